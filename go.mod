@@ -1,0 +1,3 @@
+module github.com/istiod-agent/istiod-agent
+
+go 1.26.0
