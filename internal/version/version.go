@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package version knows which build of this project is running.
+package version
+
+import (
+	"fmt"
+	"runtime"
+)
+
+// Version is the release that this program was built from, as "v0.1.0".
+// The Makefile sets it at link time; a plain go build or go install leaves the default.
+var Version = "v0.0.0-dev"
+
+// Build is what a program answers when asked for its version.
+type Build struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// Current describes the running program.
+func Current() Build {
+	return Build{
+		Version:  Version,
+		Go:       runtime.Version(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+}
+
+// String is the one line for people: "v0.1.0 go1.26.8 linux/amd64".
+func (b Build) String() string {
+	return fmt.Sprintf("%s %s %s", b.Version, b.Go, b.Platform)
+}
