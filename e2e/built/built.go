@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package built knows where the programs that the end-to-end tests run are
+// found, and builds those of this repository on demand.
+package built
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+)
+
+// ControlPlane gives the paths of kube-apiserver and etcd: those in
+// KUBEBUILDER_ASSETS when it is set, else those that `make control-plane` built.
+func ControlPlane() (apiserver, etcd string, err error) {
+	apiserver, etcd, err = controlPlanePaths()
+	if err != nil {
+		return "", "", err
+	}
+	for _, path := range []string{apiserver, etcd} {
+		if _, err := os.Stat(path); err != nil {
+			return "", "", fmt.Errorf("no control plane to test against: %w; "+
+				"build it with `make control-plane`, or point KUBEBUILDER_ASSETS at a folder that holds kube-apiserver and etcd", err)
+		}
+	}
+	return apiserver, etcd, nil
+}
+
+func controlPlanePaths() (apiserver, etcd string, err error) {
+	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
+		return filepath.Join(assets, "kube-apiserver"), filepath.Join(assets, "etcd"), nil
+	}
+	root, err := Root()
+	if err != nil {
+		return "", "", err
+	}
+	kubernetes, err := required(root, "kubernetes", "k8s.io/kubernetes")
+	if err != nil {
+		return "", "", err
+	}
+	etcdVersion, err := required(root, "etcd", "go.etcd.io/etcd/server/v3")
+	if err != nil {
+		return "", "", err
+	}
+	return filepath.Join(root, ".build", "kubernetes-"+kubernetes, "kube-apiserver"),
+		filepath.Join(root, ".build", "etcd-"+etcdVersion, "etcd"), nil
+}
+
+// required reads the version of a module out of e2e/binaries/<name>/go.mod, the
+// one place where it is pinned.
+func required(root, name, module string) (string, error) {
+	file := filepath.Join(root, "e2e", "binaries", name, "go.mod")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	match := regexp.MustCompile(`(?m)^(?:require)?\s+` + regexp.QuoteMeta(module) + ` v(\S+)`).FindSubmatch(content)
+	if match == nil {
+		return "", fmt.Errorf("%s does not require %s", file, module)
+	}
+	return string(match[1]), nil
+}
+
+// Webhook builds istiod-agent-webhook as it is shipped (static, stripped) and
+// gives its path. Go's build cache makes this quick when nothing changed, and
+// a stale binary is never tested.
+func Webhook(ctx context.Context) (string, error) { return command(ctx, "istiod-agent-webhook") }
+
+func command(ctx context.Context, name string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, ".build", "e2e", name)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/"+name)
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, output)
+	}
+	return path, nil
+}
+
+// Root is the top of this repository: the nearest folder upwards from the
+// working directory that holds e2e/go.mod.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "e2e", "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("not inside the istiod-agent repository")
+		}
+		dir = parent
+	}
+}

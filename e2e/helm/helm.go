@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package helm does what people do with the helm command, through Helm's own Go
+// packages: install, upgrade, roll back and uninstall a chart, by server-side
+// apply (Helm 4's default) or client-side (Helm 3's way, and the Sail operator's).
+package helm
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"helm.sh/helm/v4/pkg/action"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/kube"
+	release "helm.sh/helm/v4/pkg/release/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// Values are what a person would put in a -f file or --set.
+type Values = map[string]any
+
+// Release names an installed chart and how it is applied.
+type Release struct {
+	Name      string
+	Namespace string
+	// ClientSide applies by Helm 3's three-way merge instead of server-side apply.
+	ClientSide bool
+}
+
+// Client talks to one cluster.
+type Client struct{ getter restClientGetter }
+
+// NewClient gives a client for the cluster that config points to.
+func NewClient(config *rest.Config) (*Client, error) {
+	client, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	cached := memory.NewMemCacheClient(client)
+	return &Client{getter: restClientGetter{
+		config:    config,
+		discovery: cached,
+		mapper:    restmapper.NewDeferredDiscoveryRESTMapper(cached),
+	}}, nil
+}
+
+// Install is `helm install`, without --wait: no controller makes Pods here.
+func (c *Client) Install(ctx context.Context, r Release, chrt *chart.Chart, values Values) error {
+	configuration, err := c.configuration(r.Namespace)
+	if err != nil {
+		return err
+	}
+	install := action.NewInstall(configuration)
+	install.ReleaseName, install.Namespace = r.Name, r.Namespace
+	install.ServerSideApply = !r.ClientSide
+	install.WaitStrategy, install.Timeout = kube.HookOnlyStrategy, time.Minute
+	_, err = install.RunWithContext(ctx, chrt, values)
+	return err
+}
+
+// Upgrade is `helm upgrade`.
+func (c *Client) Upgrade(ctx context.Context, r Release, chrt *chart.Chart, values Values) error {
+	configuration, err := c.configuration(r.Namespace)
+	if err != nil {
+		return err
+	}
+	upgrade := action.NewUpgrade(configuration)
+	upgrade.Namespace = r.Namespace
+	upgrade.ServerSideApply = r.serverSide()
+	upgrade.WaitStrategy, upgrade.Timeout = kube.HookOnlyStrategy, time.Minute
+	_, err = upgrade.RunWithContext(ctx, r.Name, chrt, values)
+	return err
+}
+
+// Rollback is `helm rollback` to a revision.
+func (c *Client) Rollback(r Release, revision int) error {
+	configuration, err := c.configuration(r.Namespace)
+	if err != nil {
+		return err
+	}
+	rollback := action.NewRollback(configuration)
+	rollback.Version = revision
+	rollback.ServerSideApply = r.serverSide()
+	rollback.WaitStrategy, rollback.Timeout = kube.HookOnlyStrategy, time.Minute
+	return rollback.Run(r.Name)
+}
+
+// Uninstall is `helm uninstall`.
+func (c *Client) Uninstall(r Release) error {
+	configuration, err := c.configuration(r.Namespace)
+	if err != nil {
+		return err
+	}
+	uninstall := action.NewUninstall(configuration)
+	uninstall.WaitStrategy, uninstall.Timeout = kube.HookOnlyStrategy, time.Minute
+	_, err = uninstall.Run(r.Name)
+	return err
+}
+
+// Render is `helm template`: no cluster is asked.
+func Render(ctx context.Context, r Release, chrt *chart.Chart, values Values) (string, error) {
+	install := action.NewInstall(action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)))
+	install.ReleaseName, install.Namespace = r.Name, r.Namespace
+	install.DryRunStrategy = action.DryRunClient
+	rendered, err := install.RunWithContext(ctx, chrt, values)
+	if err != nil {
+		return "", err
+	}
+	return rendered.(*release.Release).Manifest, nil
+}
+
+func (r Release) serverSide() string {
+	if r.ClientSide {
+		return "false"
+	}
+	return "true"
+}
+
+func (c *Client) configuration(namespace string) (*action.Configuration, error) {
+	configuration := action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler))
+	getter := c.getter
+	getter.namespace = namespace
+	return configuration, configuration.Init(getter, namespace, "secret")
+}
+
+// restClientGetter hands a rest.Config to Helm, which otherwise wants a kubeconfig file.
+type restClientGetter struct {
+	config    *rest.Config
+	discovery discovery.CachedDiscoveryInterface
+	mapper    meta.RESTMapper
+	namespace string
+}
+
+func (g restClientGetter) ToRESTConfig() (*rest.Config, error) {
+	return rest.CopyConfig(g.config), nil
+}
+
+func (g restClientGetter) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
+	return g.discovery, nil
+}
+
+func (g restClientGetter) ToRESTMapper() (meta.RESTMapper, error) { return g.mapper, nil }
+
+func (g restClientGetter) ToRawKubeConfigLoader() clientcmd.ClientConfig {
+	return clientcmd.NewDefaultClientConfig(clientcmdapi.Config{},
+		&clientcmd.ConfigOverrides{Context: clientcmdapi.Context{Namespace: g.namespace}})
+}
+
+// The command's name for itself in managedFields; the default is the program's
+// file name.
+func init() { kube.ManagedFieldsManager = "helm" }
