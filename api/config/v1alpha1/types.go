@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+)
+
+// APIVersion and Kind that a configuration file must state.
+const (
+	APIVersion = "config.istiod-agent.io/v1alpha1"
+	Kind       = "InjectionConfiguration"
+)
+
+// InjectionConfiguration is the content of the configuration file.
+type InjectionConfiguration struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+
+	// Target says which objects are injected. Default: deployments.
+	Target Target `json:"target,omitempty"`
+	// Sidecar says in which form the agent runs beside istiod. Default: container.
+	Sidecar SidecarForm `json:"sidecar,omitempty"`
+	// Agent is the injected container.
+	Agent Agent `json:"agent,omitzero"`
+	// CACerts is the in-memory volume that holds the intermediate CA.
+	CACerts CACerts `json:"cacerts,omitzero"`
+	// Annotate records the injection on the pod template, as
+	// istiod-agent.io/injected (a digest of what was rendered) and, where the
+	// replaced volume was not the one of Istio's chart,
+	// istiod-agent.io/original. Default: true.
+	Annotate *bool `json:"annotate,omitempty"`
+	// InjectExisting brings in the istiods that are already there when their
+	// namespace is labelled; it restarts them. Default: true.
+	InjectExisting *bool `json:"injectExisting,omitempty"`
+	// Rollout says what happens to injected istiods when the rendered injection
+	// changes. Default: manual.
+	Rollout Rollout `json:"rollout,omitempty"`
+	// Server is how the webhook program serves; the command line ignores it.
+	Server Server `json:"server,omitzero"`
+}
+
+// Target is the kind of object that is injected.
+type Target string
+
+const (
+	// TargetDeployments injects istiod's Deployment as it is stored.
+	TargetDeployments Target = "deployments"
+	// TargetPods injects istiod's Pods as they are created and leaves the
+	// Deployment as its owner wrote it, which is what GitOps tools want.
+	TargetPods Target = "pods"
+)
+
+// SidecarForm is how the agent runs beside istiod.
+type SidecarForm string
+
+const (
+	// SidecarContainer is an init container and an ordinary container.
+	SidecarContainer SidecarForm = "container"
+	// SidecarNative is one init container with restartPolicy Always
+	// (Kubernetes 1.29 and later).
+	SidecarNative SidecarForm = "native"
+)
+
+// Rollout is what happens to injected istiods when the injection changes.
+type Rollout string
+
+const (
+	// RolloutManual reports outdated istiods; they are updated at their next
+	// change or `kubectl rollout restart`.
+	RolloutManual Rollout = "manual"
+	// RolloutAutomatic updates outdated istiods at once, which restarts them.
+	RolloutAutomatic Rollout = "automatic"
+)
+
+// Agent describes the injected containers. A field that is absent takes its
+// default; an explicit {} in resources or securityContext means none.
+type Agent struct {
+	// Image of the agent. Default: this release's own.
+	Image string `json:"image,omitempty"`
+	// ImagePullPolicy of the agent. Default: IfNotPresent.
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	// Env is added after the four variables that the agent always gets
+	// (PILOT_CERT_PROVIDER, POD_NAME, POD_NAMESPACE, SERVICE_ACCOUNT).
+	Env []corev1.EnvVar `json:"env,omitempty"`
+	// Resources of each injected container. Default: requests of 10m CPU and
+	// 32Mi memory. Without a CPU request istiod's HorizontalPodAutoscaler stops.
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// SecurityContext of each injected container. Default: what Pod Security's
+	// "restricted" level asks for, with no user id; ids that istiod's container
+	// sets are copied.
+	SecurityContext *corev1.SecurityContext `json:"securityContext,omitempty"`
+}
+
+// CACerts is the volume mounted at /etc/cacerts.
+type CACerts struct {
+	// SizeLimit of the in-memory volume, a quantity. "0" means none. Default: 1Mi.
+	SizeLimit string `json:"sizeLimit,omitempty"`
+}
+
+// Server is how the webhook program serves.
+type Server struct {
+	// BindAddress is the IP address to listen on. Default: all addresses.
+	BindAddress string `json:"bindAddress,omitempty"`
+	// Port serves admission over TLS. Default: 9443.
+	Port int32 `json:"port,omitempty"`
+	// HealthPort serves /healthz and /readyz over HTTP. Default: 8081.
+	HealthPort int32 `json:"healthPort,omitempty"`
+	// MetricsPort serves /metrics over HTTP. Default: 8080.
+	MetricsPort int32 `json:"metricsPort,omitempty"`
+	// LeaderElection of the controllers; admission never needs a leader.
+	// Default: true.
+	LeaderElection *bool `json:"leaderElection,omitempty"`
+	// Namespace holds the Lease and, for self-managed certificates, the CA's
+	// Secret. Default: istiod-agent-system.
+	Namespace string `json:"namespace,omitempty"`
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration
+	// whose caBundle is kept. Default: istiod-agent.
+	WebhookConfiguration string `json:"webhookConfiguration,omitempty"`
+	// ServingCertificate is where the TLS certificate comes from.
+	ServingCertificate ServingCertificate `json:"servingCertificate,omitzero"`
+}
+
+// CertificateSource names where the serving certificate comes from.
+type CertificateSource string
+
+const (
+	// CertificateSelfManaged makes its own CA, keeps it in a Secret, and keeps
+	// the webhook configuration's caBundle.
+	CertificateSelfManaged CertificateSource = "self-managed"
+	// CertificateCertManager reads files that cert-manager keeps; cainjector
+	// keeps the caBundle.
+	CertificateCertManager CertificateSource = "cert-manager"
+	// CertificateSecret reads files that somebody else keeps.
+	CertificateSecret CertificateSource = "secret"
+)
+
+// ServingCertificate is where the webhook's TLS certificate comes from.
+type ServingCertificate struct {
+	// Source of the certificate. Default: self-managed.
+	Source CertificateSource `json:"source,omitempty"`
+	// DNSNames that the certificate must hold; the first is the one that the
+	// readiness check asks for.
+	// Default: istiod-agent-webhook.<namespace>.svc.
+	DNSNames []string `json:"dnsNames,omitempty"`
+	// SecretName holds the CA of self-managed certificates.
+	// Default: istiod-agent-webhook-ca.
+	SecretName string `json:"secretName,omitempty"`
+	// CADuration of a self-managed CA, replaced after two thirds of it.
+	// Default: 8760h.
+	CADuration string `json:"caDuration,omitempty"`
+	// LeafDuration of a self-managed serving certificate, replaced after two
+	// thirds of it. Default: 168h.
+	LeafDuration string `json:"leafDuration,omitempty"`
+	// Directory that holds tls.crt and tls.key, for the sources cert-manager
+	// and secret. Default: /tls.
+	Directory string `json:"directory,omitempty"`
+}

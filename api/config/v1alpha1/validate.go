@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// GuideEnv are the environment variables that the agent always gets.
+var GuideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"}
+
+// imageReference is the shape of an image reference, host, path, tag and digest
+// included; whether it can be pulled is the kubelet's to find out.
+var imageReference = regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._-]*(:[0-9]+)?/)?[a-z0-9._/-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+
+// minLeafDuration keeps a serving certificate valid for longer than the ten
+// seconds in which cert-manager's authority notices what it missed.
+const minLeafDuration = 30 * time.Second
+
+// validate answers with every mistake in a configuration whose defaults are
+// filled in.
+func (c *InjectionConfiguration) validate() field.ErrorList {
+	errs := oneOf(field.NewPath("apiVersion"), c.APIVersion, APIVersion)
+	errs = append(errs, oneOf(field.NewPath("kind"), c.Kind, Kind)...)
+	errs = append(errs, oneOf(field.NewPath("target"), c.Target, TargetDeployments, TargetPods)...)
+	errs = append(errs, oneOf(field.NewPath("sidecar"), c.Sidecar, SidecarContainer, SidecarNative)...)
+	errs = append(errs, oneOf(field.NewPath("rollout"), c.Rollout, RolloutManual, RolloutAutomatic)...)
+	errs = append(errs, c.Agent.validate(field.NewPath("agent"))...)
+	if limit, err := resource.ParseQuantity(c.CACerts.SizeLimit); err != nil || limit.Sign() < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("cacerts", "sizeLimit"), c.CACerts.SizeLimit, `expected a quantity such as 1Mi, or "0" for none`))
+	}
+	return append(errs, c.Server.validate(field.NewPath("server"))...)
+}
+
+func (a *Agent) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if !imageReference.MatchString(a.Image) {
+		errs = append(errs, field.Invalid(path.Child("image"), a.Image, "expected an image reference such as registry.example.com/istiod-agent:v1.0.0"))
+	}
+	errs = append(errs, oneOf(path.Child("imagePullPolicy"), a.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
+	errs = append(errs, validateEnv(path.Child("env"), a.Env)...)
+	return append(errs, validateResources(path.Child("resources"), a.Resources)...)
+}
+
+func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {
+	var errs field.ErrorList
+	seen := sets.New(GuideEnv...)
+	for i, variable := range env {
+		name := path.Index(i).Child("name")
+		for _, problem := range validation.IsEnvVarName(variable.Name) {
+			errs = append(errs, field.Invalid(name, variable.Name, problem))
+		}
+		if seen.Has(variable.Name) {
+			errs = append(errs, field.Duplicate(name, variable.Name))
+		}
+		seen.Insert(variable.Name)
+		if variable.ValueFrom != nil && variable.Value != "" {
+			errs = append(errs, field.Forbidden(path.Index(i).Child("valueFrom"), "may not be set together with value"))
+		}
+	}
+	return errs
+}
+
+func validateResources(path *field.Path, resources *corev1.ResourceRequirements) field.ErrorList {
+	var errs field.ErrorList
+	for _, list := range []struct {
+		name string
+		of   corev1.ResourceList
+	}{{"limits", resources.Limits}, {"requests", resources.Requests}} {
+		for _, name := range sets.List(sets.KeySet(list.of)) {
+			if quantity := list.of[name]; quantity.Sign() < 0 {
+				errs = append(errs, field.Invalid(path.Child(list.name).Key(string(name)), quantity.String(), "must not be negative"))
+			}
+		}
+	}
+	for _, name := range sets.List(sets.KeySet(resources.Requests)) {
+		request := resources.Requests[name]
+		if limit, ok := resources.Limits[name]; ok && request.Cmp(limit) > 0 {
+			errs = append(errs, field.Invalid(path.Child("requests").Key(string(name)), request.String(), "must not be more than the limit of "+limit.String()))
+		}
+	}
+	if len(resources.Claims) > 0 {
+		errs = append(errs, field.Forbidden(path.Child("claims"), "the agent takes no resource claims"))
+	}
+	return errs
+}
+
+func (s *Server) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if s.BindAddress != "" {
+		if _, err := netip.ParseAddr(s.BindAddress); err != nil {
+			errs = append(errs, field.Invalid(path.Child("bindAddress"), s.BindAddress, "expected an IP address such as 127.0.0.1"))
+		}
+	}
+	taken := map[int32]string{}
+	for _, port := range []struct {
+		name   string
+		number int32
+	}{{"port", s.Port}, {"healthPort", s.HealthPort}, {"metricsPort", s.MetricsPort}} {
+		for _, problem := range validation.IsValidPortNum(int(port.number)) {
+			errs = append(errs, field.Invalid(path.Child(port.name), port.number, problem))
+		}
+		if other, ok := taken[port.number]; ok {
+			errs = append(errs, field.Invalid(path.Child(port.name), port.number, "is already the "+other))
+		}
+		taken[port.number] = port.name
+	}
+	for _, problem := range validation.IsDNS1123Label(s.Namespace) {
+		errs = append(errs, field.Invalid(path.Child("namespace"), s.Namespace, problem))
+	}
+	errs = append(errs, subdomain(path.Child("webhookConfiguration"), s.WebhookConfiguration)...)
+	return append(errs, s.ServingCertificate.validate(path.Child("servingCertificate"))...)
+}
+
+func (s *ServingCertificate) validate(path *field.Path) field.ErrorList {
+	errs := oneOf(path.Child("source"), s.Source, CertificateSelfManaged, CertificateCertManager, CertificateSecret)
+	for i, name := range s.DNSNames {
+		errs = append(errs, subdomain(path.Child("dnsNames").Index(i), name)...)
+	}
+	errs = append(errs, subdomain(path.Child("secretName"), s.SecretName)...)
+	if !filepath.IsAbs(s.Directory) {
+		errs = append(errs, field.Invalid(path.Child("directory"), s.Directory, "expected an absolute path"))
+	}
+
+	ca, caErrs := duration(path.Child("caDuration"), s.CADuration)
+	leaf, leafErrs := duration(path.Child("leafDuration"), s.LeafDuration)
+	errs = append(append(errs, caErrs...), leafErrs...)
+	if len(caErrs)+len(leafErrs) > 0 {
+		return errs
+	}
+	if leaf < minLeafDuration {
+		errs = append(errs, field.Invalid(path.Child("leafDuration"), s.LeafDuration, "must be at least "+minLeafDuration.String()))
+	}
+	if ca <= leaf {
+		errs = append(errs, field.Invalid(path.Child("caDuration"), s.CADuration, "must be longer than leafDuration, "+s.LeafDuration))
+	}
+	return errs
+}
+
+func oneOf[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
+	for _, candidate := range allowed {
+		if value == candidate {
+			return nil
+		}
+	}
+	if value == "" {
+		return field.ErrorList{field.Required(path, fmt.Sprintf("expected %q", allowed[0]))}
+	}
+	return field.ErrorList{field.NotSupported(path, value, allowed)}
+}
+
+func subdomain(path *field.Path, name string) field.ErrorList {
+	var errs field.ErrorList
+	for _, problem := range validation.IsDNS1123Subdomain(name) {
+		errs = append(errs, field.Invalid(path, name, problem))
+	}
+	return errs
+}
+
+func duration(path *field.Path, value string) (time.Duration, field.ErrorList) {
+	parsed, err := time.ParseDuration(value)
+	if err != nil || parsed <= 0 {
+		return 0, field.ErrorList{field.Invalid(path, value, "expected a duration such as 168h or 90m")}
+	}
+	return parsed, nil
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package patches decides what happens to an istiod Deployment or Pod and
+// writes it as a JSON patch: the injection of the agent, and its exact inverse.
+//
+// It takes values and returns values: no cluster, no clock, no file. The
+// operations are made by hand on named places, never by comparing whole
+// objects, so a field that is newer than this program's API types survives.
+//
+// The decision, in this order (DESIGN, "Injection"):
+//
+//	being deleted                                      BeingDeleted      allow, untouched
+//	the other kind is injected                         NotTheTarget      allow, untouched
+//	says istiod-agent.io/inject: "false"               OptedOut          allow, injection removed
+//	no container of istiod's                           NoIstiodContainer deny
+//	istiod runs without its built-in CA                NoBuiltInCA       allow, untouched, warning
+//	istiod does not read its CA from /etc/cacerts      CACertsElsewhere  deny
+//	already exactly as rendered                        AlreadyInjected   allow, untouched
+//	else                                               Injected          allow, patched
+package patches
+
+import (
+	"fmt"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+)
+
+// Names that the injection reads and writes.
+const (
+	// InjectKey set to "false", as annotation or label of the object itself,
+	// opts one istiod out.
+	InjectKey = "istiod-agent.io/inject"
+	// InjectedAnnotation of the pod template holds a digest of what was rendered.
+	InjectedAnnotation = "istiod-agent.io/injected"
+	// OriginalAnnotation of the pod template holds what the injection replaced,
+	// where that is not what Istio's chart writes.
+	OriginalAnnotation = "istiod-agent.io/original"
+
+	// AgentContainer is the agent's container beside istiod.
+	AgentContainer = "istiod-agent"
+	// InitContainer gets the first intermediate CA before istiod starts.
+	InitContainer = "istiod-agent-init"
+	// IstiodContainer is what Istio's charts call istiod's own container.
+	IstiodContainer = "discovery"
+	// CACertsVolume is what Istio's charts call the volume at CACertsPath.
+	CACertsVolume = "cacerts"
+	// CACertsPath is where istiod looks for its intermediate CA
+	// (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
+	CACertsPath = "/etc/cacerts"
+)
+
+// Kind is a kind of object that can be injected.
+type Kind string
+
+// The two kinds, as the API names them.
+const (
+	Deployment Kind = "Deployment"
+	Pod        Kind = "Pod"
+)
+
+// Result is the decision on one object: what to change, and why.
+type Result struct {
+	// Operations is the JSON patch (RFC 6902); empty when nothing changes.
+	Operations []jsonpatch.Operation
+	// Changes says each change in a few words, in the order of the operations.
+	Changes []string
+	Report
+}
+
+// Injector holds the injection as rendered from one configuration. It is
+// immutable and safe for concurrent use.
+type Injector struct {
+	kind     Kind
+	rendered rendering
+}
+
+// New renders a configuration that has been decoded and validated by
+// v1alpha1.Decode, or v1alpha1.Default.
+func New(config *v1alpha1.InjectionConfiguration) (*Injector, error) {
+	rendered, err := render(config)
+	if err != nil {
+		return nil, fmt.Errorf("rendering the injection: %w", err)
+	}
+	kind := Deployment
+	if config.Target == v1alpha1.TargetPods {
+		kind = Pod
+	}
+	return &Injector{kind: kind, rendered: rendered}, nil
+}
+
+// Target is the kind of object that this injector injects.
+func (i *Injector) Target() Kind { return i.kind }
+
+// Digest identifies what is rendered: equal digests, equal injection.
+func (i *Injector) Digest() string { return i.rendered.digest }
+
+// Inject decides on a Deployment or Pod, given as well-formed JSON such as the
+// API server sends.
+func (i *Injector) Inject(kind Kind, object []byte) Result {
+	o := read(kind, object)
+	switch {
+	case o == nil:
+		return Result{Report: report(Malformed, kind)}
+	case o.deleting:
+		return Result{Report: report(BeingDeleted, kind)}
+	case kind != i.kind:
+		return Result{Report: report(NotTheTarget, kind)}
+	case o.inject == "false":
+		removal := remove(o)
+		removal.Report = report(OptedOut, kind)
+		if len(removal.Operations) > 0 {
+			removal.Message += "; the agent is removed"
+		}
+		return removal
+	}
+	if o.istiod == nil {
+		return Result{Report: report(NoIstiodContainer, found(o))}
+	}
+	if off := o.istiod.builtInCAOff(); off != "" {
+		r := Result{Report: report(NoBuiltInCA, off)}
+		r.Warnings = append(r.Warnings, r.Message)
+		return r
+	}
+	if elsewhere := o.istiod.readsElsewhere(); elsewhere != "" {
+		return Result{Report: report(CACertsElsewhere, elsewhere)}
+	}
+
+	injection := i.inject(o)
+	injection.Report = report(Injected, strings.Join(injection.Changes, ", "))
+	if len(injection.Operations) == 0 {
+		injection.Report = report(AlreadyInjected, kind)
+	}
+	if o.inject != "" && o.inject != "true" && o.inject != "enabled" {
+		injection.Warnings = append(injection.Warnings,
+			fmt.Sprintf("%s is %q, which means nothing: only \"false\" opts out", InjectKey, o.inject))
+	}
+	return injection
+}
+
+// Uninject takes out what was injected, whatever the object's annotations say,
+// and restores what was replaced.
+func Uninject(kind Kind, object []byte) Result {
+	o := read(kind, object)
+	if o == nil {
+		return Result{Report: report(Malformed, kind)}
+	}
+	removal := remove(o)
+	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
+	if len(removal.Operations) == 0 {
+		removal.Report = report(NotInjected, kind)
+	}
+	return removal
+}
+
+// State of an istiod with respect to the injection.
+type State string
+
+// The states, as the istiods metric names them.
+const (
+	StateInjected State = "injected"
+	StateOutdated State = "outdated"
+	StateMissing  State = "missing"
+	StateSkipped  State = "skipped"
+)
+
+// Inspect says in which state a stored object is, and what injecting it now
+// would give.
+func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
+	result := i.Inject(kind, object)
+	switch result.Reason {
+	case AlreadyInjected:
+		return StateInjected, result
+	case Injected:
+		if o := read(kind, object); o.hasAgent() {
+			return StateOutdated, result
+		}
+		return StateMissing, result
+	case NoIstiodContainer, CACertsElsewhere, Malformed:
+		return StateMissing, result
+	default:
+		return StateSkipped, result
+	}
+}
+
+func found(o *object) string {
+	names := make([]string, 0, len(o.containers.items))
+	for _, c := range o.containers.items {
+		names = append(names, c.name)
+	}
+	if len(names) == 0 {
+		return "no containers"
+	}
+	return "containers " + strings.Join(names, ", ")
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patches
+
+import (
+	"encoding/json"
+	"path"
+
+	"github.com/tidwall/gjson"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// original is what the injection replaced, kept in OriginalAnnotation only
+// where it differs from what Istio's chart writes: an optional Secret volume
+// called cacerts, mounted in istiod's container.
+type original struct {
+	// Volume as it was; null when there was none; absent when it was the chart's.
+	Volume json.RawMessage `json:"volume,omitempty"`
+	// MountAdded tells that istiod's container had no mount at /etc/cacerts.
+	MountAdded bool `json:"mountAdded,omitempty"`
+}
+
+// chartVolume is the volume of Istio's chart since 1.5 (istio-discovery,
+// templates/deployment.yaml), as written by hand or as stored.
+func chartVolume(name string, defaulted bool) json.RawMessage {
+	volume := corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+		Secret: &corev1.SecretVolumeSource{SecretName: CACertsVolume, Optional: new(true)},
+	}}
+	if defaulted {
+		volume.Secret.DefaultMode = new(corev1.SecretVolumeSourceDefaultMode)
+	}
+	raw, _ := json.Marshal(volume) // a fixed value of an API type
+	return raw
+}
+
+// original says what to write in OriginalAnnotation, "" for nothing.
+func (i *Injector) original(o *object) string {
+	var was original
+	if kept := member(o.annotations, OriginalAnnotation).String(); kept != "" {
+		_ = json.Unmarshal([]byte(kept), &was) // an unreadable note is written anew
+	}
+	name := o.istiod.volume
+	if name == "" {
+		name, was.MountAdded = CACertsVolume, true
+	}
+
+	at := o.volumes.index(name)
+	switch {
+	case at < 0:
+		was.Volume = json.RawMessage("null")
+	case o.hasAgent() && memoryOnly(o.volumes.items[at].raw):
+		// An earlier injection, whose note still holds.
+	default:
+		was.Volume = withoutMemory(o.volumes.items[at].raw)
+		if sameJSON(was.Volume, chartVolume(CACertsVolume, o.defaulted)) {
+			was.Volume = nil
+		}
+	}
+	if was.Volume == nil && !was.MountAdded {
+		return ""
+	}
+	note, _ := json.Marshal(was) // JSON that was read, and a bool
+	return string(note)
+}
+
+// memoryOnly tells whether the volume is in memory, and nothing besides.
+func memoryOnly(volume gjson.Result) bool {
+	members := 0
+	volume.ForEach(func(_, _ gjson.Result) bool { members++; return true })
+	return members == 2 && volume.Get("emptyDir.medium").String() == string(corev1.StorageMediumMemory)
+}
+
+// withoutMemory undoes the merge of a server-side apply, in which the owner's
+// own source stands beside the injected emptyDir.
+func withoutMemory(volume gjson.Result) json.RawMessage {
+	var members map[string]json.RawMessage
+	if json.Unmarshal([]byte(volume.Raw), &members) != nil || len(members) < 3 {
+		return json.RawMessage(volume.Raw)
+	}
+	delete(members, "emptyDir")
+	raw, _ := json.Marshal(members) // JSON that was read
+	return raw
+}
+
+// remove is the inverse of inject; it writes nothing where nothing was injected.
+func remove(o *object) Result {
+	var p patch
+	digest, note := member(o.annotations, InjectedAnnotation), member(o.annotations, OriginalAnnotation)
+	if !o.hasAgent() && !digest.Exists() && !note.Exists() {
+		return p.Result
+	}
+	var was original
+	_ = json.Unmarshal([]byte(note.String()), &was) // without a note, or with an unreadable one, the chart's
+
+	if o.istiod != nil {
+		name := o.istiod.volume
+		if name == "" {
+			name = CACertsVolume
+		}
+		if was.MountAdded {
+			p.removeMount(o, name)
+		}
+		p.restoreVolume(o, name, was.Volume)
+	}
+	if ours := o.initContainers.agents(); len(ours) > 0 && len(ours) == len(o.initContainers.items) {
+		p.add("remove", o.initContainers.at, nil, "remove container "+o.initContainers.items[0].name)
+	} else {
+		p.drop(&o.initContainers)
+	}
+	p.drop(&o.containers)
+	p.removeAnnotations(o, digest, note)
+	return p.Result
+}
+
+func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
+	at := o.volumes.index(name)
+	if at < 0 || !o.volumes.items[at].raw.Get("emptyDir").Exists() {
+		return // somebody has put it back already
+	}
+	current := o.volumes.items[at].raw
+	switch {
+	case !memoryOnly(current):
+		was = withoutMemory(current)
+	case was == nil:
+		was = chartVolume(name, o.defaulted)
+	}
+	switch {
+	case string(was) != "null":
+		p.add("replace", o.volumes.entry(at), was, "put volume "+name+" back")
+	case len(o.volumes.items) == 1:
+		p.add("remove", o.volumes.at, nil, "remove volume "+name)
+	default:
+		p.add("remove", o.volumes.entry(at), nil, "remove volume "+name)
+	}
+}
+
+func (p *patch) removeMount(o *object, volume string) {
+	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts"}
+	mounts.read(o.istiod.mounts)
+	for i, mount := range mounts.items {
+		if mount.name != volume || path.Clean(mount.raw.Get("mountPath").String()) != CACertsPath {
+			continue
+		}
+		at := mounts.entry(i)
+		if len(mounts.items) == 1 {
+			at = mounts.at
+		}
+		p.add("remove", at, nil, "unmount "+CACertsPath+" from container "+o.istiod.name)
+		return
+	}
+}
+
+func (p *patch) removeAnnotations(o *object, digest, note gjson.Result) {
+	ours, all := 0, 0
+	o.annotations.ForEach(func(_, _ gjson.Result) bool { all++; return true })
+	for _, annotation := range []gjson.Result{digest, note} {
+		if annotation.Exists() {
+			ours++
+		}
+	}
+	if ours > 0 && ours == all {
+		p.add("remove", o.podMeta+"/annotations", nil, "remove annotation "+InjectedAnnotation)
+		return
+	}
+	if digest.Exists() {
+		p.add("remove", o.podMeta+"/annotations/"+escape(InjectedAnnotation), nil, "remove annotation "+InjectedAnnotation)
+	}
+	if note.Exists() {
+		p.add("remove", o.podMeta+"/annotations/"+escape(OriginalAnnotation), nil, "remove annotation "+OriginalAnnotation)
+	}
+}

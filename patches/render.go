@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patches
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+)
+
+// HealthPort is where the agent serves /healthz, /readyz and /metrics. It is
+// none of istiod's (8080, 9876, 15010, 15012, 15014, 15017) nor of a proxy's.
+const HealthPort = 15085
+
+// rendering is the injection of one configuration: the containers as they are
+// on an istiod that sets no ids and calls its volume cacerts.
+type rendering struct {
+	init    *corev1.Container // first in initContainers
+	sidecar *corev1.Container // last in containers; nil in the native form
+	volume  corev1.Volume
+
+	annotate bool
+	digest   string
+	// ready holds the JSON of the above, for the istiods that they fit as they are.
+	ready struct{ init, sidecar, volume json.RawMessage }
+	// takesIDs is false where the configuration asks for no security context.
+	takesIDs bool
+}
+
+func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
+	r := rendering{
+		annotate: *config.Annotate,
+		takesIDs: *config.Agent.SecurityContext != (corev1.SecurityContext{}),
+	}
+
+	emptyDir := &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
+	limit, err := resource.ParseQuantity(config.CACerts.SizeLimit)
+	if err != nil {
+		return r, err
+	}
+	if !limit.IsZero() {
+		emptyDir.SizeLimit = &limit
+	}
+	r.volume = corev1.Volume{Name: CACertsVolume, VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}
+
+	sidecar := container(config.Agent, AgentContainer, "sidecar")
+	if config.Sidecar == v1alpha1.SidecarNative {
+		sidecar.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		sidecar.StartupProbe = publishedProbe()
+		r.init = sidecar
+	} else {
+		r.init, r.sidecar = container(config.Agent, InitContainer, "init-container"), sidecar
+	}
+
+	if r.ready.init, err = containerJSON(r.init); err != nil {
+		return r, err
+	}
+	if r.ready.volume, err = json.Marshal(r.volume); err != nil {
+		return r, err
+	}
+	parts := [][]byte{r.ready.init, r.ready.volume}
+	if r.sidecar != nil {
+		if r.ready.sidecar, err = containerJSON(r.sidecar); err != nil {
+			return r, err
+		}
+		parts = append(parts, r.ready.sidecar)
+	}
+	sum := sha256.Sum256(bytes.Join(parts, []byte{'\n'}))
+	r.digest = hex.EncodeToString(sum[:8])
+	return r, nil
+}
+
+// container is the guide's, with what the configuration adds.
+func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
+	c := &corev1.Container{
+		Name:            name,
+		Image:           agent.Image,
+		ImagePullPolicy: agent.ImagePullPolicy,
+		Args:            []string{command},
+		Env: append([]corev1.EnvVar{
+			{Name: "PILOT_CERT_PROVIDER", Value: "istiod"},
+			fromField("POD_NAME", "metadata.name"),
+			fromField("POD_NAMESPACE", "metadata.namespace"),
+			fromField("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+		}, agent.Env...),
+		Resources:    *agent.Resources.DeepCopy(),
+		VolumeMounts: []corev1.VolumeMount{{Name: CACertsVolume, MountPath: CACertsPath}},
+	}
+	if *agent.SecurityContext != (corev1.SecurityContext{}) {
+		c.SecurityContext = agent.SecurityContext.DeepCopy()
+	}
+	return c
+}
+
+func fromField(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
+		FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path},
+	}}
+}
+
+// publishedProbe holds back istiod until its files are in place: without it a
+// native sidecar counts as started as soon as it runs, and istiod would make a
+// root of its own. It never gives up in earnest: after an hour the kubelet
+// restarts the agent, which starts over.
+func publishedProbe() *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+			Path: "/readyz", Port: intstr.FromInt32(HealthPort), Scheme: corev1.URISchemeHTTP,
+		}},
+		TimeoutSeconds:   1,
+		PeriodSeconds:    1,
+		SuccessThreshold: 1,
+		FailureThreshold: 3600,
+	}
+}
+
+// forIstiod fits a container to one istiod: it mounts the volume that istiod
+// mounts, and runs with the ids that istiod's container sets, so that both may
+// read the key file.
+func (r *rendering) forIstiod(c *corev1.Container, volume string, user, group *int64) *corev1.Container {
+	if !r.takesIDs {
+		user, group = nil, nil
+	}
+	if volume == CACertsVolume && user == nil && group == nil {
+		return c
+	}
+	c = c.DeepCopy()
+	c.VolumeMounts[0].Name = volume
+	if user != nil && c.SecurityContext.RunAsUser == nil {
+		c.SecurityContext.RunAsUser = user
+	}
+	if group != nil && c.SecurityContext.RunAsGroup == nil {
+		c.SecurityContext.RunAsGroup = group
+	}
+	return c
+}
+
+// containerJSON leaves out the empty "resources" that the API type always writes.
+func containerJSON(c *corev1.Container) (json.RawMessage, error) {
+	raw, err := json.Marshal(c)
+	return bytes.Replace(raw, []byte(`"resources":{},`), nil, 1), err
+}
