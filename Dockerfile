@@ -1,0 +1,36 @@
+# The two images, described once. `make image` builds them from this file without Docker;
+# Docker itself gives the same from the binaries that `make image` leaves in bin/:
+#
+#   docker build --target agent --build-arg VERSION=… --build-arg REVISION=… .
+#
+# tools/image understands the instructions used here and refuses every other.
+
+FROM scratch AS agent
+ARG TARGETARCH
+ARG VERSION
+ARG REVISION
+LABEL org.opencontainers.image.title="istiod-agent" \
+      org.opencontainers.image.description="Gives istiod an intermediate CA that comes from Vault and lives only in memory" \
+      org.opencontainers.image.source="https://github.com/istiod-agent/istiod-agent" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --chmod=0555 bin/linux-${TARGETARCH}/istiod-agent /istiod-agent
+# istiod's own user and group, so that both may use the files they share.
+USER 1337:1337
+ENTRYPOINT ["/istiod-agent"]
+
+FROM scratch AS webhook
+ARG TARGETARCH
+ARG VERSION
+ARG REVISION
+LABEL org.opencontainers.image.title="istiod-agent-webhook" \
+      org.opencontainers.image.description="Injects istiod-agent into istiod as it is installed" \
+      org.opencontainers.image.source="https://github.com/istiod-agent/istiod-agent" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --chmod=0555 bin/linux-${TARGETARCH}/istiod-agent-webhook /istiod-agent-webhook
+# The user that is called nonroot elsewhere.
+USER 65532:65532
+ENTRYPOINT ["/istiod-agent-webhook"]
