@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/version"
+)
+
+// flags of the program; what it does stands in the configuration file.
+type flags struct {
+	config     string
+	kubeconfig string
+	logFormat  string
+	logLevel   string
+}
+
+func newCommand() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "istiod-agent-webhook",
+		Short: "Injects the istiod agent into istiod as it is installed",
+		Long: `Serves the admission webhook that injects the istiod agent into istiod's
+Deployment (or Pods), keeps the webhook configuration's caBundle, and looks
+after istiods that are already there.
+
+What is injected, and how it is served, stands in one configuration file.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, cluster, err := f.load(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), config, cluster)
+		},
+	}
+	cmd.PersistentFlags().StringVar(&f.config, "config", "/etc/istiod-agent-webhook/config.yaml", "the configuration `file`")
+	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account, else $KUBECONFIG, else ~/.kube/config)")
+	cmd.PersistentFlags().StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
+	cmd.PersistentFlags().StringVar(&f.logLevel, "log-level", "info", "`level` of the log: info, or debug for every request that changes nothing as well")
+	cmd.AddCommand(checkCommand(&f), version.Command())
+	return cmd
+}
+
+// load reads all that the program needs to know, before anything is served.
+func (f *flags) load(logTo io.Writer) (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
+	log, err := f.logger(logTo)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+
+	content, err := os.ReadFile(f.config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--config: %w", err)
+	}
+	config, err := v1alpha1.Decode(content)
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration %s: %w", f.config, err)
+	}
+	cluster, err := f.cluster()
+	if err != nil {
+		return nil, nil, fmt.Errorf("no cluster to talk to: %w", err)
+	}
+	return config, cluster, nil
+}
+
+func (f *flags) logger(to io.Writer) (logr.Logger, error) {
+	options := &slog.HandlerOptions{}
+	switch f.logLevel {
+	case "info":
+	case "debug":
+		options.Level = slog.LevelDebug
+	default:
+		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", f.logLevel)
+	}
+	switch f.logFormat {
+	case "json":
+		return logr.FromSlogHandler(slog.NewJSONHandler(to, options)), nil
+	case "text":
+		return logr.FromSlogHandler(slog.NewTextHandler(to, options)), nil
+	default:
+		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", f.logFormat)
+	}
+}
+
+// cluster prefers --kubeconfig, then the service account of the pod, then what
+// kubectl would use.
+func (f *flags) cluster() (*rest.Config, error) {
+	if f.kubeconfig == "" {
+		if config, err := rest.InClusterConfig(); err == nil {
+			return config, nil
+		}
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+}

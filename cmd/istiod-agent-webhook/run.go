@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/patches"
+	"github.com/istiod-agent/istiod-agent/webhook"
+	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
+)
+
+// shutdownTimeout bounds how long admissions in flight may take to finish; the
+// API server gives up on them after the webhook's five seconds.
+const shutdownTimeout = 20 * time.Second
+
+// run wires the program and serves until the context ends.
+func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *rest.Config) error {
+	injector, err := patches.New(config)
+	if err != nil {
+		return err
+	}
+	server := config.Server
+	source := servingcert.New(server, cluster)
+	mgr, err := ctrl.NewManager(cluster, options(server, injector, source))
+	if err != nil {
+		return fmt.Errorf("setting up: %w", err)
+	}
+
+	webhook.Register(mgr.GetWebhookServer(), injector, ctrl.Log.WithName("admission"))
+	if err := mgr.Add(source); err != nil {
+		return err
+	}
+	if err := metrics.Registry.Register(servingcert.NotAfter(source)); err != nil {
+		return err
+	}
+	if managed, ok := source.(*servingcert.SelfManaged); ok {
+		keeper := &servingcert.BundleKeeper{
+			Client:               mgr.GetClient(),
+			WebhookConfiguration: server.WebhookConfiguration,
+			Secret:               types.NamespacedName{Namespace: server.Namespace, Name: server.ServingCertificate.SecretName},
+			Source:               managed,
+		}
+		if err := keeper.SetupWithManager(mgr); err != nil {
+			return err
+		}
+	}
+	if err := controllers.NewIstiods(mgr, injector, config).SetupWithManager(mgr); err != nil {
+		return err
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("serving", webhook.Ready(server, source)); err != nil {
+		return err
+	}
+	ctrl.Log.Info("Starting", "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image,
+		"injection", injector.Digest(), "servingCertificate", server.ServingCertificate.Source)
+	return mgr.Start(ctx)
+}
+
+func options(server v1alpha1.Server, injector *patches.Injector, source servingcert.Source) ctrl.Options {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err) // the API types are compiled in
+		}
+	}
+	byObject := controllers.CacheByObject(injector.Target())
+	if server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged {
+		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
+			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),
+		}
+		byObject[&corev1.Secret{}] = cache.ByObject{Namespaces: map[string]cache.Config{
+			server.Namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", server.ServingCertificate.SecretName)},
+		}}
+	}
+	address := func(port int32) string { return net.JoinHostPort(server.BindAddress, strconv.Itoa(int(port))) }
+	return ctrl.Options{
+		Scheme: scheme,
+		Cache: cache.Options{
+			ByObject:         byObject,
+			DefaultTransform: cache.TransformStripManagedFields(),
+		},
+		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+
+		LeaderElection:                *server.LeaderElection,
+		LeaderElectionID:              "istiod-agent-webhook",
+		LeaderElectionNamespace:       server.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+
+		HealthProbeBindAddress:  address(server.HealthPort),
+		Metrics:                 metricsserver.Options{BindAddress: address(server.MetricsPort)},
+		GracefulShutdownTimeout: new(shutdownTimeout),
+		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
+			Host: server.BindAddress,
+			Port: int(server.Port),
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+				c.MinVersion = tls.VersionTLS12
+				c.GetCertificate = source.GetCertificate
+			}},
+		}),
+	}
+}

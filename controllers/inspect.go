@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// The labels by which istiods and their namespaces are known, as in the
+// webhook configuration.
+var (
+	IstiodLabels    = labels.Set{"app": "istiod"}
+	NamespaceLabels = labels.Set{"istiod-agent.io/injection": "enabled"}
+)
+
+// CacheByObject limits what the manager's cache holds to istiods, their Pods
+// where these are injected, and the namespaces that have opted in.
+func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	byObject := map[client.Object]cache.ByObject{
+		deployment(): {Label: IstiodLabels.AsSelector()},
+		namespace: {
+			Label: NamespaceLabels.AsSelector(),
+			Field: fields.OneTermNotEqualSelector("metadata.name", metav1.NamespaceSystem),
+		},
+	}
+	if target == patches.Pod {
+		byObject[pod()] = cache.ByObject{Label: IstiodLabels.AsSelector()}
+	}
+	return byObject
+}
+
+// Objects are read untyped, so that what is newer than our API types is seen.
+func deployment() *unstructured.Unstructured { return untyped("apps", "Deployment") }
+func pod() *unstructured.Unstructured        { return untyped("", "Pod") }
+
+func untyped(group, kind string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	if group != "" {
+		u.SetAPIVersion(group + "/v1")
+	}
+	return u
+}
+
+// inspection is what one istiod is like now.
+type inspection struct {
+	state  patches.State
+	result patches.Result
+	// restartedFor is the pod template's RestartedForAnnotation.
+	restartedFor string
+}
+
+// inspect asks the engine about the Deployment or, where Pods are injected,
+// about each of its Pods; the worst of them counts.
+func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
+	if r.injector.Target() == patches.Deployment {
+		return r.judge(patches.Deployment, istiod)
+	}
+	found := inspection{state: patches.StateInjected}
+	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod is exactly as it would be injected"}
+	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", RestartedForAnnotation)
+
+	pods, err := r.podsOf(ctx, istiod)
+	if err != nil {
+		return found, err
+	}
+	for i := range pods {
+		one, err := r.judge(patches.Pod, &pods[i])
+		if err != nil {
+			return found, err
+		}
+		if one.result.Reason != patches.BeingDeleted && worse(one.state, found.state) {
+			found.state, found.result = one.state, one.result
+		}
+	}
+	return found, nil
+}
+
+func (r *Istiods) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
+	raw, err := object.MarshalJSON()
+	if err != nil {
+		return inspection{}, err
+	}
+	state, result := r.injector.Inspect(kind, raw)
+	return inspection{state: state, result: result}, nil
+}
+
+// podsOf lists the Deployment's Pods that run or are about to.
+func (r *Istiods) podsOf(ctx context.Context, istiod *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
+	matchLabels, _, err := unstructured.NestedStringMap(istiod.Object, "spec", "selector", "matchLabels")
+	if err != nil {
+		return nil, err
+	}
+	pods, err := r.list(ctx, pod(), client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
+	if err != nil {
+		return nil, err
+	}
+	var running []unstructured.Unstructured
+	for _, p := range pods {
+		phase, _, _ := unstructured.NestedString(p.Object, "status", "phase")
+		if phase != string(corev1.PodSucceeded) && phase != string(corev1.PodFailed) {
+			running = append(running, p)
+		}
+	}
+	return running, nil
+}
+
+func (r *Istiods) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
+	list := &unstructured.UnstructuredList{}
+	gvk := of.GroupVersionKind()
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	if err := r.client.List(ctx, list, options...); err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// labelled tells whether the namespace has opted in; the cache holds no other.
+func (r *Istiods) labelled(ctx context.Context, name string) (bool, error) {
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	err := r.client.Get(ctx, types.NamespacedName{Name: name}, namespace)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// worse orders states by how much they need a person's eye.
+func worse(a, b patches.State) bool {
+	rank := map[patches.State]int{patches.StateInjected: 0, patches.StateSkipped: 1, patches.StateOutdated: 2, patches.StateMissing: 3}
+	return rank[a] > rank[b]
+}
+
+// reports remembers what was last said of each istiod.
+type reports struct {
+	mu   sync.Mutex
+	last map[types.NamespacedName]string
+}
+
+func (r *reports) again(istiod types.NamespacedName, what string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last[istiod] == what {
+		return true
+	}
+	if r.last == nil {
+		r.last = map[types.NamespacedName]string{}
+	}
+	r.last[istiod] = what
+	return false
+}
+
+func (r *reports) forget(istiod types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.last, istiod)
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controllers looks after istiods that are already there: it brings
+// them in when their namespace is labelled, tells which are outdated, and
+// counts them by state. It runs on the leader alone; admission does not need it.
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// fieldManager is who changes an istiod's Deployment, in its managedFields.
+const fieldManager = "istiod-agent-webhook"
+
+// RestartedForAnnotation of a pod template, where Pods are injected, holds the
+// digest of the injection for which the Pods were last restarted. Writing it is
+// the restart; finding it there is the proof that one was asked for.
+const RestartedForAnnotation = "istiod-agent.io/restarted-for"
+
+// Reasons that only stored objects can have, beside those of package patches.
+const (
+	// Missing: the agent is not there and the configuration leaves it so.
+	Missing patches.Reason = "Missing"
+	// Outdated: the agent is there as an earlier configuration rendered it.
+	Outdated patches.Reason = "Outdated"
+	// Restarted: Pods without the current agent are replaced by a rollout.
+	Restarted patches.Reason = "Restarted"
+)
+
+// Istiods reconciles the Deployments labelled app=istiod in the namespaces
+// that have opted in.
+type Istiods struct {
+	client   client.Client
+	events   events.EventRecorder
+	injector *patches.Injector
+	// injectExisting and automatic are the configuration's permissions to
+	// restart an istiod.
+	injectExisting, automatic bool
+	reported                  reports
+}
+
+// NewIstiods returns the reconciler.
+func NewIstiods(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.InjectionConfiguration) *Istiods {
+	return &Istiods{
+		client:         mgr.GetClient(),
+		events:         mgr.GetEventRecorder(fieldManager),
+		injector:       injector,
+		injectExisting: *config.InjectExisting,
+		automatic:      config.Rollout == v1alpha1.RolloutAutomatic,
+	}
+}
+
+// SetupWithManager registers the reconciler, elected, and its gauge.
+func (r *Istiods) SetupWithManager(mgr ctrl.Manager) error {
+	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
+	inNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+		namespace := object.GetNamespace()
+		if namespace == "" {
+			namespace = object.GetName()
+		}
+		return r.requests(ctx, namespace)
+	})
+
+	b := ctrl.NewControllerManagedBy(mgr).
+		Named("istiods").
+		For(deployment(), builder.WithPredicates(changed)).
+		WatchesMetadata(&corev1.Namespace{}, inNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	if r.injector.Target() == patches.Pod {
+		b = b.Watches(pod(), inNamespace)
+	}
+	if err := b.Complete(r); err != nil {
+		return err
+	}
+	return registerGauge(mgr, r)
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	istiod := deployment()
+	if err := r.client.Get(ctx, request.NamespacedName, istiod); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.reported.forget(request.NamespacedName)
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	labelled, err := r.labelled(ctx, request.Namespace)
+	if err != nil || !labelled {
+		return reconcile.Result{}, err
+	}
+	found, err := r.inspect(ctx, istiod)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+
+	operations, report := r.decide(istiod, found)
+	if len(operations) > 0 {
+		if err := r.patch(ctx, istiod, operations); err != nil {
+			if apierrors.IsNotFound(err) {
+				return reconcile.Result{}, nil
+			}
+			r.say(istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
+			return reconcile.Result{}, fmt.Errorf("changing Deployment %s: %w", request, err)
+		}
+		logf.FromContext(ctx).Info(report.Message, "reason", report.Reason)
+	}
+	kind := corev1.EventTypeNormal
+	if found.state == patches.StateMissing || found.state == patches.StateOutdated || len(report.Warnings) > 0 {
+		kind = corev1.EventTypeWarning
+	}
+	if len(operations) > 0 {
+		kind = corev1.EventTypeNormal
+	}
+	r.say(istiod, kind, report.Reason, report.Message)
+	return reconcile.Result{}, nil
+}
+
+// decide says what to change on the Deployment, nothing for most, and what to
+// report.
+func (r *Istiods) decide(istiod *unstructured.Unstructured, found inspection) ([]jsonpatch.Operation, patches.Report) {
+	report := found.result.Report
+	allowed := r.injectExisting
+	switch found.state {
+	case patches.StateMissing:
+		if report.Denied() {
+			return nil, report
+		}
+		report = patches.Report{Reason: Missing, Message: "istiod runs without the agent; it is injected at its next change, or by: kubectl rollout restart -n " +
+			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
+	case patches.StateOutdated:
+		allowed = r.automatic
+		report = patches.Report{Reason: Outdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
+			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
+	case patches.StateSkipped:
+		// An opt-out that was written while the webhook was away.
+		return found.result.Operations, report
+	case patches.StateInjected:
+		return nil, report
+	}
+
+	if !allowed {
+		return nil, report
+	}
+	if r.injector.Target() == patches.Deployment {
+		return found.result.Operations, found.result.Report
+	}
+	if found.restartedFor == r.injector.Digest() {
+		return nil, report // the rollout is under way, or the Pods are not injected: a second one would not help
+	}
+	return restart(istiod, r.injector.Digest()), patches.Report{Reason: Restarted, Message: "istiod's Pods are replaced, so that the new ones are injected"}
+}
+
+// restart writes the annotation by which the Deployment controller replaces
+// the Pods, as `kubectl rollout restart` does.
+func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Operation {
+	annotations, _, _ := unstructured.NestedMap(istiod.Object, "spec", "template", "metadata", "annotations")
+	if annotations == nil {
+		return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations", map[string]string{RestartedForAnnotation: digest})}
+	}
+	return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations/istiod-agent.io~1restarted-for", digest)}
+}
+
+// patch applies operations to just the version of the Deployment that they
+// were written for.
+func (r *Istiods) patch(ctx context.Context, istiod *unstructured.Unstructured, operations []jsonpatch.Operation) error {
+	version := jsonpatch.NewOperation("test", "/metadata/resourceVersion", istiod.GetResourceVersion())
+	raw, err := json.Marshal(append([]jsonpatch.Operation{version}, operations...))
+	if err != nil {
+		return err
+	}
+	return r.client.Patch(ctx, istiod, client.RawPatch(types.JSONPatchType, raw), client.FieldOwner(fieldManager))
+}
+
+// requests for every istiod of a namespace.
+func (r *Istiods) requests(ctx context.Context, namespace string) []reconcile.Request {
+	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace))
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(istiods))
+	for i := range istiods {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&istiods[i])})
+	}
+	return requests
+}
+
+// say reports by Event, once for each thing there is to say about an istiod.
+func (r *Istiods) say(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
+	if r.reported.again(client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
+		return
+	}
+	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
+	if len(message) > most {
+		message = message[:most-3] + "..."
+	}
+	r.events.Eventf(istiod, nil, kind, string(reason), "Inject", "%s", message)
+}

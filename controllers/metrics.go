@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// scrapeTimeout bounds reading the cache for one scrape.
+const scrapeTimeout = 5 * time.Second
+
+var istiodsDesc = prometheus.NewDesc("istiod_agent_istiods",
+	"Istiod Deployments in namespaces that have opted in, by state: injected, outdated, missing, skipped. Only the leader reports.",
+	[]string{"namespace", "state"}, nil)
+
+// gauge counts istiods when it is asked, from the cache, so that it can never
+// be out of step with what is stored.
+type gauge struct {
+	istiods *Istiods
+	elected <-chan struct{}
+}
+
+func registerGauge(mgr ctrl.Manager, istiods *Istiods) error {
+	return metrics.Registry.Register(&gauge{istiods: istiods, elected: mgr.Elected()})
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauge) Describe(descs chan<- *prometheus.Desc) { descs <- istiodsDesc }
+
+// Collect implements prometheus.Collector.
+func (g *gauge) Collect(out chan<- prometheus.Metric) {
+	select {
+	case <-g.elected:
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	counts, err := g.istiods.count(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(istiodsDesc, err)
+		return
+	}
+	for namespace, states := range counts {
+		for state, n := range states {
+			out <- prometheus.MustNewConstMetric(istiodsDesc, prometheus.GaugeValue, float64(n), namespace, string(state))
+		}
+	}
+}
+
+// count istiods by namespace and state; a state that nobody is in counts zero.
+func (r *Istiods) count(ctx context.Context) (map[string]map[patches.State]int, error) {
+	namespaces := &metav1.PartialObjectMetadataList{}
+	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
+	if err := r.client.List(ctx, namespaces); err != nil {
+		return nil, err
+	}
+	counts := map[string]map[patches.State]int{}
+	for _, namespace := range namespaces.Items {
+		states := map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}
+		counts[namespace.Name] = states
+		istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace.Name))
+		if err != nil {
+			return nil, err
+		}
+		for i := range istiods {
+			found, err := r.inspect(ctx, &istiods[i])
+			if err != nil {
+				return nil, err
+			}
+			states[found.state]++
+		}
+	}
+	return counts, nil
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package webhook answers admission reviews of istiod's Deployments and Pods
+// with what package patches decides, and counts and logs each answer. It never
+// reads or writes the cluster: an answer depends on the request alone.
+package webhook
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admission/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// Paths of the two webhooks, as controller-runtime names them.
+const (
+	DeploymentPath = "/mutate-apps-v1-deployment"
+	PodPath        = "/mutate--v1-pod"
+)
+
+// PodIsImmutable is the reason for leaving an updated Pod alone: what would be
+// injected cannot be added to a Pod that exists.
+const PodIsImmutable patches.Reason = "PodIsImmutable"
+
+// Handler answers the admission reviews of one kind.
+type Handler struct {
+	kind     patches.Kind
+	injector *patches.Injector
+	log      logr.Logger
+}
+
+// NewHandler returns the admission handler for one kind.
+func NewHandler(kind patches.Kind, injector *patches.Injector, log logr.Logger) *Handler {
+	return &Handler{kind: kind, injector: injector, log: log}
+}
+
+// Register serves both kinds at their paths: after a change of the target the
+// API server may ask about the other one for a while, and must get an answer.
+func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, log logr.Logger) {
+	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
+		server.Register(path, &admission.Webhook{Handler: NewHandler(kind, injector, log)})
+	}
+}
+
+// Handle implements admission.Handler.
+func (h *Handler) Handle(_ context.Context, req admission.Request) admission.Response {
+	if problem := h.misdirected(req); problem != nil {
+		result := patches.Result{Report: patches.Report{Reason: patches.Malformed, Message: problem.Error()}}
+		h.record(req, result, "error")
+		response := admission.Errored(http.StatusBadRequest, problem)
+		response.AuditAnnotations = map[string]string{"reason": string(patches.Malformed)}
+		return response
+	}
+
+	var result patches.Result
+	if h.kind == patches.Pod && req.Operation != admissionv1.Create {
+		result.Report = patches.Report{Reason: PodIsImmutable, Message: "a Pod is injected when it is created, and not changed later"}
+	} else {
+		result = h.injector.Inject(h.kind, req.Object.Raw)
+	}
+
+	var response admission.Response
+	switch {
+	case result.Denied():
+		response = admission.Denied("istiod-agent: " + string(result.Reason) + ": " + result.Message)
+		h.record(req, result, "denied")
+	case len(result.Operations) > 0:
+		response = admission.Patched(result.Message, result.Operations...)
+		h.record(req, result, "patched")
+	default:
+		response = admission.Allowed(result.Message)
+		h.record(req, result, "allowed")
+	}
+	response.AuditAnnotations = map[string]string{"reason": string(result.Reason)}
+	for _, warning := range result.Warnings {
+		response.Warnings = append(response.Warnings, "istiod-agent: "+string(result.Reason)+": "+warning)
+	}
+	return response
+}
+
+// misdirected says what makes a review unanswerable, nil when it can be answered.
+func (h *Handler) misdirected(req admission.Request) error {
+	switch {
+	case req.Kind.Kind != string(h.kind):
+		return errors.New("this webhook answers for kind " + string(h.kind) + ", and was asked about kind " + quoted(req.Kind.Kind))
+	case req.SubResource != "":
+		return errors.New("this webhook answers for whole objects, and was asked about subresource " + quoted(req.SubResource))
+	case req.Operation != admissionv1.Create && req.Operation != admissionv1.Update:
+		return errors.New("this webhook answers for CREATE and UPDATE, and was asked about " + quoted(string(req.Operation)))
+	case len(req.Object.Raw) == 0:
+		return errors.New("the admission review holds no object")
+	}
+	return nil
+}
+
+// quoted keeps what a stranger sent short and on one line.
+func quoted(s string) string {
+	const most = 64
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return `"` + s + `"`
+}
+
+// record counts and logs one answer.
+func (h *Handler) record(req admission.Request, result patches.Result, outcome string) {
+	admissions.WithLabelValues(string(h.kind), outcome, string(result.Reason)).Inc()
+
+	log := h.log
+	if outcome == "allowed" {
+		log = log.V(1)
+	}
+	if !log.Enabled() {
+		return
+	}
+	log.Info(result.Message, "outcome", outcome, "reason", result.Reason, "kind", h.kind,
+		"namespace", req.Namespace, "name", name(req), "operation", req.Operation, "dryRun", req.DryRun != nil && *req.DryRun,
+		"user", req.UserInfo.Username, "uid", req.UID)
+}
+
+// name of the object; a Pod of a ReplicaSet has only a prefix when it is created.
+func name(req admission.Request) string {
+	if req.Name != "" {
+		return req.Name
+	}
+	return "(name not yet generated)"
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
+)
+
+// Ready returns a health check that passes when a TLS handshake with this
+// server completes, shows a certificate that is valid now and holds the name
+// that the API server asks for, and the source expects clients to trust it.
+func Ready(server v1alpha1.Server, source servingcert.Source) func(*http.Request) error {
+	host := server.BindAddress
+	if host == "" {
+		host = "localhost"
+	}
+	address := net.JoinHostPort(host, strconv.Itoa(int(server.Port)))
+	dialer := &tls.Dialer{
+		NetDialer: &net.Dialer{Timeout: 5 * time.Second},
+		Config: &tls.Config{
+			ServerName: server.ServingCertificate.DNSNames[0],
+			MinVersion: tls.VersionTLS12,
+			// The chain is the caBundle's to judge, which the source knows;
+			// name and time are checked below.
+			InsecureSkipVerify: true, //nolint:gosec // see above
+			VerifyConnection:   func(state tls.ConnectionState) error { return usable(state, time.Now()) },
+		},
+	}
+	return func(request *http.Request) error {
+		ctx, cancel := context.WithTimeout(request.Context(), 10*time.Second)
+		defer cancel()
+		connection, err := dialer.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("the webhook's own TLS port %s: %w", address, err)
+		}
+		if err := connection.Close(); err != nil {
+			return fmt.Errorf("closing the connection to %s: %w", address, err)
+		}
+		return source.Ready()
+	}
+}
+
+func usable(state tls.ConnectionState, now time.Time) error {
+	leaf := state.PeerCertificates[0]
+	switch {
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("the serving certificate is valid only from %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the serving certificate has expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return leaf.VerifyHostname(state.ServerName)
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package servingcert
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"time"
+
+	"gomodules.xyz/jsonpatch/v2"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// mostCAs bounds the bundle: the current CA and the most recent before it.
+const mostCAs = 8
+
+// BundleKeeper keeps the caBundle of the webhook configuration: the current CA
+// and every earlier one that has not expired, so that replicas which still
+// serve with an earlier one stay trusted. Every replica runs it; they all
+// write the same, so none need wait for a leader.
+type BundleKeeper struct {
+	Client client.Client
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration.
+	WebhookConfiguration string
+	// Secret holds the CA, as the source's authority keeps it.
+	Secret types.NamespacedName
+	// Source is told what is trusted.
+	Source *SelfManaged
+}
+
+// SetupWithManager registers the keeper.
+func (k *BundleKeeper) SetupWithManager(mgr ctrl.Manager) error {
+	configuration := reconcile.Request{NamespacedName: types.NamespacedName{Name: k.WebhookConfiguration}}
+	secretChanged := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{configuration}
+	})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("ca-bundle").
+		For(&admissionregistrationv1.MutatingWebhookConfiguration{}).
+		Watches(&corev1.Secret{}, secretChanged).
+		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
+		Complete(k)
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	var configuration admissionregistrationv1.MutatingWebhookConfiguration
+	if err := k.Client.Get(ctx, types.NamespacedName{Name: k.WebhookConfiguration}, &configuration); err != nil {
+		if apierrors.IsNotFound(err) {
+			k.Source.forget()
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, err
+	}
+	k.Source.trust(trustedByAll(configuration.Webhooks))
+
+	var secret corev1.Secret
+	if err := k.Client.Get(ctx, k.Secret, &secret); err != nil {
+		// Not made yet: the source makes it, and its watch event brings us back.
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	current := certificates(secret.Data["ca.crt"])
+	if len(current) == 0 {
+		return reconcile.Result{}, nil
+	}
+
+	now := k.Source.clock.Now()
+	operations := []jsonpatch.Operation{jsonpatch.NewOperation("test", "/metadata/resourceVersion", configuration.ResourceVersion)}
+	next := reconcile.Result{}
+	for i, webhook := range configuration.Webhooks {
+		want, expires := merge(current, certificates(webhook.ClientConfig.CABundle), now)
+		if until := expires.Sub(now); next.RequeueAfter == 0 || until < next.RequeueAfter {
+			next.RequeueAfter = until
+		}
+		if len(want) > 0 && !bytes.Equal(want, webhook.ClientConfig.CABundle) {
+			operations = append(operations, jsonpatch.NewOperation("add", fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), want))
+		}
+	}
+	if len(operations) == 1 {
+		return next, nil
+	}
+	patch, err := json.Marshal(operations)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := k.Client.Patch(ctx, &configuration, client.RawPatch(types.JSONPatchType, patch)); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+			logf.FromContext(ctx).V(1).Info("Another replica was quicker to change the webhook configuration; looking again")
+			return reconcile.Result{RequeueAfter: time.Second}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("keeping the caBundle of MutatingWebhookConfiguration %s: %w", k.WebhookConfiguration, err)
+	}
+	logf.FromContext(ctx).Info("The webhook configuration trusts the serving certificate's CA", "webhooks", len(operations)-1)
+	return next, nil
+}
+
+// trustedByAll are the CAs that every webhook's caBundle holds.
+func trustedByAll(webhooks []admissionregistrationv1.MutatingWebhook) []*x509.Certificate {
+	var all []*x509.Certificate
+	for i, webhook := range webhooks {
+		cas := certificates(webhook.ClientConfig.CABundle)
+		if i == 0 {
+			all = cas
+		}
+		all = slices.DeleteFunc(all, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(cas, ca.Equal) })
+	}
+	return all
+}
+
+// merge answers with the bundle, PEM, newest CA first: the current one and what
+// of the existing ones has not expired; and when the next of them expires. The
+// order depends on the certificates alone, so that replicas agree.
+func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte, expires time.Time) {
+	var all []*x509.Certificate
+	for _, ca := range append(slices.Clone(current), existing...) {
+		if ca.NotAfter.After(now) && !slices.ContainsFunc(all, ca.Equal) {
+			all = append(all, ca)
+		}
+	}
+	slices.SortFunc(all, func(a, b *x509.Certificate) int {
+		if order := b.NotBefore.Compare(a.NotBefore); order != 0 {
+			return order
+		}
+		return bytes.Compare(a.Raw, b.Raw)
+	})
+	if len(all) > mostCAs {
+		all = all[:mostCAs]
+	}
+	for _, ca := range all {
+		bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})...)
+		if expires.IsZero() || ca.NotAfter.Before(expires) {
+			expires = ca.NotAfter
+		}
+	}
+	return bundle, expires
+}
+
+// certificates reads PEM leniently: whatever else stands there is dropped, as
+// what is kept is written anew.
+func certificates(data []byte) []*x509.Certificate {
+	var found []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return found
+		}
+		if certificate, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			found = append(found, certificate)
+		}
+	}
+}
