@@ -53,6 +53,12 @@ func NewClient(config *rest.Config) (*Client, error) {
 
 // Install is `helm install`, without --wait: no controller makes Pods here.
 func (c *Client) Install(ctx context.Context, r Release, chrt *chart.Chart, values Values) error {
+	return c.InstallPatched(ctx, r, chrt, values, nil)
+}
+
+// InstallPatched is `helm install --post-renderer`: each rendered object goes
+// through patch on its way to the cluster.
+func (c *Client) InstallPatched(ctx context.Context, r Release, chrt *chart.Chart, values Values, patch Patch) error {
 	configuration, err := c.configuration(r.Namespace)
 	if err != nil {
 		return err
@@ -61,6 +67,9 @@ func (c *Client) Install(ctx context.Context, r Release, chrt *chart.Chart, valu
 	install.ReleaseName, install.Namespace = r.Name, r.Namespace
 	install.ServerSideApply = !r.ClientSide
 	install.WaitStrategy, install.Timeout = kube.HookOnlyStrategy, time.Minute
+	if patch != nil {
+		install.PostRenderer = patch
+	}
 	_, err = install.RunWithContext(ctx, chrt, values)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
@@ -26,14 +27,12 @@ func Base() (*chart.Chart, error) { return load("charts/base") }
 // Discovery is chart istio/istiod.
 func Discovery() (*chart.Chart, error) { return load("charts/istio-control/istio-discovery") }
 
-// Values gives the tag of istiod's image, without which the chart renders one
-// that no cluster accepts, and whatever else is set.
-func Values(tag string, more ...helm.Values) helm.Values {
-	values := helm.Values{"global": helm.Values{"hub": "docker.io/istio", "tag": tag}}
+// Values says where istiod is installed and its image's tag, without which the
+// chart renders an image that no cluster accepts, and whatever else is set.
+func Values(namespace, tag string, more ...helm.Values) helm.Values {
+	values := helm.Values{"global": helm.Values{"hub": "docker.io/istio", "tag": tag, "istioNamespace": namespace}}
 	for _, m := range more {
-		for key, value := range m {
-			values[key] = value
-		}
+		maps.Copy(values, m)
 	}
 	return values
 }
@@ -68,9 +67,16 @@ func Deployment(ctx context.Context, namespace string, values helm.Values) (*uns
 
 // ApplyAsIstioctl applies objects as istioctl does: server-side, as manager
 // istio-operator, taking every conflict (operator/pkg/install in Istio).
-func ApplyAsIstioctl(ctx context.Context, c client.Client, objects ...*unstructured.Unstructured) error {
+func ApplyAsIstioctl(ctx context.Context, c client.Client, namespace string, objects ...*unstructured.Unstructured) error {
 	for _, object := range objects {
-		if err := c.Patch(ctx, object.DeepCopy(), client.Apply, client.ForceOwnership, client.FieldOwner("istio-operator")); err != nil { //nolint:staticcheck // the typed Apply needs generated configurations
+		object = object.DeepCopy()
+		if namespaced, err := c.IsObjectNamespaced(object); err != nil {
+			return err
+		} else if namespaced && object.GetNamespace() == "" {
+			object.SetNamespace(namespace)
+		}
+		configuration := client.ApplyConfigurationFromUnstructured(object)
+		if err := c.Apply(ctx, configuration, client.ForceOwnership, client.FieldOwner("istio-operator")); err != nil {
 			return fmt.Errorf("applying %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
@@ -96,4 +102,3 @@ func load(path string) (*chart.Chart, error) {
 	}
 	return loader.LoadFiles(files)
 }
-

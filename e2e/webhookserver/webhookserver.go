@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package webhookserver installs this project's chart and runs its webhook: the
+// chart's objects are in the cluster as Helm puts them there, and the program
+// runs as separate processes on loopback in place of the chart's Pods, with the
+// configuration of the chart's ConfigMap and the rights of the chart's
+// ServiceAccount.
+package webhookserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
+	"github.com/istiod-agent/istiod-agent/e2e/helm"
+)
+
+// Release is how the chart is installed.
+var Release = helm.Release{Name: "istiod-agent", Namespace: "istiod-agent-system"}
+
+// Name of the chart's ServiceAccount, ConfigMap and Service.
+const Name = "istiod-agent-webhook"
+
+// Options say how the webhook is installed.
+type Options struct {
+	// Values of the chart.
+	Values helm.Values
+	// Configuration is laid over the chart's configuration file.
+	Configuration map[string]any
+	// Replicas to run; 1 by default.
+	Replicas int
+}
+
+// Webhook is an installed chart with its program running.
+type Webhook struct {
+	Service  *Service
+	Replicas []*Replica
+
+	plane      *controlplane.ControlPlane
+	helm       *helm.Client
+	options    Options
+	config     map[string]any
+	program    string
+	kubeconfig string
+	dir        string
+}
+
+// Start installs the chart and returns once every replica is ready. Stop must
+// be called, also after a failed test.
+func Start(ctx context.Context, plane *controlplane.ControlPlane, options Options) (*Webhook, error) {
+	program, err := built.Webhook(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "istiod-agent-webhook-")
+	if err != nil {
+		return nil, err
+	}
+	w := &Webhook{plane: plane, options: options, program: program, dir: dir}
+	if err := w.start(ctx); err != nil {
+		return nil, errors.Join(err, w.Stop())
+	}
+	return w, nil
+}
+
+func (w *Webhook) start(ctx context.Context) (err error) {
+	if w.Service, err = newService(); err != nil {
+		return err
+	}
+	if w.helm, err = helm.NewClient(w.plane.Config); err != nil {
+		return err
+	}
+	if err := w.install(ctx); err != nil {
+		return fmt.Errorf("installing the chart: %w", err)
+	}
+	if w.config, err = w.configuration(ctx); err != nil {
+		return fmt.Errorf("reading the chart's configuration file: %w", err)
+	}
+	user, groups := controlplane.ServiceAccount(Release.Namespace, Name)
+	if w.kubeconfig, err = w.plane.Kubeconfig(user, groups...); err != nil {
+		return err
+	}
+	for range max(1, w.options.Replicas) {
+		if _, err := w.Scale(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Scale adds a replica and returns once it is ready and an endpoint of the Service.
+func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
+	replica, err := startReplica(w.program, w.kubeconfig, w.dir, w.config)
+	if err != nil {
+		return nil, err
+	}
+	w.Replicas = append(w.Replicas, replica)
+	if err := replica.WaitReady(ctx); err != nil {
+		return nil, err
+	}
+	w.Service.Add(replica.Address())
+	return replica, nil
+}
+
+// StopReplicas ends the processes and leaves the chart installed: the webhook is down.
+func (w *Webhook) StopReplicas() error {
+	var failed []error
+	for _, replica := range w.Replicas {
+		if w.Service != nil {
+			w.Service.Remove(replica.Address())
+		}
+		failed = append(failed, replica.Stop())
+	}
+	w.Replicas = nil
+	return errors.Join(failed...)
+}
+
+// Stop ends the processes and uninstalls the chart.
+func (w *Webhook) Stop() error {
+	failed := []error{w.StopReplicas()}
+	if w.Service != nil {
+		w.Service.close()
+	}
+	if w.helm != nil {
+		failed = append(failed, w.helm.Uninstall(Release))
+	}
+	return errors.Join(append(failed, os.RemoveAll(w.dir))...)
+}
+
+func (w *Webhook) install(ctx context.Context) error {
+	c, err := client.New(w.plane.Config, client.Options{})
+	if err != nil {
+		return err
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Release.Namespace}}
+	if err := c.Create(ctx, namespace); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	root, err := built.Root()
+	if err != nil {
+		return err
+	}
+	chart, err := loader.Load(filepath.Join(root, "charts", "istiod-agent"))
+	if err != nil {
+		return err
+	}
+	return w.helm.InstallPatched(ctx, Release, chart, w.options.Values, toLoopback(w.Service.Port()))
+}
+
+// configuration is the file in the chart's ConfigMap, fit to run on loopback.
+func (w *Webhook) configuration(ctx context.Context) (map[string]any, error) {
+	c, err := client.New(w.plane.Config, client.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var configMap corev1.ConfigMap
+	if err := c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap); err != nil {
+		return nil, err
+	}
+	config := map[string]any{}
+	if err := yaml.Unmarshal([]byte(configMap.Data["config.yaml"]), &config); err != nil {
+		return nil, err
+	}
+	config = overlay(config, map[string]any{"server": map[string]any{
+		"namespace":          Release.Namespace,
+		"servingCertificate": map[string]any{"dnsNames": []any{"localhost"}},
+	}})
+	return overlay(config, w.options.Configuration), nil
+}
+
+// toLoopback has the API server reach the Service that this package stands in
+// for: it runs outside of any cluster network.
+func toLoopback(port int) func(*unstructured.Unstructured) error {
+	return func(object *unstructured.Unstructured) error {
+		if object.GetKind() != "MutatingWebhookConfiguration" {
+			return nil
+		}
+		webhooks, _, err := unstructured.NestedSlice(object.Object, "webhooks")
+		if err != nil {
+			return err
+		}
+		for _, webhook := range webhooks {
+			clientConfig := webhook.(map[string]any)["clientConfig"].(map[string]any)
+			path, _, err := unstructured.NestedString(clientConfig, "service", "path")
+			if err != nil {
+				return err
+			}
+			delete(clientConfig, "service")
+			clientConfig["url"] = fmt.Sprintf("https://localhost:%d%s", port, path)
+		}
+		return unstructured.SetNestedSlice(object.Object, webhooks, "webhooks")
+	}
+}
+
+// withServer sets fields of the configuration's server section.
+func withServer(config, fields map[string]any) map[string]any {
+	return overlay(config, map[string]any{"server": fields})
+}
+
+// overlay lays values over a configuration, mapping by mapping, and changes neither.
+func overlay(config, over map[string]any) map[string]any {
+	merged := maps.Clone(config)
+	for key, value := range over {
+		below, isMapping := merged[key].(map[string]any)
+		if mapping, ok := value.(map[string]any); ok && isMapping {
+			value = overlay(below, mapping)
+		}
+		merged[key] = value
+	}
+	return merged
+}
