@@ -1,0 +1,132 @@
+# What can be done here; `make help` lists it.
+# Go, make and git are all it takes: everything else is built from pinned Go modules into .build/.
+
+VERSION  ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v0.0.0-dev)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+REGISTRY ?= ghcr.io/istiod-agent
+ARCH     ?= $(shell go env GOARCH)
+FUZZTIME ?= 30s
+# The only time in an image: the commit's.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+# The same for everything that Go compiles: no package is compiled twice, no C compiler is needed,
+# and the same commit gives the same bytes on every machine.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath -buildvcs=false)
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List what can be done
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- The product -------------------------------------------------------------
+
+PROGRAMS := istiod-agent istiod-agent-webhook kubectl-istiod_agent
+set_version = -X github.com/istiod-agent/istiod-agent/internal/version.Version=$(VERSION)
+
+.PHONY: build
+build: $(PROGRAMS:%=bin/%) ## Build the three programs into bin/
+
+bin/linux-$(ARCH)/%: FORCE
+	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ . ./cmd/$* "$(set_version)"
+
+bin/%: FORCE
+	@hack/build.sh $@ . ./cmd/$* "$(set_version)"
+
+tag = $(VERSION:v%=%)
+archive = .build/image --target $(1) --arch $(ARCH) --name $(REGISTRY)/$(2):$(tag) --created $(SOURCE_DATE_EPOCH) \
+	--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION) --output dist/$(2)-$(tag)-$(ARCH).tar
+
+.PHONY: image
+image: bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write both container images to dist/, without Docker (ARCH=arm64 for the other architecture)
+	@hack/build.sh .build/image tools ./image
+	@mkdir -p dist
+	@$(call archive,agent,istiod-agent)
+	@$(call archive,webhook,istiod-agent-webhook)
+
+# --- Seeing it work ----------------------------------------------------------
+
+.PHONY: demo
+demo: build control-plane ## Install istiod into a real API server and show what is injected
+	@hack/build.sh .build/demo e2e ./demo
+	@cd e2e && ../.build/demo
+
+.PHONY: test
+test: unit verify-generated lint e2e ## Run every check: unit, generated files, lint, e2e (what CI runs)
+
+# RACE=1 adds the race detector, which needs a C compiler.
+.PHONY: unit
+unit: ## Test each package alone (RACE=1 with the race detector)
+	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
+	@go -C tools test ./...
+
+.PHONY: e2e
+e2e: control-plane ## Test the webhook, the chart and the kubectl plugin against a real API server
+	@cd e2e && go test ./...
+
+.PHONY: bench
+bench: control-plane ## Measure time and memory against the webhook framework's floor
+	@cd e2e && go run ./bench
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME (30s)
+	@hack/fuzz.sh $(FUZZTIME)
+
+# --- The control plane of the tests and the demo -----------------------------
+
+# The version of a module where it is pinned.
+pinned = $(shell sed -n 's|^\t$(2) v\([^ ]*\).*|\1|p' e2e/binaries/$(1)/go.mod)
+
+KUBERNETES := $(call pinned,kubernetes,k8s.io/kubernetes)
+ETCD       := $(call pinned,etcd,go.etcd.io/etcd/server/v3)
+
+APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
+ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
+
+.PHONY: control-plane
+ifdef KUBEBUILDER_ASSETS
+control-plane:
+else
+control-plane: $(ETCD_BINARY) $(APISERVER_BINARY) ## Build kube-apiserver and etcd, unless KUBEBUILDER_ASSETS names a folder that has them
+endif
+
+$(ETCD_BINARY):
+	@echo "Building etcd $(ETCD), once."
+	@hack/build.sh $@ e2e/binaries/etcd go.etcd.io/etcd/server/v3
+
+release = $(subst ., ,$(KUBERNETES))
+kubernetes_version = k8s.io/component-base/version
+$(APISERVER_BINARY):
+	@echo "Building kube-apiserver $(KUBERNETES), once: up to ten minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/kubernetes k8s.io/kubernetes/cmd/kube-apiserver "-X $(kubernetes_version).gitVersion=v$(KUBERNETES) \
+		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
+
+# --- The source --------------------------------------------------------------
+
+.PHONY: lint
+lint: .build/golangci-lint ## Check the source of all three Go modules
+	@for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || exit 1; done
+
+.PHONY: generate
+generate: .build/controller-gen ## Write again all files that are made from others
+	@hack/generate.sh
+
+.PHONY: verify-generated
+verify-generated: .build/controller-gen ## Fail when a generated file is not what `make generate` writes
+	@hack/verify-generated.sh
+
+.build/golangci-lint: tools/go.mod
+	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.build/controller-gen: tools/go.mod
+	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf .build bin dist
+
+.PHONY: FORCE
+FORCE:

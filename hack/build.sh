@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Builds a Go program, and is never silent for long: the Kubernetes API server takes minutes the first time.
+#
+#   hack/build.sh OUTPUT MODULE_DIR PACKAGE [LDFLAGS]
+#
+# Every 15 seconds a line says how far it is; what takes less says nothing.
+# The program appears under its name only when it is whole.
+set -euo pipefail
+
+output=$1 module=$2 package=$3 ldflags="-s -w ${4:-}"
+name=$(basename "$output")
+mkdir -p "$(dirname "$output")"
+output=$(cd "$(dirname "$output")" && pwd)/$name
+logs=$(mktemp -d)
+child=
+
+finish() {
+  [ -z "$child" ] || kill "$child" 2>/dev/null || true
+  rm -rf "$logs" "$output.new"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+say() { printf '  %s: %s after %dm%02ds\n' "$name" "$1" $((SECONDS / 60)) $((SECONDS % 60)) >&2; }
+
+# during STEP: runs it in the background, tells its progress, and gives its exit status.
+during() {
+  local next=$((SECONDS + 15))
+  "$1" &
+  child=$!
+  while kill -0 "$child" 2>/dev/null; do
+    if [ "$SECONDS" -ge "$next" ]; then
+      say "$("$1_progress")"
+      next=$((SECONDS + 15))
+    fi
+    sleep 0.2
+  done
+  local status=0
+  wait "$child" || status=$?
+  child=
+  if [ "$status" -ne 0 ]; then
+    cat "$logs/$1" >&2
+    say "failed"
+  fi
+  return "$status"
+}
+
+download() { exec go -C "$module" list -deps "$package" >"$logs/packages" 2>"$logs/download"; }
+download_progress() { echo "$(grep -c '^go: downloading' "$logs/download") modules downloaded"; }
+
+# With -v Go names each package that it compiles; those in its cache already go unnamed.
+compile() { exec go -C "$module" build -v -ldflags "$ldflags" -o "$output.new" "$package" 2>"$logs/compile"; }
+compile_progress() {
+  if grep -qx "$main" "$logs/compile"; then
+    echo "linking"
+  else
+    echo "$(wc -l <"$logs/compile") of at most $(wc -l <"$logs/packages") packages compiled"
+  fi
+}
+
+during download
+main=$(tail -n 1 "$logs/packages") # the package itself comes after all that it needs
+during compile
+mv "$output.new" "$output"
+[ "$SECONDS" -lt 15 ] || say "built"
