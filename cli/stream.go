@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"gomodules.xyz/jsonpatch/v2"
+	"sigs.k8s.io/yaml"
+)
+
+// readAll reads the documents of files, directories and standard input.
+func readAll(names []string, recursive bool, stdin io.Reader) ([]document, error) {
+	var documents []document
+	for _, name := range names {
+		if name == "-" {
+			text, err := io.ReadAll(stdin)
+			if err != nil {
+				return nil, fmt.Errorf("standard input: %w", err)
+			}
+			documents = append(documents, split("standard input", text)...)
+			continue
+		}
+		files, err := expand(name, recursive)
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			documents = append(documents, split(file, text)...)
+		}
+	}
+	return documents, nil
+}
+
+// expand answers with the manifests of a directory, in the order of their
+// names, or with the file itself.
+func expand(name string, recursive bool) ([]string, error) {
+	if about, err := os.Stat(name); err != nil || !about.IsDir() {
+		return []string{name}, err
+	}
+	var files []string
+	err := filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != name && !recursive:
+			return filepath.SkipDir
+		case !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err == nil && len(files) == 0 {
+		return nil, fmt.Errorf("%s: the directory holds no .yaml, .yml or .json file", name)
+	}
+	return files, err
+}
+
+// split takes a stream apart before each line that starts a document, keeping
+// every byte.
+func split(from string, text []byte) []document {
+	var documents []document
+	start := 0
+	cut := func(end int) {
+		if end > start {
+			where := from
+			if len(documents) > 0 || end < len(text) {
+				where = fmt.Sprintf("%s, document %d", from, len(documents)+1)
+			}
+			documents = append(documents, document{where: where, text: text[start:end]})
+			start = end
+		}
+	}
+	for at := 0; at < len(text); {
+		end := at + bytes.IndexByte(text[at:], '\n') + 1
+		if end == at {
+			end = len(text)
+		}
+		if isSeparator(text[at:end]) {
+			cut(at)
+		}
+		at = end
+	}
+	cut(len(text))
+	return documents
+}
+
+func isSeparator(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte("---"))
+	return ok && (len(rest) == 0 || bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0])))
+}
+
+// printers write all documents, in one of the formats of --output.
+var printers = map[string]func([]document, io.Writer) error{
+	"yaml":  printYAML,
+	"json":  printJSON,
+	"patch": printPatches,
+}
+
+// printYAML writes unchanged documents byte for byte.
+func printYAML(documents []document, out io.Writer) error {
+	ended := true // with a line break
+	for i, d := range documents {
+		text := d.text
+		if d.changed() {
+			changed, err := yaml.JSONToYAML(d.after)
+			if err != nil {
+				return err
+			}
+			text = append(d.separator(), changed...)
+		}
+		if !ended {
+			text = append([]byte("\n"), text...)
+		}
+		if i > 0 && !isSeparator(firstLine(text)) {
+			text = append([]byte("---\n"), text...)
+		}
+		if _, err := out.Write(text); err != nil {
+			return err
+		}
+		ended = bytes.HasSuffix(text, []byte("\n"))
+	}
+	return nil
+}
+
+// separator is the document's own "---" line, if it has one.
+func (d *document) separator() []byte {
+	if line := firstLine(d.text); isSeparator(line) {
+		return slices.Clone(line)
+	}
+	return nil
+}
+
+func firstLine(text []byte) []byte {
+	text = bytes.TrimPrefix(text, []byte("\n"))
+	if end := bytes.IndexByte(text, '\n'); end >= 0 {
+		return text[:end+1]
+	}
+	return text
+}
+
+// printJSON writes one object, or a List of several, as kubectl does.
+func printJSON(documents []document, out io.Writer) error {
+	items := []json.RawMessage{}
+	for _, d := range documents {
+		raw := d.after
+		if raw == nil {
+			var err error
+			if raw, err = yaml.YAMLToJSON(d.text); err != nil {
+				return err
+			}
+		}
+		if string(bytes.TrimSpace(raw)) != "null" {
+			items = append(items, raw)
+		}
+	}
+	var whole any = struct {
+		APIVersion string            `json:"apiVersion"`
+		Kind       string            `json:"kind"`
+		Items      []json.RawMessage `json:"items"`
+	}{"v1", "List", items}
+	if len(items) == 1 {
+		whole = items[0]
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "    ")
+	return encoder.Encode(whole)
+}
+
+// printPatches writes one JSON patch a line for each istiod, empty ones too, so
+// that the nth line belongs to the nth istiod of the report.
+func printPatches(documents []document, out io.Writer) error {
+	for _, d := range documents {
+		for _, operations := range d.operations {
+			if operations == nil {
+				operations = []jsonpatch.Operation{}
+			}
+			line, err := json.Marshal(operations)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(out, "%s\n", line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
