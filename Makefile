@@ -111,18 +111,15 @@ lint: .build/golangci-lint ## Check the source of all three Go modules
 	@for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || exit 1; done
 
 .PHONY: generate
-generate: .build/controller-gen ## Write again all files that are made from others
+generate: ## Write again all files that are made from others
 	@hack/generate.sh
 
 .PHONY: verify-generated
-verify-generated: .build/controller-gen ## Fail when a generated file is not what `make generate` writes
+verify-generated: ## Fail when a generated file is not what `make generate` writes
 	@hack/verify-generated.sh
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-
-.build/controller-gen: tools/go.mod
-	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen
 
 .PHONY: clean
 clean: ## Remove everything that was built
