@@ -122,16 +122,22 @@ func (c *Cluster) WithoutWebhook(ctx context.Context, deployment *unstructured.U
 	return &copied.Spec.Template, err
 }
 
-// Eventually waits until what is asked holds; until then the condition gives
-// what it found instead.
+// Eventually waits up to half a minute until what is asked holds; until then
+// the condition gives what it found instead.
 func Eventually(t *testing.T, what string, condition func() error) {
 	t.Helper()
+	Within(t, 30*time.Second, what, condition)
+}
+
+// Within is Eventually with another limit.
+func Within(t *testing.T, limit time.Duration, what string, condition func() error) {
+	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, limit, true, func(context.Context) (bool, error) {
 		last = condition()
 		return last == nil, nil
 	})
 	if err != nil {
-		t.Fatalf("%s: still not so after 30 seconds: %v", what, last)
+		t.Fatalf("%s: still not so after %s: %v", what, limit, last)
 	}
 }

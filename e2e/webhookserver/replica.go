@@ -101,19 +101,24 @@ func (r *Replica) Metrics(ctx context.Context) (string, error) {
 	return get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", r.MetricsPort))
 }
 
-// Metric is the value of one series, as it is written in /metrics, labels in
-// alphabetical order; 0 when there is none.
-func (r *Replica) Metric(ctx context.Context, series string) (float64, error) {
+// Sum adds up the series in /metrics that start like this (labels stand in
+// alphabetical order there); found is false when there is none.
+func (r *Replica) Sum(ctx context.Context, series string) (sum float64, found bool, err error) {
 	metrics, err := r.Metrics(ctx)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	for line := range strings.Lines(metrics) {
-		if value, found := strings.CutPrefix(line, series+" "); found {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if !strings.HasPrefix(line, series) {
+			continue
 		}
+		value, err := strconv.ParseFloat(line[strings.LastIndex(line, " ")+1:len(line)-1], 64)
+		if err != nil {
+			return 0, false, fmt.Errorf("reading %q: %w", line, err)
+		}
+		sum, found = sum+value, true
 	}
-	return 0, nil
+	return sum, found, nil
 }
 
 // Log is what the process has written so far.

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	corev1 "k8s.io/api/core/v1"
@@ -115,16 +116,43 @@ func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
 	return replica, nil
 }
 
+// Replace does to one replica what a rolling update does: a new one is started,
+// the old one is taken out of the Service and then ended.
+func (w *Webhook) Replace(ctx context.Context, old *Replica) error {
+	if _, err := w.Scale(ctx); err != nil {
+		return err
+	}
+	return w.Remove(old)
+}
+
+// Remove ends one replica, after taking it out of the Service.
+func (w *Webhook) Remove(replica *Replica) error {
+	w.Service.Remove(replica.Address())
+	w.Replicas = slices.DeleteFunc(w.Replicas, func(r *Replica) bool { return r == replica })
+	return replica.Stop()
+}
+
+// Reconfigure restarts as many replicas with more laid over their configuration file.
+func (w *Webhook) Reconfigure(ctx context.Context, more map[string]any) error {
+	replicas := len(w.Replicas)
+	if err := w.StopReplicas(); err != nil {
+		return err
+	}
+	w.config = overlay(w.config, more)
+	for range replicas {
+		if _, err := w.Scale(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // StopReplicas ends the processes and leaves the chart installed: the webhook is down.
 func (w *Webhook) StopReplicas() error {
 	var failed []error
-	for _, replica := range w.Replicas {
-		if w.Service != nil {
-			w.Service.Remove(replica.Address())
-		}
-		failed = append(failed, replica.Stop())
+	for len(w.Replicas) > 0 {
+		failed = append(failed, w.Remove(w.Replicas[0]))
 	}
-	w.Replicas = nil
 	return errors.Join(failed...)
 }
 
