@@ -48,10 +48,10 @@ func (i *Injector) original(o *object) string {
 	switch {
 	case at < 0:
 		was.Volume = json.RawMessage("null")
-	case o.hasAgent() && memoryOnly(o.volumes.items[at].raw):
+	case o.hasAgent() && emptyDirOnly(o.volumes.items[at].raw):
 		// An earlier injection, whose note still holds.
 	default:
-		was.Volume = withoutMemory(o.volumes.items[at].raw)
+		was.Volume = withoutEmptyDir(o.volumes.items[at].raw)
 		if sameJSON(was.Volume, chartVolume(CACertsVolume, o.defaulted)) {
 			was.Volume = nil
 		}
@@ -63,16 +63,17 @@ func (i *Injector) original(o *object) string {
 	return string(note)
 }
 
-// memoryOnly tells whether the volume is in memory, and nothing besides.
-func memoryOnly(volume gjson.Result) bool {
+// emptyDirOnly tells whether the volume is an emptyDir, and nothing besides.
+// Beside an agent that is an earlier injection's, whatever was done to it since.
+func emptyDirOnly(volume gjson.Result) bool {
 	members := 0
 	volume.ForEach(func(_, _ gjson.Result) bool { members++; return true })
-	return members == 2 && volume.Get("emptyDir.medium").String() == string(corev1.StorageMediumMemory)
+	return members == 2 && volume.Get("emptyDir").Exists()
 }
 
-// withoutMemory undoes the merge of a server-side apply, in which the owner's
+// withoutEmptyDir undoes the merge of a server-side apply, in which the owner's
 // own source stands beside the injected emptyDir.
-func withoutMemory(volume gjson.Result) json.RawMessage {
+func withoutEmptyDir(volume gjson.Result) json.RawMessage {
 	var members map[string]json.RawMessage
 	if json.Unmarshal([]byte(volume.Raw), &members) != nil || len(members) < 3 {
 		return json.RawMessage(volume.Raw)
@@ -119,8 +120,8 @@ func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
 	}
 	current := o.volumes.items[at].raw
 	switch {
-	case !memoryOnly(current):
-		was = withoutMemory(current)
+	case !emptyDirOnly(current):
+		was = withoutEmptyDir(current)
 	case was == nil:
 		was = chartVolume(name, o.defaulted)
 	}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patches_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// item of a list by its name.
+func item(t *testing.T, spec map[string]any, list, name string) map[string]any {
+	t.Helper()
+	entries, _ := spec[list].([]any)
+	for _, entry := range entries {
+		if entry := entry.(map[string]any); entry["name"] == name {
+			return entry
+		}
+	}
+	t.Fatalf("%s holds no %s", list, name)
+	return nil
+}
+
+func wantYAML(t *testing.T, got any, want string) {
+	t.Helper()
+	var wanted any
+	if err := json.Unmarshal(toJSON(t, want), &wanted); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, wanted) {
+		have, _ := json.Marshal(got)
+		t.Errorf("got  %s\nwant %s", have, toJSON(t, want))
+	}
+}
+
+func TestShapeOfContainers(t *testing.T) {
+	t.Parallel()
+	spec := podSpec(t, patches.Deployment, inject(t, injector(t, "agent: {image: agent:v1}"), patches.Deployment, edit(t)))
+	common := `
+image: agent:v1
+imagePullPolicy: IfNotPresent
+env:
+- {name: PILOT_CERT_PROVIDER, value: istiod}
+- {name: POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
+- {name: SERVICE_ACCOUNT, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.serviceAccountName}}}
+resources: {requests: {cpu: 10m, memory: 32Mi}}
+securityContext:
+  allowPrivilegeEscalation: false
+  capabilities: {drop: [ALL]}
+  readOnlyRootFilesystem: true
+  runAsNonRoot: true
+  seccompProfile: {type: RuntimeDefault}
+volumeMounts: [{name: cacerts, mountPath: /etc/cacerts}]
+`
+	wantYAML(t, item(t, spec, "initContainers", "istiod-agent-init"), "name: istiod-agent-init\nargs: [init-container]"+common)
+	wantYAML(t, item(t, spec, "containers", "istiod-agent"), "name: istiod-agent\nargs: [sidecar]"+common)
+	wantYAML(t, item(t, spec, "volumes", "cacerts"), "{name: cacerts, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
+
+	native := podSpec(t, patches.Deployment, inject(t, injector(t, "sidecar: native\nagent: {image: agent:v1}"), patches.Deployment, edit(t)))
+	wantYAML(t, item(t, native, "initContainers", "istiod-agent"), "name: istiod-agent\nargs: [sidecar]\nrestartPolicy: Always\n"+
+		"startupProbe: {httpGet: {path: /readyz, port: 15085, scheme: HTTP}, timeoutSeconds: 1, periodSeconds: 1, successThreshold: 1, failureThreshold: 3600}"+common)
+}
+
+// Both programs must run as one user, or istiod could not read the key.
+func TestUserIDsOfIstiodAreCopied(t *testing.T) {
+	t.Parallel()
+	ids := []string{"        image: pilot", "        image: pilot\n        securityContext: {runAsUser: 1337, runAsGroup: 0}"}
+	for name, test := range map[string]struct {
+		config string
+		edit   []string
+		user   any
+		group  any
+	}{
+		"set on istiod":             {edit: ids, user: 1337.0, group: 0.0},
+		"not set on istiod":         {},
+		"set in the configuration":  {config: "agent: {securityContext: {runAsUser: 7}}", edit: ids, user: 7.0, group: 0.0},
+		"no security context asked": {config: "agent: {securityContext: {}}", edit: ids},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := podSpec(t, patches.Deployment, inject(t, injector(t, test.config), patches.Deployment, edit(t, test.edit...)))
+			for _, container := range []map[string]any{item(t, spec, "containers", "istiod-agent"), item(t, spec, "initContainers", "istiod-agent-init")} {
+				context, _ := container["securityContext"].(map[string]any)
+				if context["runAsUser"] != test.user || context["runAsGroup"] != test.group {
+					t.Errorf("%s: got user %v and group %v, want %v and %v", container["name"], context["runAsUser"], context["runAsGroup"], test.user, test.group)
+				}
+			}
+		})
+	}
+}
+
+func TestVolumeKeepsTheNameThatIstiodMounts(t *testing.T) {
+	t.Parallel()
+	spec := podSpec(t, patches.Deployment, inject(t, injector(t, ""), patches.Deployment,
+		edit(t, "- {name: cacerts, mountPath", "- {name: my-ca, mountPath", "- {name: cacerts, secret", "- {name: my-ca, secret")))
+	wantYAML(t, item(t, spec, "volumes", "my-ca"), "{name: my-ca, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
+	wantYAML(t, item(t, spec, "containers", "istiod-agent")["volumeMounts"], "[{name: my-ca, mountPath: /etc/cacerts}]")
+	if got := names(spec, "volumes"); got != "local-certs my-ca" {
+		t.Errorf("got volumes %s", got)
+	}
+}
+
+// What somebody changed on what was injected is put right; what an API server
+// adds of itself is not a change.
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	deployment := edit(t)
+	sidecar := `"name":"istiod-agent"`
+	memory := `"medium":"Memory","sizeLimit":"1Mi"`
+	for name, test := range map[string]struct {
+		old, new string
+		onPod    bool // it is a change on a Pod too
+	}{
+		"another image":                {`"image":"agent:v1"`, `"image":"agent:v2"`, true},
+		"another command":              {`"args":["sidecar"]`, `"args":["sidecar","--allow-disk"]`, true},
+		"a variable removed":           {`{"name":"PILOT_CERT_PROVIDER","value":"istiod"},{"name":"POD_NAME"`, `{"name":"POD_NAME"`, true},
+		"a variable changed":           {`"fieldPath":"metadata.name"`, `"fieldPath":"metadata.uid"`, true},
+		"a mount made read-only":       {`"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"}]`, `"volumeMounts":[{"name":"other","mountPath":"/etc/cacerts"}]`, true},
+		"a restriction taken back":     {`"allowPrivilegeEscalation":false`, `"allowPrivilegeEscalation":true`, true},
+		"the volume's limit raised":    {memory, `"medium":"Memory","sizeLimit":"1Gi"`, true},
+		"the volume on disk":           {memory, `"sizeLimit":"1Mi"`, true},
+		"a terminal added":             {sidecar, sidecar + `,"tty":true`, false},
+		"a variable added":             {`{"name":"POD_NAME"`, `{"name":"AWS_ROLE_ARN","value":"x"},{"name":"POD_NAME"`, false},
+		"a token mount added":          {`"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"}]`, `"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"},{"name":"kube-api-access-x","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount","readOnly":true}]`, false},
+		"a user assigned":              {`"runAsNonRoot":true`, `"runAsNonRoot":true,"runAsUser":1000650000`, false},
+		"a limit added":                {`"requests":{"cpu":"10m"`, `"limits":{"cpu":"1"},"requests":{"cpu":"10m"`, false},
+		"the digest of another":        {`"istiod-agent.io/injected":"`, `"istiod-agent.io/injected":"0`, true},
+		"container moved to the front": {`"containers":[`, `"containers":[{"name":"istiod-agent"},`, true},
+	} {
+		for _, config := range []string{"target: deployments", "target: pods"} {
+			t.Run(name+"/"+config, func(t *testing.T) {
+				t.Parallel()
+				i := injector(t, config+"\nagent: {image: 'agent:v1'}")
+				object, kind, drift := deployment, patches.Deployment, true
+				if i.Target() == patches.Pod {
+					object, kind, drift = podOf(t, deployment), patches.Pod, test.onPod
+				}
+				injected := inject(t, i, kind, object)
+				drifted := []byte(strings.Replace(string(injected), test.old, test.new, 1))
+				if string(drifted) == string(injected) {
+					t.Fatalf("%q is not in %s", test.old, injected)
+				}
+				result := i.Inject(kind, drifted)
+				if (len(result.Operations) > 0) != drift {
+					t.Fatalf("got %s with %v, want a change: %t", result.Reason, result.Changes, drift)
+				}
+				if mended := apply(t, drifted, result.Operations); drift && !same(t, mended, injected) {
+					t.Errorf("got  %s\nwant %s", mended, injected)
+				}
+			})
+		}
+	}
+}
+
+func TestDefaultsOfAnAPIServerAreNoDrift(t *testing.T) {
+	t.Parallel()
+	for _, config := range []string{"", "sidecar: native", "agent: {env: [{name: X, valueFrom: {fieldRef: {fieldPath: status.podIP}}}], resources: {requests: {cpu: '0.010'}}}"} {
+		i := injector(t, config)
+		stored := string(inject(t, i, patches.Deployment, edit(t)))
+		for _, pair := range [][2]string{
+			{`"name":"istiod-agent"`, `"name":"istiod-agent","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"`},
+			{`"fieldRef":{"fieldPath":"status.podIP"}`, `"fieldRef":{"apiVersion":"v1","fieldPath":"status.podIP"}`},
+			{`"name":"istiod-agent"`, `"fieldOfTomorrow":"Default","name":"istiod-agent"`},
+		} {
+			stored = strings.Replace(stored, pair[0], pair[1], 1)
+		}
+		if result := i.Inject(patches.Deployment, []byte(stored)); result.Reason != patches.AlreadyInjected {
+			t.Errorf("%q: got %s: %v", config, result.Reason, result.Changes)
+		}
+	}
+}
+
+func TestDigestTellsInjectionsApart(t *testing.T) {
+	t.Parallel()
+	if a, b := injector(t, "").Digest(), injector(t, "rollout: automatic\nserver: {port: 1}").Digest(); a != b {
+		t.Errorf("the digest depends on what is not injected: %s and %s", a, b)
+	}
+	seen := map[string]string{}
+	for _, config := range []string{"", "sidecar: native", "agent: {image: x}", "cacerts: {sizeLimit: 2Mi}", "agent: {resources: {}}", "agent: {securityContext: {}}", "agent: {env: [{name: X}]}", "agent: {imagePullPolicy: Always}"} {
+		digest := injector(t, config).Digest()
+		if other, ok := seen[digest]; ok {
+			t.Errorf("%q and %q have the same digest", config, other)
+		}
+		seen[digest] = config
+	}
+}
+
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	i, later := injector(t, ""), injector(t, "agent: {image: later}")
+	object := edit(t)
+	injected := inject(t, i, patches.Deployment, object)
+	for name, test := range map[string]struct {
+		injector *patches.Injector
+		object   []byte
+		want     patches.State
+	}{
+		"never injected":       {i, object, patches.StateMissing},
+		"injected":             {i, injected, patches.StateInjected},
+		"an earlier injection": {later, injected, patches.StateOutdated},
+		"cannot be injected":   {i, edit(t, "{name: PILOT_CERT_PROVIDER, value: istiod}", "{name: ROOT_CA_DIR, value: /elsewhere}"), patches.StateMissing},
+		"has no use for it":    {i, edit(t, "{name: PILOT_CERT_PROVIDER, value: istiod}", "{name: ENABLE_CA_SERVER, value: '0'}"), patches.StateSkipped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if state, result := test.injector.Inspect(patches.Deployment, test.object); state != test.want {
+				t.Errorf("got %s (%s), want %s", state, result.Message, test.want)
+			}
+		})
+	}
+}
