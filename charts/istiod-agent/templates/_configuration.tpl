@@ -1,0 +1,47 @@
+{{/*
+The webhook's configuration file. A value that is absent or null is left out, so
+that the program's own default applies; an explicit {} is passed on and means
+none.
+*/}}
+{{- define "istiod-agent.configuration" -}}
+apiVersion: config.istiod-agent.io/v1alpha1
+kind: InjectionConfiguration
+{{- with .Values.injection }}
+target: {{ .target }}
+sidecar: {{ .sidecar }}
+agent:
+  image: {{ include "istiod-agent.image" (list .agent.image $.Chart.AppVersion) }}
+  imagePullPolicy: {{ .agent.imagePullPolicy }}
+  {{- with .agent.env }}
+  env: {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if not (kindIs "invalid" .agent.resources) }}
+  resources: {{- toYaml .agent.resources | nindent 4 }}
+  {{- end }}
+  {{- if not (kindIs "invalid" .agent.securityContext) }}
+  securityContext: {{- toYaml .agent.securityContext | nindent 4 }}
+  {{- end }}
+cacerts:
+  sizeLimit: {{ .cacerts.sizeLimit | quote }}
+annotate: {{ .annotate }}
+injectExisting: {{ .injectExisting }}
+rollout: {{ .rollout }}
+{{- end }}
+server:
+  port: {{ .Values.server.port }}
+  healthPort: {{ .Values.server.healthPort }}
+  metricsPort: {{ .Values.server.metricsPort }}
+  leaderElection: {{ .Values.server.leaderElection }}
+  namespace: {{ .Release.Namespace }}
+  webhookConfiguration: {{ include "istiod-agent.fullname" . }}
+  servingCertificate:
+    source: {{ .Values.servingCertificate.source }}
+    dnsNames: [{{ include "istiod-agent.dnsName" . }}]
+    {{- if eq .Values.servingCertificate.source "self-managed" }}
+    secretName: {{ include "istiod-agent.webhook" . }}-ca
+    caDuration: {{ .Values.servingCertificate.caDuration }}
+    leafDuration: {{ .Values.servingCertificate.leafDuration }}
+    {{- else }}
+    directory: /tls
+    {{- end }}
+{{- end -}}
