@@ -3,13 +3,16 @@
 package v1alpha1
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
 
+	goyaml "go.yaml.in/yaml/v2"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -19,6 +22,9 @@ import (
 // mistake found, each with its field's path, or with a complete configuration,
 // defaults filled in.
 func Decode(content []byte) (*InjectionConfiguration, error) {
+	if err := single(content); err != nil {
+		return nil, err
+	}
 	asJSON, err := yaml.YAMLToJSONStrict(content)
 	if err != nil {
 		return nil, fmt.Errorf("not YAML: %w", err)
@@ -41,6 +47,24 @@ func Decode(content []byte) (*InjectionConfiguration, error) {
 	return config, mistakes.ToAggregate()
 }
 
+// single refuses a second document, which YAMLToJSONStrict would leave unread
+// without a word.
+func single(content []byte) error {
+	documents := goyaml.NewDecoder(bytes.NewReader(content))
+	for n := 0; ; n++ {
+		var document any
+		err := documents.Decode(&document)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("not YAML: %w", err)
+		case n > 0 && document != nil:
+			return errors.New(`expected one YAML document, found another below a line "---"`)
+		}
+	}
+}
+
 // misfits finds the values that do not fit the configuration's Go type: unknown
 // fields and values of another type. A decoder stops at the first of these
 // without an index; so each part that does not decode alone is taken apart
@@ -51,23 +75,30 @@ func misfits(path *field.Path, value any, within func(any) any) field.ErrorList 
 	if err == nil {
 		return nil
 	}
+	fits := func(part any) bool { return strictly(within(part), &InjectionConfiguration{}) == nil }
+	if path != nil && !fits(nil) { // null fits every field there is
+		return field.ErrorList{field.Forbidden(path, "there is no such field")}
+	}
 	var found field.ErrorList
 	switch value := value.(type) {
 	case map[string]any:
+		if !fits(map[string]any{}) {
+			break
+		}
 		for _, key := range slices.Sorted(maps.Keys(value)) {
 			found = append(found, misfits(child(path, key), value[key], func(part any) any {
 				return within(map[string]any{key: part})
 			})...)
 		}
 	case []any:
+		if !fits([]any{}) {
+			break
+		}
 		for i := range value {
 			found = append(found, misfits(path.Index(i), value[i], func(part any) any {
 				return within([]any{part})
 			})...)
 		}
-	}
-	if unknown := unknownField(path, within); unknown != nil {
-		return field.ErrorList{unknown}
 	}
 	if len(found) == 0 {
 		found = append(found, field.Invalid(path, value, expectation(err)))
@@ -80,18 +111,6 @@ func child(path *field.Path, key string) *field.Path {
 		return field.NewPath(key)
 	}
 	return path.Child(key)
-}
-
-// unknownField asks whether the field is unknown whatever its value: null fits
-// every field there is.
-func unknownField(path *field.Path, within func(any) any) *field.Error {
-	if path == nil {
-		return nil
-	}
-	if err := strictly(within(nil), &InjectionConfiguration{}); err != nil {
-		return field.Forbidden(path, "there is no such field")
-	}
-	return nil
 }
 
 // strictly decodes a tree into the configuration: case-sensitive, unknown
@@ -107,17 +126,21 @@ func strictly(tree any, into *InjectionConfiguration) error {
 
 func expectation(err error) string {
 	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("expected %s, found %s", kindName(mismatch.Type.Kind().String()), mismatch.Value)
+		found, isNumber := strings.CutPrefix(mismatch.Value, "number ")
+		if !isNumber {
+			found = kindName(found)
+		}
+		return fmt.Sprintf("expected %s, found %s", kindName(mismatch.Type.Kind().String()), found)
 	}
 	return strings.TrimSpace(err.Error())
 }
 
-// kindName says a Go kind in a YAML author's words.
+// kindName says a kind of Go's or JSON's in a YAML author's words.
 func kindName(kind string) string {
 	switch {
-	case kind == "struct" || kind == "map":
+	case kind == "struct" || kind == "map" || kind == "object":
 		return "a mapping"
-	case kind == "slice":
+	case kind == "slice" || kind == "array":
 		return "a list"
 	case kind == "bool":
 		return "true or false"

@@ -3,7 +3,7 @@
 package v1alpha1
 
 import (
-	"time"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -24,7 +24,7 @@ func Default() *InjectionConfiguration {
 func (c *InjectionConfiguration) setDefaults() {
 	orElse(&c.Target, TargetDeployments)
 	orElse(&c.Sidecar, SidecarContainer)
-	orElse(&c.Agent.Image, AgentImageRepository+":"+version.Version)
+	orElse(&c.Agent.Image, AgentImageRepository+":"+strings.TrimPrefix(version.Version, "v"))
 	orElse(&c.Agent.ImagePullPolicy, corev1.PullIfNotPresent)
 	if c.Agent.Resources == nil {
 		c.Agent.Resources = defaultResources()
@@ -49,8 +49,8 @@ func (c *InjectionConfiguration) setDefaults() {
 		s.ServingCertificate.DNSNames = []string{"istiod-agent-webhook." + s.Namespace + ".svc"}
 	}
 	orElse(&s.ServingCertificate.SecretName, "istiod-agent-webhook-ca")
-	orElse(&s.ServingCertificate.CADuration, (365 * 24 * time.Hour).String())
-	orElse(&s.ServingCertificate.LeafDuration, (7 * 24 * time.Hour).String())
+	orElse(&s.ServingCertificate.CADuration, "8760h") // a year
+	orElse(&s.ServingCertificate.LeafDuration, "168h")
 	orElse(&s.ServingCertificate.Directory, "/tls")
 }
 

@@ -64,9 +64,28 @@ func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {
 			errs = append(errs, field.Duplicate(name, variable.Name))
 		}
 		seen.Insert(variable.Name)
-		if variable.ValueFrom != nil && variable.Value != "" {
-			errs = append(errs, field.Forbidden(path.Index(i).Child("valueFrom"), "may not be set together with value"))
+		if variable.ValueFrom != nil {
+			errs = append(errs, validateSource(path.Index(i), variable)...)
 		}
+	}
+	return errs
+}
+
+// validateSource refuses what an API server would refuse on every istiod
+// (validateEnvVarValueFrom, pkg/apis/core/validation, Kubernetes 1.37).
+func validateSource(path *field.Path, variable corev1.EnvVar) field.ErrorList {
+	from, named := variable.ValueFrom, 0
+	for _, set := range []bool{from.FieldRef != nil, from.ResourceFieldRef != nil, from.ConfigMapKeyRef != nil, from.SecretKeyRef != nil, from.FileKeyRef != nil} {
+		if set {
+			named++
+		}
+	}
+	var errs field.ErrorList
+	if variable.Value != "" {
+		errs = append(errs, field.Forbidden(path.Child("valueFrom"), "may not be set together with value"))
+	}
+	if named != 1 {
+		errs = append(errs, field.Forbidden(path.Child("valueFrom"), fmt.Sprintf("must name one source, and names %d", named)))
 	}
 	return errs
 }
