@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -167,10 +168,8 @@ func (s *ServingCertificate) validate(path *field.Path) field.ErrorList {
 }
 
 func oneOf[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
-	for _, candidate := range allowed {
-		if value == candidate {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	if value == "" {
 		return field.ErrorList{field.Required(path, fmt.Sprintf("expected %q", allowed[0]))}
