@@ -27,8 +27,10 @@ type document struct {
 	// the document changes.
 	text []byte
 
-	// after is the changed document as JSON; nil when nothing changes.
+	// after is the changed document as JSON; nil when nothing changes. edits is
+	// the patch that makes it.
 	after []byte
+	edits []jsonpatch.Operation
 	// operations holds one patch for each istiod in the document.
 	operations [][]jsonpatch.Operation
 }
@@ -88,6 +90,7 @@ func (d *document) apply(decide decision, checking bool, report io.Writer) error
 	if _, err := yaml.YAMLToJSONStrict(d.text); err != nil {
 		return fmt.Errorf("%s: %w", d.where, err)
 	}
+	d.edits = all
 	d.after, err = applied(raw, all)
 	return err
 }

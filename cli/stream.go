@@ -114,7 +114,7 @@ func printYAML(documents []document, out io.Writer) error {
 	for i, d := range documents {
 		text := d.text
 		if d.changed() {
-			changed, err := yaml.JSONToYAML(d.after)
+			changed, err := patchYAML(d.text, d.edits, d.after)
 			if err != nil {
 				return err
 			}

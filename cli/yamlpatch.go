@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"gomodules.xyz/jsonpatch/v2"
+	kyaml "sigs.k8s.io/yaml"
+)
+
+// patchYAML applies operations to a YAML document and keeps its comments, the
+// order of its keys and the style of its values, so that the result reads as a
+// small difference from what a person wrote. after is the same change made to
+// the document as JSON: where the YAML cannot be changed to mean just that (it
+// has anchors, say), after is written in place of it.
+func patchYAML(text []byte, operations []jsonpatch.Operation, after []byte) ([]byte, error) {
+	if edited, err := editNodes(text, operations); err == nil && means(edited, after) {
+		return edited, nil
+	}
+	return kyaml.JSONToYAML(after)
+}
+
+func means(text, wanted []byte) bool {
+	raw, err := kyaml.YAMLToJSON(text)
+	if err != nil {
+		return false
+	}
+	var a, b any
+	return json.Unmarshal(raw, &a) == nil && json.Unmarshal(wanted, &b) == nil && reflect.DeepEqual(a, b)
+}
+
+func editNodes(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, err
+	}
+	for _, operation := range operations {
+		if err := edit(document.Content[0], operation); err != nil {
+			return nil, err
+		}
+	}
+	var out bytes.Buffer
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	if !indentsLists(text) {
+		encoder.CompactSeqIndent()
+	}
+	if err := encoder.Encode(&document); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), encoder.Close()
+}
+
+// indentsLists tells whether most lists of the text stand deeper than their keys.
+func indentsLists(text []byte) bool {
+	indent := func(line []byte) int { return len(line) - len(bytes.TrimLeft(line, " ")) }
+	deeper, flush, key := 0, 0, -1
+	for line := range bytes.Lines(text) {
+		if key >= 0 && bytes.HasPrefix(bytes.TrimLeft(line, " "), []byte("- ")) {
+			if indent(line) > key {
+				deeper++
+			} else {
+				flush++
+			}
+		}
+		key = -1
+		if bytes.HasSuffix(bytes.TrimSpace(line), []byte(":")) {
+			key = len(line) - len(bytes.TrimLeft(line, "- "))
+		}
+	}
+	return deeper > flush
+}
+
+// edit applies one operation (RFC 6902: add, replace or remove).
+func edit(root *yaml.Node, operation jsonpatch.Operation) error {
+	steps := strings.Split(operation.Path, "/")[1:]
+	parent := root
+	for _, step := range steps[:len(steps)-1] {
+		if parent = child(parent, step); parent == nil {
+			return fmt.Errorf("no %s in %s", step, operation.Path)
+		}
+	}
+	last := unescape(steps[len(steps)-1])
+
+	var value *yaml.Node
+	if operation.Operation != "remove" {
+		var err error
+		if value, err = node(operation.Value); err != nil {
+			return err
+		}
+	}
+	switch parent.Kind {
+	case yaml.MappingNode:
+		return editMapping(parent, last, value)
+	case yaml.SequenceNode:
+		return editSequence(parent, last, operation.Operation, value)
+	default:
+		return fmt.Errorf("%s is neither in a mapping nor in a list", operation.Path)
+	}
+}
+
+func editMapping(parent *yaml.Node, key string, value *yaml.Node) error {
+	at := keyIndex(parent, key)
+	switch {
+	case at < 0 && value == nil:
+		return fmt.Errorf("no %s to remove", key)
+	case at < 0:
+		parent.Style = 0 // flow style would put it all on one line
+		parent.Content = append(parent.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, value)
+	case value == nil:
+		parent.Content = slices.Delete(parent.Content, at, at+2)
+	default:
+		parent.Content[at+1] = value
+	}
+	return nil
+}
+
+func editSequence(parent *yaml.Node, step, operation string, value *yaml.Node) error {
+	if step == "-" {
+		parent.Style = 0
+		parent.Content = append(parent.Content, value)
+		return nil
+	}
+	at, err := strconv.Atoi(step)
+	if err != nil || at < 0 || at > len(parent.Content) || (at == len(parent.Content) && operation != "add") {
+		return fmt.Errorf("no entry %s", step)
+	}
+	switch operation {
+	case "add":
+		parent.Style = 0
+		parent.Content = slices.Insert(parent.Content, at, value)
+	case "remove":
+		parent.Content = slices.Delete(parent.Content, at, at+1)
+	default:
+		value.HeadComment = parent.Content[at].HeadComment
+		parent.Content[at] = value
+	}
+	return nil
+}
+
+func child(parent *yaml.Node, step string) *yaml.Node {
+	if parent.Kind == yaml.SequenceNode {
+		if at, err := strconv.Atoi(step); err == nil && at >= 0 && at < len(parent.Content) {
+			return parent.Content[at]
+		}
+		return nil
+	}
+	if at := keyIndex(parent, unescape(step)); at >= 0 {
+		return parent.Content[at+1]
+	}
+	return nil
+}
+
+func keyIndex(mapping *yaml.Node, key string) int {
+	if mapping.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(mapping.Content); i += 2 {
+			if mapping.Content[i].Value == key {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// node is an operation's value as YAML, in the order in which the API's types
+// write their fields.
+func node(value any) (*yaml.Node, error) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(raw, &document); err != nil {
+		return nil, err
+	}
+	blockStyle(document.Content[0])
+	return document.Content[0], nil
+}
+
+// blockStyle takes JSON's braces and quotes off; the encoder quotes what needs it.
+func blockStyle(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		blockStyle(c)
+	}
+}
+
+// unescape a step of a JSON pointer (RFC 6901).
+func unescape(step string) string {
+	return strings.NewReplacer("~1", "/", "~0", "~").Replace(step)
+}
