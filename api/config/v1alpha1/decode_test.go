@@ -238,13 +238,12 @@ func TestDefaultsFillWhatIsAbsent(t *testing.T) {
 	t.Parallel()
 	defaults := v1alpha1.Default()
 	for name, config := range map[string]string{
-		"nothing set":                header,
-		"everything null":            header + "target:\nagent:\ncacerts:\nannotate:\nserver:\n",
-		"empty mappings":             header + "agent: {}\ncacerts: {}\nserver: {servingCertificate: {dnsNames: []}}\n",
-		"comments and separators":    "# License\n---\n" + header + "---\n# The end.\n",
-		"Windows line ends":          strings.ReplaceAll(header, "\n", "\r\n"),
-		"as JSON":                    `{"apiVersion":"config.istiod-agent.io/v1alpha1","kind":"InjectionConfiguration"}`,
-		"the defaults as documented": header + documentedDefaults(defaults.Agent.Image),
+		"nothing set":             header,
+		"everything null":         header + "target:\nagent:\ncacerts:\nannotate:\nserver:\n",
+		"empty mappings":          header + "agent: {}\ncacerts: {}\nserver: {servingCertificate: {dnsNames: []}}\n",
+		"comments and separators": "# License\n---\n" + header + "---\n# The end.\n",
+		"Windows line ends":       strings.ReplaceAll(header, "\n", "\r\n"),
+		"as JSON":                 `{"apiVersion":"config.istiod-agent.io/v1alpha1","kind":"InjectionConfiguration"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,44 +252,6 @@ func TestDefaultsFillWhatIsAbsent(t *testing.T) {
 			}
 		})
 	}
-}
-
-func documentedDefaults(image string) string {
-	return `
-target: deployments
-sidecar: container
-agent:
-  image: ` + image + `
-  imagePullPolicy: IfNotPresent
-  env: []
-  resources: {requests: {cpu: 10m, memory: 32Mi}}
-  securityContext:
-    allowPrivilegeEscalation: false
-    capabilities: {drop: [ALL]}
-    readOnlyRootFilesystem: true
-    runAsNonRoot: true
-    seccompProfile: {type: RuntimeDefault}
-cacerts:
-  sizeLimit: 1Mi
-annotate: true
-injectExisting: true
-rollout: manual
-server:
-  port: 9443
-  healthPort: 8081
-  metricsPort: 8080
-  bindAddress: ""
-  leaderElection: true
-  namespace: istiod-agent-system
-  webhookConfiguration: istiod-agent
-  servingCertificate:
-    source: self-managed
-    dnsNames: [istiod-agent-webhook.istiod-agent-system.svc]
-    secretName: istiod-agent-webhook-ca
-    caDuration: 8760h
-    leafDuration: 168h
-    directory: /tls
-`
 }
 
 func TestWhatIsSetIsKept(t *testing.T) {
@@ -340,12 +301,15 @@ func TestWhatIsSetIsKept(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	for _, config := range []string{
-		"", header, header + documentedDefaults("a:b"), header + "agent: {env: [{name: A, valeu: x}]}", "- a", "{", header + "---\na: b\n",
+		"", header, header + "agent: {env: [{name: A, valeu: x}]}", "- a", "{", header + "---\na: b\n",
 		header + "target: pods\nsidecar: native\nagent: {image: a/b@sha256:" + strings.Repeat("0", 64) + ", resources: {limits: {cpu: 1e3}}, securityContext: {}}\ncacerts: {sizeLimit: '0'}\n",
 		header + "agent: {env: [{name: A, valueFrom: {secretKeyRef: {name: a, key: b}}}], securityContext: {runAsUser: 1337}}\n",
 		"a: &a [*a]\n", header + "agent: &x {env: []}\nserver: *x\n", header + "<<: {target: pods}\n",
 	} {
 		f.Add([]byte(config))
+	}
+	for _, sample := range []string{"injection.yaml", "injection-gloo-mesh.yaml"} {
+		f.Add([]byte(sampleFile(f, sample)))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		config, err := v1alpha1.Decode(content)
