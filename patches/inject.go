@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tidwall/gjson"
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -66,9 +65,9 @@ func (i *Injector) injectVolume(p *patch, o *object, name string) {
 	}
 }
 
-func isVolume(stored gjson.Result, want corev1.Volume) bool {
+func isVolume(stored []byte, want corev1.Volume) bool {
 	var have corev1.Volume
-	return json.Unmarshal([]byte(stored.Raw), &have) == nil && equality.Semantic.DeepEqual(have, want)
+	return json.Unmarshal(stored, &have) == nil && equality.Semantic.DeepEqual(have, want)
 }
 
 // annotate records the digest and what was replaced on the pod template.
@@ -80,12 +79,12 @@ func (i *Injector) annotate(p *patch, o *object, original string) {
 	fresh := map[string]string{}
 	for _, key := range []string{InjectedAnnotation, OriginalAnnotation} {
 		value, known := want[key]
-		have := member(o.annotations, key)
+		have, exists := o.annotations[key]
 		switch at := o.podMeta + "/annotations/" + escape(key); {
-		case !known || (value == "" && !have.Exists()) || (value != "" && have.String() == value):
+		case !known || (value == "" && !exists) || (value != "" && have == value):
 		case value == "":
 			p.add("remove", at, nil, "remove annotation "+key)
-		case o.annotations.IsObject():
+		case o.hasAnnotations:
 			p.add("add", at, value, "set annotation "+key)
 		default:
 			fresh[key] = value
@@ -119,7 +118,7 @@ func (p *patch) place(kind Kind, l *list, want *corev1.Container, raw json.RawMe
 		at = 0
 	}
 	if ours := l.agents(); len(ours) == 1 && ours[0] == at && l.items[at].name == want.Name {
-		stored := []byte(l.items[at].raw.Raw)
+		stored := l.items[at].raw
 		if !bytes.Equal(stored, raw) && !asRendered(kind, stored, want) {
 			p.add("replace", l.entry(at), raw, "update container "+want.Name)
 		}
@@ -153,7 +152,7 @@ func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) 
 // addMount gives istiod's container the mount that Istio's chart gives it.
 func (p *patch) addMount(o *object) {
 	mount := json.RawMessage(`{"name":"` + CACertsVolume + `","mountPath":"` + CACertsPath + `","readOnly":true}`)
-	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts", exists: o.istiod.mounts.IsArray()}
+	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts", exists: o.istiod.hasMounts}
 	p.insert(&mounts, false, mount, fmt.Sprintf("mount %s in container %s", CACertsPath, o.istiod.name))
 }
 

@@ -7,8 +7,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-
-	"github.com/tidwall/gjson"
 )
 
 // object is what the decision needs of a Deployment or Pod: where things are
@@ -20,9 +18,10 @@ type object struct {
 	inject string
 
 	// pod and podMeta are JSON pointers to the pod's spec and metadata.
-	pod, podMeta string
-	hasPodMeta   bool
-	annotations  gjson.Result
+	pod, podMeta   string
+	hasPodMeta     bool
+	hasAnnotations bool
+	annotations    map[string]string
 
 	initContainers, containers, volumes list
 	// defaulted tells that the pod spec has been through an API server.
@@ -40,101 +39,149 @@ type list struct {
 
 type named struct {
 	name string
-	raw  gjson.Result
+	raw  []byte
 }
 
 // istiod is istiod's own container.
 type istiod struct {
-	index   int
-	name    string
-	volume  string // of the mount at /etc/cacerts; "" when there is none
-	subPath string // of that mount
-	within  string // a mount below /etc/cacerts, which would hide the agent's file
-	mounts  gjson.Result
-	env     map[string]string
+	index     int
+	name      string
+	volume    string // of the mount at /etc/cacerts; "" when there is none
+	subPath   string // of that mount
+	within    string // a mount below /etc/cacerts, which would hide the agent's file
+	hasMounts bool
+	mounts    []mount
+	env       map[string]string
 	// user and group ids that the container's security context sets; nil when unset.
 	user, group *int64
 }
 
-// read finds the places. It returns nil when the object has no pod spec.
+type mount struct{ volume, path, subPath string }
+
+// read finds the places in one walk. It returns nil when the object has no pod spec.
 func read(kind Kind, raw []byte) *object {
 	o := &object{kind: kind, pod: "/spec", podMeta: "/metadata"}
-	var meta, spec, podMeta gjson.Result
-	gjson.ParseBytes(raw).ForEach(func(key, value gjson.Result) bool {
-		switch key.String() {
-		case "metadata":
-			meta = value
-		case "spec":
-			spec = value
-		}
-		return true
-	})
-	podMeta = meta
 	if kind == Deployment {
 		o.pod, o.podMeta = "/spec/template/spec", "/spec/template/metadata"
-		template := spec.Get("template")
-		podMeta, spec = template.Get("metadata"), template.Get("spec")
 	}
-	if !spec.IsObject() {
+	o.initContainers.at, o.containers.at, o.volumes.at = o.pod+"/initContainers", o.pod+"/containers", o.pod+"/volumes"
+
+	c := &cursor{text: raw}
+	hasPod := false
+	c.object(func(key []byte) {
+		switch string(key) {
+		case "metadata":
+			o.readMeta(c)
+		case "spec":
+			if kind == Pod {
+				hasPod = o.readPod(c)
+				return
+			}
+			c.object(func(key []byte) {
+				if string(key) != "template" {
+					return
+				}
+				c.object(func(key []byte) {
+					switch string(key) {
+					case "metadata":
+						o.readPodMeta(c)
+					case "spec":
+						hasPod = o.readPod(c)
+					}
+				})
+			})
+		}
+	})
+	if c.err != nil || !hasPod {
 		return nil
 	}
+	o.istiod = findIstiod(o.containers.items)
+	return o
+}
 
-	o.readMeta(meta)
-	o.hasPodMeta = podMeta.IsObject()
-	o.annotations = podMeta.Get("annotations")
+// readMeta reads the object's own metadata, which a Pod's is too.
+func (o *object) readMeta(c *cursor) {
+	own := object{}
+	own.hasPodMeta = c.peek() == '{'
+	var label string
+	c.object(func(key []byte) {
+		switch string(key) {
+		case "deletionTimestamp":
+			o.deleting = c.peek() != 'n'
+		case "annotations":
+			own.readAnnotations(c)
+		case "labels":
+			c.object(func(key []byte) {
+				if string(key) == InjectKey {
+					label = string(c.string())
+				}
+			})
+		}
+	})
+	o.inject = own.annotations[InjectKey]
+	if o.inject == "" || label == "false" {
+		o.inject = label
+	}
+	if o.kind == Pod {
+		o.hasPodMeta, o.hasAnnotations, o.annotations = own.hasPodMeta, own.hasAnnotations, own.annotations
+	}
+}
 
-	o.initContainers.at, o.containers.at, o.volumes.at = o.pod+"/initContainers", o.pod+"/containers", o.pod+"/volumes"
+func (o *object) readPodMeta(c *cursor) {
+	o.hasPodMeta = c.peek() == '{'
+	c.object(func(key []byte) {
+		if string(key) == "annotations" {
+			o.readAnnotations(c)
+		}
+	})
+}
+
+func (o *object) readAnnotations(c *cursor) {
+	o.hasAnnotations = c.peek() == '{'
+	o.annotations = map[string]string{}
+	c.object(func(key []byte) { o.annotations[string(key)] = string(c.string()) })
+}
+
+// readPod reads the pod spec, and tells whether there is one.
+func (o *object) readPod(c *cursor) bool {
+	if c.peek() != '{' {
+		return false
+	}
 	var dnsPolicy, schedulerName bool
-	spec.ForEach(func(key, value gjson.Result) bool {
-		switch key.String() {
+	c.object(func(key []byte) {
+		switch string(key) {
 		case "initContainers":
-			o.initContainers.read(value)
+			o.initContainers.read(c)
 		case "containers":
-			o.containers.read(value)
+			o.containers.read(c)
 		case "volumes":
-			o.volumes.read(value)
+			o.volumes.read(c)
 		case "dnsPolicy":
 			dnsPolicy = true
 		case "schedulerName":
 			schedulerName = true
 		}
-		return true
 	})
 	// Both are set on every pod spec that an API server has stored
 	// (SetDefaults_PodSpec, pkg/apis/core/v1/defaults.go, Kubernetes 1.37),
 	// and by hardly anybody by hand.
 	o.defaulted = dnsPolicy && schedulerName
-	o.istiod = findIstiod(o.containers.items)
-	return o
+	return true
 }
 
-func (o *object) readMeta(meta gjson.Result) {
-	var annotation, label string
-	meta.ForEach(func(key, value gjson.Result) bool {
-		switch key.String() {
-		case "deletionTimestamp":
-			o.deleting = value.Type != gjson.Null
-		case "annotations":
-			annotation = member(value, InjectKey).String()
-		case "labels":
-			label = member(value, InjectKey).String()
+func (l *list) read(c *cursor) {
+	l.exists = c.peek() == '['
+	c.array(func() {
+		start := c.at
+		name := ""
+		c.object(func(key []byte) {
+			if string(key) == "name" {
+				name = string(c.string())
+			}
+		})
+		if c.err == nil {
+			l.items = append(l.items, named{name: name, raw: c.text[start:c.at]})
 		}
-		return true
-	})
-	o.inject = annotation
-	if label == "false" || annotation == "" {
-		o.inject = label
-	}
-	if annotation == "false" {
-		o.inject = annotation
-	}
-}
-
-func (l *list) read(value gjson.Result) {
-	l.exists = value.IsArray()
-	value.ForEach(func(_, item gjson.Result) bool {
-		l.items = append(l.items, named{name: item.Get("name").String(), raw: item})
-		return true
 	})
 }
 
@@ -168,54 +215,83 @@ func findIstiod(containers []named) *istiod {
 	if found == nil {
 		found = discovery
 	}
-	if found != nil {
-		found.readEnv(containers[found.index].raw.Get("env"))
-	}
 	return found
 }
 
-func readIstiod(index int, c named) *istiod {
-	found := &istiod{index: index, name: c.name}
-	c.raw.ForEach(func(key, value gjson.Result) bool {
-		switch key.String() {
+func readIstiod(index int, container named) *istiod {
+	found := &istiod{index: index, name: container.name, env: map[string]string{}}
+	c := &cursor{text: container.raw}
+	c.object(func(key []byte) {
+		switch string(key) {
 		case "volumeMounts":
-			found.mounts = value
-			value.ForEach(func(_, mount gjson.Result) bool {
-				at := path.Clean(mount.Get("mountPath").String())
-				switch {
-				case at == CACertsPath:
-					found.volume = mount.Get("name").String()
-					found.subPath = mount.Get("subPath").String() + mount.Get("subPathExpr").String()
-				case strings.HasPrefix(at, CACertsPath+"/"):
-					found.within = at
-				}
-				return true
-			})
+			found.readMounts(c)
+		case "env":
+			found.readEnv(c)
 		case "securityContext":
-			found.user, found.group = id(value.Get("runAsUser")), id(value.Get("runAsGroup"))
+			c.object(func(key []byte) {
+				switch string(key) {
+				case "runAsUser":
+					found.user = id(c.skip())
+				case "runAsGroup":
+					found.group = id(c.skip())
+				}
+			})
 		}
-		return true
 	})
 	return found
 }
 
-func id(value gjson.Result) *int64 {
-	if value.Type != gjson.Number {
+func id(number []byte) *int64 {
+	value, err := strconv.ParseInt(string(number), 10, 64)
+	if err != nil {
 		return nil
 	}
-	return new(value.Int())
+	return &value
+}
+
+func (i *istiod) readMounts(c *cursor) {
+	i.hasMounts = c.peek() == '['
+	c.array(func() {
+		var m mount
+		c.object(func(key []byte) {
+			switch string(key) {
+			case "name":
+				m.volume = string(c.string())
+			case "mountPath":
+				m.path = path.Clean(string(c.string()))
+			case "subPath", "subPathExpr":
+				m.subPath += string(c.string())
+			}
+		})
+		i.mounts = append(i.mounts, m)
+	})
+	for _, m := range i.mounts {
+		switch {
+		case m.path == CACertsPath:
+			i.volume, i.subPath = m.volume, m.subPath
+		case strings.HasPrefix(m.path, CACertsPath+"/"):
+			i.within = m.path
+		}
+	}
 }
 
 // readEnv keeps the variables that the decision asks about; of a variable that
 // is set twice the last one counts, as in the container's process.
-func (i *istiod) readEnv(env gjson.Result) {
-	i.env = map[string]string{}
-	env.ForEach(func(_, variable gjson.Result) bool {
-		switch name := variable.Get("name").String(); name {
+func (i *istiod) readEnv(c *cursor) {
+	c.array(func() {
+		var name, value []byte
+		c.object(func(key []byte) {
+			switch string(key) {
+			case "name":
+				name = c.string()
+			case "value":
+				value = c.string()
+			}
+		})
+		switch string(name) {
 		case "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER", "ROOT_CA_DIR":
-			i.env[name] = variable.Get("value").String()
+			i.env[string(name)] = string(value)
 		}
-		return true
 	})
 }
 
@@ -260,16 +336,4 @@ func (o *object) hasAgent() bool {
 
 func isAgent(container string) bool {
 	return container == AgentContainer || container == InitContainer
-}
-
-// member of an object by its literal name, which gjson's paths would take apart
-// at dots.
-func member(object gjson.Result, name string) (found gjson.Result) {
-	object.ForEach(func(key, value gjson.Result) bool {
-		if key.String() == name {
-			found = value
-		}
-		return found.Raw == ""
-	})
-	return found
 }

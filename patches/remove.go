@@ -4,9 +4,8 @@ package patches
 
 import (
 	"encoding/json"
-	"path"
+	"slices"
 
-	"github.com/tidwall/gjson"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -36,7 +35,7 @@ func chartVolume(name string, defaulted bool) json.RawMessage {
 // original says what to write in OriginalAnnotation, "" for nothing.
 func (i *Injector) original(o *object) string {
 	var was original
-	if kept := member(o.annotations, OriginalAnnotation).String(); kept != "" {
+	if kept := o.annotations[OriginalAnnotation]; kept != "" {
 		_ = json.Unmarshal([]byte(kept), &was) // an unreadable note is written anew
 	}
 	name := o.istiod.volume
@@ -65,18 +64,29 @@ func (i *Injector) original(o *object) string {
 
 // emptyDirOnly tells whether the volume is an emptyDir, and nothing besides.
 // Beside an agent that is an earlier injection's, whatever was done to it since.
-func emptyDirOnly(volume gjson.Result) bool {
-	members := 0
-	volume.ForEach(func(_, _ gjson.Result) bool { members++; return true })
-	return members == 2 && volume.Get("emptyDir").Exists()
+func emptyDirOnly(volume []byte) bool {
+	sources := sourcesOf(volume)
+	return len(sources) == 1 && sources[0] == "emptyDir"
+}
+
+// sourcesOf a volume: all of its members but the name.
+func sourcesOf(volume []byte) []string {
+	var sources []string
+	c := &cursor{text: volume}
+	c.object(func(key []byte) {
+		if string(key) != "name" {
+			sources = append(sources, string(key))
+		}
+	})
+	return sources
 }
 
 // withoutEmptyDir undoes the merge of a server-side apply, in which the owner's
 // own source stands beside the injected emptyDir.
-func withoutEmptyDir(volume gjson.Result) json.RawMessage {
+func withoutEmptyDir(volume []byte) json.RawMessage {
 	var members map[string]json.RawMessage
-	if json.Unmarshal([]byte(volume.Raw), &members) != nil || len(members) < 3 {
-		return json.RawMessage(volume.Raw)
+	if len(sourcesOf(volume)) < 2 || json.Unmarshal(volume, &members) != nil {
+		return volume
 	}
 	delete(members, "emptyDir")
 	raw, _ := json.Marshal(members) // JSON that was read
@@ -86,12 +96,13 @@ func withoutEmptyDir(volume gjson.Result) json.RawMessage {
 // remove is the inverse of inject; it writes nothing where nothing was injected.
 func remove(o *object) Result {
 	var p patch
-	digest, note := member(o.annotations, InjectedAnnotation), member(o.annotations, OriginalAnnotation)
-	if !o.hasAgent() && !digest.Exists() && !note.Exists() {
+	_, digest := o.annotations[InjectedAnnotation]
+	note, noted := o.annotations[OriginalAnnotation]
+	if !o.hasAgent() && !digest && !noted {
 		return p.Result
 	}
 	var was original
-	_ = json.Unmarshal([]byte(note.String()), &was) // without a note, or with an unreadable one, the chart's
+	_ = json.Unmarshal([]byte(note), &was) // without a note, or with an unreadable one, the chart's
 
 	if o.istiod != nil {
 		name := o.istiod.volume
@@ -109,13 +120,13 @@ func remove(o *object) Result {
 		p.drop(&o.initContainers)
 	}
 	p.drop(&o.containers)
-	p.removeAnnotations(o, digest, note)
+	p.removeAnnotations(o)
 	return p.Result
 }
 
 func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
 	at := o.volumes.index(name)
-	if at < 0 || !o.volumes.items[at].raw.Get("emptyDir").Exists() {
+	if at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
 		return // somebody has put it back already
 	}
 	current := o.volumes.items[at].raw
@@ -137,13 +148,12 @@ func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
 
 func (p *patch) removeMount(o *object, volume string) {
 	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts"}
-	mounts.read(o.istiod.mounts)
-	for i, mount := range mounts.items {
-		if mount.name != volume || path.Clean(mount.raw.Get("mountPath").String()) != CACertsPath {
+	for i, mount := range o.istiod.mounts {
+		if mount.volume != volume || mount.path != CACertsPath {
 			continue
 		}
 		at := mounts.entry(i)
-		if len(mounts.items) == 1 {
+		if len(o.istiod.mounts) == 1 {
 			at = mounts.at
 		}
 		p.add("remove", at, nil, "unmount "+CACertsPath+" from container "+o.istiod.name)
@@ -151,22 +161,19 @@ func (p *patch) removeMount(o *object, volume string) {
 	}
 }
 
-func (p *patch) removeAnnotations(o *object, digest, note gjson.Result) {
-	ours, all := 0, 0
-	o.annotations.ForEach(func(_, _ gjson.Result) bool { all++; return true })
-	for _, annotation := range []gjson.Result{digest, note} {
-		if annotation.Exists() {
-			ours++
+func (p *patch) removeAnnotations(o *object) {
+	var ours []string
+	for _, key := range []string{InjectedAnnotation, OriginalAnnotation} {
+		if _, exists := o.annotations[key]; exists {
+			ours = append(ours, key)
 		}
 	}
-	if ours > 0 && ours == all {
-		p.add("remove", o.podMeta+"/annotations", nil, "remove annotation "+InjectedAnnotation)
+	at := o.podMeta + "/annotations"
+	if len(ours) > 0 && len(ours) == len(o.annotations) {
+		p.add("remove", at, nil, "remove annotation "+InjectedAnnotation)
 		return
 	}
-	if digest.Exists() {
-		p.add("remove", o.podMeta+"/annotations/"+escape(InjectedAnnotation), nil, "remove annotation "+InjectedAnnotation)
-	}
-	if note.Exists() {
-		p.add("remove", o.podMeta+"/annotations/"+escape(OriginalAnnotation), nil, "remove annotation "+OriginalAnnotation)
+	for _, key := range ours {
+		p.add("remove", at+"/"+escape(key), nil, "remove annotation "+key)
 	}
 }
