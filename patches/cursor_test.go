@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"testing"
+	"unicode/utf8"
 )
 
 // FuzzCursor walks any text: what encoding/json decodes, the cursor reads as
@@ -25,7 +26,7 @@ func FuzzCursor(f *testing.F) {
 		decoder := json.NewDecoder(bytes.NewReader(text))
 		decoder.UseNumber()
 		var want any
-		if decoder.Decode(&want) != nil || !json.Valid(text) {
+		if !utf8.Valid(text) || !json.Valid(text) || decoder.Decode(&want) != nil {
 			return
 		}
 		if c.err != nil || !reflect.DeepEqual(got, want) {
