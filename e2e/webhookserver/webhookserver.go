@@ -39,7 +39,9 @@ const Name = "istiod-agent-webhook"
 type Options struct {
 	// Values of the chart.
 	Values helm.Values
-	// Configuration is laid over the chart's configuration file.
+	// File, when given, is the configuration file in place of the chart's.
+	File string
+	// Configuration is laid over the configuration file.
 	Configuration map[string]any
 	// Replicas to run; 1 by default.
 	Replicas int
@@ -88,7 +90,7 @@ func (w *Webhook) start(ctx context.Context) (err error) {
 		return fmt.Errorf("installing the chart: %w", err)
 	}
 	if w.config, err = w.configuration(ctx); err != nil {
-		return fmt.Errorf("reading the chart's configuration file: %w", err)
+		return fmt.Errorf("reading the configuration file: %w", err)
 	}
 	user, groups := controlplane.ServiceAccount(Release.Namespace, Name)
 	if w.kubeconfig, err = w.plane.Kubeconfig(user, groups...); err != nil {
@@ -188,18 +190,14 @@ func (w *Webhook) install(ctx context.Context) error {
 	return w.helm.InstallPatched(ctx, Release, chart, w.options.Values, toLoopback(w.Service.Port()))
 }
 
-// configuration is the file in the chart's ConfigMap, fit to run on loopback.
+// configuration is the configuration file, fit to run on loopback.
 func (w *Webhook) configuration(ctx context.Context) (map[string]any, error) {
-	c, err := client.New(w.plane.Config, client.Options{})
+	content, err := w.configurationFile(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var configMap corev1.ConfigMap
-	if err := c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap); err != nil {
-		return nil, err
-	}
 	config := map[string]any{}
-	if err := yaml.Unmarshal([]byte(configMap.Data["config.yaml"]), &config); err != nil {
+	if err := yaml.UnmarshalStrict(content, &config); err != nil {
 		return nil, err
 	}
 	config = overlay(config, map[string]any{"server": map[string]any{
@@ -207,6 +205,19 @@ func (w *Webhook) configuration(ctx context.Context) (map[string]any, error) {
 		"servingCertificate": map[string]any{"dnsNames": []any{"localhost"}},
 	}})
 	return overlay(config, w.options.Configuration), nil
+}
+
+func (w *Webhook) configurationFile(ctx context.Context) ([]byte, error) {
+	if w.options.File != "" {
+		return os.ReadFile(w.options.File)
+	}
+	c, err := client.New(w.plane.Config, client.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var configMap corev1.ConfigMap
+	err = c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap)
+	return []byte(configMap.Data["config.yaml"]), err
 }
 
 // toLoopback has the API server reach the Service that this package stands in
