@@ -108,7 +108,7 @@ $(APISERVER_BINARY):
 
 .PHONY: lint
 lint: .build/golangci-lint ## Check the source of all three Go modules
-	@for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || exit 1; done
+	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || status=1; done; exit $$status
 
 .PHONY: generate
 generate: ## Write again all files that are made from others
@@ -117,6 +117,12 @@ generate: ## Write again all files that are made from others
 .PHONY: verify-generated
 verify-generated: ## Fail when a generated file is not what `make generate` writes
 	@hack/verify-generated.sh
+
+.PHONY: golden
+golden: ## Accept what the tests get as what they expect; read the difference before you commit it
+	@cd e2e && go test ./golden -update
+	@go test ./golden -update
+	@cd e2e && go test ./chart -update
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
