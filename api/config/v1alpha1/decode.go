@@ -36,15 +36,39 @@ func Decode(content []byte) (*InjectionConfiguration, error) {
 
 	mistakes := misfits(nil, tree, func(subtree any) any { return subtree })
 	config := &InjectionConfiguration{}
-	if len(mistakes) == 0 {
-		// Nothing misfits, so this cannot fail but for a fault in misfits itself.
-		if err := strictly(tree, config); err != nil {
-			return nil, err
-		}
-		config.setDefaults()
-		mistakes = config.validate()
+	// What misfits is gone from the tree, so this cannot fail.
+	if err := strictly(tree, config); err != nil {
+		return nil, err
 	}
-	return config, mistakes.ToAggregate()
+	config.setDefaults()
+	for _, invalid := range config.validate() {
+		within := func(misfit *field.Error) bool {
+			rest, ok := strings.CutPrefix(invalid.Field, misfit.Field)
+			return ok && (rest == "" || strings.ContainsAny(rest[:1], ".["))
+		}
+		if !slices.ContainsFunc(mistakes, within) {
+			mistakes = append(mistakes, invalid)
+		}
+	}
+	if len(mistakes) > 0 {
+		return nil, Mistakes(mistakes)
+	}
+	return config, nil
+}
+
+// Mistakes of a configuration file, each with its field's path.
+type Mistakes field.ErrorList
+
+// Error lists them, one a line when there are several.
+func (m Mistakes) Error() string {
+	if len(m) == 1 {
+		return m[0].Error()
+	}
+	lines := []string{fmt.Sprintf("%d mistakes:", len(m))}
+	for _, mistake := range m {
+		lines = append(lines, "  "+mistake.Error())
+	}
+	return strings.Join(lines, "\n")
 }
 
 // single refuses a second document, which YAMLToJSONStrict would leave unread
@@ -68,8 +92,9 @@ func single(content []byte) error {
 // misfits finds the values that do not fit the configuration's Go type: unknown
 // fields and values of another type. A decoder stops at the first of these
 // without an index; so each part that does not decode alone is taken apart
-// until the smallest such parts are known. within puts a part in its place in
-// an otherwise empty document.
+// until the smallest such parts are known; these are taken out of value, so that
+// what is left can be looked at as well. within puts a part in its place in an
+// otherwise empty document.
 func misfits(path *field.Path, value any, within func(any) any) field.ErrorList {
 	err := strictly(within(value), &InjectionConfiguration{})
 	if err == nil {
@@ -86,18 +111,22 @@ func misfits(path *field.Path, value any, within func(any) any) field.ErrorList 
 			break
 		}
 		for _, key := range slices.Sorted(maps.Keys(value)) {
-			found = append(found, misfits(child(path, key), value[key], func(part any) any {
-				return within(map[string]any{key: part})
-			})...)
+			inPlace := func(part any) any { return within(map[string]any{key: part}) }
+			found = append(found, misfits(child(path, key), value[key], inPlace)...)
+			if !fits(map[string]any{key: value[key]}) {
+				delete(value, key)
+			}
 		}
 	case []any:
 		if !fits([]any{}) {
 			break
 		}
 		for i := range value {
-			found = append(found, misfits(path.Index(i), value[i], func(part any) any {
-				return within([]any{part})
-			})...)
+			inPlace := func(part any) any { return within([]any{part}) }
+			found = append(found, misfits(path.Index(i), value[i], inPlace)...)
+			if !fits([]any{value[i]}) {
+				value[i] = nil
+			}
 		}
 	}
 	if len(found) == 0 {

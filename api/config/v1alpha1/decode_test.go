@@ -3,6 +3,7 @@
 package v1alpha1_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -164,6 +165,16 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 				`server.servingCertificate.leafDuration: Invalid value: "0s": expected a duration such as 168h or 90m`,
 			},
 		},
+		"misfits do not hide what is invalid": {
+			"target: pod\nagent: {env: [{nam: A}, {name: a b}]}\nserver: {port: x}\n",
+			[]string{
+				`agent.env[0].nam: Forbidden: there is no such field`,
+				`server.port: Invalid value: "x": expected a whole number, found a string`,
+				`target: Unsupported value: "pod"`,
+				`agent.env[0].name: Invalid value: ""`,
+				`agent.env[1].name: Invalid value: "a b"`,
+			},
+		},
 		"a leaf too short, and a CA that does not outlive it": {
 			"server: {servingCertificate: {caDuration: 5s, leafDuration: 10s}}\n",
 			[]string{
@@ -184,11 +195,10 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 // wantMistakes wants exactly these, each the beginning of what is said.
 func wantMistakes(t *testing.T, err error, want []string) {
 	t.Helper()
-	aggregate, ok := err.(interface{ Errors() []error })
+	said, ok := errors.AsType[v1alpha1.Mistakes](err)
 	if !ok {
 		t.Fatalf("want a list of mistakes, got: %v", err)
 	}
-	said := aggregate.Errors()
 	for _, mistake := range want {
 		found := false
 		for _, e := range said {
