@@ -63,6 +63,8 @@ type inspection struct {
 	result patches.Result
 	// restartedFor is the pod template's RestartedForAnnotation.
 	restartedFor string
+	// podless tells that Pods are injected and there is none to look at yet.
+	podless bool
 }
 
 // inspect asks the engine about the Deployment or, where Pods are injected,
@@ -72,12 +74,15 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 		return r.judge(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
-	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod is exactly as it would be injected"}
+	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent exactly as configured"}
 	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", RestartedForAnnotation)
 
 	pods, err := r.podsOf(ctx, istiod)
 	if err != nil {
 		return found, err
+	}
+	if replicas, set, _ := unstructured.NestedInt64(istiod.Object, "spec", "replicas"); len(pods) == 0 && (replicas > 0 || !set) {
+		found.state, found.podless = patches.StateMissing, true
 	}
 	for i := range pods {
 		one, err := r.judge(patches.Pod, &pods[i])

@@ -107,8 +107,8 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 		return reconcile.Result{}, err
 	}
 	found, err := r.inspect(ctx, istiod)
-	if err != nil {
-		return reconcile.Result{}, err
+	if err != nil || found.podless {
+		return reconcile.Result{}, err // the first Pod's event brings us back
 	}
 
 	operations, report := r.decide(istiod, found)
@@ -150,8 +150,11 @@ func (r *Istiods) decide(istiod *unstructured.Unstructured, found inspection) ([
 		report = patches.Report{Reason: Outdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
 			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
 	case patches.StateSkipped:
-		// An opt-out that was written while the webhook was away.
-		return found.result.Operations, report
+		if r.injector.Target() == patches.Deployment {
+			// An opt-out that was written while the webhook was away.
+			return found.result.Operations, report
+		}
+		return nil, report
 	case patches.StateInjected:
 		return nil, report
 	}

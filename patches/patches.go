@@ -113,6 +113,8 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 		removal.Report = report(OptedOut, kind)
 		if len(removal.Operations) > 0 {
 			removal.Message += "; the agent is removed"
+			removal.Warnings = append(removal.Warnings,
+				"the agent is removed: istiod starts anew with what Secret cacerts holds, or else with a root of its own that no other cluster trusts")
 		}
 		return removal
 	}
@@ -135,7 +137,7 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 	}
 	if o.inject != "" && o.inject != "true" && o.inject != "enabled" {
 		injection.Warnings = append(injection.Warnings,
-			fmt.Sprintf("%s is %q, which means nothing: only \"false\" opts out", InjectKey, o.inject))
+			fmt.Sprintf("%s is %q, and only \"false\" opts out, so istiod is injected", InjectKey, o.inject))
 	}
 	return injection
 }
@@ -160,10 +162,15 @@ type State string
 
 // The states, as the istiods metric names them.
 const (
+	// StateInjected is exactly as configured.
 	StateInjected State = "injected"
+	// StateOutdated gets its CA from the agent, as an earlier configuration
+	// rendered it or somebody changed it.
 	StateOutdated State = "outdated"
-	StateMissing  State = "missing"
-	StateSkipped  State = "skipped"
+	// StateMissing would start without the agent's CA.
+	StateMissing State = "missing"
+	// StateSkipped is left alone for a reason.
+	StateSkipped State = "skipped"
 )
 
 // Inspect says in which state a stored object is, and what injecting it now
@@ -174,7 +181,7 @@ func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
 	case AlreadyInjected:
 		return StateInjected, result
 	case Injected:
-		if o := read(kind, object); o.hasAgent() {
+		if read(kind, object).protected() {
 			return StateOutdated, result
 		}
 		return StateMissing, result

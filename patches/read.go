@@ -334,6 +334,17 @@ func (o *object) hasAgent() bool {
 	return false
 }
 
+// protected tells whether istiod can only start with files of the agent's, in
+// either form: its volume is in memory, and an init container fills it first.
+func (o *object) protected() bool {
+	at := o.volumes.index(o.istiod.volume)
+	if at < 0 || !emptyDirOnly(o.volumes.items[at].raw) || !inMemory(o.volumes.items[at].raw) {
+		return false
+	}
+	containers := o.containers.index(AgentContainer) >= 0 && o.initContainers.index(InitContainer) >= 0
+	return containers || o.initContainers.index(AgentContainer) >= 0
+}
+
 func isAgent(container string) bool {
 	return container == AgentContainer || container == InitContainer
 }

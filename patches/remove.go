@@ -69,6 +69,11 @@ func emptyDirOnly(volume []byte) bool {
 	return len(sources) == 1 && sources[0] == "emptyDir"
 }
 
+func inMemory(volume []byte) bool {
+	var v corev1.Volume
+	return json.Unmarshal(volume, &v) == nil && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
+}
+
 // sourcesOf a volume: all of its members but the name.
 func sourcesOf(volume []byte) []string {
 	var sources []string

@@ -112,14 +112,15 @@ func (h *Handler) record(req admission.Request, result patches.Result, outcome s
 	admissions.WithLabelValues(string(h.kind), outcome, string(result.Reason)).Inc()
 
 	log := h.log
-	if outcome == "allowed" {
-		log = log.V(1)
+	dryRun := req.DryRun != nil && *req.DryRun
+	if outcome == "allowed" || dryRun {
+		log = log.V(1) // nothing happens, and GitOps tools ask all day
 	}
 	if !log.Enabled() {
 		return
 	}
 	log.Info(result.Message, "outcome", outcome, "reason", result.Reason, "kind", h.kind,
-		"namespace", req.Namespace, "name", name(req), "operation", req.Operation, "dryRun", req.DryRun != nil && *req.DryRun,
+		"namespace", req.Namespace, "name", name(req), "operation", req.Operation, "dryRun", dryRun,
 		"user", req.UserInfo.Username, "uid", req.UID)
 }
 

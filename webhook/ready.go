@@ -9,7 +9,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
+
+	"github.com/go-logr/logr"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
@@ -17,8 +20,30 @@ import (
 
 // Ready returns a health check that passes when a TLS handshake with this
 // server completes, shows a certificate that is valid now and holds the name
-// that the API server asks for, and the source expects clients to trust it.
-func Ready(server v1alpha1.Server, source servingcert.Source) func(*http.Request) error {
+// that the API server asks for, and the source expects clients to trust it. It
+// logs a reason for not being ready when it is new, since the probe's answer
+// does not hold it.
+func Ready(server v1alpha1.Server, source servingcert.Source, log logr.Logger) func(*http.Request) error {
+	check := handshake(server, source)
+	var mu sync.Mutex
+	last := ""
+	return func(request *http.Request) error {
+		err := check(request)
+		reason := ""
+		if err != nil {
+			reason = err.Error()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if reason != last {
+			log.Info("Readiness changed", "ready", err == nil, "cause", reason)
+			last = reason
+		}
+		return err
+	}
+}
+
+func handshake(server v1alpha1.Server, source servingcert.Source) func(*http.Request) error {
 	host := server.BindAddress
 	if host == "" {
 		host = "localhost"

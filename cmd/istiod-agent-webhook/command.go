@@ -89,14 +89,17 @@ func (f *flags) logger(to io.Writer) (logr.Logger, error) {
 	default:
 		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", f.logLevel)
 	}
+	var handler slog.Handler
 	switch f.logFormat {
 	case "json":
-		return logr.FromSlogHandler(slog.NewJSONHandler(to, options)), nil
+		handler = slog.NewJSONHandler(to, options)
 	case "text":
-		return logr.FromSlogHandler(slog.NewTextHandler(to, options)), nil
+		handler = slog.NewTextHandler(to, options)
 	default:
 		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", f.logFormat)
 	}
+	slog.SetDefault(slog.New(handler)) // what net/http logs by itself goes the same way
+	return logr.FromSlogHandler(handler), nil
 }
 
 // cluster prefers --kubeconfig, then the service account of the pod, then what

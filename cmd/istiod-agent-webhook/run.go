@@ -72,7 +72,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	if err := mgr.AddReadyzCheck("serving", webhook.Ready(server, source)); err != nil {
+	if err := mgr.AddReadyzCheck("serving", webhook.Ready(server, source, ctrl.Log.WithName("readiness"))); err != nil {
 		return err
 	}
 	ctrl.Log.Info("Starting", "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image,
