@@ -86,7 +86,7 @@ func TestEveryPortIsConfigurable(t *testing.T) {
 	for _, port := range service.Spec.Ports {
 		got = append(got, fmt.Sprint("service ", port.Name, port.Port, " to ", port.TargetPort.String()))
 	}
-	got = append(got, "probes "+container.LivenessProbe.HTTPGet.Port.String()+" "+container.ReadinessProbe.HTTPGet.Port.String())
+	got = append(got, "probes "+container.LivenessProbe.HTTPGet.Port.String()+" and "+container.ReadinessProbe.HTTPGet.Port.String())
 	for _, rule := range typed[networkingv1.NetworkPolicy](t, r.one(t, "NetworkPolicy")).Spec.Ingress {
 		for _, port := range rule.Ports {
 			got = append(got, fmt.Sprintf("open %s to all: %t", port.Port, len(rule.From) == 0))
@@ -96,7 +96,7 @@ func TestEveryPortIsConfigurable(t *testing.T) {
 		"webhook calls 11004", "server 11001 11002 11003",
 		"container webhook11001", "container health11002", "container metrics11003",
 		"service webhook11004 to webhook", "service metrics11005 to metrics",
-		"probes health health",
+		"probes health and health",
 		"open 11001 to all: true", "open 11002 to all: true", "open 11003 to all: false",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

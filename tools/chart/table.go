@@ -59,7 +59,8 @@ func writeRows(table *bytes.Buffer, values []value) error {
 			}
 			shown = "`" + string(asJSON) + "`"
 		}
-		fmt.Fprintf(table, "| `%s` | %s | %s |\n", v.path, shown, strings.ReplaceAll(v.description, "|", `\|`))
+		cell := strings.NewReplacer("|", `\|`)
+		fmt.Fprintf(table, "| `%s` | %s | %s |\n", v.path, cell.Replace(shown), cell.Replace(v.description))
 	}
 	return nil
 }
