@@ -134,7 +134,7 @@ func (f *flags) configuration() (*v1alpha1.InjectionConfiguration, error) {
 // run reads everything, decides everything, and only then writes, so that a
 // mistake anywhere leaves nothing half-written.
 func (f *flags) run(cmd *cobra.Command, decide decision) error {
-	print, known := printers[f.output]
+	printer, known := printers[f.output]
 	if !known {
 		return fmt.Errorf("--output: expected yaml, json or patch, got %q", f.output)
 	}
@@ -160,7 +160,7 @@ func (f *flags) run(cmd *cobra.Command, decide decision) error {
 		return nil
 	}
 	var out bytes.Buffer
-	if err := print(documents, &out); err != nil {
+	if err := printer(documents, &out); err != nil {
 		return err
 	}
 	_, err = out.WriteTo(cmd.OutOrStdout())

@@ -3,13 +3,16 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 
 	evanphx "github.com/evanphx/json-patch/v5"
+	goyaml "go.yaml.in/yaml/v2"
 	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
 
@@ -52,12 +55,8 @@ type object struct {
 
 // apply decides on each istiod of the document and reports on it.
 func (d *document) apply(decide decision, checking bool, report io.Writer) error {
-	var tree any
-	if err := yaml.Unmarshal(d.text, &tree); err != nil {
-		return fmt.Errorf("%s: not YAML: %w", d.where, err)
-	}
-	if _, ok := tree.(map[string]any); !ok {
-		return nil // empty, or no object: none of ours
+	if mapping, err := d.isMapping(); err != nil || !mapping {
+		return err // empty, or no object: none of ours
 	}
 	raw, err := yaml.YAMLToJSON(d.text)
 	if err != nil {
@@ -65,7 +64,7 @@ func (d *document) apply(decide decision, checking bool, report io.Writer) error
 	}
 	var o object
 	if json.Unmarshal(raw, &o) != nil {
-		return nil // no Kubernetes object
+		return nil //nolint:nilerr // no Kubernetes object, so none of ours
 	}
 
 	// A List, as kubectl prints for several objects, or the object itself.
@@ -95,11 +94,29 @@ func (d *document) apply(decide decision, checking bool, report io.Writer) error
 	return err
 }
 
+// isMapping tells whether the text can be an object. It refuses what would be
+// left unread, and lost: a second document that no "---" line starts.
+func (d *document) isMapping() (mapping bool, err error) {
+	documents := goyaml.NewDecoder(bytes.NewReader(d.text))
+	for n := 0; ; n++ {
+		var document any
+		switch err := documents.Decode(&document); {
+		case errors.Is(err, io.EOF):
+			return mapping, nil
+		case err != nil:
+			return false, fmt.Errorf("%s: not YAML: %w", d.where, err)
+		case n > 0:
+			return false, fmt.Errorf(`%s: holds several documents; start each with a line "---"`, d.where)
+		}
+		_, mapping = document.(map[any]any)
+	}
+}
+
 // decide on one object; what is not an istiod is left alone without a word.
 func (d *document) decide(decide decision, raw []byte, checking bool, report io.Writer) ([]jsonpatch.Operation, error) {
 	var o object
 	if json.Unmarshal(raw, &o) != nil || o.Metadata.Labels["app"] != "istiod" {
-		return nil, nil
+		return nil, nil //nolint:nilerr // no Kubernetes object, so none of ours
 	}
 	var kind patches.Kind
 	switch {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
@@ -98,7 +99,7 @@ func split(from string, text []byte) []document {
 
 func isSeparator(line []byte) bool {
 	rest, ok := bytes.CutPrefix(line, []byte("---"))
-	return ok && (len(rest) == 0 || bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0])))
+	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)
 }
 
 // printers write all documents, in one of the formats of --output.
@@ -112,21 +113,18 @@ var printers = map[string]func([]document, io.Writer) error{
 func printYAML(documents []document, out io.Writer) error {
 	ended := true // with a line break
 	for i, d := range documents {
-		text := d.text
-		if d.changed() {
-			changed, err := patchYAML(d.text, d.edits, d.after)
-			if err != nil {
-				return err
-			}
-			text = append(d.separator(), changed...)
+		text, err := d.yaml()
+		if err != nil {
+			return err
 		}
+		between := ""
 		if !ended {
-			text = append([]byte("\n"), text...)
+			between = "\n"
 		}
 		if i > 0 && !isSeparator(firstLine(text)) {
-			text = append([]byte("---\n"), text...)
+			between += "---\n"
 		}
-		if _, err := out.Write(text); err != nil {
+		if _, err := out.Write(append([]byte(between), text...)); err != nil {
 			return err
 		}
 		ended = bytes.HasSuffix(text, []byte("\n"))
@@ -134,16 +132,25 @@ func printYAML(documents []document, out io.Writer) error {
 	return nil
 }
 
-// separator is the document's own "---" line, if it has one.
-func (d *document) separator() []byte {
-	if line := firstLine(d.text); isSeparator(line) {
-		return slices.Clone(line)
+// yaml is the document's text, with its own line breaks where it changes.
+func (d *document) yaml() ([]byte, error) {
+	if !d.changed() {
+		return d.text, nil
 	}
-	return nil
+	text, err := patchYAML(d.text, d.edits, d.after)
+	if err != nil {
+		return nil, err
+	}
+	if isSeparator(firstLine(d.text)) {
+		text = append([]byte("---\n"), text...)
+	}
+	if bytes.HasSuffix(firstLine(d.text), []byte("\r\n")) {
+		text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
+	}
+	return text, nil
 }
 
 func firstLine(text []byte) []byte {
-	text = bytes.TrimPrefix(text, []byte("\n"))
 	if end := bytes.IndexByte(text, '\n'); end >= 0 {
 		return text[:end+1]
 	}

@@ -5,6 +5,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -41,6 +42,9 @@ func editNodes(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return nil, err
+	}
+	if document.Content[0].Style&yaml.FlowStyle != 0 {
+		return nil, errors.New("it is JSON, or written like it: there is no layout to keep")
 	}
 	for _, operation := range operations {
 		if err := edit(document.Content[0], operation); err != nil {
@@ -87,6 +91,7 @@ func edit(root *yaml.Node, operation jsonpatch.Operation) error {
 		if parent = child(parent, step); parent == nil {
 			return fmt.Errorf("no %s in %s", step, operation.Path)
 		}
+		parent.Style &^= yaml.FlowStyle // which would put all that is added on one line
 	}
 	last := unescape(steps[len(steps)-1])
 
@@ -113,7 +118,6 @@ func editMapping(parent *yaml.Node, key string, value *yaml.Node) error {
 	case at < 0 && value == nil:
 		return fmt.Errorf("no %s to remove", key)
 	case at < 0:
-		parent.Style = 0 // flow style would put it all on one line
 		parent.Content = append(parent.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, value)
 	case value == nil:
 		parent.Content = slices.Delete(parent.Content, at, at+2)
@@ -125,7 +129,6 @@ func editMapping(parent *yaml.Node, key string, value *yaml.Node) error {
 
 func editSequence(parent *yaml.Node, step, operation string, value *yaml.Node) error {
 	if step == "-" {
-		parent.Style = 0
 		parent.Content = append(parent.Content, value)
 		return nil
 	}
@@ -135,7 +138,6 @@ func editSequence(parent *yaml.Node, step, operation string, value *yaml.Node) e
 	}
 	switch operation {
 	case "add":
-		parent.Style = 0
 		parent.Content = slices.Insert(parent.Content, at, value)
 	case "remove":
 		parent.Content = slices.Delete(parent.Content, at, at+1)
