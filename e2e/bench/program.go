@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+)
+
+// measureProgram runs the program as it is shipped before a real API server,
+// and brings back the reviews that the API server would send.
+func measureProgram(ctx context.Context) (_ reviews, _ []result, err error) {
+	c, err := cluster.Start()
+	if err != nil {
+		return reviews{}, nil, err
+	}
+	defer func() { err = errors.Join(err, c.Stop()) }()
+	r, err := readReviews(ctx, c)
+	if err != nil {
+		return reviews{}, nil, err
+	}
+	if err := c.Install(ctx, webhookserver.Options{}); err != nil {
+		return reviews{}, nil, err
+	}
+
+	replica := c.Webhook.Replicas[0]
+	atRest, err := settled(ctx, replica.PID())
+	if err != nil {
+		return reviews{}, nil, err
+	}
+	roots, err := caBundle(ctx, c)
+	if err != nil {
+		return reviews{}, nil, err
+	}
+	asking := newClient(replica.Address(), roots)
+	if err := asking.check(ctx, r.istiod, true); err != nil {
+		return reviews{}, nil, err
+	}
+	if _, err := asking.load(ctx, r.istiod, 20_000, 16); err != nil {
+		return reviews{}, nil, err
+	}
+	afterwards, err := residentMiB(replica.PID())
+	if err != nil {
+		return reviews{}, nil, err
+	}
+	size, err := binarySize(ctx)
+	return r, []result{
+		memory("resident memory at rest", atRest, 35),
+		memory("resident memory after 20,000 admissions, 16 in parallel", afterwards, 48),
+		{measure: "size of the static binary", found: size, limit: 40, value: fmt.Sprintf("%.1f MB", size), unit: " MB"},
+	}, err
+}
+
+func memory(measure string, found, limit float64) result {
+	return result{measure: measure, found: found, limit: limit, value: fmt.Sprintf("%.1f MiB", found), unit: " MiB"}
+}
+
+// settled waits until the resident memory has not grown for two seconds.
+func settled(ctx context.Context, pid int) (float64, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	most, still := 0.0, 0
+	for still < 20 {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-tick.C:
+		}
+		now, err := residentMiB(pid)
+		if err != nil {
+			return 0, err
+		}
+		if still++; now > most {
+			most, still = now, 0
+		}
+	}
+	return residentMiB(pid)
+}
+
+// residentMiB reads VmRSS, which only Linux tells.
+func residentMiB(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading the webhook's resident memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if kB, found := strings.CutPrefix(line, "VmRSS:"); found {
+			value, err := strconv.ParseFloat(strings.Fields(kB)[0], 64)
+			return value / 1024, err
+		}
+	}
+	return 0, errors.New("no VmRSS in the process's status")
+}
+
+func binarySize(ctx context.Context) (float64, error) {
+	program, err := built.Webhook(ctx)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(program)
+	if err != nil {
+		return 0, err
+	}
+	return float64(info.Size()) / 1e6, nil
+}
+
+func caBundle(ctx context.Context, c *cluster.Cluster) (*x509.CertPool, error) {
+	var configuration admissionregistrationv1.MutatingWebhookConfiguration
+	if err := c.Get(ctx, ctrlclient.ObjectKey{Name: webhookserver.Release.Name}, &configuration); err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(configuration.Webhooks[0].ClientConfig.CABundle) {
+		return nil, errors.New("the webhook configuration has no caBundle")
+	}
+	return roots, nil
+}
