@@ -2,13 +2,6 @@
 
 package patches
 
-import (
-	"fmt"
-	"path"
-	"strconv"
-	"strings"
-)
-
 // object is what the decision needs of a Deployment or Pod: where things are
 // and what they are called. Everything else stays unread.
 type object struct {
@@ -41,22 +34,6 @@ type named struct {
 	name string
 	raw  []byte
 }
-
-// istiod is istiod's own container.
-type istiod struct {
-	index     int
-	name      string
-	volume    string // of the mount at /etc/cacerts; "" when there is none
-	subPath   string // of that mount
-	within    string // a mount below /etc/cacerts, which would hide the agent's file
-	hasMounts bool
-	mounts    []mount
-	env       map[string]string
-	// user and group ids that the container's security context sets; nil when unset.
-	user, group *int64
-}
-
-type mount struct{ volume, path, subPath string }
 
 // read finds the places in one walk. It returns nil when the object has no pod spec.
 func read(kind Kind, raw []byte) *object {
@@ -193,134 +170,6 @@ func (l *list) index(name string) int {
 		}
 	}
 	return -1
-}
-
-// findIstiod prefers, among the containers that mount /etc/cacerts, the one
-// called discovery; else takes discovery; the agent's own never counts.
-func findIstiod(containers []named) *istiod {
-	var mounting, discovery *istiod
-	for i, c := range containers {
-		if isAgent(c.name) {
-			continue
-		}
-		candidate := readIstiod(i, c)
-		if c.name == IstiodContainer {
-			discovery = candidate
-		}
-		if candidate.volume != "" && (mounting == nil || c.name == IstiodContainer) {
-			mounting = candidate
-		}
-	}
-	found := mounting
-	if found == nil {
-		found = discovery
-	}
-	return found
-}
-
-func readIstiod(index int, container named) *istiod {
-	found := &istiod{index: index, name: container.name, env: map[string]string{}}
-	c := &cursor{text: container.raw}
-	c.object(func(key []byte) {
-		switch string(key) {
-		case "volumeMounts":
-			found.readMounts(c)
-		case "env":
-			found.readEnv(c)
-		case "securityContext":
-			c.object(func(key []byte) {
-				switch string(key) {
-				case "runAsUser":
-					found.user = id(c.skip())
-				case "runAsGroup":
-					found.group = id(c.skip())
-				}
-			})
-		}
-	})
-	return found
-}
-
-func id(number []byte) *int64 {
-	value, err := strconv.ParseInt(string(number), 10, 64)
-	if err != nil {
-		return nil
-	}
-	return &value
-}
-
-func (i *istiod) readMounts(c *cursor) {
-	i.hasMounts = c.peek() == '['
-	c.array(func() {
-		var m mount
-		c.object(func(key []byte) {
-			switch string(key) {
-			case "name":
-				m.volume = string(c.string())
-			case "mountPath":
-				m.path = path.Clean(string(c.string()))
-			case "subPath", "subPathExpr":
-				m.subPath += string(c.string())
-			}
-		})
-		i.mounts = append(i.mounts, m)
-	})
-	for _, m := range i.mounts {
-		switch {
-		case m.path == CACertsPath:
-			i.volume, i.subPath = m.volume, m.subPath
-		case strings.HasPrefix(m.path, CACertsPath+"/"):
-			i.within = m.path
-		}
-	}
-}
-
-// readEnv keeps the variables that the decision asks about; of a variable that
-// is set twice the last one counts, as in the container's process.
-func (i *istiod) readEnv(c *cursor) {
-	c.array(func() {
-		var name, value []byte
-		c.object(func(key []byte) {
-			switch string(key) {
-			case "name":
-				name = c.string()
-			case "value":
-				value = c.string()
-			}
-		})
-		switch string(name) {
-		case "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER", "ROOT_CA_DIR":
-			i.env[string(name)] = string(value)
-		}
-	})
-}
-
-// builtInCAOff names the setting that turns istiod's built-in CA off, "" when
-// it is on (maybeCreateCA and isK8SSigning, pilot/pkg/bootstrap/server.go,
-// Istio 1.31).
-func (i *istiod) builtInCAOff() string {
-	if on, err := strconv.ParseBool(i.env["ENABLE_CA_SERVER"]); err == nil && !on {
-		return "ENABLE_CA_SERVER=" + i.env["ENABLE_CA_SERVER"]
-	}
-	if provider := i.env["PILOT_CERT_PROVIDER"]; i.env["EXTERNAL_CA"] != "" && strings.HasPrefix(provider, "k8s.io/") {
-		return fmt.Sprintf("EXTERNAL_CA=%s with PILOT_CERT_PROVIDER=%s", i.env["EXTERNAL_CA"], provider)
-	}
-	return ""
-}
-
-// readsElsewhere says why istiod would not see the files that the agent
-// publishes in its volume, "" when it would. Such an istiod would start with a
-// root of its own.
-func (i *istiod) readsElsewhere() string {
-	switch dir := i.env["ROOT_CA_DIR"]; {
-	case dir != "" && path.Join("/", dir) != CACertsPath:
-		return "ROOT_CA_DIR is " + dir + "; unset it"
-	case i.subPath != "":
-		return fmt.Sprintf("container %s mounts %s with subPath %s; mount the whole volume", i.name, CACertsPath, i.subPath)
-	case i.within != "":
-		return fmt.Sprintf("container %s mounts something at %s, which hides the agent's file; remove that mount", i.name, i.within)
-	}
-	return ""
 }
 
 func (o *object) hasAgent() bool {
