@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 )
 
 // cursor walks JSON text once, from left to right. The engine looks at a few
@@ -137,7 +138,7 @@ func (c *cursor) skipString() {
 
 // skipLiteral reads on to the end of a number, true, false or null.
 func (c *cursor) skipLiteral() {
-	for c.at < len(c.text) && bytes.IndexByte([]byte(",]} \t\r\n"), c.text[c.at]) < 0 {
+	for c.at < len(c.text) && strings.IndexByte(",]} \t\r\n", c.text[c.at]) < 0 {
 		c.at++
 	}
 }

@@ -55,7 +55,7 @@ func FuzzWellFormed(f *testing.F) {
 		injector(f, ""), injector(f, "sidecar: native"), injector(f, "cacerts: {sizeLimit: '0'}\nagent: {resources: {}}"),
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
-		r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // repeatable on purpose
+		r := rand.New(rand.NewPCG(seed, 7))
 		object := randomDeployment(r)
 		i := configs[r.IntN(len(configs))]
 		if i.Inject(patches.Deployment, object).Reason != patches.Injected {
@@ -83,10 +83,10 @@ func randomDeployment(r *rand.Rand) []byte {
 			object[key] = value
 		}
 	}
-	list := func(prefix string, make func(name string) map[string]any) []any {
+	list := func(prefix string, entry func(name string) map[string]any) []any {
 		var entries []any
 		for n := range r.IntN(4) {
-			entries = append(entries, make(fmt.Sprint(prefix, n)))
+			entries = append(entries, entry(fmt.Sprint(prefix, n)))
 		}
 		return entries
 	}

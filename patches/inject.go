@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -131,9 +132,8 @@ func (p *patch) place(kind Kind, l *list, want *corev1.Container, raw json.RawMe
 // drop takes the agent's containers out of the list, the last one first, so
 // that the indices before it stay true.
 func (p *patch) drop(l *list) {
-	ours := l.agents()
-	for n := len(ours) - 1; n >= 0; n-- {
-		p.add("remove", l.entry(ours[n]), nil, "remove container "+l.items[ours[n]].name)
+	for _, ours := range slices.Backward(l.agents()) {
+		p.add("remove", l.entry(ours), nil, "remove container "+l.items[ours].name)
 	}
 }
 

@@ -51,16 +51,17 @@ func Decode(content []byte) (*InjectionConfiguration, error) {
 		}
 	}
 	if len(mistakes) > 0 {
-		return nil, Mistakes(mistakes)
+		return nil, MistakesError(mistakes)
 	}
 	return config, nil
 }
 
-// Mistakes of a configuration file, each with its field's path.
-type Mistakes field.ErrorList
+// MistakesError lists what is wrong in a configuration file, each with its
+// field's path.
+type MistakesError field.ErrorList
 
 // Error lists them, one a line when there are several.
-func (m Mistakes) Error() string {
+func (m MistakesError) Error() string {
 	if len(m) == 1 {
 		return m[0].Error()
 	}

@@ -195,7 +195,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 // wantMistakes wants exactly these, each the beginning of what is said.
 func wantMistakes(t *testing.T, err error, want []string) {
 	t.Helper()
-	said, ok := errors.AsType[v1alpha1.Mistakes](err)
+	said, ok := errors.AsType[v1alpha1.MistakesError](err)
 	if !ok {
 		t.Fatalf("want a list of mistakes, got: %v", err)
 	}
