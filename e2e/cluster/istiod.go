@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -52,15 +53,19 @@ func (c *Cluster) Namespace(t *testing.T, labelled bool) string {
 // Label adds or removes a namespace's injection label.
 func (c *Cluster) Label(t *testing.T, namespace string, enabled bool) {
 	t.Helper()
+	if err := c.SetInjection(context.Background(), namespace, enabled); err != nil { // also in a Cleanup
+		t.Fatal(err)
+	}
+}
+
+// SetInjection is `kubectl label namespace`.
+func (c *Cluster) SetInjection(ctx context.Context, namespace string, enabled bool) error {
 	value := "null"
 	if enabled {
 		value = `"enabled"`
 	}
-	patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"`+InjectionLabel+`":`+value+`}}}`))
-	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
-	if err := c.Patch(context.Background(), object, patch); err != nil {
-		t.Fatal(err)
-	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"`+InjectionLabel+`":`+value+`}}}`))
+	return c.Patch(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, patch)
 }
 
 // Istiod renders istiod's Deployment out of Istio's chart.
@@ -104,22 +109,22 @@ func (c *Cluster) Stored(t *testing.T, namespace, name string) *appsv1.Deploymen
 // when no webhook looks at it: defaults filled in, nothing else changed.
 func (c *Cluster) Without(t *testing.T, deployment *unstructured.Unstructured) *corev1.PodTemplateSpec {
 	t.Helper()
-	template, err := c.WithoutWebhook(t.Context(), deployment)
+	without, err := c.WithoutWebhook(t.Context(), deployment)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return template
+	return &without.Spec.Template
 }
 
-// WithoutWebhook is Without, outside of tests.
-func (c *Cluster) WithoutWebhook(ctx context.Context, deployment *unstructured.Unstructured) (*corev1.PodTemplateSpec, error) {
+// WithoutWebhook gives the whole Deployment.
+func (c *Cluster) WithoutWebhook(ctx context.Context, deployment *unstructured.Unstructured) (*appsv1.Deployment, error) {
 	var copied appsv1.Deployment
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(deployment.Object, &copied); err != nil {
 		return nil, err
 	}
 	copied.Namespace = "default" // not labelled
 	err := c.Create(ctx, &copied, client.DryRunAll)
-	return &copied.Spec.Template, err
+	return &copied, err
 }
 
 // Eventually waits up to half a minute until what is asked holds; until then

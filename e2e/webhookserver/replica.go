@@ -58,6 +58,7 @@ func startReplica(program, kubeconfig, dir string, config map[string]any) (*Repl
 
 	r.command = exec.Command(program, "--config", file, "--kubeconfig", kubeconfig)
 	r.command.Stdout, r.command.Stderr = log, log
+	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for who started it, who ends it in order
 	if err := r.command.Start(); err != nil {
 		return nil, err
 	}

@@ -118,6 +118,12 @@ func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
 	return replica, nil
 }
 
+// AgentImage is the image that the configuration has injected.
+func (w *Webhook) AgentImage() string {
+	image, _, _ := unstructured.NestedString(w.config, "agent", "image")
+	return image
+}
+
 // Replace does to one replica what a rolling update does: a new one is started,
 // the old one is taken out of the Service and then ended.
 func (w *Webhook) Replace(ctx context.Context, old *Replica) error {
