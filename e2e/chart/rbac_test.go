@@ -17,14 +17,14 @@ import (
 // Rights are those of the configuration at hand and no more.
 func TestRightsFollowTheConfiguration(t *testing.T) {
 	everywhere := []string{
-		"namespaces: get list watch",
-		"deployments.apps: get list watch patch",
+		"namespaces: list watch",
+		"deployments.apps: list watch patch",
 		"events.events.k8s.io: create patch",
 	}
-	pods := "pods: get list watch"
+	pods := "pods: list watch"
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
 	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
-	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: get list watch update"}
+	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
 	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
 
 	for name, test := range map[string]struct {
