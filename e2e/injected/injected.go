@@ -214,6 +214,9 @@ func bare(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	t.Spec.Containers = slices.DeleteFunc(t.Spec.Containers, isAgent)
 	t.Spec.InitContainers = slices.DeleteFunc(t.Spec.InitContainers, isAgent)
 	t.Spec.Volumes = slices.DeleteFunc(t.Spec.Volumes, isCACerts)
+	for i, c := range t.Spec.Containers {
+		t.Spec.Containers[i].VolumeMounts = slices.DeleteFunc(c.VolumeMounts, isCACertsMount)
+	}
 	delete(t.Annotations, "istiod-agent.io/injected")
 	return t
 }
@@ -235,12 +238,14 @@ func asJSON(value any) string {
 
 func isCACerts(v corev1.Volume) bool { return v.Name == "cacerts" }
 
+func isCACertsMount(m corev1.VolumeMount) bool { return m.MountPath == "/etc/cacerts" }
+
 func volumes(pod *corev1.PodSpec) []corev1.Volume {
 	return slices.DeleteFunc(slices.Clone(pod.Volumes), func(v corev1.Volume) bool { return !isCACerts(v) })
 }
 
 func mounts(c corev1.Container) []corev1.VolumeMount {
-	return slices.DeleteFunc(slices.Clone(c.VolumeMounts), func(m corev1.VolumeMount) bool { return m.MountPath != "/etc/cacerts" })
+	return slices.DeleteFunc(slices.Clone(c.VolumeMounts), func(m corev1.VolumeMount) bool { return !isCACertsMount(m) })
 }
 
 func names(containers []corev1.Container) []string {
