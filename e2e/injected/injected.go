@@ -153,7 +153,8 @@ func checkCommand(c corev1.Container, image, arg string) error {
 func guideEnv() []corev1.EnvVar {
 	field := func(name, path string) corev1.EnvVar {
 		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
-			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}}
+			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path},
+		}}
 	}
 	return []corev1.EnvVar{
 		{Name: "PILOT_CERT_PROVIDER", Value: "istiod"},

@@ -80,10 +80,13 @@ func TestCheckSeesEachDeviation(t *testing.T) {
 func applied() *corev1.PodTemplateSpec {
 	p := &corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: "own"}},
-		Containers: []corev1.Container{{Name: "discovery", Image: "pilot:1",
-			VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts", ReadOnly: true}}}},
+		Containers: []corev1.Container{{
+			Name: "discovery", Image: "pilot:1",
+			VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts", ReadOnly: true}},
+		}},
 		Volumes: []corev1.Volume{{Name: "istio-token"}, {Name: "cacerts", VolumeSource: corev1.VolumeSource{
-			Secret: &corev1.SecretVolumeSource{SecretName: "cacerts"}}}},
+			Secret: &corev1.SecretVolumeSource{SecretName: "cacerts"},
+		}}},
 	}}
 	p.Annotations = map[string]string{"sidecar.istio.io/inject": "false"}
 	return p
