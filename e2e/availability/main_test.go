@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rotation tests that no admission fails while the webhook's
+// Package availability tests that no admission fails while the webhook's
 // certificates change and its replicas come and go.
-package rotation
+package availability
 
 import (
 	"testing"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package rotation
+package availability
 
 import (
 	"context"
