@@ -128,9 +128,3 @@ func entryKey(entry any) string {
 	}
 	return ""
 }
-
-// sameJSON tells whether two texts hold the same JSON value.
-func sameJSON(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
-}

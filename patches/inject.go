@@ -68,7 +68,7 @@ func (i *Injector) injectVolume(p *patch, o *object, name string) {
 
 func isVolume(stored []byte, want corev1.Volume) bool {
 	var have corev1.Volume
-	return json.Unmarshal(stored, &have) == nil && equality.Semantic.DeepEqual(have, want)
+	return emptyDirOnly(stored) && json.Unmarshal(stored, &have) == nil && equality.Semantic.DeepEqual(have, want)
 }
 
 // annotate records the digest and what was replaced on the pod template.
@@ -141,7 +141,7 @@ func (p *patch) drop(l *list) {
 func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) {
 	switch {
 	case !l.exists:
-		p.add("add", l.at, []json.RawMessage{raw}, change)
+		p.add("add", l.at, json.RawMessage(slices.Concat([]byte{'['}, raw, []byte{']'})), change)
 	case first:
 		p.add("add", l.at+"/0", raw, change)
 	default:
@@ -170,6 +170,6 @@ func (l *list) agents() []int {
 }
 
 // escape a name for use in a JSON pointer (RFC 6901).
-func escape(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+func escape(name string) string { return pointer.Replace(name) }
+
+var pointer = strings.NewReplacer("~", "~0", "/", "~1")

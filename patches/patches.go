@@ -20,6 +20,7 @@
 package patches
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -68,6 +69,35 @@ type Result struct {
 	// Changes says each change in a few words, in the order of the operations.
 	Changes []string
 	Report
+}
+
+// Patch writes the operations as they are sent. The values that the engine
+// renders are JSON already; an encoder would read each of them again, twice.
+func (r *Result) Patch() ([]byte, error) {
+	const ordinary = 4096 // bytes: both containers, the volume, an annotation
+	patch := append(make([]byte, 0, ordinary), '[')
+	for i, operation := range r.Operations {
+		if i > 0 {
+			patch = append(patch, ',')
+		}
+		path, err := json.Marshal(operation.Path)
+		if err != nil {
+			return nil, err
+		}
+		patch = append(patch, `{"op":"`+operation.Operation+`","path":`...)
+		patch = append(patch, path...)
+		if operation.Operation != "remove" {
+			value, ready := operation.Value.(json.RawMessage)
+			if !ready {
+				if value, err = json.Marshal(operation.Value); err != nil {
+					return nil, err
+				}
+			}
+			patch = append(append(patch, `,"value":`...), value...)
+		}
+		patch = append(patch, '}')
+	}
+	return append(patch, ']'), nil
 }
 
 // Injector holds the injection as rendered from one configuration. It is

@@ -32,6 +32,40 @@ func chartVolume(name string, defaulted bool) json.RawMessage {
 	return raw
 }
 
+// isChartVolume tells whether the volume is chartVolume, however it is written.
+func isChartVolume(volume []byte, defaulted bool) bool {
+	var name, secretName, optional, defaultMode []byte
+	others := false
+	c := &cursor{text: volume}
+	c.object(func(key []byte) {
+		switch string(key) {
+		case "name":
+			name = c.string()
+		case "secret":
+			c.object(func(key []byte) {
+				switch string(key) {
+				case "secretName":
+					secretName = c.string()
+				case "optional":
+					optional = c.skip()
+				case "defaultMode":
+					defaultMode = c.skip()
+				default:
+					others = true
+				}
+			})
+		default:
+			others = true
+		}
+	})
+	mode := ""
+	if defaulted {
+		mode = "420"
+	}
+	return c.err == nil && !others && string(name) == CACertsVolume && string(secretName) == CACertsVolume &&
+		string(optional) == "true" && string(defaultMode) == mode
+}
+
 // original says what to write in OriginalAnnotation, "" for nothing.
 func (i *Injector) original(o *object) string {
 	var was original
@@ -51,7 +85,7 @@ func (i *Injector) original(o *object) string {
 		// An earlier injection, whose note still holds.
 	default:
 		was.Volume = withoutEmptyDir(o.volumes.items[at].raw)
-		if sameJSON(was.Volume, chartVolume(CACertsVolume, o.defaulted)) {
+		if isChartVolume(was.Volume, o.defaulted) {
 			was.Volume = nil
 		}
 	}

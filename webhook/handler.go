@@ -70,7 +70,13 @@ func (h *Handler) Handle(_ context.Context, req admission.Request) admission.Res
 		response = admission.Denied("istiod-agent: " + string(result.Reason) + ": " + result.Message)
 		h.record(req, result, "denied")
 	case len(result.Operations) > 0:
-		response = admission.Patched(result.Message, result.Operations...)
+		patch, err := result.Patch()
+		if err != nil {
+			h.record(req, result, "error")
+			return admission.Errored(http.StatusInternalServerError, err)
+		}
+		response = admission.Allowed(result.Message)
+		response.Patch, response.PatchType = patch, new(admissionv1.PatchTypeJSONPatch)
 		h.record(req, result, "patched")
 	default:
 		response = admission.Allowed(result.Message)
