@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -39,6 +40,7 @@ type Cluster struct {
 // Start starts a control plane. Stop must be called.
 func Start() (*Cluster, error) {
 	logf.SetLogger(logr.Discard()) // errors are returned
+	klog.SetLogger(logr.Discard())
 	plane, err := controlplane.Start()
 	if err != nil {
 		return nil, err

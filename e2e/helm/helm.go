@@ -76,6 +76,11 @@ func (c *Client) InstallPatched(ctx context.Context, r Release, chrt *chart.Char
 
 // Upgrade is `helm upgrade`.
 func (c *Client) Upgrade(ctx context.Context, r Release, chrt *chart.Chart, values Values) error {
+	return c.UpgradePatched(ctx, r, chrt, values, nil)
+}
+
+// UpgradePatched is `helm upgrade --post-renderer`.
+func (c *Client) UpgradePatched(ctx context.Context, r Release, chrt *chart.Chart, values Values, patch Patch) error {
 	configuration, err := c.configuration(r.Namespace)
 	if err != nil {
 		return err
@@ -84,6 +89,9 @@ func (c *Client) Upgrade(ctx context.Context, r Release, chrt *chart.Chart, valu
 	upgrade.Namespace = r.Namespace
 	upgrade.ServerSideApply = r.serverSide()
 	upgrade.WaitStrategy, upgrade.Timeout = kube.HookOnlyStrategy, time.Minute
+	if patch != nil {
+		upgrade.PostRenderer = patch
+	}
 	_, err = upgrade.RunWithContext(ctx, r.Name, chrt, values)
 	return err
 }

@@ -33,10 +33,12 @@ func TestOutage(t *testing.T) {
 	istiod := cluster.Istiod(t, namespace)
 	release := installByHelm3(t)
 
+	wantCheck(t, true, "deployments.istiod-agent.io injects")
 	if err := shared.Webhook.StopReplicas(); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("webhook down", func(t *testing.T) {
+		wantCheck(t, false, "deployments.istiod-agent.io")
 		_, err := shared.ServerSideApply(t.Context(), istiod)
 		wantRefused(t, err, "deployments.istiod-agent.io")
 		wantRefused(t, upgrade(t, release, "1.31.1"), "deployments.istiod-agent.io")
@@ -65,6 +67,7 @@ func TestOutage(t *testing.T) {
 
 	remove(t, &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "istiod-agent"}})
 	t.Run("only the guard left", func(t *testing.T) {
+		wantCheck(t, false, "not found")
 		cluster.Eventually(t, "the API server has noticed that the webhook is gone", func() error {
 			if _, err := shared.ServerSideApply(t.Context(), istiod, client.DryRunAll); err != nil && !strings.Contains(err.Error(), "istiod-agent-guard") {
 				return err
@@ -126,6 +129,15 @@ func TestOutage(t *testing.T) {
 			}
 		})
 	})
+}
+
+// wantCheck runs what `helm test` does.
+func wantCheck(t *testing.T, passes bool, words string) {
+	t.Helper()
+	output, err := shared.Webhook.Check(t.Context())
+	if (err == nil) != passes || !strings.Contains(output, words) {
+		t.Errorf("the check ended with %v and said %q; want %q", err, output, words)
+	}
 }
 
 // installByHelm3 has istiod injected while all is well.

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"sigs.k8s.io/yaml"
 )
 
 // Replica is one process of istiod-agent-webhook.
@@ -39,17 +37,13 @@ func startReplica(program, kubeconfig, dir string, config map[string]any) (*Repl
 		return nil, err
 	}
 	r := &Replica{Port: ports[0], HealthPort: ports[1], MetricsPort: ports[2], exited: make(chan struct{})}
-	own, err := yaml.Marshal(withServer(config, map[string]any{
-		"bindAddress": "127.0.0.1", "port": r.Port, "healthPort": r.HealthPort, "metricsPort": r.MetricsPort,
-	}))
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "config-"+strconv.Itoa(r.Port)+".yaml")
-	if err := os.WriteFile(file, own, 0o600); err != nil {
-		return nil, err
-	}
 	r.log = filepath.Join(dir, "webhook-"+strconv.Itoa(r.Port)+".log")
+	file := filepath.Join(dir, "config-"+strconv.Itoa(r.Port)+".yaml")
+	if err := writeYAML(file, overlay(config, map[string]any{"server": map[string]any{
+		"bindAddress": "127.0.0.1", "port": r.Port, "healthPort": r.HealthPort, "metricsPort": r.MetricsPort,
+	}})); err != nil {
+		return nil, err
+	}
 	log, err := os.Create(r.log)
 	if err != nil {
 		return nil, err

@@ -11,18 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
-	"helm.sh/helm/v4/pkg/chart/v2/loader"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/e2e/built"
 	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
@@ -155,6 +149,17 @@ func (w *Webhook) Reconfigure(ctx context.Context, more map[string]any) error {
 	return nil
 }
 
+// Check runs the program's own check, which is what `helm test` does, and gives
+// what it prints.
+func (w *Webhook) Check(ctx context.Context) (string, error) {
+	file := filepath.Join(w.dir, "config-check.yaml")
+	if err := writeYAML(file, w.config); err != nil {
+		return "", err
+	}
+	output, err := exec.CommandContext(ctx, w.program, "check", "--config", file, "--kubeconfig", w.kubeconfig).CombinedOutput()
+	return string(output), err
+}
+
 // StopReplicas ends the processes and leaves the chart installed: the webhook is down.
 func (w *Webhook) StopReplicas() error {
 	var failed []error
@@ -174,96 +179,4 @@ func (w *Webhook) Stop() error {
 		failed = append(failed, w.helm.Uninstall(Release))
 	}
 	return errors.Join(append(failed, os.RemoveAll(w.dir))...)
-}
-
-func (w *Webhook) install(ctx context.Context) error {
-	c, err := client.New(w.plane.Config, client.Options{})
-	if err != nil {
-		return err
-	}
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Release.Namespace}}
-	if err := c.Create(ctx, namespace); err != nil && !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	root, err := built.Root()
-	if err != nil {
-		return err
-	}
-	chart, err := loader.Load(filepath.Join(root, "charts", "istiod-agent"))
-	if err != nil {
-		return err
-	}
-	return w.helm.InstallPatched(ctx, Release, chart, w.options.Values, toLoopback(w.Service.Port()))
-}
-
-// configuration is the configuration file, fit to run on loopback.
-func (w *Webhook) configuration(ctx context.Context) (map[string]any, error) {
-	content, err := w.configurationFile(ctx)
-	if err != nil {
-		return nil, err
-	}
-	config := map[string]any{}
-	if err := yaml.UnmarshalStrict(content, &config); err != nil {
-		return nil, err
-	}
-	config = overlay(config, map[string]any{"server": map[string]any{
-		"namespace":          Release.Namespace,
-		"servingCertificate": map[string]any{"dnsNames": []any{"localhost"}},
-	}})
-	return overlay(config, w.options.Configuration), nil
-}
-
-func (w *Webhook) configurationFile(ctx context.Context) ([]byte, error) {
-	if w.options.File != "" {
-		return os.ReadFile(w.options.File)
-	}
-	c, err := client.New(w.plane.Config, client.Options{})
-	if err != nil {
-		return nil, err
-	}
-	var configMap corev1.ConfigMap
-	err = c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap)
-	return []byte(configMap.Data["config.yaml"]), err
-}
-
-// toLoopback has the API server reach the Service that this package stands in
-// for: it runs outside of any cluster network.
-func toLoopback(port int) func(*unstructured.Unstructured) error {
-	return func(object *unstructured.Unstructured) error {
-		if object.GetKind() != "MutatingWebhookConfiguration" {
-			return nil
-		}
-		webhooks, _, err := unstructured.NestedSlice(object.Object, "webhooks")
-		if err != nil {
-			return err
-		}
-		for _, webhook := range webhooks {
-			clientConfig := webhook.(map[string]any)["clientConfig"].(map[string]any)
-			path, _, err := unstructured.NestedString(clientConfig, "service", "path")
-			if err != nil {
-				return err
-			}
-			delete(clientConfig, "service")
-			clientConfig["url"] = fmt.Sprintf("https://localhost:%d%s", port, path)
-		}
-		return unstructured.SetNestedSlice(object.Object, webhooks, "webhooks")
-	}
-}
-
-// withServer sets fields of the configuration's server section.
-func withServer(config, fields map[string]any) map[string]any {
-	return overlay(config, map[string]any{"server": fields})
-}
-
-// overlay lays values over a configuration, mapping by mapping, and changes neither.
-func overlay(config, over map[string]any) map[string]any {
-	merged := maps.Clone(config)
-	for key, value := range over {
-		below, isMapping := merged[key].(map[string]any)
-		if mapping, ok := value.(map[string]any); ok && isMapping {
-			value = overlay(below, mapping)
-		}
-		merged[key] = value
-	}
-	return merged
 }
