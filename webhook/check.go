@@ -75,8 +75,8 @@ func call(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (st
 		return "", fmt.Errorf("reading the answer of %s: %w", address, err)
 	}
 	var decoded admissionv1.AdmissionReview
-	if err := json.Unmarshal(body, &decoded); err != nil || decoded.Response == nil {
-		return "", fmt.Errorf("%s answered with HTTP status %s and no admission review", address, answer.Status)
+	if err := json.Unmarshal(body, &decoded); err != nil || decoded.Response == nil || answer.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s answered with HTTP status %s, and not as a webhook does", address, answer.Status)
 	}
 	return judge(decoded.Response)
 }
