@@ -137,11 +137,14 @@ func (p *patch) drop(l *list) {
 	}
 }
 
+// listOfOne is a new list with one entry.
+type listOfOne []json.RawMessage
+
 // insert adds to a list, or makes the list.
 func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) {
 	switch {
 	case !l.exists:
-		p.add("add", l.at, json.RawMessage(slices.Concat([]byte{'['}, raw, []byte{']'})), change)
+		p.add("add", l.at, listOfOne{raw}, change)
 	case first:
 		p.add("add", l.at+"/0", raw, change)
 	default:

@@ -3,6 +3,7 @@
 package patches
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"strconv"
@@ -23,7 +24,11 @@ type istiod struct {
 	user, group *int64
 }
 
-type mount struct{ volume, path, subPath string }
+// mount of a volume; the parts are cut out of the container's text.
+type mount struct {
+	volume, subPath []byte
+	path            string // cleaned where it may be at or below /etc/cacerts
+}
 
 // findIstiod prefers, among the containers that mount /etc/cacerts, the one
 // called discovery; else takes discovery; the agent's own never counts.
@@ -79,6 +84,8 @@ func id(number []byte) *int64 {
 	return &value
 }
 
+var cacerts = []byte(path.Base(CACertsPath))
+
 func (i *istiod) readMounts(c *cursor) {
 	i.hasMounts = c.peek() == '['
 	c.array(func() {
@@ -86,11 +93,13 @@ func (i *istiod) readMounts(c *cursor) {
 		c.object(func(key []byte) {
 			switch string(key) {
 			case "name":
-				m.volume = string(c.string())
+				m.volume = c.string()
 			case "mountPath":
-				m.path = path.Clean(string(c.string()))
+				if at := c.string(); bytes.Contains(at, cacerts) {
+					m.path = path.Clean(string(at))
+				}
 			case "subPath", "subPathExpr":
-				m.subPath += string(c.string())
+				m.subPath = append(m.subPath, c.string()...)
 			}
 		})
 		i.mounts = append(i.mounts, m)
@@ -98,7 +107,7 @@ func (i *istiod) readMounts(c *cursor) {
 	for _, m := range i.mounts {
 		switch {
 		case m.path == CACertsPath:
-			i.volume, i.subPath = m.volume, m.subPath
+			i.volume, i.subPath = string(m.volume), string(m.subPath)
 		case strings.HasPrefix(m.path, CACertsPath+"/"):
 			i.within = m.path
 		}

@@ -87,13 +87,19 @@ func (r *Result) Patch() ([]byte, error) {
 		patch = append(patch, `{"op":"`+operation.Operation+`","path":`...)
 		patch = append(patch, path...)
 		if operation.Operation != "remove" {
-			value, ready := operation.Value.(json.RawMessage)
-			if !ready {
-				if value, err = json.Marshal(operation.Value); err != nil {
+			patch = append(patch, `,"value":`...)
+			switch value := operation.Value.(type) {
+			case json.RawMessage:
+				patch = append(patch, value...)
+			case listOfOne:
+				patch = append(append(append(patch, '['), value[0]...), ']')
+			default:
+				encoded, err := json.Marshal(value)
+				if err != nil {
 					return nil, err
 				}
+				patch = append(patch, encoded...)
 			}
-			patch = append(append(patch, `,"value":`...), value...)
 		}
 		patch = append(patch, '}')
 	}

@@ -188,7 +188,7 @@ func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
 func (p *patch) removeMount(o *object, volume string) {
 	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts"}
 	for i, mount := range o.istiod.mounts {
-		if mount.volume != volume || mount.path != CACertsPath {
+		if string(mount.volume) != volume || mount.path != CACertsPath {
 			continue
 		}
 		at := mounts.entry(i)
