@@ -137,8 +137,10 @@ func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte,
 		}
 		return bytes.Compare(a.Raw, b.Raw)
 	})
-	if len(all) > mostCAs {
-		all = all[:mostCAs]
+	for i := len(all) - 1; i >= 0 && len(all) > mostCAs; i-- {
+		if !slices.ContainsFunc(current, all[i].Equal) {
+			all = slices.Delete(all, i, i+1)
+		}
 	}
 	for _, ca := range all {
 		bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})...)

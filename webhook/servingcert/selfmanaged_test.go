@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package servingcert
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"testing"
+	"time"
+
+	testingclock "k8s.io/utils/clock/testing"
+)
+
+// replica is one that serves, and what happens around it.
+type replica struct {
+	*SelfManaged
+	clock *testingclock.FakePassiveClock
+	issuer
+}
+
+// issuer stands in for cert-manager's source.
+type issuer struct{ newest *tls.Certificate }
+
+func (*issuer) Start(context.Context) error { return nil }
+func (*issuer) Healthy() bool               { return true }
+func (i *issuer) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if i.newest == nil {
+		return nil, errors.New("no certificate yet")
+	}
+	return i.newest, nil
+}
+
+func newReplica() *replica {
+	r := &replica{clock: testingclock.NewFakePassiveClock(start)}
+	r.SelfManaged = &SelfManaged{issue: &r.issuer, clock: r.clock}
+	return r
+}
+
+func (r *replica) wait(d time.Duration) { r.clock.SetTime(r.clock.Now().Add(d)) }
+
+func (r *replica) trustOnly(cas ...testCA) {
+	var trusted []*x509.Certificate
+	for _, ca := range cas {
+		trusted = append(trusted, ca.Certificate)
+	}
+	r.trust(trusted)
+}
+
+func (r *replica) wantServing(t *testing.T, what string, want *tls.Certificate) {
+	t.Helper()
+	if got, err := r.SelfManaged.GetCertificate(nil); err != nil || got != want {
+		t.Errorf("%s: serves another certificate (%v)", what, err)
+	}
+}
+
+func (r *replica) wantReady(t *testing.T, what string, want bool) {
+	t.Helper()
+	if err := r.Ready(); (err == nil) != want {
+		t.Errorf("%s: ready says %v", what, err)
+	}
+}
+
+func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
+	t.Parallel()
+	r, ca := newReplica(), newCA(t, "a", start, start.Add(year))
+	if _, err := r.SelfManaged.GetCertificate(nil); err == nil {
+		t.Error("serves before there is a certificate")
+	}
+	r.wantReady(t, "before there is a certificate", false)
+
+	r.newest = ca.leaf(t, start.Add(time.Hour))
+	r.wantServing(t, "the caBundle is not known", r.newest)
+	r.wantReady(t, "there is no webhook configuration", true)
+	r.trustOnly()
+	r.wantServing(t, "nobody trusts it yet", r.newest)
+	r.wantReady(t, "nobody trusts it yet", false)
+	r.trustOnly(ca)
+	r.wantReady(t, "it is trusted", true)
+	r.forget()
+	r.wantReady(t, "the webhook configuration is gone", true)
+}
+
+func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
+	t.Parallel()
+	r := newReplica()
+	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
+	first, second := a.leaf(t, start.Add(time.Hour)), b.leaf(t, start.Add(2*time.Hour))
+	r.newest = first
+	r.trustOnly(a)
+	r.wantServing(t, "at first", first)
+
+	r.newest = second
+	r.wait(10 * settle)
+	r.wantServing(t, "the new CA is not in the bundle", first)
+	r.wantReady(t, "what is served is trusted", true)
+
+	r.trustOnly(b, a)
+	r.wantServing(t, "the new CA has just come into the bundle", first)
+	r.wait(settle - time.Nanosecond)
+	r.trustOnly(b, a) // seen again, not anew
+	r.wantServing(t, "it has not been there long enough", first)
+	r.wait(time.Nanosecond)
+	r.wantServing(t, "it has been there long enough", second)
+	r.wantReady(t, "the new one is served", true)
+
+	r.trustOnly(b)
+	r.wantReady(t, "the old CA is gone", true)
+	r.trustOnly(a)
+	r.wantServing(t, "somebody took the new CA out of the bundle", second)
+	r.wantReady(t, "somebody took the new CA out of the bundle", false)
+}
+
+func TestACAThatComesBackStartsAnew(t *testing.T) {
+	t.Parallel()
+	r := newReplica()
+	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
+	first, second := a.leaf(t, start.Add(time.Hour)), b.leaf(t, start.Add(time.Hour))
+	r.newest = first
+	r.trustOnly(a)
+	r.wantServing(t, "at first", first)
+	r.newest = second
+	r.trustOnly(a, b)
+	r.wait(settle / 2)
+	r.trustOnly(a)
+	r.wait(settle)
+	r.wantServing(t, "the new CA was in the bundle for a moment", first)
+	r.trustOnly(a, b)
+	r.wait(settle / 2)
+	r.wantServing(t, "it has not been back for long", first)
+	r.wait(settle / 2)
+	r.wantServing(t, "it has been back long enough", second)
+}
+
+func TestANewLeafOfTheSameCAIsServedAtOnce(t *testing.T) {
+	t.Parallel()
+	r, ca := newReplica(), newCA(t, "a", start, start.Add(year))
+	r.newest = ca.leaf(t, start.Add(time.Hour))
+	r.trustOnly(ca)
+	r.wantServing(t, "at first", r.newest)
+	r.wait(settle)
+	r.newest = ca.leaf(t, start.Add(2*time.Hour))
+	r.wantServing(t, "renewed", r.newest)
+}
+
+func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
+	t.Parallel()
+	r := newReplica()
+	a, b, c := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year)), newCA(t, "c", start, start.Add(year))
+	first := a.leaf(t, start.Add(time.Hour))
+	r.newest = first
+	r.trustOnly(a, b)
+	r.wantServing(t, "at first", first)
+	r.newest = b.leaf(t, start.Add(time.Hour))
+	r.wantServing(t, "b has just come", first)
+	r.newest = c.leaf(t, start.Add(time.Hour))
+	r.wait(10 * settle)
+	r.wantServing(t, "b is trusted, and c has taken its place", first)
+	r.trustOnly(a, b, c)
+	r.wait(settle)
+	r.wantServing(t, "c is trusted", r.newest)
+}
+
+func TestAnExpiredLeafIsReplacedAnyway(t *testing.T) {
+	t.Parallel()
+	r := newReplica()
+	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
+	first := a.leaf(t, start.Add(time.Hour))
+	r.newest = first
+	r.trustOnly(a)
+	r.wantServing(t, "at first", first)
+	r.newest = b.leaf(t, start.Add(2*time.Hour))
+	r.wait(time.Hour)
+	r.wantServing(t, "in its last instant", first)
+	r.wait(time.Second)
+	r.wantServing(t, "it has expired", r.newest)
+	r.wantReady(t, "nobody trusts the new one yet", false)
+}
+
+func TestEveryReplicaNeedsItsOwnCertificate(t *testing.T) {
+	t.Parallel()
+	if newReplica().NeedLeaderElection() || (&files{}).NeedLeaderElection() {
+		t.Error("a source waits to be elected")
+	}
+}
