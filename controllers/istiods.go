@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -213,7 +214,7 @@ func (r *Istiods) say(istiod *unstructured.Unstructured, kind string, reason pat
 	}
 	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
 	if len(message) > most {
-		message = message[:most-3] + "..."
+		message = strings.ToValidUTF8(message[:most-3], "") + "..."
 	}
 	r.events.Eventf(istiod, nil, kind, string(reason), "Inject", "%s", message)
 }

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	evanphx "github.com/evanphx/json-patch/v5"
+	"gomodules.xyz/jsonpatch/v2"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// action is what is done to a Deployment.
+type action string
+
+const (
+	nothing   action = "nothing"
+	injected  action = "the injection's own operations"
+	restarted action = "a restart"
+)
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	// what injecting it would give, in the order of the table's columns.
+	would := patches.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/spec/a", 1)}, Report: patches.Report{Reason: patches.Injected}}
+	is := func(reason patches.Reason) patches.Result {
+		return patches.Result{Report: patches.Report{Reason: reason}}
+	}
+	tests := map[string]struct {
+		target v1alpha1.Target
+		found  inspection
+		// want is what happens when the configuration permits neither to inject
+		// existing istiods nor to update outdated ones, only the first, only the
+		// second, and both.
+		want [4]action
+		// reason that is reported where nothing is done.
+		reason patches.Reason
+	}{
+		"a Deployment as configured": {
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
+		},
+		"a Deployment without the agent": {
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateMissing, result: would},
+			want: [4]action{nothing, injected, nothing, injected}, reason: Missing,
+		},
+		"an outdated Deployment": {
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateOutdated, result: would},
+			want: [4]action{nothing, nothing, injected, injected}, reason: Outdated,
+		},
+		"a Deployment that cannot be injected": {
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateMissing, result: is(patches.NoIstiodContainer)},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoIstiodContainer,
+		},
+		"a Deployment that has no CA": {
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: is(patches.NoBuiltInCA)},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoBuiltInCA,
+		},
+		"a Deployment that opted out while the webhook was away": {
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
+			want: [4]action{injected, injected, injected, injected},
+		},
+		"Pods as configured": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
+		},
+		"Pods without the agent": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would},
+			want: [4]action{nothing, restarted, nothing, restarted}, reason: Missing,
+		},
+		"Pods without the agent, restarted for an earlier configuration": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would, restartedFor: "earlier"},
+			want: [4]action{nothing, restarted, nothing, restarted}, reason: Missing,
+		},
+		"Pods without the agent, restarted already": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would, restartedFor: "now"},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: Missing,
+		},
+		"outdated Pods": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateOutdated, result: would},
+			want: [4]action{nothing, nothing, restarted, restarted}, reason: Outdated,
+		},
+		"outdated Pods, restarted already": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateOutdated, result: would, restartedFor: "now"},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: Outdated,
+		},
+		"Pods that cannot be injected": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: is(patches.CACertsElsewhere)},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.CACertsElsewhere,
+		},
+		"a Pod that says no": {
+			target: v1alpha1.TargetPods, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
+			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.OptedOut,
+		},
+	}
+	for name, test := range tests {
+		for column, want := range test.want {
+			injectExisting, automatic := column&1 > 0, column&2 > 0
+			t.Run(fmt.Sprintf("%s, injectExisting=%t, automatic=%t", name, injectExisting, automatic), func(t *testing.T) {
+				t.Parallel()
+				r := reconciler(t, test.target)
+				r.injectExisting, r.automatic = injectExisting, automatic
+				found := test.found
+				if found.restartedFor == "now" {
+					found.restartedFor = r.injector.Digest()
+				}
+				operations, report := r.decide(istiod(), found)
+				if got := actionOf(r, operations, found); got != want {
+					t.Errorf("does %s, want %s", got, want)
+				}
+				reason := test.reason
+				switch want {
+				case injected:
+					reason = found.result.Reason
+				case restarted:
+					reason = Restarted
+				case nothing:
+				}
+				if report.Reason != reason || (reason == Missing || reason == Outdated) && !strings.HasSuffix(report.Message, "kubectl rollout restart -n istio-system deployment/istiod-canary") {
+					t.Errorf("reports %s: %s, want %s", report.Reason, report.Message, reason)
+				}
+			})
+		}
+	}
+}
+
+func actionOf(r *Istiods, operations []jsonpatch.Operation, found inspection) action {
+	switch {
+	case len(operations) == 0:
+		return nothing
+	case same(operations, found.result.Operations):
+		return injected
+	case same(operations, restart(istiod(), r.injector.Digest())):
+		return restarted
+	default:
+		return action(fmt.Sprint(operations))
+	}
+}
+
+func same(a, b []jsonpatch.Operation) bool {
+	x, _ := json.Marshal(a)
+	y, _ := json.Marshal(b)
+	return string(x) == string(y)
+}
+
+func TestARestartAddsOneAnnotationAndKeepsTheOthers(t *testing.T) {
+	t.Parallel()
+	for name, annotations := range map[string]map[string]any{
+		"no annotations": nil,
+		"empty":          {},
+		"others":         {"prometheus.io/scrape": "true"},
+		"an earlier one": {RestartedForAnnotation: "earlier", "a": "b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before := istiod()
+			if annotations != nil {
+				if err := unstructured.SetNestedMap(before.Object, annotations, "spec", "template", "metadata", "annotations"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			after := apply(t, before, restart(before, "digest"))
+			got, _, err := unstructured.NestedStringMap(after.Object, "spec", "template", "metadata", "annotations")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got[RestartedForAnnotation] != "digest" {
+				t.Errorf("not restarted: %v", got)
+			}
+			for key, value := range annotations {
+				if key != RestartedForAnnotation && got[key] != value {
+					t.Errorf("%s is lost: %v", key, got)
+				}
+			}
+		})
+	}
+}
+
+func apply(t *testing.T, object *unstructured.Unstructured, operations []jsonpatch.Operation) *unstructured.Unstructured {
+	t.Helper()
+	text, err := json.Marshal(operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch, err := evanphx.DecodePatch(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := object.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err = patch.Apply(raw); err != nil {
+		t.Fatal(err)
+	}
+	after := &unstructured.Unstructured{}
+	if err := after.UnmarshalJSON(raw); err != nil {
+		t.Fatal(err)
+	}
+	return after
+}
+
+func TestTheSameThingIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	var said reports
+	one, other := types.NamespacedName{Namespace: "istio-system", Name: "istiod"}, types.NamespacedName{Namespace: "elsewhere", Name: "istiod"}
+	for i, step := range []struct {
+		istiod types.NamespacedName
+		what   string
+		again  bool
+	}{
+		{one, "Missing", false}, {one, "Missing", true}, {other, "Missing", false},
+		{one, "Injected", false}, {one, "Missing", false}, {one, "Missing", true}, {other, "Missing", true},
+	} {
+		if got := said.again(step.istiod, step.what); got != step.again {
+			t.Errorf("step %d: said before: %t, want %t", i, got, step.again)
+		}
+	}
+	said.forget(one)
+	if said.again(one, "Missing") || !said.again(other, "Missing") {
+		t.Error("forgetting one forgets the wrong one")
+	}
+}
+
+func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
+	t.Parallel()
+	recorder := events.NewFakeRecorder(2)
+	r := &Istiods{events: recorder}
+	long := strings.Repeat("ü", 2000)
+	r.say(istiod(), "Warning", Missing, long)
+	r.say(istiod(), "Warning", Missing, long)
+	if got := len(recorder.Events); got != 1 {
+		t.Fatalf("want one event, got %d", got)
+	}
+	note := strings.TrimPrefix(<-recorder.Events, "Warning Missing ")
+	if len(note) > 1024 || !utf8.ValidString(note) || len(note) < 1000 || !strings.HasPrefix(long, strings.TrimSuffix(note, "...")) || !strings.HasSuffix(note, "...") {
+		t.Errorf("the note has %d bytes: %q", len(note), note)
+	}
+}
+
+func reconciler(t *testing.T, target v1alpha1.Target) *Istiods {
+	t.Helper()
+	config := v1alpha1.Default()
+	config.Target = target
+	injector, err := patches.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Istiods{injector: injector}
+}
+
+func istiod() *unstructured.Unstructured {
+	d := deployment()
+	d.Object["spec"] = map[string]any{
+		"selector": map[string]any{"matchLabels": map[string]any{"app": "istiod", "istio.io/rev": "canary"}},
+		"template": map[string]any{
+			"metadata": map[string]any{"labels": map[string]any{"app": "istiod"}},
+			"spec":     map[string]any{"containers": []any{map[string]any{"name": "discovery"}}},
+		},
+	}
+	d.SetNamespace("istio-system")
+	d.SetName("istiod-canary")
+	return d
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+func TestTheWorstPodCounts(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		replicas any
+		pods     []func(*testing.T, *Istiods, *unstructured.Unstructured)
+		state    patches.State
+		reason   patches.Reason
+		podless  bool
+	}{
+		"none yet":                   {nil, nil, patches.StateMissing, "", true},
+		"none yet of three":          {int64(3), nil, patches.StateMissing, "", true},
+		"none wanted":                {int64(0), nil, patches.StateInjected, patches.AlreadyInjected, false},
+		"all injected":               {nil, pods(carrying, carrying), patches.StateInjected, patches.AlreadyInjected, false},
+		"one without the agent":      {nil, pods(carrying, plain, carrying), patches.StateMissing, patches.Injected, false},
+		"one of another image":       {nil, pods(carrying, outdated), patches.StateOutdated, patches.Injected, false},
+		"missing is worse":           {nil, pods(outdated, plain, outdated), patches.StateMissing, patches.Injected, false},
+		"one that says no":           {nil, pods(carrying, optedOut), patches.StateSkipped, patches.OptedOut, false},
+		"outdated is worse than no":  {nil, pods(optedOut, outdated), patches.StateOutdated, patches.Injected, false},
+		"one that goes":              {nil, pods(carrying, going), patches.StateInjected, patches.AlreadyInjected, false},
+		"only ones that have ended":  {nil, pods(succeeded, failed), patches.StateMissing, "", true},
+		"one that has ended, beside": {nil, pods(carrying, failed), patches.StateInjected, patches.AlreadyInjected, false},
+		"another Deployment's":       {nil, pods(carrying, foreign), patches.StateInjected, patches.AlreadyInjected, false},
+		"another namespace's":        {nil, pods(carrying, farAway), patches.StateInjected, patches.AlreadyInjected, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := reconciler(t, v1alpha1.TargetPods)
+			var objects []client.Object
+			for i, shape := range test.pods {
+				p := podOf(istiod(), i)
+				shape(t, r, p)
+				objects = append(objects, p)
+			}
+			r.client = cluster(t, objects...)
+			d := istiod()
+			if test.replicas != nil {
+				d.Object["spec"].(map[string]any)["replicas"] = test.replicas
+			}
+			found, err := r.inspect(t.Context(), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found.state != test.state || found.podless != test.podless || !test.podless && found.result.Reason != test.reason {
+				t.Errorf("%s (%s), podless=%t; want %s (%s), podless=%t", found.state, found.result.Reason, found.podless, test.state, test.reason, test.podless)
+			}
+		})
+	}
+}
+
+func TestIstiodsAreCountedByNamespaceAndState(t *testing.T) {
+	t.Parallel()
+	r := reconciler(t, v1alpha1.TargetDeployments)
+	done := istiod()
+	raw, err := done.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done = apply(t, done, r.injector.Inject(patches.Deployment, raw).Operations)
+	done.SetName("istiod")
+	without, no, elsewhere := istiod(), istiod(), istiod()
+	no.SetName("istiod-out")
+	no.SetAnnotations(map[string]string{patches.InjectKey: "false"})
+	elsewhere.SetNamespace("not-labelled")
+	r.client = cluster(t, done, without, no, elsewhere, namespace("istio-system"), namespace("empty"))
+
+	want := map[string]float64{
+		"istio-system injected": 1, "istio-system missing": 1, "istio-system skipped": 1, "istio-system outdated": 0,
+		"empty injected": 0, "empty missing": 0, "empty skipped": 0, "empty outdated": 0,
+	}
+	elected := make(chan struct{})
+	g := &gauge{istiods: r, elected: elected}
+	if got := gathered(t, g); len(got) != 0 {
+		t.Errorf("a replica that does not lead reports %v", got)
+	}
+	close(elected)
+	if got := gathered(t, g); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func gathered(t *testing.T, g *gauge) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(g)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			labels := metric.GetLabel() // sorted: namespace, state
+			values[labels[0].GetValue()+" "+labels[1].GetValue()] = metric.GetGauge().GetValue()
+		}
+	}
+	return values
+}
+
+// cluster holds objects without an API server; it has no labelled cache, so
+// what it holds is what the cache would.
+func cluster(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+}
+
+func namespace(name string) client.Object {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+func podOf(d *unstructured.Unstructured, number int) *unstructured.Unstructured {
+	p := pod()
+	labels, _, _ := unstructured.NestedStringMap(d.Object, "spec", "selector", "matchLabels")
+	spec, _, _ := unstructured.NestedMap(d.Object, "spec", "template", "spec")
+	p.Object["spec"] = spec
+	p.SetLabels(labels)
+	p.SetNamespace(d.GetNamespace())
+	p.SetName(fmt.Sprint(d.GetName(), "-", number))
+	return p
+}
+
+func pods(shapes ...func(*testing.T, *Istiods, *unstructured.Unstructured)) []func(*testing.T, *Istiods, *unstructured.Unstructured) {
+	return shapes
+}
+
+func plain(*testing.T, *Istiods, *unstructured.Unstructured) {}
+
+func carrying(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
+	t.Helper()
+	raw, err := p.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Object = apply(t, p, r.injector.Inject(patches.Pod, raw).Operations).Object
+}
+
+func outdated(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
+	t.Helper()
+	carrying(t, r, p)
+	containers, _, _ := unstructured.NestedSlice(p.Object, "spec", "containers")
+	containers[len(containers)-1].(map[string]any)["image"] = "earlier"
+	if err := unstructured.SetNestedSlice(p.Object, containers, "spec", "containers"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func optedOut(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+	p.SetAnnotations(map[string]string{patches.InjectKey: "false"})
+}
+
+func going(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+	p.SetDeletionTimestamp(&metav1.Time{Time: metav1.Now().Time})
+	p.SetFinalizers([]string{"example.com/wait"})
+}
+
+func succeeded(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+	p.Object["status"] = map[string]any{"phase": "Succeeded"}
+}
+
+func failed(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+	p.Object["status"] = map[string]any{"phase": "Failed"}
+}
+
+func foreign(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+	p.SetLabels(map[string]string{"app": "istiod", "istio.io/rev": "stable"})
+}
+
+func farAway(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) { p.SetNamespace("elsewhere") }
