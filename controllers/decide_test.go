@@ -218,8 +218,13 @@ func TestTheSameThingIsReportedOnce(t *testing.T) {
 		what   string
 		again  bool
 	}{
-		{one, "Missing", false}, {one, "Missing", true}, {other, "Missing", false},
-		{one, "Injected", false}, {one, "Missing", false}, {one, "Missing", true}, {other, "Missing", true},
+		{one, "Missing", false},
+		{one, "Missing", true},
+		{other, "Missing", false},
+		{one, "Injected", false},
+		{one, "Missing", false},
+		{one, "Missing", true},
+		{other, "Missing", true},
 	} {
 		if got := said.again(step.istiod, step.what); got != step.again {
 			t.Errorf("step %d: said before: %t, want %t", i, got, step.again)
