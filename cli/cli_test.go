@@ -150,29 +150,65 @@ func inAllForms(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const template = "  template:\n    metadata:\n      labels: {app: istiod} # as selected\n    spec:\n"
 	return map[string]string{
-		"YAML":                    istiod,
-		"after a separator":       "---\n" + istiod,
-		"with a comment on it":    "--- # the one\n" + istiod,
-		"Windows line ends":       strings.ReplaceAll("---\n"+istiod, "\n", "\r\n"),
-		"no newline at the end":   strings.TrimSuffix(istiod, "\n"),
-		"lists indented":          indent(istiod, "      - name: discovery", "      volumes:"),
-		"anchors":                 strings.Replace(istiod, template, "  template:\n    metadata: &m {labels: {app: istiod}}\n    meta2: *m\n    spec:\n", 1),
-		"one line":                string(asJSON),
-		"one line on a separator": "--- " + string(asJSON),
-		"JSON as kubectl has it":  string(indented) + "\n",
-		"a List":                  "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimPrefix(istiod, "# Installed by hand.\n"), "\n", "\n  ") + "\n",
-		"an end marker":           istiod + "...\n",
-		"quoted keys":             strings.NewReplacer("spec:", `"spec":`, "containers:", `'containers':`).Replace(istiod),
+		"YAML":                  istiod,
+		"after a separator":     "---\n" + istiod,
+		"with a comment on it":  "--- # the one\n" + istiod,
+		"Windows line ends":     strings.ReplaceAll("---\n"+istiod, "\n", "\r\n"),
+		"no newline at the end": strings.TrimSuffix(istiod, "\n"),
+		"lists indented": `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: istiod, labels: {app: istiod}}
+spec:
+  template:
+    metadata: {labels: {app: istiod}}
+    spec:
+      containers:
+        - name: discovery
+          volumeMounts:
+            - {name: cacerts, mountPath: /etc/cacerts, readOnly: true}
+      volumes:
+        - name: cacerts
+          secret: {secretName: cacerts, optional: true}
+`,
+		"an anchor used elsewhere": strings.Replace(istiod, "volumes:\n", "volumes: &v\n", 1) + "  copy: *v\n",
+		"one line":                 string(asJSON),
+		"one line on a separator":  "--- " + string(asJSON),
+		"JSON as kubectl has it":   string(indented) + "\n",
+		"a List":                   "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimPrefix(istiod, "# Installed by hand.\n"), "\n", "\n  ") + "\n",
+		"an end marker":            istiod + "...\n",
+		"quoted keys":              strings.NewReplacer("spec:", `"spec":`, "containers:", `'containers':`).Replace(istiod),
 	}
 }
 
-// indent sets the lines from one up to another two spaces deeper.
-func indent(text, from, to string) string {
-	before, rest, _ := strings.Cut(text, from)
-	list, after, _ := strings.Cut(from+rest, to)
-	return before + "  " + strings.TrimSuffix(strings.ReplaceAll(list, "\n", "\n  "), "  ") + to + after
+func TestTheChangedDocumentKeepsItsStyle(t *testing.T) {
+	t.Parallel()
+	forms := inAllForms(t)
+	windows := run(t, forms["Windows line ends"], "inject", "-f", "-").succeeds(t)
+	if strings.Count(windows, "\n") != strings.Count(windows, "\r\n") {
+		t.Errorf("Windows line ends are mixed with others: %q", windows)
+	}
+	if out := run(t, forms["after a separator"], "inject", "-f", "-").succeeds(t); !strings.HasPrefix(out, "---\n# Installed by hand.\napiVersion") {
+		t.Errorf("the separator is lost:\n%s", out)
+	}
+	if out := run(t, forms["with a comment on it"], "inject", "-f", "-").succeeds(t); strings.Count(out, "# the one\n") != 1 {
+		t.Errorf("the separator's comment is not there once:\n%s", out)
+	}
+	if out := run(t, forms["lists indented"], "inject", "-f", "-").succeeds(t); !strings.Contains(out, "\n        - name: istiod-agent\n") {
+		t.Errorf("lists are not indented as they were:\n%s", out)
+	}
+	for _, form := range []string{"one line", "one line on a separator", "JSON as kubectl has it"} {
+		if out := run(t, forms[form], "inject", "-f", "-").succeeds(t); strings.Contains(out, `"apiVersion"`) || !strings.Contains(out, "apiVersion: apps/v1\n") {
+			t.Errorf("%s becomes neither JSON nor plain YAML:\n%s", form, out)
+		}
+	}
+}
+
+func TestWhatUsesAnAnchorElsewhereStaysAsItWas(t *testing.T) {
+	t.Parallel()
+	out := run(t, inAllForms(t)["an anchor used elsewhere"], "inject", "-f", "-").succeeds(t)
+	spec := parse(t, out)["spec"].(map[string]any)
+	wantSame(t, []any{map[string]any{"name": "cacerts", "secret": map[string]any{"secretName": "cacerts", "optional": true}}}, spec["copy"])
 }
 
 // wantInjected wants one istiod with both containers and the volume in memory.
