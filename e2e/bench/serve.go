@@ -4,127 +4,95 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/x509"
+	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
+	"net"
 	"os"
+	"path/filepath"
 	"strconv"
+	"time"
 
-	"github.com/go-logr/logr"
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/client-go/kubernetes/scheme"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/cert"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
-	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
 
-// Where a served handler finds its port and its certificate.
-const (
-	portVariable    = "BENCH_PORT"
-	certDirVariable = "BENCH_CERT_DIR"
-)
-
-// serve serves one handler by controller-runtime's webhook server over TLS and
-// HTTP/2, until standard input ends: so it never outlives who started it.
-func serve(name string) error {
-	handler, err := handlerNamed(name)
+// serveAll serves the three handlers alike, each by a webhook server of
+// controller-runtime's own over TLS and HTTP/2, and gives a client for each.
+func serveAll(ctx context.Context) (_ map[string]*client, stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "istiod-agent-bench-")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	port, err := strconv.Atoi(os.Getenv(portVariable))
+	roots, err := certificate(dir)
 	if err != nil {
-		return fmt.Errorf("%s: %w", portVariable, err)
+		return nil, nil, err
 	}
-	server := ctrlwebhook.NewServer(ctrlwebhook.Options{Host: "127.0.0.1", Port: port, CertDir: os.Getenv(certDirVariable)})
-	server.Register(webhook.DeploymentPath, handler)
-
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+	clients := map[string]*client{}
+	ctx, cancel := context.WithCancel(ctx)
+	servers, ctx := errgroup.WithContext(ctx)
+	stop = func() error {
+		for _, c := range clients {
+			c.http.CloseIdleConnections()
+		}
 		cancel()
-	}()
-	return server.Start(ctx)
-}
-
-func handlerNamed(name string) (http.Handler, error) {
-	switch name {
-	case "floor":
-		return &admission.Webhook{Handler: admission.HandlerFunc(floor)}, nil
-	case "usual":
-		decoder := admission.NewDecoder(scheme.Scheme)
-		return &admission.Webhook{Handler: admission.HandlerFunc(func(_ context.Context, request admission.Request) admission.Response {
-			return usual(decoder, request)
-		})}, nil
-	case "ours":
-		injector, err := patches.New(v1alpha1.Default())
+		return errors.Join(servers.Wait(), os.RemoveAll(dir))
+	}
+	for _, name := range handlers {
+		handler, err := handlerNamed(name)
 		if err != nil {
-			return nil, err
+			return nil, nil, errors.Join(err, stop())
 		}
-		log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil)) // as the program logs
-		return &admission.Webhook{Handler: webhook.NewHandler(patches.Deployment, injector, log)}, nil
-	default:
-		return nil, fmt.Errorf("no handler %q", name)
+		port, err := freePort()
+		if err != nil {
+			return nil, nil, errors.Join(err, stop())
+		}
+		server := ctrlwebhook.NewServer(ctrlwebhook.Options{Host: "127.0.0.1", Port: port, CertDir: dir})
+		server.Register(webhook.DeploymentPath, handler)
+		servers.Go(func() error { return server.Start(ctx) })
+		clients[name] = newClient(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), roots)
+		if err := started(ctx, server); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("serving %s: %w", name, err), stop())
+		}
 	}
+	return clients, stop, nil
 }
 
-// floor is what no handler can be faster than.
-func floor(context.Context, admission.Request) admission.Response { return admission.Allowed("") }
-
-// usual is the handler that the frameworks' examples show: decode into the API
-// type, change that, and have the patch worked out by comparison.
-func usual(decoder admission.Decoder, request admission.Request) admission.Response {
-	var deployment appsv1.Deployment
-	if err := decoder.Decode(request, &deployment); err != nil {
-		return admission.Errored(http.StatusBadRequest, err)
-	}
-	pod := &deployment.Spec.Template.Spec
-	pod.InitContainers = append([]corev1.Container{agent("istiod-agent-init", "init-container")}, pod.InitContainers...)
-	pod.Containers = append(pod.Containers, agent("istiod-agent", "sidecar"))
-	limit := resource.MustParse("1Mi")
-	for i := range pod.Volumes {
-		if pod.Volumes[i].Name == "cacerts" {
-			pod.Volumes[i].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &limit}}
-		}
-	}
-	changed, err := json.Marshal(&deployment)
+// started waits until a server answers TLS handshakes.
+func started(ctx context.Context, server ctrlwebhook.Server) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+		last = server.StartedChecker()(nil)
+		return last == nil, nil
+	})
 	if err != nil {
-		return admission.Errored(http.StatusInternalServerError, err)
+		return errors.Join(err, last)
 	}
-	return admission.PatchResponseFromRaw(request.Object.Raw, changed)
+	return nil
 }
 
-func agent(name, command string) corev1.Container {
-	fromField := func(name, path string) corev1.EnvVar {
-		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}}
+// certificate writes a self-signed one for localhost.
+func certificate(dir string) (*x509.CertPool, error) {
+	crt, key, err := cert.GenerateSelfSignedCertKey("localhost", nil, nil)
+	if err != nil {
+		return nil, err
 	}
-	return corev1.Container{
-		Name:            name,
-		Image:           "ghcr.io/istiod-agent/istiod-agent:0.1.0",
-		ImagePullPolicy: corev1.PullIfNotPresent,
-		Args:            []string{command},
-		Env: []corev1.EnvVar{
-			{Name: "PILOT_CERT_PROVIDER", Value: "istiod"},
-			fromField("POD_NAME", "metadata.name"),
-			fromField("POD_NAMESPACE", "metadata.namespace"),
-			fromField("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-		},
-		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
-			corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
-		}},
-		SecurityContext: &corev1.SecurityContext{
-			AllowPrivilegeEscalation: new(false),
-			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-			ReadOnlyRootFilesystem:   new(true),
-			RunAsNonRoot:             new(true),
-			SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-		},
-		VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts"}},
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(crt)
+	return roots, errors.Join(
+		os.WriteFile(filepath.Join(dir, "tls.crt"), crt, 0o600),
+		os.WriteFile(filepath.Join(dir, "tls.key"), key, 0o600))
+}
+
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
 	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
 }
