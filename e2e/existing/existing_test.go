@@ -17,6 +17,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/injected"
+	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
 )
 
 func TestLabelBringsExistingIstiodIn(t *testing.T) {
@@ -74,24 +75,31 @@ func TestIstiodsThatAreNotBroughtIn(t *testing.T) {
 }
 
 func TestLeaderChange(t *testing.T) {
-	wantState(t, labelledIstiod(t), "injected")
-	old, err := leader(t)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := shared.Webhook.Remove(old); err != nil {
-		t.Fatal(err)
-	}
+	for name, end := range map[string]func(*webhookserver.Replica) error{
+		"in order":   shared.Webhook.Remove,
+		"by a crash": shared.Webhook.Kill, // its lease, 15 seconds, has to run out
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantState(t, labelledIstiod(t), "injected")
+			old, err := leader(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := end(old); err != nil {
+				t.Fatal(err)
+			}
 
-	namespace := shared.Namespace(t, false)
-	istiod := cluster.Istiod(t, namespace)
-	shared.MustApply(t, istiod)
-	shared.Label(t, namespace, true)
-	wantInjected(t, namespace, shared.Without(t, istiod), "1") // by the other one
-	wantState(t, namespace, "injected")
+			namespace := shared.Namespace(t, false)
+			istiod := cluster.Istiod(t, namespace)
+			shared.MustApply(t, istiod)
+			shared.Label(t, namespace, true)
+			wantInjected(t, namespace, shared.Without(t, istiod), "1") // by the other one
+			wantState(t, namespace, "injected")
 
-	if _, err := shared.Webhook.Scale(t.Context()); err != nil {
-		t.Fatal(err)
+			if _, err := shared.Webhook.Scale(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

@@ -125,23 +125,29 @@ func (r *Replica) Log() string {
 	return string(content)
 }
 
-// Terminate asks the process to end, as the kubelet does, without waiting.
-func (r *Replica) Terminate() { _ = r.command.Process.Signal(syscall.SIGTERM) }
-
-// Stop asks the process to end and waits for it; an exit code other than 0 is
-// an error.
+// Stop asks the process to end, as the kubelet does, and waits for it; an exit
+// code other than 0 is an error.
 func (r *Replica) Stop() error {
-	r.Terminate()
+	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
 	select {
 	case <-r.exited:
 	case <-time.After(30 * time.Second):
-		_ = r.command.Process.Kill()
-		<-r.exited
-		return fmt.Errorf("the webhook did not end 30 seconds after SIGTERM:\n%s", r.Log())
+		return errors.Join(fmt.Errorf("the webhook did not end 30 seconds after SIGTERM:\n%s", r.Log()), r.Kill())
 	}
 	if r.exitErr != nil {
 		return fmt.Errorf("the webhook ended badly (%w):\n%s", r.exitErr, r.Log())
 	}
+	return nil
+}
+
+// Kill ends the process at once.
+func (r *Replica) Kill() error {
+	if err := r.command.Process.Kill(); err != nil {
+		return err
+	}
+	<-r.exited
 	return nil
 }
 

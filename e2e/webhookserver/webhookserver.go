@@ -129,9 +129,19 @@ func (w *Webhook) Replace(ctx context.Context, old *Replica) error {
 
 // Remove ends one replica, after taking it out of the Service.
 func (w *Webhook) Remove(replica *Replica) error {
+	w.forget(replica)
+	return replica.Stop()
+}
+
+// Kill crashes one replica.
+func (w *Webhook) Kill(replica *Replica) error {
+	w.forget(replica)
+	return replica.Kill()
+}
+
+func (w *Webhook) forget(replica *Replica) {
 	w.Service.Remove(replica.Address())
 	w.Replicas = slices.DeleteFunc(w.Replicas, func(r *Replica) bool { return r == replica })
-	return replica.Stop()
 }
 
 // Reconfigure restarts as many replicas with more laid over their configuration file.
