@@ -36,8 +36,13 @@ func newCA(t *testing.T, name string, from, until time.Time) testCA {
 
 func (a testCA) leaf(t *testing.T, until time.Time) *tls.Certificate {
 	t.Helper()
+	return a.leafFrom(t, start.Add(-time.Hour), until)
+}
+
+func (a testCA) leafFrom(t *testing.T, from, until time.Time) *tls.Certificate {
+	t.Helper()
 	key := newKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"}, NotBefore: start.Add(-time.Hour), NotAfter: until}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"}, NotBefore: from, NotAfter: until}
 	certificate := sign(t, template, a.Certificate, key, a.key)
 	return &tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key, Leaf: certificate}
 }

@@ -19,8 +19,12 @@ import (
 // configuration by watch, as we do, but not at the same instant.
 const settle = 5 * time.Second
 
+// mostSkew is how far clocks may be apart: a certificate is valid from the
+// instant of its making, by the clock of the replica that made it.
+const mostSkew = time.Minute
+
 // SelfManaged issues its own certificates from a CA kept in a Secret, and goes
-// on serving the one it has until the caBundle trusts the next one.
+// on serving the one it has until the next one is sure to be trusted.
 type SelfManaged struct {
 	issue servertls.CertificateSource
 	clock clock.PassiveClock
@@ -28,10 +32,11 @@ type SelfManaged struct {
 	mu sync.Mutex
 	// next is the newest certificate issued; serving the one in use.
 	next, serving *tls.Certificate
-	// nextTrusted and servingTrusted hold since when the caBundle has trusted
-	// them; zero when it does not.
-	nextTrusted, servingTrusted time.Time
-	bundle                      bundle
+	// nextFrom is when next may be served in place of one that is still good;
+	// servingTrusted is since when the caBundle trusts the one in use. Zero
+	// where the caBundle does not.
+	nextFrom, servingTrusted time.Time
+	bundle                   bundle
 }
 
 // Start implements Source.
@@ -50,30 +55,38 @@ func (s *SelfManaged) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certifica
 	defer s.mu.Unlock()
 	if issued != s.next {
 		s.next = issued
-		s.nextTrusted = s.bundle.trustedSince(issued.Leaf)
+		s.nextFrom = s.bundle.trustedFrom(issued.Leaf)
 	}
 	if s.serving == s.next {
 		return s.serving, nil
 	}
 
 	now := s.clock.Now()
-	settled := !s.nextTrusted.IsZero() && now.Sub(s.nextTrusted) >= settle
-	if s.serving == nil || settled || now.After(s.serving.Leaf.NotAfter) {
-		s.serving, s.servingTrusted = s.next, s.nextTrusted
+	sure := !s.nextFrom.IsZero() && !now.Before(s.nextFrom)
+	if s.serving == nil || sure || now.After(s.serving.Leaf.NotAfter) {
+		s.serving = s.next
+		s.servingTrusted = s.bundle.trustedSince(s.serving.Leaf)
 	}
 	return s.serving, nil
 }
 
-// Ready implements Source: the certificate that is served is trusted by the
-// caBundle of the webhook configuration, as far as there is one.
+// Ready implements Source: the caBundle of the webhook configuration, as far as
+// there is one, has trusted the certificate that is served for long enough.
 func (s *SelfManaged) Ready() error {
 	if _, err := s.GetCertificate(nil); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.bundle.observed && s.servingTrusted.IsZero() {
+	switch {
+	case !s.bundle.known:
+		return errors.New("the webhook configuration has not been looked at yet")
+	case s.bundle.absent:
+		return nil
+	case s.servingTrusted.IsZero():
 		return errors.New("the webhook configuration's caBundle does not yet hold the CA of the serving certificate")
+	case s.clock.Since(s.servingTrusted) < settle:
+		return errors.New("the webhook configuration's caBundle has only just got the CA of the serving certificate")
 	}
 	return nil
 }
@@ -84,7 +97,7 @@ func (s *SelfManaged) trust(cas []*x509.Certificate) {
 	defer s.mu.Unlock()
 	s.bundle.observe(cas, s.clock.Now())
 	if s.next != nil {
-		s.nextTrusted = s.bundle.trustedSince(s.next.Leaf)
+		s.nextFrom = s.bundle.trustedFrom(s.next.Leaf)
 	}
 	if s.serving != nil {
 		s.servingTrusted = s.bundle.trustedSince(s.serving.Leaf)
@@ -95,13 +108,14 @@ func (s *SelfManaged) trust(cas []*x509.Certificate) {
 func (s *SelfManaged) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bundle = bundle{}
+	s.bundle = bundle{known: true, absent: true}
 }
 
 // bundle is the caBundle as last observed.
 type bundle struct {
-	observed bool
-	cas      []trustedCA
+	known  bool // it has been looked for
+	absent bool // there is no webhook configuration
+	cas    []trustedCA
 }
 
 type trustedCA struct {
@@ -109,12 +123,18 @@ type trustedCA struct {
 	since time.Time
 }
 
+// observe keeps since when each CA has been in the bundle. What the first look
+// finds there has been there since it was made, or nearly: replicas put a CA
+// into the bundle as soon as it exists.
 func (b *bundle) observe(cas []*x509.Certificate, now time.Time) {
-	before := b.cas
-	b.observed, b.cas = true, nil
+	before := *b
+	*b = bundle{known: true}
 	for _, ca := range cas {
 		since := now
-		for _, known := range before {
+		if !before.known && ca.NotBefore.Before(now) {
+			since = ca.NotBefore
+		}
+		for _, known := range before.cas {
 			if known.Equal(ca) {
 				since = known.since
 			}
@@ -126,12 +146,37 @@ func (b *bundle) observe(cas []*x509.Certificate, now time.Time) {
 // trustedSince is when the CA of this leaf came into the bundle, zero when it
 // is not there.
 func (b *bundle) trustedSince(leaf *x509.Certificate) time.Time {
-	for _, ca := range b.cas {
-		if leaf.CheckSignatureFrom(ca.Certificate) == nil {
-			return ca.since
-		}
+	if ca := b.signer(leaf); ca != nil {
+		return ca.since
 	}
 	return time.Time{}
+}
+
+// trustedFrom is when every API server can be expected to trust this leaf, by
+// its own copy of the bundle and its own clock; zero when the CA is not there.
+func (b *bundle) trustedFrom(leaf *x509.Certificate) time.Time {
+	ca := b.signer(leaf)
+	if ca == nil {
+		return time.Time{}
+	}
+	// A third of its life is left when a leaf is renewed: time enough for both.
+	skew := min(mostSkew, leaf.NotAfter.Sub(leaf.NotBefore)/10)
+	from := ca.since.Add(settle)
+	for _, notBefore := range []time.Time{leaf.NotBefore, ca.NotBefore} {
+		if valid := notBefore.Add(skew); valid.After(from) {
+			from = valid
+		}
+	}
+	return from
+}
+
+func (b *bundle) signer(leaf *x509.Certificate) *trustedCA {
+	for i := range b.cas {
+		if leaf.CheckSignatureFrom(b.cas[i].Certificate) == nil {
+			return &b.cas[i]
+		}
+	}
+	return nil
 }
 
 // duration parses what validation has parsed before.

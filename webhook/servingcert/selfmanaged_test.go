@@ -64,7 +64,7 @@ func (r *replica) wantReady(t *testing.T, what string, want bool) {
 
 func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
 	t.Parallel()
-	r, ca := newReplica(), newCA(t, "a", start, start.Add(year))
+	r, ca := newReplica(), newCA(t, "a", start.Add(-time.Hour), start.Add(year))
 	if _, err := r.SelfManaged.GetCertificate(nil); err == nil {
 		t.Error("serves before there is a certificate")
 	}
@@ -72,6 +72,8 @@ func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
 
 	r.newest = ca.leaf(t, start.Add(time.Hour))
 	r.wantServing(t, "the caBundle is not known", r.newest)
+	r.wantReady(t, "the webhook configuration has not been looked at", false)
+	r.forget()
 	r.wantReady(t, "there is no webhook configuration", true)
 	r.trustOnly()
 	r.wantServing(t, "nobody trusts it yet", r.newest)
@@ -79,13 +81,64 @@ func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
 	r.forget()
 	r.wantReady(t, "the webhook configuration is gone", true)
 	r.trustOnly(ca)
+	r.wantReady(t, "it has only just come to be trusted", false)
+	r.wait(settle)
 	r.wantReady(t, "it is trusted", true)
+}
+
+// A replica that starts while all is well must not wait; one that starts while
+// the CA changes must.
+func TestReadinessAfterAStart(t *testing.T) {
+	t.Parallel()
+	old, fresh := newCA(t, "old", start.Add(-time.Hour), start.Add(year)), newCA(t, "fresh", start, start.Add(year))
+	for name, test := range map[string]struct {
+		ca   testCA
+		want bool
+	}{
+		"under a CA that has long been there": {old, true},
+		"under a CA that has just been made":  {fresh, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newReplica()
+			r.newest = test.ca.leaf(t, start.Add(time.Hour))
+			r.trustOnly(old, fresh)
+			r.wantReady(t, "at once", test.want)
+			r.wait(settle)
+			r.wantReady(t, "later", true)
+		})
+	}
+}
+
+// Whoever makes a certificate dates it by its own clock.
+func TestACertificateOfTheFutureIsHeld(t *testing.T) {
+	t.Parallel()
+	const ahead = 10 * time.Minute
+	now := newCA(t, "now", start.Add(-time.Hour), start.Add(year))
+	future := newCA(t, "future", start.Add(ahead), start.Add(year))
+	for name, next := range map[string]*tls.Certificate{
+		"a leaf of a clock that is fast":           now.leafFrom(t, start.Add(ahead), start.Add(year)),
+		"the leaf of a CA of a clock that is fast": future.leaf(t, start.Add(year)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, first := newReplica(), now.leaf(t, start.Add(time.Hour))
+			r.newest = first
+			r.trustOnly(now, future)
+			r.wantServing(t, "at first", first)
+			r.newest = next
+			r.wait(ahead + mostSkew - time.Nanosecond)
+			r.wantServing(t, "other clocks may not have got there", first)
+			r.wait(time.Nanosecond)
+			r.wantServing(t, "every clock has got there", next)
+		})
+	}
 }
 
 func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
-	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
+	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
 	first, second := a.leaf(t, start.Add(time.Hour)), b.leaf(t, start.Add(2*time.Hour))
 	r.newest = first
 	r.trustOnly(a)
@@ -115,7 +168,7 @@ func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
 func TestACAThatComesBackStartsAnew(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
-	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
+	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
 	first, second := a.leaf(t, start.Add(time.Hour)), b.leaf(t, start.Add(time.Hour))
 	r.newest = first
 	r.trustOnly(a)
@@ -135,7 +188,7 @@ func TestACAThatComesBackStartsAnew(t *testing.T) {
 
 func TestANewLeafOfTheSameCAIsServedAtOnce(t *testing.T) {
 	t.Parallel()
-	r, ca := newReplica(), newCA(t, "a", start, start.Add(year))
+	r, ca := newReplica(), newCA(t, "a", start.Add(-time.Hour), start.Add(year))
 	r.newest = ca.leaf(t, start.Add(time.Hour))
 	r.trustOnly(ca)
 	r.wantServing(t, "at first", r.newest)
@@ -147,11 +200,12 @@ func TestANewLeafOfTheSameCAIsServedAtOnce(t *testing.T) {
 func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
-	a, b, c := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year)), newCA(t, "c", start, start.Add(year))
+	a, b, c := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year)), newCA(t, "c", start.Add(-time.Hour), start.Add(year))
 	first := a.leaf(t, start.Add(time.Hour))
 	r.newest = first
-	r.trustOnly(a, b)
+	r.trustOnly(a)
 	r.wantServing(t, "at first", first)
+	r.trustOnly(a, b)
 	r.newest = b.leaf(t, start.Add(time.Hour))
 	r.wantServing(t, "b has just come", first)
 	r.newest = c.leaf(t, start.Add(time.Hour))
@@ -165,7 +219,7 @@ func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
 func TestAnExpiredLeafIsReplacedAnyway(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
-	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
+	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
 	first := a.leaf(t, start.Add(time.Hour))
 	r.newest = first
 	r.trustOnly(a)
