@@ -64,7 +64,10 @@ func Start() (*ControlPlane, error) {
 		// envtest switches the ServiceAccount plugin off; target pods' API
 		// tokens, which istiod and the agent need, are its work.
 		Set("disable-admission-plugins", "").
-		Set("endpoint-reconciler-type", "none"). // nothing uses the kubernetes Service
+		// Nothing uses the kubernetes Service; its address is one of RFC 5737's,
+		// since a loopback one is refused and a machine may have no other.
+		Set("endpoint-reconciler-type", "none").
+		Set("advertise-address", "192.0.2.1").
 		Set("audit-policy-file", policy).
 		Set("audit-log-path", c.auditLog()).
 		Set("audit-log-mode", "blocking")
