@@ -6,13 +6,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 
+	yamlv2 "go.yaml.in/yaml/v2"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"sigs.k8s.io/yaml"
 
@@ -452,13 +455,40 @@ func FuzzInject(f *testing.F) {
 			t.Errorf("fed back, it changes again:\n%s", diff.Diff(out.stdout, again))
 		}
 		asJSON := run(t, text, "inject", "-f", "-", "-o", "json")
-		if asJSON.err != nil {
-			return // what passes through need not fit JSON
+		if asJSON.err != nil || !hasOnlyTextKeys(text) {
+			return // what passes through need not fit JSON, where 0 and 00 are one key
 		}
 		if written := run(t, out.stdout, "inject", "-f", "-", "-o", "json").succeeds(t); written != asJSON.stdout {
 			wantSame(t, parse(t, asJSON.stdout), parse(t, written))
 		}
 	})
+}
+
+func hasOnlyTextKeys(stream string) bool {
+	documents := yamlv2.NewDecoder(strings.NewReader(stream))
+	for {
+		var document any
+		if err := documents.Decode(&document); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+		if !textKeys(document) {
+			return false
+		}
+	}
+}
+
+func textKeys(value any) bool {
+	switch value := value.(type) {
+	case map[any]any:
+		for key, member := range value {
+			if _, isText := key.(string); !isText || !textKeys(member) {
+				return false
+			}
+		}
+	case []any:
+		return !slices.ContainsFunc(value, func(entry any) bool { return !textKeys(entry) })
+	}
+	return true
 }
 
 // result of one run of the command.

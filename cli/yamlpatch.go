@@ -142,7 +142,7 @@ func editSequence(parent *yaml.Node, step, operation string, value *yaml.Node) e
 	case "remove":
 		parent.Content = slices.Delete(parent.Content, at, at+1)
 	default:
-		value.HeadComment = parent.Content[at].HeadComment
+		value.HeadComment, value.FootComment = parent.Content[at].HeadComment, parent.Content[at].FootComment
 		parent.Content[at] = value
 	}
 	return nil
