@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/util/diff"
+	"sigs.k8s.io/yaml"
+)
+
+func TestInjectingWritesWhatItIsFedAgain(t *testing.T) {
+	t.Parallel()
+	for name, text := range inAllForms(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			once := run(t, text, "inject", "-f", "-").succeeds(t)
+			wantInjected(t, once)
+			if twice := run(t, once, "inject", "-f", "-").succeeds(t); twice != once {
+				t.Errorf("fed back, it changes again:\n%s", diff.Diff(once, twice))
+			}
+			if check := run(t, once, "inject", "--check", "-f", "-"); check.err != nil || check.stdout != "" {
+				t.Errorf("--check of what was injected: error %v, output %q", check.err, check.stdout)
+			}
+		})
+	}
+}
+
+func TestUninjectGivesTheOriginalBack(t *testing.T) {
+	t.Parallel()
+	for name, text := range inAllForms(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			once := run(t, text, "inject", "-f", "-").succeeds(t)
+			back := run(t, once, "uninject", "-f", "-").succeeds(t)
+			wantSame(t, parse(t, text), parse(t, back))
+		})
+	}
+}
+
+func TestTheChangedDocumentKeepsItsStyle(t *testing.T) {
+	t.Parallel()
+	forms := inAllForms(t)
+	windows := run(t, forms["Windows line ends"], "inject", "-f", "-").succeeds(t)
+	if strings.Count(windows, "\n") != strings.Count(windows, "\r\n") {
+		t.Errorf("Windows line ends are mixed with others: %q", windows)
+	}
+	if out := run(t, forms["after a separator"], "inject", "-f", "-").succeeds(t); !strings.HasPrefix(out, "---\n# Installed by hand.\napiVersion") {
+		t.Errorf("the separator is lost:\n%s", out)
+	}
+	if out := run(t, forms["with a comment on it"], "inject", "-f", "-").succeeds(t); strings.Count(out, "# the one\n") != 1 {
+		t.Errorf("the separator's comment is not there once:\n%s", out)
+	}
+	if out := run(t, forms["lists indented"], "inject", "-f", "-").succeeds(t); !strings.Contains(out, "\n        - name: istiod-agent\n") {
+		t.Errorf("lists are not indented as they were:\n%s", out)
+	}
+	for _, form := range []string{"one line", "one line on a separator", "JSON as kubectl has it"} {
+		if out := run(t, forms[form], "inject", "-f", "-").succeeds(t); strings.Contains(out, `"apiVersion"`) || !strings.Contains(out, "apiVersion: apps/v1\n") {
+			t.Errorf("%s becomes neither JSON nor plain YAML:\n%s", form, out)
+		}
+	}
+}
+
+func TestWhatUsesAnAnchorElsewhereStaysAsItWas(t *testing.T) {
+	t.Parallel()
+	out := run(t, inAllForms(t)["an anchor used elsewhere"], "inject", "-f", "-").succeeds(t)
+	spec := parse(t, out)["spec"].(map[string]any)
+	wantSame(t, []any{map[string]any{"name": "cacerts", "secret": map[string]any{"secretName": "cacerts", "optional": true}}}, spec["copy"])
+}
+
+func inAllForms(t *testing.T) map[string]string {
+	t.Helper()
+	asJSON, err := yaml.YAMLToJSON([]byte(istiod))
+	if err != nil {
+		t.Fatal(err)
+	}
+	indented, err := json.MarshalIndent(parse(t, istiod), "", "    ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{
+		"YAML":                  istiod,
+		"after a separator":     "---\n" + istiod,
+		"with a comment on it":  "--- # the one\n" + istiod,
+		"Windows line ends":     strings.ReplaceAll("---\n"+istiod, "\n", "\r\n"),
+		"no newline at the end": strings.TrimSuffix(istiod, "\n"),
+		"lists indented": `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: istiod, labels: {app: istiod}}
+spec:
+  template:
+    metadata: {labels: {app: istiod}}
+    spec:
+      containers:
+        - name: discovery
+          volumeMounts:
+            - {name: cacerts, mountPath: /etc/cacerts, readOnly: true}
+      volumes:
+        - name: cacerts
+          secret: {secretName: cacerts, optional: true}
+`,
+		"an anchor used elsewhere": strings.Replace(istiod, "volumes:\n", "volumes: &v\n", 1) + "  copy: *v\n",
+		"one line":                 string(asJSON),
+		"one line on a separator":  "--- " + string(asJSON),
+		"JSON as kubectl has it":   string(indented) + "\n",
+		"a List":                   "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimPrefix(istiod, "# Installed by hand.\n"), "\n", "\n  ") + "\n",
+		"an end marker":            istiod + "...\n",
+		"quoted keys":              strings.NewReplacer("spec:", `"spec":`, "containers:", `'containers':`).Replace(istiod),
+	}
+}
+
+// wantInjected wants one istiod with both containers and the volume in memory.
+func wantInjected(t *testing.T, text string) {
+	t.Helper()
+	object := parse(t, text)
+	if items, ok := object["items"].([]any); ok {
+		object = items[0].(map[string]any)
+	}
+	spec := object["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
+	for list, name := range map[string]string{"initContainers": "istiod-agent-init", "containers": "istiod-agent"} {
+		entries, _ := spec[list].([]any)
+		if len(entries) == 0 || entries[len(entries)-1].(map[string]any)["name"] != name {
+			t.Errorf("%s do not end with %s:\n%s", list, name, text)
+		}
+	}
+	want := []any{map[string]any{"name": "cacerts", "emptyDir": map[string]any{"medium": "Memory", "sizeLimit": "1Mi"}}}
+	if !reflect.DeepEqual(spec["volumes"], want) {
+		t.Errorf("volumes are %v", spec["volumes"])
+	}
+}

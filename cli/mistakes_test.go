@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli_test
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/istiod-agent/istiod-agent/cli"
+)
+
+func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "missing.yaml")
+	empty := filepath.Join(dir, "empty")
+	write(t, filepath.Join(empty, "notes.txt"), "")
+	tests := map[string]struct {
+		text string
+		args []string
+		want []string
+	}{
+		"denied after one that is not":     {istiod + "---" + refused, []string{"-f", "-"}, []string{"standard input, document 2: deployment/istiod-other: NoIstiodContainer: cannot inject: looked for a container that mounts /etc/cacerts", "and found containers pilot"}},
+		"denied in a check":                {refused, []string{"-f", "-", "--check"}, []string{"deployment/istiod-other: NoIstiodContainer: "}},
+		"a missing file after a good one":  {istiod, []string{"-f", "-", "-f", missing}, []string{missing, "no such file or directory"}},
+		"a directory with no manifest":     {"", []string{"-f", empty}, []string{empty, "holds no .yaml, .yml or .json file"}},
+		"not YAML, after a good document":  {istiod + "---\n{\n", []string{"-f", "-"}, []string{"standard input, document 2: not YAML: "}},
+		"binary":                           {"\x00\xff", []string{"-f", "-"}, []string{"standard input: not YAML: "}},
+		"a key given twice in istiod":      {strings.Replace(istiod, "      volumes:\n", "      volumes: []\n      volumes:\n", 1), []string{"-f", "-"}, []string{`key "volumes" already set in map`}},
+		"documents that nothing separates": {istiod + "...\na: b\n", []string{"-f", "-"}, []string{"standard input: not YAML: ", "did not find expected <document start>"}},
+		"objects that nothing separates":   {`{"a": 1}` + "\n" + `{"b": 2}`, []string{"-f", "-"}, []string{"standard input: not YAML: ", "did not find expected <document start>"}},
+		"old Macintosh line ends":          {"a: b\r---\rc: d\r", []string{"-f", "-"}, []string{`standard input: holds several documents; start each with a line "---"`}},
+		"no file named":                    {"", nil, []string{`required flag(s) "filename" not set`}},
+		"an unknown format":                {istiod, []string{"-f", "-", "-o", "xml"}, []string{`--output: expected yaml, json or patch, got "xml"`}},
+		"an unknown flag":                  {istiod, []string{"-f", "-", "--force"}, []string{"unknown flag: --force"}},
+		"a file without -f":                {istiod, []string{"istiod.yaml", "-f", "-"}, []string{`unknown command "istiod.yaml"`}},
+		"a missing configuration":          {istiod, []string{"-f", "-", "--config", missing}, []string{"--config: ", missing, "no such file or directory"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := run(t, test.text, append([]string{"inject"}, test.args...)...)
+			if got.err == nil || got.stdout != "" {
+				t.Fatalf("error %v, output %q", got.err, got.stdout)
+			}
+			for _, words := range test.want {
+				if !strings.Contains(got.err.Error(), words) {
+					t.Errorf("the error does not say %q: %v", words, got.err)
+				}
+			}
+		})
+	}
+}
+
+func TestABadConfigurationIsAnsweredWithAllItsMistakes(t *testing.T) {
+	t.Parallel()
+	config := write(t, filepath.Join(t.TempDir(), "injection.yaml"), "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\ntarget: pod\nagent: {imagePullPolicy: Maybe}\n")
+	for _, command := range []string{"inject", "uninject"} {
+		got := run(t, istiod, command, "-f", "-", "--config", config)
+		if got.err == nil || got.stdout != "" {
+			t.Fatalf("%s: error %v, output %q", command, got.err, got.stdout)
+		}
+		for _, words := range []string{config, "target: Unsupported value", "agent.imagePullPolicy: Unsupported value"} {
+			if !strings.Contains(got.err.Error(), words) {
+				t.Errorf("%s: the error does not say %q: %v", command, words, got.err)
+			}
+		}
+	}
+}
+
+func TestAConfigurationIsFollowed(t *testing.T) {
+	t.Parallel()
+	config := write(t, filepath.Join(t.TempDir(), "injection.yaml"), "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\nagent: {image: example.com/agent:v9}\n")
+	out := run(t, istiod, "inject", "-f", "-", "--config", config).succeeds(t)
+	if strings.Count(out, "image: example.com/agent:v9\n") != 2 {
+		t.Errorf("the image is not in both containers:\n%s", out)
+	}
+}
+
+func TestAnInputThatBreaksOffIsAnError(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("connection reset")
+	var stdout bytes.Buffer
+	cmd := cli.NewCommand()
+	cmd.SetArgs([]string{"inject", "-f", "-"})
+	cmd.SetIn(iotest.ErrReader(broken))
+	cmd.SetOut(&stdout)
+	cmd.SetErr(&bytes.Buffer{})
+	if err := cmd.Execute(); !errors.Is(err, broken) || !strings.Contains(err.Error(), "standard input") || stdout.Len() > 0 {
+		t.Errorf("error %v, output %q", err, stdout.String())
+	}
+}
