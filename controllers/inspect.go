@@ -63,8 +63,9 @@ type inspection struct {
 	result patches.Result
 	// restartedFor is the pod template's RestartedForAnnotation.
 	restartedFor string
-	// podless tells that Pods are injected and there is none to look at yet.
-	podless bool
+	// waiting tells, where Pods are injected, that those to judge are still to
+	// come: there are none yet, or a restart is under way.
+	waiting bool
 }
 
 // inspect asks the engine about the Deployment or, where Pods are injected,
@@ -82,7 +83,10 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 		return found, err
 	}
 	if replicas, set, _ := unstructured.NestedInt64(istiod.Object, "spec", "replicas"); len(pods) == 0 && (replicas > 0 || !set) {
-		found.state, found.podless = patches.StateMissing, true
+		found.state, found.waiting = patches.StateMissing, true
+	}
+	if found.restartedFor == r.injector.Digest() && !rolledOut(istiod) {
+		found.waiting = true
 	}
 	for i := range pods {
 		one, err := r.judge(patches.Pod, &pods[i])
@@ -94,6 +98,21 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 		}
 	}
 	return found, nil
+}
+
+// rolledOut tells whether the Deployment controller has replaced all Pods, as
+// `kubectl rollout status` does.
+func rolledOut(istiod *unstructured.Unstructured) bool {
+	number := func(path ...string) int64 {
+		value, _, _ := unstructured.NestedInt64(istiod.Object, path...)
+		return value
+	}
+	want, set, _ := unstructured.NestedInt64(istiod.Object, "spec", "replicas")
+	if !set {
+		want = 1
+	}
+	updated := number("status", "updatedReplicas")
+	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= want && number("status", "replicas") <= updated
 }
 
 func (r *Istiods) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {

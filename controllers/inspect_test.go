@@ -26,7 +26,7 @@ func TestTheWorstPodCounts(t *testing.T) {
 		pods     []func(*testing.T, *Istiods, *unstructured.Unstructured)
 		state    patches.State
 		reason   patches.Reason
-		podless  bool
+		waiting  bool
 	}{
 		"none yet":                   {nil, nil, patches.StateMissing, "", true},
 		"none yet of three":          {int64(3), nil, patches.StateMissing, "", true},
@@ -62,8 +62,8 @@ func TestTheWorstPodCounts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found.state != test.state || found.podless != test.podless || !test.podless && found.result.Reason != test.reason {
-				t.Errorf("%s (%s), podless=%t; want %s (%s), podless=%t", found.state, found.result.Reason, found.podless, test.state, test.reason, test.podless)
+			if found.state != test.state || found.waiting != test.waiting || !test.waiting && found.result.Reason != test.reason {
+				t.Errorf("%s (%s), waiting=%t; want %s (%s), waiting=%t", found.state, found.result.Reason, found.waiting, test.state, test.reason, test.waiting)
 			}
 		})
 	}

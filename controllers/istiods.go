@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,10 @@ const (
 	// Restarted: Pods without the current agent are replaced by a rollout.
 	Restarted patches.Reason = "Restarted"
 )
+
+// rolloutCheck is how often an unfinished rollout of Pods is looked at, besides
+// at each event of a Pod.
+const rolloutCheck = 30 * time.Second
 
 // Istiods reconciles the Deployments labelled app=istiod in the namespaces
 // that have opted in.
@@ -108,15 +113,18 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 		return reconcile.Result{}, err
 	}
 	found, err := r.inspect(ctx, istiod)
-	if err != nil || found.podless {
-		return reconcile.Result{}, err // the first Pod's event brings us back
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if found.waiting {
+		return reconcile.Result{RequeueAfter: rolloutCheck}, nil
 	}
 
 	operations, report := r.decide(istiod, found)
 	if len(operations) > 0 {
 		if err := r.patch(ctx, istiod, operations); err != nil {
-			if apierrors.IsNotFound(err) {
-				return reconcile.Result{}, nil
+			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+				return reconcile.Result{RequeueAfter: time.Second}, nil // it has changed meanwhile: look again
 			}
 			r.say(istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
 			return reconcile.Result{}, fmt.Errorf("changing Deployment %s: %w", request, err)
@@ -167,7 +175,7 @@ func (r *Istiods) decide(istiod *unstructured.Unstructured, found inspection) ([
 		return found.result.Operations, found.result.Report
 	}
 	if found.restartedFor == r.injector.Digest() {
-		return nil, report // the rollout is under way, or the Pods are not injected: a second one would not help
+		return nil, report // it did not help, and a second time would not either
 	}
 	return restart(istiod, r.injector.Digest()), patches.Report{Reason: Restarted, Message: "istiod's Pods are replaced, so that the new ones are injected"}
 }
@@ -185,7 +193,7 @@ func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Opera
 // patch applies operations to just the version of the Deployment that they
 // were written for.
 func (r *Istiods) patch(ctx context.Context, istiod *unstructured.Unstructured, operations []jsonpatch.Operation) error {
-	version := jsonpatch.NewOperation("test", "/metadata/resourceVersion", istiod.GetResourceVersion())
+	version := jsonpatch.NewOperation("replace", "/metadata/resourceVersion", istiod.GetResourceVersion())
 	raw, err := json.Marshal(append([]jsonpatch.Operation{version}, operations...))
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 // itself: known defaults, and fields newer than this program's API types. In a
 // Pod it must hold all that was rendered; other admission plugins rightly add
 // to it (ServiceAccount its token mount, LimitRanger resources, OpenShift's
-// security context constraints a user id).
+// security context constraints a user id), or change its resources.
 func asRendered(kind Kind, stored []byte, want *corev1.Container) bool {
 	var have corev1.Container
 	if json.Unmarshal(stored, &have) != nil {
@@ -26,6 +26,7 @@ func asRendered(kind Kind, stored []byte, want *corev1.Container) bool {
 	setDefaults(&have)
 	setDefaults(wanted)
 	if kind == Pod {
+		wanted.Resources = corev1.ResourceRequirements{} // a VerticalPodAutoscaler's to change
 		return holds(tree(have), tree(*wanted))
 	}
 	return equality.Semantic.DeepEqual(&have, wanted)

@@ -176,3 +176,32 @@ func TestRemovalLeavesARevertedVolume(t *testing.T) {
 		t.Errorf("got %s", back)
 	}
 }
+
+// By hand, per Gloo Mesh's guide, the other source is written as null.
+func TestNullSourceIsNoSource(t *testing.T) {
+	t.Parallel()
+	byHand := edit(t, "secret: {secretName: cacerts, optional: true}", "secret: null, emptyDir: {medium: Memory}",
+		"      containers:", "      initContainers: [{name: istiod-agent-init}]\n      containers:\n      - {name: istiod-agent}")
+	injected := inject(t, injector(t, ""), patches.Deployment, byHand)
+	if strings.Contains(string(injected), patches.OriginalAnnotation) {
+		t.Errorf("the null is kept: %s", injected)
+	}
+	back := apply(t, injected, patches.Uninject(patches.Deployment, injected).Operations)
+	if !same(t, back, edit(t)) {
+		t.Errorf("got %s", back)
+	}
+}
+
+// An opt-out takes out what was injected here, with or without annotations.
+func TestOptOutTakesOutWhatWasInjected(t *testing.T) {
+	t.Parallel()
+	for _, config := range []string{"", "annotate: false", "sidecar: native"} {
+		i, object := injector(t, config), edit(t)
+		optedOut := []byte(strings.Replace(string(inject(t, i, patches.Deployment, object)), `"metadata":{"labels"`, `"metadata":{"annotations":{"istiod-agent.io/inject":"false"},"labels"`, 1))
+		result := i.Inject(patches.Deployment, optedOut)
+		want := []byte(strings.Replace(string(object), `"metadata":{"labels"`, `"metadata":{"annotations":{"istiod-agent.io/inject":"false"},"labels"`, 1))
+		if back := apply(t, optedOut, result.Operations); result.Reason != patches.OptedOut || len(result.Warnings) != 1 || !same(t, back, want) {
+			t.Errorf("%q: %s with warnings %q, got %s", config, result.Reason, result.Warnings, back)
+		}
+	}
+}

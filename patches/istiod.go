@@ -66,7 +66,10 @@ func readIstiod(index int, container named) *istiod {
 			c.object(func(key []byte) {
 				switch string(key) {
 				case "runAsUser":
-					found.user = id(c.skip())
+					// Root reads every file, and runAsNonRoot would refuse it here.
+					if found.user = id(c.skip()); found.user != nil && *found.user == 0 {
+						found.user = nil
+					}
 				case "runAsGroup":
 					found.group = id(c.skip())
 				}

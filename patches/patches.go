@@ -145,14 +145,7 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 	case kind != i.kind:
 		return Result{Report: report(NotTheTarget, kind)}
 	case o.inject == "false":
-		removal := remove(o)
-		removal.Report = report(OptedOut, kind)
-		if len(removal.Operations) > 0 {
-			removal.Message += "; the agent is removed"
-			removal.Warnings = append(removal.Warnings,
-				"the agent is removed: istiod starts anew with what Secret cacerts holds, or else with a root of its own that no other cluster trusts")
-		}
-		return removal
+		return i.optOut(o)
 	}
 	if o.istiod == nil {
 		return Result{Report: report(NoIstiodContainer, found(o))}
@@ -176,6 +169,26 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 			fmt.Sprintf("%s is %q, and only \"false\" opts out, so istiod is injected", InjectKey, o.inject))
 	}
 	return injection
+}
+
+// optOut takes out what was injected here. An agent that somebody else put
+// there, as Gloo Mesh's guide does by hand, is theirs to remove.
+func (i *Injector) optOut(o *object) Result {
+	if !o.hasAgent() && !o.annotated() {
+		return Result{Report: report(OptedOut, o.kind)}
+	}
+	if !o.annotated() && (i.rendered.annotate || o.istiod == nil || len(i.inject(o).Operations) > 0) {
+		r := Result{Report: report(OptedOut, o.kind)}
+		r.Message += "; the agent in it was not put there by this webhook, and stays"
+		r.Warnings = append(r.Warnings, r.Message)
+		return r
+	}
+	removal := remove(o)
+	removal.Report = report(OptedOut, o.kind)
+	removal.Message += "; the agent is removed"
+	removal.Warnings = append(removal.Warnings,
+		"the agent is removed: istiod starts anew with what Secret cacerts holds, or else with a root of its own that no other cluster trusts")
+	return removal
 }
 
 // Uninject takes out what was injected, whatever the object's annotations say,

@@ -183,6 +183,13 @@ func (o *object) hasAgent() bool {
 	return false
 }
 
+// annotated tells whether an injection has left its mark.
+func (o *object) annotated() bool {
+	_, digest := o.annotations[InjectedAnnotation]
+	_, note := o.annotations[OriginalAnnotation]
+	return digest || note
+}
+
 // protected tells whether istiod can only start with files of the agent's, in
 // either form: its volume is in memory, and an init container fills it first.
 func (o *object) protected() bool {

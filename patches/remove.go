@@ -4,6 +4,7 @@ package patches
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,7 +114,7 @@ func sourcesOf(volume []byte) []string {
 	var sources []string
 	c := &cursor{text: volume}
 	c.object(func(key []byte) {
-		if string(key) != "name" {
+		if string(key) != "name" && c.peek() != 'n' { // null: written, and not there
 			sources = append(sources, string(key))
 		}
 	})
@@ -128,6 +129,7 @@ func withoutEmptyDir(volume []byte) json.RawMessage {
 		return volume
 	}
 	delete(members, "emptyDir")
+	maps.DeleteFunc(members, func(_ string, value json.RawMessage) bool { return string(value) == "null" })
 	raw, _ := json.Marshal(members) // JSON that was read
 	return raw
 }
@@ -135,13 +137,11 @@ func withoutEmptyDir(volume []byte) json.RawMessage {
 // remove is the inverse of inject; it writes nothing where nothing was injected.
 func remove(o *object) Result {
 	var p patch
-	_, digest := o.annotations[InjectedAnnotation]
-	note, noted := o.annotations[OriginalAnnotation]
-	if !o.hasAgent() && !digest && !noted {
+	if !o.hasAgent() && !o.annotated() {
 		return p.Result
 	}
 	var was original
-	_ = json.Unmarshal([]byte(note), &was) // without a note, or with an unreadable one, the chart's
+	_ = json.Unmarshal([]byte(o.annotations[OriginalAnnotation]), &was) // without a note, or with an unreadable one, the chart's
 
 	if o.istiod != nil {
 		name := o.istiod.volume

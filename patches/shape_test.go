@@ -77,6 +77,7 @@ func TestUserIDsOfIstiodAreCopied(t *testing.T) {
 	}{
 		"set on istiod":             {edit: ids, user: 1337.0, group: 0.0},
 		"not set on istiod":         {},
+		"root":                      {edit: []string{"        image: pilot", "        image: pilot\n        securityContext: {runAsUser: 0, runAsGroup: 0}"}, group: 0.0},
 		"set in the configuration":  {config: "agent: {securityContext: {runAsUser: 7}}", edit: ids, user: 7.0, group: 0.0},
 		"no security context asked": {config: "agent: {securityContext: {}}", edit: ids},
 	} {

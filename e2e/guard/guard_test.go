@@ -77,7 +77,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 			"opted out by label":         {plain, func(i *istiod) { i.meta().Labels["istiod-agent.io/inject"] = "false" }, passes},
 			"opted in is no opt-out":     {plain, func(i *istiod) { i.meta().Labels["istiod-agent.io/inject"] = "true" }, notMemory},
 			"not an istiod":              {plain, func(i *istiod) { i.meta().Labels["app"] = "other" }, passes},
-			"this chart's own":           {plain, func(i *istiod) { i.meta().Labels["app.kubernetes.io/name"] = "istiod-agent" }, passes},
+			"this chart's own":           {plain, func(i *istiod) { i.meta().Labels["app.kubernetes.io/part-of"] = "istiod-agent" }, passes},
 			"CA off":                     {plain, env("ENABLE_CA_SERVER", "False"), passes},
 			"CA off, then on":            {plain, env("ENABLE_CA_SERVER", "false", "ENABLE_CA_SERVER", "true"), notMemory},
 			"CA neither on nor off":      {plain, env("ENABLE_CA_SERVER", "no"), notMemory},

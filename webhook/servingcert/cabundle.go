@@ -79,7 +79,7 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	}
 
 	now := k.Source.clock.Now()
-	operations := []jsonpatch.Operation{jsonpatch.NewOperation("test", "/metadata/resourceVersion", configuration.ResourceVersion)}
+	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", configuration.ResourceVersion)}
 	next := reconcile.Result{}
 	for i, webhook := range configuration.Webhooks {
 		want, expires := merge(current, certificates(webhook.ClientConfig.CABundle), now)
@@ -98,7 +98,7 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	if err := k.Client.Patch(ctx, &configuration, client.RawPatch(types.JSONPatchType, patch)); err != nil {
-		if apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+		if apierrors.IsConflict(err) {
 			logf.FromContext(ctx).V(1).Info("Another replica was quicker to change the webhook configuration; looking again")
 			return reconcile.Result{RequeueAfter: time.Second}, nil
 		}

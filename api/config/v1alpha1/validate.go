@@ -98,8 +98,13 @@ func validateResources(path *field.Path, resources *corev1.ResourceRequirements)
 		of   corev1.ResourceList
 	}{{"limits", resources.Limits}, {"requests", resources.Requests}} {
 		for _, name := range sets.List(sets.KeySet(list.of)) {
-			if quantity := list.of[name]; quantity.Sign() < 0 {
-				errs = append(errs, field.Invalid(path.Child(list.name).Key(string(name)), quantity.String(), "must not be negative"))
+			quantity, at := list.of[name], path.Child(list.name).Key(string(name))
+			if quantity.Sign() < 0 {
+				errs = append(errs, field.Invalid(at, quantity.String(), "must not be negative"))
+			}
+			// An API server rounds up, and what it stores would never be as rendered.
+			if rounded := quantity.DeepCopy(); !rounded.RoundUp(resource.Milli) {
+				errs = append(errs, field.Invalid(at, quantity.String(), "must not be finer than a thousandth"))
 			}
 		}
 	}

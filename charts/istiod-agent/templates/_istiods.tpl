@@ -16,7 +16,7 @@ objectSelector:
     app: istiod
   matchExpressions:
   # Nor of this release's own.
-  - key: app.kubernetes.io/name
+  - key: app.kubernetes.io/part-of
     operator: NotIn
-    values: [{{ include "istiod-agent.name" . }}]
+    values: [istiod-agent]
 {{- end -}}
