@@ -20,5 +20,5 @@ tests=$(git grep --untracked -noE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go') || {
 while IFS=: read -r file _ function; do
   name=${function#func }
   echo "$name in $(dirname "$file"), for $time"
-  go -C "$(dirname "$file")" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" </dev/null | tee "$log" || only_time_was_over
+  go -C "$(dirname "$file")" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x </dev/null | tee "$log" || only_time_was_over
 done <<<"$tests"
