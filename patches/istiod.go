@@ -30,53 +30,59 @@ type mount struct {
 	path            string // cleaned where it may be at or below /etc/cacerts
 }
 
-// findIstiod prefers, among the containers that mount /etc/cacerts, the one
-// called discovery; else takes discovery; the agent's own never counts.
-func findIstiod(containers []named) *istiod {
+// readContainers reads the containers, and finds istiod's own: among those that
+// mount /etc/cacerts the one called discovery, else the first; else discovery.
+// The agent's own never counts.
+func (o *object) readContainers(c *cursor) {
+	var candidates []*istiod
+	o.containers.read(c, func(index int, key []byte) {
+		for len(candidates) <= index {
+			candidates = append(candidates, &istiod{index: len(candidates)})
+		}
+		candidates[index].read(c, key)
+	})
 	var mounting, discovery *istiod
-	for i, c := range containers {
-		if isAgent(c.name) {
+	for i, container := range o.containers.items {
+		if isAgent(container.name) {
 			continue
 		}
-		candidate := readIstiod(i, c)
-		if c.name == IstiodContainer {
+		candidate := &istiod{index: i}
+		if i < len(candidates) {
+			candidate = candidates[i]
+		}
+		candidate.name = container.name
+		if container.name == IstiodContainer {
 			discovery = candidate
 		}
-		if candidate.volume != "" && (mounting == nil || c.name == IstiodContainer) {
+		if candidate.volume != "" && (mounting == nil || container.name == IstiodContainer) {
 			mounting = candidate
 		}
 	}
-	found := mounting
-	if found == nil {
-		found = discovery
+	if o.istiod = mounting; o.istiod == nil {
+		o.istiod = discovery
 	}
-	return found
 }
 
-func readIstiod(index int, container named) *istiod {
-	found := &istiod{index: index, name: container.name, env: map[string]string{}}
-	c := &cursor{text: container.raw}
-	c.object(func(key []byte) {
-		switch string(key) {
-		case "volumeMounts":
-			found.readMounts(c)
-		case "env":
-			found.readEnv(c)
-		case "securityContext":
-			c.object(func(key []byte) {
-				switch string(key) {
-				case "runAsUser":
-					// Root reads every file, and runAsNonRoot would refuse it here.
-					if found.user = id(c.skip()); found.user != nil && *found.user == 0 {
-						found.user = nil
-					}
-				case "runAsGroup":
-					found.group = id(c.skip())
+// read a member of the container that the decision asks about.
+func (i *istiod) read(c *cursor, key []byte) {
+	switch string(key) {
+	case "volumeMounts":
+		i.readMounts(c)
+	case "env":
+		i.readEnv(c)
+	case "securityContext":
+		c.object(func(key []byte) {
+			switch string(key) {
+			case "runAsUser":
+				// Root reads every file, and runAsNonRoot would refuse it here.
+				if i.user = id(c.skip()); i.user != nil && *i.user == 0 {
+					i.user = nil
 				}
-			})
-		}
-	})
-	return found
+			case "runAsGroup":
+				i.group = id(c.skip())
+			}
+		})
+	}
 }
 
 func id(number []byte) *int64 {
@@ -132,6 +138,9 @@ func (i *istiod) readEnv(c *cursor) {
 		})
 		switch string(name) {
 		case "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER", "ROOT_CA_DIR":
+			if i.env == nil {
+				i.env = map[string]string{}
+			}
 			i.env[string(name)] = string(value)
 		}
 	})

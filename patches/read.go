@@ -72,7 +72,6 @@ func read(kind Kind, raw []byte) *object {
 	if c.err != nil || !hasPod {
 		return nil
 	}
-	o.istiod = findIstiod(o.containers.items)
 	return o
 }
 
@@ -128,11 +127,11 @@ func (o *object) readPod(c *cursor) bool {
 	c.object(func(key []byte) {
 		switch string(key) {
 		case "initContainers":
-			o.initContainers.read(c)
+			o.initContainers.read(c, nil)
 		case "containers":
-			o.containers.read(c)
+			o.readContainers(c)
 		case "volumes":
-			o.volumes.read(c)
+			o.volumes.read(c, nil)
 		case "dnsPolicy":
 			dnsPolicy = true
 		case "schedulerName":
@@ -146,14 +145,19 @@ func (o *object) readPod(c *cursor) bool {
 	return true
 }
 
-func (l *list) read(c *cursor) {
+// read the list; member may walk what else its entries hold, and is nil where
+// nothing of that is asked for.
+func (l *list) read(c *cursor, member func(index int, key []byte)) {
 	l.exists = c.peek() == '['
 	c.array(func() {
 		start := c.at
 		name := ""
 		c.object(func(key []byte) {
-			if string(key) == "name" {
+			switch {
+			case string(key) == "name":
 				name = string(c.string())
+			case member != nil:
+				member(len(l.items), key)
 			}
 		})
 		if c.err == nil {
