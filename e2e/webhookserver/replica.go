@@ -74,7 +74,7 @@ func (r *Replica) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	url := fmt.Sprintf("http://127.0.0.1:%d/readyz", r.HealthPort)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	last := errors.New("not asked yet")
 	for {
