@@ -37,40 +37,37 @@ func newClient(address string, roots *x509.CertPool) *client {
 }
 
 // ask posts one review and reads the whole answer.
-func (c *client) ask(ctx context.Context, review []byte) ([]byte, error) {
+func (c *client) ask(ctx context.Context, review []byte, answer io.Writer) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(review))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer response.Body.Close()
-	if response.ProtoMajor != 2 {
-		return nil, fmt.Errorf("answered in %s, not in HTTP/2", response.Proto)
+	if response.ProtoMajor != 2 || response.StatusCode != http.StatusOK {
+		return fmt.Errorf("answered in %s with %s", response.Proto, response.Status)
 	}
-	answer, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", response.Status, answer)
-	}
-	return answer, err
+	_, err = io.Copy(answer, response.Body)
+	return err
 }
 
 // check asks once and makes sure that the answer is the one to be measured:
 // allowed, and patched unless by the floor.
 func (c *client) check(ctx context.Context, review []byte, patched bool) error {
-	raw, err := c.ask(ctx, review)
-	if err != nil {
+	var raw bytes.Buffer
+	if err := c.ask(ctx, review, &raw); err != nil {
 		return err
 	}
 	var answer admissionv1.AdmissionReview
-	if err := json.Unmarshal(raw, &answer); err != nil {
+	if err := json.Unmarshal(raw.Bytes(), &answer); err != nil {
 		return err
 	}
 	if answer.Response == nil || !answer.Response.Allowed || (len(answer.Response.Patch) > 0) != patched {
-		return fmt.Errorf("unexpected answer %s", raw)
+		return fmt.Errorf("unexpected answer %s", &raw)
 	}
 	return nil
 }
@@ -88,7 +85,7 @@ func (c *client) load(ctx context.Context, review []byte, n, parallel int) ([]ti
 			own := make([]time.Duration, 0, n/parallel)
 			for range n / parallel {
 				start := time.Now()
-				if _, err := c.ask(ctx, review); err != nil {
+				if err := c.ask(ctx, review, io.Discard); err != nil {
 					mu.Lock()
 					defer mu.Unlock()
 					failed = err
