@@ -22,6 +22,7 @@ package patches
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -74,18 +75,16 @@ type Result struct {
 // Patch writes the operations as they are sent. The values that the engine
 // renders are JSON already; an encoder would read each of them again, twice.
 func (r *Result) Patch() ([]byte, error) {
-	const ordinary = 4096 // bytes: both containers, the volume, an annotation
+	const ordinary = 2560 // bytes: both containers, the volume, an annotation
 	patch := append(make([]byte, 0, ordinary), '[')
 	for i, operation := range r.Operations {
 		if i > 0 {
 			patch = append(patch, ',')
 		}
-		path, err := json.Marshal(operation.Path)
-		if err != nil {
-			return nil, err
-		}
-		patch = append(patch, `{"op":"`+operation.Operation+`","path":`...)
-		patch = append(patch, path...)
+		patch = append(patch, `{"op":"`...)
+		patch = append(patch, operation.Operation...)
+		patch = append(patch, `","path":`...)
+		patch = strconv.AppendQuote(patch, operation.Path) // names of ours and indices: plain ASCII
 		if operation.Operation != "remove" {
 			patch = append(patch, `,"value":`...)
 			switch value := operation.Value.(type) {
