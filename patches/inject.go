@@ -18,7 +18,8 @@ import (
 // inject writes what the object still lacks. Order matters: istiod's container
 // is named by its index before the lists around it change.
 func (i *Injector) inject(o *object) Result {
-	var p patch
+	const ordinary = 4 // operations: both containers, the volume, an annotation
+	p := patch{Result{Operations: make([]jsonpatch.Operation, 0, ordinary), Changes: make([]string, 0, ordinary)}}
 	original := i.original(o)
 	volume := o.istiod.volume
 	if volume == "" {

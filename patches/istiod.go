@@ -96,7 +96,9 @@ func id(number []byte) *int64 {
 var cacerts = []byte(path.Base(CACertsPath))
 
 func (i *istiod) readMounts(c *cursor) {
-	i.hasMounts = c.peek() == '['
+	if i.hasMounts = c.peek() == '['; i.hasMounts {
+		i.mounts = make([]mount, 0, 8) // Istio 1.31's chart has six
+	}
 	c.array(func() {
 		var m mount
 		c.object(func(key []byte) {

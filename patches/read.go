@@ -148,7 +148,9 @@ func (o *object) readPod(c *cursor) bool {
 // read the list; member may walk what else its entries hold, and is nil where
 // nothing of that is asked for.
 func (l *list) read(c *cursor, member func(index int, key []byte)) {
-	l.exists = c.peek() == '['
+	if l.exists = c.peek() == '['; l.exists {
+		l.items = make([]named, 0, 8) // istiod has one container and six or seven volumes
+	}
 	c.array(func() {
 		start := c.at
 		name := ""
