@@ -82,9 +82,13 @@ pinned = $(shell sed -n 's|^\t$(2) v\([^ ]*\).*|\1|p' e2e/binaries/$(1)/go.mod)
 
 KUBERNETES := $(call pinned,kubernetes,k8s.io/kubernetes)
 ETCD       := $(call pinned,etcd,go.etcd.io/etcd/server/v3)
+VAULT      := $(call pinned,vault,github.com/hashicorp/vault)
+ISTIO      := $(call pinned,istio,istio.io/istio)
 
 APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
 ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
+VAULT_BINARY     := .build/vault-$(VAULT)/vault
+ISTIOD_BINARY    := .build/istio-$(ISTIO)/pilot-discovery
 
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
@@ -103,6 +107,17 @@ $(APISERVER_BINARY):
 	@echo "Building kube-apiserver $(KUBERNETES), once: up to ten minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/kubernetes k8s.io/kubernetes/cmd/kube-apiserver "-X $(kubernetes_version).gitVersion=v$(KUBERNETES) \
 		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
+
+.PHONY: servers
+servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) ## Build the control plane, a Vault and an istiod
+
+$(VAULT_BINARY): e2e/binaries/vault/main.go
+	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/vault github.com/istiod-agent/istiod-agent/e2e/binaries/vault
+
+$(ISTIOD_BINARY):
+	@echo "Building istiod $(ISTIO), once: up to six minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/pilot/cmd/pilot-discovery
 
 # --- The source --------------------------------------------------------------
 

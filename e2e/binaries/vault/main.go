@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command vault is a Vault server of Vault's own packages, with no more linked in than the tests and
+// the demo use: PKI, Kubernetes auth, and storage in memory or in files. The whole server is the same
+// core and the same HTTP API with every other plugin beside them, and takes twice as long to build.
+//
+// With --dev-root-token it is what `vault server -dev` is: in memory, initialized, unsealed, with that
+// token for root. With --storage it starts as any Vault does, sealed, to be initialized through its API.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
+	"github.com/hashicorp/vault/audit"
+	"github.com/hashicorp/vault/builtin/logical/pki"
+	"github.com/hashicorp/vault/helper/namespace"
+	vaulthttp "github.com/hashicorp/vault/http"
+	"github.com/hashicorp/vault/internalshared/configutil"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical"
+	"github.com/hashicorp/vault/sdk/physical/file"
+	"github.com/hashicorp/vault/sdk/physical/inmem"
+	"github.com/hashicorp/vault/vault"
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.address, "address", "127.0.0.1:8200", "`HOST:PORT` to listen on")
+	flag.StringVar(&o.storage, "storage", "", "`FOLDER` to keep everything in (default: in memory)")
+	flag.StringVar(&o.devRootToken, "dev-root-token", "", "start initialized and unsealed, with this `TOKEN` for root")
+	flag.StringVar(&o.certificate, "tls-cert", "", "`FILE` with the serving certificate (default: plain HTTP)")
+	flag.StringVar(&o.key, "tls-key", "", "`FILE` with the serving certificate's key")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "vault:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	address, storage, devRootToken string
+	certificate, key               string
+}
+
+func serve(ctx context.Context, o options) error {
+	logger := hclog.New(&hclog.LoggerOptions{Name: "vault", Level: hclog.Info, Output: os.Stderr})
+	storage, err := open(o.storage, logger)
+	if err != nil {
+		return err
+	}
+	core, err := vault.NewCore(&vault.CoreConfig{
+		Physical:           storage,
+		BuiltinRegistry:    builtin{},
+		LogicalBackends:    map[string]logical.Factory{"pki": pki.Factory},
+		CredentialBackends: map[string]logical.Factory{"kubernetes": kubernetes.Factory},
+		AuditBackends:      map[string]audit.Factory{"file": audit.NewFileBackend},
+		DisableMlock:       true,
+		Logger:             logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = core.Shutdown() }()
+	if o.devRootToken != "" {
+		if err := initialize(core, o.devRootToken); err != nil {
+			return err
+		}
+	}
+
+	listener, err := net.Listen("tcp", o.address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: vaulthttp.Handler.Handler(&vault.HandlerProperties{
+			Core:           core,
+			ListenerConfig: &configutil.Listener{Type: "tcp", Address: o.address},
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	served := make(chan error, 1)
+	go func() {
+		if o.certificate != "" {
+			served <- server.ServeTLS(listener, o.certificate, o.key)
+		} else {
+			served <- server.Serve(listener)
+		}
+	}()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+		return server.Close()
+	}
+}
+
+func open(folder string, logger hclog.Logger) (physical.Backend, error) {
+	if folder == "" {
+		return inmem.NewInmem(nil, logger)
+	}
+	return file.NewFileBackend(map[string]string{"path": folder}, logger)
+}
+
+// initialize does what the dev mode of `vault server` does: one unseal key, used at once, and a root token of one's choice.
+func initialize(core *vault.Core, rootToken string) error {
+	ctx := namespace.RootContext(context.Background())
+	made, err := core.Initialize(ctx, &vault.InitParams{
+		BarrierConfig: &vault.SealConfig{SecretShares: 1, SecretThreshold: 1, StoredShares: 1},
+	})
+	if err != nil {
+		return err
+	}
+	if unsealed, err := core.Unseal(made.SecretShares[0]); err != nil || !unsealed {
+		return errors.Join(errors.New("unseal"), err)
+	}
+	_, err = core.HandleRequest(ctx, &logical.Request{
+		ID:          "root",
+		Operation:   logical.UpdateOperation,
+		ClientToken: made.RootToken,
+		Path:        "auth/token/create",
+		Data: map[string]any{
+			"id": rootToken, "policies": []string{"root"}, "no_parent": true, "no_default_policy": true,
+		},
+	})
+	return err
+}
+
+// builtin says which plugins are linked in (plugincatalog.BuiltinRegistry).
+type builtin struct{}
+
+func (b builtin) Contains(name string, kind consts.PluginType) bool {
+	_, ok := b.Get(name, kind)
+	return ok
+}
+
+func (builtin) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
+	var factory logical.Factory
+	switch {
+	case name == "pki" && kind == consts.PluginTypeSecrets:
+		factory = pki.Factory
+	case name == "kubernetes" && kind == consts.PluginTypeCredential:
+		factory = kubernetes.Factory
+	default:
+		return nil, false
+	}
+	return func() (any, error) { return factory, nil }, true
+}
+
+func (builtin) Keys(kind consts.PluginType) []string {
+	switch kind {
+	case consts.PluginTypeSecrets:
+		return []string{"pki"}
+	case consts.PluginTypeCredential:
+		return []string{"kubernetes"}
+	default:
+		return nil
+	}
+}
+
+func (b builtin) DeprecationStatus(name string, kind consts.PluginType) (consts.DeprecationStatus, bool) {
+	return consts.Supported, b.Contains(name, kind)
+}
+
+func (builtin) IsBuiltinEntPlugin(string, consts.PluginType) bool { return false }
