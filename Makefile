@@ -50,7 +50,7 @@ image: bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## 
 # --- Seeing it work ----------------------------------------------------------
 
 .PHONY: demo
-demo: build control-plane ## Install istiod into a real API server and show what is injected
+demo: build servers ## Install istiod into a real API server and show what is injected
 	@hack/build.sh .build/demo e2e ./demo
 	@cd e2e && ../.build/demo
 
@@ -64,7 +64,7 @@ unit: ## Test each package alone (RACE=1 with the race detector)
 	@go -C tools test ./...
 
 .PHONY: e2e
-e2e: control-plane ## Test the webhook, the chart and the kubectl plugin against a real API server
+e2e: servers ## Test everything against a real API server, a real Vault and a real istiod
 	@cd e2e && go test -count=1 ./... # Go's cache does not see what is run and read outside the module
 
 .PHONY: bench
@@ -141,6 +141,9 @@ golden: ## Accept what the tests get as what they expect; read the difference be
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.build/controller-gen: tools/go.mod
+	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen
 
 .PHONY: clean
 clean: ## Remove everything that was built

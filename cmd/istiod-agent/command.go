@@ -3,39 +3,209 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
 
+	"github.com/istiod-agent/istiod-agent/agent"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// errNotYet ends both of the agent's commands until it can talk to Vault. Failing is the point:
-// an istiod that started without its files would make a root of its own and split the mesh's trust.
-var errNotYet = errors.New("this build cannot obtain certificates yet, and by design istiod will not start without them")
+// options are all flags. Each can be given by an environment variable as well, which its help text names.
+type options struct {
+	spec                string
+	cacertsDir          string
+	allowDisk           bool
+	tokenFile           string
+	kubeconfig          string
+	certificatesIn      string
+	identity            agent.Identity
+	vaultTimeout        time.Duration
+	logFormat, logLevel string
+
+	timeout time.Duration // of the init container
+
+	port          int // of the sidecar
+	istiodAddress string
+	workloadTTL   time.Duration
+}
 
 func newCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "istiod-agent",
 		Short: "Gives istiod an intermediate CA that comes from Vault and lives only in memory",
+		Long: `Runs beside istiod: as an init container it gets istiod's first certificates, as a
+sidecar it keeps them fresh. Both find the IssuedCertificate whose host is this
+pod's service account, have Vault sign an intermediate CA as it says, verify it,
+and publish it in the directory that istiod reads.
+
+The four variables that the injected containers have (PILOT_CERT_PROVIDER,
+POD_NAME, POD_NAMESPACE and SERVICE_ACCOUNT) are enough. Every flag can be set by
+an environment variable, named in brackets; the flag counts when both are set.`,
 		// The error is printed once, by run; the usage text would bury it in a pod's log.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(
-		notYet("init-container", "Get the first certificates before istiod starts, then exit"),
-		notYet("sidecar", "Keep the certificates fresh for as long as istiod runs"),
-		version.Command(),
-	)
+	cmd.AddCommand(initContainer(), sidecar(), version.Command())
 	return cmd
 }
 
-func notYet(use, short string) *cobra.Command {
-	return &cobra.Command{
-		Use:   use,
-		Short: short + " (not yet: this build only says so and fails)",
-		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return errNotYet },
+func initContainer() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "init-container",
+		Short: "Get the first certificates before istiod starts, then exit",
+		Long: `Exits 0 when istiod's four files are in place: obtained now, or valid still from
+an earlier run in this pod. Tries again while Vault or the specification keeps it
+from that, and exits 1 after --timeout with the reason, also in the termination
+log, so that "kubectl describe pod" shows it and the kubelet starts it again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd, o.obtain) },
 	}
+	o.common(cmd.Flags())
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 2*time.Minute, "`how long` to try before exiting with the reason")
+	fromEnvironment(cmd.Flags())
+	return cmd
+}
+
+func sidecar() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "sidecar",
+		Short: "Keep the certificates fresh for as long as istiod runs",
+		Long: `Goes on with what the init container published, or gets the first certificates
+itself, and renews them in time: before they expire, when the specification
+changes, when the annotation istiod-agent.io/renew has a new value, and when the
+files are lost. A renewal counts as done when istiod was seen to sign under the
+new CA. What istiod has is never touched but by a complete, verified set.
+
+Serves /healthz, /readyz and /metrics on --port.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd, o.keep) },
+	}
+	o.common(cmd.Flags())
+	cmd.Flags().IntVar(&o.port, "port", healthPort, "`port` of /healthz, /readyz and /metrics, 0 for none")
+	cmd.Flags().StringVar(&o.istiodAddress, "istiod-address", "127.0.0.1:15012", "`HOST:PORT` of istiod's TLS port, to see which CA it signs with")
+	cmd.Flags().DurationVar(&o.workloadTTL, "workload-ttl", 24*time.Hour, "how long the certificates live that istiod signs (its DEFAULT_WORKLOAD_CERT_TTL): the CA is renewed that `long` and an hour before it ends, at least")
+	fromEnvironment(cmd.Flags())
+	return cmd
+}
+
+func (o *options) common(f *pflag.FlagSet) {
+	f.StringVar(&o.spec, "spec", "", "`file` with the IssuedCertificate (default: watch those in the API server)")
+	f.StringVar(&o.cacertsDir, "cacerts-dir", "/etc/cacerts", "`directory` that istiod reads its CA from; must be in memory")
+	f.BoolVar(&o.allowDisk, "allow-disk", false, "accept a directory that is not in memory, to try things out: the CA key is then written to disk")
+	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the service account token to log in to Vault with (default: as the IssuedCertificate says)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account)")
+	f.StringVar(&o.identity.Namespace, "namespace", "", "`namespace` of istiod")
+	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, by which its status is told from others'")
+	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
+	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
+	f.DurationVar(&o.vaultTimeout, "vault-timeout", 30*time.Second, "how `long` each call to Vault may take")
+	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
+	f.StringVar(&o.logLevel, "log-level", "info", "`level` of the log: info or debug")
+}
+
+// named are the variables that do not follow the rule: those of the guide's containers.
+var named = map[string]string{
+	"namespace":                    "POD_NAMESPACE",
+	"pod-name":                     "POD_NAME",
+	"service-account":              "SERVICE_ACCOUNT",
+	"issued-certificate-namespace": "ISSUED_CERTIFICATE_NAMESPACE",
+	"kubeconfig":                   "KUBECONFIG",
+}
+
+func variable(f *pflag.Flag) string {
+	if name, ok := named[f.Name]; ok {
+		return name
+	}
+	return "ISTIOD_AGENT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+// fromEnvironment names each flag's variable in its help.
+func fromEnvironment(flags *pflag.FlagSet) {
+	flags.VisitAll(func(f *pflag.Flag) { f.Usage += " [$" + variable(f) + "]" })
+}
+
+// environment sets the flags that were not given from their variables.
+func environment(flags *pflag.FlagSet) (err error) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		value, ok := os.LookupEnv(variable(f))
+		if f.Name == "help" || f.Changed || !ok || value == "" || err != nil {
+			return
+		}
+		if setErr := flags.Set(f.Name, value); setErr != nil {
+			err = fmt.Errorf("environment variable %s: %w", variable(f), setErr)
+		}
+	})
+	return err
+}
+
+// check refuses what cannot work, all at once.
+func (o *options) check() error {
+	var wrong []string
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Sprintf(format, args...))
+		}
+	}
+	if o.spec == "" {
+		need(o.identity.Namespace != "", "--namespace (POD_NAMESPACE): expected istiod's namespace, to find its IssuedCertificate by")
+		need(o.identity.ServiceAccount != "", "--service-account (SERVICE_ACCOUNT): expected istiod's service account, to find its IssuedCertificate by")
+	}
+	need(o.vaultTimeout > 0, "--vault-timeout: expected a positive duration, got %s", o.vaultTimeout)
+	need(o.timeout >= 0, "--timeout: expected a positive duration, got %s", o.timeout)
+	need(o.workloadTTL >= 0, "--workload-ttl: expected a positive duration, got %s", o.workloadTTL)
+	need(o.port >= 0 && o.port <= 65535, "--port: expected 1 to 65535, or 0 for none, got %d", o.port)
+	if len(wrong) > 0 {
+		return fmt.Errorf("%s", strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context.Context, logr.Logger) error) error {
+	if err := environment(cmd.Flags()); err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	log, err := o.logger(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	return what(ctx, log)
+}
+
+func (o *options) logger(to io.Writer) (logr.Logger, error) {
+	options := &slog.HandlerOptions{}
+	switch o.logLevel {
+	case "info":
+	case "debug":
+		options.Level = slog.LevelDebug
+	default:
+		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", o.logLevel)
+	}
+	var handler slog.Handler
+	switch o.logFormat {
+	case "json":
+		handler = slog.NewJSONHandler(to, options)
+	case "text":
+		handler = slog.NewTextHandler(to, options)
+	default:
+		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", o.logFormat)
+	}
+	slog.SetDefault(slog.New(handler)) // what net/http logs by itself goes the same way
+	klog.SetLogger(logr.Discard())     // client-go repeats each failure that is told once and in better words
+	return logr.FromSlogHandler(handler), nil
 }

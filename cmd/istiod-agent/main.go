@@ -4,9 +4,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 )
 
 // terminationLog is where the kubelet reads a container's last words from
@@ -14,17 +18,31 @@ import (
 const terminationLog = "/dev/termination-log"
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, terminationLog))
+	// The second signal ends the program at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	forgetVault()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, terminationLog))
+}
+
+// forgetVault takes the variables of Vault's own programs out of the environment: Vault's client reads them, and
+// fails or skips verification by them, whatever the IssuedCertificate says.
+func forgetVault() {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "VAULT_") {
+			_ = os.Unsetenv(name)
+		}
+	}
 }
 
 // run gives the process's exit code. A failure is told in one sentence, on standard error
 // and, for kubectl describe, in the termination log.
-func run(args []string, stdout, stderr io.Writer, terminationLog string) int {
-	cmd := newCommand()
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, terminationLog string) int {
+	cmd := newCommand() //nolint:contextcheck // cobra hands it on
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	if err := cmd.Execute(); err != nil {
+	if err := cmd.ExecuteContext(ctx); err != nil {
 		message := fmt.Sprintf("istiod-agent: %v\n", err)
 		_, _ = io.WriteString(stderr, message)
 		leaveLastWords(terminationLog, message)

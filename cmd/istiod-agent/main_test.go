@@ -10,37 +10,77 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-func TestCommandsThatNeedVaultFailAndSayWhy(t *testing.T) {
-	for _, command := range []string{"init-container", "sidecar"} {
-		t.Run(command, func(t *testing.T) {
+// clear takes away what this test's own environment may have set.
+func clearEnvironment(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"KUBECONFIG", "KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"} {
+		t.Setenv(name, "")
+	}
+}
+
+func TestCommandsThatCannotWorkFailAndSayWhy(t *testing.T) {
+	clearEnvironment(t)
+	for name, test := range map[string]struct {
+		environment map[string]string
+		arguments   []string
+		want        []string
+	}{
+		"nobody's": {nil, []string{"init-container"}, []string{"--namespace (POD_NAMESPACE)", "--service-account (SERVICE_ACCOUNT)"}},
+		"a directory on a disk": {
+			map[string]string{"POD_NAMESPACE": "istio-system", "SERVICE_ACCOUNT": "istiod"},
+			[]string{"sidecar", "--cacerts-dir", "/proc"},
+			[]string{"/proc is not in memory", "--allow-disk"},
+		},
+		"no directory": {
+			map[string]string{"POD_NAMESPACE": "istio-system", "SERVICE_ACCOUNT": "istiod", "ISTIOD_AGENT_CACERTS_DIR": "/no/such/directory"},
+			[]string{"init-container"},
+			[]string{"/no/such/directory"},
+		},
+		"a variable that is no number": {
+			map[string]string{"ISTIOD_AGENT_PORT": "many"}, []string{"sidecar", "--spec", "x"}, []string{"environment variable ISTIOD_AGENT_PORT"},
+		},
+		"a port that is none": {nil, []string{"sidecar", "--spec", "x", "--port", "70000"}, []string{"--port: expected 1 to 65535, or 0 for none, got 70000"}},
+		"a log format":        {nil, []string{"sidecar", "--spec", "x", "--log-format", "xml"}, []string{`--log-format: expected json or text, got "xml"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for key, value := range test.environment {
+				t.Setenv(key, value)
+			}
 			log := filepath.Join(t.TempDir(), "termination-log")
 			if err := os.WriteFile(log, []byte("of an earlier run, and longer than what follows"+strings.Repeat(".", 200)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			var stdout, stderr bytes.Buffer
-			if code := run([]string{command}, &stdout, &stderr, log); code == 0 {
+			if code := run(t.Context(), test.arguments, &stdout, &stderr, log); code == 0 {
 				t.Error("exit code 0 would let istiod start without certificates")
 			}
-			const want = "istiod-agent: this build cannot obtain certificates yet, and by design istiod will not start without them\n"
-			if got := stderr.String(); got != want {
-				t.Errorf("standard error: got %q, want %q", got, want)
+			said, err := os.ReadFile(log)
+			if err != nil || !strings.HasSuffix(stderr.String(), string(said)) || !strings.HasPrefix(string(said), "istiod-agent: ") {
+				t.Errorf("termination log: %q (%v), standard error: %q", said, err, &stderr)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(string(said), want) {
+					t.Errorf("want %q in %q", want, said)
+				}
 			}
 			if stdout.Len() > 0 {
 				t.Errorf("standard output: want nothing, got %q", &stdout)
-			}
-			if got, err := os.ReadFile(log); err != nil || string(got) != want {
-				t.Errorf("termination log: got %q (%v), want %q", got, err, want)
 			}
 		})
 	}
 }
 
 func TestNoTerminationLogIsMadeWhereThereIsNone(t *testing.T) {
+	clearEnvironment(t)
 	log := filepath.Join(t.TempDir(), "termination-log")
 	var stdout, stderr bytes.Buffer
-	if code := run([]string{"sidecar"}, &stdout, &stderr, log); code == 0 {
+	if code := run(t.Context(), []string{"sidecar"}, &stdout, &stderr, log); code == 0 {
 		t.Error("exit code 0")
 	}
 	if _, err := os.Stat(log); !errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +90,7 @@ func TestNoTerminationLogIsMadeWhereThereIsNone(t *testing.T) {
 
 func TestVersionSucceeds(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run([]string{"version"}, &stdout, &stderr, ""); code != 0 {
+	if code := run(t.Context(), []string{"version"}, &stdout, &stderr, ""); code != 0 {
 		t.Errorf("exit code %d: %s", code, &stderr)
 	}
 	if !strings.Contains(stdout.String(), "v0.0.0-dev") {
@@ -60,10 +100,29 @@ func TestVersionSucceeds(t *testing.T) {
 
 func TestAMistypedCommandIsNamed(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run([]string{"side-car"}, &stdout, &stderr, ""); code == 0 {
+	if code := run(t.Context(), []string{"side-car"}, &stdout, &stderr, ""); code == 0 {
 		t.Error("exit code 0")
 	}
 	if !strings.Contains(stderr.String(), `"side-car"`) {
 		t.Errorf("want the mistyped word, got %q", &stderr)
+	}
+}
+
+func TestEveryFlagNamesItsVariable(t *testing.T) {
+	for _, cmd := range newCommand().Commands() {
+		if cmd.Name() == "version" {
+			continue
+		}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" && !strings.HasSuffix(f.Usage, "[$"+variable(f)+"]") {
+				t.Errorf("%s --%s: %q", cmd.Name(), f.Name, f.Usage)
+			}
+		})
+	}
+}
+
+func TestTheInjectedProbeFindsItsPort(t *testing.T) {
+	if healthPort != patches.HealthPort {
+		t.Errorf("the sidecar serves on %d, the injected probe asks %d", healthPort, patches.HealthPort)
 	}
 }

@@ -50,6 +50,30 @@ func controlPlanePaths() (apiserver, etcd string, err error) {
 		filepath.Join(root, ".build", "etcd-"+etcdVersion, "etcd"), nil
 }
 
+// Vault gives the path of the Vault that `make servers` builds.
+func Vault() (string, error) { return server("vault", "github.com/hashicorp/vault", "vault") }
+
+// Istiod gives the path of the istiod that `make servers` builds.
+func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
+
+// server gives the path of a program that is built from the module pinned in
+// e2e/binaries/<name>/go.mod.
+func server(name, module, program string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	version, err := required(root, name, module)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, ".build", name+"-"+version, program)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("no %s to test against: %w; build it with `make servers`", program, err)
+	}
+	return path, nil
+}
+
 // required reads the version of a module out of e2e/binaries/<name>/go.mod, the
 // one place where it is pinned.
 func required(root, name, module string) (string, error) {
@@ -69,6 +93,9 @@ func required(root, name, module string) (string, error) {
 // gives its path. Go's build cache makes this quick when nothing changed, and
 // a stale binary is never tested.
 func Webhook(ctx context.Context) (string, error) { return command(ctx, "istiod-agent-webhook") }
+
+// Agent builds istiod-agent in the same way.
+func Agent(ctx context.Context) (string, error) { return command(ctx, "istiod-agent") }
 
 func command(ctx context.Context, name string) (string, error) {
 	root, err := Root()

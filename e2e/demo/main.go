@@ -2,8 +2,10 @@
 
 // Command demo shows the main job on this machine: it starts a real API server
 // and the webhook on loopback, installs istiod out of Istio's chart as anybody
-// would, and shows what the API server stored. It exits 1, saying what is wrong,
-// when that is not what the design asks for, and stops all that it started.
+// would, and shows what the API server stored. Then it sets up a real Vault by
+// the guide, runs what the stored Pod template says as local processes, and shows
+// that the mesh's root is Vault's and that a renewal reaches istiod. It exits 1,
+// saying what is wrong, when that is not so, and stops all that it started.
 package main
 
 import (
@@ -69,7 +71,11 @@ func demo(ctx context.Context) (err error) {
 	if err := install(ctx, s, c); err != nil {
 		return err
 	}
-	return show(ctx, s, c)
+	stored, err := show(ctx, s, c)
+	if err != nil {
+		return err
+	}
+	return trust(ctx, s, c, &stored.Spec.Template.Spec)
 }
 
 // install is what a person does, in their words.
@@ -118,12 +124,12 @@ func install(ctx context.Context, s *steps, c *cluster.Cluster) error {
 }
 
 // show prints what came of it and holds it to the design.
-func show(ctx context.Context, s *steps, c *cluster.Cluster) error {
+func show(ctx context.Context, s *steps, c *cluster.Cluster) (stored *appsv1.Deployment, err error) {
 	var (
 		without *appsv1.Deployment
-		stored  appsv1.Deployment
 		report  []string
 	)
+	stored = &appsv1.Deployment{}
 	if err := s.step("read back what is stored", func() error {
 		rendered, err := istio.Deployment(ctx, namespace, istio.Values(namespace, istioTag))
 		if err != nil {
@@ -132,18 +138,18 @@ func show(ctx context.Context, s *steps, c *cluster.Cluster) error {
 		if without, err = c.WithoutWebhook(ctx, rendered); err != nil {
 			return err
 		}
-		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "istiod"}, &stored); err != nil {
+		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "istiod"}, stored); err != nil {
 			return err
 		}
 		report, err = webhooksReport(ctx, c)
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
 
-	difference, err := unifiedDifference(without, &stored)
+	difference, err := unifiedDifference(without, stored)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.title("istiod's Deployment: what was applied (-), and what is stored (+)")
 	s.difference(difference)
@@ -153,13 +159,13 @@ func show(ctx context.Context, s *steps, c *cluster.Cluster) error {
 	}
 
 	points := injected.Check(&without.Spec.Template, &stored.Spec.Template, injected.Default(c.Webhook.AgentImage()))
-	points = append(points, injected.Point{Name: "the upgrade with nothing new has restarted nothing", Err: sameGeneration(&stored)})
+	points = append(points, injected.Point{Name: "the upgrade with nothing new has restarted nothing", Err: sameGeneration(stored)})
 	s.title("What must hold")
 	s.points(points)
 	if missing := injected.Missing(points); len(missing) > 0 {
-		return fmt.Errorf("what is stored is not what it should be: %d of %d points do not hold", len(missing), len(points))
+		return nil, fmt.Errorf("what is stored is not what it should be: %d of %d points do not hold", len(missing), len(points))
 	}
-	return nil
+	return stored, nil
 }
 
 func sameGeneration(stored *appsv1.Deployment) error {

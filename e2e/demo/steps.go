@@ -72,6 +72,9 @@ func (s *steps) points(points []injected.Point) {
 func (s *steps) table() {
 	s.title("Time")
 	for _, each := range s.done {
+		if each.took < 50*time.Millisecond {
+			continue // would show as no time at all
+		}
 		fmt.Printf("%6.1fs  %s\n", each.took.Seconds(), each.name)
 	}
 	fmt.Printf("%6.1fs  in all\n", time.Since(s.start).Seconds())

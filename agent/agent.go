@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is the life of istiod's intermediate CA: find the specification, issue, verify, publish,
+// confirm that istiod has it, wait, renew. What to do next is decided by Next, a pure function; the rest
+// of this package does it.
+//
+// It never touches what istiod has but by publishing a complete, verified set in its place, and never
+// replaces the root that istiod was started with.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/vault"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// look is how often the agent looks at its files and at the clock on the wall when nothing else wakes it:
+// a timer does not notice that a machine was suspended or its clock set.
+const look = 30 * time.Second
+
+// What can happen besides a Vault.Kind or a cacerts refusal: keys of log lines, events and metrics.
+const (
+	reasonPublished     = "Published"
+	reasonConfirmed     = "Confirmed"
+	reasonNotConfirmed  = "NotConfirmed"
+	reasonRootChanged   = "RootChanged"
+	reasonExpired       = "Expired"
+	reasonPublishFailed = "PublishFailed"
+	reasonIssueFailed   = "IssueFailed"
+	reasonNoSpec        = "NoSpecification"
+	reasonInvalidSpec   = "InvalidSpecification"
+	reasonSpecWarning   = "SpecificationWarning"
+	reasonVaultWarning  = "VaultWarning"
+	reasonLifetimeShort = "LifetimeTooShort"
+	reasonNotTidied     = "NotTidied"
+	reasonAlreadyThere  = "AlreadyPublished"
+)
+
+// Reporter tells others what happens. Its methods do not wait for anybody.
+type Reporter interface {
+	// Status tells how this pod's certificate is, in full.
+	Status(certificate *certificatesv1.IssuedCertificate, status certificatesv1.IssuedCertificateStatus)
+	// Event tells once that something happened; a warning asks for a person.
+	Event(certificate *certificatesv1.IssuedCertificate, warning bool, reason, message string)
+}
+
+// Agent looks after one istiod's certificate. All fields but those not exported are to be set.
+type Agent struct {
+	Identity       Identity
+	Specifications Specifications
+	Issuer         *Issuer
+	Directory      *cacerts.Directory
+	Reporter       Reporter
+	Metrics        *Metrics
+	Log            logr.Logger
+	// IstiodAddress is istiod's TLS port, as host:port.
+	IstiodAddress string
+	// WorkloadTTL is how long the certificates live that istiod signs.
+	WorkloadTTL time.Duration
+
+	state  State
+	wanted *certificatesv1.IssuedCertificate
+	// set is what was published last, also when it has expired or was lost: the root stays that of this one.
+	set *cacerts.Set
+	// issuing is why the unconfirmed certificate was issued, empty for one that an earlier agent published.
+	issuing  Reason
+	problems problems
+	reported certificatesv1.IssuedCertificateStatus
+	// said is what was told already and still holds.
+	said map[string]bool
+
+	now atomic.Pointer[snapshot]
+}
+
+// snapshot is what the health handlers may know.
+type snapshot struct {
+	at       time.Time
+	notAfter time.Time
+	message  string
+}
+
+// note is what an agent leaves, beside the files, for the one after it.
+type note struct {
+	Digest string `json:"digest"`
+	Renew  string `json:"renew,omitempty"`
+}
+
+// Obtain gets the first certificate and returns when it is published, for an init container: istiod is not
+// running, so whatever root Vault has may become istiod's. Files that an earlier run left are enough while
+// they are valid. When ctx ends first, the error says what kept it from succeeding.
+func (a *Agent) Obtain(ctx context.Context) error {
+	if err := a.takeOver(time.Now()); err != nil {
+		return err
+	}
+	if a.state.Held != nil {
+		a.Log.Info("istiod's files are there and valid already", "reason", reasonAlreadyThere, "notAfter", a.state.Held.NotAfter)
+		return nil
+	}
+	a.set = nil // a root that no istiod runs with binds nobody
+	a.state.RetryLimit = look
+	a.loop(ctx, func() bool { return a.state.Held != nil })
+	if a.state.Held != nil {
+		return nil
+	}
+	return fmt.Errorf("no certificates for istiod: %s", orElse(a.problems.String(), context.Cause(ctx).Error()))
+}
+
+// Run keeps the certificate fresh until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.takeOver(time.Now()); err != nil {
+		return err
+	}
+	a.loop(ctx, func() bool { return false })
+	return nil
+}
+
+func (a *Agent) loop(ctx context.Context, done func() bool) {
+	for ctx.Err() == nil && !done() {
+		now := time.Now()
+		a.observe(now)
+		step := Next(a.state, now)
+		switch step.Action {
+		case Issue:
+			a.issue(ctx, step.Reason)
+		case Confirm:
+			a.confirm(ctx)
+		case Wait:
+			a.report()
+			a.wait(ctx, step.Until)
+		}
+	}
+	if ctx.Err() == nil {
+		a.report()
+	}
+}
+
+func (a *Agent) wait(ctx context.Context, until time.Time) {
+	pause := look
+	if !until.IsZero() {
+		pause = min(pause, time.Until(until))
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-a.Specifications.Changed():
+	}
+}
+
+// takeOver goes on with what an earlier run published.
+func (a *Agent) takeOver(now time.Time) error {
+	a.said = map[string]bool{}
+	a.state.Seed = a.Identity.Namespace + "/" + a.Identity.Pod
+	a.state.WorkloadTTL = a.WorkloadTTL
+	set, err := a.Directory.Published(now)
+	switch {
+	case errors.Is(err, cacerts.ErrEmpty):
+		return nil
+	case set == nil:
+		a.Log.Info("what is published cannot be used and will be replaced", "cause", err.Error())
+		return nil
+	}
+	a.set = set
+	if err != nil {
+		a.Log.Info("what is published is not valid any more and will be replaced", "cause", err.Error())
+		return nil
+	}
+	var left note
+	if err := json.Unmarshal(set.Note, &left); err != nil {
+		a.Log.Info("what is published does not say what it was issued for", "cause", "note is not JSON")
+	}
+	a.hold(set, left, now)
+	return nil
+}
+
+func (a *Agent) hold(set *cacerts.Set, left note, now time.Time) {
+	a.set = set
+	a.state.Held = &Held{
+		Serial:    set.SerialNumber(),
+		NotBefore: set.Certificate.NotBefore, NotAfter: set.Certificate.NotAfter,
+		Digest: left.Digest, Renew: left.Renew,
+		ConfirmFrom: now,
+	}
+}
+
+// observe takes in what may have changed by itself: the specification, the files, the time.
+func (a *Agent) observe(now time.Time) {
+	wanted, warnings, err := a.Specifications.Current()
+	for _, warning := range warnings {
+		a.tell(true, reasonSpecWarning, warning)
+	}
+	flag(a.Metrics.accepted, err == nil)
+	if err != nil {
+		reason := reasonInvalidSpec
+		if missing, ok := errors.AsType[*SpecificationError](err); ok && missing.Missing {
+			reason = reasonNoSpec
+		}
+		// One that was acted on before stays in force: istiod's CA must not run out because of a typing mistake.
+		a.trouble(&a.problems.specification, reason, err.Error())
+	} else {
+		a.problems.specification = problem{}
+		a.want(wanted, now)
+	}
+	if held := a.state.Held; held != nil {
+		held.Lost = !a.Directory.Intact(a.set)
+		if !now.Before(held.NotAfter) {
+			a.trouble(&a.problems.istiod, reasonExpired, fmt.Sprintf("istiod's CA certificate expired at %s; istiod cannot sign any more", held.NotAfter.UTC().Format(time.RFC3339)))
+		}
+	}
+	snap := &snapshot{at: now, message: a.problems.String()}
+	if a.state.Held != nil && !a.state.Held.Lost {
+		snap.notAfter = a.state.Held.NotAfter
+	}
+	a.now.Store(snap)
+}
+
+func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Time) {
+	a.wanted = certificate
+	w := Wanted{
+		Digest: digest(&certificate.Spec), Renew: certificate.Annotations[RenewAnnotation],
+		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
+	}
+	if old := a.state.Wanted; old != nil && old.Digest == w.Digest && old.Renew == w.Renew {
+		return
+	}
+	if a.state.Wanted == nil {
+		a.Log.Info("found what is specified for this istiod", "issuedCertificate", certificate.Name, "namespace", certificate.Namespace)
+	} else {
+		a.Log.Info("the specification has changed", "issuedCertificate", certificate.Name, "generation", certificate.Generation)
+	}
+	a.state.Wanted = &w
+	a.state.Failures, a.state.RootChanged = 0, false
+}
+
+func (a *Agent) issue(ctx context.Context, reason Reason) {
+	a.Log.Info("getting a CA certificate from Vault", "why", reason, "server", a.wanted.Spec.AgentCA.Vault.Server)
+	asked := note{Digest: a.state.Wanted.Digest, Renew: a.state.Wanted.Renew}
+	result, err := a.Issuer.issue(ctx, a.wanted)
+	for _, warning := range result.Warnings {
+		a.tell(false, reasonVaultWarning, "Vault says: "+warning)
+	}
+	if err == nil {
+		err = a.publish(result.Set, asked)
+	}
+	for _, left := range result.tidy(ctx) {
+		a.tell(false, reasonNotTidied, left)
+	}
+	if err != nil {
+		if ctx.Err() == nil { // what stopping cuts off is nobody's failure
+			a.failed(err)
+		}
+		return
+	}
+	a.issuing = reason
+	a.published(reason)
+}
+
+// publish puts a verified set in the place of the last one, unless its root is another.
+func (a *Agent) publish(set *cacerts.Set, asked note) error {
+	if a.set != nil && !set.SameRoots(a.set) {
+		return &rootChangedError{was: a.set.RootFingerprint(), is: set.RootFingerprint()}
+	}
+	text, err := json.Marshal(asked)
+	if err != nil {
+		return err
+	}
+	set.Note = text
+	start := time.Now()
+	if err := a.Directory.Publish(set); err != nil {
+		return &publishError{err}
+	}
+	a.Metrics.Observe("publish", time.Since(start))
+	a.hold(set, asked, time.Now())
+	return nil
+}
+
+func (a *Agent) published(reason Reason) {
+	a.state.Failures, a.state.RootChanged = 0, false
+	a.problems.attempt, a.problems.istiod = problem{}, problem{}
+	flag(a.Metrics.rootChanged, false)
+	flag(a.Metrics.confirmed, false)
+	held := a.state.Held
+	at, tooShort := a.renewAt()
+	a.tell(false, reasonPublished, fmt.Sprintf("published CA certificate %s for istiod (%s), valid until %s, to be renewed at %s",
+		held.Serial, reason, held.NotAfter.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339)))
+	if tooShort {
+		a.tell(true, reasonLifetimeShort, fmt.Sprintf("the CA certificate lives for %s, which is too short for the %s that istiod's certificates live: "+
+			"some of them will outlive it; raise ttlDays, or max_lease_ttl of Vault's mount, or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",
+			held.NotAfter.Sub(held.NotBefore).Round(time.Second), a.WorkloadTTL))
+	}
+}
+
+func (a *Agent) failed(err error) {
+	a.state.Failures++
+	a.state.FailedAt = time.Now()
+	reason := reasonIssueFailed
+	if e, ok := errors.AsType[*vault.Error](err); ok {
+		reason = string(e.Kind)
+	} else if e, ok := errors.AsType[*cacerts.Refusal](err); ok {
+		reason = e.Reason
+	} else if _, ok := errors.AsType[*publishError](err); ok {
+		reason = reasonPublishFailed
+	}
+	_, a.state.RootChanged = errors.AsType[*rootChangedError](err)
+	if a.state.RootChanged {
+		reason = reasonRootChanged
+	}
+	flag(a.Metrics.rootChanged, a.state.RootChanged)
+	a.Metrics.renewals.WithLabelValues("failure", reason).Inc()
+	a.trouble(&a.problems.attempt, reason, err.Error())
+	_, again := a.state.due()
+	a.Log.Info("no certificate yet; trying again", "reason", reason, "failures", a.state.Failures, "in", time.Until(again).Round(100*time.Millisecond).String())
+}
+
+func (a *Agent) confirm(ctx context.Context) {
+	held := a.state.Held
+	err := confirm(ctx, a.IstiodAddress, a.set.Certificate)
+	held.Confirmations++
+	held.TriedAt = time.Now()
+	if err == nil {
+		held.Confirmed = true
+		flag(a.Metrics.confirmed, true)
+		if a.issuing != "" {
+			a.Metrics.renewals.WithLabelValues("success", string(a.issuing)).Inc()
+			a.issuing = ""
+		}
+		a.problems.istiod = problem{}
+		a.tell(false, reasonConfirmed, fmt.Sprintf("istiod signs under CA certificate %s", held.Serial))
+		return
+	}
+	if ctx.Err() == nil && held.TriedAt.Sub(held.ConfirmFrom) >= confirmationLimit {
+		a.trouble(&a.problems.istiod, reasonNotConfirmed, fmt.Sprintf("istiod was not seen to use CA certificate %s within %s: %v", held.Serial, confirmationLimit, err))
+	}
+}
+
+func (a *Agent) renewAt() (at time.Time, tooShort bool) {
+	h, w := a.state.Held, a.state.Wanted
+	if h == nil || w == nil {
+		return time.Time{}, false
+	}
+	return RenewAt(h.NotBefore, h.NotAfter, w.Ratio, a.WorkloadTTL, spread(h.Serial))
+}
+
+// problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.
+type problems struct{ specification, attempt, istiod problem }
+
+type problem struct{ reason, message string }
+
+// String is empty when nothing is wrong.
+func (p problems) String() string {
+	var words []string
+	for _, each := range []problem{p.specification, p.attempt, p.istiod} {
+		if each.message != "" {
+			words = append(words, each.message)
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+// trouble says what is wrong, once until it changes.
+func (a *Agent) trouble(at *problem, reason, message string) {
+	if *at == (problem{}) {
+		delete(a.said, reason+message) // it was well in between
+	}
+	*at = problem{reason, message}
+	a.tell(true, reason, message)
+}
+
+// tell says a thing once.
+func (a *Agent) tell(warning bool, reason, message string) {
+	if a.said[reason+message] {
+		return
+	}
+	if len(a.said) > 1000 { // of messages that differ each time
+		clear(a.said)
+	}
+	a.said[reason+message] = true
+	a.Log.Info(message, "reason", reason)
+	if a.wanted != nil {
+		a.Reporter.Event(a.wanted, warning, reason, message)
+	}
+}
+
+// rootChangedError is an answer that is in order in itself, under a root that istiod was not started with.
+type rootChangedError struct{ was, is string }
+
+func (e *rootChangedError) Error() string {
+	return fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
+		"restart istiod when all clusters are to trust the new root, or set Vault's back", e.was, e.is)
+}
+
+type publishError struct{ cause error }
+
+func (e *publishError) Error() string { return e.cause.Error() }
+func (e *publishError) Unwrap() error { return e.cause }

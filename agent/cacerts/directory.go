@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cacerts is the directory that istiod reads its CA from: what goes in is verified first, and put
+// there in one step. It knows files and certificates, and neither Vault nor Kubernetes nor a network.
+//
+// A set of files is staged where istiod does not look, and one rename makes it the published one:
+//
+//	DIR/.staging/7/{ca-key,ca-cert,cert-chain,root-cert}.pem
+//	DIR/..data       -> .staging/7
+//	DIR/ca-key.pem   -> ..data/ca-key.pem, and so the others
+//
+// istiod watches DIR alone and reacts to what is created in it (Istio pilot/pkg/bootstrap/istio_ca.go,
+// initCACertsAndCRLWatcher), so it sees one event for each renewal. Whatever is interrupted when, the four
+// names lead to one complete set: the old one or the new one.
+package cacerts
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	stagingName = ".staging"
+	dataName    = "..data"
+	newLink     = ".new" // in the staging directory: a link on its way to its place
+)
+
+// ErrEmpty says that nothing was published yet.
+var ErrEmpty = errors.New("nothing was published yet")
+
+// Directory is istiod's. One process at a time writes to it.
+type Directory struct{ path string }
+
+// Open checks a directory, which must exist, and takes away what an interrupted publication left.
+// It refuses one that is not in memory, unless allowDisk is set, and one in which somebody else keeps files
+// of istiod's.
+func Open(path string, allowDisk bool) (*Directory, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return nil, fmt.Errorf("directory %s: %w; mount istiod's volume cacerts there", path, err)
+	}
+	if kind := stat.Type; kind != unix.TMPFS_MAGIC && kind != unix.RAMFS_MAGIC && !allowDisk {
+		return nil, fmt.Errorf("directory %s is not in memory, so the CA key would be written to a disk; "+
+			"mount an emptyDir of medium Memory there (a Secret volume in its place means that istiod's Deployment was changed back), or allow it with --allow-disk to try things out", path)
+	}
+	d := &Directory{path}
+	if err := d.others(); err != nil {
+		return nil, err
+	}
+	return d, d.recover()
+}
+
+// others refuses files that istiod would read and that are not ours. tls.crt is one: where it is, istiod
+// reads none of the four.
+func (d *Directory) others() error {
+	for _, name := range append([]string{"tls.crt", "istio-generated"}, names...) {
+		info, err := os.Lstat(d.join(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if target, _ := os.Readlink(d.join(name)); info.Mode()&fs.ModeSymlink == 0 || target != filepath.Join(dataName, name) {
+			return fmt.Errorf("%s is there already, and not from here; take it away, since istiod would read it in place of what is published", d.join(name))
+		}
+	}
+	return nil
+}
+
+// recover takes away what is half made, and completes what only lacks names.
+func (d *Directory) recover() error {
+	if err := os.Remove(d.staging(newLink)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	current, err := os.Readlink(d.join(dataName))
+	if err != nil || !complete(d.join(current)) {
+		// istiod reads none of it: it does not start with a part of the files, and without any it has not been started.
+		for _, name := range append(slices.Clone(names), dataName, stagingName) {
+			if err := os.RemoveAll(d.join(name)); err != nil {
+				return fmt.Errorf("taking away what an interrupted publication left: %w", err)
+			}
+		}
+		return nil
+	}
+	if err := d.link(); err != nil {
+		return err
+	}
+	return d.prune(filepath.Base(current), filepath.Base(current))
+}
+
+func complete(dir string) bool {
+	for _, name := range append([]string{noteFile}, names...) {
+		if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+			return false
+		}
+	}
+	return true
+}
+
+// Published reads what istiod would read. ErrEmpty means that there is nothing; any other error with a set,
+// that it is not valid at this time, and without one, that it is no set at all.
+func (d *Directory) Published(now time.Time) (*Set, error) {
+	if _, err := os.Lstat(d.join(dataName)); errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrEmpty
+	}
+	set, err := read(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("reading what is published in %s: %w", d.path, err)
+	}
+	if set.Note, err = os.ReadFile(d.join(dataName, noteFile)); err != nil {
+		return nil, err
+	}
+	return set, set.verify(now)
+}
+
+// Intact says whether istiod would read exactly this set.
+func (d *Directory) Intact(set *Set) bool {
+	files, err := set.files()
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		if content, err := os.ReadFile(d.join(name)); err != nil || !bytes.Equal(content, files[name].content) {
+			return false
+		}
+	}
+	return true
+}
+
+// Publish makes a set the published one, in one step. After an error, and after a crash at any time, the one
+// before is still published. Two publications should be two seconds apart, so that istiod reads each whole.
+func (d *Directory) Publish(set *Set) error {
+	files, err := set.files()
+	if err != nil {
+		return err
+	}
+	if err := d.others(); err != nil {
+		return err
+	}
+	was, next := d.numbers()
+	for _, step := range d.steps(next, files) {
+		if err := step(); err != nil {
+			_ = os.Remove(d.staging(newLink))
+			if now, _ := os.Readlink(d.join(dataName)); now != filepath.Join(stagingName, next) {
+				_ = os.RemoveAll(d.staging(next))
+			}
+			return fmt.Errorf("publishing in %s: %w", d.path, err)
+		}
+	}
+	return d.prune(was, next)
+}
+
+// steps are what Publish does, one after the other; after any number of them istiod reads one complete set, if any.
+func (d *Directory) steps(number string, files map[string]file) []func() error {
+	staged := d.staging(number)
+	steps := []func() error{
+		func() error { return os.MkdirAll(staged, 0o755) }, //nolint:gosec // istiod reads it, whatever its user is; the key has a mode of its own
+	}
+	for _, name := range append([]string{noteFile}, names...) {
+		steps = append(steps, func() error { return write(filepath.Join(staged, name), files[name]) })
+	}
+	return append(steps,
+		func() error { return sync(staged) },
+		func() error { return os.Symlink(filepath.Join(stagingName, number), d.staging(newLink)) },
+		func() error { return os.Rename(d.staging(newLink), d.join(dataName)) },
+		d.link, // of use the first time, and where a name was lost
+		func() error { return sync(d.path) },
+	)
+}
+
+// link gives istiod's files their names, where they lack them: the key's first, since istiod makes a root of
+// its own when it finds no file at all, and does not start when it finds a part of them.
+func (d *Directory) link() error {
+	for _, name := range names {
+		want := filepath.Join(dataName, name)
+		if target, err := os.Readlink(d.join(name)); err == nil && target == want {
+			continue
+		}
+		if err := os.Symlink(want, d.join(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func write(path string, f file) error {
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, f.mode)
+	if err != nil {
+		return err
+	}
+	_, err = to.Write(f.content)
+	// No umask may take a mode away; and on a disk, nothing may be named that is not there yet.
+	return errors.Join(err, to.Chmod(f.mode), to.Sync(), to.Close())
+}
+
+func sync(dir string) error {
+	opened, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(opened.Sync(), opened.Close())
+}
+
+// numbers gives the staged directory that is published and the one for the next set.
+func (d *Directory) numbers() (current, next string) {
+	highest := 0
+	entries, _ := os.ReadDir(d.staging()) // none: the first
+	for _, entry := range entries {
+		if n, err := strconv.Atoi(entry.Name()); err == nil {
+			highest = max(highest, n)
+		}
+	}
+	target, _ := os.Readlink(d.join(dataName))
+	return filepath.Base(target), strconv.Itoa(highest + 1)
+}
+
+// prune removes the staged sets but these.
+func (d *Directory) prune(keep ...string) error {
+	entries, err := os.ReadDir(d.staging())
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	for _, entry := range entries {
+		if !slices.Contains(keep, entry.Name()) {
+			if err := os.RemoveAll(d.staging(entry.Name())); err != nil {
+				return fmt.Errorf("removing an old set: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Directory) join(parts ...string) string {
+	return filepath.Join(append([]string{d.path}, parts...)...)
+}
+
+func (d *Directory) staging(parts ...string) string {
+	return d.join(append([]string{stagingName}, parts...)...)
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster is the agent's side of the API server: the specification is watched there, and status and
+// events are told there. One dynamic client does it all; the typed clientset is larger than the agent.
+//
+// Nothing here ever waits for the API server: an agent whose cluster cannot be reached goes on with what it knows.
+package cluster
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/istiod-agent/istiod-agent/agent"
+)
+
+// tokenSeconds is the shortest life that the API server gives a token (TokenRequest: 10 minutes).
+const tokenSeconds = 600
+
+// Cluster talks to one API server.
+type Cluster struct {
+	client   dynamic.Interface
+	identity agent.Identity
+}
+
+// New gives the Cluster of a configuration. The identity is that of the pod the agent runs in.
+func New(config *rest.Config, identity agent.Identity) (*Cluster, error) {
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{client: client, identity: identity}, nil
+}
+
+// Token implements agent.Cluster by the TokenRequest API. A token for the pod's own service account is bound to the pod.
+func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
+	spec := map[string]any{"expirationSeconds": int64(tokenSeconds)}
+	if audience != "" {
+		spec["audiences"] = []any{audience}
+	}
+	request := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+		"metadata": map[string]any{"name": serviceAccount, "namespace": namespace},
+		"spec":     spec,
+	}}
+	answer, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}).
+		Namespace(namespace).Create(ctx, request, metav1.CreateOptions{}, "token")
+	if err != nil {
+		return "", fmt.Errorf("requesting a token of service account %s/%s to log in to Vault with: %w", namespace, serviceAccount, err)
+	}
+	token, _, _ := unstructured.NestedString(answer.Object, "status", "token")
+	if token == "" {
+		return "", fmt.Errorf("requesting a token of service account %s/%s: the API server gave none", namespace, serviceAccount)
+	}
+	return token, nil
+}
+
+// SecretValue implements agent.Cluster.
+func (c *Cluster) SecretValue(ctx context.Context, namespace, name, key string) (string, error) {
+	secret, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).
+		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("reading Vault's token from Secret %s/%s: %w", namespace, name, err)
+	}
+	encoded, _, _ := unstructured.NestedString(secret.Object, "data", key)
+	value, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(value) == 0 {
+		return "", fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", namespace, name, key)
+	}
+	return string(value), nil
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/istiod-agent/istiod-agent/agent"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// Watch watches the IssuedCertificates of a namespace. It implements agent.Specifications.
+type Watch struct {
+	identity  agent.Identity
+	namespace string
+	informer  cache.SharedIndexInformer
+	changed   chan struct{}
+
+	mu      sync.Mutex
+	failure error // of the last list or watch, nil once one succeeds
+}
+
+// Watch prepares a watch; Run starts it.
+func (c *Cluster) Watch(namespace string) (*Watch, error) {
+	resource := c.client.Resource(certificatesv1.IssuedCertificates).Namespace(namespace)
+	w := &Watch{identity: c.identity, namespace: namespace, changed: make(chan struct{}, 1)}
+	w.informer = cache.NewSharedIndexInformer(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			list, err := resource.List(ctx, options)
+			w.heard(err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			watching, err := resource.Watch(ctx, options)
+			w.heard(err)
+			return watching, err
+		},
+	}, &unstructured.Unstructured{}, 0, cache.Indexers{})
+	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) { // these end any watch now and then
+			w.heard(err)
+		}
+	}); err != nil {
+		return nil, err
+	}
+	signal := func() {
+		select {
+		case w.changed <- struct{}{}:
+		default: // told already
+		}
+	}
+	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { signal() },
+		UpdateFunc: func(any, any) { signal() },
+		DeleteFunc: func(any) { signal() },
+	})
+	return w, err
+}
+
+// Run watches until ctx ends.
+func (w *Watch) Run(ctx context.Context) { w.informer.RunWithContext(ctx) }
+
+func (w *Watch) heard(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failure = err
+}
+
+// Changed implements agent.Specifications.
+func (w *Watch) Changed() <-chan struct{} { return w.changed }
+
+// Current implements agent.Specifications.
+func (w *Watch) Current() (*certificatesv1.IssuedCertificate, []string, error) {
+	var all []*certificatesv1.IssuedCertificate
+	broken := map[string]error{}
+	for _, stored := range w.informer.GetStore().List() {
+		object, ok := stored.(*unstructured.Unstructured)
+		if !ok {
+			continue // nothing else is ever stored
+		}
+		certificate, err := decode(object)
+		if err != nil {
+			broken[object.GetName()] = err
+			continue
+		}
+		all = append(all, certificate)
+	}
+	chosen, warning := w.identity.Choose(all)
+	if chosen == nil {
+		return nil, nil, w.none(broken)
+	}
+	prepared, warnings, err := agent.Prepare(chosen)
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	if err != nil {
+		return nil, warnings, &agent.SpecificationError{Err: fmt.Errorf("IssuedCertificate %s/%s: %w", chosen.Namespace, chosen.Name, err)}
+	}
+	return prepared, warnings, nil
+}
+
+// none says why there is no specification.
+func (w *Watch) none(broken map[string]error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, err := range broken {
+		return &agent.SpecificationError{Err: fmt.Errorf("IssuedCertificate %s/%s cannot be read: %w", w.namespace, name, err)}
+	}
+	missing := func(format string, args ...any) error {
+		return &agent.SpecificationError{Missing: true, Err: fmt.Errorf(format, args...)}
+	}
+	switch failure := w.failure; {
+	case failure == nil && !w.informer.HasSynced():
+		return missing("waiting for the API server's list of IssuedCertificates in namespace %q", w.namespace)
+	case failure == nil:
+		return missing("waiting for an IssuedCertificate in namespace %q with host %s; apply the VirtualMesh, or the IssuedCertificate itself", w.namespace, w.identity.Host())
+	case apierrors.IsForbidden(failure):
+		return missing("service account %s/%s may not list and watch issuedcertificates.certificates.mesh.gloo.solo.io in namespace %q; grant it a Role that allows get, list and watch",
+			w.identity.Namespace, w.identity.ServiceAccount, w.namespace)
+	case apierrors.IsNotFound(failure):
+		return missing("the cluster does not know IssuedCertificates; install the CRD issuedcertificates.certificates.mesh.gloo.solo.io")
+	case apierrors.IsUnauthorized(failure):
+		return missing("the API server does not accept the service account token of %s/%s", w.identity.Namespace, w.identity.ServiceAccount)
+	default:
+		return missing("the API server cannot be reached to look for an IssuedCertificate in namespace %q: %w", w.namespace, failure)
+	}
+}
+
+// decode reads what an agent needs. The status is left out: the public implementation writes parts of it in another type.
+func decode(object *unstructured.Unstructured) (*certificatesv1.IssuedCertificate, error) {
+	content := maps.Clone(object.Object)
+	delete(content, "status")
+	var certificate certificatesv1.IssuedCertificate
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, &certificate); err != nil {
+		return nil, err
+	}
+	return &certificate, nil
+}

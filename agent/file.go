@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// File is a specification in a file, an IssuedCertificate in YAML or JSON. It is read anew whenever the agent
+// looks, so that a changed file counts within half a minute.
+type File struct {
+	Path     string
+	Identity Identity
+
+	content     []byte
+	certificate *certificatesv1.IssuedCertificate
+	warnings    []string
+	err         error
+}
+
+// Current implements Specifications.
+func (f *File) Current() (*certificatesv1.IssuedCertificate, []string, error) {
+	content, err := os.ReadFile(f.Path)
+	if err != nil {
+		return nil, nil, &SpecificationError{Missing: os.IsNotExist(err), Err: fmt.Errorf("--spec: %w", err)}
+	}
+	if f.content == nil || !bytes.Equal(content, f.content) {
+		f.content = content
+		f.certificate, f.warnings, f.err = f.decode(content)
+	}
+	return f.certificate, f.warnings, f.err
+}
+
+func (f *File) decode(content []byte) (*certificatesv1.IssuedCertificate, []string, error) {
+	decoded, err := certificatesv1.Decode(content)
+	if err != nil {
+		return nil, nil, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
+	}
+	prepared, warnings, err := Prepare(decoded)
+	if err != nil {
+		return nil, warnings, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
+	}
+	// A file is for whom it is given to; an istiod of another name can be tried with it.
+	if f.Identity.ServiceAccount != "" && !f.Identity.Mine(prepared) {
+		warnings = append(warnings, fmt.Sprintf("--spec %s: none of spec.hosts is this istiod's, %s", f.Path, f.Identity.Host()))
+	}
+	return prepared, warnings, nil
+}
+
+// Changed implements Specifications: a file does not say when it changes.
+func (f *File) Changed() <-chan struct{} { return nil }

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/vault"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// Cluster is what issuing may ask of the API server.
+type Cluster interface {
+	// Token gives a token of a service account for an audience (TokenRequest), good for ten minutes.
+	// No audience means the API server's own.
+	Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error)
+	// SecretValue gives one value of a Secret.
+	SecretValue(ctx context.Context, namespace, name, key string) (string, error)
+}
+
+// tokenSecretKey is where a Secret that tokenSecretRef names holds Vault's token; the public API has no field for it.
+const tokenSecretKey = "token"
+
+// Issuer gets certificates from Vault.
+type Issuer struct {
+	Identity Identity
+	// Cluster is nil where there is none.
+	Cluster Cluster
+	// TokenFile, when set, holds the service account token to log in with, in place of the specification's.
+	TokenFile string
+	// Timeout is for each call to Vault.
+	Timeout time.Duration
+	// Now is the clock.
+	Now func() time.Time
+	// Observe is told how long each step took: login, generate, sign, roots, verify.
+	Observe func(step string, took time.Duration)
+}
+
+// issued is a verified certificate and what has to be done once it is published or given up.
+type issued struct {
+	*cacerts.Set
+	Warnings []string
+	// tidy removes what Vault keeps of the key and revokes the token. It is called even after an error,
+	// and says in words what it could not do.
+	tidy func(context.Context) []string
+}
+
+// issue logs in, gets a key and a certificate, and verifies both. The result is never nil.
+func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate) (*issued, error) {
+	result := &issued{tidy: func(context.Context) []string { return nil }}
+	source := certificate.Spec.AgentCA.Vault
+	client, err := vault.New(i.config(certificate))
+	if err != nil {
+		return result, err
+	}
+	var session *vault.Session
+	err = i.step("login", func() error { session, err = client.Login(ctx); return err })
+	if err != nil {
+		return result, err
+	}
+	var keyID string
+	result.tidy = func(ctx context.Context) (left []string) {
+		if keyID != "" {
+			if err := session.DeleteKey(ctx, keyID); err != nil {
+				left = append(left, fmt.Sprintf("Vault keeps a copy of the CA key: %v", err))
+			}
+		}
+		if err := session.Close(ctx); err != nil {
+			left = append(left, fmt.Sprintf("the login token was not revoked and lives until it expires: %v", err))
+		}
+		return left
+	}
+
+	request := vaultRequest(&certificate.Spec)
+	var key, csr []byte
+	err = i.step("generate", func() error {
+		if source.CSRPath == "" {
+			key, csr, err = newKey(request)
+			return err
+		}
+		generated, err := session.Generate(ctx, request)
+		if err != nil {
+			return err
+		}
+		key, csr, keyID = generated.Key, generated.CSR, generated.KeyID
+		return nil
+	})
+	if err != nil {
+		return result, err
+	}
+	var signed *vault.Signed
+	err = i.step("sign", func() error { signed, err = session.Sign(ctx, csr, request); return err })
+	if err != nil {
+		return result, err
+	}
+	result.Warnings = signed.Warnings
+
+	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
+	wanted := cacerts.Wanted{Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}}
+	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
+	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot {
+		return result, err
+	}
+	// The signer is not the root, and its answer stops short of it: its mount may know more.
+	var roots [][]byte
+	if err := i.step("roots", func() error { roots, err = session.Roots(ctx); return err }); err != nil {
+		return result, err
+	}
+	answer.Chain = append(answer.Chain, roots...)
+	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
+	return result, err
+}
+
+func (i *Issuer) step(name string, do func() error) error {
+	start := i.Now()
+	err := do()
+	i.Observe(name, i.Now().Sub(start))
+	return err
+}
+
+// config is how to reach and log in to the Vault of a specification.
+func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Config {
+	v := certificate.Spec.AgentCA.Vault
+	config := vault.Config{
+		Server: v.Server, Namespace: v.Namespace, CABundle: v.CABundle,
+		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: i.Timeout,
+	}
+	if ref := v.TokenSecretRef; ref != nil {
+		config.Token = func(ctx context.Context) (string, error) {
+			if i.Cluster == nil {
+				return "", errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")
+			}
+			return i.Cluster.SecretValue(ctx, orElse(ref.Namespace, certificate.Namespace, i.Identity.Namespace), ref.Name, tokenSecretKey)
+		}
+		return config
+	}
+	config.Kubernetes = &vault.KubernetesAuth{
+		MountPath: v.KubernetesAuth.MountPath, Role: v.KubernetesAuth.Role,
+		JWT: func(ctx context.Context) (string, error) { return i.jwt(ctx, certificate.Namespace, v.KubernetesAuth) },
+	}
+	return config
+}
+
+// jwt gives the service account token to log in with. It is read anew each time, since the kubelet replaces it.
+func (i *Issuer) jwt(ctx context.Context, namespace string, auth *certificatesv1.KubernetesAuth) (string, error) {
+	file := i.TokenFile
+	if file == "" {
+		if ref := auth.ServiceAccountRef; ref != nil {
+			return i.request(ctx, orElse(ref.Namespace, namespace, i.Identity.Namespace), ref.Name, auth.Audience)
+		}
+		if auth.Audience != "" { // the token that every pod has is for the API server's audience
+			return i.request(ctx, i.Identity.Namespace, i.Identity.ServiceAccount, auth.Audience)
+		}
+		file = filepath.Join(auth.MountedSAPath, auth.SecretTokenKey)
+	}
+	token, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("reading the service account token to log in to Vault with: %w", err)
+	}
+	trimmed := strings.TrimSpace(string(token))
+	if trimmed == "" {
+		return "", fmt.Errorf("the service account token file %s is empty", file)
+	}
+	return trimmed, nil
+}
+
+func (i *Issuer) request(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
+	if i.Cluster == nil {
+		return "", fmt.Errorf("a token of service account %s/%s is to be requested, and no API server is known; run in a cluster, set --kubeconfig, or name a --token-file", namespace, serviceAccount)
+	}
+	return i.Cluster.Token(ctx, namespace, serviceAccount, audience)
+}
+
+func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {
+	options := spec.CertOptions
+	key := vault.Key{Type: "rsa"}
+	switch options.ECKeyCurve {
+	case "P-256":
+		key = vault.Key{Type: "ec", Bits: 256}
+	case "P-384":
+		key = vault.Key{Type: "ec", Bits: 384}
+	default:
+		key.Bits = int(*options.RSAKeySizeBytes)
+	}
+	return vault.Request{
+		Hosts: spec.Hosts, Organization: options.OrgName, Key: key,
+		TTL: time.Duration(*options.TTLDays) * 24 * time.Hour,
+	}
+}
+
+func orElse(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// stuck is how long the agent's loop may stand still; issuing takes a few calls of --vault-timeout each.
+const stuck = 10 * time.Minute
+
+// Healthy is nil while the agent does its work, however badly that goes.
+func (a *Agent) Healthy(now time.Time) error {
+	if s := a.now.Load(); s != nil && now.Sub(s.at) > stuck {
+		return fmt.Errorf("the agent has stood still since %s", s.at.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Ready is nil while istiod has a valid CA in its files.
+func (a *Agent) Ready(now time.Time) error {
+	s := a.now.Load()
+	switch {
+	case s == nil:
+		return errors.New("starting")
+	case s.notAfter.IsZero() && s.message != "":
+		return fmt.Errorf("istiod has no CA certificate: %s", s.message)
+	case s.notAfter.IsZero():
+		return errors.New("istiod has no CA certificate yet")
+	case !now.Before(s.notAfter):
+		return fmt.Errorf("istiod's CA certificate expired at %s", s.notAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// report sends the status when it is not what was sent last.
+func (a *Agent) report() {
+	if a.set != nil && a.state.Held != nil {
+		at, _ := a.renewAt()
+		if at.IsZero() {
+			at = a.state.Held.NotAfter
+		}
+		a.Metrics.published(a.set, at)
+	}
+	if a.wanted == nil {
+		return
+	}
+	status := a.status()
+	if !reflect.DeepEqual(status, a.reported) {
+		a.reported = status
+		a.Reporter.Status(a.wanted, status)
+	}
+}
+
+func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
+	mine := certificatesv1.CertificateStatus{Pod: a.Identity.Pod, Error: a.problems.String()}
+	state := certificatesv1.Pending
+	if held := a.state.Held; held != nil {
+		state = certificatesv1.Issued
+		if held.Confirmed {
+			state = certificatesv1.Finished
+		}
+		mine.SerialNumber = held.Serial
+		mine.NotAfter = &metav1.Time{Time: held.NotAfter}
+		mine.RootFingerprint = a.set.RootFingerprint()
+		mine.Confirmed = held.Confirmed
+		if at, _ := a.renewAt(); !at.IsZero() {
+			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
+		}
+	}
+	if mine.Error != "" {
+		state = certificatesv1.Failed
+	}
+	return certificatesv1.IssuedCertificateStatus{
+		ObservedGeneration: a.wanted.Generation, State: state, Error: mine.Error,
+		Certificates: []certificatesv1.CertificateStatus{mine},
+	}
+}

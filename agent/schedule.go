@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"hash/fnv"
+	"strconv"
+	"time"
+)
+
+// Reason says why a certificate is issued. The keys are those of log lines, events and metrics.
+type Reason string
+
+// The reasons to issue a certificate.
+const (
+	Initial              Reason = "Initial"              // istiod has none yet
+	Expiring             Reason = "Expiring"             // the published one is to be replaced in time
+	SpecificationChanged Reason = "SpecificationChanged" // the published one is not as specified any more
+	RenewRequested       Reason = "RenewRequested"       // the annotation istiod-agent.io/renew has a new value
+	FilesLost            Reason = "FilesLost"            // what istiod reads is not what was published
+)
+
+const (
+	// What changes the specification is seen by every cluster at once: each takes its turn within this time.
+	specificationSpread = 10 * time.Minute
+	// An intermediate must outlive what istiod signs with it (facts: Istio before 1.28.7 does not clamp
+	// a leaf's end to its signer's), and an hour is for Vault to come back.
+	renewalMargin = time.Hour
+	// istiod looks at new files 100 ms after the swap; until this long after it, waiting is normal.
+	confirmationLimit = time.Minute
+
+	firstRetry = time.Second
+	retryLimit = 5 * time.Minute
+	// Asking again does not bring the old root back, and every answer costs Vault a signature.
+	rootChangedRetryLimit = time.Hour
+)
+
+// State is all that the next step depends on.
+type State struct {
+	// Wanted is the specification, nil while there is none that can be acted on.
+	Wanted *Wanted
+	// Held is what istiod can read now, nil when there is nothing of use.
+	Held *Held
+	// Failures counts the attempts since the last success or change of the specification, the last at FailedAt.
+	Failures int
+	FailedAt time.Time
+	// RootChanged is set when the last attempt failed because Vault's root is not istiod's.
+	RootChanged bool
+	// RetryLimit is the longest pause between two attempts, 5 minutes when zero.
+	RetryLimit time.Duration
+	// Seed tells the replicas of all clusters apart.
+	Seed string
+	// WorkloadTTL is how long the certificates live that istiod signs (its DEFAULT_WORKLOAD_CERT_TTL).
+	WorkloadTTL time.Duration
+}
+
+// Wanted is what the schedule needs to know of a specification.
+type Wanted struct {
+	Digest string    // of all that a certificate depends on
+	Renew  string    // value of the annotation istiod-agent.io/renew
+	Ratio  float64   // secretRotationGracePeriodRatio
+	SeenAt time.Time // when this digest was first seen
+}
+
+// Held is what the schedule needs to know of the published certificate.
+type Held struct {
+	Serial              string
+	NotBefore, NotAfter time.Time
+	Digest, Renew       string // of the specification it was issued for
+	Lost                bool   // the directory does not hold it as it was published
+	// ConfirmFrom is when istiod could first have read it: publication or, later, the agent's own start.
+	ConfirmFrom   time.Time
+	Confirmed     bool
+	Confirmations int // attempts so far, the last at TriedAt
+	TriedAt       time.Time
+}
+
+// Action is what to do next.
+type Action int
+
+// The actions.
+const (
+	Wait Action = iota
+	Issue
+	Confirm
+)
+
+// Step is the next thing to do: at once for Issue and Confirm, and for Wait until Until (zero: until something changes).
+type Step struct {
+	Action Action
+	Reason Reason
+	Until  time.Time
+}
+
+// Next gives the next step. It is a function of its arguments alone: what spreads the replicas
+// in time is derived from the seed and the certificate's serial number, so a restart changes no plan.
+func Next(s State, now time.Time) Step {
+	var wake time.Time
+	if reason, due := s.due(); !due.IsZero() {
+		if !due.After(now) {
+			return Step{Action: Issue, Reason: reason}
+		}
+		wake = due
+	}
+	if held := s.Held; held != nil && !held.Confirmed {
+		ask := held.nextConfirmation()
+		if !ask.After(now) {
+			return Step{Action: Confirm}
+		}
+		if wake.IsZero() || ask.Before(wake) {
+			wake = ask
+		}
+	}
+	return Step{Action: Wait, Until: wake}
+}
+
+// due says when, and why, the next certificate is to be issued: the earliest of all reasons, put off
+// while attempts fail and while istiod may still be reading the last one. Zero means never, as things are.
+func (s State) due() (Reason, time.Time) {
+	if s.Wanted == nil {
+		return "", time.Time{}
+	}
+	reason, at := s.wish()
+	if s.Failures > 0 {
+		at = later(at, s.FailedAt.Add(s.backoff()))
+	}
+	if h := s.Held; h != nil && !h.Confirmed && !h.Lost {
+		at = later(at, h.ConfirmFrom.Add(confirmationLimit))
+	}
+	return reason, at
+}
+
+func (s State) wish() (Reason, time.Time) {
+	h, w := s.Held, s.Wanted
+	if h == nil {
+		return Initial, w.SeenAt
+	}
+	reason := Expiring
+	at, _ := RenewAt(h.NotBefore, h.NotAfter, w.Ratio, s.WorkloadTTL, spread(h.Serial))
+	earlier := func(r Reason, t time.Time) {
+		if t.Before(at) {
+			reason, at = r, t
+		}
+	}
+	if w.Digest != h.Digest {
+		earlier(SpecificationChanged, w.SeenAt.Add(time.Duration(spread(h.Serial+w.Digest)*float64(specificationSpread))))
+	}
+	if w.Renew != "" && w.Renew != h.Renew {
+		earlier(RenewRequested, w.SeenAt)
+	}
+	if h.Lost {
+		earlier(FilesLost, h.NotBefore)
+	}
+	return reason, at
+}
+
+// RenewAt gives the time to replace a certificate: notAfter − max(ratio × lifetime, workloadTTL + 1 h),
+// less a part, given by random in [0,1), of a tenth of the lifetime. Where that would leave less than a
+// quarter of the lifetime to use it, the ratio alone counts and tooShort is true: certificates that istiod
+// signs near the end may then outlive the one they are signed with.
+func RenewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Duration, random float64) (at time.Time, tooShort bool) {
+	lifetime := notAfter.Sub(notBefore)
+	lead := time.Duration(ratio * float64(lifetime))
+	if safe := workloadTTL + renewalMargin; lead < safe {
+		if safe+lifetime/10 > lifetime-lifetime/4 {
+			tooShort = true
+		} else {
+			lead = safe
+		}
+	}
+	at = notAfter.Add(-lead - time.Duration(random*float64(lifetime/10)))
+	if at.Before(notBefore) { // a ratio of nearly one
+		at = notBefore
+	}
+	return at, tooShort
+}
+
+// Backoff gives the pause after so many failures in a row: from 1 s, doubled each time up to the limit,
+// of which the half, given by random in [0,1), is left to chance.
+func Backoff(failures int, limit time.Duration, random float64) time.Duration {
+	pause := firstRetry
+	for i := 1; i < failures && pause < limit; i++ {
+		pause *= 2
+	}
+	pause = min(pause, limit)
+	return pause - time.Duration(random*float64(pause/2))
+}
+
+func (s State) backoff() time.Duration {
+	limit := s.RetryLimit
+	if limit == 0 {
+		limit = retryLimit
+	}
+	if s.RootChanged {
+		limit = rootChangedRetryLimit
+	}
+	return Backoff(s.Failures, limit, spread(s.Seed+strconv.Itoa(s.Failures)))
+}
+
+// nextConfirmation is when to ask istiod next: soon after a swap, then ever more seldom.
+func (h *Held) nextConfirmation() time.Time {
+	if h.Confirmations == 0 {
+		return h.ConfirmFrom
+	}
+	pause := 250 * time.Millisecond << min(h.Confirmations-1, 7)
+	return h.TriedAt.Add(min(pause, 30*time.Second))
+}
+
+// spread turns a text into a number in [0,1), evenly over texts.
+func spread(text string) float64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(text))
+	// FNV changes its high bits little for texts that differ at the end only; one round of mixing does.
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	x ^= x >> 33
+	return float64(x>>11) / (1 << 53)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func TestTheRenewalTimeFollowsTheCertificate(t *testing.T) {
+	for name, test := range map[string]struct {
+		lifetime  time.Duration
+		ratio     float64
+		ttl       time.Duration
+		random    float64
+		want      time.Duration // after notBefore
+		wantShort bool
+	}{
+		"the ratio, where it leaves more than the workloads need":  {lifetime: 365 * day, ratio: 0.1, ttl: day, want: 328*day + 12*time.Hour},
+		"less a tenth of the lifetime at most":                     {lifetime: 365 * day, ratio: 0.1, ttl: day, random: 1, want: 292 * day},
+		"what Vault's default maximum gives":                       {lifetime: 768 * time.Hour, ratio: 0.1, ttl: day, want: 691*time.Hour + 12*time.Minute},
+		"the workloads' time and an hour, where the ratio is less": {lifetime: 5 * day, ratio: 0.1, ttl: day, want: 95 * time.Hour},
+		"the ratio alone, where the workloads' time is too long":   {lifetime: 30 * time.Hour, ratio: 0.1, ttl: day, want: 27 * time.Hour, wantShort: true},
+		"of a minute":                         {lifetime: time.Minute, ratio: 0.1, ttl: day, random: 0.5, want: 51 * time.Second, wantShort: true},
+		"never before the certificate begins": {lifetime: 100 * day, ratio: 0.99, ttl: day, random: 1, want: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			at, short := RenewAt(start, start.Add(test.lifetime), test.ratio, test.ttl, test.random)
+			if got := at.Sub(start); got.Round(time.Second) != test.want || short != test.wantShort {
+				t.Errorf("got %s (too short: %v), want %s (%v)", got, short, test.want, test.wantShort)
+			}
+		})
+	}
+}
+
+func TestPausesGrowToTheLimitAndAreSpread(t *testing.T) {
+	for _, test := range []struct {
+		failures int
+		limit    time.Duration
+		most     time.Duration
+	}{
+		{1, retryLimit, time.Second},
+		{2, retryLimit, 2 * time.Second},
+		{5, retryLimit, 16 * time.Second},
+		{9, retryLimit, 256 * time.Second},
+		{10, retryLimit, retryLimit},
+		{1000000, retryLimit, retryLimit},
+		{1000, look, look},
+	} {
+		if got := Backoff(test.failures, test.limit, 0); got != test.most {
+			t.Errorf("after %d failures: got %s, want %s", test.failures, got, test.most)
+		}
+		if got := Backoff(test.failures, test.limit, math.Nextafter(1, 0)); got < test.most/2 || got > test.most {
+			t.Errorf("after %d failures, at the other end of chance: got %s, want at least half of %s", test.failures, got, test.most)
+		}
+	}
+}
+
+func TestReplicasAreSpreadEvenly(t *testing.T) {
+	const n, parts = 30000, 10
+	var count [parts]int
+	for i := range n {
+		x := spread(fmt.Sprintf("istio-system/istiod-7d9f8-%05d", i))
+		if x < 0 || x >= 1 {
+			t.Fatalf("%v is not in [0,1)", x)
+		}
+		count[int(x*parts)]++
+	}
+	for part, got := range count {
+		if got < n/parts*9/10 || got > n/parts*11/10 {
+			t.Errorf("part %d of %d: got %d of %d", part, parts, got, n)
+		}
+	}
+}
+
+// wanted and held are of a certificate of 100 days, published and confirmed at its start.
+func wanted() *Wanted { return &Wanted{Digest: "a", Ratio: 0.1, SeenAt: start} }
+
+func held() *Held {
+	return &Held{Serial: "01", NotBefore: start, NotAfter: start.Add(100 * day), Digest: "a", ConfirmFrom: start, Confirmed: true}
+}
+
+func TestTheNextStep(t *testing.T) {
+	now := start.Add(10 * day)
+	due, _ := RenewAt(start, start.Add(100*day), 0.1, day, spread("01"))
+	base := func(change func(*State)) State {
+		s := State{Wanted: wanted(), Held: held(), WorkloadTTL: day, Seed: "istio-system/istiod-0"}
+		change(&s)
+		return s
+	}
+	turn := now.Add(time.Duration(spread("01b") * float64(10*time.Minute)))
+	failed := func(s *State) { s.Failures, s.FailedAt = 3, now }
+	pause := Backoff(3, retryLimit, spread("istio-system/istiod-03"))
+	for name, test := range map[string]struct {
+		state State
+		at    time.Time
+		want  Step
+	}{
+		"without a specification, wait for one": {State{}, now, Step{Action: Wait}},
+		"without a specification, what is held is only confirmed": {
+			base(func(s *State) { s.Wanted = nil; s.Held.Confirmed = false }), now, Step{Action: Confirm},
+		},
+		"with nothing held, issue":            {base(func(s *State) { s.Held = nil }), now, Step{Action: Issue, Reason: Initial}},
+		"with all well, wait for the renewal": {base(func(*State) {}), now, Step{Action: Wait, Until: due}},
+		"at its time, renew":                  {base(func(*State) {}), due, Step{Action: Issue, Reason: Expiring}},
+		"past its end, renew":                 {base(func(*State) {}), start.Add(101 * day), Step{Action: Issue, Reason: Expiring}},
+		"with another specification, wait for one's turn": {
+			base(func(s *State) { s.Wanted.Digest, s.Wanted.SeenAt = "b", now }), now, Step{Action: Wait, Until: turn},
+		},
+		"with another specification, renew at one's turn": {
+			base(func(s *State) { s.Wanted.Digest, s.Wanted.SeenAt = "b", now }), turn, Step{Action: Issue, Reason: SpecificationChanged},
+		},
+		"asked to renew, renew at once": {
+			base(func(s *State) { s.Wanted.Renew, s.Wanted.SeenAt = "again", now }), now, Step{Action: Issue, Reason: RenewRequested},
+		},
+		"asked before, and done": {
+			base(func(s *State) { s.Wanted.Renew, s.Held.Renew = "again", "again" }), now, Step{Action: Wait, Until: due},
+		},
+		"the request taken back": {base(func(s *State) { s.Held.Renew = "again" }), now, Step{Action: Wait, Until: due}},
+		"with the files lost, issue at once": {
+			base(func(s *State) { s.Held.Lost = true }), now, Step{Action: Issue, Reason: FilesLost},
+		},
+		"after failures, wait":                           {base(func(s *State) { failed(s); s.Held = nil }), now, Step{Action: Wait, Until: now.Add(pause)}},
+		"after the pause, try again":                     {base(func(s *State) { failed(s); s.Held = nil }), now.Add(pause), Step{Action: Issue, Reason: Initial}},
+		"after failures, nothing is due before its time": {base(failed), now.Add(time.Hour), Step{Action: Wait, Until: due}},
+		"with another root, Vault is asked once an hour": {
+			base(func(s *State) { s.Held.Lost, s.Failures, s.FailedAt, s.RootChanged = true, 100, now, true }),
+			now.Add(25 * time.Minute),
+			Step{Action: Wait, Until: now.Add(Backoff(100, time.Hour, spread("istio-system/istiod-0100")))},
+		},
+		"what is new is confirmed": {base(func(s *State) { s.Held.Confirmed, s.Held.ConfirmFrom = false, now }), now, Step{Action: Confirm}},
+		"not confirmed at once, ask again soon": {
+			base(func(s *State) {
+				s.Held.Confirmed, s.Held.ConfirmFrom, s.Held.Confirmations, s.Held.TriedAt = false, now, 1, now
+			}), now, Step{Action: Wait, Until: now.Add(250 * time.Millisecond)},
+		},
+		"never confirmed, ask on and on": {
+			base(func(s *State) {
+				s.Held.Confirmed, s.Held.ConfirmFrom, s.Held.Confirmations, s.Held.TriedAt = false, start, 1000, now
+			}), now, Step{Action: Wait, Until: now.Add(30 * time.Second)},
+		},
+		"no second swap while istiod may still read the first": {
+			base(func(s *State) {
+				s.Held.Confirmed, s.Held.ConfirmFrom, s.Held.Confirmations, s.Held.TriedAt = false, now, 100, now.Add(50*time.Second)
+				s.Wanted.Renew = "again"
+			}), now.Add(50 * time.Second), Step{Action: Wait, Until: now.Add(time.Minute)},
+		},
+		"never confirmed, renewed all the same": {
+			base(func(s *State) { s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt = false, 1000, due }), due, Step{Action: Issue, Reason: Expiring},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Next(test.state, test.at)
+			if got.Action != test.want.Action || got.Reason != test.want.Reason || !got.Until.Equal(test.want.Until) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// Whatever the state: an action that is put off is due when its time comes, so the agent neither spins nor sleeps through.
+func FuzzNextComesToItsAction(f *testing.F) {
+	f.Add(int64(100), int64(90), 0.1, uint8(0), uint8(0), false, false, int64(5))
+	f.Add(int64(1), int64(0), 0.5, uint8(3), uint8(9), true, true, int64(0))
+	f.Fuzz(func(t *testing.T, lifeHours, ageHours int64, ratio float64, failures, confirmations uint8, confirmed, lost bool, changedMinutes int64) {
+		if lifeHours <= 0 || lifeHours > 1e6 || ageHours < 0 || ageHours > 1e6 || !(ratio > 0 && ratio < 1) || changedMinutes < 0 || changedMinutes > 1e6 {
+			t.Skip()
+		}
+		now := start.Add(time.Duration(ageHours) * time.Hour)
+		s := State{Wanted: wanted(), Held: held(), WorkloadTTL: day, Failures: int(failures), FailedAt: now}
+		s.Wanted.Ratio = ratio
+		s.Held.NotAfter = start.Add(time.Duration(lifeHours) * time.Hour)
+		s.Held.Confirmed, s.Held.Lost, s.Held.Confirmations, s.Held.TriedAt = confirmed, lost, int(confirmations), now
+		if changedMinutes > 0 {
+			s.Wanted.Digest, s.Wanted.SeenAt = "b", now.Add(-time.Duration(changedMinutes)*time.Minute)
+		}
+		step := Next(s, now)
+		if step.Action != Wait {
+			return
+		}
+		if !step.Until.After(now) {
+			t.Fatalf("told to wait until %s, which is not after %s", step.Until, now)
+		}
+		if at := Next(s, step.Until); at.Action == Wait {
+			t.Fatalf("told to wait until %s and then still to wait: %+v", step.Until, at)
+		}
+	})
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// RenewAnnotation on an IssuedCertificate asks for a new certificate each time that its value changes.
+const RenewAnnotation = "istiod-agent.io/renew"
+
+// Specifications tells which certificate is wanted. What it gives may be older than what is in the
+// API server or on disk, and stays what it was while those cannot be reached.
+type Specifications interface {
+	// Current gives the specification with its defaults, or an error that says why there is none that can be
+	// acted on. The warnings do not keep anybody from acting on it.
+	Current() (certificate *certificatesv1.IssuedCertificate, warnings []string, err error)
+	// Changed has an element when Current may give something else than before.
+	Changed() <-chan struct{}
+}
+
+// Identity is whose certificate is wanted: that of the istiod in this pod.
+type Identity struct {
+	Pod, Namespace, ServiceAccount string
+}
+
+// Mine says whether a specification is for this istiod: one of its hosts is
+// spiffe://<any trust domain>/ns/<namespace>/sa/<service account>.
+func (i Identity) Mine(certificate *certificatesv1.IssuedCertificate) bool {
+	return slices.ContainsFunc(certificate.Spec.Hosts, func(host string) bool {
+		rest, ok := strings.CutPrefix(host, "spiffe://")
+		_, path, _ := strings.Cut(rest, "/")
+		return ok && path == i.path()
+	})
+}
+
+// Host is how the identity is written in a specification, for messages.
+func (i Identity) Host() string { return "spiffe://<trust domain>/" + i.path() }
+
+func (i Identity) path() string { return "ns/" + i.Namespace + "/sa/" + i.ServiceAccount }
+
+// Choose gives the specification for this istiod. Where several are, it is the oldest (of the same age, the
+// first by name), so that all replicas agree, and a warning names the others.
+func (i Identity) Choose(all []*certificatesv1.IssuedCertificate) (mine *certificatesv1.IssuedCertificate, warning string) {
+	var found []*certificatesv1.IssuedCertificate
+	for _, c := range all {
+		if c.DeletionTimestamp == nil && i.Mine(c) {
+			found = append(found, c)
+		}
+	}
+	if len(found) == 0 {
+		return nil, ""
+	}
+	slices.SortFunc(found, func(a, b *certificatesv1.IssuedCertificate) int {
+		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	if len(found) > 1 {
+		var others []string
+		for _, c := range found[1:] {
+			others = append(others, fmt.Sprintf("%q", c.Name))
+		}
+		warning = fmt.Sprintf("several IssuedCertificates are for %s: the oldest, %q, counts, and %s not; delete what is not needed",
+			i.Host(), found[0].Name, strings.Join(others, ", "))
+	}
+	return found[0], warning
+}
+
+// Prepare gives a specification its defaults and checks it.
+func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
+	prepared = certificate.DeepCopy()
+	prepared.Spec.SetDefaults()
+	warnings, errs := prepared.Validate()
+	if len(errs) > 0 {
+		return nil, warnings, &SpecificationError{Err: errs.ToAggregate()}
+	}
+	return prepared, warnings, nil
+}
+
+// SpecificationError says what keeps a specification from being acted on, or that there is none.
+type SpecificationError struct {
+	// Missing is set when nobody has written one yet.
+	Missing bool
+	Err     error
+}
+
+func (e *SpecificationError) Error() string { return e.Err.Error() }
+func (e *SpecificationError) Unwrap() error { return e.Err }
+
+// digest is of all that a certificate depends on: when it changes, another certificate is wanted.
+func digest(spec *certificatesv1.IssuedCertificateSpec) string {
+	text, err := json.Marshal(struct {
+		Hosts       []string                                         `json:"hosts"`
+		CertOptions *certificatesv1.CertOptions                      `json:"certOptions"`
+		AgentCA     *certificatesv1.IntermediateCertificateAuthority `json:"agentCa"`
+	}{spec.Hosts, spec.CertOptions, spec.AgentCA})
+	if err != nil {
+		panic(fmt.Sprintf("a specification that was decoded cannot be encoded: %v", err))
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vault is what the agent asks of Vault's PKI secrets engine (or OpenBao's, which has the same API):
+// a login, a key, a signature under it, the root. It knows nothing of istiod, and verifies no certificate.
+//
+// Errors are of a few kinds, each a sentence that says what to do. No answer's body, no token and no key is
+// ever in one.
+package vault
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+const (
+	defaultTimeout = 30 * time.Second
+	// A chain is a few kilobytes; what is longer is no answer of Vault's.
+	answerLimit = 1 << 20
+	// Logging out must not keep a renewal from its end.
+	closeTimeout = 5 * time.Second
+)
+
+// Config says where Vault is and how to log in. Exactly one of Kubernetes and Token is set.
+type Config struct {
+	// Server is the URL of Vault, with scheme.
+	Server string
+	// Namespace is sent as X-Vault-Namespace with every call; empty is the root namespace.
+	Namespace string
+	// CABundle is what Vault's certificate must lead to, PEM; none means the system's roots.
+	CABundle []byte
+	// CAPath is the endpoint that signs intermediates, CSRPath the one that makes keys, if any.
+	CAPath, CSRPath string
+	Kubernetes      *KubernetesAuth
+	// Token gives a token that is kept elsewhere. It is never revoked here.
+	Token func(context.Context) (string, error)
+	// Timeout is that of each call, 30 seconds when zero.
+	Timeout time.Duration
+}
+
+// KubernetesAuth logs in with a service account's token.
+type KubernetesAuth struct {
+	MountPath, Role string
+	// JWT gives the token; it is asked anew for each login.
+	JWT func(context.Context) (string, error)
+}
+
+// Client talks to one Vault. It keeps no token: each Login has its own.
+type Client struct {
+	config    Config
+	paths     paths
+	transport *http.Transport
+}
+
+// New checks the configuration and sends nothing. The environment variables that Vault's own programs read
+// (VAULT_ADDR, VAULT_SKIP_VERIFY, …) count for nothing here.
+func New(config Config) (*Client, error) {
+	p, err := parsePaths(config)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(config.CABundle) > 0 {
+		tlsConfig.RootCAs = x509.NewCertPool()
+		if !tlsConfig.RootCAs.AppendCertsFromPEM(config.CABundle) {
+			return nil, errors.New("the CA bundle holds no certificate in PEM")
+		}
+	}
+	if (config.Kubernetes == nil) == (config.Token == nil) {
+		return nil, errors.New("expected one way to log in to Vault, a token or Kubernetes auth")
+	}
+	return &Client{
+		config: config, paths: p,
+		transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
+			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 10 * time.Second, MaxIdleConnsPerHost: 1,
+		},
+	}, nil
+}
+
+// Session is a login. It is not safe for concurrent use.
+type Session struct {
+	client *Client
+	api    *api.Client
+	// own is set when the token was given for this session, and ends with it.
+	own bool
+}
+
+// Login gives a session, which must be closed.
+func (c *Client) Login(ctx context.Context) (*Session, error) {
+	connection, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{client: c, api: connection}
+	if c.config.Token != nil {
+		token, err := c.config.Token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.api.SetToken(token)
+		return s, nil
+	}
+	jwt, err := c.config.Kubernetes.JWT(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.write(ctx, loginCall, c.paths.login, map[string]string{"role": c.config.Kubernetes.Role, "jwt": jwt})
+	if err != nil {
+		return nil, err
+	}
+	if answer.Auth == nil || answer.Auth.ClientToken == "" {
+		return nil, s.bad(loginCall, c.paths.login, "it holds no auth.client_token")
+	}
+	s.api.SetToken(answer.Auth.ClientToken)
+	s.own = true
+	return s, nil
+}
+
+// Close revokes the token, if it was given for this session, also when ctx has ended.
+func (s *Session) Close(ctx context.Context) error {
+	defer s.client.transport.CloseIdleConnections()
+	defer s.api.ClearToken()
+	if !s.own {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	s.own = false
+	_, err := s.write(ctx, "revoke the login's own token", "auth/token/revoke-self", nil)
+	return err
+}
+
+func (c *Client) connect() (*api.Client, error) {
+	client, err := api.NewClient(&api.Config{
+		Address: c.config.Server,
+		HttpClient: &http.Client{
+			Transport: limited{c.transport},
+			// Vault's client follows one redirect itself, and none from https to http.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		MaxRetries: 0, // who calls decides when to try again
+		Timeout:    cmp.Or(c.config.Timeout, defaultTimeout),
+	})
+	if err != nil {
+		return nil, &Error{Kind: BadConfiguration, Server: c.config.Server, Detail: "the server's URL or one of the environment variables VAULT_* cannot be read"}
+	}
+	client.SetToken("")
+	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
+	client.SetMaxRetries(0)
+	if c.config.Namespace != "" {
+		client.SetNamespace(c.config.Namespace)
+	}
+	return client, nil
+}
+
+func (s *Session) write(ctx context.Context, call, path string, parameters map[string]string) (*api.Secret, error) {
+	body := make(map[string]any, len(parameters))
+	for key, value := range parameters {
+		body[key] = value
+	}
+	answer, err := s.api.Logical().WriteWithContext(ctx, path, body)
+	if err != nil {
+		return nil, s.explain(ctx, call, "update", path, err)
+	}
+	if answer == nil {
+		answer = &api.Secret{}
+	}
+	return answer, nil
+}
+
+func (s *Session) read(ctx context.Context, call, path string) (*api.Secret, error) {
+	answer, err := s.api.Logical().ReadWithContext(ctx, path)
+	if err != nil {
+		return nil, s.explain(ctx, call, "read", path, err)
+	}
+	if answer == nil { // a 404 without a body
+		return nil, &Error{Kind: PathMissing, Call: call, Path: path, Server: s.client.config.Server}
+	}
+	return answer, nil
+}
+
+// limited cuts off answers that are longer than any of Vault's.
+type limited struct{ http.RoundTripper }
+
+func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := l.RoundTripper.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(response.Body, answerLimit), response.Body}
+	return response, nil
+}
+
+func (s *Session) bad(call, path, detail string) error {
+	return &Error{Kind: BadAnswer, Call: call, Path: path, Server: s.client.config.Server, Detail: detail}
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import "cmp"
+
+// What counts where nothing is written. The first four are what Gloo Mesh's
+// translator writes for intermediate CAs, the others its API's own defaults.
+const (
+	DefaultOrgName        = "Istio"
+	DefaultTTLDays        = 365
+	DefaultRSAKeySizeBits = 4096
+	DefaultRenewalRatio   = 0.10
+	DefaultMountPath      = "/v1/auth/kubernetes"
+	DefaultSecretTokenKey = "token"
+	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
+)
+
+// SetDefaults fills in what is absent. What is there stays, even where Validate
+// refuses it. Doing it twice changes nothing.
+func (s *IssuedCertificateSpec) SetDefaults() {
+	if s.CertOptions == nil {
+		s.CertOptions = &CertOptions{}
+	}
+	s.CertOptions.setDefaults(s.Org)
+	if s.AgentCA != nil && s.AgentCA.Vault != nil && s.AgentCA.Vault.KubernetesAuth != nil {
+		s.AgentCA.Vault.KubernetesAuth.setDefaults()
+	}
+}
+
+func (o *CertOptions) setDefaults(org string) {
+	o.OrgName = cmp.Or(o.OrgName, org, DefaultOrgName)
+	if o.TTLDays == nil {
+		o.TTLDays = new(uint32(DefaultTTLDays))
+	}
+	if o.RSAKeySizeBytes == nil && o.ECKeyCurve == "" {
+		o.RSAKeySizeBytes = new(uint32(DefaultRSAKeySizeBits))
+	}
+	if o.SecretRotationGracePeriodRatio == nil {
+		o.SecretRotationGracePeriodRatio = new(DefaultRenewalRatio)
+	}
+}
+
+func (a *KubernetesAuth) setDefaults() {
+	a.MountPath = cmp.Or(a.MountPath, DefaultMountPath)
+	a.SecretTokenKey = cmp.Or(a.SecretTokenKey, DefaultSecretTokenKey)
+	if a.ServiceAccountRef == nil {
+		a.MountedSAPath = cmp.Or(a.MountedSAPath, DefaultMountedSAPath)
+	}
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Kind of an IssuedCertificate.
+const Kind = "IssuedCertificate"
+
+var (
+	// GroupVersion of everything in this package.
+	GroupVersion = schema.GroupVersion{Group: "certificates.mesh.gloo.solo.io", Version: "v1"}
+	// IssuedCertificates is the resource, for clients that know no Go types.
+	IssuedCertificates = GroupVersion.WithResource("issuedcertificates")
+)
+
+// An IssuedCertificate says which intermediate CA certificate an istiod shall have, and which CA signs it.
+// The agent beside that istiod gets the certificate, renews it, and reports here.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
+// +kubebuilder:printcolumn:name="Error",type=string,priority=1,JSONPath=`.status.error`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type IssuedCertificate struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// Which certificate is wanted.
+	Spec IssuedCertificateSpec `json:"spec,omitzero"`
+	// How far the agents are. They write it, nobody else needs to.
+	Status IssuedCertificateStatus `json:"status,omitzero"`
+}
+
+// IssuedCertificateList is a list of them.
+//
+// +kubebuilder:object:root=true
+type IssuedCertificateList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty,omitzero"`
+
+	Items []IssuedCertificate `json:"items"`
+}
+
+// IssuedCertificateSpec says which certificate is wanted. Fields of the public API that the agent does not
+// know are kept.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="!(has(self.glooMeshCa) && has(self.agentCa))",message="expected one CA: set agentCa or glooMeshCa, not both"
+type IssuedCertificateSpec struct {
+	// The SPIFFE IDs that the certificate is for, at least one, none twice, each of the form
+	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>. An agent acts on the IssuedCertificates in
+	// which it finds the namespace and the service account of its own istiod.
+	Hosts []string `json:"hosts,omitempty"`
+
+	// Deprecated: use certOptions.orgName, which goes before it. The certificate's organization.
+	Org string `json:"org,omitempty"`
+
+	// Deprecated: stood for what glooMeshCa.signingCertificateSecret is now. The agent refuses it, since it
+	// has its certificates signed by agentCa alone.
+	SigningCertificateSecret *ObjectRef `json:"signingCertificateSecret,omitempty"`
+
+	// The Secret to store the certificate and its key in. The agent refuses it: it writes them to istiod's
+	// memory and never to a Secret. Absent means just that.
+	IssuedCertificateSecret *ObjectRef `json:"issuedCertificateSecret,omitempty"`
+
+	// The PodBounceDirective that names the pods to restart when the root of trust changes.
+	// Default: no pod is restarted.
+	PodBounceDirective *ObjectRef `json:"podBounceDirective,omitempty"`
+
+	// What is asked of the certificate and of its key.
+	CertOptions *CertOptions `json:"certOptions,omitempty"`
+
+	// A CA whose key Gloo Mesh's management server holds. The agent refuses it; this is for other programs.
+	GlooMeshCA *GlooMeshCA `json:"glooMeshCa,omitempty"`
+
+	// A CA that the agent itself asks for the certificate. The agent needs it.
+	AgentCA *IntermediateCertificateAuthority `json:"agentCa,omitempty"`
+}
+
+// ObjectRef names an object.
+type ObjectRef struct {
+	// Name of the object.
+	Name string `json:"name,omitempty"`
+	// Namespace of the object. Default: the IssuedCertificate's own.
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// CertOptions is what is asked of the certificate and of its key.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="!(has(self.rsaKeySizeBytes) && has(self.ecKeyCurve))",message="expected one kind of key: set rsaKeySizeBytes or ecKeyCurve, not both"
+type CertOptions struct {
+	// How long the certificate shall be valid, in days, from 1 to 36500. The CA may give less; the agent
+	// renews by the time that the certificate states. Default: 365.
+	//
+	// +kubebuilder:validation:Minimum=0
+	TTLDays *uint32 `json:"ttlDays,omitempty"`
+
+	// Size of the RSA key in bits (not in bytes, in spite of the name): 2048, 3072 or 4096.
+	// Not together with ecKeyCurve. Default: 4096, unless ecKeyCurve is set.
+	//
+	// +kubebuilder:validation:Minimum=0
+	RSAKeySizeBytes *uint32 `json:"rsaKeySizeBytes,omitempty"`
+
+	// The certificate's organization, also its common name: printable, without commas, at most 64 characters.
+	// Default: spec.org, and without that, Istio.
+	OrgName string `json:"orgName,omitempty"`
+
+	// The part of the certificate's life that is left when it is renewed, more than 0 and less than 1:
+	// 0.10 renews when a tenth is left. Default: 0.10.
+	SecretRotationGracePeriodRatio *float64 `json:"secretRotationGracePeriodRatio,omitempty"`
+
+	// Makes the key an elliptic curve key, P-256 or P-384, in place of an RSA key. Not in the public API.
+	// Not together with rsaKeySizeBytes. Default: an RSA key.
+	ECKeyCurve Curve `json:"ecKeyCurve,omitempty"`
+}
+
+// Curve is an elliptic curve that istiod, Vault and every proxy can use.
+//
+// +kubebuilder:validation:Enum=P-256;P-384
+type Curve string
+
+// The curves.
+const (
+	P256 Curve = "P-256"
+	P384 Curve = "P-384"
+)
+
+// GlooMeshCA is a CA whose key Gloo Mesh's management server holds.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type GlooMeshCA struct {
+	// The Secret of the management cluster that holds the CA's certificate and key.
+	SigningCertificateSecret *ObjectRef `json:"signingCertificateSecret,omitempty"`
+}
+
+// IntermediateCertificateAuthority is a CA that the agent itself asks.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type IntermediateCertificateAuthority struct {
+	// A PKI secrets engine of Vault or OpenBao. Required: no other kind is known.
+	Vault *VaultCA `json:"vault,omitempty"`
+}
+
+// VaultCA is a PKI secrets engine of a Vault, and how to log in there.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="!(has(self.tokenSecretRef) && has(self.kubernetesAuth))",message="expected one way to log in: set tokenSecretRef or kubernetesAuth, not both"
+type VaultCA struct {
+	// Path of the endpoint that signs the certificate. Required. It must sign intermediate CAs:
+	// <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, with or without /v1/ in
+	// front. An endpoint that signs leaf certificates (<mount>/sign/<role>) is refused, since istiod needs a CA.
+	CAPath string `json:"caPath,omitempty"`
+
+	// Path of the endpoint at which Vault makes the CA key and hands it out:
+	// <mount>/intermediate/generate/exported or <mount>/issuers/generate/intermediate/exported, with or
+	// without /v1/ in front. .../internal is refused, since such a key never leaves Vault.
+	// Default: the agent makes the key itself, and it never leaves istiod's pod.
+	CSRPath string `json:"csrPath,omitempty"`
+
+	// Where Vault is: https://<host>[:<port>] without a path. Required. http:// is taken with a warning: it
+	// sends the login token and, with csrPath, the CA key unencrypted.
+	Server string `json:"server,omitempty"`
+
+	// PEM certificates that Vault's own certificate must lead to, in base64; nothing but certificates.
+	// Default: the root certificates of the agent's image.
+	CABundle []byte `json:"caBundle,omitempty"`
+
+	// Vault namespace (Vault Enterprise, OpenBao) that all calls are made in, such as admin/mesh.
+	// Default: the root namespace.
+	Namespace string `json:"namespace,omitempty"`
+
+	// The Secret that holds a Vault token under the key token. The agent never revokes it.
+	// This or kubernetesAuth is required, not both.
+	TokenSecretRef *ObjectRef `json:"tokenSecretRef,omitempty"`
+
+	// Log in as a service account, by Vault's Kubernetes auth method. This or tokenSecretRef is required,
+	// not both.
+	KubernetesAuth *KubernetesAuth `json:"kubernetesAuth,omitempty"`
+}
+
+// KubernetesAuth is how to log in to Vault as a service account.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="!(has(self.serviceAccountRef) && has(self.mountedSaPath))",message="expected one source of the token: set serviceAccountRef or mountedSaPath, not both"
+type KubernetesAuth struct {
+	// Path of the auth method: /v1/auth/<mount>, or auth/<mount>. Default: /v1/auth/kubernetes.
+	MountPath string `json:"mountPath,omitempty"`
+
+	// Vault role to log in with. Required.
+	Role string `json:"role,omitempty"`
+
+	// Name of the file in mountedSaPath that holds the token. Default: token.
+	SecretTokenKey string `json:"secretTokenKey,omitempty"`
+
+	// The service account that a token is requested of (TokenRequest); the agent must be allowed to.
+	// Not together with mountedSaPath. Default: the token in mountedSaPath is used.
+	ServiceAccountRef *ObjectRef `json:"serviceAccountRef,omitempty"`
+
+	// Absolute path of the directory that a service account token is mounted in. Not together with
+	// serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, the pod's own.
+	MountedSAPath string `json:"mountedSaPath,omitempty"`
+
+	// Audience of the token, such as vault; Vault's role should name the same. Not in the public API. The
+	// token is then requested (TokenRequest), since a mounted one has the audience that it has.
+	// Default: the API server's.
+	Audience string `json:"audience,omitempty"`
+}
+
+// State is how far an IssuedCertificate is.
+type State string
+
+// The states, in their order; Failed may come at any time and is left as soon as what failed works.
+const (
+	// Pending is before anything was done.
+	Pending State = "PENDING"
+	// Requested waits for the CA.
+	Requested State = "REQUESTED"
+	// Issued has a certificate that istiod does not use yet.
+	Issued State = "ISSUED"
+	// Finished has a certificate that istiod uses.
+	Finished State = "FINISHED"
+	// Failed has an error; what istiod already has stays in use.
+	Failed State = "FAILED"
+)
+
+// IssuedCertificateStatus is how far the agents are.
+type IssuedCertificateStatus struct {
+	// The metadata.generation that this status is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// What went wrong last and what to do about it; empty when all is well.
+	Error string `json:"error,omitempty"`
+
+	// How far it is: PENDING, REQUESTED (the CA was asked), ISSUED (istiod has the files), FINISHED (istiod
+	// uses them) or FAILED (see error). With several pods it is one of theirs; see certificates.
+	State State `json:"state,omitempty"`
+
+	// What each pod of istiod has. Not in the public API.
+	//
+	// +listType=map
+	// +listMapKey=pod
+	Certificates []CertificateStatus `json:"certificates,omitempty"`
+}
+
+// CertificateStatus is what one pod of istiod has.
+type CertificateStatus struct {
+	// Name of the pod.
+	Pod string `json:"pod"`
+	// Serial number of the pod's CA certificate, as Vault writes it: hexadecimal bytes with colons between.
+	SerialNumber string `json:"serialNumber,omitempty"`
+	// When the CA certificate expires.
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+	// SHA-256 of the root certificate (DER) in hexadecimal.
+	RootFingerprint string `json:"rootFingerprint,omitempty"`
+	// Whether istiod was seen to use this certificate.
+	// +optional
+	Confirmed bool `json:"confirmed"`
+	// When the certificate will be renewed.
+	RenewAt *metav1.Time `json:"renewAt,omitempty"`
+	// What went wrong last in this pod and what to do about it; empty when all is well.
+	Error string `json:"error,omitempty"`
+}

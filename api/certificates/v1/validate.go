@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	exampleHost = "spiffe://cluster.local/ns/istio-system/sa/istiod"
+
+	maxTTLDays = 36500
+	// maxSPIFFEID is the bytes that every SPIFFE implementation must take (SPIFFE-ID, section 2.3).
+	maxSPIFFEID = 2048
+	// maxOrgName is RFC 5280's ub-organization-name, and ub-common-name as well.
+	maxOrgName = 64
+)
+
+// rsaKeySizes in bits. Smaller ones are broken or nearly so; with larger ones
+// istiod would sign no faster than a few dozen certificates a second.
+var rsaKeySizes = []uint32{2048, 3072, 4096}
+
+// istioIdentity is an Istio identity as a SPIFFE ID (SPIFFE-ID, section 2). Its
+// groups are the namespace and the service account.
+var istioIdentity = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}/ns/([^/]*)/sa/([^/]*)$`)
+
+// Validate finds every mistake in an IssuedCertificate whose defaults are filled
+// in, each with its path and what was expected. Warnings are about what works,
+// but not as safely or not for the reason that its author may believe.
+// Neither holds a token, a password or a key.
+func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList) {
+	spec, path := &c.Spec, field.NewPath("spec")
+	errs = validateHosts(path.Child("hosts"), spec.Hosts)
+	if spec.IssuedCertificateSecret != nil {
+		errs = append(errs, field.Forbidden(path.Child("issuedCertificateSecret"),
+			"expected none: the agent keeps the certificate and its key in istiod's memory and never writes them to a Secret"))
+	}
+	errs = append(errs, spec.validateOptions(path)...)
+	errs = append(errs, spec.validateSource(path)...)
+	if spec.AgentCA != nil && spec.AgentCA.Vault != nil {
+		vaultWarnings, vaultErrs := spec.AgentCA.Vault.validate(path.Child("agentCa", "vault"))
+		warnings, errs = append(warnings, vaultWarnings...), append(errs, vaultErrs...)
+	}
+	return warnings, errs
+}
+
+func validateHosts(path *field.Path, hosts []string) field.ErrorList {
+	if len(hosts) == 0 {
+		return field.ErrorList{field.Required(path, "expected at least one SPIFFE ID such as "+exampleHost)}
+	}
+	var errs field.ErrorList
+	for i, host := range hosts {
+		parts := istioIdentity.FindStringSubmatch(host)
+		switch {
+		case slices.Contains(hosts[:i], host):
+			errs = append(errs, field.Duplicate(path.Index(i), host))
+		case len(host) > maxSPIFFEID:
+			errs = append(errs, field.TooLong(path.Index(i), host, maxSPIFFEID))
+		case parts == nil || len(validation.IsDNS1123Label(parts[1])) > 0 || len(validation.IsDNS1123Subdomain(parts[2])) > 0:
+			errs = append(errs, field.Invalid(path.Index(i), host,
+				"expected a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>, in lower case, such as "+exampleHost))
+		}
+	}
+	return errs
+}
+
+// validateSource wants the one CA that the agent can ask.
+func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList {
+	const only = "expected none: the agent has its certificates signed by agentCa.vault alone"
+	var errs field.ErrorList
+	if s.GlooMeshCA != nil {
+		errs = append(errs, field.Forbidden(path.Child("glooMeshCa"), only))
+	}
+	if s.SigningCertificateSecret != nil {
+		errs = append(errs, field.Forbidden(path.Child("signingCertificateSecret"), only))
+	}
+	if s.AgentCA == nil || s.AgentCA.Vault == nil {
+		errs = append(errs, field.Required(path.Child("agentCa", "vault"), "expected the Vault that signs the certificate"))
+	}
+	return errs
+}
+
+// validateOptions says spec.org where the organization is written there.
+func (s *IssuedCertificateSpec) validateOptions(path *field.Path) field.ErrorList {
+	options := s.CertOptions
+	if options == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	orgPath := path.Child("certOptions", "orgName")
+	if options.OrgName == s.Org {
+		orgPath = path.Child("org")
+	}
+	path = path.Child("certOptions")
+	if days := options.TTLDays; days != nil && (*days < 1 || *days > maxTTLDays) {
+		errs = append(errs, field.Invalid(path.Child("ttlDays"), *days, fmt.Sprintf("expected 1 to %d days", maxTTLDays)))
+	}
+	errs = append(errs, options.validateKey(path)...)
+	errs = append(errs, validateOrg(orgPath, options.OrgName)...)
+	if ratio := options.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio < 1) {
+		errs = append(errs, field.Invalid(path.Child("secretRotationGracePeriodRatio"), *ratio,
+			"expected more than 0 and less than 1: the part of the certificate's life that is left when it is renewed, such as 0.10"))
+	}
+	return errs
+}
+
+func (o *CertOptions) validateKey(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if o.ECKeyCurve != "" && o.ECKeyCurve != P256 && o.ECKeyCurve != P384 {
+		errs = append(errs, field.NotSupported(path.Child("ecKeyCurve"), o.ECKeyCurve, []Curve{P256, P384}))
+	}
+	size, path := o.RSAKeySizeBytes, path.Child("rsaKeySizeBytes")
+	switch {
+	case size == nil:
+	case o.ECKeyCurve != "":
+		errs = append(errs, field.Forbidden(path, "expected none together with ecKeyCurve: a key is of one kind"))
+	case *size <= 512 && slices.Contains(rsaKeySizes, *size*8):
+		errs = append(errs, field.Invalid(path, *size,
+			fmt.Sprintf("expected 2048, 3072 or 4096: in spite of the field's name these are bits, so that %d bytes are written %d", *size, *size*8)))
+	case !slices.Contains(rsaKeySizes, *size):
+		errs = append(errs, field.Invalid(path, *size, "expected 2048, 3072 or 4096; in spite of the field's name these are bits"))
+	}
+	return errs
+}
+
+func validateOrg(path *field.Path, org string) field.ErrorList {
+	var errs field.ErrorList
+	if !printable(org) || strings.TrimSpace(org) != org {
+		errs = append(errs, field.Invalid(path, org, "expected printable characters, without space at either end"))
+	}
+	if strings.Contains(org, ",") {
+		errs = append(errs, field.Invalid(path, org, "expected no comma: Vault makes two organizations of it"))
+	}
+	if utf8.RuneCountInString(org) > maxOrgName {
+		errs = append(errs, field.Invalid(path, org, fmt.Sprintf("expected at most %d characters (RFC 5280, ub-organization-name)", maxOrgName)))
+	}
+	return errs
+}
+
+// printable is what can stand in a certificate, a header and a log line.
+func printable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+}

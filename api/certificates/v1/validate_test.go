@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
+
+// valid has nothing to complain about; the tests below spoil it.
+func valid() *certificatesv1.IssuedCertificate {
+	return &certificatesv1.IssuedCertificate{Spec: certificatesv1.IssuedCertificateSpec{
+		Hosts: []string{istiod},
+		AgentCA: &certificatesv1.IntermediateCertificateAuthority{Vault: &certificatesv1.VaultCA{
+			Server:         "https://vault.vault:8200",
+			CAPath:         "pki/root/sign-intermediate",
+			KubernetesAuth: &certificatesv1.KubernetesAuth{Role: "istiod"},
+		}},
+	}}
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		spec  func(*certificatesv1.IssuedCertificateSpec)
+		holds func(*certificatesv1.CertOptions, *certificatesv1.KubernetesAuth) bool
+	}{
+		"of an RSA key": {
+			func(*certificatesv1.IssuedCertificateSpec) {},
+			func(o *certificatesv1.CertOptions, a *certificatesv1.KubernetesAuth) bool {
+				return o.OrgName == "Istio" && *o.TTLDays == 365 && *o.RSAKeySizeBytes == 4096 && o.ECKeyCurve == "" &&
+					*o.SecretRotationGracePeriodRatio == 0.10 && a.MountPath == "/v1/auth/kubernetes" &&
+					a.SecretTokenKey == "token" && a.MountedSAPath == "/var/run/secrets/kubernetes.io/serviceaccount"
+			},
+		},
+		"of an elliptic curve key": {
+			func(s *certificatesv1.IssuedCertificateSpec) {
+				s.CertOptions = &certificatesv1.CertOptions{ECKeyCurve: certificatesv1.P256}
+			},
+			func(o *certificatesv1.CertOptions, _ *certificatesv1.KubernetesAuth) bool {
+				return o.RSAKeySizeBytes == nil
+			},
+		},
+		"the deprecated organization": {
+			func(s *certificatesv1.IssuedCertificateSpec) { s.Org = "Acme" },
+			func(o *certificatesv1.CertOptions, _ *certificatesv1.KubernetesAuth) bool { return o.OrgName == "Acme" },
+		},
+		"the organization goes before the deprecated one": {
+			func(s *certificatesv1.IssuedCertificateSpec) {
+				s.Org, s.CertOptions = "Acme", &certificatesv1.CertOptions{OrgName: "Example"}
+			},
+			func(o *certificatesv1.CertOptions, _ *certificatesv1.KubernetesAuth) bool {
+				return o.OrgName == "Example"
+			},
+		},
+		"a service account named, no token mounted": {
+			func(s *certificatesv1.IssuedCertificateSpec) {
+				s.AgentCA.Vault.KubernetesAuth.ServiceAccountRef = &certificatesv1.ObjectRef{Name: "a"}
+			},
+			func(_ *certificatesv1.CertOptions, a *certificatesv1.KubernetesAuth) bool {
+				return a.MountedSAPath == ""
+			},
+		},
+		"an explicit zero stays, to be refused": {
+			func(s *certificatesv1.IssuedCertificateSpec) {
+				s.CertOptions = &certificatesv1.CertOptions{TTLDays: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}
+			},
+			func(o *certificatesv1.CertOptions, _ *certificatesv1.KubernetesAuth) bool {
+				return *o.TTLDays == 0 && *o.SecretRotationGracePeriodRatio == 0
+			},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			certificate := valid()
+			test.spec(&certificate.Spec)
+			certificate.Spec.SetDefaults()
+			if !test.holds(certificate.Spec.CertOptions, certificate.Spec.AgentCA.Vault.KubernetesAuth) {
+				t.Errorf("got %+v, %+v", certificate.Spec.CertOptions, certificate.Spec.AgentCA.Vault.KubernetesAuth)
+			}
+		})
+	}
+}
+
+func TestWithoutAnythingEverythingIsAskedFor(t *testing.T) {
+	t.Parallel()
+	certificate := &certificatesv1.IssuedCertificate{}
+	certificate.Spec.SetDefaults()
+	_, errs := certificate.Validate()
+	wantAll(t, said(errs), "spec.hosts: Required value", "spec.agentCa.vault: Required value")
+
+	certificate.Spec.AgentCA = &certificatesv1.IntermediateCertificateAuthority{Vault: &certificatesv1.VaultCA{}}
+	_, errs = certificate.Validate()
+	wantAll(t, said(errs), "spec.hosts: Required value", "spec.agentCa.vault.server: Required value",
+		"spec.agentCa.vault.caPath: Required value", "spec.agentCa.vault.kubernetesAuth: Required value")
+}
+
+func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
+	t.Parallel()
+	type (
+		spec  = certificatesv1.IssuedCertificateSpec
+		opts  = certificatesv1.CertOptions
+		vault = certificatesv1.VaultCA
+		auth  = certificatesv1.KubernetesAuth
+		ref   = certificatesv1.ObjectRef
+	)
+	certificate, key := certificatePEM(t)
+	damaged := strings.Replace(certificate, "-----END", "----END", 1)
+	of := func(change func(*vault)) func(*spec) { return func(s *spec) { change(s.AgentCA.Vault) } }
+	login := func(a auth) func(*spec) { return func(s *spec) { s.AgentCA.Vault.KubernetesAuth = &a } }
+	server := func(address string) func(*spec) { return of(func(v *vault) { v.Server = address }) }
+	caPath := func(path string) func(*spec) { return of(func(v *vault) { v.CAPath = path }) }
+	csrPath := func(path string) func(*spec) { return of(func(v *vault) { v.CSRPath = path }) }
+	bundle := func(text string) func(*spec) { return of(func(v *vault) { v.CABundle = []byte(text) }) }
+	options := func(o opts) func(*spec) { return func(s *spec) { s.CertOptions = &o } }
+	hosts := func(h ...string) func(*spec) { return func(s *spec) { s.Hosts = h } }
+
+	const (
+		v             = "spec.agentCa.vault."
+		k             = v + "kubernetesAuth."
+		o             = "spec.certOptions."
+		notSPIFFE     = "expected a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
+		notCAPath     = "expected <mount>/root/sign-intermediate or"
+		notCSRPath    = "expected <mount>/intermediate/generate/exported or"
+		neverLeaves   = "the key would never leave Vault"
+		notMountPath  = "expected /v1/auth/<mount>"
+		damagedBlocks = v + "caBundle: Invalid value: 1 of "
+	)
+	tests := map[string]struct {
+		spoil func(*spec)
+		// want is the beginnings of what must be said, one mistake each; nothing else may be.
+		want []string
+	}{
+		"nothing": {func(*spec) {}, nil},
+
+		"hosts": {hosts(istiod, "spiffe://td.example_1/ns/a/sa/b.c", istiod, "", "cluster.local/ns/a/sa/b", "spiffe://TD/ns/a/sa/b",
+			"spiffe://td/ns//sa/b", "spiffe://td/ns/a/sa/b/c", "spiffe://td/ns/a/sa/B", "spiffe://td:1/ns/a/sa/b", "spiffe://td/ns/a/sa/b?c", "spiffe://td/ns/a/sa/b\n"), []string{
+			`spec.hosts[2]: Duplicate value: "` + istiod + `"`,
+			`spec.hosts[3]: Invalid value: "": ` + notSPIFFE, `spec.hosts[4]: Invalid value: "cluster.local/ns/a/sa/b": ` + notSPIFFE,
+			`spec.hosts[5]: Invalid value: `, `spec.hosts[6]: Invalid value: `, `spec.hosts[7]: Invalid value: `, `spec.hosts[8]: Invalid value: `,
+			`spec.hosts[9]: Invalid value: `, `spec.hosts[10]: Invalid value: `, `spec.hosts[11]: Invalid value: `,
+		}},
+		"an endless host": {hosts("spiffe://td/ns/a/sa/" + strings.Repeat("b", 2048)), []string{"spec.hosts[0]: Too long: "}},
+
+		"another CA besides": {func(s *spec) {
+			s.GlooMeshCA, s.SigningCertificateSecret = &certificatesv1.GlooMeshCA{}, &ref{Name: "a"}
+		}, []string{
+			"spec.glooMeshCa: Forbidden: expected none: the agent has its certificates signed by agentCa.vault alone",
+			"spec.signingCertificateSecret: Forbidden: expected none",
+		}},
+		"another CA instead": {func(s *spec) { s.GlooMeshCA, s.AgentCA = &certificatesv1.GlooMeshCA{}, nil }, []string{
+			"spec.glooMeshCa: Forbidden: ", "spec.agentCa.vault: Required value: expected the Vault that signs the certificate",
+		}},
+		"a CA that is none":            {func(s *spec) { s.AgentCA.Vault = nil }, []string{"spec.agentCa.vault: Required value"}},
+		"a Secret to store it":         {func(s *spec) { s.IssuedCertificateSecret = &ref{Name: "a"} }, []string{"spec.issuedCertificateSecret: Forbidden: expected none: the agent keeps"}},
+		"pods to restart":              {func(s *spec) { s.PodBounceDirective = &ref{Name: "a"} }, nil},
+		"numbers that are zero":        {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0: expected 1 to 36500 days", o + "rsaKeySizeBytes: Invalid value: 0: expected 2048, 3072 or 4096", o + "secretRotationGracePeriodRatio: Invalid value: 0: expected more than 0 and less than 1"}},
+		"numbers too large":            {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(1<<29 + 256)), SecretRotationGracePeriodRatio: new(1.0)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}},
+		"numbers at their edges":       {options(opts{TTLDays: new(uint32(36500)), RSAKeySizeBytes: new(uint32(2048)), SecretRotationGracePeriodRatio: new(0.999)}), nil},
+		"a key size in bytes":          {options(opts{RSAKeySizeBytes: new(uint32(512))}), []string{o + "rsaKeySizeBytes: Invalid value: 512: expected 2048, 3072 or 4096: in spite of the field's name these are bits, so that 512 bytes are written 4096"}},
+		"two kinds of key":             {options(opts{RSAKeySizeBytes: new(uint32(2048)), ECKeyCurve: certificatesv1.P256}), []string{o + "rsaKeySizeBytes: Forbidden: expected none together with ecKeyCurve"}},
+		"an unknown curve":             {options(opts{ECKeyCurve: "P-521"}), []string{o + `ecKeyCurve: Unsupported value: "P-521": supported values: "P-256", "P-384"`}},
+		"organizations":                {options(opts{OrgName: "Acme, Inc."}), []string{o + `orgName: Invalid value: "Acme, Inc.": expected no comma`}},
+		"an organization of two lines": {options(opts{OrgName: "a\nb"}), []string{o + "orgName: Invalid value: "}},
+		"an organization too long":     {options(opts{OrgName: strings.Repeat("ä", 65)}), []string{o + "orgName: Invalid value: "}},
+		"an organization just right":   {options(opts{OrgName: strings.Repeat("ä", 64)}), nil},
+		"the deprecated organization":  {func(s *spec) { s.Org = " " }, []string{`spec.org: Invalid value: " ": expected printable characters`}},
+
+		"no scheme":              {server("vault.vault:8200"), []string{v + "server: Invalid value: does not start with https://; expected https://<host>[:<port>]"}},
+		"an address of digits":   {server("10.0.0.1:8200"), []string{v + "server: Invalid value: is not a URL"}},
+		"another scheme":         {server("unix:///vault.sock"), []string{v + "server: Invalid value: does not start with https://"}},
+		"no slashes":             {server("https:vault"), []string{v + "server: Invalid value: has no host"}},
+		"no host":                {server("https://:8200"), []string{v + "server: Invalid value: has no host"}},
+		"a user":                 {server("https://root@vault"), []string{v + "server: Invalid value: holds a user name"}},
+		"a query":                {server("https://vault?"), []string{v + "server: Invalid value: holds a query"}},
+		"a fragment":             {server("https://vault#a"), []string{v + "server: Invalid value: holds a query or a fragment"}},
+		"a path":                 {server("https://vault/v1"), []string{v + "server: Invalid value: holds a path"}},
+		"no port after a colon":  {server("https://vault:"), []string{v + "server: Invalid value: has no port"}},
+		"a port too large":       {server("https://vault:65536"), []string{v + "server: Invalid value: has no port"}},
+		"a port of letters":      {server("https://vault:a"), []string{v + "server: Invalid value: is not a URL"}},
+		"a space":                {server("https://vau lt"), []string{v + "server: Invalid value: is not a URL"}},
+		"a slash at the end":     {server("https://vault:8200/"), nil},
+		"an IPv6 address":        {server("https://[fd00::1]:8200"), nil},
+		"capitals in the scheme": {server("HTTPS://vault"), nil},
+
+		"certificates with comments":   {bundle("# Vault's CA\n" + certificate + "\n# Its next one\n" + certificate), nil},
+		"certificates that are none":   {bundle("vault"), []string{v + "caBundle: Invalid value: holds no certificate; expected PEM certificates"}},
+		"a key among the certificates": {bundle(certificate + key), []string{v + "caBundle: Invalid value: block 2 is a private key"}},
+		"a key alone":                  {bundle(key), []string{v + "caBundle: Invalid value: block 1 is a private key"}},
+		"something else in PEM":        {bundle("-----BEGIN PUBLIC KEY-----\nYWI=\n-----END PUBLIC KEY-----\n"), []string{v + "caBundle: Invalid value: block 1 is not a CERTIFICATE"}},
+		"a certificate of noise":       {bundle("-----BEGIN CERTIFICATE-----\nYWI=\n-----END CERTIFICATE-----\n"), []string{v + "caBundle: Invalid value: block 1 is damaged"}},
+		"a damaged certificate":        {bundle(damaged), []string{damagedBlocks + "1"}},
+		"a damaged second certificate": {bundle(certificate + damaged), []string{damagedBlocks + "2"}},
+		"a damaged first certificate":  {bundle(damaged + certificate), []string{damagedBlocks + "2"}},
+
+		"a CA path of a nested mount":  {caPath("/v1/eu/pki/issuer/next/sign-intermediate"), nil},
+		"a CA path with a slash":       {caPath("/pki/root/sign-intermediate"), nil},
+		"a CA path without a mount":    {caPath("/v1/root/sign-intermediate"), []string{v + `caPath: Invalid value: "/v1/root/sign-intermediate": ` + notCAPath}},
+		"a CA path without an issuer":  {caPath("pki/issuer/sign-intermediate"), []string{v + "caPath: Invalid value: "}},
+		"a CA path that climbs":        {caPath("pki/../sys/root/sign-intermediate"), []string{v + "caPath: Invalid value: "}},
+		"a CA path with an empty part": {caPath("pki//root/sign-intermediate"), []string{v + "caPath: Invalid value: "}},
+		"a CA path that is escaped":    {caPath("pki%2f/root/sign-intermediate"), []string{v + "caPath: Invalid value: "}},
+		"a CA path with a query":       {caPath("pki/root/sign-intermediate?a=b"), []string{v + "caPath: Invalid value: " + notCAPath}},
+		"a path that signs leaves":     {caPath("pki/sign/my-role"), []string{v + `caPath: Invalid value: "pki/sign/my-role": signs leaf certificates, and istiod needs a CA; ` + notCAPath}},
+		"a path that issues leaves":    {caPath("pki/issuer/default/issue/my-role"), []string{v + `caPath: Invalid value: "pki/issuer/default/issue/my-role": signs leaf`}},
+
+		"a CSR path":                 {csrPath("/v1/pki_int/intermediate/generate/exported"), nil},
+		"the other CSR path":         {csrPath("pki_int/issuers/generate/intermediate/exported"), nil},
+		"a key that stays in Vault":  {csrPath("pki_int/intermediate/generate/internal"), []string{v + `csrPath: Invalid value: "pki_int/intermediate/generate/internal": ` + neverLeaves}},
+		"a CSR path without a mount": {csrPath("intermediate/generate/exported"), []string{v + "csrPath: Invalid value: \"intermediate/generate/exported\": " + notCSRPath}},
+		"a CSR path that is another": {csrPath("pki_int/root/generate/exported"), []string{v + "csrPath: Invalid value: \"pki_int/root/generate/exported\": " + notCSRPath}},
+
+		"a Vault namespace":             {of(func(v *vault) { v.Namespace = "admin/mesh/" }), nil},
+		"a Vault namespace of a space":  {of(func(v *vault) { v.Namespace = "a b" }), []string{v + `namespace: Invalid value: "a b": expected a Vault namespace`}},
+		"a Vault namespace that climbs": {of(func(v *vault) { v.Namespace = "admin/.." }), []string{v + "namespace: Invalid value: "}},
+
+		"a token":            {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{Name: "a", Namespace: "b"} }), nil},
+		"no way to log in":   {of(func(v *vault) { v.KubernetesAuth = nil }), []string{v + "kubernetesAuth: Required value: expected kubernetesAuth or tokenSecretRef"}},
+		"two ways to log in": {of(func(v *vault) { v.TokenSecretRef = &ref{Name: "a"} }), []string{v + "tokenSecretRef: Forbidden: expected none together with kubernetesAuth"}},
+		"a Secret unnamed":   {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{} }), []string{v + "tokenSecretRef.name: Required value"}},
+		"a Secret misnamed":  {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{Name: "A", Namespace: "b.c"} }), []string{v + "tokenSecretRef.name: Invalid value: ", v + "tokenSecretRef.namespace: Invalid value: "}},
+
+		"no role":                      {login(auth{}), []string{k + "role: Required value"}},
+		"a role with a slash":          {login(auth{Role: "a/b"}), []string{k + `role: Invalid value: "a/b": expected letters`}},
+		"a mount":                      {login(auth{Role: "a", MountPath: "auth/eu/kubernetes"}), nil},
+		"a mount alone":                {login(auth{Role: "a", MountPath: "kubernetes"}), []string{k + `mountPath: Invalid value: "kubernetes": ` + notMountPath}},
+		"a mount with the endpoint":    {login(auth{Role: "a", MountPath: "/v1/auth/kubernetes/login"}), []string{k + "mountPath: Invalid value: "}},
+		"a mount that climbs":          {login(auth{Role: "a", MountPath: "/v1/auth/../sys"}), []string{k + "mountPath: Invalid value: "}},
+		"a token file in a folder":     {login(auth{Role: "a", SecretTokenKey: "../token"}), []string{k + `secretTokenKey: Invalid value: "../token": expected the name of a file`}},
+		"a token file that is none":    {login(auth{Role: "a", SecretTokenKey: ".."}), []string{k + `secretTokenKey: Invalid value: "..": expected the name of a file`}},
+		"a service account":            {login(auth{Role: "a", ServiceAccountRef: &ref{Name: "b"}, Audience: "vault"}), nil},
+		"a service account unnamed":    {login(auth{Role: "a", ServiceAccountRef: &ref{Namespace: "b"}}), []string{k + "serviceAccountRef.name: Required value"}},
+		"two sources of the token":     {login(auth{Role: "a", ServiceAccountRef: &ref{Name: "b"}, MountedSAPath: "/c"}), []string{k + "mountedSaPath: Forbidden: expected none together with serviceAccountRef"}},
+		"a folder from somewhere":      {login(auth{Role: "a", MountedSAPath: "secrets"}), []string{k + `mountedSaPath: Invalid value: "secrets": expected the absolute path`}},
+		"a folder that climbs":         {login(auth{Role: "a", MountedSAPath: "/a/../b"}), []string{k + "mountedSaPath: Invalid value: "}},
+		"an audience that is a URL":    {login(auth{Role: "a", Audience: "https://vault.example.com"}), nil},
+		"an audience of several words": {login(auth{Role: "a", Audience: "vault istio-ca"}), []string{k + `audience: Invalid value: "vault istio-ca": expected a name`}},
+
+		"mistakes all over": {func(s *spec) {
+			s.Hosts, s.AgentCA.Vault.Server, s.AgentCA.Vault.KubernetesAuth.Role = nil, "vault", ""
+			s.CertOptions = &opts{TTLDays: new(uint32(0))}
+		}, []string{"spec.hosts: Required value", o + "ttlDays: ", v + "server: ", k + "role: Required value"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			certificate := valid()
+			test.spoil(&certificate.Spec)
+			certificate.Spec.SetDefaults()
+			warnings, errs := certificate.Validate()
+			wantAll(t, said(errs), test.want...)
+			wantAll(t, warnings)
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	pemText, _ := certificatePEM(t)
+	tests := map[string]struct {
+		change func(*certificatesv1.VaultCA)
+		want   []string
+	}{
+		"http": {
+			func(v *certificatesv1.VaultCA) { v.Server = "http://vault.vault:8200" },
+			[]string{"spec.agentCa.vault.server: http:// is not encrypted: whoever can read the network between istiod and Vault reads the login token; use https://"},
+		},
+		"http, and the key is Vault's": {
+			func(v *certificatesv1.VaultCA) {
+				v.Server, v.CSRPath = "http://vault.vault:8200", "pki_int/intermediate/generate/exported"
+			},
+			[]string{"spec.agentCa.vault.server: http:// is not encrypted: whoever can read the network between istiod and Vault reads the login token and, because csrPath is set, istiod's CA key (the root's key stays in Vault); use https://"},
+		},
+		"http with certificates": {
+			func(v *certificatesv1.VaultCA) {
+				v.Server, v.CABundle = "HTTP://vault.vault:8200", []byte(pemText)
+			},
+			[]string{"spec.agentCa.vault.server: ", "spec.agentCa.vault.caBundle: is not used"},
+		},
+		"a mounted token that is not read": {
+			func(v *certificatesv1.VaultCA) {
+				v.KubernetesAuth.MountedSAPath, v.KubernetesAuth.Audience = "/var/run/secrets/vault", "vault"
+			},
+			[]string{"spec.agentCa.vault.kubernetesAuth.mountedSaPath: is not read"},
+		},
+		"a mounted token that is": {
+			func(v *certificatesv1.VaultCA) { v.KubernetesAuth.MountedSAPath = "/var/run/secrets/vault" },
+			nil,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			certificate := valid()
+			test.change(certificate.Spec.AgentCA.Vault)
+			certificate.Spec.SetDefaults()
+			warnings, errs := certificate.Validate()
+			wantAll(t, said(errs))
+			wantAll(t, warnings, test.want...)
+		})
+	}
+}
+
+// wantAll wants exactly these, each the beginning of one thing that was said.
+func wantAll(t *testing.T, said []string, want ...string) {
+	t.Helper()
+	for _, beginning := range want {
+		if !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, beginning) }) {
+			t.Errorf("nothing begins with %s", beginning)
+		}
+	}
+	if len(said) != len(want) || t.Failed() {
+		t.Errorf("want %d, got %d:\n%s", len(want), len(said), strings.Join(said, "\n"))
+	}
+}
+
+func said[E error](errs []E) []string {
+	var all []string
+	for _, err := range errs {
+		all = append(all, err.Error())
+	}
+	return all
+}
+
+// certificatePEM gives a certificate and its key.
+func certificatePEM(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+}

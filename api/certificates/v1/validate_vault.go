@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	slashpath "path"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	exampleServer  = "https://vault.example.com:8200"
+	expectedCAPath = "<mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, such as pki/root/sign-intermediate"
+	// Vault knows further ways to make a key; none of them hands it out.
+	expectedCSRPath = "<mount>/intermediate/generate/exported or <mount>/issuers/generate/intermediate/exported, such as pki_int/intermediate/generate/exported"
+)
+
+// The shapes of paths without what may stand in front of them.
+var (
+	signIntermediate = regexp.MustCompile(`^.+/(root|issuer/[^/]+)/sign-intermediate$`)
+	signLeaf         = regexp.MustCompile(`/(sign|sign-verbatim|issue)(/[^/]+)?$`)
+	generateKey      = regexp.MustCompile(`^.+/(intermediate/generate|issuers/generate/intermediate)/([^/]+)$`)
+	authMount        = regexp.MustCompile(`^auth/.+$`)
+	// roleName is what Vault takes as one (sdk/framework, GenericNameRegex).
+	roleName = regexp.MustCompile(`^\w([\w.-]*\w)?$`)
+)
+
+func (v *VaultCA) validate(path *field.Path) (warnings []string, errs field.ErrorList) {
+	server, errs := validateServer(path.Child("server"), v.Server)
+	errs = append(errs, validateCABundle(path.Child("caBundle"), v.CABundle)...)
+	errs = append(errs, validateCAPath(path.Child("caPath"), v.CAPath)...)
+	if v.CSRPath != "" {
+		errs = append(errs, validateCSRPath(path.Child("csrPath"), v.CSRPath)...)
+	}
+	if v.Namespace != "" && !segments(strings.Trim(v.Namespace, "/")) {
+		errs = append(errs, field.Invalid(path.Child("namespace"), v.Namespace,
+			"expected a Vault namespace such as admin/mesh, without spaces and without .. between its slashes"))
+	}
+	if server != nil && server.Scheme == "http" {
+		exposed := "the login token"
+		if v.CSRPath != "" {
+			exposed = "the login token and, because csrPath is set, istiod's CA key (the root's key stays in Vault)"
+		}
+		warnings = append(warnings, fmt.Sprintf("%s: http:// is not encrypted: whoever can read the network between istiod and Vault reads %s; use https://", path.Child("server"), exposed))
+		if len(v.CABundle) > 0 {
+			warnings = append(warnings, fmt.Sprintf("%s: is not used, since the server is an http:// one; use https://", path.Child("caBundle")))
+		}
+	}
+
+	auth := path.Child("kubernetesAuth")
+	switch {
+	case v.TokenSecretRef != nil && v.KubernetesAuth != nil:
+		errs = append(errs, field.Forbidden(path.Child("tokenSecretRef"), "expected none together with kubernetesAuth: there is one way to log in"))
+	case v.TokenSecretRef == nil && v.KubernetesAuth == nil:
+		errs = append(errs, field.Required(auth, "expected kubernetesAuth or tokenSecretRef: a way to log in to Vault"))
+	}
+	errs = append(errs, v.TokenSecretRef.validate(path.Child("tokenSecretRef"))...)
+	if v.KubernetesAuth != nil {
+		authWarnings, authErrs := v.KubernetesAuth.validate(auth)
+		warnings, errs = append(warnings, authWarnings...), append(errs, authErrs...)
+	}
+	return warnings, errs
+}
+
+// validateServer quotes no address that holds more than a host and a port, since
+// that may be a password. The address is nil when it has no such thing as a scheme.
+func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList) {
+	if server == "" {
+		return nil, field.ErrorList{field.Required(path, "expected Vault's address, such as "+exampleServer)}
+	}
+	invalid := func(why string) field.ErrorList {
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, fmt.Sprintf("%s; expected https://<host>[:<port>], such as %s", why, exampleServer))}
+	}
+	address, err := url.Parse(server)
+	switch {
+	case err != nil:
+		return nil, invalid("is not a URL")
+	case address.Scheme != "https" && address.Scheme != "http":
+		return nil, invalid("does not start with https://")
+	case address.User != nil:
+		return address, invalid("holds a user name or a password, which has no place in it")
+	case strings.ContainsAny(server, "?#"):
+		return address, invalid("holds a query or a fragment")
+	case address.Path != "" && address.Path != "/":
+		return address, invalid("holds a path; paths belong in caPath, csrPath and mountPath")
+	case address.Hostname() == "" || address.Opaque != "":
+		return address, invalid("has no host")
+	}
+	port, err := strconv.ParseUint(address.Port(), 10, 16)
+	if (err != nil || port == 0) && (address.Port() != "" || strings.HasSuffix(address.Host, ":")) {
+		return address, invalid("has no port from 1 to 65535 after its colon")
+	}
+	return address, nil
+}
+
+// validateCABundle takes text around the certificates, as RFC 7468 does, but not
+// a block that cannot be read: that certificate would be missing without a word.
+func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
+	if len(bundle) == 0 {
+		return nil
+	}
+	var errs field.ErrorList
+	invalid := func(format string, args ...any) {
+		errs = append(errs, field.Invalid(path, field.OmitValueType{}, fmt.Sprintf(format, args...)+"; expected PEM certificates"))
+	}
+	blocks := 0
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		blocks++
+		switch {
+		case strings.Contains(block.Type, "PRIVATE KEY"):
+			invalid("block %d is a private key: take it out, and consider that key known to others", blocks)
+		case block.Type != "CERTIFICATE":
+			invalid("block %d is not a CERTIFICATE", blocks)
+		default:
+			if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+				invalid("block %d is damaged", blocks)
+			}
+		}
+	}
+	switch begun := bytes.Count(bundle, []byte("-----BEGIN ")); {
+	case begun > blocks:
+		invalid("%d of %d blocks are damaged", begun-blocks, begun)
+	case blocks == 0:
+		invalid("holds no certificate")
+	}
+	return errs
+}
+
+func validateCAPath(path *field.Path, caPath string) field.ErrorList {
+	bare := endpoint(caPath)
+	switch {
+	case caPath == "":
+		return field.ErrorList{field.Required(path, "expected "+expectedCAPath)}
+	case segments(bare) && signIntermediate.MatchString(bare):
+		return nil
+	case signLeaf.MatchString(bare):
+		return field.ErrorList{field.Invalid(path, quotable(caPath), "signs leaf certificates, and istiod needs a CA; expected "+expectedCAPath)}
+	default:
+		return field.ErrorList{field.Invalid(path, quotable(caPath), "expected "+expectedCAPath)}
+	}
+}
+
+func validateCSRPath(path *field.Path, csrPath string) field.ErrorList {
+	bare := endpoint(csrPath)
+	shape := generateKey.FindStringSubmatch(bare)
+	switch {
+	case shape == nil || !segments(bare):
+		return field.ErrorList{field.Invalid(path, quotable(csrPath), "expected "+expectedCSRPath)}
+	case shape[2] != "exported":
+		return field.ErrorList{field.Invalid(path, quotable(csrPath),
+			"the key would never leave Vault, and istiod could not use it; expected "+expectedCSRPath+", or no csrPath: the agent then makes the key")}
+	}
+	return nil
+}
+
+func (a *KubernetesAuth) validate(path *field.Path) (warnings []string, errs field.ErrorList) {
+	if bare := endpoint(a.MountPath); !segments(bare) || !authMount.MatchString(bare) || strings.HasSuffix(bare, "/login") {
+		errs = append(errs, field.Invalid(path.Child("mountPath"), quotable(a.MountPath), "expected /v1/auth/<mount>, such as "+DefaultMountPath+", without /login"))
+	}
+	switch {
+	case a.Role == "":
+		errs = append(errs, field.Required(path.Child("role"), "expected the name of a role of Vault's Kubernetes auth method"))
+	case !roleName.MatchString(a.Role):
+		errs = append(errs, field.Invalid(path.Child("role"), a.Role, "expected letters, digits, - . and _, as in every role of Vault's"))
+	}
+	for _, problem := range validation.IsConfigMapKey(a.SecretTokenKey) {
+		errs = append(errs, field.Invalid(path.Child("secretTokenKey"), a.SecretTokenKey, "expected the name of a file: "+problem))
+	}
+	errs = append(errs, a.ServiceAccountRef.validate(path.Child("serviceAccountRef"))...)
+
+	mounted := path.Child("mountedSaPath")
+	switch {
+	case a.ServiceAccountRef != nil && a.MountedSAPath != "":
+		errs = append(errs, field.Forbidden(mounted, "expected none together with serviceAccountRef: the token comes from one place"))
+	case a.ServiceAccountRef == nil && (!slashpath.IsAbs(a.MountedSAPath) || !segments(strings.Trim(a.MountedSAPath, "/"))):
+		errs = append(errs, field.Invalid(mounted, a.MountedSAPath, "expected the absolute path of a directory, such as "+DefaultMountedSAPath))
+	case a.Audience != "" && a.ServiceAccountRef == nil && a.MountedSAPath != DefaultMountedSAPath:
+		warnings = append(warnings, fmt.Sprintf("%s: is not read, since a token for the audience is requested; take audience out to use the mounted one", mounted))
+	}
+	if strings.ContainsFunc(a.Audience, unicode.IsSpace) || !printable(a.Audience) {
+		errs = append(errs, field.Invalid(path.Child("audience"), a.Audience, "expected a name or a URL without spaces, such as vault"))
+	}
+	return warnings, errs
+}
+
+// validate wants a name, if there is a reference at all. It quotes none: somebody
+// may have written the token where the name of its Secret belongs.
+func (r *ObjectRef) validate(path *field.Path) field.ErrorList {
+	if r == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	invalid := func(name string, problems []string) {
+		for _, problem := range problems {
+			errs = append(errs, field.Invalid(path.Child(name), field.OmitValueType{}, problem))
+		}
+	}
+	if r.Name == "" {
+		errs = append(errs, field.Required(path.Child("name"), "expected the object's name"))
+	} else {
+		invalid("name", validation.IsDNS1123Subdomain(r.Name))
+	}
+	if r.Namespace != "" {
+		invalid("namespace", validation.IsDNS1123Label(r.Namespace))
+	}
+	return errs
+}
+
+// endpoint takes off what may stand in front of a path in Vault.
+func endpoint(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, "/"), "v1/")
+}
+
+// segments says whether a path, put in a URL as it is, stays that path: none of
+// its segments is empty, . or .., and no character means something else there.
+func segments(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return printable(path) && !strings.ContainsAny(path, ` ?#%\`)
+}
+
+// quotable is a path to quote in an error, without what might be a token in its query.
+func quotable(path string) any {
+	if strings.Contains(path, "?") {
+		return field.OmitValueType{}
+	}
+	return path
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/cluster"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/version"
+)
+
+// healthPort is where the injected probes ask (patches.HealthPort).
+const healthPort = 15085
+
+// obtain is the init container's whole work.
+func (o *options) obtain(ctx context.Context, log logr.Logger) error {
+	a, background, err := o.agent(log, prometheus.NewRegistry())
+	if err != nil {
+		return err
+	}
+	stop := start(ctx, background)
+	defer stop()
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done after %s", o.timeout))
+		defer cancel()
+	}
+	return a.Obtain(ctx)
+}
+
+// keep is the sidecar's whole work.
+func (o *options) keep(ctx context.Context, log logr.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a, background, err := o.agent(log, registry)
+	if err != nil {
+		return err
+	}
+	if o.port != 0 {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(o.port)))
+		if err != nil {
+			return fmt.Errorf("--port: %w; choose a free one, and the same in the injected probe", err)
+		}
+		server := &http.Server{Handler: handler(a, registry), ReadHeaderTimeout: 10 * time.Second}
+		go func() { _ = server.Serve(listener) }()
+		defer func() { _ = server.Close() }()
+	}
+	stop := start(ctx, background)
+	defer stop()
+	return a.Run(ctx)
+}
+
+// agent wires the agent, and gives what is to run beside it.
+func (o *options) agent(log logr.Logger, registry prometheus.Registerer) (*agent.Agent, []func(context.Context), error) {
+	log.Info("Starting", "version", version.Current().Version, "namespace", o.identity.Namespace, "serviceAccount", o.identity.ServiceAccount, "cacerts", o.cacertsDir)
+	directory, err := cacerts.Open(o.cacertsDir, o.allowDisk)
+	if err != nil {
+		return nil, nil, err
+	}
+	var background []func(context.Context)
+	metrics := agent.NewMetrics(registry)
+	a := &agent.Agent{
+		Identity: o.identity, Directory: directory, Metrics: metrics, Log: log,
+		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL,
+		Issuer: &agent.Issuer{
+			Identity: o.identity, TokenFile: o.tokenFile, Timeout: o.vaultTimeout,
+			Now: time.Now, Observe: metrics.Observe,
+		},
+		Reporter: quiet{},
+	}
+	config, err := o.cluster()
+	switch {
+	case err != nil && o.spec == "":
+		return nil, nil, fmt.Errorf("no API server to find the IssuedCertificate in: %w; run in a pod, or set --kubeconfig or --spec", err)
+	case err == nil:
+		api, err := cluster.New(config, o.identity)
+		if err != nil {
+			return nil, nil, err
+		}
+		a.Issuer.Cluster = api
+		if o.spec == "" {
+			watch, err := api.Watch(orElse(o.certificatesIn, o.identity.Namespace))
+			if err != nil {
+				return nil, nil, err
+			}
+			report := api.Report(log)
+			a.Specifications, a.Reporter = watch, report
+			background = append(background, watch.Run, report.Run)
+		}
+	}
+	if o.spec != "" {
+		a.Specifications = &agent.File{Path: o.spec, Identity: o.identity}
+	}
+	return a, background, nil
+}
+
+// cluster is the API server of the pod, or of --kubeconfig.
+func (o *options) cluster() (*rest.Config, error) {
+	if o.kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+}
+
+// start runs what is to run beside the agent, and outlasts it: its last words are still to be passed on. The
+// function it gives stops that, and waits until it has.
+func start(ctx context.Context, background []func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	for _, each := range background {
+		running.Go(func() { each(ctx) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func handler(a *agent.Agent, registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	answer := func(path string, check func(time.Time) error) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			if err := check(time.Now()); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			_, _ = fmt.Fprintln(w, "ok")
+		})
+	}
+	answer("/healthz", a.Healthy)
+	answer("/readyz", a.Ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// quiet is for an agent whose specification is a file: there is no object to tell anything about.
+type quiet struct{}
+
+func (quiet) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
+func (quiet) Event(*certificatesv1.IssuedCertificate, bool, string, string)                    {}
+
+func orElse(value, other string) string {
+	if value != "" {
+		return value
+	}
+	return other
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package strict reads a YAML or JSON file into a Go value and finds every part
+// that does not fit it, where a decoder would stop at the first one without
+// saying where in a list it is.
+package strict
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	goyaml "go.yaml.in/yaml/v2"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// ErrNoMapping says that a file holds something else than fields and values.
+var ErrNoMapping = errors.New("expected a YAML mapping")
+
+// MistakesError lists what is wrong in a file, each with its field's path.
+type MistakesError field.ErrorList
+
+// Error lists them, one a line when there are several.
+func (m MistakesError) Error() string {
+	if len(m) == 1 {
+		return m[0].Error()
+	}
+	lines := []string{fmt.Sprintf("%d mistakes:", len(m))}
+	for _, mistake := range m {
+		lines = append(lines, "  "+mistake.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Parse reads the one mapping that a file is. It refuses a key that is given
+// twice and a second document, which would otherwise go unread.
+func Parse(content []byte) (map[string]any, error) {
+	if err := single(content); err != nil {
+		return nil, err
+	}
+	asJSON, err := yaml.YAMLToJSONStrict(content)
+	if err != nil {
+		return nil, fmt.Errorf("not YAML: %w", err)
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(asJSON, &tree); err != nil || tree == nil {
+		return nil, ErrNoMapping
+	}
+	return tree, nil
+}
+
+func single(content []byte) error {
+	documents := goyaml.NewDecoder(bytes.NewReader(content))
+	for n := 0; ; n++ {
+		var document any
+		err := documents.Decode(&document)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("not YAML: %w", err)
+		case n > 0 && document != nil:
+			return errors.New(`expected one YAML document, found another below a line "---"`)
+		}
+	}
+}
+
+// Into gives what fits T, and every part that does not: unknown fields, which
+// include those in the wrong case, and values of another type. What does not
+// fit is taken out of the tree.
+func Into[T any](tree map[string]any) (*T, field.ErrorList) {
+	misfits := misfits[T](nil, tree, func(subtree any) any { return subtree })
+	into := new(T)
+	if err := decode(tree, into); err != nil && len(misfits) == 0 {
+		misfits = append(misfits, field.Invalid(nil, field.OmitValueType{}, expectation(err)))
+	}
+	return into, misfits
+}
+
+// misfits takes each part that does not decode alone apart until the smallest
+// such parts are known. within puts a part in its place in an otherwise empty
+// document.
+func misfits[T any](path *field.Path, value any, within func(any) any) field.ErrorList {
+	err := decode(within(value), new(T))
+	if err == nil {
+		return nil
+	}
+	fits := func(part any) bool { return decode(within(part), new(T)) == nil }
+	if path != nil && !fits(nil) { // null fits every field there is
+		return field.ErrorList{field.Forbidden(path, "there is no such field")}
+	}
+	var found field.ErrorList
+	switch value := value.(type) {
+	case map[string]any:
+		if !fits(map[string]any{}) {
+			break
+		}
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			inPlace := func(part any) any { return within(map[string]any{key: part}) }
+			found = append(found, misfits[T](child(path, key), value[key], inPlace)...)
+			if !fits(map[string]any{key: value[key]}) {
+				delete(value, key)
+			}
+		}
+	case []any:
+		if !fits([]any{}) {
+			break
+		}
+		for i := range value {
+			inPlace := func(part any) any { return within([]any{part}) }
+			found = append(found, misfits[T](path.Index(i), value[i], inPlace)...)
+			if !fits([]any{value[i]}) {
+				value[i] = nil
+			}
+		}
+	}
+	if len(found) == 0 {
+		found = append(found, field.Invalid(path, value, expectation(err)))
+	}
+	return found
+}
+
+func child(path *field.Path, key string) *field.Path {
+	if path == nil {
+		return field.NewPath(key)
+	}
+	return path.Child(key)
+}
+
+// decode is case-sensitive and refuses unknown fields.
+func decode(tree, into any) error {
+	raw, err := json.Marshal(tree)
+	if err != nil {
+		return err
+	}
+	unknown, err := kjson.UnmarshalStrict(raw, into)
+	return errors.Join(err, errors.Join(unknown...))
+}
+
+func expectation(err error) string {
+	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		found, isNumber := strings.CutPrefix(mismatch.Value, "number ")
+		if !isNumber {
+			found = kindName(found)
+		}
+		return fmt.Sprintf("expected %s, found %s", kindName(mismatch.Type.Kind().String()), found)
+	}
+	if _, ok := errors.AsType[base64.CorruptInputError](err); ok {
+		return "expected base64"
+	}
+	return strings.TrimSpace(err.Error())
+}
+
+// kindName says a kind of Go's or JSON's in a YAML author's words.
+func kindName(kind string) string {
+	switch {
+	case kind == "struct" || kind == "map" || kind == "object":
+		return "a mapping"
+	case kind == "slice" || kind == "array":
+		return "a list"
+	case kind == "bool":
+		return "true or false"
+	case strings.HasPrefix(kind, "int") || strings.HasPrefix(kind, "uint"):
+		return "a whole number"
+	case strings.HasPrefix(kind, "float"):
+		return "a number"
+	default:
+		return "a " + kind
+	}
+}

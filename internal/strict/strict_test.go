@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package strict_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istiod-agent/istiod-agent/internal/strict"
+)
+
+type file struct {
+	Name  string  `json:"name,omitempty"`
+	Count uint32  `json:"count,omitempty"`
+	Share float64 `json:"share,omitempty"`
+	Bytes []byte  `json:"bytes,omitempty"`
+	Parts []part  `json:"parts,omitempty"`
+}
+
+type part struct {
+	On   bool              `json:"on,omitempty"`
+	Tags map[string]string `json:"tags,omitempty"`
+}
+
+func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		content string
+		want    []string
+	}{
+		"all fits":        {"name: a\ncount: 1\nshare: 1\nbytes: YWI=\nparts: [{on: true, tags: {a: b}}]\n", nil},
+		"nulls fit":       {"name:\ncount:\nparts: [null]\n", nil},
+		"unknown fields":  {"nam: a\nNAME: b\n", []string{`NAME: Forbidden: there is no such field`, `nam: Forbidden: there is no such field`}},
+		"deep in a list":  {"parts: [{}, {no: [1, 2]}]\n", []string{`parts[1].no: Forbidden: there is no such field`}},
+		"wrong types":     {"name: 1\ncount: -1\nshare: a\nparts: {}\n", []string{`count: Invalid value: -1: expected a whole number, found -1`, `name: Invalid value: 1: expected a string, found a number`, `parts: Invalid value: {}: expected a list, found a mapping`, `share: Invalid value: "a": expected a number, found a string`}},
+		"several in one":  {"parts: [{on: 1}, {tags: {a: 1, b: c}}]\n", []string{`parts[0].on: Invalid value: 1: expected true or false, found a number`, `parts[1].tags.a: Invalid value: 1: expected a string, found a number`}},
+		"bytes in base64": {"bytes: a!\n", []string{`bytes: Invalid value: "a!": expected base64`}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tree, err := strict.Parse([]byte(test.content))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, misfits := strict.Into[file](tree)
+			var got []string
+			for _, misfit := range misfits {
+				got = append(got, misfit.Error())
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("want:\n%s\ngot:\n%s", strings.Join(test.want, "\n"), strings.Join(got, "\n"))
+			}
+		})
+	}
+}
+
+func TestWhatFitsIsRead(t *testing.T) {
+	t.Parallel()
+	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{on: true, off: 1}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, misfits := strict.Into[file](tree)
+	if len(misfits) != 2 || got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].On {
+		t.Errorf("got %+v and %v", got, misfits)
+	}
+}
