@@ -45,6 +45,54 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	}
 }
 
+// The agent's keys are string constants of three packages, and stand in tables.
+func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
+	reasons := keysInCode(t, "../agent", "../agent/vault", "../agent/cacerts")
+	for _, known := range []string{"Initial", "RootChanged", "VaultSealed", "KeyMismatch"} {
+		if !slices.Contains(reasons, known) {
+			t.Fatalf("reason %s of the code was not found, only %q", known, reasons)
+		}
+	}
+	_, section, _ := strings.Cut(read(t, "agent.md").text, "\n## Reasons\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var explained []string
+	for line := range strings.Lines(section) {
+		if cell, ok := strings.CutPrefix(line, "| `"); ok {
+			cell, _, _ = strings.Cut(cell, " | ")
+			for _, key := range regexp.MustCompile(`\w+`).FindAllString(cell, -1) {
+				explained = append(explained, key)
+			}
+		}
+	}
+	for _, reason := range reasons {
+		if !slices.Contains(explained, reason) {
+			t.Errorf("agent.md explains no reason %s", reason)
+		}
+	}
+	for _, reason := range explained {
+		if !slices.Contains(reasons, reason) {
+			t.Errorf("agent.md explains reason %s, which the code does not give", reason)
+		}
+	}
+}
+
+func TestEveryMetricOfTheAgentIsExplained(t *testing.T) {
+	source, err := os.ReadFile("../agent/metrics.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := read(t, "agent.md").text
+	found := regexp.MustCompile(`gauge\("(\w+)"|"istiod_agent_(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(found) < 8 {
+		t.Fatalf("found only %q", found)
+	}
+	for _, match := range found {
+		if name := "istiod_agent_" + match[1] + match[2]; !strings.Contains(text, "`"+name) {
+			t.Errorf("agent.md does not explain %s", name)
+		}
+	}
+}
+
 func TestEveryRelativeLinkResolves(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	for _, p := range append(pages(t), read(t, "../README.md")) {
@@ -152,6 +200,33 @@ func reasonsInCode(t *testing.T, packages ...string) []string {
 		}
 	}
 	return reasons
+}
+
+// keysInCode finds the string constants that are written like a reason.
+func keysInCode(t *testing.T, packages ...string) (keys []string) {
+	t.Helper()
+	key := regexp.MustCompile(`^\s+\w+\s+(?:\w+\s+)?= "([A-Z][a-z]\w*|[A-Z]{2}\w*[a-z]\w*)"`)
+	for _, directory := range packages {
+		files, err := filepath.Glob(filepath.Join(directory, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(source)) {
+				if match := key.FindStringSubmatch(line); match != nil {
+					keys = append(keys, match[1])
+				}
+			}
+		}
+	}
+	return keys
 }
 
 // isReason tells whether a type is written Reason or patches.Reason.
