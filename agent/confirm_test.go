@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+type authority struct {
+	*x509.Certificate
+	key *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T, name string, serial int64, key *ecdsa.PrivateKey) authority {
+	t.Helper()
+	if key == nil {
+		key = newP256(t)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{Organization: []string{name}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	return authority{certify(t, template, template, key, key), key}
+}
+
+func newP256(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func certify(t *testing.T, template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// Only a leaf under the new CA's key with the new CA's certificate behind it is proof. The real istiod is asked
+// in e2e; the mixed states are such as it cannot be brought to on purpose.
+func TestOnlyTheNewCAConfirms(t *testing.T) {
+	before := newAuthority(t, "Istio", 1, nil)
+	after := newAuthority(t, "Istio", 2, nil)
+	sameKey := newAuthority(t, "Istio", 3, after.key)
+	leafKey := newP256(t)
+	leaf := func(a authority) *x509.Certificate {
+		return certify(t, &x509.Certificate{
+			SerialNumber: big.NewInt(9), DNSNames: []string{"istiod.istio-system.svc"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		}, a.Certificate, leafKey, a.key)
+	}
+	for name, test := range map[string]struct {
+		served []*x509.Certificate
+		want   string
+	}{
+		"the new CA":                       {[]*x509.Certificate{leaf(after), after.Certificate}, ""},
+		"the old CA":                       {[]*x509.Certificate{leaf(before), before.Certificate}, "another CA signed"},
+		"the new key, the old chain":       {[]*x509.Certificate{leaf(after), before.Certificate}, "old CA's chain"},
+		"the old key, the new chain":       {[]*x509.Certificate{leaf(before), after.Certificate}, "another CA signed"},
+		"the new key, another certificate": {[]*x509.Certificate{leaf(after), sameKey.Certificate}, "old CA's chain"},
+		"the new key, and no chain":        {[]*x509.Certificate{leaf(after)}, "old CA's chain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var chain [][]byte
+			for _, each := range test.served {
+				chain = append(chain, each.Raw)
+			}
+			listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: leafKey}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			go func() {
+				for {
+					connection, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					_ = connection.(*tls.Conn).Handshake()
+					_ = connection.Close()
+				}
+			}()
+			err = confirm(t.Context(), listener.Addr().String(), after.Certificate)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestAnIstiodThatDoesNotAnswerIsToldApart(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = confirm(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate)
+	if err == nil || !strings.Contains(err.Error(), "does not answer on "+address) {
+		t.Errorf("got %v", err)
+	}
+}

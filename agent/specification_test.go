@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+var me = Identity{Pod: "istiod-0", Namespace: "istio-system", ServiceAccount: "istiod"}
+
+func TestMineIsWhatNamesNamespaceAndServiceAccount(t *testing.T) {
+	for host, want := range map[string]bool{
+		"spiffe://cluster.local/ns/istio-system/sa/istiod":        true,
+		"spiffe://another.example/ns/istio-system/sa/istiod":      true,
+		"spiffe://cluster.local/ns/istio-system/sa/istiod-canary": false,
+		"spiffe://cluster.local/ns/istio-system-2/sa/istiod":      false,
+		"spiffe://cluster.local/x/ns/istio-system/sa/istiod":      false,
+		"https://cluster.local/ns/istio-system/sa/istiod":         false,
+		"": false,
+	} {
+		c := &certificatesv1.IssuedCertificate{Spec: certificatesv1.IssuedCertificateSpec{Hosts: []string{"spiffe://x/ns/a/sa/b", host}}}
+		if got := me.Mine(c); got != want {
+			t.Errorf("%q: got %v", host, got)
+		}
+	}
+}
+
+func TestOfSeveralTheOldestCounts(t *testing.T) {
+	made := func(name string, age time.Duration, host string) *certificatesv1.IssuedCertificate {
+		return &certificatesv1.IssuedCertificate{
+			ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(start.Add(-age))},
+			Spec:       certificatesv1.IssuedCertificateSpec{Hosts: []string{host}},
+		}
+	}
+	const mine, other = "spiffe://x/ns/istio-system/sa/istiod", "spiffe://x/ns/istio-system/sa/other"
+	deleted := made("deleted", 5*time.Hour, mine)
+	deleted.DeletionTimestamp = &metav1.Time{Time: start}
+	for name, test := range map[string]struct {
+		all         []*certificatesv1.IssuedCertificate
+		want, warns string
+	}{
+		"none":                {nil, "", ""},
+		"only others'":        {[]*certificatesv1.IssuedCertificate{made("a", 0, other)}, "", ""},
+		"one":                 {[]*certificatesv1.IssuedCertificate{made("a", 9*time.Hour, other), made("b", 0, mine)}, "b", ""},
+		"two":                 {[]*certificatesv1.IssuedCertificate{made("a", 1*time.Hour, mine), made("b", 2*time.Hour, mine)}, "b", `"a" not`},
+		"two of the same age": {[]*certificatesv1.IssuedCertificate{made("b", 0, mine), made("a", 0, mine)}, "a", `"b" not`},
+		"one and one deleted": {[]*certificatesv1.IssuedCertificate{deleted, made("b", 0, mine)}, "b", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, warning := me.Choose(test.all)
+			if (got == nil) != (test.want == "") || got != nil && got.Name != test.want {
+				t.Errorf("got %v, want %q", got, test.want)
+			}
+			if (warning == "") != (test.warns == "") || !strings.Contains(warning, test.warns) {
+				t.Errorf("got warning %q, want %q in it", warning, test.warns)
+			}
+		})
+	}
+}
+
+const specification = `apiVersion: certificates.mesh.gloo.solo.io/v1
+kind: IssuedCertificate
+spec:
+  hosts: [spiffe://cluster.local/ns/istio-system/sa/istiod]
+  agentCa:
+    vault: {server: "https://vault:8200", caPath: pki/root/sign-intermediate, kubernetesAuth: {role: istiod}}
+`
+
+func TestASpecificationFileIsReadAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "spec.yaml")
+	f := &File{Path: path, Identity: me}
+	var problem *SpecificationError
+	if _, _, err := f.Current(); !errors.As(err, &problem) || !problem.Missing {
+		t.Errorf("without a file: %v", err)
+	}
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(specification)
+	first, warnings, err := f.Current()
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("%v, warnings %q", err, warnings)
+	}
+	again, _, _ := f.Current()
+	if digest(&first.Spec) != digest(&again.Spec) {
+		t.Error("an unchanged file has another digest")
+	}
+	write(strings.Replace(specification, "role: istiod", "role: other", 1))
+	if changed, _, err := f.Current(); err != nil || digest(&first.Spec) == digest(&changed.Spec) {
+		t.Errorf("a changed role has the same digest (%v)", err)
+	}
+	write(strings.Replace(specification, "sa/istiod", "sa/other", 1))
+	if _, warnings, err := f.Current(); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], me.Host()) {
+		t.Errorf("another's: %v, warnings %q", err, warnings)
+	}
+	write(strings.Replace(specification, "https://vault:8200", "vault", 1))
+	if _, _, err := f.Current(); err == nil || !strings.Contains(err.Error(), "spec.agentCa.vault.server") {
+		t.Errorf("a bad server: %v", err)
+	}
+}
+
+func TestWhatACertificateDoesNotDependOnChangesNoDigest(t *testing.T) {
+	decoded, err := certificatesv1.Decode([]byte(specification))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _, err := Prepare(decoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := a.DeepCopy()
+	b.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: "x"}
+	b.Annotations = map[string]string{"x": "y"}
+	if digest(&a.Spec) != digest(&b.Spec) {
+		t.Error("it has changed")
+	}
+}
