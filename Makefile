@@ -68,7 +68,7 @@ e2e: servers ## Test everything against a real API server, a real Vault and a re
 	@cd e2e && go test -count=1 ./... # Go's cache does not see what is run and read outside the module
 
 .PHONY: bench
-bench: control-plane ## Measure time and memory against the webhook framework's floor
+bench: servers ## Measure time and memory of webhook and agent against bounds
 	@cd e2e && go run ./bench
 
 .PHONY: fuzz

@@ -58,8 +58,8 @@ func usual(decoder admission.Decoder, request admission.Request) admission.Respo
 		return admission.Errored(http.StatusBadRequest, err)
 	}
 	pod := &deployment.Spec.Template.Spec
-	pod.InitContainers = append([]corev1.Container{agent("istiod-agent-init", "init-container")}, pod.InitContainers...)
-	pod.Containers = append(pod.Containers, agent("istiod-agent", "sidecar"))
+	pod.InitContainers = append([]corev1.Container{agentContainer("istiod-agent-init", "init-container")}, pod.InitContainers...)
+	pod.Containers = append(pod.Containers, agentContainer("istiod-agent", "sidecar"))
 	limit := resource.MustParse("1Mi")
 	for i := range pod.Volumes {
 		if pod.Volumes[i].Name == "cacerts" {
@@ -73,7 +73,7 @@ func usual(decoder admission.Decoder, request admission.Request) admission.Respo
 	return admission.PatchResponseFromRaw(request.Object.Raw, changed)
 }
 
-func agent(name, command string) corev1.Container {
+func agentContainer(name, command string) corev1.Container {
 	fromField := func(name, path string) corev1.EnvVar {
 		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}}
 	}
