@@ -59,9 +59,7 @@ func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
 	for line := range strings.Lines(section) {
 		if cell, ok := strings.CutPrefix(line, "| `"); ok {
 			cell, _, _ = strings.Cut(cell, " | ")
-			for _, key := range regexp.MustCompile(`\w+`).FindAllString(cell, -1) {
-				explained = append(explained, key)
-			}
+			explained = append(explained, regexp.MustCompile(`\w+`).FindAllString(cell, -1)...)
 		}
 	}
 	for _, reason := range reasons {
