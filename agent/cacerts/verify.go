@@ -110,7 +110,10 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 	} else {
 		return nil, refuse(NoRoot, "its chain of %d does not reach a self-signed root; give Vault's signing mount the whole chain, so that istiod's root is not a mere intermediate", len(above))
 	}
-	return set, set.verify(wanted.Now)
+	if err := set.verify(wanted.Now); err != nil {
+		return nil, err
+	}
+	return set, nil
 }
 
 // verify checks all that does not depend on what was asked for.

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cacerts
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
+
+var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// ca is a certificate with its key.
+type ca struct {
+	*x509.Certificate
+	key *ecdsa.PrivateKey
+}
+
+var serial int64
+
+func newKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// sign makes a certificate of a template for a key; no issuer means self-signed.
+func sign(t testing.TB, template x509.Certificate, key *ecdsa.PrivateKey, issuer *ca) *ca {
+	t.Helper()
+	serial++
+	template.SerialNumber = big.NewInt(serial)
+	parent, signer := &template, crypto.Signer(key)
+	if issuer != nil {
+		parent, signer = issuer.Certificate, issuer.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &ca{certificate, key}
+}
+
+func authority(name string, pathLength int) x509.Certificate {
+	return x509.Certificate{
+		Subject: pkix.Name{Organization: []string{name}}, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0),
+		BasicConstraintsValid: true, IsCA: true, MaxPathLen: pathLength, MaxPathLenZero: pathLength == 0, KeyUsage: x509.KeyUsageCertSign,
+	}
+}
+
+// wantedCA is what Vault signs when all is well.
+func wantedCA() x509.Certificate {
+	host, _ := url.Parse(istiod)
+	template := authority("Istio", 0)
+	template.URIs = []*url.URL{host}
+	template.NotBefore, template.NotAfter = now.Add(-30*time.Second), now.AddDate(0, 0, 32)
+	return template
+}
+
+func certPEM(certificates ...*ca) (text []byte) {
+	for _, each := range certificates {
+		text = append(text, encode(each.Certificate)...)
+	}
+	return text
+}
+
+func keyPEM(t testing.TB, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func wanted() Wanted {
+	return Wanted{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, Now: now}
+}
+
+// hierarchy is a root, an issuer below it, and istiod's CA below each.
+type hierarchy struct{ root, issuer, signed, deep *ca }
+
+func newHierarchy(t testing.TB) hierarchy {
+	t.Helper()
+	root := sign(t, authority("my-org", -1), newKey(t, elliptic.P256()), nil)
+	issuer := sign(t, authority("middle", 1), newKey(t, elliptic.P256()), root)
+	key := newKey(t, elliptic.P256())
+	return hierarchy{root, issuer, sign(t, wantedCA(), key, root), sign(t, wantedCA(), key, issuer)}
+}
+
+func (h hierarchy) answer(t testing.TB) Issued {
+	t.Helper()
+	return Issued{
+		Key: keyPEM(t, h.signed.key), Certificate: certPEM(h.signed), IssuingCA: certPEM(h.root),
+		Chain: [][]byte{certPEM(h.signed), certPEM(h.root)},
+	}
+}
+
+func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
+	h := newHierarchy(t)
+	sec1, err := x509.MarshalECPrivateKey(h.signed.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		change  func(*Issued)
+		issuers int
+	}{
+		"of Vault since 1.11":   {func(*Issued) {}, 0},
+		"of Vault before 1.11":  {func(a *Issued) { a.Chain = a.Chain[1:] }, 0},
+		"without a chain":       {func(a *Issued) { a.Chain = nil }, 0},
+		"without an issuing CA": {func(a *Issued) { a.IssuingCA = nil }, 0},
+		"with a key in SEC 1":   {func(a *Issued) { a.Key = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}) }, 0},
+		"with an issuer in between": {func(a *Issued) {
+			a.Certificate, a.IssuingCA = certPEM(h.deep), certPEM(h.issuer)
+			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.issuer), certPEM(h.root)}
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := h.answer(t)
+			test.change(&answer)
+			set, err := Verify(answer, wanted())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(set.Issuers) != test.issuers || len(set.Roots) != 1 || !set.Roots[0].Equal(h.root.Certificate) {
+				t.Errorf("%d issuers, %d roots", len(set.Issuers), len(set.Roots))
+			}
+		})
+	}
+}
+
+func TestEachWrongAnswerIsRefused(t *testing.T) {
+	h := newHierarchy(t)
+	other := newHierarchy(t)
+	ecParameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
+	// signed makes an answer whose certificate differs from what was wanted.
+	signed := func(change func(*x509.Certificate)) func(*Issued) {
+		return func(a *Issued) {
+			template := wantedCA()
+			change(&template)
+			certificate := sign(t, template, h.signed.key, h.root)
+			a.Certificate, a.Chain = certPEM(certificate), [][]byte{certPEM(certificate), certPEM(h.root)}
+		}
+	}
+	below := func(issuer *ca) func(*Issued) {
+		return func(a *Issued) {
+			certificate := sign(t, wantedCA(), h.signed.key, issuer)
+			a.Certificate, a.IssuingCA = certPEM(certificate), certPEM(issuer)
+			a.Chain = [][]byte{certPEM(certificate), certPEM(issuer), certPEM(h.root)}
+		}
+	}
+	expired := authority("old root", -1)
+	expired.NotAfter = now.Add(-time.Hour)
+	oldRoot := sign(t, expired, newKey(t, elliptic.P256()), nil)
+	notACA := authority("not a CA", -1)
+	notACA.IsCA, notACA.MaxPathLen, notACA.KeyUsage = false, 0, x509.KeyUsageDigitalSignature
+	for name, test := range map[string]struct {
+		change func(*Issued)
+		want   string
+	}{
+		"another key":                  {func(a *Issued) { a.Key = keyPEM(t, other.signed.key) }, KeyMismatch},
+		"a key of another kind":        {func(a *Issued) { a.Key = keyPEM(t, newKey(t, elliptic.P384())) }, BadKey},
+		"no key":                       {func(a *Issued) { a.Key = nil }, BadKey},
+		"EC PARAMETERS before the key": {func(a *Issued) { a.Key = append(bytes.Clone(ecParameters), a.Key...) }, BadKey},
+		"something after the key":      {func(a *Issued) { a.Key = append(a.Key, ecParameters...) }, BadKey},
+		"a certificate for a key":      {func(a *Issued) { a.Key = a.Certificate }, BadKey},
+		"a truncated key":              {func(a *Issued) { a.Key = a.Key[:len(a.Key)/2] }, BadKey},
+		"not a CA":                     {signed(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }), NotACA},
+		"no basic constraints":         {signed(func(c *x509.Certificate) { c.BasicConstraintsValid = false }), NotACA},
+		"a CA that may not sign":       {signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), NotACA},
+		"no path length":               {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = -1, false }), BadPathLength},
+		"path length 1":                {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), BadPathLength},
+		"another name":                 {signed(func(c *x509.Certificate) { c.URIs[0].Path = "/ns/istio-system/sa/other" }), WrongNames},
+		"no name":                      {signed(func(c *x509.Certificate) { c.URIs = nil }), WrongNames},
+		"a name too many":              {signed(func(c *x509.Certificate) { c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "x", Path: "/y"}) }), WrongNames},
+		"a DNS name beside":            {signed(func(c *x509.Certificate) { c.DNSNames = []string{"Istio"} }), WrongNames},
+		"another organization":         {signed(func(c *x509.Certificate) { c.Subject.Organization = []string{"other"} }), WrongOrganization},
+		"expired":                      {signed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), NotValidNow},
+		"not valid yet":                {signed(func(c *x509.Certificate) { c.NotBefore = now.Add(skew + time.Second) }), NotValidNow},
+		"an expired root": {func(a *Issued) {
+			certificate := sign(t, wantedCA(), h.signed.key, oldRoot)
+			a.Certificate, a.IssuingCA, a.Chain = certPEM(certificate), certPEM(oldRoot), nil
+		}, NotValidNow},
+		"a truncated certificate":        {func(a *Issued) { a.Certificate = a.Certificate[:len(a.Certificate)/2] }, BadPEM},
+		"something before a certificate": {func(a *Issued) { a.Certificate = append([]byte("subject: x\n"), a.Certificate...) }, BadPEM},
+		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, BadPEM},
+		"no self-signed root":            {func(a *Issued) { a.Certificate, a.IssuingCA, a.Chain = certPEM(h.deep), certPEM(h.issuer), nil }, NoRoot},
+		"no chain at all":                {func(a *Issued) { a.IssuingCA, a.Chain = nil, nil }, NoRoot},
+		"a chain out of order": {func(a *Issued) {
+			a.Certificate, a.IssuingCA = certPEM(h.deep), nil
+			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.root), certPEM(h.issuer)}
+		}, BadChain},
+		"a chain that holds one twice": {func(a *Issued) {
+			a.Certificate, a.IssuingCA = certPEM(h.deep), certPEM(h.issuer)
+			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.issuer), certPEM(h.issuer), certPEM(h.root)}
+		}, BadChain},
+		"another root slipped in":     {func(a *Issued) { a.Chain = append(a.Chain, certPEM(other.root)) }, BadChain},
+		"another root in its place":   {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
+		"another issuing CA":          {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
+		"an issuer that allows no CA": {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
+		"an issuer that is no CA":     {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := h.answer(t)
+			test.change(&answer)
+			set, err := Verify(answer, wanted())
+			var refusal *Refusal
+			if !errors.As(err, &refusal) || refusal.Reason != test.want {
+				t.Fatalf("got %v, want %s", err, test.want)
+			}
+			if set != nil {
+				t.Error("there is a set to publish")
+			}
+			body := strings.ReplaceAll(string(answer.Key), "\n", "")
+			for i := 40; i+16 < len(body)-40; i += 16 {
+				if strings.Contains(err.Error(), body[i:i+16]) {
+					t.Errorf("a part of the key is in the error: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	h := newHierarchy(f)
+	good := h.answer(f)
+	f.Add(good.Key, good.Certificate, good.IssuingCA, certPEM(h.signed), certPEM(h.root))
+	f.Add(good.Key[:50], good.Certificate, []byte{}, certPEM(h.root), certPEM(h.root))
+	f.Add(good.Certificate, good.Key, good.Key, []byte("-----BEGIN CERTIFICATE-----\n"), []byte("x"))
+	f.Fuzz(func(t *testing.T, key, certificate, issuing, first, second []byte) {
+		set, err := Verify(Issued{Key: key, Certificate: certificate, IssuingCA: issuing, Chain: [][]byte{first, second}}, wanted())
+		if err != nil {
+			if _, ok := errors.AsType[*Refusal](err); !ok {
+				t.Fatalf("%T: %v", err, err)
+			}
+			return
+		}
+		d, err := Open(t.TempDir(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Publish(set); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := d.Published(now); err != nil || !again.SameRoots(set) || again.SerialNumber() != set.SerialNumber() {
+			t.Fatalf("what was accepted and published is not read back: %v", err)
+		}
+	})
+}
