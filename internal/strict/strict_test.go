@@ -19,7 +19,7 @@ type file struct {
 }
 
 type part struct {
-	On   bool              `json:"on,omitempty"`
+	Used bool              `json:"used,omitempty"`
 	Tags map[string]string `json:"tags,omitempty"`
 }
 
@@ -29,12 +29,12 @@ func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
 		content string
 		want    []string
 	}{
-		"all fits":        {"name: a\ncount: 1\nshare: 1\nbytes: YWI=\nparts: [{on: true, tags: {a: b}}]\n", nil},
+		"all fits":        {"name: a\ncount: 1\nshare: 1\nbytes: YWI=\nparts: [{used: true, tags: {a: b}}]\n", nil},
 		"nulls fit":       {"name:\ncount:\nparts: [null]\n", nil},
 		"unknown fields":  {"nam: a\nNAME: b\n", []string{`NAME: Forbidden: there is no such field`, `nam: Forbidden: there is no such field`}},
-		"deep in a list":  {"parts: [{}, {no: [1, 2]}]\n", []string{`parts[1].no: Forbidden: there is no such field`}},
+		"deep in a list":  {"parts: [{}, {other: [1, 2]}]\n", []string{`parts[1].other: Forbidden: there is no such field`}},
 		"wrong types":     {"name: 1\ncount: -1\nshare: a\nparts: {}\n", []string{`count: Invalid value: -1: expected a whole number, found -1`, `name: Invalid value: 1: expected a string, found a number`, `parts: Invalid value: {}: expected a list, found a mapping`, `share: Invalid value: "a": expected a number, found a string`}},
-		"several in one":  {"parts: [{on: 1}, {tags: {a: 1, b: c}}]\n", []string{`parts[0].on: Invalid value: 1: expected true or false, found a number`, `parts[1].tags.a: Invalid value: 1: expected a string, found a number`}},
+		"several in one":  {"parts: [{used: 1}, {tags: {a: 1, b: c}}]\n", []string{`parts[0].used: Invalid value: 1: expected true or false, found a number`, `parts[1].tags.a: Invalid value: 1: expected a string, found a number`}},
 		"bytes in base64": {"bytes: a!\n", []string{`bytes: Invalid value: "a!": expected base64`}},
 	}
 	for name, test := range tests {
@@ -58,12 +58,12 @@ func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
 
 func TestWhatFitsIsRead(t *testing.T) {
 	t.Parallel()
-	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{on: true, off: 1}]\n"))
+	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, misfits := strict.Into[file](tree)
-	if len(misfits) != 2 || got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].On {
+	if len(misfits) != 2 || got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].Used {
 		t.Errorf("got %+v and %v", got, misfits)
 	}
 }

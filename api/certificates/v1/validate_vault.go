@@ -173,8 +173,8 @@ func (a *KubernetesAuth) validate(path *field.Path) (warnings []string, errs fie
 	case !roleName.MatchString(a.Role):
 		errs = append(errs, field.Invalid(path.Child("role"), a.Role, "expected letters, digits, - . and _, as in every role of Vault's"))
 	}
-	for _, problem := range validation.IsConfigMapKey(a.SecretTokenKey) {
-		errs = append(errs, field.Invalid(path.Child("secretTokenKey"), a.SecretTokenKey, "expected the name of a file: "+problem))
+	if problems := validation.IsConfigMapKey(a.SecretTokenKey); len(problems) > 0 {
+		errs = append(errs, field.Invalid(path.Child("secretTokenKey"), a.SecretTokenKey, "expected the name of a file: "+strings.Join(problems, "; ")))
 	}
 	errs = append(errs, a.ServiceAccountRef.validate(path.Child("serviceAccountRef"))...)
 
