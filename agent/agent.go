@@ -344,12 +344,15 @@ func (a *Agent) confirm(ctx context.Context) {
 	}
 }
 
+// renewAt is when the published certificate is to be replaced, for whatever reason comes first.
 func (a *Agent) renewAt() (at time.Time, tooShort bool) {
 	h, w := a.state.Held, a.state.Wanted
 	if h == nil || w == nil {
 		return time.Time{}, false
 	}
-	return RenewAt(h.NotBefore, h.NotAfter, w.Ratio, a.WorkloadTTL, spread(h.Serial))
+	_, tooShort = RenewAt(h.NotBefore, h.NotAfter, w.Ratio, a.WorkloadTTL, spread(h.Serial))
+	_, at = a.state.wish()
+	return at, tooShort
 }
 
 // problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.

@@ -15,7 +15,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -105,6 +107,9 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
+		if token = strings.TrimSpace(token); !sendable(token) {
+			return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the token is empty or holds characters that no token of Vault's has"}
+		}
 		s.api.SetToken(token)
 		return s, nil
 	}
@@ -116,12 +121,17 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if answer.Auth == nil || answer.Auth.ClientToken == "" {
+	if answer.Auth == nil || !sendable(answer.Auth.ClientToken) {
 		return nil, s.bad(loginCall, c.paths.login, "it holds no auth.client_token")
 	}
 	s.api.SetToken(answer.Auth.ClientToken)
 	s.own = true
 	return s, nil
+}
+
+// sendable tokens are those that Vault's client sends.
+func sendable(token string) bool {
+	return token != "" && !strings.ContainsFunc(token, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // Close revokes the token, if it was given for this session, also when ctx has ended.
@@ -150,11 +160,12 @@ func (c *Client) connect() (*api.Client, error) {
 		Timeout:    cmp.Or(c.config.Timeout, defaultTimeout),
 	})
 	if err != nil {
-		return nil, &Error{Kind: BadConfiguration, Server: c.config.Server, Detail: "the server's URL or one of the environment variables VAULT_* cannot be read"}
+		return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the server's URL or one of the environment variables VAULT_* cannot be read"}
 	}
 	client.SetToken("")
 	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
 	client.SetMaxRetries(0)
+	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // else VAULT_WRAP_TTL counts
 	if c.config.Namespace != "" {
 		client.SetNamespace(c.config.Namespace)
 	}
@@ -195,11 +206,26 @@ func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	response.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(response.Body, answerLimit), response.Body}
+	response.Body = &limitedBody{response.Body, answerLimit}
 	return response, nil
+}
+
+var errTooLong = errors.New("the answer is too long")
+
+type limitedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (l *limitedBody) Read(into []byte) (int, error) {
+	if l.left < 0 {
+		return 0, errTooLong
+	}
+	n, err := l.ReadCloser.Read(into[:min(len(into), l.left+1)])
+	if l.left -= n; l.left < 0 {
+		return n, errTooLong
+	}
+	return n, err
 }
 
 func (s *Session) bad(call, path, detail string) error {

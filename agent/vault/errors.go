@@ -130,9 +130,9 @@ func (e *Error) answered(answer *api.ResponseError) {
 		e.Kind = PolicyDenies
 	case says("client sent an http request to an https server"):
 		e.Kind, e.Detail = TLS, "it speaks HTTPS; write https:// in the server's address"
-	case code == http.StatusBadRequest || code == http.StatusInternalServerError && len(answer.Errors) > 0:
+	case code == http.StatusBadRequest || code == http.StatusInternalServerError && len(answer.Errors) > 0 && !answer.RawError:
 		e.Kind, e.Detail = Refused, fmt.Sprintf("status %d; Vault's audit log has the reason", code)
-		if len(answer.Errors) > 0 {
+		if len(answer.Errors) > 0 && !answer.RawError { // else it is the whole body
 			if words, ok := quotable(answer.Errors[0]); ok {
 				e.Detail = words
 			}
@@ -148,6 +148,10 @@ func (e *Error) answered(answer *api.ResponseError) {
 func (e *Error) failed(err error) {
 	if words := tlsProblem(err); words != "" {
 		e.Kind, e.Detail = TLS, words
+		return
+	}
+	if errors.Is(err, errTooLong) {
+		e.Kind, e.Detail = BadAnswer, fmt.Sprintf("it is longer than %d bytes", answerLimit)
 		return
 	}
 	e.Kind = Unreachable
@@ -167,6 +171,8 @@ func (e *Error) failed(err error) {
 		}
 	case strings.Contains(err.Error(), "EOF"):
 		e.Detail = "the connection was cut off in the middle of an answer"
+	case strings.Contains(err.Error(), "protocol downgrade"):
+		e.Kind, e.Detail = BadAnswer, "it redirects from https to http, which is not followed"
 	default:
 		e.Kind, e.Detail = BadAnswer, "it is not JSON of the kind that is expected"
 	}
@@ -193,8 +199,9 @@ func tlsProblem(err error) string {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		return "it does not speak TLS; write http:// in the server's address to try things out, or turn TLS on"
 	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		return fmt.Sprintf("it ended the TLS handshake (%s)", alert.Error())
+	// An alert's own type is not exported; these are its words alone.
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return fmt.Sprintf("it ended the TLS connection (%s)", op.Err)
 	}
 	return ""
 }

@@ -37,10 +37,10 @@ func signer(path string) (clean, mount string, err error) {
 	parts := strings.Split(clean, "/")
 	n := len(parts)
 	switch {
+	case n >= 4 && parts[n-1] == "sign-intermediate" && parts[n-3] == "issuer" && parts[n-2] != "": // which may be named root
+		return clean, strings.Join(parts[:n-3], "/"), nil
 	case n >= 3 && parts[n-1] == "sign-intermediate" && parts[n-2] == "root":
 		return clean, strings.Join(parts[:n-2], "/"), nil
-	case n >= 4 && parts[n-1] == "sign-intermediate" && parts[n-3] == "issuer":
-		return clean, strings.Join(parts[:n-3], "/"), nil
 	case n >= 3 && parts[n-2] == "sign":
 		return "", "", fmt.Errorf("CA path %q signs leaf certificates; expected <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate", path)
 	}
