@@ -167,7 +167,7 @@ type VaultCA struct {
 	Server string `json:"server,omitempty"`
 
 	// PEM certificates that Vault's own certificate must lead to, in base64; nothing but certificates.
-	// Default: the root certificates of the agent's image.
+	// Default: the system's root certificates, and Mozilla's in the agent's image.
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// Vault namespace (Vault Enterprise, OpenBao) that all calls are made in, such as admin/mesh.
