@@ -197,9 +197,6 @@ func (a *Agent) hold(set *cacerts.Set, left note, now time.Time) {
 // observe takes in what may have changed by itself: the specification, the files, the time.
 func (a *Agent) observe(now time.Time) {
 	wanted, warnings, err := a.Specifications.Current()
-	for _, warning := range warnings {
-		a.tell(true, reasonSpecWarning, warning)
-	}
 	flag(a.Metrics.accepted, err == nil)
 	if err != nil {
 		reason := reasonInvalidSpec
@@ -211,6 +208,9 @@ func (a *Agent) observe(now time.Time) {
 	} else {
 		a.problems.specification = problem{}
 		a.want(wanted, now)
+	}
+	for _, warning := range warnings { // only now is it known what an event is about
+		a.tell(true, reasonSpecWarning, warning)
 	}
 	if held := a.state.Held; held != nil {
 		held.Lost = !a.Directory.Intact(a.set)

@@ -55,27 +55,39 @@ func (c *Cluster) Watch(namespace string) (*Watch, error) {
 	}); err != nil {
 		return nil, err
 	}
-	signal := func() {
-		select {
-		case w.changed <- struct{}{}:
-		default: // told already
-		}
-	}
 	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { signal() },
-		UpdateFunc: func(any, any) { signal() },
-		DeleteFunc: func(any) { signal() },
+		AddFunc:    func(any) { w.signal() },
+		UpdateFunc: func(any, any) { w.signal() },
+		DeleteFunc: func(any) { w.signal() },
 	})
 	return w, err
 }
 
 // Run watches until ctx ends.
-func (w *Watch) Run(ctx context.Context) { w.informer.RunWithContext(ctx) }
+func (w *Watch) Run(ctx context.Context) {
+	go func() {
+		if cache.WaitForCacheSync(ctx.Done(), w.informer.HasSynced) {
+			w.signal() // of an empty list there is no other sign
+		}
+	}()
+	w.informer.RunWithContext(ctx)
+}
+
+func (w *Watch) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default: // told already
+	}
+}
 
 func (w *Watch) heard(err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	changed := fmt.Sprint(err) != fmt.Sprint(w.failure)
 	w.failure = err
+	w.mu.Unlock()
+	if changed {
+		w.signal() // what keeps the agent from its specification is another thing now
+	}
 }
 
 // Changed implements agent.Specifications.

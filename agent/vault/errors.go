@@ -124,8 +124,8 @@ func (e *Error) answered(answer *api.ResponseError) {
 	case login && says("audience"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q wants a token of another audience; set kubernetesAuth.audience to the role's", e.Role)
 	case login && (code == http.StatusForbidden || code == http.StatusUnauthorized):
-		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q; check the token's audience against the role's, "+
-			"kubernetes_host and kubernetes_ca_cert of the auth method's config, and that its token reviewer is still valid and bound to system:auth-delegator", e.Role)
+		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q at %q; check that an auth method is there (a missing one "+
+			"answers the same), the token's audience against the role's, kubernetes_host and kubernetes_ca_cert of the auth method's config, and that its token reviewer is still valid and bound to system:auth-delegator", e.Role, e.Path)
 	case code == http.StatusForbidden:
 		e.Kind = PolicyDenies
 	case says("client sent an http request to an https server"):

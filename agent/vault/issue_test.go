@@ -161,12 +161,16 @@ func TestTokensAreReadAnewForEachLogin(t *testing.T) {
 		source func(*Config, func(context.Context) (string, error))
 		sent   func(received) string
 	}{
-		"a service account's": {configuration,
+		"a service account's": {
+			configuration,
 			func(c *Config, f func(context.Context) (string, error)) { c.Kubernetes.JWT = f },
-			func(r received) string { jwt, _ := r.body["jwt"].(string); return jwt }},
-		"a kept one": {tokenConfiguration,
+			func(r received) string { jwt, _ := r.body["jwt"].(string); return jwt },
+		},
+		"a kept one": {
+			tokenConfiguration,
 			func(c *Config, f func(context.Context) (string, error)) { c.Token = f },
-			func(r received) string { return r.header.Get("X-Vault-Token") }},
+			func(r received) string { return r.header.Get("X-Vault-Token") },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := serve(t, good())
@@ -212,7 +216,7 @@ func TestKeptTokensAreTrimmedAndChecked(t *testing.T) {
 	}{
 		"plain":        {"kept-token", true},
 		"a line's end": {"kept-token\n", true},
-		"two lines":    {"kept-token\nkept-token", false},
+		"two lines":    {"kept-token\nand another", false},
 		"none":         {"", false},
 		"spaces":       {" \n", false},
 	} {

@@ -15,9 +15,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -45,18 +47,14 @@ type mesh struct {
 func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh {
 	t.Helper()
 	ctx := t.Context()
-	must(t, agents.Install(ctx, shared))
-	m := &mesh{}
+	m := newPod(t)
 	var err error
 	m.vault, err = vaultserver.Start(ctx, vaultserver.Options{Storage: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, m.vault.Stop()) })
-	namespace := shared.Namespace(t, false)
 	m.root, err = m.vault.Guide(ctx, vaultserver.GuideOptions{
-		Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: vaultserver.FastRoot,
+		Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: m.Namespace, Root: vaultserver.FastRoot,
 	})
-	must(t, err)
-	m.Pod, err = agents.NewPod(ctx, shared, namespace, "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
 	if change == nil {
 		change = func(vault, certOptions map[string]any) {
@@ -68,6 +66,15 @@ func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh
 	_, err = shared.ServerSideApply(ctx, m.certificate)
 	must(t, err)
 	return m
+}
+
+// newPod is a mesh without Vault and without a specification, in a namespace of its own.
+func newPod(t *testing.T) *mesh {
+	t.Helper()
+	must(t, agents.Install(t.Context(), shared))
+	pod, err := agents.NewPod(t.Context(), shared, shared.Namespace(t, false), "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
+	must(t, err)
+	return &mesh{Pod: pod}
 }
 
 // start runs the init container, istiod, and the sidecar, in a Pod's order.
@@ -82,10 +89,19 @@ func (m *mesh) start(t *testing.T) *agents.Sidecar {
 	return m.startSidecar(t)
 }
 
+// starting is held by one istiod at a time: the first installs Istio's CRDs.
+var starting sync.Mutex
+
 func (m *mesh) startIstiod(t *testing.T) {
 	t.Helper()
 	var err error
-	m.istiod, err = istiodserver.Start(t.Context(), istiodserver.Options{Plane: shared.Plane, Namespace: m.Namespace, CACerts: m.CACerts})
+	starting.Lock()
+	m.istiod, err = istiodserver.Start(t.Context(), istiodserver.Options{
+		Plane: shared.Plane, Namespace: m.Namespace, CACerts: m.CACerts,
+		// Several istiods run here at a time, each with a root of its own to publish.
+		MeshConfig: "discoverySelectors: [{matchLabels: {kubernetes.io/metadata.name: " + m.Namespace + "}}]",
+	})
+	starting.Unlock()
 	must(t, err)
 	t.Cleanup(func() { must(t, m.istiod.Stop()) })
 	m.IstiodAddress = m.istiod.SecureAddress
@@ -160,6 +176,60 @@ func (m *mesh) file(t *testing.T, name string) (*x509.Certificate, []byte) {
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	must(t, err)
 	return certificate, content
+}
+
+// serial is that of the published certificate.
+func (m *mesh) serial(t *testing.T) string {
+	t.Helper()
+	certificate, _ := m.file(t, "ca-cert.pem")
+	return certificate.SerialNumber.Text(16)
+}
+
+// files are istiod's, byte for byte.
+func (m *mesh) files(t *testing.T) map[string]string {
+	t.Helper()
+	content := map[string]string{}
+	for _, name := range []string{"ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"} {
+		text, err := os.ReadFile(filepath.Join(m.CACerts, name))
+		must(t, err)
+		content[name] = string(text)
+	}
+	return content
+}
+
+// events are those about the IssuedCertificate with a reason: their type and their text.
+func (m *mesh) events(t *testing.T, reason string) (found []string) {
+	t.Helper()
+	var all eventsv1.EventList
+	must(t, shared.List(t.Context(), &all, client.InNamespace(m.Namespace)))
+	for _, event := range all.Items {
+		if event.Reason == reason && event.Regarding.Kind == "IssuedCertificate" && event.Regarding.UID == m.stored(t).GetUID() {
+			found = append(found, event.Type+" "+event.Note)
+		}
+	}
+	return found
+}
+
+// told waits until there is one event with a reason that says all of this.
+func (m *mesh) told(t *testing.T, kind, reason string, words ...string) {
+	t.Helper()
+	cluster.Eventually(t, "there is an event "+reason, func() error {
+		found := m.events(t, reason)
+		if len(found) != 1 || !strings.HasPrefix(found[0], kind+" ") {
+			return fmt.Errorf("there are %q", found)
+		}
+		return says(found[0], words...)
+	})
+}
+
+// says wants words in a text.
+func says(text string, words ...string) error {
+	for _, each := range words {
+		if !strings.Contains(text, each) {
+			return fmt.Errorf("%q is not in: %s", each, text)
+		}
+	}
+	return nil
 }
 
 // signs wants istiod to sign a workload's certificate that verifies against the root.

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package issuing tests what the agent makes of a real Vault, in all the moods that one can be in. Logins are
+// reviewed by a real API server.
+package issuing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istiod-agent/istiod-agent/e2e/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+)
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+
+// setting is a Vault as the guide sets it up, and a Pod that may log in to it.
+type setting struct {
+	*agents.Pod
+	vault *vaultserver.Server
+}
+
+func newSetting(t *testing.T, options vaultserver.Options) *setting {
+	t.Helper()
+	ctx := t.Context()
+	must(t, agents.Install(ctx, shared))
+	vault, err := vaultserver.Start(ctx, options)
+	must(t, err)
+	t.Cleanup(func() { must(t, vault.Stop()) })
+	namespace := shared.Namespace(t, false)
+	_, err = vault.Guide(ctx, vaultserver.GuideOptions{
+		Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: vaultserver.FastRoot,
+	})
+	must(t, err)
+	pod, err := agents.NewPod(ctx, shared, namespace, "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
+	must(t, err)
+	return &setting{pod, vault}
+}
+
+// specify writes the specification: EC, and a local key unless told otherwise.
+func (s *setting) specify(t *testing.T, change func(vault map[string]any)) {
+	t.Helper()
+	_, err := shared.ServerSideApply(t.Context(), s.Certificate(s.vault.Address, func(vault, options map[string]any) {
+		delete(vault, "csrPath")
+		options["ecKeyCurve"] = "P-256"
+		if change != nil {
+			change(vault)
+		}
+	}))
+	must(t, err)
+}
+
+// issues wants the init container to publish; refused wants it not to, for a reason, saying something.
+func (s *setting) issues(t *testing.T) string {
+	t.Helper()
+	output, err := s.Init(t.Context())
+	must(t, err)
+	return output
+}
+
+func (s *setting) refused(t *testing.T, reason, advice string) {
+	t.Helper()
+	output, err := s.Init(t.Context(), "--timeout", "2s")
+	if err == nil {
+		t.Fatalf("want %s, and it succeeded", reason)
+	}
+	if !strings.Contains(output, "reason="+reason) {
+		t.Errorf("want %s and %q in:\n%s", reason, advice, output)
+	}
+	last := output[strings.LastIndex(strings.TrimSpace(output), "\n")+1:]
+	if !strings.HasPrefix(last, "istiod-agent: no certificates for istiod: ") || !strings.Contains(last, advice) {
+		t.Errorf("the last words: %s", last)
+	}
+	entries, err := os.ReadDir(s.CACerts)
+	must(t, err)
+	if len(entries) > 0 {
+		t.Errorf("%d files were published", len(entries))
+	}
+	token, err := os.ReadFile(s.TokenFile)
+	must(t, err)
+	if strings.Contains(output, "hvs.") || strings.Contains(output, string(token[len(token)/2:len(token)/2+16])) || strings.Contains(output, "PRIVATE KEY") {
+		t.Error("there is a secret in what it wrote")
+	}
+}
+
+func (s *setting) policy(t *testing.T, name, rules string) {
+	t.Helper()
+	must(t, s.vault.Client.Sys().PutPolicyWithContext(t.Context(), name, rules))
+}
+
+func (s *setting) write(t *testing.T, path string, data map[string]any) {
+	t.Helper()
+	_, err := s.vault.Client.Logical().WriteWithContext(context.WithoutCancel(t.Context()), path, data)
+	must(t, err)
+}
+
+func contains(text, part string) error {
+	if !strings.Contains(text, part) {
+		return fmt.Errorf("want %q in:\n%s", part, text)
+	}
+	return nil
+}
+
+// empty makes a directory that of a new Pod.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+	}
+	return err
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
