@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -317,7 +318,7 @@ func (a *Agent) failed(err error) {
 		reason = reasonRootChanged
 	}
 	flag(a.Metrics.rootChanged, a.state.RootChanged)
-	a.Metrics.renewals.WithLabelValues("failure", reason).Inc()
+	a.Metrics.renewal("failure", reason)
 	a.trouble(&a.problems.attempt, reason, err.Error())
 	_, again := a.state.due()
 	a.Log.Info("no certificate yet; trying again", "reason", reason, "failures", a.state.Failures, "in", time.Until(again).Round(100*time.Millisecond).String())
@@ -332,11 +333,12 @@ func (a *Agent) confirm(ctx context.Context) {
 		held.Confirmed = true
 		flag(a.Metrics.confirmed, true)
 		if a.issuing != "" {
-			a.Metrics.renewals.WithLabelValues("success", string(a.issuing)).Inc()
+			a.Metrics.renewal("success", string(a.issuing))
 			a.issuing = ""
 		}
 		a.problems.istiod = problem{}
 		a.tell(false, reasonConfirmed, fmt.Sprintf("istiod signs under CA certificate %s", held.Serial))
+		debug.FreeOSMemory() // there is nothing to do now for months
 		return
 	}
 	if ctx.Err() == nil && held.TriedAt.Sub(held.ConfirmFrom) >= confirmationLimit {

@@ -80,7 +80,7 @@ func TestEveryMetricOfTheAgentIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := read(t, "agent.md").text
-	found := regexp.MustCompile(`gauge\("(\w+)"|"istiod_agent_(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	found := regexp.MustCompile(`gauge\("(\w+)"\)|"istiod_agent_(\w+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(found) < 8 {
 		t.Fatalf("found only %q", found)
 	}

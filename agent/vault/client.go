@@ -74,6 +74,8 @@ func New(config Config) (*Client, error) {
 		if !tlsConfig.RootCAs.AppendCertsFromPEM(config.CABundle) {
 			return nil, errors.New("the CA bundle holds no certificate in PEM")
 		}
+	} else if strings.HasPrefix(config.Server, "https:") {
+		trustPublicRoots()
 	}
 	if (config.Kubernetes == nil) == (config.Token == nil) {
 		return nil, errors.New("expected one way to log in to Vault, a token or Kubernetes auth")

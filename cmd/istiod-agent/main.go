@@ -11,10 +11,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-
-	// The image has no root certificates of its own: these are Mozilla's, for a Vault whose certificate a public CA
-	// signed. Where a system has some, those count.
-	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 // terminationLog is where the kubelet reads a container's last words from

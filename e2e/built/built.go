@@ -103,9 +103,9 @@ func command(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(root, ".build", "e2e", name)
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/"+name)
+	build := exec.CommandContext(ctx, filepath.Join(root, "hack", "build.sh"), path, ".", "./cmd/"+name)
 	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", name, err, output)
 	}
