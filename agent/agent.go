@@ -34,6 +34,7 @@ const (
 	reasonPublished     = "Published"
 	reasonConfirmed     = "Confirmed"
 	reasonNotConfirmed  = "NotConfirmed"
+	reasonRepublished   = "Republished"
 	reasonRootChanged   = "RootChanged"
 	reasonExpired       = "Expired"
 	reasonPublishFailed = "PublishFailed"
@@ -69,8 +70,12 @@ type Agent struct {
 	// WorkloadTTL is how long the certificates live that istiod signs.
 	WorkloadTTL time.Duration
 
-	state  State
-	wanted *certificatesv1.IssuedCertificate
+	state State
+	// wanted is the specification that is acted on; about is the object that is reported about: the same, or one
+	// that cannot be acted on.
+	wanted, about *certificatesv1.IssuedCertificate
+	// untold are the last events from before it was known what they are about.
+	untold []event
 	// set is what was published last, also when it has expired or was lost: the root stays that of this one.
 	set *cacerts.Set
 	// issuing is why the unconfirmed certificate was issued, empty for one that an earlier agent published.
@@ -78,7 +83,8 @@ type Agent struct {
 	problems problems
 	reported certificatesv1.IssuedCertificateStatus
 	// said is what was told already and still holds.
-	said map[string]bool
+	said    map[string]bool
+	started time.Time
 
 	now atomic.Pointer[snapshot]
 }
@@ -89,6 +95,15 @@ type snapshot struct {
 	notAfter time.Time
 	message  string
 }
+
+// event is something to tell.
+type event struct {
+	warning         bool
+	reason, message string
+}
+
+// untoldLimit is how many events are kept until it is known what they are about.
+const untoldLimit = 10
 
 // note is what an agent leaves, beside the files, for the one after it.
 type note struct {
@@ -135,6 +150,8 @@ func (a *Agent) loop(ctx context.Context, done func() bool) {
 			a.issue(ctx, step.Reason)
 		case Confirm:
 			a.confirm(ctx)
+		case Republish:
+			a.republish()
 		case Wait:
 			a.report()
 			a.wait(ctx, step.Until)
@@ -162,6 +179,7 @@ func (a *Agent) wait(ctx context.Context, until time.Time) {
 // takeOver goes on with what an earlier run published.
 func (a *Agent) takeOver(now time.Time) error {
 	a.said = map[string]bool{}
+	a.started = now
 	a.state.Seed = a.Identity.Namespace + "/" + a.Identity.Pod
 	a.state.WorkloadTTL = a.WorkloadTTL
 	set, err := a.Directory.Published(now)
@@ -200,12 +218,7 @@ func (a *Agent) observe(now time.Time) {
 	wanted, warnings, err := a.Specifications.Current()
 	flag(a.Metrics.accepted, err == nil)
 	if err != nil {
-		reason := reasonInvalidSpec
-		if missing, ok := errors.AsType[*SpecificationError](err); ok && missing.Missing {
-			reason = reasonNoSpec
-		}
-		// One that was acted on before stays in force: istiod's CA must not run out because of a typing mistake.
-		a.trouble(&a.problems.specification, reason, err.Error())
+		a.unspecified(err, now)
 	} else {
 		a.problems.specification = problem{}
 		a.want(wanted, now)
@@ -226,8 +239,37 @@ func (a *Agent) observe(now time.Time) {
 	a.now.Store(snap)
 }
 
+// unspecified is for a specification that is missing or cannot be acted on. One that was acted on before stays in
+// force: istiod's CA must not run out because of a typing mistake.
+func (a *Agent) unspecified(err error, now time.Time) {
+	reason := reasonInvalidSpec
+	if e, ok := errors.AsType[*SpecificationError](err); ok {
+		if e.Certificate != nil {
+			a.concern(e.Certificate)
+		}
+		if e.Missing {
+			reason = reasonNoSpec
+		}
+		if e.Listing && now.Sub(a.started) < look {
+			a.problems.specification = problem{reason, err.Error()} // nobody needs to hear of an answer that is just awaited
+			return
+		}
+	}
+	a.trouble(&a.problems.specification, reason, err.Error())
+}
+
+// concern sets the object that is reported about, and tells what was kept for that.
+func (a *Agent) concern(certificate *certificatesv1.IssuedCertificate) {
+	a.about = certificate
+	for _, e := range a.untold {
+		a.Reporter.Event(certificate, e.warning, e.reason, e.message)
+	}
+	a.untold = nil
+}
+
 func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Time) {
 	a.wanted = certificate
+	a.concern(certificate)
 	w := Wanted{
 		Digest: digest(&certificate.Spec), Renew: certificate.Annotations[RenewAnnotation],
 		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
@@ -330,7 +372,7 @@ func (a *Agent) confirm(ctx context.Context) {
 	held.Confirmations++
 	held.TriedAt = time.Now()
 	if err == nil {
-		held.Confirmed = true
+		held.Confirmed, held.OtherSince = true, time.Time{}
 		flag(a.Metrics.confirmed, true)
 		if a.issuing != "" {
 			a.Metrics.renewal("success", string(a.issuing))
@@ -341,9 +383,27 @@ func (a *Agent) confirm(ctx context.Context) {
 		debug.FreeOSMemory() // there is nothing to do now for months
 		return
 	}
+	switch other := errors.Is(err, errOtherCA); {
+	case !other:
+		held.OtherSince = time.Time{}
+	case held.OtherSince.IsZero():
+		held.OtherSince = held.TriedAt
+	}
 	if ctx.Err() == nil && held.TriedAt.Sub(held.ConfirmFrom) >= confirmationLimit {
 		a.trouble(&a.problems.istiod, reasonNotConfirmed, fmt.Sprintf("istiod was not seen to use CA certificate %s within %s: %v", held.Serial, confirmationLimit, err))
 	}
+}
+
+// republish puts the same set there again, for an istiod that goes on serving under another CA: it may have missed the
+// one event that a swap is.
+func (a *Agent) republish() {
+	a.state.Held.OtherSince = time.Now()
+	a.state.Held.Republished++
+	if err := a.Directory.Publish(a.set); err != nil {
+		a.trouble(&a.problems.istiod, reasonPublishFailed, err.Error())
+		return
+	}
+	a.tell(false, reasonRepublished, fmt.Sprintf("istiod goes on with another CA: published CA certificate %s once more", a.state.Held.Serial))
 }
 
 // renewAt is when the published certificate is to be replaced, for whatever reason comes first.
@@ -392,8 +452,13 @@ func (a *Agent) tell(warning bool, reason, message string) {
 	}
 	a.said[reason+message] = true
 	a.Log.Info(message, "reason", reason)
-	if a.wanted != nil {
-		a.Reporter.Event(a.wanted, warning, reason, message)
+	if a.about != nil {
+		a.Reporter.Event(a.about, warning, reason, message)
+		return
+	}
+	a.untold = append(a.untold, event{warning, reason, message})
+	if extra := len(a.untold) - untoldLimit; extra > 0 {
+		a.untold = a.untold[extra:]
 	}
 }
 

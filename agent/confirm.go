@@ -45,14 +45,17 @@ func confirm(ctx context.Context, address string, ca *x509.Certificate) error {
 	return signedBy(served, ca)
 }
 
+// errOtherCA is for an istiod that answers, and not under the CA that it is to use.
+var errOtherCA = errors.New("istiod uses another CA")
+
 // signedBy says whether a chain that istiod serves is under ca: a leaf that ca signed, followed by ca itself.
 // istiod reads key and chain apart, so that one can be new and the other old.
 func signedBy(served []*x509.Certificate, ca *x509.Certificate) error {
 	if err := served[0].CheckSignatureFrom(ca); err != nil {
-		return fmt.Errorf("istiod still serves a certificate that another CA signed (issuer %q, its key %x…)", served[0].Issuer, short(served[0].AuthorityKeyId))
+		return fmt.Errorf("%w: it still serves a certificate of issuer %q, whose key is %x…", errOtherCA, served[0].Issuer, short(served[0].AuthorityKeyId))
 	}
 	if len(served) < 2 || !bytes.Equal(served[1].Raw, ca.Raw) {
-		return errors.New("istiod signs with the new CA and still sends the old CA's chain")
+		return fmt.Errorf("%w: it signs with the new CA's key and still sends the old CA's chain", errOtherCA)
 	}
 	return nil
 }

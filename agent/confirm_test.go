@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net"
 	"strings"
@@ -73,9 +74,9 @@ func TestOnlyTheNewCAConfirms(t *testing.T) {
 		want   string
 	}{
 		"the new CA":                       {[]*x509.Certificate{leaf(after), after.Certificate}, ""},
-		"the old CA":                       {[]*x509.Certificate{leaf(before), before.Certificate}, "another CA signed"},
+		"the old CA":                       {[]*x509.Certificate{leaf(before), before.Certificate}, "serves a certificate of issuer"},
 		"the new key, the old chain":       {[]*x509.Certificate{leaf(after), before.Certificate}, "old CA's chain"},
-		"the old key, the new chain":       {[]*x509.Certificate{leaf(before), after.Certificate}, "another CA signed"},
+		"the old key, the new chain":       {[]*x509.Certificate{leaf(before), after.Certificate}, "serves a certificate of issuer"},
 		"the new key, another certificate": {[]*x509.Certificate{leaf(after), sameKey.Certificate}, "old CA's chain"},
 		"the new key, and no chain":        {[]*x509.Certificate{leaf(after)}, "old CA's chain"},
 	} {
@@ -103,6 +104,9 @@ func TestOnlyTheNewCAConfirms(t *testing.T) {
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
+			if err != nil && !errors.Is(err, errOtherCA) {
+				t.Errorf("istiod has answered: %v", err)
+			}
 		})
 	}
 }
@@ -117,7 +121,7 @@ func TestAnIstiodThatDoesNotAnswerIsToldApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = confirm(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate)
-	if err == nil || !strings.Contains(err.Error(), "does not answer on "+address) {
+	if err == nil || !strings.Contains(err.Error(), "does not answer on "+address) || errors.Is(err, errOtherCA) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -86,11 +86,10 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 			return err
 		}
 		generated, err := session.Generate(ctx, request)
-		if err != nil {
-			return err
+		if generated != nil {
+			key, csr, keyID = generated.Key, generated.CSR, generated.KeyID
 		}
-		key, csr, keyID = generated.Key, generated.CSR, generated.KeyID
-		return nil
+		return err
 	})
 	if err != nil {
 		return result, err

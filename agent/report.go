@@ -49,13 +49,13 @@ func (a *Agent) report() {
 		}
 		a.Metrics.published(a.set, at)
 	}
-	if a.wanted == nil {
+	if a.about == nil {
 		return
 	}
 	status := a.status()
 	if !reflect.DeepEqual(status, a.reported) {
 		a.reported = status
-		a.Reporter.Status(a.wanted, status)
+		a.Reporter.Status(a.about, status)
 	}
 }
 
@@ -79,7 +79,7 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 		state = certificatesv1.Failed
 	}
 	return certificatesv1.IssuedCertificateStatus{
-		ObservedGeneration: a.wanted.Generation, State: state, Error: mine.Error,
+		ObservedGeneration: a.about.Generation, State: state, Error: mine.Error,
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
 }

@@ -73,6 +73,10 @@ type Held struct {
 	Confirmed     bool
 	Confirmations int // attempts so far, the last at TriedAt
 	TriedAt       time.Time
+	// OtherSince is since when istiod has answered under another CA, or when the files were last published again
+	// for that; zero when it does not answer, or the last answer was right.
+	OtherSince  time.Time
+	Republished int // how often that was
 }
 
 // Action is what to do next.
@@ -83,9 +87,10 @@ const (
 	Wait Action = iota
 	Issue
 	Confirm
+	Republish
 )
 
-// Step is the next thing to do: at once for Issue and Confirm, and for Wait until Until (zero: until something changes).
+// Step is the next thing to do, at once; Wait is until Until (zero: until something changes).
 type Step struct {
 	Action Action
 	Reason Reason
@@ -103,6 +108,9 @@ func Next(s State, now time.Time) Step {
 		wake = due
 	}
 	if held := s.Held; held != nil && !held.Confirmed {
+		if other := held.OtherSince; !other.IsZero() && !held.Lost && !other.Add(held.republishPause()).After(now) {
+			return Step{Action: Republish}
+		}
 		ask := held.nextConfirmation()
 		if !ask.After(now) {
 			return Step{Action: Confirm}
@@ -204,6 +212,12 @@ func (h *Held) nextConfirmation() time.Time {
 	}
 	pause := 250 * time.Millisecond << min(h.Confirmations-1, 7)
 	return h.TriedAt.Add(min(pause, 30*time.Second))
+}
+
+// republishPause is how long istiod may go on with another CA before the files are published again: ever longer, since
+// a certificate of the user's own on its TLS port hides which CA it uses.
+func (h *Held) republishPause() time.Duration {
+	return confirmationLimit << min(h.Republished, 6)
 }
 
 // spread turns a text into a number in [0,1), evenly over texts.

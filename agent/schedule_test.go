@@ -151,6 +151,22 @@ func TestTheNextStep(t *testing.T) {
 				s.Wanted.Renew = "again"
 			}), now.Add(50 * time.Second), Step{Action: Wait, Until: now.Add(time.Minute)},
 		},
+		"under another CA for less than a minute, ask again": {
+			base(func(s *State) {
+				s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt, s.Held.OtherSince = false, 1000, now, now.Add(-59*time.Second)
+			}), now, Step{Action: Wait, Until: now.Add(30 * time.Second)},
+		},
+		"under another CA for a minute, publish again": {
+			base(func(s *State) {
+				s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt, s.Held.OtherSince = false, 1000, now, now.Add(-time.Minute)
+			}), now, Step{Action: Republish},
+		},
+		"published again often, do it seldom": {
+			base(func(s *State) {
+				s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt = false, 1000, now
+				s.Held.OtherSince, s.Held.Republished = now.Add(-time.Hour), 100
+			}), now, Step{Action: Wait, Until: now.Add(30 * time.Second)},
+		},
 		"never confirmed, renewed all the same": {
 			base(func(s *State) { s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt = false, 1000, due }), due, Step{Action: Issue, Reason: Expiring},
 		},

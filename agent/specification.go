@@ -81,7 +81,7 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 	prepared.Spec.SetDefaults()
 	warnings, errs := prepared.Validate()
 	if len(errs) > 0 {
-		return nil, warnings, &SpecificationError{Err: errs.ToAggregate()}
+		return nil, warnings, &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
 	}
 	return prepared, warnings, nil
 }
@@ -90,7 +90,11 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 type SpecificationError struct {
 	// Missing is set when nobody has written one yet.
 	Missing bool
-	Err     error
+	// Listing is set besides while the API server has not yet said whether there is one.
+	Listing bool
+	// Certificate is the one that cannot be acted on, where there is one.
+	Certificate *certificatesv1.IssuedCertificate
+	Err         error
 }
 
 func (e *SpecificationError) Error() string { return e.Err.Error() }

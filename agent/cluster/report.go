@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -163,12 +164,12 @@ func (c *Cluster) event(certificate *certificatesv1.IssuedCertificate, warning b
 		kind = "Warning"
 	}
 	if len(message) > eventNote {
-		message = message[:eventNote-3] + "..."
+		message = strings.ToValidUTF8(message[:eventNote-3], "") + "..."
 	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "events.k8s.io/v1", "kind": "Event",
 		"metadata": map[string]any{
-			"name":      fmt.Sprintf("%s.%x", certificate.Name, now.UnixNano()),
+			"name":      fmt.Sprintf("%.200s.%x", certificate.Name, now.UnixNano()), // of 253 characters
 			"namespace": certificate.Namespace,
 		},
 		"eventTime":           now.UTC().Format(metav1.RFC3339Micro),

@@ -118,7 +118,7 @@ func (w *Watch) Current() (*certificatesv1.IssuedCertificate, []string, error) {
 		warnings = append(warnings, warning)
 	}
 	if err != nil {
-		return nil, warnings, &agent.SpecificationError{Err: fmt.Errorf("IssuedCertificate %s/%s: %w", chosen.Namespace, chosen.Name, err)}
+		return nil, warnings, &agent.SpecificationError{Certificate: chosen, Err: fmt.Errorf("IssuedCertificate %s/%s: %w", chosen.Namespace, chosen.Name, err)}
 	}
 	return prepared, warnings, nil
 }
@@ -135,7 +135,7 @@ func (w *Watch) none(broken map[string]error) error {
 	}
 	switch failure := w.failure; {
 	case failure == nil && !w.informer.HasSynced():
-		return missing("waiting for the API server's list of IssuedCertificates in namespace %q", w.namespace)
+		return &agent.SpecificationError{Missing: true, Listing: true, Err: fmt.Errorf("waiting for the API server's list of IssuedCertificates in namespace %q", w.namespace)}
 	case failure == nil:
 		return missing("waiting for an IssuedCertificate in namespace %q with host %s; apply the VirtualMesh, or the IssuedCertificate itself", w.namespace, w.identity.Host())
 	case apierrors.IsForbidden(failure):

@@ -47,7 +47,8 @@ type Generated struct {
 	KeyID string
 }
 
-// Generate has Vault make a key and hand it out.
+// Generate has Vault make a key and hand it out. Where the answer lacks something and Vault keeps a key all the same,
+// the error comes with its KeyID.
 func (s *Session) Generate(ctx context.Context, request Request) (*Generated, error) {
 	path := s.client.paths.generate
 	answer, err := s.write(ctx, generateCall, path, map[string]string{
@@ -66,9 +67,9 @@ func (s *Session) Generate(ctx context.Context, request Request) (*Generated, er
 	generated := &Generated{CSR: text(answer, "csr"), Key: text(answer, "private_key"), KeyID: string(bytes.TrimSpace(text(answer, "key_id")))}
 	switch {
 	case generated.CSR == nil:
-		return nil, s.bad(generateCall, path, "it holds no data.csr")
+		return generated, s.bad(generateCall, path, "it holds no data.csr")
 	case generated.Key == nil:
-		return nil, s.bad(generateCall, path, "it holds no data.private_key")
+		return generated, s.bad(generateCall, path, "it holds no data.private_key")
 	}
 	return generated, nil
 }
