@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The chart's values schema, its values table, and config/ for kustomize.
-go -C tools run ./chart --root ..
-
 # The CRDs, and the copying of their Go types.
 make --silent .build/controller-gen
-.build/controller-gen paths=./api/certificates/... crd:allowDangerousTypes=true output:crd:dir=config/crd \
+.build/controller-gen paths=./api/certificates/... paths=./api/networking/... crd:allowDangerousTypes=true output:crd:dir=config/crd \
   object:headerFile=/dev/stdin <<<'// SPDX-License-Identifier: Apache-2.0'
+
+# The chart's CRDs, its values schema, its values table, and config/ for kustomize.
+go -C tools run ./chart --root ..

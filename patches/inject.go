@@ -4,6 +4,7 @@ package patches
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -19,7 +20,10 @@ import (
 // is named by its index before the lists around it change.
 func (i *Injector) inject(o *object) Result {
 	const ordinary = 4 // operations: both containers, the volume, an annotation
-	p := patch{Result{Operations: make([]jsonpatch.Operation, 0, ordinary), Changes: make([]string, 0, ordinary)}}
+	p := patch{Result{
+		Operations: make([]jsonpatch.Operation, 0, ordinary), Changes: make([]string, 0, ordinary),
+		ServiceAccount: cmp.Or(o.serviceAccount, "default"),
+	}}
 	original := i.original(o)
 	volume := o.istiod.volume
 	if volume == "" {

@@ -69,6 +69,8 @@ type Result struct {
 	Operations []jsonpatch.Operation
 	// Changes says each change in a few words, in the order of the operations.
 	Changes []string
+	// ServiceAccount is the one whose rights the injected agent will have; empty where nothing is injected.
+	ServiceAccount string
 	Report
 }
 

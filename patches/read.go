@@ -17,6 +17,7 @@ type object struct {
 	annotations    map[string]string
 
 	initContainers, containers, volumes list
+	serviceAccount                      string // empty means default
 	// defaulted tells that the pod spec has been through an API server.
 	defaulted bool
 
@@ -132,6 +133,8 @@ func (o *object) readPod(c *cursor) bool {
 			o.readContainers(c)
 		case "volumes":
 			o.volumes.read(c, nil)
+		case "serviceAccountName":
+			o.serviceAccount = string(c.string())
 		case "dnsPolicy":
 			dnsPolicy = true
 		case "schedulerName":

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package webhook answers admission reviews of istiod's Deployments and Pods
-// with what package patches decides, and counts and logs each answer. It never
-// reads or writes the cluster: an answer depends on the request alone.
+// with what package patches decides, and counts and logs each answer. A decision
+// depends on the request alone; that the agent will lack rights is only a warning.
 package webhook
 
 import (
@@ -31,24 +31,31 @@ const PodIsImmutable patches.Reason = "PodIsImmutable"
 type Handler struct {
 	kind     patches.Kind
 	injector *patches.Injector
+	rights   RightsChecker
 	log      logr.Logger
 }
 
-// NewHandler returns the admission handler for one kind.
-func NewHandler(kind patches.Kind, injector *patches.Injector, log logr.Logger) *Handler {
-	return &Handler{kind: kind, injector: injector, log: log}
+// RightsChecker says, in a sentence, what keeps a service account from running the agent; nothing when nothing does.
+type RightsChecker interface {
+	Warning(ctx context.Context, namespace, serviceAccount string) string
+}
+
+// NewHandler returns the admission handler for one kind. Without a RightsChecker
+// nothing is said of rights.
+func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChecker, log logr.Logger) *Handler {
+	return &Handler{kind: kind, injector: injector, rights: rights, log: log}
 }
 
 // Register serves both kinds at their paths: after a change of the target the
 // API server may ask about the other one for a while, and must get an answer.
-func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, log logr.Logger) {
+func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, rights RightsChecker, log logr.Logger) {
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
-		server.Register(path, &admission.Webhook{Handler: NewHandler(kind, injector, log)})
+		server.Register(path, &admission.Webhook{Handler: NewHandler(kind, injector, rights, log)})
 	}
 }
 
 // Handle implements admission.Handler.
-func (h *Handler) Handle(_ context.Context, req admission.Request) admission.Response {
+func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.Response {
 	if problem := h.misdirected(req); problem != nil {
 		result := patches.Result{Report: patches.Report{Reason: patches.Malformed, Message: problem.Error()}}
 		h.record(req, result, "error")
@@ -77,6 +84,11 @@ func (h *Handler) Handle(_ context.Context, req admission.Request) admission.Res
 		}
 		response = admission.Allowed(result.Message)
 		response.Patch, response.PatchType = patch, new(admissionv1.PatchTypeJSONPatch)
+		if h.rights != nil && result.ServiceAccount != "" {
+			if warning := h.rights.Warning(ctx, req.Namespace, result.ServiceAccount); warning != "" {
+				result.Warnings = append(result.Warnings, warning)
+			}
+		}
 		h.record(req, result, "patched")
 	default:
 		response = admission.Allowed(result.Message)

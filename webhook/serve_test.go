@@ -39,7 +39,7 @@ func handler(t testing.TB, config string, log logr.Logger) http.Handler {
 		t.Fatal(err)
 	}
 	p := paths{http.NewServeMux()}
-	webhook.Register(p, injector, log)
+	webhook.Register(p, injector, nil, log)
 	return p
 }
 

@@ -6,11 +6,13 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,6 +28,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
@@ -48,7 +51,8 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return fmt.Errorf("setting up: %w", err)
 	}
 
-	webhook.Register(mgr.GetWebhookServer(), injector, ctrl.Log.WithName("admission"))
+	log := ctrl.Log.WithName("admission")
+	webhook.Register(mgr.GetWebhookServer(), injector, webhook.NewRights(mgr.GetClient(), log), log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}
@@ -69,6 +73,9 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err := controllers.NewIstiods(mgr, injector, config).SetupWithManager(mgr); err != nil {
 		return err
 	}
+	if err := meshes.Setup(mgr, config.ClusterName); err != nil {
+		return err
+	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
@@ -82,12 +89,13 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 
 func options(server v1alpha1.Server, injector *patches.Injector, source servingcert.Source) ctrl.Options {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err) // the API types are compiled in
 		}
 	}
 	byObject := controllers.CacheByObject(injector.Target())
+	maps.Copy(byObject, meshes.CacheByObject())
 	if server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged {
 		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
 			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),

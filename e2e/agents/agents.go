@@ -25,6 +25,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/built"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
@@ -82,24 +84,39 @@ type Pod struct {
 	injected []string
 }
 
-// Install puts the CRD of IssuedCertificates into a cluster, and returns when they can be written.
+// Install puts the CRDs into a cluster, and returns when their objects can be written.
 func Install(ctx context.Context, c *cluster.Cluster) error {
 	root, err := built.Root()
 	if err != nil {
 		return err
 	}
-	content, err := os.ReadFile(filepath.Join(root, "config", "crd", "certificates.mesh.gloo.solo.io_issuedcertificates.yaml"))
+	files, err := filepath.Glob(filepath.Join(root, "config", "crd", "*_*.yaml"))
 	if err != nil {
 		return err
 	}
-	if err := apply(ctx, c, string(content), ""); err != nil {
-		return err
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := apply(ctx, c, string(content), ""); err != nil {
+			return err
+		}
 	}
-	all := &unstructured.UnstructuredList{}
-	all.SetGroupVersionKind(schema.GroupVersionKind{Group: "certificates.mesh.gloo.solo.io", Version: "v1", Kind: "IssuedCertificateList"})
-	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		return c.List(ctx, all) == nil, nil
-	})
+	for _, kind := range []schema.GroupVersionKind{
+		certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"),
+		certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind + "List"),
+		networkingv1.GroupVersion.WithKind(networkingv1.Kind + "List"),
+	} {
+		all := &unstructured.UnstructuredList{}
+		all.SetGroupVersionKind(kind)
+		if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+			return c.List(ctx, all) == nil, nil
+		}); err != nil {
+			return fmt.Errorf("waiting until a %s can be had: %w", kind.Kind, err)
+		}
+	}
+	return nil
 }
 
 // NewPod makes a Pod's surroundings: istiod's service account with the agent's rights, its token and its

@@ -53,6 +53,11 @@ func controlPlanePaths() (apiserver, etcd string, err error) {
 // Vault gives the path of the Vault that `make servers` builds.
 func Vault() (string, error) { return server("vault", "github.com/hashicorp/vault", "vault") }
 
+// WholeVault gives the path of the Vault, as it is shipped, that `make whole-vault` builds.
+func WholeVault() (string, error) {
+	return server("vault", "github.com/hashicorp/vault", "whole/vault")
+}
+
 // Istiod gives the path of the istiod that `make servers` builds.
 func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
 

@@ -13,8 +13,9 @@ import (
 )
 
 // `kubectl apply -k config/default` installs what `helm install` does, object
-// for object, but for the labels that say Helm did, the Namespace that Helm
-// makes by --create-namespace, and the hook that only Helm runs.
+// for object, but for the labels that say Helm did, the annotation by which Helm
+// keeps the CRDs, the Namespace that Helm makes by --create-namespace, and the hook
+// that only Helm runs.
 func TestKustomizeInstallsTheSame(t *testing.T) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
 		Run(filesys.MakeFsOnDisk(), filepath.Join(root(t), "config", "default"))
@@ -43,6 +44,7 @@ func TestKustomizeInstallsTheSame(t *testing.T) {
 		for _, label := range []string{"helm.sh/chart", "app.kubernetes.io/managed-by"} {
 			unstructured.RemoveNestedField(object.Object, "metadata", "labels", label)
 		}
+		unstructured.RemoveNestedField(object.Object, "metadata", "annotations", keepAnnotation)
 		want[name] = object.Object
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

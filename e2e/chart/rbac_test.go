@@ -19,7 +19,12 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 	everywhere := []string{
 		"namespaces: list watch",
 		"deployments.apps: list watch patch",
+		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
+		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
+		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
+		"configmaps: get list watch",
 		"events.events.k8s.io: create patch",
+		"subjectaccessreviews.authorization.k8s.io: create",
 	}
 	pods := "pods: list watch"
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
@@ -32,7 +37,7 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		cluster, role []string
 	}{
 		"default":     {nil, with(everywhere, keepBundle), with(secret, lease...)},
-		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere[:2], pods, everywhere[2], keepBundle), with(secret, lease...)},
+		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere[:2], with(with([]string{pods}, everywhere[2:]...), keepBundle)...), with(secret, lease...)},
 		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
 		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},
 		"neither": {helm.Values{
@@ -51,8 +56,60 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 				}
 				return
 			}
-			if diff := cmp.Diff(test.role, rules(typed[rbacv1.Role](t, r.one(t, "Role")).Rules)); diff != "" {
+			if diff := cmp.Diff(test.role, rules(typed[rbacv1.Role](t, r.objects["Role istiod-agent-webhook"]).Rules)); diff != "" {
 				t.Errorf("Role (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Each of istiod's service accounts gets what the agent uses, in its own namespace and about nobody else.
+func TestTheAgentsRights(t *testing.T) {
+	rights := func(account string, more ...string) []string {
+		return append([]string{
+			"issuedcertificates.certificates.mesh.gloo.solo.io: get list watch",
+			"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
+			"events.events.k8s.io: create",
+			"serviceaccounts/token " + account + ": create",
+		}, more...)
+	}
+	type accounts = []any
+	for name, test := range map[string]struct {
+		sidecar helm.Values
+		want    map[string][]string // by Role, namespace/name
+	}{
+		"today's and the guide's": {nil, map[string][]string{
+			"istio-system/istiod-agent-istiod":                 rights("istiod"),
+			"istio-system/istiod-agent-istiod-service-account": rights("istiod-service-account"),
+		}},
+		"a revision with a token": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
+			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("istiod-canary", "secrets vault: get")},
+		},
+		"none": {helm.Values{"createRoleBinding": false}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values := helm.Values{}
+			if test.sidecar != nil {
+				values["istiodSidecar"] = test.sidecar
+			}
+			got := map[string][]string{}
+			r := render(t, standard, values)
+			for _, object := range r.objects {
+				if object.GetKind() != "Role" || object.GetNamespace() == standard.Namespace {
+					continue
+				}
+				role := typed[rbacv1.Role](t, object)
+				got[role.Namespace+"/"+role.Name] = rules(role.Rules)
+				binding := typed[rbacv1.RoleBinding](t, r.objects["RoleBinding "+role.Name])
+				account := strings.TrimPrefix(role.Name, "istiod-agent-")
+				if binding.Namespace != role.Namespace || binding.RoleRef.Name != role.Name ||
+					len(binding.Subjects) != 1 || binding.Subjects[0].Name != account || binding.Subjects[0].Namespace != role.Namespace {
+					t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
+				}
+			}
+			if len(got) != len(test.want) || len(got) > 0 && !cmp.Equal(test.want, got) {
+				t.Errorf("(-want +got):\n%s", cmp.Diff(test.want, got))
 			}
 		})
 	}

@@ -174,7 +174,10 @@ func guardedNamespace(t *testing.T, target v1alpha1.Target) string {
 		}
 		return nil
 	}
-	values := helm.Values{"injection": helm.Values{"target": string(target)}}
+	values := helm.Values{
+		"injection": helm.Values{"target": string(target)},
+		"crds":      helm.Values{"install": false}, // which one release alone may, and they outlive it
+	}
 	if err := shared.Helm.InstallPatched(t.Context(), release, chart, values, noWebhook); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	goyaml "go.yaml.in/yaml/v2"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -38,6 +39,74 @@ func (m MistakesError) Error() string {
 		lines = append(lines, "  "+mistake.Error())
 	}
 	return strings.Join(lines, "\n")
+}
+
+// MaxFileSize is the most that Object reads, in bytes: an API server takes no
+// larger object either.
+const MaxFileSize = 1 << 20
+
+// Object reads a Kubernetes object from a file's content, one document in YAML or
+// JSON. Unlike an API server it refuses a field that it does not know, which is
+// most often a misspelt one, and it names every mistake with its path. No error
+// quotes a value: it may be a token in the wrong place. A status is not read.
+func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
+	if len(content) > MaxFileSize {
+		return nil, fmt.Errorf("expected one %s, of at most %d bytes, found %d", kind, MaxFileSize, len(content))
+	}
+	tree, err := Parse(content)
+	if errors.Is(err, ErrNoMapping) {
+		return nil, fmt.Errorf("%w that starts with apiVersion: %s and kind: %s", err, apiVersion, kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	mistakes := append(stated(tree, "apiVersion", apiVersion), stated(tree, "kind", kind)...)
+	if len(mistakes) > 0 {
+		return nil, MistakesError(mistakes) // the fields of something else would all be wrong
+	}
+	delete(tree, "status")
+	object, mistakes := Into[T](tree)
+	if len(mistakes) > 0 {
+		return nil, MistakesError(withoutValues(mistakes))
+	}
+	return object, nil
+}
+
+// Stored reads an object as an API server has it, except for its status. What T
+// does not know there is told apart from what does not fit: an API server keeps
+// the former for others, and nobody can act on the latter. Neither quotes a value.
+func Stored[T any](object map[string]any) (into *T, unknown, misfits field.ErrorList) {
+	tree := runtime.DeepCopyJSON(object)
+	delete(tree, "status")
+	into, found := Into[T](tree)
+	for _, mistake := range withoutValues(found) {
+		switch {
+		case mistake.Type != field.ErrorTypeForbidden: // which Into says of unknown fields alone
+			misfits = append(misfits, mistake)
+		case !strings.HasPrefix(mistake.Field, "metadata."): // that is the API server's, of whatever version
+			unknown = append(unknown, mistake)
+		}
+	}
+	return into, unknown, misfits
+}
+
+func withoutValues(mistakes field.ErrorList) field.ErrorList {
+	for _, mistake := range mistakes {
+		mistake.BadValue = field.OmitValueType{}
+	}
+	return mistakes
+}
+
+// stated wants one of the two fields that say what a document is.
+func stated(tree map[string]any, name, want string) field.ErrorList {
+	switch path := field.NewPath(name); tree[name] {
+	case want:
+		return nil
+	case nil:
+		return field.ErrorList{field.Required(path, fmt.Sprintf("expected %q", want))}
+	default:
+		return field.ErrorList{field.Invalid(path, tree[name], fmt.Sprintf("expected %q", want))}
+	}
 }
 
 // Parse reads the one mapping that a file is. It refuses a key that is given

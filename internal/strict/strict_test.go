@@ -67,3 +67,29 @@ func TestWhatFitsIsRead(t *testing.T) {
 		t.Errorf("got %+v and %v", got, misfits)
 	}
 }
+
+func TestWhatIsStoredIsReadAsFarAsItFits(t *testing.T) {
+	t.Parallel()
+	object := map[string]any{
+		"metadata": map[string]any{"fieldOfAnotherVersion": true},
+		"name":     "a", "count": "x", "parts": []any{map[string]any{"used": true, "other": int64(1)}},
+		"status": map[string]any{"anything": 1.5},
+	}
+	type stored struct {
+		Metadata struct{} `json:"metadata"`
+		file
+	}
+	got, unknown, misfits := strict.Stored[stored](object)
+	if got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].Used {
+		t.Errorf("got %+v", got)
+	}
+	if len(unknown) != 1 || unknown[0].Field != "parts[0].other" {
+		t.Errorf("want parts[0].other unknown, got %v", unknown)
+	}
+	if len(misfits) != 1 || misfits[0].Error() != "count: Invalid value: expected a whole number, found a string" {
+		t.Errorf("want count not to fit, and its value not quoted, got %v", misfits)
+	}
+	if object["count"] != "x" || object["status"] == nil {
+		t.Errorf("what was read has changed: %v", object)
+	}
+}

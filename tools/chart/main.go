@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command chart generates what follows from the Helm chart alone: the schema of
-// its values and their table in the README, both from the comments in
-// values.yaml, and the same installation for kustomize, in config/.
+// Command chart generates what follows from the Helm chart: the schema of its
+// values and their table in the README, both from the comments in values.yaml, and
+// the same installation for kustomize, in config/. The CRDs go the other way: from
+// config/crd into the chart's templates.
 //
 // A value's comment says what it is for. Two kinds of lines in it say more:
 //
@@ -38,5 +39,9 @@ func generate(root string) error {
 	if err := writeTable(filepath.Join(chart, "README.md"), values); err != nil {
 		return err
 	}
-	return writeManifests(filepath.Join(root, "config"), chart)
+	config := filepath.Join(root, "config")
+	if err := writeCRDs(config, chart); err != nil {
+		return err
+	}
+	return writeManifests(config, chart)
 }

@@ -45,6 +45,10 @@ func writeManifests(config, chart string) error {
 
 	all := []string{"namespace.yaml"}
 	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		all = append(all, "../"+folder)
+		if folder == crdFolder {
+			continue // the chart has them from there
+		}
 		// What is no longer rendered must not stay.
 		if err := os.RemoveAll(filepath.Join(config, folder)); err != nil {
 			return err
@@ -57,7 +61,6 @@ func writeManifests(config, chart string) error {
 		if err := write(filepath.Join(config, folder, "kustomization.yaml"), kustomization(folders[folder])); err != nil {
 			return err
 		}
-		all = append(all, "../"+folder)
 	}
 	if err := write(filepath.Join(config, "default", "namespace.yaml"),
 		"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: "+namespace+"\n"); err != nil {

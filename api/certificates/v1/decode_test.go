@@ -30,7 +30,7 @@ func TestOnlyAnIssuedCertificateDecodes(t *testing.T) {
 		"no YAML":             {"{", []string{"not YAML: "}},
 		"two documents":       {header + "---\n" + header, []string{`expected one YAML document, found another below a line "---"`}},
 		"a field given twice": {header + "spec: {}\nspec: {}\n", []string{`line 4: key "spec" already set in map`}},
-		"too much":            {header + strings.Repeat("#", certificatesv1.MaxFileSize), []string{"expected an IssuedCertificate of at most 1048576 bytes, found 10486"}},
+		"too much":            {header + strings.Repeat("#", certificatesv1.MaxFileSize), []string{"expected one IssuedCertificate, of at most 1048576 bytes, found 10486"}},
 		"nothing of what it is": {"spec: {}\n", []string{
 			`apiVersion: Required value: expected "certificates.mesh.gloo.solo.io/v1"`,
 			`kind: Required value: expected "IssuedCertificate"`,

@@ -22,13 +22,15 @@ func (s *IssuedCertificateSpec) SetDefaults() {
 	if s.CertOptions == nil {
 		s.CertOptions = &CertOptions{}
 	}
-	s.CertOptions.setDefaults(s.Org)
-	if s.AgentCA != nil && s.AgentCA.Vault != nil && s.AgentCA.Vault.KubernetesAuth != nil {
-		s.AgentCA.Vault.KubernetesAuth.setDefaults()
+	s.CertOptions.SetDefaults(s.Org)
+	if s.AgentCA != nil && s.AgentCA.Vault != nil {
+		s.AgentCA.Vault.SetDefaults()
 	}
 }
 
-func (o *CertOptions) setDefaults(org string) {
+// SetDefaults fills in what is absent. An org that is not empty counts where the
+// options name none.
+func (o *CertOptions) SetDefaults(org string) {
 	o.OrgName = cmp.Or(o.OrgName, org, DefaultOrgName)
 	if o.TTLDays == nil {
 		o.TTLDays = new(uint32(DefaultTTLDays))
@@ -38,6 +40,13 @@ func (o *CertOptions) setDefaults(org string) {
 	}
 	if o.SecretRotationGracePeriodRatio == nil {
 		o.SecretRotationGracePeriodRatio = new(DefaultRenewalRatio)
+	}
+}
+
+// SetDefaults fills in what is absent.
+func (v *VaultCA) SetDefaults() {
+	if v.KubernetesAuth != nil {
+		v.KubernetesAuth.setDefaults()
 	}
 }
 

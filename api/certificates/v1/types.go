@@ -4,18 +4,31 @@ package v1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Kind of an IssuedCertificate.
-const Kind = "IssuedCertificate"
+// The kinds.
+const (
+	Kind                   = "IssuedCertificate"
+	PodBounceDirectiveKind = "PodBounceDirective"
+)
 
 var (
 	// GroupVersion of everything in this package.
 	GroupVersion = schema.GroupVersion{Group: "certificates.mesh.gloo.solo.io", Version: "v1"}
 	// IssuedCertificates is the resource, for clients that know no Go types.
 	IssuedCertificates = GroupVersion.WithResource("issuedcertificates")
+	// PodBounceDirectives is the other resource.
+	PodBounceDirectives = GroupVersion.WithResource("podbouncedirectives")
 )
+
+// AddToScheme makes the Go types known to a scheme, for clients that know them.
+func AddToScheme(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion, &IssuedCertificate{}, &IssuedCertificateList{}, &PodBounceDirective{}, &PodBounceDirectiveList{})
+	metav1.AddToGroupVersion(scheme, GroupVersion)
+	return nil
+}
 
 // An IssuedCertificate says which intermediate CA certificate an istiod shall have, and which CA signs it.
 // The agent beside that istiod gets the certificate, renews it, and reports here.
@@ -107,7 +120,7 @@ type CertOptions struct {
 	RSAKeySizeBytes *uint32 `json:"rsaKeySizeBytes,omitempty"`
 
 	// The certificate's organization, also its common name: printable, without commas, at most 64 characters.
-	// Default: spec.org, and without that, Istio.
+	// Default: Istio; in an IssuedCertificate the deprecated spec.org goes before that.
 	OrgName string `json:"orgName,omitempty"`
 
 	// The part of the certificate's life that is left when it is renewed, more than 0 and less than 1:

@@ -46,7 +46,7 @@ func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList)
 	errs = append(errs, spec.validateOptions(path)...)
 	errs = append(errs, spec.validateSource(path)...)
 	if spec.AgentCA != nil && spec.AgentCA.Vault != nil {
-		vaultWarnings, vaultErrs := spec.AgentCA.Vault.validate(path.Child("agentCa", "vault"))
+		vaultWarnings, vaultErrs := spec.AgentCA.Vault.Validate(path.Child("agentCa", "vault"))
 		warnings, errs = append(warnings, vaultWarnings...), append(errs, vaultErrs...)
 	}
 	return warnings, errs
@@ -90,22 +90,30 @@ func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList
 
 // validateOptions says spec.org where the organization is written there.
 func (s *IssuedCertificateSpec) validateOptions(path *field.Path) field.ErrorList {
-	options := s.CertOptions
-	if options == nil {
+	if s.CertOptions == nil {
 		return nil
 	}
-	var errs field.ErrorList
 	orgPath := path.Child("certOptions", "orgName")
-	if options.OrgName == s.Org {
+	if s.CertOptions.OrgName == s.Org {
 		orgPath = path.Child("org")
 	}
-	path = path.Child("certOptions")
-	if days := options.TTLDays; days != nil && (*days < 1 || *days > maxTTLDays) {
+	return s.CertOptions.validate(path.Child("certOptions"), orgPath)
+}
+
+// Validate finds every mistake in options whose defaults are filled in; path is
+// where they stand.
+func (o *CertOptions) Validate(path *field.Path) field.ErrorList {
+	return o.validate(path, path.Child("orgName"))
+}
+
+func (o *CertOptions) validate(path, orgPath *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if days := o.TTLDays; days != nil && (*days < 1 || *days > maxTTLDays) {
 		errs = append(errs, field.Invalid(path.Child("ttlDays"), *days, fmt.Sprintf("expected 1 to %d days", maxTTLDays)))
 	}
-	errs = append(errs, options.validateKey(path)...)
-	errs = append(errs, validateOrg(orgPath, options.OrgName)...)
-	if ratio := options.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio < 1) {
+	errs = append(errs, o.validateKey(path)...)
+	errs = append(errs, validateOrg(orgPath, o.OrgName)...)
+	if ratio := o.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio < 1) {
 		errs = append(errs, field.Invalid(path.Child("secretRotationGracePeriodRatio"), *ratio,
 			"expected more than 0 and less than 1: the part of the certificate's life that is left when it is renewed, such as 0.10"))
 	}

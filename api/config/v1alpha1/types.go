@@ -36,6 +36,10 @@ type InjectionConfiguration struct {
 	// Rollout says what happens to injected istiods when the rendered injection
 	// changes. Default: manual.
 	Rollout Rollout `json:"rollout,omitempty"`
+	// ClusterName is what this cluster is called in a VirtualMesh's spec.meshes:
+	// <istiod's Deployment>-<its namespace>-<cluster>. Default: none, and
+	// VirtualMeshes are answered with what to set; the command line ignores it.
+	ClusterName string `json:"clusterName,omitempty"`
 	// Server is how the webhook program serves; the command line ignores it.
 	Server Server `json:"server,omitzero"`
 }

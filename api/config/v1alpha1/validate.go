@@ -40,6 +40,11 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 	if limit, err := resource.ParseQuantity(c.CACerts.SizeLimit); err != nil || limit.Sign() < 0 {
 		errs = append(errs, field.Invalid(field.NewPath("cacerts", "sizeLimit"), c.CACerts.SizeLimit, `expected a quantity such as 1Mi, or "0" for none`))
 	}
+	if c.ClusterName != "" {
+		for _, problem := range validation.IsDNS1123Subdomain(c.ClusterName) {
+			errs = append(errs, field.Invalid(field.NewPath("clusterName"), c.ClusterName, problem))
+		}
+	}
 	return append(errs, c.Server.validate(field.NewPath("server"))...)
 }
 

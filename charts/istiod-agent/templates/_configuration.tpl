@@ -27,6 +27,9 @@ annotate: {{ .annotate }}
 injectExisting: {{ .injectExisting }}
 rollout: {{ .rollout }}
 {{- end }}
+{{- with .Values.clusterName }}
+clusterName: {{ . | quote }}
+{{- end }}
 server:
   port: {{ .Values.server.port }}
   healthPort: {{ .Values.server.healthPort }}

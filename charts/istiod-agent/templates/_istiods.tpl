@@ -20,3 +20,20 @@ objectSelector:
     operator: NotIn
     values: [istiod-agent]
 {{- end -}}
+
+{{/*
+Istiod's service accounts that get rights, as JSON: those whose namespace is
+there. Where no cluster can be asked (helm template), all of them.
+*/}}
+{{- define "istiod-agent.istiodAccounts" -}}
+{{- $found := list -}}
+{{- if .Values.istiodSidecar.createRoleBinding -}}
+{{- $asked := lookup "v1" "Namespace" "" "kube-system" -}}
+{{- range .Values.istiodSidecar.serviceAccounts -}}
+{{- if or (not $asked) (lookup "v1" "Namespace" "" .namespace) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const exampleMesh = "istiod-istio-system-cluster-1"
+
+// meshDefault is the public API's value for having written nothing.
+const meshDefault = "MESH_DEFAULT"
+
+// Validate finds every mistake in a VirtualMesh whose defaults are filled in, each
+// with its path and what was expected. Warnings are about what works, but not as
+// safely or not for the reason that its author may believe, and about what is not
+// acted on. Neither holds a token, a password or a key.
+func (m *VirtualMesh) Validate() (warnings []string, errs field.ErrorList) {
+	spec, path := &m.Spec, field.NewPath("spec")
+	warnings = spec.NotActedOn()
+	errs = validateMeshes(path.Child("meshes"), spec.Meshes)
+	if len(spec.Meshes) == 0 {
+		warnings = append(warnings, fmt.Sprintf("%s: is empty, so that nothing is done; name the meshes, such as %s", path.Child("meshes"), exampleMesh))
+	}
+	path = path.Child("mtlsConfig")
+	if spec.MTLSConfig == nil {
+		return append(warnings, path.String()+": is absent, so that nothing is done; write how the meshes trust each other"), errs
+	}
+	trustWarnings, trustErrs := spec.MTLSConfig.validate(path)
+	return append(warnings, trustWarnings...), append(errs, trustErrs...)
+}
+
+// NotActedOn lists the parts of the specification that are kept and not acted on,
+// each with its path and why. FromObject tells those that have no Go type.
+func (s *VirtualMeshSpec) NotActedOn() []string {
+	var parts []string
+	if s.Federation != nil {
+		parts = append(parts, notActedOn("spec.federation", "only trust is set up; which services other meshes reach is for Gloo Mesh, or Istio's own multi-cluster installation"))
+	}
+	if s.GlobalAccessPolicy != "" && s.GlobalAccessPolicy != meshDefault {
+		parts = append(parts, notActedOn("spec.globalAccessPolicy", "only trust is set up; write Istio's AuthorizationPolicies"))
+	}
+	if s.MTLSConfig == nil {
+		return parts
+	}
+	if s.MTLSConfig.Limited != nil {
+		parts = append(parts, notActedOn("spec.mtlsConfig.limited", "the one way in which meshes trust each other is spec.mtlsConfig.shared"))
+	}
+	if shared := s.MTLSConfig.Shared; shared != nil && shared.RootCertificateAuthority != nil {
+		parts = append(parts, notActedOn("spec.mtlsConfig.shared.rootCertificateAuthority",
+			"no root's key is held here; use intermediateCertificateAuthority, whose key stays in Vault"))
+	}
+	return parts
+}
+
+func notActedOn(path, why string) string { return path + ": is not acted on: " + why }
+
+func validateMeshes(path *field.Path, meshes []MeshRef) field.ErrorList {
+	var errs field.ErrorList
+	for i, mesh := range meshes {
+		name, namespace := path.Index(i).Child("name"), path.Index(i).Child("namespace")
+		switch problems := validation.IsDNS1123Subdomain(mesh.Name); {
+		case mesh.Name == "":
+			errs = append(errs, field.Required(name, "expected the mesh's name, such as "+exampleMesh))
+		case len(problems) > 0:
+			errs = append(errs, field.Invalid(name, mesh.Name, "expected <istiod's Deployment>-<its namespace>-<cluster>, in lower case, such as "+exampleMesh))
+		case slices.Contains(meshes[:i], mesh):
+			errs = append(errs, field.Duplicate(path.Index(i), mesh.Name))
+		}
+		if mesh.Namespace != "" {
+			for _, problem := range validation.IsDNS1123Label(mesh.Namespace) {
+				errs = append(errs, field.Invalid(namespace, mesh.Namespace, problem))
+			}
+		}
+	}
+	return errs
+}
+
+func (c *MTLSConfig) validate(path *field.Path) (warnings []string, errs field.ErrorList) {
+	switch {
+	case c.Shared != nil && c.Limited != nil:
+		errs = append(errs, field.Forbidden(path.Child("limited"), "expected none together with shared: meshes trust each other in one way"))
+	case c.Shared == nil && c.Limited == nil:
+		errs = append(errs, field.Required(path.Child("shared"), "expected shared: the way in which the meshes trust each other"))
+	}
+	if c.Shared == nil {
+		return nil, errs
+	}
+	warnings, sharedErrs := c.Shared.validate(path.Child("shared"))
+	return warnings, append(errs, sharedErrs...)
+}
+
+// validate looks at options only where certificates are made with them.
+func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.ErrorList) {
+	root, intermediate := s.RootCertificateAuthority, s.IntermediateCertificateAuthority
+	if root != nil && root.Generated != nil && root.Secret != nil {
+		errs = append(errs, field.Forbidden(path.Child("rootCertificateAuthority", "secret"), "expected none together with generated: there is one root"))
+	}
+	if root != nil && intermediate != nil {
+		errs = append(errs, field.Forbidden(path.Child("rootCertificateAuthority"),
+			"expected none together with intermediateCertificateAuthority: certificates come from one CA"))
+	}
+	path, options := path.Child("intermediateCertificateAuthority"), path.Child("intermediateCertOptions")
+	if intermediate == nil {
+		if root == nil {
+			errs = append(errs, field.Required(path, "expected the CA that signs each mesh's intermediate CA certificate"))
+		}
+		return nil, errs
+	}
+	if s.IntermediateCertOptions != nil {
+		errs = append(errs, s.IntermediateCertOptions.Validate(options)...)
+	}
+	if intermediate.Vault == nil {
+		return nil, append(errs, field.Required(path.Child("vault"), "expected the Vault that signs the certificates"))
+	}
+	warnings, vaultErrs := intermediate.Vault.Validate(path.Child("vault"))
+	return warnings, append(errs, vaultErrs...)
+}

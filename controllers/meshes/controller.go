@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+)
+
+// Indexes of the cache.
+const (
+	byMesh        = "meshes"      // VirtualMeshes by the meshes that they name
+	byVirtualMesh = "virtualMesh" // IssuedCertificates by the VirtualMesh that they are for
+)
+
+// lookForCRDs is how often it is looked whether the CRDs are there, while they are not.
+const lookForCRDs = 10 * time.Second
+
+// Controller keeps the IssuedCertificates of this cluster's istiods.
+type Controller struct {
+	client  client.Client
+	live    client.Reader
+	events  events.EventRecorder
+	cluster string
+}
+
+// Setup has the manager keep IssuedCertificates, on the leader, from when the CRDs are there: admission does not need
+// them, and a cache of what the cluster does not know would keep the whole program from starting. cluster is what this
+// cluster is called in the names of meshes.
+func Setup(mgr ctrl.Manager, cluster string) error {
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster}
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		log := mgr.GetLogger().WithName("meshes")
+		for said := false; ; said = true {
+			missing, err := c.missing(mgr.GetRESTMapper())
+			if err == nil && missing == "" {
+				return c.setup(ctx, mgr)
+			}
+			if err != nil {
+				log.Error(err, "Looking for the CRDs")
+			} else if !said {
+				log.Info("VirtualMeshes are not acted on until the CRD is installed", "crd", missing)
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(lookForCRDs):
+			}
+		}
+	}))
+}
+
+// missing names a CRD that is not there.
+func (c *Controller) missing(mapper meta.RESTMapper) (string, error) {
+	for _, each := range []struct {
+		kind     schema.GroupKind
+		resource schema.GroupVersionResource
+	}{
+		{networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), networkingv1.VirtualMeshes},
+		{certificatesv1.GroupVersion.WithKind(certificatesv1.Kind).GroupKind(), certificatesv1.IssuedCertificates},
+	} {
+		if _, err := mapper.RESTMapping(each.kind, each.resource.Version); meta.IsNoMatchError(err) {
+			return each.resource.GroupResource().String(), nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+func (c *Controller) setup(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
+		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+	})
+	if err != nil {
+		return fmt.Errorf("indexing VirtualMeshes: %w", err)
+	}
+	err = mgr.GetFieldIndexer().IndexField(ctx, issuedCertificate(), byVirtualMesh, func(object client.Object) []string {
+		return madeFor(object)
+	})
+	if err != nil {
+		return fmt.Errorf("indexing IssuedCertificates: %w", err)
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("meshes").
+		Watches(virtualMesh(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+			self := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
+			return append(c.naming(ctx, named(object.(*unstructured.Unstructured))...), self) //nolint:forcetypeassert // what is watched
+		})).
+		Watches(deployment(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+			return c.naming(ctx, Istiod{Name: object.GetName(), Namespace: object.GetNamespace()}.Mesh(c.cluster))
+		})).
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(c.configuredBy)).
+		Watches(issuedCertificate(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+			requests := c.naming(ctx, object.GetName())
+			for _, key := range madeFor(object) {
+				namespace, name, _ := strings.Cut(key, "/")
+				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+			}
+			return requests
+		})).
+		Complete(c)
+}
+
+// Objects are read untyped: what a CRD of Gloo Mesh's let in need not fit our types.
+func virtualMesh() *unstructured.Unstructured {
+	return untyped(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
+}
+
+func issuedCertificate() *unstructured.Unstructured {
+	return untyped(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
+}
+
+func deployment() *unstructured.Unstructured {
+	return untyped(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"})
+}
+
+func untyped(kind schema.GroupVersionKind) *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(kind)
+	return object
+}
+
+// list reads all objects of a kind from the cache, which are not to be changed.
+func (c *Controller) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
+	list := &unstructured.UnstructuredList{}
+	kind := of.GroupVersionKind()
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	err := c.client.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...)
+	return list.Items, err
+}
+
+// named are the meshes that a VirtualMesh names, as far as it can be read.
+func named(object *unstructured.Unstructured) []string {
+	refs, _, _ := unstructured.NestedSlice(object.Object, "spec", "meshes")
+	var names []string
+	for _, ref := range refs {
+		if ref, ok := ref.(map[string]any); ok {
+			if name, ok := ref["name"].(string); ok {
+				names = append(names, sanitized(name))
+			}
+		}
+	}
+	return names
+}
+
+// madeFor is the VirtualMesh that an IssuedCertificate was made for here, none for another's.
+func madeFor(object client.Object) []string {
+	if object.GetLabels()[ManagedByLabel] != Manager {
+		return nil
+	}
+	return []string{object.GetAnnotations()[VirtualMeshAnnotation]}
+}
+
+// naming requests every VirtualMesh that names one of the meshes.
+func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, mesh := range meshes {
+		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: mesh})
+		if err != nil {
+			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", mesh)
+			continue
+		}
+		for i := range found {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&found[i])})
+		}
+	}
+	return requests
+}
+
+// configuredBy requests the VirtualMeshes of the istiods that a ConfigMap may configure.
+func (c *Controller) configuredBy(ctx context.Context, object client.Object) []reconcile.Request {
+	deployments, err := c.list(ctx, deployment(), client.InNamespace(object.GetNamespace()))
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", object.GetNamespace())
+		return nil
+	}
+	var meshes []string
+	for i := range deployments {
+		if configuration(&deployments[i]) == object.GetName() {
+			meshes = append(meshes, Istiod{Name: deployments[i].GetName(), Namespace: deployments[i].GetNamespace()}.Mesh(c.cluster))
+		}
+	}
+	return c.naming(ctx, meshes...)
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	object := virtualMesh()
+	err := c.client.Get(ctx, request.NamespacedName, object)
+	switch {
+	case apierrors.IsNotFound(err):
+		return again(c.prune(ctx, request.NamespacedName, nil))
+	case err != nil:
+		return reconcile.Result{}, err
+	case object.GetDeletionTimestamp() != nil: // somebody's finalizer; what it asks for does not count any more
+		return again(c.prune(ctx, request.NamespacedName, nil))
+	}
+	facts, err := c.gather(ctx, object)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	before := statusOf(object)
+	plan := Translate(sourceOf(object), before, facts)
+	for _, each := range plan.Certificates {
+		if err := c.ensure(ctx, each); err != nil {
+			return reconcile.Result{}, err
+		}
+		plan.Keep[client.ObjectKeyFromObject(each)] = true
+	}
+	if !plan.KeepAll {
+		if err := c.prune(ctx, request.NamespacedName, plan.Keep); err != nil {
+			return again(err)
+		}
+	}
+	return again(c.report(ctx, object, before, plan.Status))
+}
+
+// again tries a conflict again without making an error of it: what has changed meanwhile is read anew.
+func again(err error) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: time.Second}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+func sourceOf(object *unstructured.Unstructured) Source {
+	mesh, unknown, errs := networkingv1.FromObject(object.Object)
+	return Source{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
+}
+
+// statusOf reads the status as far as it is ours.
+func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMeshStatus) {
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
+		return networkingv1.VirtualMeshStatus{} // another's, which is replaced
+	}
+	return status
+}
+
+// gather reads what a VirtualMesh is translated with.
+func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructured) (Facts, error) {
+	facts := Facts{
+		Cluster: c.cluster, Now: metav1.Now(), Istiods: map[string][]Istiod{}, Claims: map[string][]Source{},
+		Certificates: map[types.NamespacedName]Stored{},
+	}
+	wanted := map[string]bool{}
+	for _, mesh := range named(object) {
+		wanted[mesh] = true
+	}
+	deployments, err := c.list(ctx, deployment())
+	if err != nil {
+		return facts, fmt.Errorf("listing istiods: %w", err)
+	}
+	for i := range deployments {
+		mesh := Istiod{Name: deployments[i].GetName(), Namespace: deployments[i].GetNamespace()}.Mesh(c.cluster)
+		if !wanted[mesh] || deployments[i].GetDeletionTimestamp() != nil {
+			continue
+		}
+		istiod, err := readIstiod(ctx, c.client, c.live, &deployments[i])
+		if err != nil {
+			return facts, err
+		}
+		facts.Istiods[mesh] = append(facts.Istiods[mesh], istiod)
+		at := types.NamespacedName{Namespace: istiod.Namespace, Name: mesh}
+		if err := c.stored(ctx, at, facts.Certificates); err != nil {
+			return facts, err
+		}
+	}
+	for mesh := range facts.Istiods {
+		claiming, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: mesh})
+		if err != nil {
+			return facts, fmt.Errorf("listing VirtualMeshes of mesh %s: %w", mesh, err)
+		}
+		for i := range claiming {
+			if source := sourceOf(&claiming[i]); source.Spec.IntermediateCA() != nil && source.DeletionTimestamp == nil {
+				facts.Claims[mesh] = append(facts.Claims[mesh], source)
+			}
+		}
+	}
+	return facts, nil
+}
+
+func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into map[types.NamespacedName]Stored) error {
+	object := issuedCertificate()
+	if err := c.client.Get(ctx, at, object); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	stored := Stored{}
+	for _, key := range madeFor(object) {
+		stored.For = key
+		if key == "" {
+			stored.For = Manager // labelled by hand, to be taken over
+		}
+	}
+	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
+	stored.State = certificatesv1.State(state)
+	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
+	into[at] = stored
+	return nil
+}
+
+// ensure makes an IssuedCertificate, or makes it so, by server-side apply: what others write on it, such as the
+// annotation that asks for a renewal, stays.
+func (c *Controller) ensure(ctx context.Context, certificate *certificatesv1.IssuedCertificate) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(certificate)
+	if err != nil {
+		return err
+	}
+	delete(content, "status")
+	wanted := &unstructured.Unstructured{Object: content}
+	key := client.ObjectKeyFromObject(certificate)
+	stored := issuedCertificate()
+	switch err := c.client.Get(ctx, key, stored); {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		return err
+	case sameContent(stored, wanted):
+		return nil
+	}
+	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(wanted), client.FieldOwner(Manager), client.ForceOwnership); err != nil {
+		return fmt.Errorf("writing IssuedCertificate %s: %w", key, err)
+	}
+	logf.FromContext(ctx).Info("Wrote the IssuedCertificate", "issuedCertificate", key, "hosts", certificate.Spec.Hosts)
+	return nil
+}
+
+// sameContent says whether all that is wanted is there as it is wanted.
+func sameContent(stored, wanted *unstructured.Unstructured) bool {
+	for key, value := range wanted.GetLabels() {
+		if stored.GetLabels()[key] != value {
+			return false
+		}
+	}
+	for key, value := range wanted.GetAnnotations() {
+		if stored.GetAnnotations()[key] != value {
+			return false
+		}
+	}
+	a, errA := json.Marshal(stored.Object["spec"])
+	b, errB := json.Marshal(wanted.Object["spec"])
+	return errA == nil && errB == nil && string(a) == string(b)
+}
+
+// prune deletes the IssuedCertificates that were made for a VirtualMesh, but those to keep.
+func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep map[types.NamespacedName]bool) error {
+	made, err := c.list(ctx, issuedCertificate(), client.MatchingFields{byVirtualMesh: of.Namespace + "/" + of.Name})
+	if err != nil {
+		return fmt.Errorf("listing IssuedCertificates: %w", err)
+	}
+	for i := range made {
+		key := client.ObjectKeyFromObject(&made[i])
+		if keep[key] || made[i].GetDeletionTimestamp() != nil {
+			continue
+		}
+		// Just what was read: another VirtualMesh may have taken it over since.
+		exactly := client.Preconditions{UID: new(made[i].GetUID()), ResourceVersion: new(made[i].GetResourceVersion())}
+		if err := c.client.Delete(ctx, made[i].DeepCopy(), exactly); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		logf.FromContext(ctx).Info("Deleted the IssuedCertificate, which nothing asks for any more; istiod keeps the CA that it has", "issuedCertificate", key)
+	}
+	return nil
+}
+
+// report writes the status where it is not so already. What others have written beside it stays.
+func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
+	if reflect.DeepEqual(normal(before), normal(status)) {
+		return nil
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
+		return err
+	}
+	changed := object.DeepCopy()
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	if stored == nil {
+		stored = map[string]any{}
+	}
+	for _, ours := range []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "conditions"} {
+		delete(stored, ours)
+		if value, ok := content[ours]; ok {
+			stored[ours] = value
+		}
+	}
+	changed.Object["status"] = stored
+	if err := c.client.Status().Patch(ctx, changed, client.MergeFrom(object), client.FieldOwner(Manager)); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil // it is gone, or its CRD has no status
+		}
+		return fmt.Errorf("writing the status of VirtualMesh %s: %w", client.ObjectKeyFromObject(object), err)
+	}
+	if before.State != status.State {
+		c.tell(object, status)
+	}
+	return nil
+}
+
+// normal makes what means the same equal.
+func normal(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
+	raw, err := json.Marshal(status)
+	if err != nil {
+		return status
+	}
+	var same networkingv1.VirtualMeshStatus
+	if json.Unmarshal(raw, &same) != nil {
+		return status
+	}
+	if len(same.Meshes) == 0 {
+		same.Meshes = nil
+	}
+	return same
+}
+
+// tell says by Event that the state has changed.
+func (c *Controller) tell(object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
+	_, reason, message := condition(status)
+	kind := corev1.EventTypeNormal
+	if status.State == networkingv1.Invalid || status.State == networkingv1.Failed {
+		kind = corev1.EventTypeWarning
+	}
+	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
+	if len(message) > most {
+		message = strings.ToValidUTF8(message[:most-3], "") + "..."
+	}
+	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", message)
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+)
+
+// guide is the VirtualMesh of the public guide.
+const guide = `
+apiVersion: networking.mesh.gloo.solo.io/v1
+kind: VirtualMesh
+metadata: {name: virtual-mesh, namespace: gloo-mesh, generation: 3}
+spec:
+  mtlsConfig:
+    autoRestartPods: true
+    shared:
+      intermediateCertificateAuthority:
+        vault:
+          caPath: "pki/root/sign-intermediate"
+          csrPath: "pki_int/intermediate/generate/exported"
+          server: "http://vault.vault:8200"
+          kubernetesAuth:
+            role: "gen-int-ca-istio"
+  federation:
+    selectors:
+    - {}
+  meshes:
+  - name: istiod-istio-system-cluster-1
+    namespace: gloo-mesh
+  - name: istiod-istio-system-cluster-2
+    namespace: gloo-mesh
+`
+
+var (
+	start  = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	istiod = Istiod{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod-service-account", TrustDomain: "cluster.local"}
+)
+
+const (
+	ours   = "istiod-istio-system-cluster-1"
+	theirs = "istiod-istio-system-cluster-2"
+)
+
+// read is a VirtualMesh as it is stored.
+func read(t *testing.T, content string, change func(map[string]any)) Source {
+	t.Helper()
+	var object map[string]any
+	if err := yaml.Unmarshal([]byte(content), &object); err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(object)
+	}
+	mesh, unknown, errs := networkingv1.FromObject(object)
+	mesh.CreationTimestamp = metav1.NewTime(start)
+	return Source{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
+}
+
+// facts are those of a cluster with one istiod.
+func facts(cluster string, claims ...Source) Facts {
+	return Facts{
+		Cluster: cluster, Now: metav1.NewTime(start),
+		Istiods:      map[string][]Istiod{istiod.Mesh(cluster): {istiod}},
+		Claims:       map[string][]Source{istiod.Mesh(cluster): claims},
+		Certificates: map[types.NamespacedName]Stored{},
+	}
+}
+
+// Each cluster acts on its own mesh of the guide's VirtualMesh, and knows that the other is another cluster's.
+func TestTheGuide(t *testing.T) {
+	for cluster, names := range map[string][2]string{"cluster-1": {ours, theirs}, "cluster-2": {theirs, ours}} {
+		t.Run(cluster, func(t *testing.T) {
+			source := read(t, guide, nil)
+			plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts(cluster, source))
+			if len(plan.Certificates) != 1 || plan.KeepAll {
+				t.Fatalf("planned %+v", plan)
+			}
+			got, err := yaml.Marshal(plan.Certificates[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := `apiVersion: certificates.mesh.gloo.solo.io/v1
+kind: IssuedCertificate
+metadata:
+  annotations:
+    istiod-agent.io/virtual-mesh: gloo-mesh/virtual-mesh
+  labels:
+    app.kubernetes.io/managed-by: istiod-agent-webhook
+  name: ` + names[0] + `
+  namespace: istio-system
+spec:
+  agentCa:
+    vault:
+      caPath: pki/root/sign-intermediate
+      csrPath: pki_int/intermediate/generate/exported
+      kubernetesAuth:
+        mountPath: /v1/auth/kubernetes
+        mountedSaPath: /var/run/secrets/kubernetes.io/serviceaccount
+        role: gen-int-ca-istio
+        secretTokenKey: token
+      server: http://vault.vault:8200
+  certOptions:
+    orgName: Istio
+    rsaKeySizeBytes: 4096
+    secretRotationGracePeriodRatio: 0.1
+    ttlDays: 365
+  hosts:
+  - spiffe://cluster.local/ns/istio-system/sa/istiod-service-account
+`
+			if string(got) != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			status := plan.Status
+			if status.State != networkingv1.Accepted || status.ObservedGeneration != 3 || len(status.Errors) > 0 {
+				t.Errorf("status %+v", status)
+			}
+			mine, other := status.Meshes[names[0]+".gloo-mesh."], status.Meshes[names[1]+".gloo-mesh."]
+			if mine.State != networkingv1.Accepted || mine.IssuedCertificate == nil || mine.IssuedCertificate.Namespace != "istio-system" || mine.IssuedCertificate.Name != names[0] {
+				t.Errorf("the mesh of this cluster: %+v", mine)
+			}
+			if len(mine.Warnings) != 1 || !strings.Contains(mine.Warnings[0], "http://") {
+				t.Errorf("warnings of the mesh: %q", mine.Warnings)
+			}
+			if other.State != "" || other.IssuedCertificate != nil || other.Message != "it is not in this cluster, "+cluster {
+				t.Errorf("the mesh of the other: %+v", other)
+			}
+			for i, want := range []string{"spec.federation: ", "spec.mtlsConfig.autoRestartPods: "} {
+				if len(status.NotActedOn) != 2 || !strings.HasPrefix(status.NotActedOn[i], want) {
+					t.Errorf("not acted on: %q", status.NotActedOn)
+				}
+			}
+			if !meta.IsStatusConditionTrue(status.Conditions, ReadyCondition) {
+				t.Errorf("conditions: %+v", status.Conditions)
+			}
+		})
+	}
+}
+
+// What becomes of the mesh of this cluster, and what is planned for it.
+func TestWhatBecomesOfAMesh(t *testing.T) {
+	named := func(name string, age time.Duration) Source {
+		other := read(t, guide, nil)
+		other.Name, other.CreationTimestamp = name, metav1.NewTime(start.Add(-age))
+		return other
+	}
+	at := types.NamespacedName{Namespace: "istio-system", Name: ours}
+	for name, test := range map[string]struct {
+		change func(object map[string]any)
+		facts  func(*Facts)
+		state  networkingv1.ApprovalState // of the whole
+		says   string                     // in the mesh's message, errors or warnings, or the whole's errors
+		made   bool
+		kept   bool // what is there stays, whether or not it is planned
+	}{
+		"all is well": {state: networkingv1.Accepted, says: "have not reported yet", made: true},
+		"istiod uses it": {
+			facts: func(f *Facts) {
+				f.Certificates[at] = Stored{For: "gloo-mesh/virtual-mesh", State: certificatesv1.Finished}
+			},
+			state: networkingv1.Accepted, says: "istiod's agents have it: FINISHED", made: true,
+		},
+		"Vault is sealed": {
+			facts: func(f *Facts) {
+				f.Certificates[at] = Stored{For: "gloo-mesh/virtual-mesh", State: certificatesv1.Failed, Error: "Vault is sealed"}
+			},
+			state: networkingv1.Accepted, says: "Vault is sealed", made: true,
+		},
+		"no istiod yet": {
+			facts: func(f *Facts) { f.Istiods = nil },
+			state: networkingv1.Pending, says: "waiting for an istiod Deployment with this name",
+		},
+		"no ConfigMap yet": {
+			facts: func(f *Facts) { f.Istiods[ours][0].Problem = "waiting for istiod's ConfigMap" },
+			state: networkingv1.Pending, says: "waiting for istiod's ConfigMap", kept: true,
+		},
+		"two istiods of one name": {
+			facts: func(f *Facts) {
+				f.Istiods[ours] = append(f.Istiods[ours], Istiod{Name: "istiod-istio", Namespace: "system"})
+			},
+			state: networkingv1.Failed, says: "several istiod Deployments have this name, istio-system/istiod and system/istiod-istio",
+		},
+		"another's IssuedCertificate": {
+			facts: func(f *Facts) { f.Certificates[at] = Stored{} },
+			state: networkingv1.Failed, says: "IssuedCertificate istio-system/" + ours + " is there and was not made here", kept: true,
+		},
+		"an IssuedCertificate of a VirtualMesh that is gone": {
+			facts: func(f *Facts) { f.Certificates[at] = Stored{For: "gloo-mesh/before"} },
+			state: networkingv1.Accepted, made: true,
+		},
+		"an older VirtualMesh": {
+			facts: func(f *Facts) { f.Claims[ours] = append(f.Claims[ours], named("first", time.Hour)) },
+			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first, which is older, already says", kept: true,
+		},
+		"a newer VirtualMesh": {
+			facts: func(f *Facts) { f.Claims[ours] = append([]Source{named("second", -time.Hour)}, f.Claims[ours]...) },
+			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second, which is newer, names this mesh too", made: true,
+		},
+		"one of the same age": {
+			facts: func(f *Facts) { f.Claims[ours] = append(f.Claims[ours], named("another", 0)) },
+			state: networkingv1.Failed, says: "gloo-mesh/another, which is older", kept: true,
+		},
+		"the cluster's name is not set": {
+			facts: func(f *Facts) { f.Cluster = "" },
+			state: networkingv1.Failed, says: "clusterName", kept: true,
+		},
+		"a mistake": {
+			change: func(object map[string]any) { set(object, "no URL", "server") },
+			state:  networkingv1.Invalid, says: "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server", kept: true,
+		},
+		"a number for a text": {
+			change: func(object map[string]any) { set(object, int64(8200), "server") },
+			state:  networkingv1.Invalid, says: "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server", kept: true,
+		},
+		"no CA": {
+			change: func(object map[string]any) { delete(object["spec"].(map[string]any), "mtlsConfig") },
+			state:  networkingv1.Accepted, says: "nothing is done",
+		},
+		"a name that Gloo Mesh would sanitize": {
+			facts: func(f *Facts) {
+				f.Cluster = "Cluster_1"
+				f.Istiods = map[string][]Istiod{istiod.Mesh("Cluster_1"): {istiod}}
+			},
+			state: networkingv1.Accepted, made: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := read(t, guide, test.change)
+			f := facts("cluster-1", source)
+			if test.facts != nil {
+				test.facts(&f)
+			}
+			plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+			if plan.Status.State != test.state {
+				t.Errorf("state %s: %q", plan.Status.State, plan.Status.Errors)
+			}
+			mesh := plan.Status.Meshes[ours+".gloo-mesh."]
+			said := append(slices.Concat(mesh.Errors, mesh.Warnings, plan.Status.Errors), mesh.Message)
+			if !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, test.says) }) {
+				t.Errorf("said %q", said)
+			}
+			if made := len(plan.Certificates) == 1; made != test.made || len(plan.Certificates) > 1 {
+				t.Errorf("made %d", len(plan.Certificates))
+			}
+			if kept := plan.KeepAll || plan.Keep[at]; kept != test.kept {
+				t.Errorf("what is there is kept: %v, want %v", kept, test.kept)
+			}
+			ready := meta.FindStatusCondition(plan.Status.Conditions, ReadyCondition)
+			if ready == nil || (ready.Status == metav1.ConditionTrue) != (test.state == networkingv1.Accepted) || ready.Message == "" {
+				t.Errorf("condition %+v", ready)
+			}
+		})
+	}
+}
+
+// set changes a field of the guide's Vault.
+func set(object map[string]any, value any, name string) {
+	vault := object
+	for _, key := range []string{"spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault"} {
+		vault = vault[key].(map[string]any)
+	}
+	vault[name] = value
+}
+
+// A revision is a mesh of its own, and several meshes of one cluster are told apart.
+func TestRevisions(t *testing.T) {
+	source := read(t, guide, func(object map[string]any) {
+		object["spec"].(map[string]any)["meshes"] = []any{
+			map[string]any{"name": ours}, map[string]any{"name": "istiod-canary-istio-system-cluster-1"}, map[string]any{"name": "istiod-mesh-two-cluster-1"},
+		}
+	})
+	f := facts("cluster-1", source)
+	for _, other := range []Istiod{
+		{Name: "istiod-canary", Namespace: "istio-system", ServiceAccount: "istiod-canary", TrustDomain: "cluster.local"},
+		{Name: "istiod", Namespace: "mesh-two", ServiceAccount: "istiod", TrustDomain: "two.example"},
+	} {
+		f.Istiods[other.Mesh("cluster-1")] = []Istiod{other}
+	}
+	plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+	hosts := map[string]string{}
+	for _, certificate := range plan.Certificates {
+		hosts[certificate.Namespace+"/"+certificate.Name] = certificate.Spec.Hosts[0]
+	}
+	want := map[string]string{
+		"istio-system/" + ours:                              "spiffe://cluster.local/ns/istio-system/sa/istiod-service-account",
+		"istio-system/istiod-canary-istio-system-cluster-1": "spiffe://cluster.local/ns/istio-system/sa/istiod-canary",
+		"mesh-two/istiod-mesh-two-cluster-1":                "spiffe://two.example/ns/mesh-two/sa/istiod",
+	}
+	if !maps.Equal(hosts, want) {
+		t.Errorf("got %v", hosts)
+	}
+}
+
+// A reference without a namespace means the VirtualMesh's, also from where the IssuedCertificate is.
+func TestReferencesKeepTheirNamespace(t *testing.T) {
+	for namespace, want := range map[string]string{"": "gloo-mesh", "elsewhere": "elsewhere"} {
+		source := read(t, guide, func(object map[string]any) {
+			vault := map[string]any{"name": "token"}
+			if namespace != "" {
+				vault["namespace"] = namespace
+			}
+			set(object, vault, "tokenSecretRef")
+			delete(object["spec"].(map[string]any)["mtlsConfig"].(map[string]any)["shared"].(map[string]any)["intermediateCertificateAuthority"].(map[string]any)["vault"].(map[string]any), "kubernetesAuth")
+		})
+		plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
+		if len(plan.Certificates) != 1 {
+			t.Fatalf("%q: %+v", namespace, plan.Status)
+		}
+		if got := plan.Certificates[0].Spec.AgentCA.Vault.TokenSecretRef.Namespace; got != want {
+			t.Errorf("%q: got %q", namespace, got)
+		}
+		if source.Spec.IntermediateCA().Vault.TokenSecretRef.Namespace != namespace {
+			t.Error("the VirtualMesh itself was changed")
+		}
+	}
+}
+
+// A condition keeps its time while it stays what it is, so that nothing is written when nothing changes.
+func TestNothingChangesWhenNothingHappens(t *testing.T) {
+	source := read(t, guide, nil)
+	f := facts("cluster-1", source)
+	first := Translate(source, networkingv1.VirtualMeshStatus{}, f).Status
+	f.Now = metav1.NewTime(start.Add(time.Hour))
+	second := Translate(source, first, f).Status
+	if a, b := normal(first), normal(second); !reflect.DeepEqual(a, b) {
+		t.Errorf("first %+v, then %+v", a, b)
+	}
+}

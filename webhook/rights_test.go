@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// authorizer answers SubjectAccessReviews; the real one is asked in e2e.
+type authorizer struct {
+	client.Writer
+	denies map[string]bool // verbs
+	err    error
+	asked  atomic.Int32
+}
+
+func (a *authorizer) Create(_ context.Context, object client.Object, _ ...client.CreateOption) error {
+	a.asked.Add(1)
+	review := object.(*authorizationv1.SubjectAccessReview)
+	review.Status.Allowed = !a.denies[review.Spec.ResourceAttributes.Verb]
+	return a.err
+}
+
+func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
+	for name, test := range map[string]struct {
+		authorizer *authorizer
+		want       []string
+	}{
+		"all there": {&authorizer{}, nil},
+		"none there": {&authorizer{denies: map[string]bool{"list": true, "watch": true, "patch": true}}, []string{
+			"service account istio-system/istiod may not list issuedcertificates.certificates.mesh.gloo.solo.io, nor watch ",
+			"patch issuedcertificates/status.certificates.mesh.gloo.solo.io",
+			"add {name: istiod, namespace: istio-system} to istiodSidecar.serviceAccounts",
+		}},
+		"one missing":              {&authorizer{denies: map[string]bool{"patch": true}}, []string{"may not patch issuedcertificates/status"}},
+		"that cannot be found out": {&authorizer{denies: map[string]bool{"list": true}, err: errors.New("forbidden")}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			warning := NewRights(test.authorizer, logr.Discard()).Warning(t.Context(), "istio-system", "istiod")
+			if (warning == "") != (test.want == nil) {
+				t.Errorf("got %q", warning)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(warning, want) {
+					t.Errorf("want %q in %q", want, warning)
+				}
+			}
+		})
+	}
+}
+
+func TestRightsAreAskedAgainAfterAWhile(t *testing.T) {
+	answering := &authorizer{denies: map[string]bool{"list": true}}
+	rights := NewRights(answering, logr.Discard())
+	now := time.Now()
+	rights.now = func() time.Time { return now }
+	ask := func(account string) (warning string, asked bool) {
+		before := answering.asked.Load()
+		warning = rights.Warning(t.Context(), "istio-system", account)
+		return warning, answering.asked.Load() > before
+	}
+	if warning, asked := ask("istiod"); warning == "" || !asked {
+		t.Fatalf("%q, %v", warning, asked)
+	}
+	if warning, asked := ask("istiod"); warning == "" || asked {
+		t.Errorf("at once: %q, %v", warning, asked)
+	}
+	if _, asked := ask("istiod-canary"); !asked {
+		t.Error("another's answer was taken")
+	}
+	answering.denies = nil
+	now = now.Add(rightsAnswer)
+	if warning, asked := ask("istiod"); warning != "" || !asked {
+		t.Errorf("later: %q, %v", warning, asked)
+	}
+}
