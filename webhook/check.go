@@ -36,7 +36,7 @@ func Check(ctx context.Context, configuration *admissionregistrationv1.MutatingW
 		if err != nil {
 			return passed, fmt.Errorf("webhook %s: %w", hook.Name, err)
 		}
-		passed = append(passed, fmt.Sprintf("webhook %s injects: %s", hook.Name, outcome))
+		passed = append(passed, fmt.Sprintf("webhook %s %s", hook.Name, outcome))
 	}
 	return passed, nil
 }
@@ -78,7 +78,24 @@ func call(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (st
 	if err := json.Unmarshal(body, &decoded); err != nil || decoded.Response == nil || answer.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("%s answered with HTTP status %s, and not as a webhook does", address, answer.Status)
 	}
+	if isFor(hook, "virtualmeshes") {
+		return judgeVirtualMesh(decoded.Response)
+	}
 	return judge(decoded.Response)
+}
+
+// judgeVirtualMesh wants the sample let through.
+func judgeVirtualMesh(response *admissionv1.AdmissionResponse) (string, error) {
+	if !response.Allowed {
+		return "", errors.New("it refused a sample VirtualMesh that asks for nothing")
+	}
+	return "lets a VirtualMesh through", nil
+}
+
+func isFor(hook admissionregistrationv1.MutatingWebhook, resource string) bool {
+	return slices.ContainsFunc(hook.Rules, func(rule admissionregistrationv1.RuleWithOperations) bool {
+		return slices.Contains(rule.Resources, resource)
+	})
 }
 
 // judge wants the sample injected.
@@ -90,7 +107,7 @@ func judge(response *admissionv1.AdmissionResponse) (string, error) {
 	if !response.Allowed || len(response.Patch) == 0 {
 		return "", fmt.Errorf("it did not inject a sample istiod: allowed=%t, %s", response.Allowed, message)
 	}
-	return message, nil
+	return "injects: " + message, nil
 }
 
 func address(client admissionregistrationv1.WebhookClientConfig) (string, error) {
@@ -111,15 +128,18 @@ func address(client admissionregistrationv1.WebhookClientConfig) (string, error)
 	return "https://" + net.JoinHostPort(service.Name+"."+service.Namespace+".svc", strconv.Itoa(int(port))) + path, nil
 }
 
-// sampleReview is a dry run of creating the smallest istiod there is.
+// sampleReview is a dry run of creating the smallest object there is of what the webhook is for.
 func sampleReview(hook admissionregistrationv1.MutatingWebhook) admissionv1.AdmissionReview {
 	const spec = `{"containers":[{"name":"discovery","image":"pilot"}]}`
 	kind := metav1.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}
 	resource := metav1.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	object := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"istiod"},"spec":{"template":{"metadata":{},"spec":` + spec + `}}}`
-	if slices.ContainsFunc(hook.Rules, func(rule admissionregistrationv1.RuleWithOperations) bool {
-		return slices.Contains(rule.Resources, "pods")
-	}) {
+	switch {
+	case isFor(hook, "virtualmeshes"):
+		kind = metav1.GroupVersionKind{Group: "networking.mesh.gloo.solo.io", Version: "v1", Kind: "VirtualMesh"}
+		resource = metav1.GroupVersionResource{Group: kind.Group, Version: kind.Version, Resource: "virtualmeshes"}
+		object = `{"apiVersion":"networking.mesh.gloo.solo.io/v1","kind":"VirtualMesh","metadata":{"name":"istiod"},"spec":{}}`
+	case isFor(hook, "pods"):
 		kind = metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}
 		resource = metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
 		object = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"istiod"},"spec":` + spec + `}`

@@ -46,9 +46,10 @@ func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChec
 	return &Handler{kind: kind, injector: injector, rights: rights, log: log}
 }
 
-// Register serves both kinds at their paths: after a change of the target the
+// Register serves VirtualMeshes, and both kinds of istiods at their paths: after a change of the target the
 // API server may ask about the other one for a while, and must get an answer.
 func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, rights RightsChecker, log logr.Logger) {
+	server.Register(VirtualMeshPath, &admission.Webhook{Handler: &VirtualMeshes{Log: log}})
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
 		server.Register(path, &admission.Webhook{Handler: NewHandler(kind, injector, rights, log)})
 	}

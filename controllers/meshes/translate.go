@@ -228,27 +228,9 @@ func certificate(mesh *networkingv1.VirtualMesh, istiod Istiod, at types.Namespa
 		Spec: certificatesv1.IssuedCertificateSpec{
 			Hosts:       []string{istiod.Host()},
 			CertOptions: shared.IntermediateCertOptions.DeepCopy(),
-			AgentCA:     inNamespace(shared.IntermediateCertificateAuthority, mesh.Namespace),
+			AgentCA:     shared.IntermediateCertificateAuthority.DeepCopy(),
 		},
 	}
-}
-
-// inNamespace copies a CA for an object in another namespace: a reference without a namespace means the VirtualMesh's.
-func inNamespace(ca *certificatesv1.IntermediateCertificateAuthority, namespace string) *certificatesv1.IntermediateCertificateAuthority {
-	ca = ca.DeepCopy()
-	for _, ref := range []*certificatesv1.ObjectRef{ca.Vault.TokenSecretRef, serviceAccount(ca)} {
-		if ref != nil && ref.Namespace == "" {
-			ref.Namespace = namespace
-		}
-	}
-	return ca
-}
-
-func serviceAccount(ca *certificatesv1.IntermediateCertificateAuthority) *certificatesv1.ObjectRef {
-	if ca.Vault.KubernetesAuth == nil {
-		return nil
-	}
-	return ca.Vault.KubernetesAuth.ServiceAccountRef
 }
 
 // summary is the worst that became of any mesh, and every error.

@@ -304,30 +304,6 @@ func TestRevisions(t *testing.T) {
 	}
 }
 
-// A reference without a namespace means the VirtualMesh's, also from where the IssuedCertificate is.
-func TestReferencesKeepTheirNamespace(t *testing.T) {
-	for namespace, want := range map[string]string{"": "gloo-mesh", "elsewhere": "elsewhere"} {
-		source := read(t, guide, func(object map[string]any) {
-			vault := map[string]any{"name": "token"}
-			if namespace != "" {
-				vault["namespace"] = namespace
-			}
-			set(object, vault, "tokenSecretRef")
-			delete(object["spec"].(map[string]any)["mtlsConfig"].(map[string]any)["shared"].(map[string]any)["intermediateCertificateAuthority"].(map[string]any)["vault"].(map[string]any), "kubernetesAuth")
-		})
-		plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
-		if len(plan.Certificates) != 1 {
-			t.Fatalf("%q: %+v", namespace, plan.Status)
-		}
-		if got := plan.Certificates[0].Spec.AgentCA.Vault.TokenSecretRef.Namespace; got != want {
-			t.Errorf("%q: got %q", namespace, got)
-		}
-		if source.Spec.IntermediateCA().Vault.TokenSecretRef.Namespace != namespace {
-			t.Error("the VirtualMesh itself was changed")
-		}
-	}
-}
-
 // A condition keeps its time while it stays what it is, so that nothing is written when nothing changes.
 func TestNothingChangesWhenNothingHappens(t *testing.T) {
 	source := read(t, guide, nil)

@@ -57,12 +57,14 @@ func TestNoCABundleIsRenderedOverAnInjectedOne(t *testing.T) {
 	for name, values := range examples(t) {
 		configuration := render(t, standard, values).one(t, "MutatingWebhookConfiguration")
 		webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
-		if err != nil || len(webhooks) != 1 {
+		if err != nil || len(webhooks) != 2 {
 			t.Fatalf("%s: there are %d webhooks (%v)", name, len(webhooks), err)
 		}
-		_, found, _ := unstructured.NestedFieldNoCopy(webhooks[0].(map[string]any), "clientConfig", "caBundle")
-		if given := name == "secret"; found != given {
-			t.Errorf("%s: there is a caBundle: %t, want %t", name, found, given)
+		for _, webhook := range webhooks {
+			_, found, _ := unstructured.NestedFieldNoCopy(webhook.(map[string]any), "clientConfig", "caBundle")
+			if given := name == "secret"; found != given {
+				t.Errorf("%s: there is a caBundle: %t, want %t", name, found, given)
+			}
 		}
 	}
 }

@@ -37,3 +37,22 @@ there. Where no cluster can be asked (helm template), all of them.
 {{- end -}}
 {{- toJson $found -}}
 {{- end -}}
+
+{{/*
+How the API server calls the webhook at a path.
+*/}}
+{{- define "istiod-agent.webhookClient" -}}
+{{- $path := index . 1 -}}
+{{- with index . 0 -}}
+service:
+  name: {{ include "istiod-agent.webhook" . }}
+  namespace: {{ .Release.Namespace }}
+  port: {{ .Values.service.port }}
+  path: {{ $path }}
+{{- if and (eq .Values.servingCertificate.source "secret") .Values.servingCertificate.secret.caBundle }}
+caBundle: {{ .Values.servingCertificate.secret.caBundle | b64enc }}
+{{- else }}
+# No caBundle here: it is filled in the cluster, and must survive an upgrade.
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admission/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// VirtualMeshPath is where VirtualMeshes are looked at.
+const VirtualMeshPath = "/validate-networking-mesh-gloo-solo-io-v1-virtualmesh"
+
+// Reasons of answers about VirtualMeshes.
+const (
+	// ValidVirtualMesh can be acted on.
+	ValidVirtualMesh patches.Reason = "ValidVirtualMesh"
+	// InvalidVirtualMesh cannot, and says where it is wrong.
+	InvalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
+	// UnchangedSpecification is a change of something else: it may be how a bad one is taken away.
+	UnchangedSpecification patches.Reason = "UnchangedSpecification"
+)
+
+// VirtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
+// and its path, and what is not acted on comes back as warnings. It changes nothing.
+type VirtualMeshes struct{ Log logr.Logger }
+
+// Handle implements admission.Handler.
+func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
+	var object, old map[string]any
+	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
+		return v.answer(req, "error", patches.Malformed, admission.Errored(http.StatusBadRequest, err))
+	}
+	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(old["spec"], object["spec"]) {
+		return v.answer(req, "allowed", UnchangedSpecification, admission.Allowed("the specification does not change"))
+	}
+	mesh, unknown, errs := networkingv1.FromObject(object)
+	mesh.Spec.SetDefaults()
+	warnings, more := mesh.Validate()
+	if errs = append(errs, more...); len(errs) > 0 {
+		refused := admission.Denied("")
+		status := apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), mesh.Name, errs).Status()
+		refused.Result = &status
+		return v.answer(req, "denied", InvalidVirtualMesh, refused)
+	}
+	response := admission.Allowed("")
+	for _, warning := range append(warnings, unknown...) {
+		response.Warnings = append(response.Warnings, "istiod-agent: "+warning)
+	}
+	return v.answer(req, "allowed", ValidVirtualMesh, response)
+}
+
+// answer counts and logs a response.
+func (v *VirtualMeshes) answer(req admission.Request, outcome string, reason patches.Reason, response admission.Response) admission.Response {
+	admissions.WithLabelValues(networkingv1.Kind, outcome, string(reason)).Inc()
+	response.AuditAnnotations = map[string]string{"reason": string(reason)}
+	log := v.Log
+	if outcome == "allowed" {
+		log = log.V(1)
+	}
+	log.Info("answered for a VirtualMesh", "outcome", outcome, "reason", reason, "kind", networkingv1.Kind,
+		"namespace", req.Namespace, "name", req.Name, "operation", req.Operation, "user", req.UserInfo.Username, "uid", req.UID)
+	return response
+}
