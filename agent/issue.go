@@ -3,11 +3,14 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,9 +115,21 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	if err := i.step("roots", func() error { roots, err = session.Roots(ctx); return err }); err != nil {
 		return result, err
 	}
-	answer.Chain = append(answer.Chain, roots...)
+	answer.Chain = append(answer.Chain, beyond(answer.Chain, roots)...)
 	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
 	return result, err
+}
+
+// beyond gives what a mount knows that is not in a chain already; both are PEM, one certificate each.
+func beyond(chain, known [][]byte) [][]byte {
+	same := func(a, b []byte) bool {
+		x, _ := pem.Decode(a)
+		y, _ := pem.Decode(b)
+		return x != nil && y != nil && bytes.Equal(x.Bytes, y.Bytes)
+	}
+	return slices.DeleteFunc(known, func(each []byte) bool {
+		return slices.ContainsFunc(chain, func(have []byte) bool { return same(each, have) })
+	})
 }
 
 func (i *Issuer) step(name string, do func() error) error {

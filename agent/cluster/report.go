@@ -131,13 +131,26 @@ func (r *Report) apply(ctx context.Context, s *statusOf) error {
 	if err := json.Unmarshal(status, &content); err != nil {
 		return err
 	}
+	err = r.applyContent(ctx, s.certificate, content)
+	if err != nil && strings.Contains(err.Error(), undeclared) {
+		delete(content, "certificates") // a CRD of Gloo Mesh's does not have it
+		err = r.applyContent(ctx, s.certificate, content)
+	}
+	return err
+}
+
+// undeclared is how the API server refuses to apply a field that the CRD does not have
+// (structured-merge-diff typed/validate.go).
+const undeclared = "field not declared in schema"
+
+func (r *Report) applyContent(ctx context.Context, certificate *certificatesv1.IssuedCertificate, status map[string]any) error {
 	object := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": certificatesv1.GroupVersion.String(), "kind": "IssuedCertificate",
-		"metadata": map[string]any{"name": s.certificate.Name, "namespace": s.certificate.Namespace},
-		"status":   content,
+		"apiVersion": certificatesv1.GroupVersion.String(), "kind": certificatesv1.Kind,
+		"metadata": map[string]any{"name": certificate.Name, "namespace": certificate.Namespace},
+		"status":   status,
 	}}
-	_, err = r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(s.certificate.Namespace).
-		ApplyStatus(ctx, s.certificate.Name, object, metav1.ApplyOptions{FieldManager: manager(r.cluster.identity.Pod), Force: true})
+	_, err := r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(certificate.Namespace).
+		ApplyStatus(ctx, certificate.Name, object, metav1.ApplyOptions{FieldManager: manager(r.cluster.identity.Pod), Force: true})
 	return err
 }
 

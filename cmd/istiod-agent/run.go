@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -52,6 +53,7 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	// It does one thing at a time and mostly none; each further processor costs a part of a megabyte in caches.
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(gcPercent)
+	calm()
 	a, background, err := o.agent(log)
 	if err != nil {
 		return err
@@ -68,6 +70,16 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	stop := start(ctx, background)
 	defer stop()
 	return a.Run(ctx)
+}
+
+// calm has client-go ask once a minute, not twice, whether a silent connection to the API server is still there
+// (k8s.io/apimachinery pkg/util/net, configureHTTP2Transport, which knows no other way to be told): nothing that comes
+// over it is urgent, and there are thousands of sidecars.
+func calm() {
+	const variable = "HTTP2_READ_IDLE_TIMEOUT_SECONDS"
+	if os.Getenv(variable) == "" {
+		_ = os.Setenv(variable, "60") // a name without = or NUL can be set
+	}
 }
 
 // agent wires the agent, and gives what is to run beside it.

@@ -85,11 +85,11 @@ func install(ctx context.Context, s *steps, c *cluster.Cluster) error {
 		command string
 		run     func() error
 	}{
-		{"helm install istiod-agent charts/istiod-agent -n istiod-agent-system, and start its webhook", func() error {
-			return c.Install(ctx, webhookserver.Options{})
-		}},
 		{"kubectl create namespace " + namespace, func() error {
 			return c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+		}},
+		{"helm install istiod-agent charts/istiod-agent -n istiod-agent-system --set clusterName=cluster-1, and start its webhook", func() error {
+			return c.Install(ctx, webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1"}})
 		}},
 		{"kubectl label namespace " + namespace + " " + cluster.InjectionLabel + "=enabled", func() error {
 			return c.SetInjection(ctx, namespace, true)

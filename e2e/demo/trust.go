@@ -16,13 +16,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/built"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/manifest"
 	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
 )
 
@@ -58,13 +61,14 @@ func trust(ctx context.Context, s *steps, c *cluster.Cluster, template *corev1.P
 	if err != nil {
 		return err
 	}
-	certificate := pod.Certificate(vault.Address, nil)
-	if err := s.step("kubectl apply -f issued-certificate.yaml (the guide's: Vault makes and signs an RSA 4096 key)", func() error {
-		if err := agents.Install(ctx, c); err != nil {
-			return err
-		}
-		_, err := c.ServerSideApply(ctx, certificate)
+	if err := s.step("kubectl create namespace gloo-mesh; kubectl apply -f virtual-mesh.yaml (the guide's, but for this Vault's address)", func() error {
+		return apply(ctx, c, vault.Address)
+	}); err != nil {
 		return err
+	}
+	certificate := pod.Certificate(vault.Address, nil)
+	if err := s.step("kubectl wait virtualmesh virtual-mesh -n gloo-mesh --for=condition=Ready", func() error {
+		return eventually(ctx, func() error { return ready(ctx, c) })
 	}); err != nil {
 		return err
 	}
@@ -103,6 +107,45 @@ func trust(ctx context.Context, s *steps, c *cluster.Cluster, template *corev1.P
 	}
 	stops = append(stops, func() error { return sidecar.Stop(10 * time.Second) })
 	return renewed(ctx, s, c, certificate, istiod, root, cacerts)
+}
+
+// apply applies the guide's VirtualMesh.
+func apply(ctx context.Context, c *cluster.Cluster, vault string) error {
+	root, err := built.Root()
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(filepath.Join(root, "config", "samples", "virtualmesh.yaml"))
+	if err != nil {
+		return err
+	}
+	objects, err := manifest.Parse(bytes.ReplaceAll(content, []byte("http://vault.vault:8200"), []byte(vault)))
+	if err != nil {
+		return err
+	}
+	for _, object := range objects {
+		if err := c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: object.GetNamespace()}}); err != nil {
+			return err
+		}
+		if _, err := c.ServerSideApply(ctx, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready is nil when the VirtualMesh of this cluster is acted on.
+func ready(ctx context.Context, c *cluster.Cluster) error {
+	mesh := &unstructured.Unstructured{}
+	mesh.SetAPIVersion("networking.mesh.gloo.solo.io/v1")
+	mesh.SetKind("VirtualMesh")
+	if err := c.Get(ctx, client.ObjectKey{Namespace: "gloo-mesh", Name: "virtual-mesh"}, mesh); err != nil {
+		return err
+	}
+	if state, _, _ := unstructured.NestedString(mesh.Object, "status", "state"); state != "ACCEPTED" {
+		return fmt.Errorf("its status is %v", mesh.Object["status"])
+	}
+	return nil
 }
 
 // guide sets Vault up with the guide's commands.

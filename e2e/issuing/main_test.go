@@ -7,6 +7,7 @@ package issuing
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,35 +22,48 @@ import (
 
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+func TestMain(m *testing.M) {
+	// Nearly all of the time is waiting, for the agent to try again, whatever the number of processors; the flag of
+	// go test counts, when it is given.
+	_ = flag.Set("test.parallel", "8")
+	cluster.Main(m, &shared, nil)
+}
 
 // setting is a Vault as the guide sets it up, and a Pod that may log in to it.
 type setting struct {
 	*agents.Pod
 	vault *vaultserver.Server
+	root  *vaultserver.Root
+	// server is what the specification has for Vault's address: a proxy's, where there is one.
+	server string
+	leaks  *leaks
 }
 
+// newSetting is for one test, which then runs beside others. After it, nothing that was written may hold a secret.
 func newSetting(t *testing.T, options vaultserver.Options) *setting {
 	t.Helper()
+	t.Parallel()
 	ctx := t.Context()
 	must(t, agents.Install(ctx, shared))
 	vault, err := vaultserver.Start(ctx, options)
 	must(t, err)
 	t.Cleanup(func() { must(t, vault.Stop()) })
 	namespace := shared.Namespace(t, false)
-	_, err = vault.Guide(ctx, vaultserver.GuideOptions{
+	root, err := vault.Guide(ctx, vaultserver.GuideOptions{
 		Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: vaultserver.FastRoot,
 	})
 	must(t, err)
 	pod, err := agents.NewPod(ctx, shared, namespace, "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
-	return &setting{pod, vault}
+	s := &setting{Pod: pod, vault: vault, root: root, server: vault.Address, leaks: &leaks{}}
+	t.Cleanup(func() { s.noSecrets(t) })
+	return s
 }
 
 // specify writes the specification: EC, and a local key unless told otherwise.
 func (s *setting) specify(t *testing.T, change func(vault map[string]any)) {
 	t.Helper()
-	_, err := shared.ServerSideApply(t.Context(), s.Certificate(s.vault.Address, func(vault, options map[string]any) {
+	_, err := shared.ServerSideApply(t.Context(), s.Certificate(s.server, func(vault, options map[string]any) {
 		delete(vault, "csrPath")
 		options["ecKeyCurve"] = "P-256"
 		if change != nil {
@@ -60,9 +74,9 @@ func (s *setting) specify(t *testing.T, change func(vault map[string]any)) {
 }
 
 // issues wants the init container to publish; refused wants it not to, for a reason, saying something.
-func (s *setting) issues(t *testing.T) string {
+func (s *setting) issues(t *testing.T, arguments ...string) string {
 	t.Helper()
-	output, err := s.Init(t.Context())
+	output, err := s.Init(t.Context(), arguments...)
 	must(t, err)
 	return output
 }

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package issuing
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/faultproxy"
+	"github.com/istiod-agent/istiod-agent/e2e/process"
+	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+)
+
+// An agent that crashes while it has a token and a key in its memory leaves no core, though it may, and neither is in
+// the stacks that it prints.
+func TestACrashLeavesNoSecret(t *testing.T) {
+	s := newSetting(t, vaultserver.Options{})
+	proxy := s.proxy(t)
+	proxy.Spoil(signPath, 0, faultproxy.Hang)
+	s.specify(t, exported)
+	calls := 0
+	for name, signal := range map[string]syscall.Signal{
+		"SIGQUIT": syscall.SIGQUIT, "SIGABRT": syscall.SIGABRT, "SIGSEGV": syscall.SIGSEGV,
+	} {
+		t.Run(name, func(t *testing.T) {
+			command := s.Command(t.Context(), "sidecar", "--port", "0")
+			command.Dir = t.TempDir()
+			// What limits the shell limits the agent.
+			command.Args = append([]string{"sh", "-c", `ulimit -S -c "$(ulimit -H -c)" && echo "cores: $(ulimit -c)" && exec "$0" "$@"`, command.Path}, command.Args[1:]...)
+			command.Path = "/bin/sh"
+			sidecar, err := process.Start("istiod-agent", command)
+			must(t, err)
+			t.Cleanup(func() { must(t, sidecar.Kill()) })
+			calls++
+			cluster.Eventually(t, "it waits for its key's certificate", func() error {
+				if n := proxy.Count(signPath); n != calls {
+					return fmt.Errorf("there are %d calls, want %d", n, calls)
+				}
+				return nil
+			})
+			must(t, sidecar.Signal(signal))
+			<-sidecar.Exited()
+
+			output := sidecar.Output()
+			if contains(output, "cores: 0\n") == nil {
+				t.Skip("no process may leave a core here")
+			}
+			must(t, contains(output, "cores: "))
+			must(t, contains(output, "\ngoroutine ")) // it has crashed
+			if status := command.ProcessState.Sys().(syscall.WaitStatus); status.CoreDump() {
+				t.Errorf("it has left a core: %v", command.ProcessState)
+			}
+			left, err := os.ReadDir(command.Dir)
+			must(t, err)
+			if len(left) > 0 {
+				t.Errorf("it has left %q", left[0].Name())
+			}
+			for _, where := range []string{"a login's token", "a key that Vault made"} {
+				if !s.knows(where) {
+					t.Errorf("%s is not looked for", where)
+				}
+			}
+		})
+	}
+}
