@@ -20,6 +20,7 @@ type Metrics struct {
 	set                              *metrics.Set
 	notBefore, notAfter, renewAt     *metrics.Gauge
 	confirmed, rootChanged, accepted *metrics.Gauge
+	root                             string // name of the gauge that tells the root, with its label
 }
 
 // stepBuckets are of istiod_agent_issue_duration_seconds.
@@ -64,6 +65,12 @@ func (m *Metrics) published(set *cacerts.Set, renewAt time.Time) {
 	m.notBefore.Set(float64(set.Certificate.NotBefore.Unix()))
 	m.notAfter.Set(float64(set.Certificate.NotAfter.Unix()))
 	m.renewAt.Set(float64(renewAt.Unix()))
+	root := fmt.Sprintf(`%s{sha256=%q}`, "istiod_agent_root_info", set.RootFingerprint())
+	if root != m.root {
+		m.set.UnregisterMetric(m.root)
+		m.set.NewGauge(root, nil).Set(1)
+		m.root = root
+	}
 }
 
 func flag(g *metrics.Gauge, on bool) {

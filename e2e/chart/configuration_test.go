@@ -91,7 +91,16 @@ func configuration(t *testing.T, r rendered) *v1alpha1.InjectionConfiguration {
 
 func configurationFile(t *testing.T, r rendered) string {
 	t.Helper()
-	return typed[corev1.ConfigMap](t, r.one(t, "ConfigMap")).Data["config.yaml"]
+	for _, object := range r.objects {
+		if object.GetKind() != "ConfigMap" {
+			continue
+		}
+		if file, ok := typed[corev1.ConfigMap](t, object).Data["config.yaml"]; ok {
+			return file
+		}
+	}
+	t.Fatal("no ConfigMap holds the configuration file")
+	return ""
 }
 
 func sample(t *testing.T, name string) *v1alpha1.InjectionConfiguration {

@@ -24,13 +24,14 @@ import (
 	"k8s.io/pod-security-admission/api"
 	podsecurity "k8s.io/pod-security-admission/policy"
 
+	meshv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/helm"
 )
 
 // No field is misspelt or of the wrong type: an API server would drop it.
 func TestObjectsFitTheirAPIs(t *testing.T) {
 	known := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, certmanagerv1.AddToScheme, apiextensionsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, certmanagerv1.AddToScheme, apiextensionsv1.AddToScheme, meshv1.AddToScheme} {
 		if err := add(known); err != nil {
 			t.Fatal(err)
 		}
@@ -126,8 +127,8 @@ func TestAnyReleaseNameAndNamespace(t *testing.T) {
 					t.Errorf("%s: %s is left in\n%s", name, standard.Namespace, result.text)
 				}
 				for _, object := range result.objects {
-					if object.GetKind() == crdKind {
-						continue // its name is its API's
+					if object.GetKind() == crdKind || object.GetKind() == meshv1.Kind {
+						continue // its name is its API's, or the user's
 					}
 					if istiodsNamespaces[object.GetNamespace()] { // rights of istiod's service accounts, which may have long names
 						if problems := validation.IsDNS1123Subdomain(object.GetName()); len(problems) > 0 {

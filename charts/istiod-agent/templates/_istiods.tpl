@@ -56,3 +56,13 @@ caBundle: {{ .Values.servingCertificate.secret.caBundle | b64enc }}
 {{- end }}
 {{- end -}}
 {{- end -}}
+
+{{/*
+Whether the API server knows VirtualMeshes: Helm refuses a whole release for one
+object that it does not. Where no cluster can be asked (helm template), it will.
+*/}}
+{{- define "istiod-agent.knowsVirtualMesh" -}}
+{{- if or (.Capabilities.APIVersions.Has "networking.mesh.gloo.solo.io/v1/VirtualMesh") (not (lookup "v1" "Namespace" "" "kube-system")) -}}
+yes
+{{- end -}}
+{{- end -}}
