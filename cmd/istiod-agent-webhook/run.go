@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -29,6 +30,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
+	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
@@ -73,7 +75,9 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err := controllers.NewIstiods(mgr, injector, config).SetupWithManager(mgr); err != nil {
 		return err
 	}
-	if err := meshes.Setup(mgr, config.ClusterName); err != nil {
+	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
+		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName), reports.Setup(mgr))
+	}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
@@ -96,6 +100,7 @@ func options(server v1alpha1.Server, injector *patches.Injector, source servingc
 	}
 	byObject := controllers.CacheByObject(injector.Target())
 	maps.Copy(byObject, meshes.CacheByObject())
+	maps.Copy(byObject, reports.CacheByObject())
 	if server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged {
 		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
 			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),

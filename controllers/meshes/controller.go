@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,7 +22,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -36,9 +34,6 @@ const (
 	byVirtualMesh = "virtualMesh" // IssuedCertificates by the VirtualMesh that they are for
 )
 
-// lookForCRDs is how often it is looked whether the CRDs are there, while they are not.
-const lookForCRDs = 10 * time.Second
-
 // Controller keeps the IssuedCertificates of this cluster's istiods.
 type Controller struct {
 	client  client.Client
@@ -47,51 +42,15 @@ type Controller struct {
 	cluster string
 }
 
-// Setup has the manager keep IssuedCertificates, on the leader, from when the CRDs are there: admission does not need
-// them, and a cache of what the cluster does not know would keep the whole program from starting. cluster is what this
-// cluster is called in the names of meshes.
-func Setup(mgr ctrl.Manager, cluster string) error {
+// Kinds are those that the cluster must know before Setup.
+var Kinds = []schema.GroupVersionKind{
+	networkingv1.GroupVersion.WithKind(networkingv1.Kind), certificatesv1.GroupVersion.WithKind(certificatesv1.Kind),
+}
+
+// Setup has the manager keep IssuedCertificates, on the leader. cluster is what this cluster is called in the names of
+// meshes.
+func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
 	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster}
-	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		log := mgr.GetLogger().WithName("meshes")
-		for said := false; ; said = true {
-			missing, err := c.missing(mgr.GetRESTMapper())
-			if err == nil && missing == "" {
-				return c.setup(ctx, mgr)
-			}
-			if err != nil {
-				log.Error(err, "Looking for the CRDs")
-			} else if !said {
-				log.Info("VirtualMeshes are not acted on until the CRD is installed", "crd", missing)
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(lookForCRDs):
-			}
-		}
-	}))
-}
-
-// missing names a CRD that is not there.
-func (c *Controller) missing(mapper meta.RESTMapper) (string, error) {
-	for _, each := range []struct {
-		kind     schema.GroupKind
-		resource schema.GroupVersionResource
-	}{
-		{networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), networkingv1.VirtualMeshes},
-		{certificatesv1.GroupVersion.WithKind(certificatesv1.Kind).GroupKind(), certificatesv1.IssuedCertificates},
-	} {
-		if _, err := mapper.RESTMapping(each.kind, each.resource.Version); meta.IsNoMatchError(err) {
-			return each.resource.GroupResource().String(), nil
-		} else if err != nil {
-			return "", err
-		}
-	}
-	return "", nil
-}
-
-func (c *Controller) setup(ctx context.Context, mgr ctrl.Manager) error {
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
 		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 	})

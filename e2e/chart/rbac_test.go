@@ -19,14 +19,15 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 	everywhere := []string{
 		"namespaces: list watch",
 		"deployments.apps: list watch patch",
+		"pods: get list watch",
 		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
 		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
 		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
+		"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
 		"configmaps: get list watch",
 		"events.events.k8s.io: create patch",
 		"subjectaccessreviews.authorization.k8s.io: create",
 	}
-	pods := "pods: list watch"
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
 	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
@@ -37,7 +38,7 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		cluster, role []string
 	}{
 		"default":     {nil, with(everywhere, keepBundle), with(secret, lease...)},
-		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere[:2], with(with([]string{pods}, everywhere[2:]...), keepBundle)...), with(secret, lease...)},
+		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere, keepBundle), with(secret, lease...)},
 		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
 		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},
 		"neither": {helm.Values{

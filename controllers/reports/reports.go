@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reports takes what Pods that are gone have reported out of the status
+// of IssuedCertificates: each rollout of istiod would leave its entries there
+// for good.
+package reports
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+)
+
+// Cleaner reconciles IssuedCertificates.
+type Cleaner struct {
+	client client.Client
+	live   client.Reader
+}
+
+// CacheByObject limits what the manager's cache holds of Pods' metadata to that of istiods.
+func CacheByObject() map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{pod(): {Label: controllers.IstiodLabels.AsSelector()}}
+}
+
+func pod() *metav1.PartialObjectMetadata {
+	pod := &metav1.PartialObjectMetadata{}
+	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	return pod
+}
+
+// Setup has the manager clean, on the leader. The cluster must know IssuedCertificates.
+func Setup(mgr ctrl.Manager) error {
+	c := &Cleaner{client: mgr.GetClient(), live: mgr.GetAPIReader()}
+	gone := predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+		DeleteFunc: func(event.DeleteEvent) bool { return true },
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("reports").
+		For(issuedCertificate()).
+		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.reportedBy), builder.WithPredicates(gone)).
+		Complete(c)
+}
+
+func issuedCertificate() *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
+	return object
+}
+
+// reportedBy requests the IssuedCertificates that a Pod has an entry in.
+func (c *Cleaner) reportedBy(ctx context.Context, pod client.Object) []reconcile.Request {
+	var all unstructured.UnstructuredList
+	all.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
+	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		logf.FromContext(ctx).Error(err, "Listing IssuedCertificates")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range all.Items {
+		for _, name := range reporting(&all.Items[i]) {
+			if name == pod.GetName() && namespace(&all.Items[i]) == pod.GetNamespace() {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+			}
+		}
+	}
+	return requests
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (c *Cleaner) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	certificate := issuedCertificate()
+	if err := c.client.Get(ctx, request.NamespacedName, certificate); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	var gone []int
+	pods := reporting(certificate)
+	for i, name := range pods {
+		if name == "" { // not an entry of ours
+			continue
+		}
+		is, err := c.isGone(ctx, types.NamespacedName{Namespace: namespace(certificate), Name: name})
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		if is {
+			gone = append(gone, i)
+		}
+	}
+	if len(gone) == 0 {
+		return reconcile.Result{}, nil
+	}
+	patch, err := json.Marshal(without(certificate.GetResourceVersion(), gone))
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := c.client.Status().Patch(ctx, certificate.DeepCopy(), client.RawPatch(types.JSONPatchType, patch)); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
+			return reconcile.Result{}, nil // it has changed meanwhile, and that brings us back
+		}
+		return reconcile.Result{}, fmt.Errorf("taking the reports of Pods that are gone out of IssuedCertificate %s: %w", request, err)
+	}
+	logf.FromContext(ctx).V(1).Info("Took out the reports of Pods that are gone", "issuedCertificate", request, "pods", len(gone))
+	return reconcile.Result{}, nil
+}
+
+// isGone asks the API server itself before it says so: a Pod may be newer than the cache, and would not report twice.
+func (c *Cleaner) isGone(ctx context.Context, key types.NamespacedName) (bool, error) {
+	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
+		return false, err
+	}
+	err := c.live.Get(ctx, key, pod())
+	return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+}
+
+// reporting are the Pods that have entries in status.certificates, in their order.
+func reporting(certificate *unstructured.Unstructured) []string {
+	entries, _, _ := unstructured.NestedSlice(certificate.Object, "status", "certificates")
+	var pods []string
+	for _, entry := range entries {
+		fields, _ := entry.(map[string]any)
+		name, _ := fields["pod"].(string)
+		pods = append(pods, name)
+	}
+	return pods
+}
+
+// namespace is that of the istiod that an IssuedCertificate is for; it may be kept elsewhere.
+func namespace(certificate *unstructured.Unstructured) string {
+	hosts, _, _ := unstructured.NestedStringSlice(certificate.Object, "spec", "hosts")
+	for _, host := range hosts {
+		parts := strings.Split(host, "/") // spiffe://<trust domain>/ns/<namespace>/sa/<service account>
+		if len(parts) == 7 && parts[3] == "ns" {
+			return parts[4]
+		}
+	}
+	return certificate.GetNamespace()
+}
+
+// without removes entries, the last one first, of just the version of the status that was read.
+func without(resourceVersion string, entries []int) []jsonpatch.Operation {
+	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", resourceVersion)}
+	for i := len(entries) - 1; i >= 0; i-- {
+		operations = append(operations, jsonpatch.NewOperation("remove", fmt.Sprintf("/status/certificates/%d", entries[i]), nil))
+	}
+	return operations
+}
