@@ -22,8 +22,6 @@ const (
 	defaultTrustDomain = "cluster.local"
 	// meshConfigKey of istiod's ConfigMap holds the MeshConfig.
 	meshConfigKey = "mesh"
-	// meshConfigVolume is what Istio's charts call the volume of that ConfigMap.
-	meshConfigVolume = "config-volume"
 )
 
 // CacheByObject limits what the manager's cache holds of ConfigMaps to the configurations of istiods, which Istio's
@@ -54,11 +52,7 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 	if istiod.ServiceAccount == "" {
 		istiod.ServiceAccount = "default"
 	}
-	name := configuration(deployment)
-	if name == "" {
-		return istiod, nil
-	}
-	key := types.NamespacedName{Namespace: istiod.Namespace, Name: name}
+	key := types.NamespacedName{Namespace: istiod.Namespace, Name: configuration(deployment)}
 	var stored corev1.ConfigMap
 	err := cached.Get(ctx, key, &stored)
 	if apierrors.IsNotFound(err) { // or it is not labelled
@@ -84,14 +78,27 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 	return istiod, nil
 }
 
-// configuration is the name of the ConfigMap that istiod has its MeshConfig from, if any.
+// configuration is the name of the ConfigMap that istiod has its MeshConfig from (Istio pilot/pkg/bootstrap/mesh.go,
+// getMeshConfigMapName).
 func configuration(deployment *unstructured.Unstructured) string {
-	volumes, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "volumes")
-	for _, volume := range volumes {
-		if volume, ok := volume.(map[string]any); ok && volume["name"] == meshConfigVolume {
-			name, _, _ := unstructured.NestedString(volume, "configMap", "name")
-			return name
+	if revision := revision(deployment); revision != "" && revision != "default" {
+		return "istio-" + revision
+	}
+	return "istio"
+}
+
+// revision is what istiod is told to be, by its environment, and else what its Deployment is labelled.
+func revision(deployment *unstructured.Unstructured) string {
+	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
+	for _, container := range containers {
+		container, _ := container.(map[string]any)
+		env, _ := container["env"].([]any)
+		for _, variable := range env {
+			if variable, ok := variable.(map[string]any); ok && variable["name"] == "REVISION" {
+				value, _ := variable["value"].(string)
+				return value
+			}
 		}
 	}
-	return ""
+	return deployment.GetLabels()["istio.io/rev"]
 }

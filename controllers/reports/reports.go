@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -161,8 +162,8 @@ func namespace(certificate *unstructured.Unstructured) string {
 // without removes entries, the last one first, of just the version of the status that was read.
 func without(resourceVersion string, entries []int) []jsonpatch.Operation {
 	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", resourceVersion)}
-	for i := len(entries) - 1; i >= 0; i-- {
-		operations = append(operations, jsonpatch.NewOperation("remove", fmt.Sprintf("/status/certificates/%d", entries[i]), nil))
+	for _, entry := range slices.Backward(entries) {
+		operations = append(operations, jsonpatch.NewOperation("remove", fmt.Sprintf("/status/certificates/%d", entry), nil))
 	}
 	return operations
 }

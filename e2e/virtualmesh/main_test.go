@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package virtualmesh tests what the controller makes of VirtualMeshes, with the chart's rights and its admission, against
+// a real API server.
+package virtualmesh
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/manifest"
+	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+)
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) {
+	cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2, Values: helm.Values{"clusterName": "cluster-1"}})
+}
+
+// mesh is an istiod with its VirtualMesh, both in a namespace of one test.
+type mesh struct {
+	namespace string
+	istiod    *unstructured.Unstructured
+}
+
+// newMesh gives an istiod of Istio's chart that is not applied yet, and its ConfigMap, which is.
+func newMesh(t *testing.T, trustDomain string, values ...helm.Values) *mesh {
+	t.Helper()
+	m := &mesh{namespace: shared.Namespace(t, false)}
+	m.istiod = cluster.Istiod(t, m.namespace, values...)
+	if trustDomain != "" {
+		must(t, shared.Create(t.Context(), m.configMap(trustDomain, map[string]string{"istio.io/rev": "default"})))
+	}
+	return m
+}
+
+func (m *mesh) configMap(trustDomain string, labels map[string]string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio", Namespace: m.namespace, Labels: labels},
+		Data:       map[string]string{"mesh": "trustDomain: " + trustDomain + "\nrootNamespace: " + m.namespace, "meshNetworks": "networks: {}"},
+	}
+}
+
+func (m *mesh) name() string { return "istiod-" + m.namespace + "-cluster-1" }
+
+// guide is the guide's VirtualMesh, for this test's istiod.
+func (m *mesh) guide(t *testing.T, name string, change func(spec map[string]any)) *unstructured.Unstructured {
+	t.Helper()
+	root, err := built.Root()
+	must(t, err)
+	content, err := os.ReadFile(filepath.Join(root, "config", "samples", "virtualmesh.yaml"))
+	must(t, err)
+	content = bytes.ReplaceAll(content, []byte("istiod-istio-system-cluster"), []byte("istiod-"+m.namespace+"-cluster"))
+	objects, err := manifest.Parse(content)
+	must(t, err)
+	object := objects[0]
+	object.SetName(name)
+	object.SetNamespace(m.namespace)
+	if change != nil {
+		change(object.Object["spec"].(map[string]any))
+	}
+	t.Cleanup(func() { _ = client.IgnoreNotFound(shared.Delete(t.Context(), object.DeepCopy())) })
+	return object
+}
+
+func (m *mesh) apply(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
+	_, err := shared.ServerSideApply(t.Context(), object, client.ForceOwnership)
+	must(t, err)
+}
+
+// vaultOf is the Vault of a VirtualMesh's specification.
+func vaultOf(spec map[string]any) map[string]any {
+	vault, _, _ := unstructured.NestedFieldNoCopy(spec, "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault")
+	return vault.(map[string]any)
+}
+
+// certificate reads the IssuedCertificate of a mesh of this namespace.
+func (m *mesh) certificate(t *testing.T, name string) (*certificatesv1.IssuedCertificate, error) {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
+	if err := shared.Get(t.Context(), types.NamespacedName{Namespace: m.namespace, Name: name}, object); err != nil {
+		return nil, err
+	}
+	var certificate certificatesv1.IssuedCertificate
+	return &certificate, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &certificate)
+}
+
+// wantCertificate waits until the IssuedCertificate is as a check wants it.
+func (m *mesh) wantCertificate(t *testing.T, check func(*certificatesv1.IssuedCertificate) error) (found *certificatesv1.IssuedCertificate) {
+	t.Helper()
+	cluster.Eventually(t, "the IssuedCertificate is as it should be", func() (err error) {
+		if found, err = m.certificate(t, m.name()); err != nil {
+			return err
+		}
+		return check(found)
+	})
+	return found
+}
+
+// wantHost wants the one host of an IssuedCertificate.
+func (m *mesh) wantHost(trustDomain string) func(*certificatesv1.IssuedCertificate) error {
+	return func(c *certificatesv1.IssuedCertificate) error {
+		if want := "spiffe://" + trustDomain + "/ns/" + m.namespace + "/sa/istiod"; !slices.Equal(c.Spec.Hosts, []string{want}) {
+			return fmt.Errorf("hosts %q, want %q", c.Spec.Hosts, want)
+		}
+		return nil
+	}
+}
+
+func (m *mesh) wantNoCertificate(t *testing.T, name string) {
+	t.Helper()
+	cluster.Eventually(t, "the IssuedCertificate is gone", func() error {
+		if _, err := m.certificate(t, name); !apierrors.IsNotFound(err) {
+			return errors.Join(errors.New("it is there"), err)
+		}
+		return nil
+	})
+}
+
+// wantStatus waits until a VirtualMesh has a state, and says something somewhere in its status.
+func (m *mesh) wantStatus(t *testing.T, name string, state networkingv1.ApprovalState, says string) (status networkingv1.VirtualMeshStatus) {
+	t.Helper()
+	cluster.Eventually(t, fmt.Sprintf("VirtualMesh %s is %s: %s", name, state, says), func() error {
+		object := &unstructured.Unstructured{}
+		object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
+		if err := shared.Get(t.Context(), types.NamespacedName{Namespace: m.namespace, Name: name}, object); err != nil {
+			return err
+		}
+		stored, _, _ := unstructured.NestedMap(object.Object, "status")
+		status = networkingv1.VirtualMeshStatus{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status); err != nil {
+			return err
+		}
+		if status.State != state || status.ObservedGeneration != object.GetGeneration() || !strings.Contains(fmt.Sprint(stored), says) {
+			return fmt.Errorf("generation %d, status %v", object.GetGeneration(), stored)
+		}
+		return nil
+	})
+	return status
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

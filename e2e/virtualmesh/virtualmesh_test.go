@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtualmesh
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/helm"
+)
+
+// The guide's VirtualMesh, in either order: before istiod it waits, and once istiod is there its IssuedCertificate is.
+func TestTheGuidesVirtualMesh(t *testing.T) {
+	t.Parallel()
+	for name, meshFirst := range map[string]bool{"VirtualMesh first": true, "istiod first": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMesh(t, "cluster.local")
+			if !meshFirst {
+				shared.MustApply(t, m.istiod)
+			}
+			m.apply(t, m.guide(t, "virtual-mesh", nil))
+			if meshFirst {
+				m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "waiting for an istiod Deployment with this name")
+				shared.MustApply(t, m.istiod)
+			}
+			made := m.wantCertificate(t, m.wantHost("cluster.local"))
+			vault := made.Spec.AgentCA.Vault
+			if vault.Server != "http://vault.vault:8200" || vault.CAPath != "pki/root/sign-intermediate" || vault.KubernetesAuth.Role != "gen-int-ca-istio" {
+				t.Errorf("its Vault is %+v", vault)
+			}
+			if o := made.Spec.CertOptions; *o.TTLDays != 365 || *o.RSAKeySizeBytes != 4096 || o.OrgName != "Istio" || *o.SecretRotationGracePeriodRatio != 0.1 {
+				t.Errorf("its options are %+v", o)
+			}
+			status := m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "1 of 2 meshes are in this cluster")
+			other := status.Meshes["istiod-"+m.namespace+"-cluster-2.gloo-mesh."]
+			if other.State != "" || !strings.Contains(other.Message, "not in this cluster") {
+				t.Errorf("the other cluster's mesh: %+v", other)
+			}
+			if len(status.NotActedOn) != 2 {
+				t.Errorf("not acted on: %q", status.NotActedOn)
+			}
+		})
+	}
+}
+
+// The trust domain is istiod's own; without istiod's ConfigMap nothing is guessed.
+func TestTheTrustDomainIsIstiods(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "")
+	shared.MustApply(t, m.istiod)
+	m.apply(t, m.guide(t, "virtual-mesh", nil))
+	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "waiting for istiod's ConfigMap "+m.namespace+"/istio")
+	// One without the charts' label is found as well, when something else has it looked for.
+	configuration := m.configMap("one.example", nil)
+	must(t, shared.Create(t.Context(), configuration))
+	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { vaultOf(spec)["server"] = "https://vault:8200" }))
+	m.wantCertificate(t, m.wantHost("one.example"))
+	// With it, a change is seen by itself.
+	configuration.Labels = map[string]string{"istio.io/rev": "default"}
+	configuration.Data["mesh"] = "trustDomain: two.example"
+	must(t, shared.Update(t.Context(), configuration))
+	m.wantCertificate(t, m.wantHost("two.example"))
+}
+
+// What the VirtualMesh says is followed and put right; what a person writes besides stays.
+func TestChangesAreFollowed(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	shared.MustApply(t, m.istiod)
+	m.apply(t, m.guide(t, "virtual-mesh", nil))
+	made := m.wantCertificate(t, m.wantHost("cluster.local"))
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": certificatesv1.GroupVersion.String(), "kind": certificatesv1.Kind,
+		"metadata": map[string]any{"name": made.Name, "namespace": made.Namespace},
+	}}
+	renew := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"istiod-agent.io/renew":"now"}}}`))
+	must(t, shared.Patch(t.Context(), object.DeepCopy(), renew))
+
+	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { vaultOf(spec)["server"] = "https://other:8200" }))
+	as := func(server string) func(*certificatesv1.IssuedCertificate) error {
+		return func(c *certificatesv1.IssuedCertificate) error {
+			if c.Spec.AgentCA == nil || c.Spec.AgentCA.Vault.Server != server || c.Annotations["istiod-agent.io/renew"] != "now" || c.UID != made.UID {
+				return fmt.Errorf("it is %+v", c)
+			}
+			return nil
+		}
+	}
+	m.wantCertificate(t, as("https://other:8200"))
+	edit := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"agentCa":{"vault":{"server":"https://mine:8200"}}}}`))
+	must(t, shared.Patch(t.Context(), object.DeepCopy(), edit))
+	m.wantCertificate(t, as("https://other:8200"))
+
+	must(t, shared.Delete(t.Context(), object.DeepCopy()))
+	m.wantCertificate(t, func(c *certificatesv1.IssuedCertificate) error {
+		if c.UID == made.UID {
+			return errors.New("it is still the old one")
+		}
+		return nil
+	})
+	// What an agent reports is passed on.
+	reported := object.DeepCopy()
+	reported.Object["status"] = map[string]any{"state": "FAILED", "error": "Vault is sealed"}
+	must(t, shared.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(reported), client.FieldOwner("istiod-agent/x"), client.ForceOwnership))
+	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "Vault is sealed")
+}
+
+// An IssuedCertificate that nothing asks for any more goes.
+func TestWhatNothingAsksForGoes(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]func(t *testing.T, m *mesh, object *unstructured.Unstructured){
+		"the VirtualMesh": func(t *testing.T, _ *mesh, object *unstructured.Unstructured) {
+			t.Helper()
+			must(t, shared.Delete(t.Context(), object.DeepCopy()))
+		},
+		"the mesh in it": func(t *testing.T, m *mesh, _ *unstructured.Unstructured) {
+			t.Helper()
+			m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { spec["meshes"] = spec["meshes"].([]any)[1:] }))
+		},
+		"the CA": func(t *testing.T, m *mesh, object *unstructured.Unstructured) {
+			t.Helper()
+			must(t, shared.Delete(t.Context(), object.DeepCopy()))
+			m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { delete(spec, "mtlsConfig") }))
+		},
+		"istiod": func(t *testing.T, m *mesh, _ *unstructured.Unstructured) {
+			t.Helper()
+			must(t, shared.Delete(t.Context(), m.istiod.DeepCopy()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMesh(t, "cluster.local")
+			shared.MustApply(t, m.istiod)
+			object := m.guide(t, "virtual-mesh", nil)
+			m.apply(t, object)
+			m.wantCertificate(t, m.wantHost("cluster.local"))
+			take(t, m, object)
+			m.wantNoCertificate(t, m.name())
+		})
+	}
+}
+
+// A revision beside the default istiod is a mesh of its own, and goes without disturbing it.
+func TestARevisionComesAndGoes(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	canary := cluster.Istiod(t, m.namespace, helm.Values{"revision": "canary"})
+	configuration := m.configMap("cluster.local", map[string]string{"istio.io/rev": "canary"})
+	configuration.Name = "istio-canary"
+	must(t, shared.Create(t.Context(), configuration))
+	for _, istiod := range []*unstructured.Unstructured{m.istiod, canary} {
+		shared.MustApply(t, istiod)
+	}
+	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) {
+		spec["meshes"] = []any{map[string]any{"name": m.name()}, map[string]any{"name": "istiod-canary-" + m.namespace + "-cluster-1"}}
+	}))
+	before := m.wantCertificate(t, m.wantHost("cluster.local"))
+	cluster.Eventually(t, "the canary has one", func() error {
+		made, err := m.certificate(t, "istiod-canary-"+m.namespace+"-cluster-1")
+		if err == nil && !strings.HasSuffix(made.Spec.Hosts[0], "/sa/istiod-canary") {
+			err = fmt.Errorf("hosts %q", made.Spec.Hosts)
+		}
+		return err
+	})
+	must(t, shared.Delete(t.Context(), canary.DeepCopy()))
+	m.wantNoCertificate(t, "istiod-canary-"+m.namespace+"-cluster-1")
+	if after := m.wantCertificate(t, m.wantHost("cluster.local")); after.UID != before.UID || after.ResourceVersion != before.ResourceVersion {
+		t.Error("the default istiod's was written")
+	}
+}
+
+// Of two VirtualMeshes the older counts, and both say so; when it goes, the other takes over what is there.
+func TestTwoVirtualMeshes(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	shared.MustApply(t, m.istiod)
+	// Of the same second, the first by name counts.
+	m.apply(t, m.guide(t, "a-first", nil))
+	made := m.wantCertificate(t, m.wantHost("cluster.local"))
+	m.apply(t, m.guide(t, "b-second", func(spec map[string]any) { vaultOf(spec)["server"] = "https://second:8200" }))
+	m.wantStatus(t, "b-second", networkingv1.Failed, "VirtualMesh "+m.namespace+"/a-first, which is older")
+	m.wantStatus(t, "a-first", networkingv1.Accepted, "VirtualMesh "+m.namespace+"/b-second, which is newer")
+	must(t, shared.Delete(t.Context(), m.guide(t, "a-first", nil)))
+	m.wantCertificate(t, func(c *certificatesv1.IssuedCertificate) error {
+		if c.Spec.AgentCA.Vault.Server != "https://second:8200" {
+			return fmt.Errorf("its Vault is %s", c.Spec.AgentCA.Vault.Server)
+		}
+		return nil
+	})
+	m.wantStatus(t, "b-second", networkingv1.Accepted, "")
+	if after := m.wantCertificate(t, m.wantHost("cluster.local")); after.Annotations["istiod-agent.io/virtual-mesh"] != m.namespace+"/b-second" {
+		t.Errorf("it is for %v (it was %s)", after.Annotations, made.UID)
+	}
+}
+
+// An IssuedCertificate that somebody else made is not touched.
+func TestAnothersIssuedCertificateIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	shared.MustApply(t, m.istiod)
+	theirs := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": certificatesv1.GroupVersion.String(), "kind": certificatesv1.Kind,
+		"metadata": map[string]any{"name": m.name(), "namespace": m.namespace},
+		"spec":     map[string]any{"hosts": []any{"spiffe://theirs/ns/a/sa/b"}},
+	}}
+	must(t, shared.Create(t.Context(), theirs))
+	object := m.guide(t, "virtual-mesh", nil)
+	m.apply(t, object)
+	m.wantStatus(t, "virtual-mesh", networkingv1.Failed, "was not made here")
+	must(t, shared.Delete(t.Context(), object.DeepCopy()))
+	if kept, err := m.certificate(t, m.name()); err != nil || kept.Spec.Hosts[0] != "spiffe://theirs/ns/a/sa/b" {
+		t.Errorf("%+v, %v", kept, err)
+	}
+}
+
+// Mistakes are refused where they are written, what is not acted on comes back as warnings, and others go on.
+func TestMistakesAreRefused(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	_, err := shared.ServerSideApply(t.Context(), m.guide(t, "virtual-mesh", func(spec map[string]any) { vaultOf(spec)["server"] = "no URL" }))
+	if err == nil || !strings.Contains(err.Error(), "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Another writer of the status loses nothing, and what is ours comes back.
+func TestTheStatusIsSharedWithOthers(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	shared.MustApply(t, m.istiod)
+	m.apply(t, m.guide(t, "virtual-mesh", nil))
+	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "1 of 2")
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
+	object.SetName("virtual-mesh")
+	object.SetNamespace(m.namespace)
+	theirs := client.RawPatch(types.MergePatchType, []byte(`{"status":{"state":"PENDING","destinations":{"x":{"state":"ACCEPTED"}}}}`))
+	must(t, shared.Status().Patch(t.Context(), object, theirs, client.FieldOwner("gloo-mesh")))
+	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "destinations")
+}
+
+// When the replica that looks after VirtualMeshes goes, the other goes on, with what was deleted meanwhile too.
+func TestAnotherReplicaTakesOver(t *testing.T) {
+	m := newMesh(t, "cluster.local")
+	shared.MustApply(t, m.istiod)
+	object := m.guide(t, "virtual-mesh", nil)
+	m.apply(t, object)
+	m.wantCertificate(t, m.wantHost("cluster.local"))
+	must(t, shared.Webhook.StopReplicas())
+	must(t, shared.Delete(t.Context(), object.DeepCopy()))
+	other := newMesh(t, "cluster.local")
+	shared.MustApply(t, other.istiod)
+	other.apply(t, other.guide(t, "virtual-mesh", nil))
+	_, err := shared.Webhook.Scale(t.Context())
+	must(t, err)
+	m.wantNoCertificate(t, m.name())
+	other.wantCertificate(t, other.wantHost("cluster.local"))
+	other.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "")
+}
