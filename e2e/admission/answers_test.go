@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/e2e/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/injected"
@@ -29,8 +30,13 @@ func TestAnswers(t *testing.T) {
 		refused []string // what the refusal must say; nil when it is admitted
 		warned  []string // what the warning must say; nil for none
 		absent  bool     // nothing is injected
+		lacking bool     // the agent has no rights
 	}{
 		"injected": {reason: "Injected"},
+		"injected without the agent's rights": {
+			lacking: true, reason: "Injected",
+			warned: []string{"/istiod may not list issuedcertificates", "wait in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "helm upgrade"},
+		},
 		"opted out": {
 			change: func(u *unstructured.Unstructured) {
 				u.SetAnnotations(map[string]string{"istiod-agent.io/inject": "false"})
@@ -64,6 +70,11 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			istiod := cluster.Istiod(t, shared.Namespace(t, true), test.values)
+			if !test.lacking {
+				if err := agents.Grant(t.Context(), shared, istiod.GetNamespace()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if test.change != nil {
 				test.change(istiod)
 			}

@@ -120,6 +120,11 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
+// Grant gives istiod's service account of a namespace the rights that the agent uses.
+func Grant(ctx context.Context, c *cluster.Cluster, namespace string) error {
+	return apply(ctx, c, strings.ReplaceAll(role, "NAMESPACE", namespace), namespace)
+}
+
 // NewPod makes a Pod's surroundings: istiod's service account with the agent's rights, its token and its
 // kubeconfig, below dir.
 func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, dir string) (*Pod, error) {
@@ -134,7 +139,7 @@ func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, d
 	if err := serviceaccount.Ensure(ctx, clients, namespace, ServiceAccount); err != nil {
 		return nil, err
 	}
-	if err := apply(ctx, c, strings.ReplaceAll(role, "NAMESPACE", namespace), namespace); err != nil {
+	if err := Grant(ctx, c, namespace); err != nil {
 		return nil, err
 	}
 	p := &Pod{Name: name, Namespace: namespace, CACerts: cacerts, program: program, TokenFile: filepath.Join(dir, name+".token")}
