@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli is `kubectl istiod-agent`: the injection on a person's machine,
-// by the same engine and the same configuration file as the webhook. It reads
-// manifests and writes manifests; it talks to no cluster.
+// Package cli is `kubectl istiod-agent`. Its own is the injection on a person's
+// machine, by the same engine and the same configuration file as the webhook: it
+// reads manifests and writes manifests, and talks to no cluster. The commands
+// that do are in the packages below.
 package cli
 
 import (
@@ -14,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/cli/checkup"
+	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -34,6 +37,8 @@ func NewCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(injectCommand(), uninjectCommand(), version.Command())
+	cmd.AddCommand(vaultside.Command())
+	cmd.AddCommand(checkup.Command())
 	return cmd
 }
 

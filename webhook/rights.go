@@ -10,8 +10,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/internal/agentrights"
 )
 
 const (
@@ -20,13 +21,6 @@ const (
 	// How long an answer is taken for the next ones: a rollout asks about one service account many times.
 	rightsAnswer = 10 * time.Second
 )
-
-// agentRights is what the agent in istiod's Pod cannot do without (docs/agent.md, "What it needs").
-var agentRights = []authorizationv1.ResourceAttributes{
-	{Verb: "list", Group: "certificates.mesh.gloo.solo.io", Version: "v1", Resource: "issuedcertificates"},
-	{Verb: "watch", Group: "certificates.mesh.gloo.solo.io", Version: "v1", Resource: "issuedcertificates"},
-	{Verb: "patch", Group: "certificates.mesh.gloo.solo.io", Version: "v1", Resource: "issuedcertificates", Subresource: "status"},
-}
 
 // Rights finds out, while istiod is injected, whether the agent will be able to work there. It implements RightsChecker
 // by SubjectAccessReviews.
@@ -63,7 +57,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()
-	lacking, err := r.lacking(ctx, of)
+	lacking, err := agentrights.Lacking(ctx, r.client, of.namespace, of.name)
 	if err != nil {
 		r.log.Info("The rights of the injected agent could not be looked up", "namespace", namespace, "serviceAccount", serviceAccount, "cause", err.Error())
 		return ""
@@ -81,36 +75,4 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	}
 	r.answers[of] = answer{warning, r.now().Add(rightsAnswer)}
 	return warning
-}
-
-// lacking names the rights that a service account does not have, asking for all of them at once.
-func (r *Rights) lacking(ctx context.Context, of account) ([]string, error) {
-	reviews := make([]*authorizationv1.SubjectAccessReview, len(agentRights))
-	errs := make([]error, len(agentRights))
-	var asking sync.WaitGroup
-	for i, right := range agentRights {
-		right.Namespace = of.namespace
-		reviews[i] = &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User:               "system:serviceaccount:" + of.namespace + ":" + of.name,
-			Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + of.namespace, "system:authenticated"},
-			ResourceAttributes: &right,
-		}}
-		asking.Go(func() { errs[i] = r.client.Create(ctx, reviews[i]) })
-	}
-	asking.Wait()
-	var lacking []string
-	for i, review := range reviews {
-		if errs[i] != nil {
-			return nil, errs[i]
-		}
-		if !review.Status.Allowed {
-			right := agentRights[i]
-			resource := right.Resource
-			if right.Subresource != "" {
-				resource += "/" + right.Subresource
-			}
-			lacking = append(lacking, right.Verb+" "+resource+"."+right.Group)
-		}
-	}
-	return lacking, nil
 }

@@ -4,15 +4,31 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 
 	"github.com/istiod-agent/istiod-agent/cli"
 )
 
 func main() {
-	if err := cli.NewCommand().Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "Error:", err)
-		os.Exit(1)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := cli.NewCommand().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
 	}
+	if said := err.Error(); said != "" {
+		fmt.Fprintln(os.Stderr, "Error:", said)
+	}
+	code := 1
+	if exit, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); ok {
+		code = exit.ExitCode()
+	}
+	os.Exit(code)
 }

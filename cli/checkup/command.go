@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+)
+
+// The exit codes besides 0.
+const (
+	codeFails   = 1
+	codeUnknown = 2
+)
+
+type flags struct {
+	clusters.Flags
+	contexts []string
+	output   string
+	vault    bool
+	filename string
+}
+
+// Command is `check`.
+func Command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Find out whether clusters are as istiod-agent needs them",
+		Long: `Looks at each context's cluster: its version, the CRDs, the webhook and whether
+the API server reaches and trusts it, the guard policy, the labels of namespaces,
+istiods and the rights of their service accounts, VirtualMeshes and
+IssuedCertificates. It changes nothing; the one istiod that it creates is a
+server-side dry run, by which the API server calls the webhook.
+
+Each line says ok, warn, fail or unknown (could not be found out), and what to do
+next. What the agents report of Vault is seen from istiod's Pods; --vault looks at
+Vault from this machine, by VAULT_ADDR or the VirtualMesh's server, and with
+VAULT_TOKEN also at the login, the policies and the mounts.
+
+Exit codes: 0 nothing fails; 1 something fails; 2 nothing fails, but something
+could not be found out, or the flags are wrong.`,
+		Example: `  # Before and after the installation, in two clusters
+  kubectl istiod-agent check --context cluster-1 --context cluster-2
+
+  # Vault too, before there is a VirtualMesh in the cluster
+  export VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=...
+  kubectl istiod-agent check --vault -f virtual-mesh.yaml`,
+		Args: cobra.NoArgs,
+		RunE: f.run,
+	}
+	set := cmd.Flags()
+	set.StringArrayVar(&f.contexts, "context", nil, "kubeconfig `context` to look at; may be repeated (default: the current one)")
+	set.BoolVar(&f.vault, "vault", false, "look at Vault too, from this machine")
+	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: those in the cluster)")
+	set.StringVarP(&f.output, "output", "o", "", "print json instead of lines for people")
+	f.Add(set)
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
+	exit.Usage(cmd, codeUnknown)
+	return cmd
+}
+
+func (f *flags) run(cmd *cobra.Command, _ []string) error {
+	if f.output != "" && f.output != "json" {
+		return exit.With(codeUnknown, fmt.Errorf("--output %q: the only other format is json", f.output))
+	}
+	if f.filename != "" && !f.vault {
+		return exit.With(codeUnknown, errors.New("--filename: expected together with --vault, which it is for"))
+	}
+	var given *networkingv1.VirtualMesh
+	if f.filename != "" {
+		var err error
+		if given, err = vaultside.ReadFile(f.filename, cmd.InOrStdin()); err != nil {
+			return exit.With(codeUnknown, err)
+		}
+	}
+	if len(f.contexts) == 0 {
+		f.contexts = []string{""}
+	}
+	reports := make([]Report, len(f.contexts))
+	var pending sync.WaitGroup
+	for i, name := range f.contexts {
+		pending.Go(func() { reports[i] = f.look(cmd.Context(), name, given) })
+	}
+	pending.Wait()
+
+	var err error
+	if f.output == "json" {
+		err = printJSON(cmd.OutOrStdout(), reports)
+	} else {
+		err = printText(cmd.OutOrStdout(), reports, coloured(cmd.OutOrStdout()))
+	}
+	switch {
+	case err != nil:
+		return exit.With(codeUnknown, err)
+	case count(reports, Fail) > 0:
+		return exit.With(codeFails, nil)
+	case count(reports, Unknown) > 0:
+		return exit.With(codeUnknown, nil)
+	}
+	return nil
+}
+
+// look at one context.
+func (f *flags) look(ctx context.Context, name string, given *networkingv1.VirtualMesh) Report {
+	cluster, err := f.Open(name)
+	if err != nil {
+		if cluster.Context == "" {
+			cluster.Context = "(none)"
+		}
+		return Report{cluster.Context, []Line{{Unknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}
+	}
+	facts := gather(ctx, cluster)
+	report := Report{cluster.Context, decide(cluster.Context, facts, time.Now())}
+	if f.vault {
+		report.Lines = append(report.Lines, f.lookAtVault(ctx, cluster.Context, facts, given)...)
+	}
+	return report
+}
+
+// lookAtVault looks at the Vault of each VirtualMesh, from here.
+func (f *flags) lookAtVault(ctx context.Context, name string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
+	const what = "Vault, from this machine"
+	if given != nil {
+		return vaultLines(ctx, f.Timeout, given, facts, "kubectl istiod-agent vault -f "+shellWord(f.filename))
+	}
+	var lines []Line
+	for i := range facts.Meshes.Value {
+		mesh := valid(&facts.Meshes.Value[i])
+		if mesh != nil {
+			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, facts,
+				"kubectl istiod-agent vault "+mesh.Name+" -n "+mesh.Namespace+" --context="+shellWord(name))...)
+		}
+	}
+	if len(lines) == 0 {
+		return []Line{{Unknown, what, "no valid VirtualMesh in the cluster names one", "name a VirtualMesh by -f virtual-mesh.yaml"}}
+	}
+	return lines
+}
+
+// valid is nil for a VirtualMesh that names no Vault, or has mistakes, which another line tells.
+func valid(object *unstructured.Unstructured) *networkingv1.VirtualMesh {
+	mesh, _, errs := networkingv1.FromObject(object.Object)
+	mesh.Spec.SetDefaults()
+	if _, more := mesh.Validate(); len(errs)+len(more) > 0 || mesh.Spec.IntermediateCA() == nil {
+		return nil
+	}
+	return mesh
+}
+
+func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.VirtualMesh, facts *Facts, command string) []Line {
+	what := "Vault of VirtualMesh " + mesh.Namespace + "/" + mesh.Name + ", from this machine"
+	vault, err := vaultside.Connect(mesh, timeout)
+	if err != nil {
+		return []Line{{Unknown, what, err.Error(), "correct the environment variables VAULT_*"}}
+	}
+	version, err := vault.Health(ctx)
+	if err != nil {
+		return []Line{{Fail, what, err.Error(), "set VAULT_ADDR to an address that this machine reaches, as by kubectl port-forward; istiod's Pods may reach the server all the same"}}
+	}
+	lines := []Line{{OK, what, fmt.Sprintf("%s answers, %s, unsealed", vault.Address(), version), ""}}
+	if !vault.HasToken() {
+		return append(lines, Line{Warn, what, "the login, the policies and the mounts were not looked at, since VAULT_TOKEN is not set", "export VAULT_TOKEN and check again"})
+	}
+	options := vaultside.Options{SkipAuthConfig: true}
+	for _, istiod := range facts.Istiods.Value {
+		if !left(istiod) {
+			options.ServiceAccounts = append(options.ServiceAccounts, istiod.ServiceAccount)
+			options.Namespaces = append(options.Namespaces, istiod.Namespace)
+		}
+	}
+	var flags strings.Builder
+	for _, account := range compacted(options.ServiceAccounts, vaultside.DefaultServiceAccount) {
+		flags.WriteString(" --service-account=" + account)
+	}
+	for _, namespace := range compacted(options.Namespaces, vaultside.DefaultNamespace) {
+		flags.WriteString(" --istiod-namespace=" + namespace)
+	}
+	wanted, err := vaultside.For(mesh, options)
+	if err != nil {
+		return append(lines, Line{Unknown, what, err.Error(), "correct the VirtualMesh"})
+	}
+	found, err := vault.Read(ctx, wanted)
+	if err != nil {
+		return append(lines, Line{Unknown, what, err.Error(), "export a VAULT_TOKEN that may read it"})
+	}
+	differences, err := wanted.Differences(found)
+	if err != nil {
+		return append(lines, Line{Fail, what, err.Error(), "correct the VirtualMesh"})
+	}
+	for _, difference := range differences {
+		lines = append(lines, vaultLine(what, difference, command+flags.String()))
+	}
+	if len(differences) == 0 {
+		lines = append(lines, Line{OK, what, "the role, the policies, the mounts and their longest lease are as they shall be", ""})
+	}
+	return lines
+}
+
+// vaultLine fails what keeps istiod from its certificate, and warns of what is more than it needs or less than it asks.
+func vaultLine(what string, difference vaultside.Difference, command string) Line {
+	switch difference.Kind {
+	case vaultside.Missing:
+		return Line{Fail, what, difference.What + " is not there", command + " --apply"}
+	case vaultside.Yours:
+		return Line{Fail, what, difference.What + " has no CA to sign with", difference.Lines[1]}
+	default:
+		changed := slices.DeleteFunc(slices.Clone(difference.Lines), func(line string) bool { return strings.HasPrefix(line, " ") })
+		detail := difference.What + " differs"
+		if len(changed) <= 4 {
+			detail += ": " + strings.Join(changed, ", ")
+		}
+		return Line{Warn, what, detail, command + " --dry-run"}
+	}
+}
+
+// compacted are the values that a flag is needed for.
+func compacted(values []string, byDefault string) []string {
+	values = slices.Compact(slices.Sorted(slices.Values(values)))
+	if len(values) == 0 || len(values) == 1 && values[0] == byDefault {
+		return nil
+	}
+	return values
+}

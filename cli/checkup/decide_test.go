@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkup
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// healthy is a cluster where all is well.
+func healthy(t *testing.T) *Facts {
+	t.Helper()
+	ofOurs := metav1.ObjectMeta{Name: "istiod-agent-guard", Labels: map[string]string{"app.kubernetes.io/part-of": "istiod-agent"}}
+	facts := &Facts{
+		Version: Fact[string]{Value: "v1.30.0"},
+		CRDs:    map[string]Fact[*CRD]{},
+		Webhook: Fact[*admissionregistrationv1.MutatingWebhookConfiguration]{Value: &admissionregistrationv1.MutatingWebhookConfiguration{
+			ObjectMeta: metav1.ObjectMeta{Name: "istiod-agent"}, Webhooks: []admissionregistrationv1.MutatingWebhook{},
+		}},
+		Probe:      &Probe{Namespace: "istio-system", Injected: true},
+		Namespaces: Fact[[]Namespace]{Value: []Namespace{{Name: "istio-system", Labelled: true}}},
+		Policies:   Fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{{ObjectMeta: ofOurs}}},
+		Bindings: Fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]{Value: []admissionregistrationv1.ValidatingAdmissionPolicyBinding{{
+			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: ofOurs.Name, ValidationActions: []admissionregistrationv1.ValidationAction{"Deny"}},
+		}}},
+		Istiods: Fact[[]Istiod]{Value: []Istiod{{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod", State: patches.StateInjected}}},
+	}
+	for _, each := range crds {
+		facts.CRDs[each.name] = Fact[*CRD]{Value: &CRD{Served: []string{"v1"}, Ours: true, Established: true}}
+	}
+	sample, err := os.ReadFile("../../config/samples/virtualmesh.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts.Meshes.Value = []unstructured.Unstructured{parse(t, string(sample)+"status: {state: ACCEPTED}\n")}
+	facts.Certificates.Value = []unstructured.Unstructured{parse(t, `
+metadata: {name: istiod-istio-system-cluster-1, namespace: istio-system}
+spec: {hosts: [spiffe://cluster.local/ns/istio-system/sa/istiod]}
+status: {state: FINISHED, certificates: [{pod: istiod-0, confirmed: true, notAfter: "2027-01-01T00:00:00Z"}]}
+`)}
+	return facts
+}
+
+func TestDecisions(t *testing.T) {
+	t.Parallel()
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "things"}, "", errors.New("no"))
+	for name, test := range map[string]struct {
+		change func(f *Facts)
+		status Status
+		want   string
+	}{
+		"healthy":              {func(*Facts) {}, OK, "Vault  — seen from istiod's Pods: the agents of 1 IssuedCertificate"},
+		"unreachable":          {func(f *Facts) { f.Version.Err = errors.New("refused") }, Unknown, "Kubernetes  — asking the API server for its version: refused; next: kubectl --context=a version"},
+		"an old cluster":       {func(f *Facts) { f.Version.Value = "v1.29.9-gke.1" }, Fail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
+		"no CRD":               {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: helm upgrade --install"},
+		"Gloo's CRD":           {func(f *Facts) { f.CRDs[crds[0].name].Value.Ours = false }, OK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is Gloo Mesh's or another's, serves v1"},
+		"an old CRD":           {func(f *Facts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, Fail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, and not v1"},
+		"a CRD of no use":      {func(f *Facts) { f.CRDs[crds[2].name] = Fact[*CRD]{} }, Warn, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
+		"no webhook":           {func(f *Facts) { f.Webhook.Value = nil }, Fail, "webhook configuration  — is not there"},
+		"no right to see it":   {func(f *Facts) { f.Webhook.Err = forbidden }, Unknown, "kubectl --context=a auth can-i list mutatingwebhookconfigurations -A"},
+		"no caBundle":          {func(f *Facts) { hook(f, "") }, Fail, "caBundle of deployments.istiod-agent.io is empty"},
+		"no certificate there": {func(f *Facts) { hook(f, "text") }, Fail, "caBundle of deployments.istiod-agent.io holds no certificate"},
+		"no labelled namespace": {
+			func(f *Facts) { f.Probe, f.Namespaces.Value, f.Istiods.Value = nil, nil, nil }, Warn,
+			"webhook  — was not tried, since no namespace is labelled istiod-agent.io/injection=enabled",
+		},
+		"not reached": {func(f *Facts) {
+			f.Probe = &Probe{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": connect: connection refused`)}
+		}, Fail, "webhook  — creating an istiod in namespace"},
+		"not trusted": {func(f *Facts) {
+			f.Probe = &Probe{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": tls: failed to verify certificate: x509: unknown authority`)}
+		}, Fail, "does not trust its certificate by the caBundle"},
+		"not called": {func(f *Facts) { f.Probe = &Probe{} }, Fail, "it was stored without the agent"},
+		"not called, guarded": {func(f *Facts) {
+			f.Probe = &Probe{Err: errors.New(`ValidatingAdmissionPolicy 'istiod-agent-guard' with binding 'istiod-agent-guard' denied request`)}
+		}, Fail, "the webhook did not inject it, and the guard refused it"},
+		"another's refusal":       {func(f *Facts) { f.Probe = &Probe{Err: errors.New("admission webhook \"other\" denied it")} }, Unknown, "webhook  — creating an istiod"},
+		"no guard":                {func(f *Facts) { f.Policies.Value = nil }, Warn, "guard policy  — is not there"},
+		"an unbound guard":        {func(f *Facts) { f.Bindings.Value = nil }, Fail, "guard policy  — istiod-agent-guard is there without its"},
+		"a guard that only tells": {func(f *Facts) { f.Bindings.Value[0].Spec.ValidationActions = nil }, Warn, "guard policy  — istiod-agent-guard does not refuse"},
+		"a namespace without it":  {func(f *Facts) { f.Namespaces.Value[0].Labelled = false }, Warn, "namespace istio-system  — has an istiod and is not labelled"},
+		"an istiod without it":    {func(f *Facts) { f.Istiods.Value[0].State = patches.StateMissing }, Fail, "istiod istio-system/istiod  — runs without the agent"},
+		"an istiod that opted out": {func(f *Facts) {
+			f.Istiods.Value[0].State, f.Istiods.Value[0].Reason = patches.StateSkipped, patches.OptedOut
+		}, OK, "is left alone: OptedOut"},
+		"no rights":       {func(f *Facts) { f.Istiods.Value[0].Lacking.Value = []string{"list a", "watch a"} }, Fail, "rights of service account istio-system/istiod  — it may not list a, nor watch a"},
+		"no right to ask": {func(f *Facts) { f.Istiods.Value[0].Lacking.Err = forbidden }, Unknown, "rights of service account istio-system/istiod"},
+		"no VirtualMesh":  {func(f *Facts) { f.Meshes.Value = nil }, Warn, "VirtualMesh  — there is none"},
+		"a bad VirtualMesh": {func(f *Facts) {
+			set(f.Meshes.Value, "x", "spec", "globalAccessPolicy")
+			set(f.Meshes.Value, "x", "spec", "meshes")
+		}, Fail, "VirtualMesh gloo-mesh/virtual-mesh  — spec.meshes"},
+		"nothing acts on it": {func(f *Facts) { delete(f.Meshes.Value[0].Object, "status") }, Warn, "VirtualMesh gloo-mesh/virtual-mesh  — is valid, and nothing has acted on it yet"},
+		"a mesh that failed": {func(f *Facts) {
+			set(f.Meshes.Value, map[string]any{"state": "FAILED", "errors": []any{"why"}}, "status")
+		}, Fail, "VirtualMesh gloo-mesh/virtual-mesh  — FAILED: why"},
+		"no cluster name": {func(f *Facts) {
+			set(f.Meshes.Value, map[string]any{"state": "FAILED", "errors": []any{"set clusterName"}}, "status")
+		}, Fail, "clusterName  — is not set"},
+		"no IssuedCertificate": {func(f *Facts) { f.Certificates.Value = nil }, Warn, "IssuedCertificate  — there is none for istiod istio-system/istiod"},
+		"an agent that fails":  {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
+		"an expired certificate": {func(f *Facts) {
+			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "notAfter": "2025-01-01T00:00:00Z"}}, "status", "certificates")
+		}, Fail, "the CA certificate of Pod istiod-0 expired at 2025-01-01"},
+		"an agent that asks": {func(f *Facts) { set(f.Certificates.Value, "REQUESTED", "status", "state") }, Warn, "is REQUESTED, and not yet FINISHED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			facts := healthy(t)
+			test.change(facts)
+			reports := []Report{{"a", decide("a", facts, now)}}
+			var text bytes.Buffer
+			if err := printText(&text, reports, false); err != nil {
+				t.Fatal(err)
+			}
+			said := false
+			for line := range strings.Lines(text.String()) {
+				said = said || strings.HasPrefix(line, string(test.status)+" ") && strings.Contains(line, test.want)
+			}
+			if !said {
+				t.Errorf("want %s with %q in\n%s", test.status, test.want, &text)
+			}
+			if fails := count(reports, Fail) > 0; fails != (test.status == Fail) {
+				t.Errorf("fails is %t:\n%s", fails, &text)
+			}
+			for _, line := range reports[0].Lines {
+				if line.Status != OK && line.Next == "" {
+					t.Errorf("no next command: %+v", line)
+				}
+			}
+		})
+	}
+}
+
+func hook(f *Facts, bundle string) {
+	f.Webhook.Value.Webhooks = []admissionregistrationv1.MutatingWebhook{{
+		Name: "deployments.istiod-agent.io", ClientConfig: admissionregistrationv1.WebhookClientConfig{CABundle: []byte(bundle)},
+	}}
+}
+
+func set(objects []unstructured.Unstructured, value any, path ...string) {
+	if err := unstructured.SetNestedField(objects[0].Object, value, path...); err != nil {
+		panic(err)
+	}
+}
+
+func parse(t *testing.T, text string) (object unstructured.Unstructured) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(text), &object.Object); err != nil {
+		t.Fatal(err)
+	}
+	return object
+}

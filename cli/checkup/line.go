@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package checkup finds out whether clusters are as istiod-agent needs them, before and after its installation. It changes
+// nothing: the one thing that it creates, an istiod, is a dry run.
+package checkup
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Status of a line.
+type Status string
+
+// The statuses.
+const (
+	OK   Status = "ok"
+	Warn Status = "warn"
+	Fail Status = "fail"
+	// Unknown could not be found out.
+	Unknown Status = "unknown"
+)
+
+// Line is one thing that was looked at.
+type Line struct {
+	Status Status `json:"status"`
+	// What was looked at.
+	What string `json:"what"`
+	// Detail says what was found.
+	Detail string `json:"detail"`
+	// Next is a command to run, or something else to do; a line that fails has one.
+	Next string `json:"next,omitempty"`
+}
+
+// Report is what was found in one of a kubeconfig's contexts.
+type Report struct {
+	Context string `json:"context"`
+	Lines   []Line `json:"checks"`
+}
+
+func count(reports []Report, status Status) (n int) {
+	for _, report := range reports {
+		for _, line := range report.Lines {
+			if line.Status == status {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+var colours = map[Status]string{OK: "32", Warn: "33", Fail: "31", Unknown: "35"}
+
+// printText writes reports for people.
+func printText(out io.Writer, reports []Report, colour bool) error {
+	var text strings.Builder
+	for i, report := range reports {
+		if i > 0 {
+			text.WriteString("\n")
+		}
+		fmt.Fprintf(&text, "Context %s\n", report.Context)
+		for _, line := range report.Lines {
+			status := fmt.Sprintf("%-7s", line.Status)
+			if colour {
+				status = "\x1b[" + colours[line.Status] + "m" + status + "\x1b[0m"
+			}
+			fmt.Fprintf(&text, "%s  %s  — %s", status, line.What, oneLine(line.Detail))
+			if line.Next != "" {
+				fmt.Fprintf(&text, "; next: %s", line.Next)
+			}
+			text.WriteString("\n")
+		}
+	}
+	_, err := io.WriteString(out, text.String())
+	return err
+}
+
+func printJSON(out io.Writer, reports []Report) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(map[string]any{"contexts": reports})
+}
+
+func oneLine(text string) string {
+	return strings.TrimRight(strings.Join(strings.Fields(text), " "), ".;")
+}
+
+// coloured says whether out is a terminal of somebody who wants colours (no-color.org).
+func coloured(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	about, err := file.Stat()
+	return err == nil && about.Mode()&os.ModeCharDevice != 0
+}

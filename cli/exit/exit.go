@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package exit says by which code a command ends that has more to say than 0 and 1.
+package exit
+
+import "github.com/spf13/cobra"
+
+// Error ends a command with a code. One without a cause has said everything already.
+type Error struct {
+	Code  int
+	Cause error
+}
+
+// With gives an error a code.
+func With(code int, cause error) *Error { return &Error{code, cause} }
+
+func (e *Error) Error() string {
+	if e.Cause == nil {
+		return ""
+	}
+	return e.Cause.Error()
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// ExitCode is the program's.
+func (e *Error) ExitCode() int { return e.Code }
+
+// Usage has a command's wrong flags and arguments end with a code.
+func Usage(cmd *cobra.Command, code int) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(code, err) })
+	args := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, given []string) error {
+		if args == nil {
+			return nil
+		}
+		if err := args(cmd, given); err != nil {
+			return With(code, err)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
+)
+
+// The exit codes besides 0.
+const (
+	codeDiffers = 1
+	codeError   = 2
+)
+
+type flags struct {
+	clusters.Flags
+	Options
+	filename, context, namespace string
+	apply, dryRun                bool
+}
+
+// Command is `vault`.
+func Command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "vault -f FILE | NAME",
+		Short: "Print or set up the Vault side of a VirtualMesh",
+		Long: `Prints the vault commands that give the istiods of a VirtualMesh their CA
+certificates: the login, the secrets engines with their longest lease, the
+smallest policies that do, and the role. They are for a shell and may be run
+again. Nothing is asked of Vault.
+
+With --dry-run it says what differs in Vault, with --apply it changes what
+differs and says each change. Neither makes or replaces a root CA, and a
+configuration of the login that is there already stays, unless flags say
+another. They find Vault by VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT
+and the others of Vault's own programs; without VAULT_ADDR at the VirtualMesh's
+server, which is often a name inside the cluster only.
+
+The role and the policies belong to this command: what they have besides is
+taken away. A larger lease stays.
+
+Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
+2 an error, or something is left that only you can do, such as the root CA.`,
+		Example: `  # Read what is to be done
+  kubectl istiod-agent vault -f virtual-mesh.yaml
+
+  # See what differs in a Vault, then put it right
+  export VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=...
+  kubectl istiod-agent vault virtual-mesh -n gloo-mesh --context cluster-1 --dry-run
+  kubectl istiod-agent vault virtual-mesh -n gloo-mesh --context cluster-1 --apply
+
+  # A Vault outside the cluster, which must be told the API server
+  kubectl istiod-agent vault -f virtual-mesh.yaml --kubernetes-host https://10.0.0.1:6443 \
+    --kubernetes-ca-file ca.crt --token-reviewer-jwt-file reviewer.jwt`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := f.run(cmd, args)
+			if _, coded := errors.AsType[*exit.Error](err); err == nil || coded {
+				return err
+			}
+			return exit.With(codeError, err)
+		},
+	}
+	set := cmd.Flags()
+	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh, - for standard input; in place of a name in the cluster")
+	set.StringVar(&f.context, "context", "", "kubeconfig `context` of the cluster with the VirtualMesh (default: the current one)")
+	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of the VirtualMesh (default: the context's)")
+	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` that istiods run as; may be repeated")
+	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` that istiods run in; may be repeated")
+	set.StringVar(&f.TrustDomain, "trust-domain", DefaultTrustDomain, "the meshes' trust `domain`")
+	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: the role's)")
+	set.StringVar(&f.Audience, "audience", "", "`audience` that a login's token must be for (default: the VirtualMesh's)")
+	set.DurationVar(&f.TokenTTL, "token-ttl", DefaultTokenTTL, "how long a login lives at most")
+	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "leave alone how Vault has tokens reviewed")
+	set.StringVar(&f.Reviewer.Host, "kubernetes-host", "", "`URL` of the API server as Vault reaches it (default: what there is, or "+inCluster+")")
+	set.StringVar(&f.Reviewer.CAFile, "kubernetes-ca-file", "", "`file` with the API server's CA in PEM (default: Vault's own Pod has it)")
+	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews (default: Vault's own Pod has one)")
+	set.BoolVar(&f.dryRun, "dry-run", false, "say what differs in Vault; change nothing")
+	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
+	f.Add(set)
+	cmd.MarkFlagsMutuallyExclusive("dry-run", "apply")
+	exit.Usage(cmd, codeError)
+	return cmd
+}
+
+func (f *flags) run(cmd *cobra.Command, args []string) error {
+	mesh, err := f.mesh(cmd, args)
+	if err != nil {
+		return err
+	}
+	if f.SkipAuthConfig && !f.Reviewer.own() {
+		return errors.New("--skip-auth-config: expected none together with --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, which it would leave unused")
+	}
+	if f.apply || f.dryRun {
+		if err := f.Reviewer.read(); err != nil {
+			return err
+		}
+	}
+	wanted, err := For(mesh, f.Options)
+	if err != nil {
+		return err
+	}
+	if !f.apply && !f.dryRun {
+		return wanted.Print(cmd.OutOrStdout())
+	}
+	for _, note := range wanted.Notes {
+		fmt.Fprintln(cmd.ErrOrStderr(), "Note:", note)
+	}
+	vault, err := Connect(mesh, f.Timeout)
+	if err != nil {
+		return err
+	}
+	return work(cmd.Context(), cmd.OutOrStdout(), vault, wanted, f.apply)
+}
+
+func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMesh, error) {
+	switch {
+	case f.filename != "" && len(args) > 0:
+		return nil, errors.New("expected -f FILE or the NAME of a VirtualMesh in the cluster, not both")
+	case f.filename != "":
+		return ReadFile(f.filename, cmd.InOrStdin())
+	case len(args) == 0:
+		return nil, errors.New("expected -f FILE or the NAME of a VirtualMesh in the cluster")
+	}
+	cluster, err := f.Open(f.context)
+	if err != nil {
+		return nil, err
+	}
+	return ReadCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
+}
+
+// read fills in what the files hold.
+func (r *Reviewer) read() error {
+	for _, each := range []struct {
+		flag, file string
+		into       *string
+	}{{"kubernetes-ca-file", r.CAFile, &r.CA}, {"token-reviewer-jwt-file", r.TokenFile, &r.Token}} {
+		if each.file == "" {
+			continue
+		}
+		content, err := os.ReadFile(each.file)
+		if err != nil {
+			return fmt.Errorf("--%s: %w", each.flag, err)
+		}
+		if *each.into = strings.TrimSpace(string(content)); *each.into == "" {
+			return fmt.Errorf("--%s: %s is empty", each.flag, each.file)
+		}
+	}
+	return nil
+}
+
+// work says what differs, or makes it right and says so.
+func work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted, apply bool) error {
+	if !vault.HasToken() {
+		return errors.New("VAULT_TOKEN is not set: Vault shows this to nobody without a token; export one that may read and write policies, mounts and auth methods")
+	}
+	if _, err := vault.Health(ctx); err != nil {
+		return err
+	}
+	found, err := vault.Read(ctx, wanted)
+	if err != nil {
+		return err
+	}
+	differences, err := wanted.Differences(found)
+	if err != nil {
+		return err
+	}
+	if len(differences) == 0 {
+		fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
+		return nil
+	}
+	yours := 0
+	for _, difference := range differences {
+		if difference.Kind == Yours {
+			yours++
+		} else if apply {
+			if err := vault.Apply(ctx, difference); err != nil {
+				return err
+			}
+		}
+		difference.print(out, apply)
+	}
+	switch {
+	case !apply:
+		return exit.With(codeDiffers, nil)
+	case yours > 0:
+		return fmt.Errorf("all is set up but what is yours to do, above (%s)", wanted.Mounts[0].Path)
+	}
+	return nil
+}
+
+func (d *Difference) print(out io.Writer, applied bool) {
+	switch {
+	case d.Kind == Yours:
+		fmt.Fprintln(out, d.What+": yours to do:")
+	case applied:
+		fmt.Fprintln(out, d.What+": "+d.Done)
+	case d.Kind == Missing:
+		fmt.Fprintln(out, d.What+": is not there:")
+	default:
+		fmt.Fprintln(out, d.What+": differs:")
+	}
+	for _, line := range d.Lines {
+		fmt.Fprintln(out, "  "+line)
+	}
+}

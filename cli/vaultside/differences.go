@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Found is what there is in Vault, as far as it counts.
+type Found struct {
+	// AuthType is the type of what is mounted where service accounts log in, empty when nothing is.
+	AuthType string
+	// Config and Role are what Vault answers there, nil when there is none.
+	Config, Role map[string]any
+	Mounts       map[string]FoundMount
+	// Policies by name; one that is not there is absent.
+	Policies map[string]string
+}
+
+// FoundMount is a secrets engine; its Type is empty when there is none.
+type FoundMount struct {
+	Type string
+	// Longest is the longest that it signs for.
+	Longest time.Duration
+	// HasCA says that there is a CA to sign with.
+	HasCA bool
+}
+
+// Kind of a difference.
+type Kind int
+
+// The kinds.
+const (
+	// Missing is not there at all.
+	Missing Kind = iota
+	// Differs is there, but not as is wanted.
+	Differs
+	// Yours is for a person to do: nothing here does it.
+	Yours
+)
+
+// Difference is between what is in Vault and what is wanted.
+type Difference struct {
+	Kind Kind
+	// What it is about, such as "policy istiod".
+	What string
+	// Lines say it: removed ones begin with -, added ones with +.
+	Lines []string
+	// Done says what was done about it, in the past tense.
+	Done string
+	// change makes it so; nil for Yours.
+	change *change
+}
+
+// change is one call of Vault's.
+type change struct {
+	do   action
+	path string
+	data map[string]any
+}
+
+type action int
+
+const (
+	enableAuth action = iota
+	enablePKI
+	tuneLease
+	writePolicy
+	writeData
+)
+
+// Differences compares, in the order in which changes are to be made.
+func (w *Wanted) Differences(found *Found) ([]Difference, error) {
+	var all []Difference
+	add := func(kind Kind, what string, lines []string, done string, change *change) {
+		all = append(all, Difference{kind, what, lines, done, change})
+	}
+	if w.Auth != nil {
+		at := "auth/" + w.Auth.Mount
+		switch found.AuthType {
+		case "kubernetes":
+		case "":
+			add(Missing, at, []string{"+ auth method of type kubernetes"}, "enabled the auth method", &change{do: enableAuth, path: w.Auth.Mount})
+		default:
+			return nil, fmt.Errorf("%s is of type %s; set kubernetesAuth.mountPath to one of type kubernetes, or to a free path", at, found.AuthType)
+		}
+		if w.Auth.Configure {
+			difference, err := w.Auth.configDifference(found.Config)
+			if err != nil {
+				return nil, err
+			}
+			if difference != nil {
+				all = append(all, *difference)
+			}
+		}
+	}
+	for _, mount := range w.Mounts {
+		there := found.Mounts[mount.Path]
+		switch there.Type {
+		case "pki":
+		case "":
+			add(Missing, mount.Path, []string{"+ secrets engine of type pki"}, "enabled the secrets engine", &change{do: enablePKI, path: mount.Path})
+		default:
+			return nil, fmt.Errorf("%s is of type %s; set caPath and csrPath to secrets engines of type pki, or to free paths", mount.Path, there.Type)
+		}
+		if !mount.Signs {
+			continue
+		}
+		if there.Longest < mount.Longest {
+			lines := []string{"+ max_lease_ttl " + hours(mount.Longest)}
+			if there.Type != "" {
+				lines = slices.Insert(lines, 0, "- max_lease_ttl "+hours(there.Longest))
+			}
+			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+hours(mount.Longest), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": hours(mount.Longest)}})
+		}
+		if !there.HasCA {
+			add(Yours, mount.Path, append([]string{"it has no CA to sign with, and none is made here; give it yours:"}, RootAdvice(mount.Path)...), "", nil)
+		}
+	}
+	for _, policy := range w.Policies {
+		text, there := found.Policies[policy.Name]
+		if there && strings.TrimSpace(text) == strings.TrimSpace(policy.Text) {
+			continue
+		}
+		kind := Differs
+		if !there {
+			kind = Missing
+		}
+		add(kind, "policy "+policy.Name, textDifference(text, policy.Text), "wrote the policy", &change{do: writePolicy, path: policy.Name, data: map[string]any{"policy": policy.Text}})
+	}
+	if w.Auth != nil {
+		if difference := w.Auth.roleDifference(found.Role); difference != nil {
+			all = append(all, *difference)
+		}
+	}
+	return all, nil
+}
+
+// configDifference leaves a configuration that is there alone, unless another API server or CA is asked for: nobody but
+// Vault can read which token it has.
+func (a *Auth) configDifference(found map[string]any) (*Difference, error) {
+	what, reviewer := "auth/"+a.Mount+"/config", a.Reviewer
+	data := map[string]any{"kubernetes_host": reviewer.host()}
+	lines := []string{"+ kubernetes_host " + reviewer.host()}
+	host, _ := found["kubernetes_host"].(string)
+	ca, _ := found["kubernetes_ca_cert"].(string)
+	hasToken, known := found["token_reviewer_jwt_set"].(bool)
+	kind := Differs
+	switch {
+	case host == "":
+		kind = Missing
+	case reviewer.own():
+		return nil, nil //nolint:nilnil // there is no difference, and no mistake
+	default:
+		lines = nil
+		if reviewer.Host != "" && host != reviewer.Host {
+			lines = append(lines, "- kubernetes_host "+host, "+ kubernetes_host "+reviewer.Host)
+		} else {
+			data["kubernetes_host"] = host
+		}
+	}
+	if reviewer.CA != "" && strings.TrimSpace(ca) != strings.TrimSpace(reviewer.CA) {
+		if ca != "" {
+			lines = append(lines, "- kubernetes_ca_cert, another")
+		}
+		lines = append(lines, "+ kubernetes_ca_cert of "+reviewer.CAFile)
+	}
+	if reviewer.Token != "" && (host == "" || known && !hasToken) {
+		lines = append(lines, "+ token_reviewer_jwt of "+reviewer.TokenFile)
+	}
+	if len(lines) == 0 {
+		return nil, nil //nolint:nilnil // there is no difference, and no mistake
+	}
+	if hasToken && reviewer.Token == "" {
+		return nil, fmt.Errorf("%s holds a token_reviewer_jwt that writing it anew would lose; give it by --token-reviewer-jwt-file, or leave it all by --skip-auth-config", what)
+	}
+	// Vault replaces the whole: what is not asked about is written back.
+	for _, field := range []string{"pem_keys", "issuer", "disable_iss_validation", "disable_local_ca_jwt", "use_annotations_as_alias_metadata"} {
+		if value, ok := found[field]; ok {
+			data[field] = value
+		}
+	}
+	if ca = cmp.Or(reviewer.CA, ca); ca != "" {
+		data["kubernetes_ca_cert"] = ca
+	}
+	if reviewer.Token != "" {
+		data["token_reviewer_jwt"] = reviewer.Token
+	}
+	return &Difference{kind, what, lines, "wrote how tokens are reviewed", &change{do: writeData, path: what, data: data}}, nil
+}
+
+// field of a role.
+type roleField struct {
+	name string
+	// value is a []string or a time.Duration or a string.
+	value any
+}
+
+func (f roleField) text() string { return shown(f.value) }
+
+func shown(value any) string {
+	switch value := value.(type) {
+	case []string:
+		return strings.Join(value, ",")
+	case time.Duration:
+		return short(value)
+	default:
+		return fmt.Sprint(value)
+	}
+}
+
+// short is 10m and not 10m0s.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func (r *Role) fields() []roleField {
+	fields := []roleField{
+		{"bound_service_account_names", r.ServiceAccounts},
+		{"bound_service_account_namespaces", r.Namespaces},
+	}
+	if r.Audience != "" {
+		fields = append(fields, roleField{"audience", r.Audience})
+	}
+	return append(fields,
+		roleField{"token_policies", r.Policies},
+		roleField{"token_ttl", r.TokenTTL},
+		roleField{"token_max_ttl", r.TokenTTL},
+	)
+}
+
+func (a *Auth) roleDifference(found map[string]any) *Difference {
+	what := "auth/" + a.Mount + "/role/" + a.Role.Name
+	difference := &Difference{Kind: Differs, What: what, Done: "wrote the role", change: &change{do: writeData, path: what, data: map[string]any{}}}
+	if found == nil {
+		difference.Kind = Missing
+	}
+	for _, field := range a.Role.fields() {
+		difference.change.data[field.name] = field.text()
+		is, there := decoded(field.value, found[field.name])
+		if there && shown(is) == shown(sortedValue(field.value)) {
+			continue
+		}
+		if there {
+			difference.Lines = append(difference.Lines, "- "+field.name+" "+shown(is))
+		}
+		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.text())
+	}
+	// Every writing resets it; it binds further namespaces.
+	if selector, _ := found["bound_service_account_namespace_selector"].(string); selector != "" {
+		difference.Lines = append(difference.Lines, "- bound_service_account_namespace_selector "+selector)
+	}
+	if len(difference.Lines) == 0 {
+		return nil
+	}
+	return difference
+}
+
+func sortedValue(value any) any {
+	if list, ok := value.([]string); ok {
+		return sorted(list)
+	}
+	return value
+}
+
+// decoded reads a field of Vault's answer as a value of the wanted one's type.
+func decoded(like, answer any) (any, bool) {
+	switch like.(type) {
+	case []string:
+		values, ok := answer.([]any)
+		if !ok {
+			return nil, false
+		}
+		list := make([]string, len(values))
+		for i, value := range values {
+			list[i] = fmt.Sprint(value)
+		}
+		return sorted(list), true
+	case time.Duration:
+		seconds, ok := number(answer)
+		return time.Duration(seconds) * time.Second, ok
+	default:
+		text, ok := answer.(string)
+		return text, ok
+	}
+}
+
+func number(answer any) (int64, bool) {
+	switch answer := answer.(type) {
+	case json.Number:
+		n, err := answer.Int64()
+		return n, err == nil
+	case float64:
+		return int64(answer), true
+	case string:
+		n, err := strconv.ParseInt(answer, 10, 64)
+		return n, err == nil
+	}
+	return 0, false
+}
+
+// textDifference is by lines, with what stays the same around.
+func textDifference(before, after string) []string {
+	a, b := lines(before), lines(after)
+	// The longest common subsequence; policies are short.
+	common := make([][]int, len(a)+1)
+	for i := range common {
+		common[i] = make([]int, len(b)+1)
+	}
+	for i := range slices.Backward(a) {
+		for j := range slices.Backward(b) {
+			if a[i] == b[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	var out []string
+	for i, j := 0, 0; i < len(a) || j < len(b); {
+		switch {
+		case i < len(a) && j < len(b) && a[i] == b[j]:
+			out = append(out, "  "+a[i])
+			i, j = i+1, j+1
+		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
+			out = append(out, "- "+a[i])
+			i++
+		default:
+			out = append(out, "+ "+b[j])
+			j++
+		}
+	}
+	return out
+}
+
+func lines(text string) []string {
+	if text = strings.TrimRight(text, "\n"); text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
+func (w *Wanted) Print(out io.Writer) error {
+	p := &printer{}
+	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.")
+	for _, note := range w.Notes {
+		p.comment("Note: " + note)
+	}
+	p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
+		`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+shellWord(w.Server))
+	if w.Namespace != "" {
+		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+shellWord(w.Namespace))
+	}
+	if w.Auth != nil {
+		w.Auth.printMount(p)
+	}
+	for _, mount := range w.Mounts {
+		mount.print(p)
+	}
+	for _, policy := range w.Policies {
+		p.command(policy.Why, "vault policy write "+shellWord(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
+	}
+	if w.Auth != nil {
+		w.Auth.Role.print(p, w.Auth.Mount)
+	}
+	_, err := io.WriteString(out, p.String())
+	return err
+}
+
+// RootAdvice says how a mount gets its CA, which nothing here does.
+func RootAdvice(mount string) []string {
+	return []string{
+		"a new one, whose key stays in Vault: vault write -field=certificate " + shellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
+		"or one that you have:                vault write " + shellWord(mount+"/config/ca") + ` pem_bundle="$(cat root-key.pem root-cert.pem)"`,
+	}
+}
+
+type printer struct{ strings.Builder }
+
+func (p *printer) comment(text string) { p.WriteString("# " + text + "\n") }
+
+// command writes a command with why it is there.
+func (p *printer) command(why, line string) {
+	p.WriteString("\n")
+	if why != "" {
+		p.comment(why)
+	}
+	p.WriteString(line + "\n")
+}
+
+func (a *Auth) printMount(p *printer) {
+	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", shellWord(`"`+a.Mount+`/"`), shellWord(a.Mount)))
+	if !a.Configure {
+		return
+	}
+	at := shellWord("auth/" + a.Mount + "/config")
+	line := "vault write " + at + " \\\n    kubernetes_host=" + shellWord(a.Reviewer.host())
+	why := "Vault has their tokens reviewed by this API server."
+	if a.Reviewer.own() {
+		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
+		why = "For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;\n" +
+			"# for one elsewhere use --kubernetes-host and its companions. What is set already stays."
+	}
+	if a.Reviewer.CAFile != "" {
+		line += " \\\n    kubernetes_ca_cert=@" + shellWord(a.Reviewer.CAFile)
+	}
+	if a.Reviewer.TokenFile != "" {
+		line += " \\\n    token_reviewer_jwt=\"$(cat " + shellWord(a.Reviewer.TokenFile) + ")\""
+	}
+	p.command(why, line)
+}
+
+func (m Mount) print(p *printer) {
+	why := "Vault makes istiod's CA keys here. It needs no CA."
+	if m.Signs {
+		why = "Vault signs istiod's CA certificates here."
+	}
+	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", shellWord(`"`+m.Path+`/"`), shellWord(m.Path)))
+	if !m.Signs {
+		return
+	}
+	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.Longest)),
+		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
+			shellWord("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), shellWord(m.Path)))
+	p.WriteString("\n")
+	p.comment("Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:")
+	for _, advice := range RootAdvice(m.Path) {
+		p.comment("  " + advice)
+	}
+}
+
+func (r *Role) print(p *printer, mount string) {
+	var line strings.Builder
+	line.WriteString("vault write " + shellWord("auth/"+mount+"/role/"+r.Name))
+	for _, field := range r.fields() {
+		line.WriteString(" \\\n    " + field.name + "=" + shellWord(field.text()))
+	}
+	p.command("Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.", line.String())
+}
+
+// hours is a duration as Vault's command line reads it.
+func hours(d time.Duration) string {
+	if d%time.Hour == 0 {
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return d.String()
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9./_:@,%+-]+$`)
+
+// shellWord is one word of a shell's.
+func shellWord(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

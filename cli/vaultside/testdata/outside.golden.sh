@@ -1,0 +1,50 @@
+# The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
+
+# Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.
+[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=https://vault.vault:8200
+
+# Service accounts log in here.
+vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
+
+# Vault has their tokens reviewed by this API server.
+vault write auth/kubernetes/config \
+    kubernetes_host=https://10.0.0.1:6443 \
+    kubernetes_ca_cert=@ca.crt \
+    token_reviewer_jwt="$(cat 'my reviewer.jwt')"
+
+# Vault signs istiod's CA certificates here.
+vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -path=pki pki
+
+# Without it Vault signs for 768 hours at most, and not for the 2160h of ttlDays.
+[ "$(vault read -field=max_lease_ttl sys/mounts/pki/tune)" -ge 7776000 ] || vault secrets tune -max-lease-ttl=2160h pki
+
+# Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
+#   a new one, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
+#   or one that you have:                vault write pki/config/ca pem_bundle="$(cat root-key.pem root-cert.pem)"
+
+# One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
+vault policy write mesh - <<'EOF'
+path "pki/root/sign-intermediate" {
+  capabilities        = ["update"]
+  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
+  allowed_parameters = {
+    "csr"                  = []
+    "ttl"                  = []
+    "format"               = ["pem"]
+    "common_name"          = ["Istio"]
+    "organization"         = ["Istio"]
+    "uri_sans"             = ["spiffe://example.com/ns/istio-system/sa/istiod", "spiffe://example.com/ns/istio-system/sa/istiod-canary"]
+    "max_path_length"      = ["0"]
+    "exclude_cn_from_sans" = ["true"]
+  }
+}
+EOF
+
+# Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.
+vault write auth/kubernetes/role/istiod \
+    bound_service_account_names=istiod,istiod-canary \
+    bound_service_account_namespaces=istio-system \
+    audience=vault \
+    token_policies=mesh \
+    token_ttl=1h \
+    token_max_ttl=1h

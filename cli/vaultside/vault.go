@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+)
+
+// Vault is one to look at and to change.
+type Vault struct {
+	client *api.Client
+}
+
+// Connect reads VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and the others of Vault's own programs; what they do
+// not say, the VirtualMesh does. It sends nothing yet.
+func Connect(mesh *networkingv1.VirtualMesh, timeout time.Duration) (*Vault, error) {
+	ca := mesh.Spec.IntermediateCA()
+	if ca == nil || ca.Vault == nil {
+		return nil, errors.New("the VirtualMesh names no Vault")
+	}
+	config := api.DefaultConfig()
+	if config.Error != nil {
+		return nil, fmt.Errorf("reading the environment variables VAULT_*: %w", config.Error)
+	}
+	if os.Getenv(api.EnvVaultAddress) == "" && os.Getenv(api.EnvVaultAgentAddr) == "" {
+		config.Address = ca.Vault.Server
+	}
+	if len(ca.Vault.CABundle) > 0 && os.Getenv(api.EnvVaultCACert) == "" && os.Getenv(api.EnvVaultCAPath) == "" && os.Getenv(api.EnvVaultCACertBytes) == "" {
+		if err := config.ConfigureTLS(&api.TLSConfig{
+			CACertBytes: ca.Vault.CABundle, ClientCert: os.Getenv(api.EnvVaultClientCert), ClientKey: os.Getenv(api.EnvVaultClientKey),
+			TLSServerName: os.Getenv(api.EnvVaultTLSServerName),
+		}); err != nil {
+			return nil, fmt.Errorf("reading caBundle: %w", err)
+		}
+	}
+	config.MaxRetries, config.Timeout = 0, timeout
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, fmt.Errorf("reading Vault's address and the environment variables VAULT_*: %w", err)
+	}
+	client.SetMaxRetries(0)
+	if namespace := cmp.Or(os.Getenv(api.EnvVaultNamespace), strings.Trim(ca.Vault.Namespace, "/")); namespace != "" {
+		client.SetNamespace(namespace)
+	}
+	return &Vault{client}, nil
+}
+
+// Address is where Vault is asked, fit to be shown.
+func (v *Vault) Address() string {
+	address, err := url.Parse(v.client.Address())
+	if err != nil {
+		return "the given address"
+	}
+	return address.Redacted()
+}
+
+// HasToken says whether more than the seal's state can be asked.
+func (v *Vault) HasToken() bool { return v.client.Token() != "" }
+
+// Health is an error unless Vault can be reached, is initialized and unsealed.
+func (v *Vault) Health(ctx context.Context) (version string, err error) {
+	health, err := v.client.Sys().HealthWithContext(ctx)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("asking Vault at %s whether it is sealed: %w; check the address, VAULT_ADDR and VAULT_CACERT", v.Address(), err)
+	case !health.Initialized:
+		return health.Version, fmt.Errorf("the Vault at %s is not initialized; run vault operator init", v.Address())
+	case health.Sealed:
+		return health.Version, fmt.Errorf("the Vault at %s is sealed; run vault operator unseal", v.Address())
+	}
+	return health.Version, nil
+}
+
+// Read reads what counts for what is wanted.
+func (v *Vault) Read(ctx context.Context, wanted *Wanted) (*Found, error) {
+	found := &Found{Mounts: map[string]FoundMount{}, Policies: map[string]string{}}
+	if wanted.Auth != nil {
+		if err := v.readAuth(ctx, wanted.Auth, found); err != nil {
+			return nil, err
+		}
+	}
+	mounts, err := v.client.Sys().ListMountsWithContext(ctx)
+	if err != nil {
+		return nil, v.explain("list the secrets engines", "read", "sys/mounts", err)
+	}
+	for _, each := range wanted.Mounts {
+		mount := mounts[each.Path+"/"]
+		if mount == nil {
+			continue
+		}
+		there := FoundMount{Type: mount.Type}
+		if each.Signs && mount.Type == "pki" {
+			if there.Longest, there.HasCA, err = v.readSigner(ctx, each.Path); err != nil {
+				return nil, err
+			}
+		}
+		found.Mounts[each.Path] = there
+	}
+	for _, policy := range wanted.Policies {
+		text, err := v.client.Sys().GetPolicyWithContext(ctx, policy.Name)
+		if err != nil {
+			return nil, v.explain("read the policy", "read", "sys/policies/acl/"+policy.Name, err)
+		}
+		if text != "" {
+			found.Policies[policy.Name] = text
+		}
+	}
+	return found, nil
+}
+
+func (v *Vault) readAuth(ctx context.Context, auth *Auth, found *Found) error {
+	methods, err := v.client.Sys().ListAuthWithContext(ctx)
+	if err != nil {
+		return v.explain("list the auth methods", "read", "sys/auth", err)
+	}
+	method := methods[auth.Mount+"/"]
+	if method == nil {
+		return nil
+	}
+	if found.AuthType = method.Type; method.Type != "kubernetes" {
+		return nil
+	}
+	if auth.Configure {
+		if found.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil {
+			return err
+		}
+	}
+	found.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
+	return err
+}
+
+func (v *Vault) readSigner(ctx context.Context, path string) (longest time.Duration, hasCA bool, err error) {
+	config, err := v.client.Sys().MountConfigWithContext(ctx, path)
+	if err != nil {
+		return 0, false, v.explain("read the longest lease", "read", "sys/mounts/"+path+"/tune", err)
+	}
+	issuers, err := v.client.Logical().ListWithContext(ctx, path+"/issuers")
+	if err != nil {
+		return 0, false, v.explain("look for the CA", "list", path+"/issuers", err)
+	}
+	return time.Duration(config.MaxLeaseTTL) * time.Second, issuers != nil, nil
+}
+
+// read gives nil where there is nothing.
+func (v *Vault) read(ctx context.Context, call, path string) (map[string]any, error) {
+	answer, err := v.client.Logical().ReadWithContext(ctx, path)
+	if err != nil {
+		return nil, v.explain(call, "read", path, err)
+	}
+	if answer == nil {
+		return nil, nil
+	}
+	return answer.Data, nil
+}
+
+// Apply makes a difference go away.
+func (v *Vault) Apply(ctx context.Context, difference Difference) error {
+	c := difference.change
+	if c == nil {
+		return nil
+	}
+	sys := v.client.Sys()
+	switch c.do {
+	case enableAuth:
+		return v.explain("enable the auth method", "update", "sys/auth/"+c.path, sys.EnableAuthWithOptionsWithContext(ctx, c.path, &api.EnableAuthOptions{Type: "kubernetes"}))
+	case enablePKI:
+		return v.explain("enable the secrets engine", "update", "sys/mounts/"+c.path, sys.MountWithContext(ctx, c.path, &api.MountInput{Type: "pki"}))
+	case tuneLease:
+		longest, _ := c.data["max_lease_ttl"].(string)
+		return v.explain("raise the longest lease", "update", "sys/mounts/"+c.path+"/tune", sys.TuneMountAllowNilWithContext(ctx, c.path, api.TuneMountConfigInput{MaxLeaseTTL: &longest}))
+	case writePolicy:
+		text, _ := c.data["policy"].(string)
+		return v.explain("write the policy", "update", "sys/policies/acl/"+c.path, sys.PutPolicyWithContext(ctx, c.path, text))
+	default:
+		_, err := v.client.Logical().WriteWithContext(ctx, c.path, c.data)
+		return v.explain("write it", "update", c.path, err)
+	}
+}
+
+// explain says what was asked, where, and what to do.
+func (v *Vault) explain(call, capability, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	asked := fmt.Sprintf("asking Vault at %s to %s", v.Address(), call)
+	answer, answered := errors.AsType[*api.ResponseError](err)
+	switch {
+	case answered && answer.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("%s: permission denied; the token in VAULT_TOKEN has expired, or lacks path %q { capabilities = [%q] }, or sudo there", asked, path, capability)
+	case answered:
+		// Without the whole of what the client prints: an answer's body may be anything.
+		said := "status " + fmt.Sprint(answer.StatusCode)
+		if len(answer.Errors) > 0 && !answer.RawError {
+			said = strings.Join(answer.Errors, "; ")
+			if token := v.client.Token(); token != "" {
+				said = strings.ReplaceAll(said, token, "<token>")
+			}
+		}
+		if strings.Contains(said, "/var/run/secrets/kubernetes.io/serviceaccount/") {
+			said += "; this Vault runs in no Pod: give it --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, or --skip-auth-config"
+		}
+		return fmt.Errorf("%s: %s: %s", asked, path, said)
+	default:
+		return fmt.Errorf("%s: %w; check the address, VAULT_ADDR and VAULT_CACERT", asked, err)
+	}
+}

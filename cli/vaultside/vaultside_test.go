@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+)
+
+var update = flag.Bool("update", false, "accept what is printed as the golden files")
+
+const guide = "../../config/samples/virtualmesh.yaml"
+
+// localKey is the safer way of docs/vault.md.
+const localKey = `
+apiVersion: networking.mesh.gloo.solo.io/v1
+kind: VirtualMesh
+metadata: {name: virtual-mesh, namespace: istio-system}
+spec:
+  mtlsConfig:
+    shared:
+      intermediateCertOptions: {ttlDays: 90, ecKeyCurve: P-256}
+      intermediateCertificateAuthority:
+        vault:
+          server: https://vault.vault:8200
+          caPath: pki/root/sign-intermediate
+          kubernetesAuth: {role: istiod, audience: vault}
+  meshes:
+  - name: istiod-istio-system-cluster-1
+`
+
+// hostile has in every place what a shell or a policy would act on.
+const hostile = `
+apiVersion: networking.mesh.gloo.solo.io/v1
+kind: VirtualMesh
+spec:
+  mtlsConfig:
+    shared:
+      intermediateCertOptions: {orgName: 'a "b" $(c) \d'}
+      intermediateCertificateAuthority:
+        vault:
+          server: https://$(id)
+          caPath: p'k$(id)i/root/sign-intermediate
+          namespace: a$(id)/b
+          tokenSecretRef: {name: vault}
+  meshes:
+  - name: istiod-other-cluster-1
+`
+
+func TestWhatIsPrinted(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		mesh    *networkingv1.VirtualMesh
+		options vaultside.Options
+	}{
+		"guide":     {read(t, guide, ""), vaultside.Options{}},
+		"local-key": {read(t, "-", localKey), vaultside.Options{}},
+		"outside": {read(t, "-", localKey), vaultside.Options{
+			ServiceAccounts: []string{"istiod-canary", "istiod"}, TrustDomain: "example.com", Policy: "mesh", TokenTTL: time.Hour,
+			Reviewer: vaultside.Reviewer{Host: "https://10.0.0.1:6443", CAFile: "ca.crt", TokenFile: "my reviewer.jwt"},
+		}},
+		"hostile": {read(t, "-", hostile), vaultside.Options{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wanted, err := vaultside.For(test.mesh, test.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			if err := wanted.Print(&got); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", name+".golden.sh")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("%s is not what is printed (go test ./cli/vaultside -update accepts it):\n%s", file, &got)
+			}
+		})
+	}
+}
+
+// The policies are those of docs/vault.md, word for word.
+func TestThePoliciesAreThePages(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/vault.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mesh := range []*networkingv1.VirtualMesh{read(t, guide, ""), read(t, "-", localKey)} {
+		for _, policy := range want(t, mesh, vaultside.Options{}).Policies {
+			if !strings.Contains(string(page), " - <<EOF\n"+policy.Text+"EOF\n") {
+				t.Errorf("docs/vault.md has no such policy:\n%s", policy.Text)
+			}
+		}
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	t.Parallel()
+	reviewer := vaultside.Reviewer{Host: "https://10.0.0.1:6443", CAFile: "ca.crt", CA: "CA", TokenFile: "jwt", Token: "secret"}
+	for name, test := range map[string]struct {
+		options vaultside.Options
+		change  func(f *vaultside.Found)
+		// want are the differences, each with its lines but those that stay the same.
+		want []string
+		err  string
+	}{
+		"all as it shall be": {change: func(*vaultside.Found) {}},
+		"nothing there": {change: func(f *vaultside.Found) { *f = vaultside.Found{} }, want: []string{
+			"0 auth/kubernetes: + auth method of type kubernetes",
+			"0 auth/kubernetes/config: + kubernetes_host https://kubernetes.default.svc",
+			"0 pki: + secrets engine of type pki",
+			"1 pki: + max_lease_ttl 2160h",
+			"2 pki: it has no CA to sign with",
+			"0 policy istiod: + path \"pki/root/sign-intermediate\" {",
+			"0 auth/kubernetes/role/istiod: + bound_service_account_names istiod",
+		}},
+		"a login of another kind":   {change: func(f *vaultside.Found) { f.AuthType = "jwt" }, err: "auth/kubernetes is of type jwt"},
+		"another kind of engine":    {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{Type: "kv"} }, err: "pki is of type kv"},
+		"a short lease":             {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 768 * time.Hour, true} }, want: []string{"1 pki: - max_lease_ttl 768h, + max_lease_ttl 2160h"}},
+		"a longer lease stays":      {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 87600 * time.Hour, true} }},
+		"no CA":                     {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 87600 * time.Hour, false} }, want: []string{"2 pki: it has no CA to sign with"}},
+		"another API server stays":  {change: func(f *vaultside.Found) { f.Config["kubernetes_host"] = "https://other" }},
+		"another API server is set": {options: vaultside.Options{Reviewer: reviewer}, change: func(*vaultside.Found) {}, want: []string{"1 auth/kubernetes/config: - kubernetes_host https://kubernetes.default.svc, + kubernetes_host https://10.0.0.1:6443, + kubernetes_ca_cert of ca.crt, + token_reviewer_jwt of jwt"}},
+		"that is set already": {options: vaultside.Options{Reviewer: reviewer}, change: func(f *vaultside.Found) {
+			f.Config = map[string]any{"kubernetes_host": reviewer.Host, "kubernetes_ca_cert": "CA\n", "token_reviewer_jwt_set": true}
+		}},
+		"a reviewer's token would be lost": {options: vaultside.Options{Reviewer: vaultside.Reviewer{Host: reviewer.Host}}, change: func(f *vaultside.Found) { f.Config["token_reviewer_jwt_set"] = true }, err: "would lose"},
+		"nothing there, and skipped":       {options: vaultside.Options{SkipAuthConfig: true}, change: func(f *vaultside.Found) { f.Config = nil }},
+		"a broader policy": {change: func(f *vaultside.Found) {
+			f.Policies["istiod"] = strings.Replace(f.Policies["istiod"], `["update"]`, `["update", "sudo"]`, 1)
+		}, want: []string{`1 policy istiod: -   capabilities        = ["update", "sudo"], +   capabilities        = ["update"]`}},
+		"another service account": {change: func(f *vaultside.Found) { f.Role["bound_service_account_names"] = []any{"istiod", "default"} }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_names default,istiod, + bound_service_account_names istiod"}},
+		"a long login":            {change: func(f *vaultside.Found) { f.Role["token_ttl"] = json.Number("8640000") }, want: []string{"1 auth/kubernetes/role/istiod: - token_ttl 2400h, + token_ttl 10m"}},
+		"another audience":        {change: func(f *vaultside.Found) { f.Role["audience"] = "" }, want: []string{"1 auth/kubernetes/role/istiod: - audience , + audience vault"}},
+		"more namespaces":         {change: func(f *vaultside.Found) { f.Role["bound_service_account_namespace_selector"] = "{}" }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_namespace_selector {}"}},
+		"order does not count":    {options: vaultside.Options{Namespaces: []string{"b", "a"}, TrustDomain: "x"}, change: func(f *vaultside.Found) { f.Role["bound_service_account_namespaces"] = []any{"b", "a"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wanted := want(t, read(t, "-", localKey), test.options)
+			found := &vaultside.Found{
+				AuthType: "kubernetes", Config: map[string]any{"kubernetes_host": "https://kubernetes.default.svc", "token_reviewer_jwt_set": false},
+				Role: map[string]any{
+					"bound_service_account_names": []any{"istiod"}, "bound_service_account_namespaces": []any{"istio-system"},
+					"audience": "vault", "token_policies": []any{"istiod"}, "token_ttl": json.Number("600"), "token_max_ttl": json.Number("600"), "token_type": "default",
+				},
+				Mounts:   map[string]vaultside.FoundMount{"pki": {Type: "pki", Longest: 2160 * time.Hour, HasCA: true}},
+				Policies: map[string]string{"istiod": wanted.Policies[0].Text},
+			}
+			test.change(found)
+			differences, err := wanted.Differences(found)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, difference := range differences {
+				var lines []string
+				for _, line := range difference.Lines {
+					if !strings.HasPrefix(line, " ") {
+						lines = append(lines, line)
+					}
+				}
+				got = append(got, string('0'+rune(difference.Kind))+" "+difference.What+": "+strings.Join(lines, ", "))
+			}
+			if len(got) != len(test.want) {
+				t.Fatalf("got\n%s", strings.Join(got, "\n"))
+			}
+			for i := range got {
+				if !strings.HasPrefix(got[i], test.want[i]) {
+					t.Errorf("got  %s\nwant %s", got[i], test.want[i])
+				}
+				if strings.Contains(got[i], "secret") && !strings.Contains(got[i], "secrets") {
+					t.Errorf("a token is shown: %s", got[i])
+				}
+			}
+		})
+	}
+}
+
+// What a policy or a shell would take for more than a name is refused.
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]vaultside.Options{
+		"--service-account":  {ServiceAccounts: []string{"*"}},
+		"--istiod-namespace": {Namespaces: []string{"a b"}},
+		"--trust-domain":     {TrustDomain: "a/b"},
+		"--policy":           {Policy: "root"},
+		"--audience":         {Audience: "a b"},
+		"--token-ttl":        {TokenTTL: time.Second},
+	} {
+		if _, err := vaultside.For(read(t, "-", localKey), options); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	pattern := strings.Replace(localKey, "ttlDays: 90", "orgName: '*'", 1)
+	if _, err := vaultside.For(read(t, "-", pattern), vaultside.Options{}); err == nil || !strings.Contains(err.Error(), "orgName") {
+		t.Errorf("a pattern: %v", err)
+	}
+}
+
+func read(t *testing.T, file, content string) *networkingv1.VirtualMesh {
+	t.Helper()
+	mesh, err := vaultside.ReadFile(file, strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mesh
+}
+
+func want(t *testing.T, mesh *networkingv1.VirtualMesh, options vaultside.Options) *vaultside.Wanted {
+	t.Helper()
+	wanted, err := vaultside.For(mesh, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wanted
+}
