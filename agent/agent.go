@@ -10,10 +10,12 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -46,6 +48,9 @@ const (
 	reasonLifetimeShort = "LifetimeTooShort"
 	reasonNotTidied     = "NotTidied"
 	reasonAlreadyThere  = "AlreadyPublished"
+	// Of a root that changes in stages.
+	reasonRootsPublished = "RootsPublished"
+	reasonRootsRefused   = "RootsRefused"
 )
 
 // Reporter tells others what happens. Its methods do not wait for anybody.
@@ -69,6 +74,8 @@ type Agent struct {
 	IstiodAddress string
 	// WorkloadTTL is how long the certificates live that istiod signs.
 	WorkloadTTL time.Duration
+	// MultiRoot says that istiod takes other roots while it runs (its ISTIO_MULTIROOT_MESH).
+	MultiRoot bool
 
 	state State
 	// wanted is the specification that is acted on; about is the object that is reported about: the same, or one
@@ -76,6 +83,10 @@ type Agent struct {
 	wanted, about *certificatesv1.IssuedCertificate
 	// untold are the last events from before it was known what they are about.
 	untold []event
+	// trusted are the roots that istiod is to trust, nil for that of its certificate alone.
+	trusted []*x509.Certificate
+	// offered is the root that Vault's last answer led to when that could not be published, empty otherwise.
+	offered string
 	// set is what was published last, also when it has expired or was lost: the root stays that of this one.
 	set *cacerts.Set
 	// issuing is why the unconfirmed certificate was issued, empty for one that an earlier agent published.
@@ -109,6 +120,8 @@ const untoldLimit = 10
 type note struct {
 	Digest string `json:"digest"`
 	Renew  string `json:"renew,omitempty"`
+	// Served is what istiod served before the roots alone were changed: it has not read them while it serves that.
+	Served string `json:"served,omitempty"`
 }
 
 // Obtain gets the first certificate and returns when it is published, for an init container: istiod is not
@@ -152,6 +165,8 @@ func (a *Agent) loop(ctx context.Context, done func() bool) {
 			a.confirm(ctx)
 		case Republish:
 			a.republish()
+		case Retrust:
+			a.retrust(ctx)
 		case Wait:
 			a.report()
 			a.wait(ctx, step.Until)
@@ -208,7 +223,8 @@ func (a *Agent) hold(set *cacerts.Set, left note, now time.Time) {
 	a.state.Held = &Held{
 		Serial:    set.SerialNumber(),
 		NotBefore: set.Certificate.NotBefore, NotAfter: set.Certificate.NotAfter,
-		Digest: left.Digest, Renew: left.Renew,
+		Digest: left.Digest, Renew: left.Renew, Served: left.Served,
+		Root: set.RootFingerprint(), Roots: set.RootFingerprints(),
 		ConfirmFrom: now,
 	}
 }
@@ -271,10 +287,18 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	a.wanted = certificate
 	a.concern(certificate)
 	w := Wanted{
-		Digest: digest(&certificate.Spec), Renew: certificate.Annotations[RenewAnnotation],
+		Digest: digest(certificate), Renew: certificate.Annotations[RenewAnnotation],
 		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
 	}
+	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read
+	for _, root := range a.trusted {
+		w.Roots = append(w.Roots, cacerts.Fingerprint(root))
+	}
 	if old := a.state.Wanted; old != nil && old.Digest == w.Digest && old.Renew == w.Renew {
+		if !slices.Equal(old.Roots, w.Roots) {
+			a.Log.Info("the roots to trust have changed", "issuedCertificate", certificate.Name, "roots", len(w.Roots))
+			a.rootsWanted(w.Roots)
+		}
 		return
 	}
 	if a.state.Wanted == nil {
@@ -283,7 +307,19 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 		a.Log.Info("the specification has changed", "issuedCertificate", certificate.Name, "generation", certificate.Generation)
 	}
 	a.state.Wanted = &w
+	a.rootsWanted(w.Roots)
 	a.state.Failures, a.state.RootChanged = 0, false
+}
+
+// rootsWanted has what other roots would keep from being done tried again at once.
+func (a *Agent) rootsWanted(roots []string) {
+	a.state.Wanted.Roots = roots
+	if a.state.Held != nil {
+		a.state.Held.RootsRefused = false
+	}
+	if a.state.RootChanged {
+		a.state.Failures, a.state.RootChanged = 0, false
+	}
 }
 
 func (a *Agent) issue(ctx context.Context, reason Reason) {
@@ -309,11 +345,16 @@ func (a *Agent) issue(ctx context.Context, reason Reason) {
 	a.published(reason)
 }
 
-// publish puts a verified set in the place of the last one, unless its root is another.
+// publish puts a verified set in the place of the last one, unless istiod's roots are in the way.
 func (a *Agent) publish(set *cacerts.Set, asked note) error {
-	if a.set != nil && !set.SameRoots(a.set) {
-		return &rootChangedError{was: a.set.RootFingerprint(), is: set.RootFingerprint()}
+	set, err := a.withRoots(set)
+	if err != nil {
+		return err
 	}
+	return a.put(set, asked)
+}
+
+func (a *Agent) put(set *cacerts.Set, asked note) error {
 	text, err := json.Marshal(asked)
 	if err != nil {
 		return err
@@ -331,6 +372,7 @@ func (a *Agent) publish(set *cacerts.Set, asked note) error {
 func (a *Agent) published(reason Reason) {
 	a.state.Failures, a.state.RootChanged = 0, false
 	a.problems.attempt, a.problems.istiod = problem{}, problem{}
+	a.offered = ""
 	flag(a.Metrics.rootChanged, false)
 	flag(a.Metrics.confirmed, false)
 	held := a.state.Held
@@ -348,16 +390,22 @@ func (a *Agent) failed(err error) {
 	a.state.Failures++
 	a.state.FailedAt = time.Now()
 	reason := reasonIssueFailed
+	a.state.RootChanged = false
 	if e, ok := errors.AsType[*vault.Error](err); ok {
 		reason = string(e.Kind)
 	} else if e, ok := errors.AsType[*cacerts.Refusal](err); ok {
 		reason = e.Reason
+		a.state.RootChanged = reason == cacerts.RootNotTrusted
 	} else if _, ok := errors.AsType[*publishError](err); ok {
 		reason = reasonPublishFailed
 	}
-	_, a.state.RootChanged = errors.AsType[*rootChangedError](err)
-	if a.state.RootChanged {
-		reason = reasonRootChanged
+	if _, ok := errors.AsType[*rootChangedError](err); ok {
+		reason, a.state.RootChanged = reasonRootChanged, true
+	} else if _, ok := errors.AsType[*rootsRefusedError](err); ok {
+		reason, a.state.RootChanged = reasonRootsRefused, true
+	}
+	if !a.state.RootChanged {
+		a.offered = ""
 	}
 	flag(a.Metrics.rootChanged, a.state.RootChanged)
 	a.Metrics.renewal("failure", reason)
@@ -368,7 +416,7 @@ func (a *Agent) failed(err error) {
 
 func (a *Agent) confirm(ctx context.Context) {
 	held := a.state.Held
-	err := confirm(ctx, a.IstiodAddress, a.set.Certificate)
+	err := confirm(ctx, a.IstiodAddress, a.set.Certificate, held.Served)
 	held.Confirmations++
 	held.TriedAt = time.Now()
 	if err == nil {
@@ -467,7 +515,7 @@ type rootChangedError struct{ was, is string }
 
 func (e *rootChangedError) Error() string {
 	return fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
-		"restart istiod when all clusters are to trust the new root, or set Vault's back", e.was, e.is)
+		"to change it without downtime, see docs/rotation.md; otherwise restart istiod when all clusters are to trust the new root, or set Vault's back", e.was, e.is)
 }
 
 type publishError struct{ cause error }

@@ -214,8 +214,14 @@ func TestTheSameFilesArePublishedAgain(t *testing.T) {
 	}
 }
 
-// newSet is what Vault could have answered.
+// newSet is what Vault could have answered, under a root of its own.
 func newSet(t *testing.T) *cacerts.Set {
+	t.Helper()
+	set, _ := newSetAndKey(t)
+	return set
+}
+
+func newSetAndKey(t *testing.T) (*cacerts.Set, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, rootKey := newP256(t), newP256(t)
 	uri, err := url.Parse("spiffe://cluster.local/ns/istio-system/sa/istiod")
@@ -241,7 +247,7 @@ func newSet(t *testing.T) *cacerts.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set
+	return set, key
 }
 
 func encode(certificate *x509.Certificate) []byte {

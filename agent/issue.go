@@ -24,8 +24,8 @@ type Cluster interface {
 	// Token gives a token of a service account for an audience (TokenRequest), good for ten minutes.
 	// No audience means the API server's own.
 	Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error)
-	// SecretValue gives one value of a Secret.
-	SecretValue(ctx context.Context, namespace, name, key string) (string, error)
+	// Secret gives the values of a Secret.
+	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
 }
 
 // tokenSecretKey is where a Secret that tokenSecretRef names holds Vault's token; the public API has no field for it.
@@ -58,6 +58,14 @@ type issued struct {
 // issue logs in, gets a key and a certificate, and verifies both. The result is never nil.
 func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
+	if name := certificate.Annotations[certificatesv1.CAFromSecretAnnotation]; name != "" {
+		roots, err := trustedRoots(certificate)
+		if err != nil {
+			return result, err
+		}
+		result.Set, err = i.adopt(ctx, name, roots)
+		return result, err
+	}
 	source := certificate.Spec.AgentCA.Vault
 	client, err := vault.New(i.config(certificate))
 	if err != nil {
@@ -151,7 +159,15 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 			if i.Cluster == nil {
 				return "", errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")
 			}
-			return i.Cluster.SecretValue(ctx, orElse(ref.Namespace, certificate.Namespace, i.Identity.Namespace), ref.Name, tokenSecretKey)
+			namespace := orElse(ref.Namespace, certificate.Namespace, i.Identity.Namespace)
+			secret, err := i.Cluster.Secret(ctx, namespace, ref.Name)
+			if err != nil {
+				return "", fmt.Errorf("reading Vault's token: %w", err)
+			}
+			if len(secret[tokenSecretKey]) == 0 {
+				return "", fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", namespace, ref.Name, tokenSecretKey)
+			}
+			return string(secret[tokenSecretKey]), nil
 		}
 		return config
 	}

@@ -60,7 +60,7 @@ func (a *Agent) report() {
 }
 
 func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
-	mine := certificatesv1.CertificateStatus{Pod: a.Identity.Pod, Error: a.problems.String()}
+	mine := certificatesv1.CertificateStatus{Pod: a.Identity.Pod, Error: a.problems.String(), OfferedRootFingerprint: a.offered}
 	state := certificatesv1.Pending
 	if held := a.state.Held; held != nil {
 		state = certificatesv1.Issued
@@ -69,7 +69,7 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 		}
 		mine.SerialNumber = held.Serial
 		mine.NotAfter = &metav1.Time{Time: held.NotAfter}
-		mine.RootFingerprint = a.set.RootFingerprint()
+		mine.RootFingerprint, mine.TrustedRoots = held.Root, held.Roots
 		mine.Confirmed = held.Confirmed
 		if at, _ := a.renewAt(); !at.IsZero() {
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}

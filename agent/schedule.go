@@ -4,6 +4,7 @@ package agent
 
 import (
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -60,14 +61,19 @@ type Wanted struct {
 	Renew  string    // value of the annotation istiod-agent.io/renew
 	Ratio  float64   // secretRotationGracePeriodRatio
 	SeenAt time.Time // when this digest was first seen
+	Roots  []string  // fingerprints of the roots to trust, in their order; none for that of the certificate alone
 }
 
 // Held is what the schedule needs to know of the published certificate.
 type Held struct {
 	Serial              string
 	NotBefore, NotAfter time.Time
-	Digest, Renew       string // of the specification it was issued for
-	Lost                bool   // the directory does not hold it as it was published
+	Digest, Renew       string   // of the specification it was issued for
+	Lost                bool     // the directory does not hold it as it was published
+	Root                string   // fingerprint of the root that the certificate leads to
+	Roots               []string // those of all that istiod publishes as trusted
+	RootsRefused        bool     // istiod would not take the roots that are wanted
+	Served              string   // fingerprint of what istiod served before its roots alone were changed
 	// ConfirmFrom is when istiod could first have read it: publication or, later, the agent's own start.
 	ConfirmFrom   time.Time
 	Confirmed     bool
@@ -88,6 +94,7 @@ const (
 	Issue
 	Confirm
 	Republish
+	Retrust // publish the same certificate with the roots that are to be trusted now
 )
 
 // Step is the next thing to do, at once; Wait is until Until (zero: until something changes).
@@ -101,6 +108,9 @@ type Step struct {
 // in time is derived from the seed and the certificate's serial number, so a restart changes no plan.
 func Next(s State, now time.Time) Step {
 	var wake time.Time
+	if s.retrust() {
+		return Step{Action: Retrust}
+	}
 	if reason, due := s.due(); !due.IsZero() {
 		if !due.After(now) {
 			return Step{Action: Issue, Reason: reason}
@@ -120,6 +130,20 @@ func Next(s State, now time.Time) Step {
 		}
 	}
 	return Step{Action: Wait, Until: wake}
+}
+
+// retrust says whether istiod, which is known to use what it has, is to trust other roots with it.
+func (s State) retrust() bool {
+	h := s.Held
+	if s.Wanted == nil || h == nil || h.Lost || !h.Confirmed || h.RootsRefused || len(h.Roots) == 0 {
+		return false
+	}
+	roots := s.Wanted.Roots
+	if len(roots) == 0 {
+		roots = []string{h.Root}
+	}
+	// Roots without the certificate's own come with the next certificate.
+	return !slices.Equal(roots, h.Roots) && slices.Contains(roots, h.Root)
 }
 
 // due says when, and why, the next certificate is to be issued: the earliest of all reasons, put off

@@ -167,6 +167,49 @@ func TestTheNextStep(t *testing.T) {
 				s.Held.OtherSince, s.Held.Republished = now.Add(-time.Hour), 100
 			}), now, Step{Action: Wait, Until: now.Add(30 * time.Second)},
 		},
+		"more roots to trust, publish them": {
+			base(func(s *State) {
+				s.Held.Root, s.Held.Roots, s.Wanted.Roots = "old", []string{"old"}, []string{"old", "new"}
+			}),
+			now,
+			Step{Action: Retrust},
+		},
+		"the roots first, then the certificate that is due": {
+			base(func(s *State) {
+				s.Held.Root, s.Held.Roots, s.Wanted.Roots = "old", []string{"old"}, []string{"old", "new"}
+			}),
+			due,
+			Step{Action: Retrust},
+		},
+		"no more than the certificate's own root to trust": {
+			base(func(s *State) { s.Held.Root, s.Held.Roots = "new", []string{"old", "new"} }), now, Step{Action: Retrust},
+		},
+		"in another order, they are others": {
+			base(func(s *State) {
+				s.Held.Root, s.Held.Roots, s.Wanted.Roots = "old", []string{"old", "new"}, []string{"new", "old"}
+			}), now, Step{Action: Retrust},
+		},
+		"the roots are there": {
+			base(func(s *State) {
+				s.Held.Root, s.Held.Roots, s.Wanted.Roots = "old", []string{"old", "new"}, []string{"old", "new"}
+			}), now, Step{Action: Wait, Until: due},
+		},
+		"roots without the certificate's own wait for the next certificate": {
+			base(func(s *State) { s.Held.Root, s.Held.Roots, s.Wanted.Roots = "old", []string{"old"}, []string{"new"} }),
+			now,
+			Step{Action: Wait, Until: due},
+		},
+		"roots that istiod does not take are not tried again": {
+			base(func(s *State) {
+				s.Held.Root, s.Held.Roots, s.Wanted.Roots, s.Held.RootsRefused = "old", []string{"old"}, []string{"old", "new"}, true
+			}), now, Step{Action: Wait, Until: due},
+		},
+		"roots wait until istiod uses what it has": {
+			base(func(s *State) {
+				s.Held.Root, s.Held.Roots, s.Wanted.Roots = "old", []string{"old"}, []string{"old", "new"}
+				s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt = false, 1000, now
+			}), now, Step{Action: Wait, Until: now.Add(30 * time.Second)},
+		},
 		"never confirmed, renewed all the same": {
 			base(func(s *State) { s.Held.Confirmed, s.Held.Confirmations, s.Held.TriedAt = false, 1000, due }), due, Step{Action: Issue, Reason: Expiring},
 		},

@@ -83,6 +83,9 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 	if len(errs) > 0 {
 		return nil, warnings, &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
 	}
+	if _, err := trustedRoots(prepared); err != nil {
+		return nil, warnings, &SpecificationError{Certificate: certificate, Err: err}
+	}
 	return prepared, warnings, nil
 }
 
@@ -101,12 +104,14 @@ func (e *SpecificationError) Error() string { return e.Err.Error() }
 func (e *SpecificationError) Unwrap() error { return e.Err }
 
 // digest is of all that a certificate depends on: when it changes, another certificate is wanted.
-func digest(spec *certificatesv1.IssuedCertificateSpec) string {
+func digest(certificate *certificatesv1.IssuedCertificate) string {
+	spec := &certificate.Spec
 	text, err := json.Marshal(struct {
 		Hosts       []string                                         `json:"hosts"`
 		CertOptions *certificatesv1.CertOptions                      `json:"certOptions"`
 		AgentCA     *certificatesv1.IntermediateCertificateAuthority `json:"agentCa"`
-	}{spec.Hosts, spec.CertOptions, spec.AgentCA})
+		FromSecret  string                                           `json:"fromSecret,omitempty"`
+	}{spec.Hosts, spec.CertOptions, spec.AgentCA, certificate.Annotations[certificatesv1.CAFromSecretAnnotation]})
 	if err != nil {
 		panic(fmt.Sprintf("a specification that was decoded cannot be encoded: %v", err))
 	}

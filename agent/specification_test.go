@@ -94,11 +94,11 @@ func TestASpecificationFileIsReadAnew(t *testing.T) {
 		t.Fatalf("%v, warnings %q", err, warnings)
 	}
 	again, _, _ := f.Current()
-	if digest(&first.Spec) != digest(&again.Spec) {
+	if digest(first) != digest(again) {
 		t.Error("an unchanged file has another digest")
 	}
 	write(strings.Replace(specification, "role: istiod", "role: other", 1))
-	if changed, _, err := f.Current(); err != nil || digest(&first.Spec) == digest(&changed.Spec) {
+	if changed, _, err := f.Current(); err != nil || digest(first) == digest(changed) {
 		t.Errorf("a changed role has the same digest (%v)", err)
 	}
 	write(strings.Replace(specification, "sa/istiod", "sa/other", 1))
@@ -123,7 +123,7 @@ func TestWhatACertificateDoesNotDependOnChangesNoDigest(t *testing.T) {
 	b := a.DeepCopy()
 	b.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: "x"}
 	b.Annotations = map[string]string{"x": "y"}
-	if digest(&a.Spec) != digest(&b.Spec) {
+	if digest(a) != digest(b) {
 		t.Error("it has changed")
 	}
 }

@@ -102,7 +102,11 @@ func read(dir string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rootFile, err)
 	}
-	return &Set{Certificate: certificate, Issuers: chain[1:], Roots: roots, key: key}, nil
+	set := &Set{Certificate: certificate, Issuers: chain[1:], Roots: roots, key: key}
+	if set.Root() == nil {
+		return nil, fmt.Errorf("%s holds no root that the certificate leads to", rootFile)
+	}
+	return set, nil
 }
 
 func parseAll(text []byte) ([]*x509.Certificate, error) {

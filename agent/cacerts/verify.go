@@ -7,7 +7,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
@@ -30,6 +29,8 @@ const (
 	BadChain          = "BadChain"
 	// NoRoot is a chain that is in order and ends before a self-signed certificate.
 	NoRoot = "NoRoot"
+	// RootNotTrusted is a chain that is in order and leads to a root that is not among those to be trusted.
+	RootNotTrusted = "RootNotTrusted"
 )
 
 // skew is how far the CA's clock may be ahead of ours.
@@ -110,6 +111,12 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 	} else {
 		return nil, refuse(NoRoot, "its chain of %d does not reach a self-signed root; give Vault's signing mount the whole chain, so that istiod's root is not a mere intermediate", len(above))
 	}
+	if certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero {
+		if err := set.verify(wanted.Now); err != nil { // what is worse is told first
+			return nil, err
+		}
+		return nil, refuse(BadPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
+	}
 	if err := set.verify(wanted.Now); err != nil {
 		return nil, err
 	}
@@ -128,13 +135,19 @@ func (s *Set) verify(now time.Time) error {
 		return refuse(NotACA, "it is not a CA certificate; the CA path must be one that signs intermediates")
 	case certificate.KeyUsage&x509.KeyUsageCertSign == 0:
 		return refuse(NotACA, "its key usage does not allow it to sign certificates")
-	case certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero:
-		return refuse(BadPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
 	}
-	if err := linked(certificate, slices.Concat(s.Issuers, s.Roots[:1])); err != nil {
+	root := s.Root()
+	if root == nil {
+		return refuse(BadChain, "its chain leads to none of the roots")
+	}
+	above := slices.Clone(s.Issuers)
+	if !root.Equal(certificate) { // a CA that istiod made itself is its own root
+		above = append(above, root)
+	}
+	if err := linked(certificate, above); err != nil {
 		return err
 	}
-	for i, each := range slices.Concat([]*x509.Certificate{certificate}, s.Issuers, s.Roots) {
+	for i, each := range slices.Concat([]*x509.Certificate{certificate}, above) {
 		switch {
 		case now.Before(each.NotBefore.Add(-skew)):
 			return refuse(NotValidNow, "certificate %d of its chain (%s) is not valid before %s; check the clocks", i, each.Subject, each.NotBefore.UTC().Format(time.RFC3339))
@@ -145,14 +158,12 @@ func (s *Set) verify(now time.Time) error {
 	// The library's own look, for what the checks above do not know: name constraints, path lengths above us,
 	// weak algorithms.
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	for _, root := range s.Roots {
-		roots.AddCert(root)
-	}
+	roots.AddCert(root)
 	for _, issuer := range s.Issuers {
 		between.AddCert(issuer)
 	}
 	moment := now
-	for _, each := range slices.Concat([]*x509.Certificate{certificate}, s.Issuers, s.Roots) {
+	for _, each := range slices.Concat([]*x509.Certificate{certificate}, above) {
 		if moment.Before(each.NotBefore) { // within the skew, as seen above
 			moment = each.NotBefore
 		}
@@ -322,17 +333,4 @@ func (s *Set) SerialNumber() string {
 		parts = append(parts, hex.EncodeToString([]byte{b}))
 	}
 	return strings.Join(parts, ":")
-}
-
-// RootFingerprint is the SHA-256 of the root (DER) in hexadecimal; of several, of the first.
-func (s *Set) RootFingerprint() string {
-	sum := sha256.Sum256(s.Roots[0].Raw)
-	return hex.EncodeToString(sum[:])
-}
-
-// SameRoots says whether both sets lead to the same roots.
-func (s *Set) SameRoots(other *Set) bool {
-	return len(s.Roots) == len(other.Roots) && !slices.ContainsFunc(s.Roots, func(r *x509.Certificate) bool {
-		return !slices.ContainsFunc(other.Roots, r.Equal)
-	})
 }

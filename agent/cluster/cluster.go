@@ -61,17 +61,21 @@ func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience
 	return token, nil
 }
 
-// SecretValue implements agent.Cluster.
-func (c *Cluster) SecretValue(ctx context.Context, namespace, name, key string) (string, error) {
+// Secret implements agent.Cluster.
+func (c *Cluster) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
 	secret, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).
 		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return "", fmt.Errorf("reading Vault's token from Secret %s/%s: %w", namespace, name, err)
+		return nil, fmt.Errorf("reading Secret %s/%s: %w", namespace, name, err)
 	}
-	encoded, _, _ := unstructured.NestedString(secret.Object, "data", key)
-	value, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(value) == 0 {
-		return "", fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", namespace, name, key)
+	data, _, _ := unstructured.NestedStringMap(secret.Object, "data")
+	values := make(map[string][]byte, len(data))
+	for key, encoded := range data {
+		value, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return nil, fmt.Errorf("reading Secret %s/%s: its key %q is not in base64", namespace, name, key)
+		}
+		values[key] = value
 	}
-	return string(value), nil
+	return values, nil
 }

@@ -37,6 +37,7 @@ type options struct {
 	port          int // of the sidecar
 	istiodAddress string
 	workloadTTL   time.Duration
+	multiRoot     bool
 }
 
 func newCommand() *cobra.Command {
@@ -97,6 +98,7 @@ Serves /healthz, /readyz and /metrics on --port.`,
 	cmd.Flags().IntVar(&o.port, "port", healthPort, "`port` of /healthz, /readyz and /metrics, 0 for none")
 	cmd.Flags().StringVar(&o.istiodAddress, "istiod-address", "127.0.0.1:15012", "`HOST:PORT` of istiod's TLS port, to see which CA it signs with")
 	cmd.Flags().DurationVar(&o.workloadTTL, "workload-ttl", 24*time.Hour, "how long the certificates live that istiod signs (its DEFAULT_WORKLOAD_CERT_TTL): the CA is renewed that `long` and an hour before it ends, at least")
+	cmd.Flags().BoolVar(&o.multiRoot, "multi-root", false, "istiod runs with ISTIO_MULTIROOT_MESH=true, and so takes other roots of trust while it runs")
 	fromEnvironment(cmd.Flags())
 	return cmd
 }
@@ -123,6 +125,7 @@ var named = map[string]string{
 	"service-account":              "SERVICE_ACCOUNT",
 	"issued-certificate-namespace": "ISSUED_CERTIFICATE_NAMESPACE",
 	"kubeconfig":                   "KUBECONFIG",
+	"multi-root":                   "ISTIO_MULTIROOT_MESH", // istiod's own
 }
 
 func variable(f *pflag.Flag) string {

@@ -93,7 +93,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	metrics := agent.NewMetrics()
 	a := &agent.Agent{
 		Identity: o.identity, Directory: directory, Metrics: metrics, Log: log,
-		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL,
+		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
 		Issuer: &agent.Issuer{
 			Identity: o.identity, TokenFile: o.tokenFile, Timeout: o.vaultTimeout,
 			Now: time.Now, Observe: metrics.Observe,

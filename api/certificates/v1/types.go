@@ -268,8 +268,15 @@ type CertificateStatus struct {
 	SerialNumber string `json:"serialNumber,omitempty"`
 	// When the CA certificate expires.
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
-	// SHA-256 of the root certificate (DER) in hexadecimal.
+	// SHA-256 of the root certificate (DER) that the pod's CA certificate leads to, in hexadecimal.
 	RootFingerprint string `json:"rootFingerprint,omitempty"`
+	// Those of all roots that the pod's istiod publishes as trusted, in their order: one, but while the root changes.
+	//
+	// +listType=atomic
+	TrustedRoots []string `json:"trustedRoots,omitempty"`
+	// That of another root, to which Vault's last answer led; nothing of that answer was published. Absent while
+	// Vault's root is istiod's.
+	OfferedRootFingerprint string `json:"offeredRootFingerprint,omitempty"`
 	// Whether istiod was seen to use this certificate.
 	// +optional
 	Confirmed bool `json:"confirmed"`

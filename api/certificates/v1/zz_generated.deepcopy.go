@@ -82,6 +82,11 @@ func (in *CertificateStatus) DeepCopyInto(out *CertificateStatus) {
 		in, out := &in.NotAfter, &out.NotAfter
 		*out = (*in).DeepCopy()
 	}
+	if in.TrustedRoots != nil {
+		in, out := &in.TrustedRoots, &out.TrustedRoots
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.RenewAt != nil {
 		in, out := &in.RenewAt, &out.RenewAt
 		*out = (*in).DeepCopy()

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cacerts
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ParseRoots reads root certificates, PEM: each a self-signed CA, none twice, in the order in which istiod is to get
+// them.
+func ParseRoots(text []byte) ([]*x509.Certificate, error) {
+	roots, err := parseAll(text)
+	if err != nil {
+		return nil, err
+	}
+	for i, root := range roots {
+		switch {
+		case !root.IsCA || !selfSigned(root):
+			return nil, fmt.Errorf("certificate %d (%s) is not a root: a CA that has signed itself", i, root.Subject)
+		case slices.ContainsFunc(roots[:i], root.Equal):
+			return nil, fmt.Errorf("certificate %d (%s) is there twice", i, root.Subject)
+		}
+	}
+	return roots, nil
+}
+
+// Fingerprint is the SHA-256 of a certificate (DER) in hexadecimal.
+func Fingerprint(certificate *x509.Certificate) string {
+	sum := sha256.Sum256(certificate.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Root is the one of the set's roots that its certificate leads to, nil where there is none.
+func (s *Set) Root() *x509.Certificate {
+	last := s.Certificate
+	if n := len(s.Issuers); n > 0 {
+		last = s.Issuers[n-1]
+	}
+	for _, root := range s.Roots {
+		if root.Equal(last) || last.CheckSignatureFrom(root) == nil {
+			return root
+		}
+	}
+	return nil
+}
+
+// RootFingerprint is that of Root.
+func (s *Set) RootFingerprint() string { return Fingerprint(s.Root()) }
+
+// RootFingerprints are those of all roots, in their order.
+func (s *Set) RootFingerprints() []string {
+	all := make([]string, len(s.Roots))
+	for i, root := range s.Roots {
+		all[i] = Fingerprint(root)
+	}
+	return all
+}
+
+// WithRoots is the same certificate and key, and other roots in the file that istiod publishes. The root that the
+// certificate leads to must be among them.
+func (s *Set) WithRoots(roots []*x509.Certificate) (*Set, error) {
+	changed := *s
+	changed.Roots = roots
+	if changed.Root() == nil {
+		return nil, refuse(RootNotTrusted, "its root %s (SHA-256 %s) is not among the roots that are to be trusted", s.Root().Subject, s.RootFingerprint())
+	}
+	return &changed, nil
+}
+
+// Takes says whether an istiod that may change its roots while it runs (ISTIO_MULTIROOT_MESH) goes from the roots of
+// this set to those of the next: either must hold the other (Istio pilot/pkg/bootstrap/istio_ca.go, handleEvent), and
+// up to Istio 1.29 as a part of its text, so that their order counts.
+func (s *Set) Takes(next *Set) bool {
+	return within(s.Roots, next.Roots) || within(next.Roots, s.Roots)
+}
+
+// within says whether part is a run of whole.
+func within(part, whole []*x509.Certificate) bool {
+	for i := 0; i+len(part) <= len(whole); i++ {
+		if slices.EqualFunc(part, whole[i:i+len(part)], (*x509.Certificate).Equal) {
+			return true
+		}
+	}
+	return false
+}
+
+// SameRoots says whether both sets have the same roots in the same order: istiod takes another order for another root.
+func (s *Set) SameRoots(other *Set) bool {
+	return slices.EqualFunc(s.Roots, other.Roots, (*x509.Certificate).Equal)
+}
+
+// Adopt makes a set of a CA that istiod has used so far, as its Secret holds it, and the roots to trust. Nothing is
+// asked of it but that it is whole and valid: istiod has been content with it.
+func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, now time.Time) (*Set, error) {
+	set := &Set{Roots: roots}
+	var err error
+	if set.key, err = parseKey(key); err != nil {
+		return nil, err
+	}
+	if set.Certificate, err = parseOne("certificate", certificate); err != nil {
+		return nil, err
+	}
+	if len(chain) > 0 {
+		above, err := parseAll(chain)
+		if err != nil {
+			return nil, refuse(BadPEM, "its chain cannot be read: %v", err)
+		}
+		set.Issuers = slices.DeleteFunc(above, func(each *x509.Certificate) bool {
+			return each.Equal(set.Certificate) || selfSigned(each)
+		})
+	}
+	if set.Root() == nil {
+		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots that are to be trusted", set.Certificate.Subject)
+	}
+	if err := set.verify(now); err != nil {
+		return nil, err
+	}
+	return set, nil
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+func encodeAll(certificates ...*x509.Certificate) (text []byte) {
+	for _, each := range certificates {
+		text = append(text, encode(each)...)
+	}
+	return text
+}
+
+// trusting is the specification with roots to trust.
+func trusting(roots ...*x509.Certificate) *certificatesv1.IssuedCertificate {
+	c := named("mine", 1)
+	c.Annotations = map[string]string{certificatesv1.TrustedRootsAnnotation: string(encodeAll(roots...))}
+	return c
+}
+
+// Which answers of Vault's are published, by what istiod has and what it is to trust.
+func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
+	before, after := newSet(t), newSet(t)
+	was, is := before.Root(), after.Root()
+	stranger := newSet(t).Root()
+	with := func(set *cacerts.Set, roots ...*x509.Certificate) *cacerts.Set {
+		changed, err := set.WithRoots(roots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changed
+	}
+	for name, test := range map[string]struct {
+		held    *cacerts.Set        // nil: istiod has not started
+		trusted []*x509.Certificate // nil: nothing is said
+		single  bool                // istiod does not take other roots while it runs
+		refused string
+		offered bool
+		roots   []*x509.Certificate
+	}{
+		"nothing published, nothing said":          {roots: []*x509.Certificate{is}},
+		"nothing published, both to trust":         {trusted: []*x509.Certificate{was, is}, roots: []*x509.Certificate{was, is}},
+		"nothing published, its own not to trust":  {trusted: []*x509.Certificate{was, stranger}, refused: "not among the roots", offered: true},
+		"another root, nothing said":               {held: before, refused: "Vault's root has changed", offered: true},
+		"another root, to trust and not there yet": {held: before, trusted: []*x509.Certificate{was, is}, refused: "Vault's root has changed", offered: true},
+		"another root, both are trusted":           {held: with(before, was, is), trusted: []*x509.Certificate{was, is}, roots: []*x509.Certificate{was, is}},
+		"both are trusted, by an istiod that takes no others": {
+			held: with(before, was, is), trusted: []*x509.Certificate{was, is}, single: true, roots: []*x509.Certificate{was, is},
+		},
+		"the old one dropped with it": {held: with(before, was, is), roots: []*x509.Certificate{is}},
+		"the old one dropped with it, by an istiod that takes no others": {
+			held: with(before, was, is), single: true, refused: "ISTIO_MULTIROOT_MESH",
+		},
+		"roots that are no part of each other": {
+			held: with(before, was, is), trusted: []*x509.Certificate{stranger, is}, refused: "in their order",
+		},
+		"in another order": {held: with(before, was, is), trusted: []*x509.Certificate{is, was}, refused: "in their order"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, specifications, _ := newAgent(t)
+			a.MultiRoot = !test.single
+			specifications.certificate = named("mine", 1)
+			if test.trusted != nil {
+				specifications.certificate = trusting(test.trusted...)
+			}
+			a.observe(time.Now())
+			if test.held != nil {
+				if err := a.put(test.held, note{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := a.publish(after, note{})
+			if (err != nil) != (test.refused != "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+				t.Fatalf("got %v, want %q", err, test.refused)
+			}
+			if (a.offered == after.RootFingerprint()) != test.offered {
+				t.Errorf("offered %q", a.offered)
+			}
+			if err != nil {
+				if a.set != test.held {
+					t.Error("what is published was replaced")
+				}
+				a.failed(err)
+				if _, again := a.state.due(); test.held != nil && time.Until(again) > rootChangedRetryLimit || !a.state.RootChanged {
+					t.Errorf("tried again in %s", time.Until(again))
+				}
+				return
+			}
+			if published, err := a.Directory.Published(time.Now()); err != nil || !slices.EqualFunc(published.Roots, test.roots, (*x509.Certificate).Equal) {
+				t.Errorf("published with %d roots: %v", len(published.Roots), err)
+			}
+		})
+	}
+}
+
+// istiodServing serves as istiod does: a leaf of the set's certificate, made anew when told to.
+func istiodServing(t *testing.T, set *cacerts.Set, key *ecdsa.PrivateKey) (address string, reload func()) {
+	t.Helper()
+	leafKey := newP256(t)
+	var serving atomic.Pointer[tls.Certificate]
+	serial := int64(100)
+	reload = func() {
+		serial++
+		leaf := certify(t, &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}, set.Certificate, leafKey, key)
+		serving.Store(&tls.Certificate{Certificate: [][]byte{leaf.Raw, set.Certificate.Raw}, PrivateKey: leafKey})
+	}
+	reload()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serving.Load(), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = connection.(*tls.Conn).Handshake()
+			_ = connection.Close()
+		}
+	}()
+	return listener.Addr().String(), reload
+}
+
+// With other roots and the same certificate, istiod has read its files once it serves another certificate; the agent
+// knows that also after a restart.
+func TestOtherRootsAreConfirmedByWhatIstiodServesNext(t *testing.T) {
+	dir := t.TempDir()
+	a, specifications, reporter := newAgentIn(t, dir)
+	a.MultiRoot = true
+	specifications.certificate = named("mine", 1)
+	a.observe(time.Now())
+	set, key := newSetAndKey(t)
+	if err := a.publish(set, note{}); err != nil {
+		t.Fatal(err)
+	}
+	address, reload := istiodServing(t, set, key)
+	a.IstiodAddress = address
+	a.confirm(context.Background())
+
+	other := newSet(t).Root()
+	specifications.certificate = trusting(set.Root(), other)
+	a.observe(time.Now())
+	if step := Next(a.state, time.Now()); step.Action != Retrust {
+		t.Fatalf("the next step is %+v", step)
+	}
+	a.retrust(context.Background())
+	if !slices.Equal(a.state.Held.Roots, []string{set.RootFingerprint(), cacerts.Fingerprint(other)}) || a.state.Held.Root != set.RootFingerprint() {
+		t.Errorf("published with roots %v", a.state.Held.Roots)
+	}
+	again, _, _ := newAgentIn(t, dir)
+	again.IstiodAddress = address
+	for name, agent := range map[string]*Agent{"it": a, "the next": again} {
+		agent.confirm(context.Background())
+		if agent.state.Held.Confirmed || agent.state.Held.OtherSince.IsZero() {
+			t.Errorf("%s takes it for read", name)
+		}
+	}
+	reload()
+	for name, agent := range map[string]*Agent{"it": a, "the next": again} {
+		agent.confirm(context.Background())
+		if !agent.state.Held.Confirmed {
+			t.Errorf("%s does not see that it was read", name)
+		}
+	}
+	a.report()
+	if mine := reporter.status.Certificates[0]; len(mine.TrustedRoots) != 2 || mine.RootFingerprint != set.RootFingerprint() || !mine.Confirmed {
+		t.Errorf("reported %+v", mine)
+	}
+	if !slices.Contains(reporter.events, "mine RootsPublished false") {
+		t.Errorf("told %q", reporter.events)
+	}
+}
+
+// An istiod that takes no other roots while it runs keeps those that it has, and the reason is told.
+func TestRootsThatIstiodWouldNotTakeAreNotPublished(t *testing.T) {
+	a, specifications, reporter := newAgent(t)
+	set, key := newSetAndKey(t)
+	specifications.certificate = named("mine", 1)
+	a.observe(time.Now())
+	if err := a.publish(set, note{}); err != nil {
+		t.Fatal(err)
+	}
+	a.IstiodAddress, _ = istiodServing(t, set, key)
+	a.confirm(context.Background())
+	specifications.certificate = trusting(set.Root(), newSet(t).Root())
+	a.observe(time.Now())
+	a.retrust(context.Background())
+	if len(a.state.Held.Roots) != 1 || !slices.Contains(reporter.events, "mine RootsRefused true") {
+		t.Errorf("published with %d roots; told %q", len(a.state.Held.Roots), reporter.events)
+	}
+	if step := Next(a.state, time.Now()); step.Action != Wait {
+		t.Errorf("the next step is %+v", step)
+	}
+	specifications.certificate = named("mine", 1)
+	a.observe(time.Now())
+	if a.state.Held.RootsRefused {
+		t.Error("the refusal outlives what was refused")
+	}
+}
+
+// inCluster is a Cluster with one Secret.
+type inCluster struct{ secret map[string][]byte }
+
+func (c inCluster) Token(context.Context, string, string, string) (string, error) {
+	return "", errors.New("not asked for")
+}
+
+func (c inCluster) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
+	if namespace != me.Namespace || name != "istio-ca-secret" {
+		return nil, errors.New("no such Secret")
+	}
+	return c.secret, nil
+}
+
+// istiod's CA of until now is taken over from its Secret, whatever kind of CA it is.
+func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
+	rootKey := newP256(t)
+	self := newAuthority(t, "cluster.local", 1, rootKey)
+	intermediate, key := newSetAndKey(t)
+	other := newSet(t).Root()
+	for name, test := range map[string]struct {
+		secret map[string][]byte
+		trust  []*x509.Certificate
+		issuer int
+		want   string
+	}{
+		"a root of istiod's own": {
+			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, rootKey)},
+			[]*x509.Certificate{self.Certificate, other},
+			0, "",
+		},
+		"an intermediate with its chain": {
+			map[string][]byte{caCertKey: encode(intermediate.Certificate), caKeyKey: encodeKey(t, key), certChainKey: encodeAll(intermediate.Certificate, intermediate.Root())},
+			[]*x509.Certificate{intermediate.Root(), other},
+			0, "",
+		},
+		"without its root among the trusted": {
+			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, rootKey)},
+			[]*x509.Certificate{other},
+			0, "leads to none of the roots",
+		},
+		"without a key": {
+			map[string][]byte{caCertKey: encode(self.Certificate)}, []*x509.Certificate{self.Certificate, other}, 0, `no key "ca-key.pem"`,
+		},
+		"with another's key": {
+			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, key)}, []*x509.Certificate{self.Certificate, other}, 0, "the key is not the certificate's",
+		},
+		"with no roots to trust": {
+			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, rootKey)}, nil, 0, "is absent; expected the roots to trust",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			certificate := trusting(test.trust...)
+			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
+			issuer := &Issuer{Identity: me, Cluster: inCluster{test.secret}, Now: time.Now}
+			result, err := issuer.issue(t.Context(), certificate)
+			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("got %v, want %q", err, test.want)
+			}
+			if err == nil && (len(result.Roots) != len(test.trust) || len(result.Issuers) != test.issuer || result.Root() == nil) {
+				t.Errorf("%d roots, %d issuers", len(result.Roots), len(result.Issuers))
+			}
+		})
+	}
+}
+
+func TestRootsThatCannotBeReadAreTold(t *testing.T) {
+	set := newSet(t)
+	for name, test := range map[string]struct{ text, want string }{
+		"no PEM":         {"roots", "not a certificate"},
+		"no root":        {string(encode(set.Certificate)), "is not a root"},
+		"one twice":      {string(encodeAll(set.Root(), set.Root())), "is there twice"},
+		"something more": {string(encode(set.Root())) + "and more", "not a certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := named("mine", 1)
+			c.Annotations = map[string]string{certificatesv1.TrustedRootsAnnotation: test.text}
+			_, _, err := Prepare(c)
+			bad, ok := errors.AsType[*SpecificationError](err)
+			if !ok || bad.Certificate != c || !strings.Contains(err.Error(), "metadata.annotations[istiod-agent.io/trusted-roots]") || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+// Annotations of an IssuedCertificate that have istiod's root of trust change in stages. They are annotations, not
+// fields, so that they stay where Gloo Mesh's own CRD drops the fields that it does not know.
+const (
+	// TrustedRootsAnnotation holds PEM certificates of all roots that istiod shall publish as trusted, the old ones
+	// first. The one that the CA certificate leads to must be among them. Without it, that one alone is trusted.
+	TrustedRootsAnnotation = "istiod-agent.io/trusted-roots"
+	// CAFromSecretAnnotation names a Secret in istiod's namespace with the CA that istiod has used so far, by the names
+	// of Istio's files: ca-cert.pem, ca-key.pem and, unless the CA is a root itself, cert-chain.pem. While it is set,
+	// istiod goes on with that CA and spec.agentCa waits.
+	CAFromSecretAnnotation = "istiod-agent.io/ca-from-secret" //nolint:gosec // the name of an annotation
+)
