@@ -25,6 +25,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // look is how often the agent looks at its files and at the clock on the wall when nothing else wakes it:
@@ -224,7 +225,7 @@ func (a *Agent) hold(set *cacerts.Set, left note, now time.Time) {
 		Serial:    set.SerialNumber(),
 		NotBefore: set.Certificate.NotBefore, NotAfter: set.Certificate.NotAfter,
 		Digest: left.Digest, Renew: left.Renew, Served: left.Served,
-		Root: set.RootFingerprint(), Roots: set.RootFingerprints(),
+		Root: set.RootFingerprint(), Roots: pemcerts.Fingerprints(set.Roots),
 		ConfirmFrom: now,
 	}
 }
@@ -291,9 +292,7 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
 	}
 	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read
-	for _, root := range a.trusted {
-		w.Roots = append(w.Roots, cacerts.Fingerprint(root))
-	}
+	w.Roots = pemcerts.Fingerprints(a.trusted)
 	if old := a.state.Wanted; old != nil && old.Digest == w.Digest && old.Renew == w.Renew {
 		if !slices.Equal(old.Roots, w.Roots) {
 			a.Log.Info("the roots to trust have changed", "issuedCertificate", certificate.Name, "roots", len(w.Roots))

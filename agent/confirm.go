@@ -12,7 +12,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const confirmTimeout = 5 * time.Second
@@ -29,7 +29,7 @@ func confirm(ctx context.Context, address string, ca *x509.Certificate, before s
 	if err := signedBy(served, ca); err != nil {
 		return err
 	}
-	if cacerts.Fingerprint(served[0]) == before {
+	if pemcerts.Fingerprint(served[0]) == before {
 		return fmt.Errorf("%w: it still serves the certificate that it served before its roots were changed", errOtherCA)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // The keys of a Secret that holds istiod's CA (Istio security/pkg/pki/ca/ca.go); they are the files' names too.
@@ -25,7 +26,7 @@ func trustedRoots(certificate *certificatesv1.IssuedCertificate) ([]*x509.Certif
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
 	}
-	roots, err := cacerts.ParseRoots([]byte(text))
+	roots, err := pemcerts.ParseRoots([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("metadata.annotations[%s]: expected PEM certificates of roots, the old ones first: %w", certificatesv1.TrustedRootsAnnotation, err)
 	}
@@ -106,7 +107,7 @@ func (a *Agent) retrust(ctx context.Context) {
 		held.Confirmed = false // asked again, ever more seldom
 		return
 	}
-	left := note{Digest: held.Digest, Renew: held.Renew, Served: cacerts.Fingerprint(served[0])}
+	left := note{Digest: held.Digest, Renew: held.Renew, Served: pemcerts.Fingerprint(served[0])}
 	if err := a.put(next, left); err != nil {
 		held.Confirmed = false
 		a.trouble(&a.problems.istiod, reasonPublishFailed, err.Error())
@@ -115,7 +116,7 @@ func (a *Agent) retrust(ctx context.Context) {
 	a.problems.istiod = problem{}
 	flag(a.Metrics.confirmed, false)
 	a.tell(false, reasonRootsPublished, fmt.Sprintf("published %d roots for istiod to trust (SHA-256 %s), and CA certificate %s as before",
-		len(next.Roots), strings.Join(next.RootFingerprints(), ", "), held.Serial))
+		len(next.Roots), strings.Join(pemcerts.Fingerprints(next.Roots), ", "), held.Serial))
 }
 
 // rootsRefusedError is for roots that istiod would not take while it runs.

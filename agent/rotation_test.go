@@ -17,6 +17,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 func encodeAll(certificates ...*x509.Certificate) (text []byte) {
@@ -161,7 +162,7 @@ func TestOtherRootsAreConfirmedByWhatIstiodServesNext(t *testing.T) {
 		t.Fatalf("the next step is %+v", step)
 	}
 	a.retrust(context.Background())
-	if !slices.Equal(a.state.Held.Roots, []string{set.RootFingerprint(), cacerts.Fingerprint(other)}) || a.state.Held.Root != set.RootFingerprint() {
+	if !slices.Equal(a.state.Held.Roots, []string{set.RootFingerprint(), pemcerts.Fingerprint(other)}) || a.state.Held.Root != set.RootFingerprint() {
 		t.Errorf("published with roots %v", a.state.Held.Roots)
 	}
 	again, _, _ := newAgentIn(t, dir)

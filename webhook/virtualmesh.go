@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -40,7 +41,7 @@ func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
 		return v.answer(req, "error", patches.Malformed, admission.Errored(http.StatusBadRequest, err))
 	}
-	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(old["spec"], object["spec"]) {
+	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(asked(old), asked(object)) {
 		return v.answer(req, "allowed", UnchangedSpecification, admission.Allowed("the specification does not change"))
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
@@ -57,6 +58,16 @@ func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 		response.Warnings = append(response.Warnings, "istiod-agent: "+warning)
 	}
 	return v.answer(req, "allowed", ValidVirtualMesh, response)
+}
+
+// asked is all of a VirtualMesh that is acted on.
+func asked(object map[string]any) []any {
+	all := []any{object["spec"]}
+	for _, annotation := range []string{networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation, networkingv1.RotateFromSecretAnnotation} {
+		value, _, _ := unstructured.NestedString(object, "metadata", "annotations", annotation)
+		all = append(all, value)
+	}
+	return all
 }
 
 // answer counts and logs a response.

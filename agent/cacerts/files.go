@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // The files that istiod reads (Istio pilot/pkg/bootstrap/istio_ca.go, detectSigningCABundleAndCRL).
@@ -91,14 +93,14 @@ func read(dir string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := parseAll(content[chainFile])
+	chain, err := pemcerts.Parse(content[chainFile])
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", chainFile, err)
 	}
 	if !chain[0].Equal(certificate) {
 		return nil, fmt.Errorf("%s does not begin with the certificate of %s", chainFile, certFile)
 	}
-	roots, err := parseAll(content[rootFile])
+	roots, err := pemcerts.Parse(content[rootFile])
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rootFile, err)
 	}
@@ -107,23 +109,4 @@ func read(dir string) (*Set, error) {
 		return nil, fmt.Errorf("%s holds no root that the certificate leads to", rootFile)
 	}
 	return set, nil
-}
-
-func parseAll(text []byte) ([]*x509.Certificate, error) {
-	var all []*x509.Certificate
-	for len(bytes.TrimSpace(text)) > 0 {
-		block, rest := pem.Decode(text)
-		if block == nil || block.Type != "CERTIFICATE" {
-			return nil, errors.New("it holds something that is not a certificate")
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.New("a certificate in it cannot be read")
-		}
-		all, text = append(all, certificate), rest
-	}
-	if len(all) == 0 {
-		return nil, errors.New("it is empty")
-	}
-	return all, nil
 }

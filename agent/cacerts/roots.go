@@ -3,37 +3,12 @@
 package cacerts
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"fmt"
 	"slices"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
-
-// ParseRoots reads root certificates, PEM: each a self-signed CA, none twice, in the order in which istiod is to get
-// them.
-func ParseRoots(text []byte) ([]*x509.Certificate, error) {
-	roots, err := parseAll(text)
-	if err != nil {
-		return nil, err
-	}
-	for i, root := range roots {
-		switch {
-		case !root.IsCA || !selfSigned(root):
-			return nil, fmt.Errorf("certificate %d (%s) is not a root: a CA that has signed itself", i, root.Subject)
-		case slices.ContainsFunc(roots[:i], root.Equal):
-			return nil, fmt.Errorf("certificate %d (%s) is there twice", i, root.Subject)
-		}
-	}
-	return roots, nil
-}
-
-// Fingerprint is the SHA-256 of a certificate (DER) in hexadecimal.
-func Fingerprint(certificate *x509.Certificate) string {
-	sum := sha256.Sum256(certificate.Raw)
-	return hex.EncodeToString(sum[:])
-}
 
 // Root is the one of the set's roots that its certificate leads to, nil where there is none.
 func (s *Set) Root() *x509.Certificate {
@@ -49,17 +24,8 @@ func (s *Set) Root() *x509.Certificate {
 	return nil
 }
 
-// RootFingerprint is that of Root.
-func (s *Set) RootFingerprint() string { return Fingerprint(s.Root()) }
-
-// RootFingerprints are those of all roots, in their order.
-func (s *Set) RootFingerprints() []string {
-	all := make([]string, len(s.Roots))
-	for i, root := range s.Roots {
-		all[i] = Fingerprint(root)
-	}
-	return all
-}
+// RootFingerprint is the SHA-256 of Root (DER) in hexadecimal.
+func (s *Set) RootFingerprint() string { return pemcerts.Fingerprint(s.Root()) }
 
 // WithRoots is the same certificate and key, and other roots in the file that istiod publishes. The root that the
 // certificate leads to must be among them.
@@ -106,12 +72,12 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, now time.T
 		return nil, err
 	}
 	if len(chain) > 0 {
-		above, err := parseAll(chain)
+		above, err := pemcerts.Parse(chain)
 		if err != nil {
 			return nil, refuse(BadPEM, "its chain cannot be read: %v", err)
 		}
 		set.Issuers = slices.DeleteFunc(above, func(each *x509.Certificate) bool {
-			return each.Equal(set.Certificate) || selfSigned(each)
+			return each.Equal(set.Certificate) || pemcerts.SelfSigned(each)
 		})
 	}
 	if set.Root() == nil {

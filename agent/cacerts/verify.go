@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // Refusals: the keys of log lines, events and metrics.
@@ -104,7 +106,7 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 		return nil, err
 	}
 	set := &Set{Certificate: certificate, key: key}
-	if n := len(above); n > 0 && selfSigned(above[n-1]) {
+	if n := len(above); n > 0 && pemcerts.SelfSigned(above[n-1]) {
 		set.Issuers, set.Roots = above[:n-1], above[n-1:]
 	} else if err := linked(certificate, above); err != nil {
 		return nil, err
@@ -203,7 +205,7 @@ func parseChain(answer Issued, certificate *x509.Certificate) ([]*x509.Certifica
 		if slices.ContainsFunc(chain, parsed.Equal) {
 			return nil, refuse(BadChain, "its chain holds %s twice", parsed.Subject)
 		}
-		if n := len(chain); n > 0 && selfSigned(chain[n-1]) {
+		if n := len(chain); n > 0 && pemcerts.SelfSigned(chain[n-1]) {
 			return nil, refuse(BadChain, "its chain goes on with %s after the root %s", parsed.Subject, chain[n-1].Subject)
 		}
 		chain = append(chain, parsed)
@@ -320,10 +322,6 @@ func onlyBlock(text []byte) (*pem.Block, error) {
 		return nil, fmt.Errorf("it holds %d", n)
 	}
 	return block, nil
-}
-
-func selfSigned(certificate *x509.Certificate) bool {
-	return bytes.Equal(certificate.RawIssuer, certificate.RawSubject) && certificate.CheckSignatureFrom(certificate) == nil
 }
 
 // SerialNumber is the certificate's, as Vault writes it: hexadecimal bytes with colons between.

@@ -278,8 +278,29 @@ func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into m
 	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
 	stored.State = certificatesv1.State(state)
 	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
+	stored.AgentCA = partOf[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
+	entries, _, _ := unstructured.NestedSlice(object.Object, "status", "certificates")
+	for _, entry := range entries {
+		var report certificatesv1.CertificateStatus
+		if fields, ok := entry.(map[string]any); ok && runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &report) == nil && report.Pod != "" {
+			stored.Replicas = append(stored.Replicas, report)
+		}
+	}
 	into[at] = stored
 	return nil
+}
+
+// partOf gives a part of an object as its Go type, nil where it is absent or something else.
+func partOf[T any](object *unstructured.Unstructured, fields ...string) *T {
+	content, found, err := unstructured.NestedMap(object.Object, fields...)
+	if err != nil || !found {
+		return nil
+	}
+	part := new(T)
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(content, part) != nil {
+		return nil
+	}
+	return part
 }
 
 // ensure makes an IssuedCertificate, or makes it so, by server-side apply: what others write on it, such as the
@@ -316,6 +337,11 @@ func sameContent(stored, wanted *unstructured.Unstructured) bool {
 	}
 	for key, value := range wanted.GetAnnotations() {
 		if stored.GetAnnotations()[key] != value {
+			return false
+		}
+	}
+	for _, key := range []string{certificatesv1.TrustedRootsAnnotation, certificatesv1.CAFromSecretAnnotation} {
+		if stored.GetAnnotations()[key] != wanted.GetAnnotations()[key] {
 			return false
 		}
 	}
@@ -359,7 +385,7 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 	if stored == nil {
 		stored = map[string]any{}
 	}
-	for _, ours := range []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "conditions"} {
+	for _, ours := range []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"} {
 		delete(stored, ours)
 		if value, ok := content[ours]; ok {
 			stored[ours] = value
@@ -374,6 +400,9 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 	}
 	if before.State != status.State {
 		c.tell(object, status)
+	}
+	if now := status.RootRotation; now != nil && (before.RootRotation == nil || before.RootRotation.Stage != now.Stage || before.RootRotation.Complete != now.Complete) {
+		c.note(object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
 	}
 	return nil
 }
@@ -401,6 +430,10 @@ func (c *Controller) tell(object *unstructured.Unstructured, status networkingv1
 	if status.State == networkingv1.Invalid || status.State == networkingv1.Failed {
 		kind = corev1.EventTypeWarning
 	}
+	c.note(object, kind, reason, message)
+}
+
+func (c *Controller) note(object *unstructured.Unstructured, kind, reason, message string) {
 	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
 	if len(message) > most {
 		message = strings.ToValidUTF8(message[:most-3], "") + "..."

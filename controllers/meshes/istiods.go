@@ -52,6 +52,12 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 	if istiod.ServiceAccount == "" {
 		istiod.ServiceAccount = "default"
 	}
+	wanted, given, _ := unstructured.NestedInt64(deployment.Object, "spec", "replicas")
+	if !given {
+		wanted = 1
+	}
+	found, _, _ := unstructured.NestedInt64(deployment.Object, "status", "replicas")
+	istiod.Replicas = int(max(wanted, found))
 	key := types.NamespacedName{Namespace: istiod.Namespace, Name: configuration(deployment)}
 	var stored corev1.ConfigMap
 	err := cached.Get(ctx, key, &stored)

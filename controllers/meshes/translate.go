@@ -44,6 +44,8 @@ const (
 type Istiod struct {
 	Name, Namespace, ServiceAccount string
 	TrustDomain                     string
+	// Replicas are how many Pods it has, or is to have, whichever is more.
+	Replicas int
 	// Problem says what is not known of it yet; it is not acted on.
 	Problem string
 }
@@ -81,6 +83,10 @@ type Stored struct {
 	For   string
 	State certificatesv1.State
 	Error string
+	// AgentCA is the CA that it names, where that can be read.
+	AgentCA *certificatesv1.IntermediateCertificateAuthority
+	// Replicas are what istiod's Pods report of themselves.
+	Replicas []certificatesv1.CertificateStatus
 }
 
 // Facts are what a VirtualMesh is translated with.
@@ -106,6 +112,9 @@ type Plan struct {
 	// KeepAll keeps every one: what the VirtualMesh says now cannot be acted on.
 	KeepAll bool
 	Status  networkingv1.VirtualMeshStatus
+
+	// left are istiods of this cluster that nothing is planned for, and why: a change of the root waits for them.
+	left []string
 }
 
 // Translate gives what is to be there for a VirtualMesh. before is its status until now.
@@ -142,10 +151,15 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 		}
 		status.State, status.Errors = summary(status.Meshes)
 	}
+	plan.Status = status
+	if plan.KeepAll {
+		plan.Status.RootRotation = before.RootRotation
+	} else {
+		plan.rotate(mesh, before.RootRotation, facts)
+	}
 	ready := metav1.Condition{Type: ReadyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
 	ready.Status, ready.Reason, ready.Message = condition(status)
-	meta.SetStatusCondition(&status.Conditions, ready)
-	plan.Status = status
+	meta.SetStatusCondition(&plan.Status.Conditions, ready)
 	return plan
 }
 
@@ -185,8 +199,10 @@ func (p *Plan) mesh(source Source, mesh *networkingv1.VirtualMesh, ref networkin
 	stored, exists := facts.Certificates[at]
 	switch {
 	case istiod.Problem != "":
+		p.left = append(p.left, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
 		return pending("%s", istiod.Problem)
 	case exists && stored.For == "":
+		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
 		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, ManagedByLabel, Manager)
 	}
 	delete(p.Keep, at)

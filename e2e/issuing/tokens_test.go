@@ -117,7 +117,7 @@ func TestATokenOfASecret(t *testing.T) {
 		values       func(t *testing.T) map[string]string // none for no Secret
 		reason, says string
 	}{
-		"no Secret": {nil, "IssueFailed", `reading Vault's token from Secret ` + s.Namespace + `/vault-token: secrets "vault-token" not found`},
+		"no Secret": {nil, "IssueFailed", `reading Vault's token: reading Secret ` + s.Namespace + `/vault-token: secrets "vault-token" not found`},
 		"no key token": {
 			func(t *testing.T) map[string]string { return map[string]string{"vault-token": s.token(t, "1h")} },
 			"IssueFailed", `Secret ` + s.Namespace + `/vault-token: it has no key "token"`,

@@ -193,6 +193,9 @@ type VirtualMeshStatus struct {
 	// +listType=atomic
 	NotActedOn []string `json:"notActedOn,omitempty"`
 
+	// How far a change of the root of trust is, while one is going on. Not in the public API.
+	RootRotation *RootRotationStatus `json:"rootRotation,omitempty"`
+
 	// The same in the form that `kubectl wait` understands. Ready is true when each mesh of this cluster has
 	// its IssuedCertificate. Not in the public API.
 	//

@@ -22,7 +22,7 @@ const meshDefault = "MESH_DEFAULT"
 func (m *VirtualMesh) Validate() (warnings []string, errs field.ErrorList) {
 	spec, path := &m.Spec, field.NewPath("spec")
 	warnings = spec.NotActedOn()
-	errs = validateMeshes(path.Child("meshes"), spec.Meshes)
+	errs = append(m.validateRotation(), validateMeshes(path.Child("meshes"), spec.Meshes)...)
 	if len(spec.Meshes) == 0 {
 		warnings = append(warnings, fmt.Sprintf("%s: is empty, so that nothing is done; name the meshes, such as %s", path.Child("meshes"), exampleMesh))
 	}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pemcerts reads certificates in PEM, several in one text.
+package pemcerts
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Parse gives the certificates of a text that holds nothing else, at least one.
+func Parse(text []byte) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for len(bytes.TrimSpace(text)) > 0 {
+		block, rest := pem.Decode(text)
+		if block == nil || block.Type != "CERTIFICATE" {
+			return nil, errors.New("it holds something that is not a certificate")
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("a certificate in it cannot be read")
+		}
+		all, text = append(all, certificate), rest
+	}
+	if len(all) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	return all, nil
+}
+
+// ParseRoots is Parse for root certificates: each a self-signed CA, none twice.
+func ParseRoots(text []byte) ([]*x509.Certificate, error) {
+	roots, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	for i, root := range roots {
+		switch {
+		case !root.IsCA || !SelfSigned(root):
+			return nil, fmt.Errorf("certificate %d (%s) is not a root: a CA that has signed itself", i, root.Subject)
+		case slices.ContainsFunc(roots[:i], root.Equal):
+			return nil, fmt.Errorf("certificate %d (%s) is there twice", i, root.Subject)
+		}
+	}
+	return roots, nil
+}
+
+// SelfSigned says whether a certificate is signed by its own key.
+func SelfSigned(certificate *x509.Certificate) bool {
+	return bytes.Equal(certificate.RawIssuer, certificate.RawSubject) && certificate.CheckSignatureFrom(certificate) == nil
+}
+
+// Fingerprint is the SHA-256 of a certificate (DER) in hexadecimal.
+func Fingerprint(certificate *x509.Certificate) string {
+	sum := sha256.Sum256(certificate.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Fingerprints are those of several, in their order.
+func Fingerprints(certificates []*x509.Certificate) []string {
+	all := make([]string, len(certificates))
+	for i, each := range certificates {
+		all[i] = Fingerprint(each)
+	}
+	return all
+}
