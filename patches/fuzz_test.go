@@ -53,6 +53,7 @@ func FuzzWellFormed(f *testing.F) {
 	}
 	configs := []*patches.Injector{
 		injector(f, ""), injector(f, "sidecar: native"), injector(f, "cacerts: {sizeLimit: '0'}\nagent: {resources: {}}"),
+		injector(f, "multiRootMesh: true"),
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 7))
@@ -104,7 +105,11 @@ func randomDeployment(r *rand.Rand) []byte {
 	}
 	istiod := unknown("discovery")
 	maybe(istiod, "volumeMounts", mounts)
-	maybe(istiod, "env", list("ENV", unknown))
+	env := list("ENV", unknown)
+	if r.IntN(4) == 0 {
+		env = append(env, map[string]any{"name": "ISTIO_MULTIROOT_MESH", "value": []string{"true", "false"}[r.IntN(2)]})
+	}
+	maybe(istiod, "env", env)
 	maybe(istiod, "securityContext", map[string]any{"runAsUser": 1337})
 	containers := append(list("before-", unknown), istiod)
 	containers = append(containers, list("after-", unknown)...)

@@ -30,10 +30,12 @@ func (i *Injector) inject(o *object) Result {
 		volume = CACertsVolume
 		p.addMount(o)
 	}
+	i.setMultiRoot(&p, o)
 
 	r := &i.rendered
+	multiRoot := i.takesOtherRoots(o)
 	fit := func(c *corev1.Container, ready json.RawMessage) (*corev1.Container, json.RawMessage) {
-		fitted := r.forIstiod(c, volume, o.istiod.user, o.istiod.group)
+		fitted := r.forIstiod(c, volume, o.istiod.user, o.istiod.group, multiRoot)
 		if fitted == c {
 			return c, ready
 		}

@@ -73,13 +73,16 @@ var befores = map[string][]string{
 	"a template without metadata":    {"    metadata: {labels: {app: istiod}}\n", ""},
 	"other init containers":          {"      containers:", "      initContainers: [{name: first}]\n      containers:"},
 	"ids of its own":                 {"        image: pilot", "        image: pilot\n        securityContext: {runAsUser: 1337, runAsGroup: 1337}"},
+	"no variables":                   {"        env: [{name: PILOT_CERT_PROVIDER, value: istiod}]\n", ""},
+	"a multi-root mesh":              {"value: istiod}]", "value: istiod}, {name: ISTIO_MULTIROOT_MESH, value: 'true'}]"},
+	"no multi-root mesh":             {"value: istiod}]", "value: istiod}, {name: ISTIO_MULTIROOT_MESH, value: 'false'}]"},
 	"fields of tomorrow":             {"        image: pilot", "        image: pilot\n        tomorrow: {deeply: [{unknown: 1.50}]}"},
 }
 
 func TestRemovalIsTheInverseOfInjection(t *testing.T) {
 	t.Parallel()
 	for name, edits := range befores {
-		for _, config := range []string{"", "sidecar: native", "target: pods", "target: pods\nsidecar: native"} {
+		for _, config := range []string{"", "sidecar: native", "target: pods", "target: pods\nsidecar: native", "multiRootMesh: true", "multiRootMesh: true\ntarget: pods"} {
 			t.Run(name+"/"+config, func(t *testing.T) {
 				t.Parallel()
 				object, kind := edit(t, edits...), patches.Deployment

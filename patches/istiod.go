@@ -20,6 +20,10 @@ type istiod struct {
 	hasMounts bool
 	mounts    []mount
 	env       map[string]string
+	envs      int // how many variables the container has
+	hasEnv    bool
+	// multiRoot is the index of the variable MultiRootVariable, -1 when there is none.
+	multiRoot int
 	// user and group ids that the container's security context sets; nil when unset.
 	user, group *int64
 }
@@ -37,7 +41,7 @@ func (o *object) readContainers(c *cursor) {
 	var candidates []*istiod
 	o.containers.read(c, func(index int, key []byte) {
 		for len(candidates) <= index {
-			candidates = append(candidates, &istiod{index: len(candidates)})
+			candidates = append(candidates, newIstiod(len(candidates)))
 		}
 		candidates[index].read(c, key)
 	})
@@ -46,7 +50,7 @@ func (o *object) readContainers(c *cursor) {
 		if isAgent(container.name) {
 			continue
 		}
-		candidate := &istiod{index: i}
+		candidate := newIstiod(i)
 		if i < len(candidates) {
 			candidate = candidates[i]
 		}
@@ -62,6 +66,8 @@ func (o *object) readContainers(c *cursor) {
 		o.istiod = discovery
 	}
 }
+
+func newIstiod(index int) *istiod { return &istiod{index: index, multiRoot: -1} }
 
 // read a member of the container that the decision asks about.
 func (i *istiod) read(c *cursor, key []byte) {
@@ -128,6 +134,7 @@ func (i *istiod) readMounts(c *cursor) {
 // readEnv keeps the variables that the decision asks about; of a variable that
 // is set twice the last one counts, as in the container's process.
 func (i *istiod) readEnv(c *cursor) {
+	i.hasEnv = c.peek() == '['
 	c.array(func() {
 		var name, value []byte
 		c.object(func(key []byte) {
@@ -139,12 +146,16 @@ func (i *istiod) readEnv(c *cursor) {
 			}
 		})
 		switch string(name) {
+		case MultiRootVariable:
+			i.multiRoot = i.envs
+			fallthrough
 		case "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER", "ROOT_CA_DIR":
 			if i.env == nil {
 				i.env = map[string]string{}
 			}
 			i.env[string(name)] = string(value)
 		}
+		i.envs++
 	})
 }
 

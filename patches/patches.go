@@ -52,6 +52,9 @@ const (
 	// CACertsPath is where istiod looks for its intermediate CA
 	// (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
 	CACertsPath = "/etc/cacerts"
+	// MultiRootVariable set to true has istiod take other roots of trust while it runs
+	// (pilot/pkg/features/pilot.go, Istio 1.9 to 1.31). The agent is told the same.
+	MultiRootVariable = "ISTIO_MULTIROOT_MESH"
 )
 
 // Kind is a kind of object that can be injected.
@@ -164,6 +167,10 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 	injection.Report = report(Injected, strings.Join(injection.Changes, ", "))
 	if len(injection.Operations) == 0 {
 		injection.Report = report(AlreadyInjected, kind)
+	}
+	if i.rendered.multiRoot && !i.takesOtherRoots(o) {
+		injection.Warnings = append(injection.Warnings,
+			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, MultiRootVariable, o.istiod.env[MultiRootVariable]))
 	}
 	if o.inject != "" && o.inject != "true" && o.inject != "enabled" {
 		injection.Warnings = append(injection.Warnings,

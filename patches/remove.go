@@ -18,6 +18,16 @@ type original struct {
 	Volume json.RawMessage `json:"volume,omitempty"`
 	// MountAdded tells that istiod's container had no mount at /etc/cacerts.
 	MountAdded bool `json:"mountAdded,omitempty"`
+	// MultiRootAdded tells that istiod's container had no MultiRootVariable.
+	MultiRootAdded bool `json:"multiRootAdded,omitempty"`
+}
+
+// note is what an earlier injection has kept; without a note, or with an unreadable one, that it was the chart's.
+func (o *object) note() (was original) {
+	if kept := o.annotations[OriginalAnnotation]; kept != "" {
+		_ = json.Unmarshal([]byte(kept), &was)
+	}
+	return was
 }
 
 // chartVolume is the volume of Istio's chart since 1.5 (istio-discovery,
@@ -69,10 +79,8 @@ func isChartVolume(volume []byte, defaulted bool) bool {
 
 // original says what to write in OriginalAnnotation, "" for nothing.
 func (i *Injector) original(o *object) string {
-	var was original
-	if kept := o.annotations[OriginalAnnotation]; kept != "" {
-		_ = json.Unmarshal([]byte(kept), &was) // an unreadable note is written anew
-	}
+	was := o.note() // an unreadable one is written anew
+	was.MultiRootAdded = i.rendered.multiRoot && (was.MultiRootAdded || o.istiod.multiRoot < 0)
 	name := o.istiod.volume
 	if name == "" {
 		name, was.MountAdded = CACertsVolume, true
@@ -90,7 +98,7 @@ func (i *Injector) original(o *object) string {
 			was.Volume = nil
 		}
 	}
-	if was.Volume == nil && !was.MountAdded {
+	if was.Volume == nil && !was.MountAdded && !was.MultiRootAdded {
 		return ""
 	}
 	note, _ := json.Marshal(was) // JSON that was read, and a bool
@@ -140,9 +148,7 @@ func remove(o *object) Result {
 	if !o.hasAgent() && !o.annotated() {
 		return p.Result
 	}
-	var was original
-	_ = json.Unmarshal([]byte(o.annotations[OriginalAnnotation]), &was) // without a note, or with an unreadable one, the chart's
-
+	was := o.note()
 	if o.istiod != nil {
 		name := o.istiod.volume
 		if name == "" {
@@ -150,6 +156,9 @@ func remove(o *object) Result {
 		}
 		if was.MountAdded {
 			p.removeMount(o, name)
+		}
+		if was.MultiRootAdded {
+			p.unsetMultiRoot(o)
 		}
 		p.restoreVolume(o, name, was.Volume)
 	}

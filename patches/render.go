@@ -30,14 +30,17 @@ type rendering struct {
 	digest   string
 	// ready holds the JSON of the above, for the istiods that they fit as they are.
 	ready struct{ init, sidecar, volume json.RawMessage }
+	// multiRoot is set where istiod is to take other roots of trust while it runs.
+	multiRoot bool
 	// takesIDs is false where the configuration asks for no security context.
 	takesIDs bool
 }
 
 func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	r := rendering{
-		annotate: *config.Annotate,
-		takesIDs: *config.Agent.SecurityContext != (corev1.SecurityContext{}),
+		annotate:  *config.Annotate,
+		multiRoot: config.MultiRootMesh,
+		takesIDs:  *config.Agent.SecurityContext != (corev1.SecurityContext{}),
 	}
 
 	emptyDir := &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
@@ -59,6 +62,11 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 		r.init, r.sidecar = container(config.Agent, InitContainer, "init-container"), sidecar
 	}
 
+	for _, c := range []*corev1.Container{r.init, r.sidecar} {
+		if c != nil {
+			withMultiRoot(c, r.multiRoot)
+		}
+	}
 	if r.ready.init, err = containerJSON(r.init); err != nil {
 		return r, err
 	}
@@ -122,16 +130,17 @@ func publishedProbe() *corev1.Probe {
 }
 
 // forIstiod fits a container to one istiod: it mounts the volume that istiod
-// mounts, and runs with the ids that istiod's container sets, so that both may
-// read the key file.
-func (r *rendering) forIstiod(c *corev1.Container, volume string, user, group *int64) *corev1.Container {
+// mounts, runs with the ids that istiod's container sets, so that both may read
+// the key file, and knows whether istiod takes other roots while it runs.
+func (r *rendering) forIstiod(c *corev1.Container, volume string, user, group *int64, multiRoot bool) *corev1.Container {
 	if !r.takesIDs {
 		user, group = nil, nil
 	}
-	if volume == CACertsVolume && user == nil && group == nil {
+	if volume == CACertsVolume && user == nil && group == nil && multiRoot == r.multiRoot {
 		return c
 	}
 	c = c.DeepCopy()
+	withMultiRoot(c, multiRoot)
 	c.VolumeMounts[0].Name = volume
 	if user != nil && c.SecurityContext.RunAsUser == nil {
 		c.SecurityContext.RunAsUser = user

@@ -25,6 +25,10 @@ type InjectionConfiguration struct {
 	Agent Agent `json:"agent,omitzero"`
 	// CACerts is the in-memory volume that holds the intermediate CA.
 	CACerts CACerts `json:"cacerts,omitzero"`
+	// MultiRootMesh sets ISTIO_MULTIROOT_MESH=true in istiod's container, unless
+	// that sets it itself: istiod then takes other roots of trust while it runs,
+	// so that the root can change without a restart. Default: false.
+	MultiRootMesh bool `json:"multiRootMesh,omitempty"`
 	// Annotate records the injection on the pod template, as
 	// istiod-agent.io/injected (a digest of what was rendered) and, where the
 	// replaced volume was not the one of Istio's chart,

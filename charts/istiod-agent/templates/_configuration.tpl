@@ -23,6 +23,7 @@ agent:
   {{- end }}
 cacerts:
   sizeLimit: {{ .cacerts.sizeLimit | quote }}
+multiRootMesh: {{ .multiRootMesh }}
 annotate: {{ .annotate }}
 injectExisting: {{ .injectExisting }}
 rollout: {{ .rollout }}
