@@ -288,7 +288,7 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	a.wanted = certificate
 	a.concern(certificate)
 	w := Wanted{
-		Digest: digest(certificate), Renew: certificate.Annotations[RenewAnnotation],
+		Digest: digest(certificate), Renew: certificate.Annotations[certificatesv1.RenewAnnotation],
 		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
 	}
 	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read

@@ -68,7 +68,8 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 			state = certificatesv1.Finished
 		}
 		mine.SerialNumber = held.Serial
-		mine.NotAfter = &metav1.Time{Time: held.NotAfter}
+		mine.Issuer, mine.Key = a.set.Certificate.Issuer.String(), a.set.KeyKind()
+		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: held.NotBefore}, &metav1.Time{Time: held.NotAfter}
 		mine.RootFingerprint, mine.TrustedRoots = held.Root, held.Roots
 		mine.Confirmed = held.Confirmed
 		if at, _ := a.renewAt(); !at.IsZero() {

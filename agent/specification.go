@@ -13,9 +13,6 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// RenewAnnotation on an IssuedCertificate asks for a new certificate each time that its value changes.
-const RenewAnnotation = "istiod-agent.io/renew"
-
 // Specifications tells which certificate is wanted. What it gives may be older than what is in the
 // API server or on disk, and stays what it was while those cannot be reached.
 type Specifications interface {

@@ -16,7 +16,10 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/cli/checkup"
+	"github.com/istiod-agent/istiod-agent/cli/renew"
+	"github.com/istiod-agent/istiod-agent/cli/status"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+	"github.com/istiod-agent/istiod-agent/cli/verify"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -38,7 +41,7 @@ func NewCommand() *cobra.Command {
 	}
 	cmd.AddCommand(injectCommand(), uninjectCommand(), version.Command())
 	cmd.AddCommand(vaultside.Command())
-	cmd.AddCommand(checkup.Command())
+	cmd.AddCommand(checkup.Command(), status.Command(), verify.Command(), renew.Command())
 	return cmd
 }
 

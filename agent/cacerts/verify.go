@@ -332,3 +332,15 @@ func (s *Set) SerialNumber() string {
 	}
 	return strings.Join(parts, ":")
 }
+
+// KeyKind is that of the certificate's key, for people: RSA 4096, EC P-256.
+func (s *Set) KeyKind() string {
+	switch public := s.Certificate.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", public.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "EC " + public.Curve.Params().Name
+	default:
+		return s.Certificate.PublicKeyAlgorithm.String()
+	}
+}

@@ -17,6 +17,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 )
 
@@ -101,7 +102,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	if f.output == "json" {
 		err = printJSON(cmd.OutOrStdout(), reports)
 	} else {
-		err = printText(cmd.OutOrStdout(), reports, coloured(cmd.OutOrStdout()))
+		err = printText(cmd.OutOrStdout(), reports, terminal.Coloured(cmd.OutOrStdout()))
 	}
 	switch {
 	case err != nil:
@@ -135,14 +136,14 @@ func (f *flags) look(ctx context.Context, name string, given *networkingv1.Virtu
 func (f *flags) lookAtVault(ctx context.Context, name string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
 	const what = "Vault, from this machine"
 	if given != nil {
-		return vaultLines(ctx, f.Timeout, given, facts, "kubectl istiod-agent vault -f "+shellWord(f.filename))
+		return vaultLines(ctx, f.Timeout, given, facts, "kubectl istiod-agent vault -f "+clusters.ShellWord(f.filename))
 	}
 	var lines []Line
 	for i := range facts.Meshes.Value {
 		mesh := valid(&facts.Meshes.Value[i])
 		if mesh != nil {
 			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, facts,
-				"kubectl istiod-agent vault "+mesh.Name+" -n "+mesh.Namespace+" --context="+shellWord(name))...)
+				"kubectl istiod-agent vault "+mesh.Name+" -n "+mesh.Namespace+" --context="+clusters.ShellWord(name))...)
 		}
 	}
 	if len(lines) == 0 {

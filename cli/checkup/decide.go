@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/version"
 
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -28,9 +29,9 @@ const (
 // decide says what facts mean, in the order in which a person would mend them. context is for the commands to run, now for
 // what has expired.
 func decide(context string, facts *Facts, now time.Time) []Line {
-	d := &decision{facts: facts, kubectl: "kubectl --context=" + shellWord(context), now: now}
+	d := &decision{facts: facts, kubectl: "kubectl --context=" + clusters.ShellWord(context), now: now}
 	if facts.Version.Err != nil {
-		next := "kubectl --context=" + shellWord(context) + " version, until it answers; check the cluster's address and your login"
+		next := "kubectl --context=" + clusters.ShellWord(context) + " version, until it answers; check the cluster's address and your login"
 		d.add(Unknown, "Kubernetes", "asking the API server for its version: "+facts.Version.Err.Error(), next)
 		return d.lines
 	}
@@ -314,11 +315,4 @@ func (d *decision) rights() {
 			d.add(OK, what, "has what the agent needs", "")
 		}
 	}
-}
-
-func shellWord(text string) string {
-	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789./_:@,%+-") == "" {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

@@ -8,8 +8,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
+
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 // Status of a line.
@@ -52,7 +53,7 @@ func count(reports []Report, status Status) (n int) {
 	return n
 }
 
-var colours = map[Status]string{OK: "32", Warn: "33", Fail: "31", Unknown: "35"}
+var colours = map[Status]string{OK: terminal.Green, Warn: terminal.Yellow, Fail: terminal.Red, Unknown: terminal.Purple}
 
 // printText writes reports for people.
 func printText(out io.Writer, reports []Report, colour bool) error {
@@ -65,9 +66,9 @@ func printText(out io.Writer, reports []Report, colour bool) error {
 		for _, line := range report.Lines {
 			status := fmt.Sprintf("%-7s", line.Status)
 			if colour {
-				status = "\x1b[" + colours[line.Status] + "m" + status + "\x1b[0m"
+				status = terminal.In(colours[line.Status], status)
 			}
-			fmt.Fprintf(&text, "%s  %s  — %s", status, line.What, oneLine(line.Detail))
+			fmt.Fprintf(&text, "%s  %s  — %s", status, line.What, terminal.OneLine(line.Detail))
 			if line.Next != "" {
 				fmt.Fprintf(&text, "; next: %s", line.Next)
 			}
@@ -83,18 +84,4 @@ func printJSON(out io.Writer, reports []Report) error {
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(map[string]any{"contexts": reports})
-}
-
-func oneLine(text string) string {
-	return strings.TrimRight(strings.Join(strings.Fields(text), " "), ".;")
-}
-
-// coloured says whether out is a terminal of somebody who wants colours (no-color.org).
-func coloured(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	about, err := file.Stat()
-	return err == nil && about.Mode()&os.ModeCharDevice != 0
 }

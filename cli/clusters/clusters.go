@@ -7,8 +7,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
@@ -34,6 +37,7 @@ func (f *Flags) Add(flags *pflag.FlagSet) {
 type Cluster struct {
 	// Context is its name; Namespace its default one.
 	Context, Namespace string
+	Config             *rest.Config
 	Client             client.Client
 	Discovery          discovery.DiscoveryInterface
 }
@@ -64,10 +68,24 @@ func (f *Flags) Open(context string) (*Cluster, error) {
 	config.Timeout = f.Timeout
 	config.WarningHandler = rest.NoWarnings{} // they are for who changes something
 	config.QPS, config.Burst = 50, 100
+	c.Config = config
 	if c.Discovery, err = discovery.NewDiscoveryClientForConfig(config); err != nil {
 		return c, err
 	}
 	// What each kind's resource is called is looked up when it is first needed.
 	c.Client, err = client.New(config, client.Options{})
 	return c, err
+}
+
+// CompleteContexts completes the names of contexts.
+func CompleteContexts(f *Flags) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		rules := clientcmd.NewDefaultClientConfigLoadingRules()
+		rules.ExplicitPath = f.Kubeconfig
+		config, err := rules.Load()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return slices.Sorted(maps.Keys(config.Contexts)), cobra.ShellCompDirectiveNoFileComp
+	}
 }

@@ -65,3 +65,16 @@ func ReadCluster(ctx context.Context, cluster *clusters.Cluster, namespace, name
 	}
 	return mesh, nil
 }
+
+// ReadOnly reads the VirtualMesh of a cluster that has one, to the same end.
+func ReadOnly(ctx context.Context, cluster *clusters.Cluster) (*networkingv1.VirtualMesh, error) {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind + "List"))
+	if err := cluster.Client.List(ctx, list); err != nil {
+		return nil, cluster.Explain("listing VirtualMeshes", "list", "virtualmeshes.networking.mesh.gloo.solo.io", err)
+	}
+	if len(list.Items) != 1 {
+		return nil, fmt.Errorf("context %s has %d VirtualMeshes; name the one that is meant, or read it from a file by -f", cluster.Context, len(list.Items))
+	}
+	return ReadCluster(ctx, cluster, list.Items[0].GetNamespace(), list.Items[0].GetName())
+}

@@ -5,9 +5,10 @@ package vaultside
 import (
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
 )
 
 // Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
@@ -18,9 +19,9 @@ func (w *Wanted) Print(out io.Writer) error {
 		p.comment("Note: " + note)
 	}
 	p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
-		`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+shellWord(w.Server))
+		`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+clusters.ShellWord(w.Server))
 	if w.Namespace != "" {
-		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+shellWord(w.Namespace))
+		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+clusters.ShellWord(w.Namespace))
 	}
 	if w.Auth != nil {
 		w.Auth.printMount(p)
@@ -29,7 +30,7 @@ func (w *Wanted) Print(out io.Writer) error {
 		mount.print(p)
 	}
 	for _, policy := range w.Policies {
-		p.command(policy.Why, "vault policy write "+shellWord(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
+		p.command(policy.Why, "vault policy write "+clusters.ShellWord(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
 	}
 	if w.Auth != nil {
 		w.Auth.Role.print(p, w.Auth.Mount)
@@ -41,8 +42,8 @@ func (w *Wanted) Print(out io.Writer) error {
 // RootAdvice says how a mount gets its CA, which nothing here does.
 func RootAdvice(mount string) []string {
 	return []string{
-		"a new one, whose key stays in Vault: vault write -field=certificate " + shellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
-		"or one that you have:                vault write " + shellWord(mount+"/config/ca") + ` pem_bundle="$(cat root-key.pem root-cert.pem)"`,
+		"a new one, whose key stays in Vault: vault write -field=certificate " + clusters.ShellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
+		"or one that you have:                vault write " + clusters.ShellWord(mount+"/config/ca") + ` pem_bundle="$(cat root-key.pem root-cert.pem)"`,
 	}
 }
 
@@ -60,12 +61,12 @@ func (p *printer) command(why, line string) {
 }
 
 func (a *Auth) printMount(p *printer) {
-	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", shellWord(`"`+a.Mount+`/"`), shellWord(a.Mount)))
+	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", clusters.ShellWord(`"`+a.Mount+`/"`), clusters.ShellWord(a.Mount)))
 	if !a.Configure {
 		return
 	}
-	at := shellWord("auth/" + a.Mount + "/config")
-	line := "vault write " + at + " \\\n    kubernetes_host=" + shellWord(a.Reviewer.host())
+	at := clusters.ShellWord("auth/" + a.Mount + "/config")
+	line := "vault write " + at + " \\\n    kubernetes_host=" + clusters.ShellWord(a.Reviewer.host())
 	why := "Vault has their tokens reviewed by this API server."
 	if a.Reviewer.own() {
 		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
@@ -73,10 +74,10 @@ func (a *Auth) printMount(p *printer) {
 			"# for one elsewhere use --kubernetes-host and its companions. What is set already stays."
 	}
 	if a.Reviewer.CAFile != "" {
-		line += " \\\n    kubernetes_ca_cert=@" + shellWord(a.Reviewer.CAFile)
+		line += " \\\n    kubernetes_ca_cert=@" + clusters.ShellWord(a.Reviewer.CAFile)
 	}
 	if a.Reviewer.TokenFile != "" {
-		line += " \\\n    token_reviewer_jwt=\"$(cat " + shellWord(a.Reviewer.TokenFile) + ")\""
+		line += " \\\n    token_reviewer_jwt=\"$(cat " + clusters.ShellWord(a.Reviewer.TokenFile) + ")\""
 	}
 	p.command(why, line)
 }
@@ -86,13 +87,13 @@ func (m Mount) print(p *printer) {
 	if m.Signs {
 		why = "Vault signs istiod's CA certificates here."
 	}
-	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", shellWord(`"`+m.Path+`/"`), shellWord(m.Path)))
+	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", clusters.ShellWord(`"`+m.Path+`/"`), clusters.ShellWord(m.Path)))
 	if !m.Signs {
 		return
 	}
 	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.Longest)),
 		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
-			shellWord("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), shellWord(m.Path)))
+			clusters.ShellWord("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), clusters.ShellWord(m.Path)))
 	p.WriteString("\n")
 	p.comment("Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:")
 	for _, advice := range RootAdvice(m.Path) {
@@ -102,9 +103,9 @@ func (m Mount) print(p *printer) {
 
 func (r *Role) print(p *printer, mount string) {
 	var line strings.Builder
-	line.WriteString("vault write " + shellWord("auth/"+mount+"/role/"+r.Name))
+	line.WriteString("vault write " + clusters.ShellWord("auth/"+mount+"/role/"+r.Name))
 	for _, field := range r.fields() {
-		line.WriteString(" \\\n    " + field.name + "=" + shellWord(field.text()))
+		line.WriteString(" \\\n    " + field.name + "=" + clusters.ShellWord(field.text()))
 	}
 	p.command("Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.", line.String())
 }
@@ -115,14 +116,4 @@ func hours(d time.Duration) string {
 		return fmt.Sprintf("%dh", d/time.Hour)
 	}
 	return d.String()
-}
-
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9./_:@,%+-]+$`)
-
-// shellWord is one word of a shell's.
-func shellWord(text string) string {
-	if plainWord.MatchString(text) {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

@@ -5,6 +5,7 @@ package vaultside
 import (
 	"cmp"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,7 +16,9 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/istiod-agent/istiod-agent/agent/vault"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // Vault is one to look at and to change.
@@ -82,6 +85,48 @@ func (v *Vault) Health(ctx context.Context) (version string, err error) {
 	}
 	return health.Version, nil
 }
+
+// Root is the root certificate, PEM, that the CA of a VirtualMesh leads to. It needs no token.
+func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byte, error) {
+	ca := mesh.Spec.IntermediateCA().Vault
+	endpoints, err := vault.Config{Server: ca.Server, CAPath: ca.CAPath, CSRPath: ca.CSRPath, Token: noToken}.Endpoints()
+	if err != nil {
+		return nil, err
+	}
+	path := endpoints.SignMount + "/cert/ca_chain"
+	if issuer, found := strings.CutPrefix(endpoints.Sign, endpoints.SignMount+"/issuer/"); found {
+		name, _, _ := strings.Cut(issuer, "/")
+		path = endpoints.SignMount + "/issuer/" + name + "/json"
+	}
+	answer, err := v.read(ctx, "read the CA's chain", path)
+	if err != nil {
+		return nil, err
+	}
+	var chain strings.Builder
+	for _, key := range []string{"ca_chain", "certificate"} {
+		switch value := answer[key].(type) {
+		case string:
+			chain.WriteString(value + "\n")
+		case []any:
+			for _, each := range value {
+				fmt.Fprintln(&chain, each)
+			}
+		}
+	}
+	certificates, err := pemcerts.Parse([]byte(chain.String()))
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA's chain at %s from Vault at %s: %w; has the mount a CA?", path, v.Address(), err)
+	}
+	for _, each := range certificates {
+		if pemcerts.SelfSigned(each) {
+			return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: each.Raw}), nil
+		}
+	}
+	return nil, fmt.Errorf("the CA's chain at %s of Vault at %s does not reach a root; give the root by --root", path, v.Address())
+}
+
+// noToken is for paths that need none.
+func noToken(context.Context) (string, error) { return "", nil }
 
 // Read reads what counts for what is wanted.
 func (v *Vault) Read(ctx context.Context, wanted *Wanted) (*Found, error) {

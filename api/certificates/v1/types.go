@@ -266,6 +266,12 @@ type CertificateStatus struct {
 	Pod string `json:"pod"`
 	// Serial number of the pod's CA certificate, as Vault writes it: hexadecimal bytes with colons between.
 	SerialNumber string `json:"serialNumber,omitempty"`
+	// Who signed the CA certificate: its issuer's distinguished name (RFC 2253).
+	Issuer string `json:"issuer,omitempty"`
+	// Kind of the CA key, such as RSA 4096 or EC P-256.
+	Key string `json:"key,omitempty"`
+	// When the CA certificate became valid, which is about when it was issued.
+	NotBefore *metav1.Time `json:"notBefore,omitempty"`
 	// When the CA certificate expires.
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
 	// SHA-256 of the root certificate (DER) that the pod's CA certificate leads to, in hexadecimal.

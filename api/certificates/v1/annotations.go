@@ -2,6 +2,9 @@
 
 package v1
 
+// RenewAnnotation on an IssuedCertificate asks for a new certificate each time that its value changes.
+const RenewAnnotation = "istiod-agent.io/renew"
+
 // Annotations of an IssuedCertificate that have istiod's root of trust change in stages. They are annotations, not
 // fields, so that they stay where Gloo Mesh's own CRD drops the fields that it does not know.
 const (

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusters
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+)
+
+// Explain says what was being done when the API server answered with an error, and what to do about it. verb and
+// resource are those of the right that it needs.
+func (c *Cluster) Explain(doing, verb, resource string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%s: %w; get the right to %s %s (%s auth can-i %s %s -A)", doing, err, verb, resource, c.Kubectl(), verb, resource)
+	case meta.IsNoMatchError(err) || apierrors.IsNotFound(err) && strings.Contains(err.Error(), "could not find the requested resource"):
+		return fmt.Errorf("%s: the cluster has no %s; install the CRDs: helm upgrade --install istiod-agent charts/istiod-agent -n istiod-agent-system --create-namespace --set crds.install=true", doing, resource)
+	default:
+		return fmt.Errorf("%s: %w; check the cluster's address and your login: %s version", doing, err, c.Kubectl())
+	}
+}
+
+// Kubectl is how to ask this cluster by hand.
+func (c *Cluster) Kubectl() string { return "kubectl --context=" + ShellWord(c.Context) }
+
+var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
+
+// ShellWord is a text as a shell takes it for one word.
+func ShellWord(text string) string {
+	if plain.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package status
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// Replica is a Pod of istiod's, and the CA that it has.
+type Replica struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	// Injected says whether the agent is in the Pod.
+	Injected bool `json:"injected"`
+	// IssuedCertificate is the one that its certificate is for, by name; empty where there is none.
+	IssuedCertificate string `json:"issuedCertificate,omitempty"`
+	// State is Ready, or what is wrong: NotInjected, NoCertificate, NoReport, NotConfirmed, Expired or Failing.
+	State State `json:"state"`
+
+	// CA is what its agent reports; absent where it does not.
+	CA *certificatesv1.CertificateStatus `json:"ca,omitempty"`
+}
+
+// State of a replica.
+type State string
+
+// The states.
+const (
+	Ready         State = "Ready"
+	NotInjected   State = "NotInjected"
+	NoCertificate State = "NoCertificate"
+	NoReport      State = "NoReport"
+	NotConfirmed  State = "NotConfirmed"
+	Expired       State = "Expired"
+	Failing       State = "Failing"
+)
+
+// says are the states in words, with what to do.
+var says = map[State]string{
+	NotInjected:   "runs without the agent; see kubectl istiod-agent check",
+	NoCertificate: "no IssuedCertificate is for its service account; see the VirtualMesh's status",
+	NoReport:      "its agent has not reported; see the log of container istiod-agent, or of istiod-agent-init",
+	NotConfirmed:  "istiod was not seen to use the CA yet",
+	Expired:       "its CA certificate has expired; see the log of container istiod-agent",
+}
+
+// gather asks a cluster for the replicas of its istiods, in namespace or in all.
+func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
+	const resource = "issuedcertificates.certificates.mesh.gloo.solo.io"
+	var pods corev1.PodList
+	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels{"app": "istiod"}, client.InNamespace(namespace)); err != nil {
+		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
+	}
+	certificates := &unstructured.UnstructuredList{}
+	certificates.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
+	if err := cluster.Client.List(ctx, certificates); err != nil { // an istiod's may be in another namespace
+		return nil, cluster.Explain("listing IssuedCertificates", "list", resource, err)
+	}
+	var parsed []certificatesv1.IssuedCertificate
+	for i := range certificates.Items {
+		parsed = append(parsed, read(&certificates.Items[i]))
+	}
+	return replicas(pods.Items, parsed, now), nil
+}
+
+// read takes what can be read of an IssuedCertificate: another program may have written it.
+func read(object *unstructured.Unstructured) certificatesv1.IssuedCertificate {
+	certificate := certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{
+		Name: object.GetName(), Namespace: object.GetNamespace(), CreationTimestamp: object.GetCreationTimestamp(),
+	}}
+	certificate.Spec.Hosts, _, _ = unstructured.NestedStringSlice(object.Object, "spec", "hosts")
+	status, _, _ := unstructured.NestedMap(object.Object, "status")
+	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(status, &certificate.Status) // what is unreadable stays empty
+	return certificate
+}
+
+// replicas puts together which Pod has which CA.
+func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate, now time.Time) []Replica {
+	// Of several, agents take the oldest.
+	slices.SortFunc(certificates, func(a, b certificatesv1.IssuedCertificate) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	var all []Replica
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil {
+			continue
+		}
+		replica := Replica{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
+		for j := range certificates {
+			if !isFor(&certificates[j], pod) {
+				continue
+			}
+			replica.IssuedCertificate = certificates[j].Namespace + "/" + certificates[j].Name
+			for k := range certificates[j].Status.Certificates {
+				if report := &certificates[j].Status.Certificates[k]; report.Pod == pod.Name {
+					replica.CA = report
+				}
+			}
+			break
+		}
+		replica.State = replica.state(now)
+		all = append(all, replica)
+	}
+	slices.SortFunc(all, func(a, b Replica) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
+	})
+	return all
+}
+
+func (r *Replica) state(now time.Time) State {
+	switch {
+	case !r.Injected:
+		return NotInjected
+	case r.IssuedCertificate == "":
+		return NoCertificate
+	case r.CA == nil:
+		return NoReport
+	case r.CA.NotAfter != nil && !now.Before(r.CA.NotAfter.Time):
+		return Expired
+	case r.CA.Error != "":
+		return Failing
+	case !r.CA.Confirmed:
+		return NotConfirmed
+	default:
+		return Ready
+	}
+}
+
+// problem says what is wrong with a replica, empty when nothing is.
+func (r *Replica) problem() string {
+	if r.State == Failing {
+		return r.CA.Error
+	}
+	return says[r.State]
+}
+
+func injected(spec *corev1.PodSpec) bool {
+	return slices.ContainsFunc(slices.Concat(spec.Containers, spec.InitContainers), func(c corev1.Container) bool {
+		return c.Name == patches.AgentContainer
+	})
+}
+
+// isFor says whether a certificate names the identity of a Pod.
+func isFor(certificate *certificatesv1.IssuedCertificate, pod *corev1.Pod) bool {
+	identity := "/ns/" + pod.Namespace + "/sa/" + cmp.Or(pod.Spec.ServiceAccountName, "default")
+	return slices.ContainsFunc(certificate.Spec.Hosts, func(host string) bool { return strings.HasSuffix(host, identity) })
+}

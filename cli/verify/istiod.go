@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+)
+
+const (
+	// securePort is istiod's TLS port.
+	securePort = 15012
+	// audience of the tokens that istiod takes (its TOKEN_AUDIENCES).
+	audience = "istio-ca"
+	// tokenSeconds is the least that the API server gives a token.
+	tokenSeconds = 600
+)
+
+// account is a service account.
+type account struct{ namespace, name string }
+
+// workloadOf gets a workload's certificate from one of a cluster's istiods. address is istiod's TLS port, or empty: then
+// it is reached through the API server.
+func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles published, of account, address string) (*workload, error) {
+	pod, err := istiodPod(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	trusted := bundles[pod.Namespace]
+	if trusted == "" {
+		all, err := readPublished(ctx, cluster, []string{pod.Namespace})
+		if err != nil {
+			return nil, err
+		}
+		trusted = all[pod.Namespace]
+	}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: new(int64(tokenSeconds))}}
+	asked := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: of.namespace, Name: of.name}}
+	if err := cluster.Client.SubResource("token").Create(ctx, asked, request); err != nil {
+		return nil, cluster.Explain(fmt.Sprintf("requesting a token of service account %s/%s", of.namespace, of.name), "create", "serviceaccounts/token", err)
+	}
+	dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", address) }
+	if address == "" {
+		forwarded, stop, err := forward(ctx, cluster, pod)
+		if err != nil {
+			return nil, err
+		}
+		defer stop()
+		address = forwarded
+	}
+	workload, err := obtain(ctx, dial, service(pod)+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
+	if err != nil {
+		return nil, fmt.Errorf("getting a workload's certificate from istiod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return workload, nil
+}
+
+// istiodPod is one that runs, or else any.
+func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, error) {
+	var pods corev1.PodList
+	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels{"app": "istiod"}); err != nil {
+		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
+	}
+	ready := slices.IndexFunc(pods.Items, func(pod corev1.Pod) bool {
+		return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
+	})
+	if len(pods.Items) == 0 {
+		return nil, errors.New("no Pod of istiod is there (label app=istiod) to get a workload's certificate from")
+	}
+	return &pods.Items[max(0, ready)], nil
+}
+
+// service is istiod's, by its revision (Istio manifests/charts/istio-control/istio-discovery/templates/service.yaml).
+func service(pod *corev1.Pod) string {
+	if revision := pod.Labels["istio.io/rev"]; revision != "" && revision != "default" {
+		return "istiod-" + revision
+	}
+	return "istiod"
+}
+
+// forward is `kubectl port-forward` to istiod's TLS port; stop ends it.
+func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (address string, stop func(), err error) {
+	config := rest.CopyConfig(cluster.Config)
+	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, "/api", codecs
+	config.Timeout = 0 // the connection stays
+	api, err := rest.RESTClientFor(config)
+	if err != nil {
+		return "", nil, err
+	}
+	url := api.Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
+	dialer, err := portforward.NewSPDYOverWebsocketDialer(url, config)
+	if err != nil {
+		return "", nil, err
+	}
+	end, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(securePort)}, end, ready, io.Discard, io.Discard)
+	if err != nil {
+		return "", nil, err
+	}
+	go func() { failed <- forwarder.ForwardPorts() }()
+	select {
+	case <-ready:
+	case err := <-failed:
+		return "", nil, cluster.Explain(fmt.Sprintf("forwarding a port to istiod %s/%s", pod.Namespace, pod.Name), "create", "pods/portforward", err)
+	case <-ctx.Done():
+		close(end)
+		return "", nil, ctx.Err()
+	}
+	ports, err := forwarder.GetPorts()
+	if err != nil || len(ports) != 1 {
+		close(end)
+		return "", nil, errors.Join(errors.New("forwarding a port to istiod: no port"), err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local))), func() { close(end) }, nil
+}
+
+// parseAddresses reads the values of --istiod-address.
+func parseAddresses(values []string) (map[string]string, error) {
+	addresses := map[string]string{}
+	for _, value := range values {
+		context, address, found := strings.Cut(value, "=")
+		if _, _, err := net.SplitHostPort(address); !found || err != nil {
+			return nil, fmt.Errorf("--istiod-address %q: expected CONTEXT=HOST:PORT", value)
+		}
+		addresses[context] = address
+	}
+	return addresses, nil
+}
