@@ -17,6 +17,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/cli/checkup"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
+	"github.com/istiod-agent/istiod-agent/cli/rotate"
 	"github.com/istiod-agent/istiod-agent/cli/status"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 	"github.com/istiod-agent/istiod-agent/cli/verify"
@@ -41,7 +42,8 @@ func NewCommand() *cobra.Command {
 	}
 	cmd.AddCommand(injectCommand(), uninjectCommand(), version.Command())
 	cmd.AddCommand(vaultside.Command())
-	cmd.AddCommand(checkup.Command(), status.Command(), verify.Command(), renew.Command())
+	cmd.AddCommand(checkup.Command(), status.Command(), verify.Command(), renew.Command(), rotate.Command())
+	completes(cmd)
 	return cmd
 }
 

@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,20 +17,14 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 )
 
-// The exit codes besides 0.
-const (
-	codeFails   = 1
-	codeUnknown = 2
-)
-
 type flags struct {
 	clusters.Flags
-	contexts []string
-	output   string
+	output.Flag
 	vault    bool
 	filename string
 }
@@ -63,65 +57,48 @@ could not be found out, or the flags are wrong.`,
 		Args: cobra.NoArgs,
 		RunE: f.run,
 	}
+	f.AddContexts(cmd, "look at")
 	set := cmd.Flags()
-	set.StringArrayVar(&f.contexts, "context", nil, "kubeconfig `context` to look at; may be repeated (default: the current one)")
 	set.BoolVar(&f.vault, "vault", false, "look at Vault too, from this machine")
 	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: those in the cluster)")
-	set.StringVarP(&f.output, "output", "o", "", "print json instead of lines for people")
-	f.Add(set)
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
-	exit.Usage(cmd, codeUnknown)
+	f.Flag.Add(cmd)
+	f.Flags.Add(set)
+	exit.Usage(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
-	if f.output != "" && f.output != "json" {
-		return exit.With(codeUnknown, fmt.Errorf("--output %q: the only other format is json", f.output))
+	if err := f.Check(); err != nil {
+		return exit.With(exit.Unknown, err)
 	}
 	if f.filename != "" && !f.vault {
-		return exit.With(codeUnknown, errors.New("--filename: expected together with --vault, which it is for"))
+		return exit.With(exit.Unknown, errors.New("--filename: expected together with --vault, which it is for"))
 	}
 	var given *networkingv1.VirtualMesh
 	if f.filename != "" {
 		var err error
 		if given, err = vaultside.ReadFile(f.filename, cmd.InOrStdin()); err != nil {
-			return exit.With(codeUnknown, err)
+			return exit.With(exit.Unknown, err)
 		}
 	}
-	if len(f.contexts) == 0 {
-		f.contexts = []string{""}
-	}
-	reports := make([]Report, len(f.contexts))
-	var pending sync.WaitGroup
-	for i, name := range f.contexts {
-		pending.Go(func() { reports[i] = f.look(cmd.Context(), name, given) })
-	}
-	pending.Wait()
-
-	var err error
-	if f.output == "json" {
-		err = printJSON(cmd.OutOrStdout(), reports)
-	} else {
-		err = printText(cmd.OutOrStdout(), reports, terminal.Coloured(cmd.OutOrStdout()))
-	}
+	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report { return f.look(cmd.Context(), cluster, err, given) })
+	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": reports}, func(out io.Writer) error {
+		return printText(out, reports, terminal.Coloured(out))
+	})
 	switch {
 	case err != nil:
-		return exit.With(codeUnknown, err)
+		return exit.With(exit.Unknown, err)
 	case count(reports, Fail) > 0:
-		return exit.With(codeFails, nil)
+		return exit.With(exit.Wrong, nil)
 	case count(reports, Unknown) > 0:
-		return exit.With(codeUnknown, nil)
+		return exit.With(exit.Unknown, nil)
 	}
 	return nil
 }
 
 // look at one context.
-func (f *flags) look(ctx context.Context, name string, given *networkingv1.VirtualMesh) Report {
-	cluster, err := f.Open(name)
+func (f *flags) look(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) Report {
 	if err != nil {
-		if cluster.Context == "" {
-			cluster.Context = "(none)"
-		}
 		return Report{cluster.Context, []Line{{Unknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}
 	}
 	facts := gather(ctx, cluster)

@@ -5,7 +5,6 @@
 package checkup
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -77,11 +76,4 @@ func printText(out io.Writer, reports []Report, colour bool) error {
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
-}
-
-func printJSON(out io.Writer, reports []Report) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(map[string]any{"contexts": reports})
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,10 +20,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Flags say which kubeconfig is read, as kubectl's do.
+// Flags say which kubeconfig is read, as kubectl's do, and which of its contexts.
 type Flags struct {
 	// Kubeconfig is a file; by default KUBECONFIG counts, then ~/.kube/config.
 	Kubeconfig string
+	// Contexts are those of AddContexts, none for the current one.
+	Contexts []string
 	// Timeout is that of each request.
 	Timeout time.Duration
 }
@@ -31,6 +34,37 @@ type Flags struct {
 func (f *Flags) Add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Kubeconfig, "kubeconfig", "", "kubeconfig `file` (default: $KUBECONFIG, or ~/.kube/config)")
 	flags.DurationVar(&f.Timeout, "request-timeout", 10*time.Second, "how long to wait for each answer")
+}
+
+// AddContexts registers the flag of a command that asks several clusters; verb says what it does there.
+func (f *Flags) AddContexts(cmd *cobra.Command, verb string) {
+	cmd.Flags().StringArrayVar(&f.Contexts, "context", nil, "kubeconfig `context` to "+verb+"; may be repeated (default: the current one)")
+	_ = cmd.RegisterFlagCompletionFunc("context", CompleteContexts(f))
+}
+
+// Ask has each context asked, all at once, also one that could not be opened. The answers come in the order in which the
+// contexts were named.
+func Ask[T any](f *Flags, ask func(cluster *Cluster, err error) T) []T {
+	names := []string{""}
+	if len(f.Contexts) > 0 {
+		names = nil
+	}
+	for _, name := range f.Contexts {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	answers := make([]T, len(names))
+	var pending sync.WaitGroup
+	for i, name := range names {
+		pending.Go(func() {
+			cluster, err := f.Open(name)
+			cluster.Context = cmp.Or(cluster.Context, "(none)")
+			answers[i] = ask(cluster, err)
+		})
+	}
+	pending.Wait()
+	return answers
 }
 
 // Cluster is one of a kubeconfig's contexts.

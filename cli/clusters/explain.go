@@ -18,12 +18,23 @@ func (c *Cluster) Explain(doing, verb, resource string, err error) error {
 	case err == nil:
 		return nil
 	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
-		return fmt.Errorf("%s: %w; get the right to %s %s (%s auth can-i %s %s -A)", doing, err, verb, resource, c.Kubectl(), verb, resource)
+		return fmt.Errorf("%s: %w; get the right to %s %s (%s)", doing, err, verb, resource, c.canI(verb, resource))
 	case meta.IsNoMatchError(err) || apierrors.IsNotFound(err) && strings.Contains(err.Error(), "could not find the requested resource"):
 		return fmt.Errorf("%s: the cluster has no %s; install the CRDs: helm upgrade --install istiod-agent charts/istiod-agent -n istiod-agent-system --create-namespace --set crds.install=true", doing, resource)
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%s: %w", doing, err)
 	default:
 		return fmt.Errorf("%s: %w; check the cluster's address and your login: %s version", doing, err, c.Kubectl())
 	}
+}
+
+// canI asks whether one has a right. A subresource has a flag of its own: TYPE/NAME is what kubectl takes a slash for.
+func (c *Cluster) canI(verb, resource string) string {
+	resource, subresource, found := strings.Cut(resource, "/")
+	if found {
+		resource += " --subresource=" + subresource
+	}
+	return c.Kubectl() + " auth can-i " + verb + " " + resource + " -A"
 }
 
 // Kubectl is how to ask this cluster by hand.

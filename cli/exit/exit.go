@@ -5,6 +5,14 @@ package exit
 
 import "github.com/spf13/cobra"
 
+// The codes besides 0 of the commands that look at clusters and at Vault.
+const (
+	// Wrong is not as it should be.
+	Wrong = 1
+	// Unknown could not be found out or done, or the flags are wrong.
+	Unknown = 2
+)
+
 // Error ends a command with a code. One without a cause has said everything already.
 type Error struct {
 	Code  int
@@ -27,16 +35,16 @@ func (e *Error) Unwrap() error { return e.Cause }
 // ExitCode is the program's.
 func (e *Error) ExitCode() int { return e.Code }
 
-// Usage has a command's wrong flags and arguments end with a code.
-func Usage(cmd *cobra.Command, code int) {
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(code, err) })
+// Usage has a command's wrong flags and arguments end with Unknown.
+func Usage(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(Unknown, err) })
 	args := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
 		if args == nil {
 			return nil
 		}
 		if err := args(cmd, given); err != nil {
-			return With(code, err)
+			return With(Unknown, err)
 		}
 		return nil
 	}

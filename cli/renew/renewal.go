@@ -3,59 +3,136 @@
 package renew
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// renewal is one of an IssuedCertificate: who had which serial number when it was asked for.
-type renewal struct {
-	before map[string]string // by Pod
+// State is what became of an IssuedCertificate.
+type State string
+
+// The states.
+const (
+	// Renewed has every replica use a new CA.
+	Renewed State = "Renewed"
+	// Asked was not waited for.
+	Asked State = "Asked"
+	// NotRenewed has a replica without a new CA when the time was out.
+	NotRenewed State = "NotRenewed"
+	// NotAsked could not be asked, or its status not read.
+	NotAsked State = "NotAsked"
+)
+
+// Outcome is what became of an IssuedCertificate, or of a context where none could be asked.
+type Outcome struct {
+	Context   string `json:"context"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	State     State  `json:"state"`
+	// Message says what was done, or what is wrong and what to do.
+	Message string `json:"message,omitempty"`
+	// Replicas are istiod's Pods that use a new CA.
+	Replicas []Replica `json:"replicas,omitempty"`
 }
 
-func newRenewal(status certificatesv1.IssuedCertificateStatus) renewal {
-	r := renewal{map[string]string{}}
-	for _, replica := range status.Certificates {
+// Replica is a Pod of istiod's that uses a new CA.
+type Replica struct {
+	Pod          string       `json:"pod"`
+	SerialNumber string       `json:"serialNumber"`
+	NotAfter     *metav1.Time `json:"notAfter,omitempty"`
+}
+
+// Renewal is one of an IssuedCertificate: who had which serial number when it was asked for.
+type Renewal struct {
+	cluster     *clusters.Cluster
+	certificate *certificatesv1.IssuedCertificate
+	before      map[string]string // by Pod
+	left        []string          // what was waited for last
+}
+
+func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) Renewal {
+	r := Renewal{cluster: cluster, certificate: certificate, before: map[string]string{}}
+	for _, replica := range certificate.Status.Certificates {
 		r.before[replica.Pod] = replica.SerialNumber
 	}
 	return r
 }
 
+func (r *Renewal) name() string { return r.certificate.Namespace + "/" + r.certificate.Name }
+
 // waiting says which Pods have not been seen to use a new CA, and why. A Pod that is gone is not waited for; one that
 // has come since has a new CA anyhow.
-func (r renewal) waiting(status certificatesv1.IssuedCertificateStatus) []string {
+func (r *Renewal) waiting(status certificatesv1.IssuedCertificateStatus) []string {
 	if len(status.Certificates) == 0 {
-		return []string{"no agent has reported"}
+		return []string{"the first report of an agent"}
 	}
 	var waiting []string
 	for _, replica := range status.Certificates {
 		old, known := r.before[replica.Pod]
+		renewed := replica.SerialNumber != "" && (!known || replica.SerialNumber != old)
 		switch {
-		case (!known || replica.SerialNumber != old) && replica.SerialNumber != "" && replica.Confirmed:
+		case renewed && replica.Confirmed:
 			continue
 		case replica.Error != "":
-			waiting = append(waiting, replica.Pod+": "+replica.Error)
-		case known && replica.SerialNumber == old || replica.SerialNumber == "":
-			waiting = append(waiting, replica.Pod+": has no new CA yet")
+			waiting = append(waiting, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
+		case renewed:
+			waiting = append(waiting, "Pod "+replica.Pod+", whose istiod was not seen to use the new CA yet")
 		default:
-			waiting = append(waiting, replica.Pod+": istiod was not seen to use the new CA yet")
+			waiting = append(waiting, "Pod "+replica.Pod+", which has no new CA yet")
 		}
 	}
 	return waiting
 }
 
-// result says which CA each Pod has now.
-func result(context string, certificate *certificatesv1.IssuedCertificate) string {
-	var lines []string
-	for _, replica := range certificate.Status.Certificates {
-		line := fmt.Sprintf("%s: %s/%s: istiod uses CA certificate %s", context, certificate.Namespace, replica.Pod, replica.SerialNumber)
+// ended is what became of it when the waiting has ended; after says why it has.
+func (r *Renewal) ended(err error, after string) Outcome {
+	switch {
+	case err != nil:
+		return r.outcome(NotAsked, err.Error())
+	case len(r.left) > 0:
+		return r.outcome(NotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.left, "; ")))
+	}
+	outcome := r.outcome(Renewed, "")
+	for _, replica := range r.certificate.Status.Certificates {
+		outcome.Replicas = append(outcome.Replicas, Replica{replica.Pod, replica.SerialNumber, replica.NotAfter})
+	}
+	slices.SortFunc(outcome.Replicas, func(a, b Replica) int { return cmp.Compare(a.Pod, b.Pod) })
+	return outcome
+}
+
+func (r *Renewal) outcome(state State, message string) Outcome {
+	return Outcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
+}
+
+// print writes what became of it for people.
+func (o *Outcome) print(out io.Writer) error {
+	about := o.Context
+	switch {
+	case o.Name != "":
+		about += ": " + o.Namespace + "/" + o.Name
+	case o.Namespace != "":
+		about += ": namespace " + o.Namespace
+	}
+	if o.Message != "" {
+		_, err := fmt.Fprintf(out, "%s: %s\n", about, o.Message)
+		return err
+	}
+	for _, replica := range o.Replicas {
+		line := fmt.Sprintf("%s: istiod in Pod %s uses CA certificate %s", about, replica.Pod, terminal.Plain(replica.SerialNumber))
 		if replica.NotAfter != nil {
 			line += ", valid until " + replica.NotAfter.UTC().Format("2006-01-02 15:04 MST")
 		}
-		lines = append(lines, line)
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return err
+		}
 	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
+	return nil
 }

@@ -5,22 +5,16 @@ package status
 
 import (
 	"context"
-	"fmt"
+	"io"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
-)
-
-// The exit codes besides 0.
-const (
-	codeWrong   = 1
-	codeUnknown = 2
 )
 
 // Report is what one of a kubeconfig's contexts answered.
@@ -31,20 +25,30 @@ type Report struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Found is what all contexts answered.
+type Found struct {
+	Contexts []Report `json:"contexts"`
+	// Roots are those that istiods sign under: one, unless clusters do not trust each other, or the root is being changed.
+	Roots []Root `json:"roots"`
+	// Problems say what is wrong, in words.
+	Problems []string `json:"problems"`
+}
+
 type flags struct {
 	clusters.Flags
-	contexts  []string
+	output.Flag
 	namespace string
-	output    string
 }
+
+const wide = "wide"
 
 // Command is `status`.
 func Command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show which CA each replica of istiod has, and until when",
-		Long: `Shows each Pod of istiod's in each context: whether the agent is in it, the CA
+		Short: "Show which CA each replica of istiod has",
+		Long: `Shows every replica of istiod in each context: whether the agent is in it, the CA
 that it has (serial number, kind of key, time left, root), whether istiod was seen
 to use it, and when it was and will be renewed. Below the table stands what is
 wrong, and whether the roots of trust differ. It changes nothing.
@@ -60,65 +64,46 @@ Exit codes: 0 all are Ready and have one root; 1 some are not, or have another;
 		Args: cobra.NoArgs,
 		RunE: f.run,
 	}
-	set := cmd.Flags()
-	set.StringArrayVar(&f.contexts, "context", nil, "kubeconfig `context` to look at; may be repeated (default: the current one)")
-	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
-	set.StringVarP(&f.output, "output", "o", "", "wide, json or yaml")
-	f.Add(set)
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"wide", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("context", clusters.CompleteContexts(&f.Flags))
-	exit.Usage(cmd, codeUnknown)
+	f.AddContexts(cmd, "look at")
+	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
+	f.Flag.Add(cmd, wide)
+	f.Flags.Add(cmd.Flags())
+	exit.Usage(cmd)
 	return cmd
 }
 
-func (f *flags) run(cmd *cobra.Command, _ []string) (err error) {
-	if !slices.Contains([]string{"", "wide", "json", "yaml"}, f.output) {
-		return exit.With(codeUnknown, fmt.Errorf("--output %q: expected wide, json or yaml", f.output))
+func (f *flags) run(cmd *cobra.Command, _ []string) error {
+	if err := f.Check(); err != nil {
+		return exit.With(exit.Unknown, err)
 	}
 	now := time.Now()
-	reports := f.ask(cmd.Context(), now)
-	switch out := cmd.OutOrStdout(); f.output {
-	case "json":
-		err = printJSON(out, reports)
-	case "yaml":
-		err = printYAML(out, reports)
-	default:
-		err = printText(out, reports, now, f.output == "wide", terminal.Coloured(out))
-	}
+	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report {
+		return report(cmd.Context(), cluster, err, f.namespace, now)
+	})
+	found := conclude(reports)
+	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) error {
+		return found.print(out, now, f.Is(wide), terminal.Coloured(out))
+	})
 	switch {
 	case err != nil:
-		return exit.With(codeUnknown, err)
+		return exit.With(exit.Unknown, err)
 	case slices.ContainsFunc(reports, func(r Report) bool { return r.Error != "" }):
-		return exit.With(codeUnknown, nil)
-	case len(problems(reports)) > 0:
-		return exit.With(codeWrong, nil)
+		return exit.With(exit.Unknown, nil)
+	case len(found.Problems) > 0:
+		return exit.With(exit.Wrong, nil)
 	}
 	return nil
 }
 
-// ask all contexts at once.
-func (f *flags) ask(ctx context.Context, now time.Time) []Report {
-	contexts := f.contexts
-	if len(contexts) == 0 {
-		contexts = []string{""}
+func report(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) Report {
+	r := Report{Context: cluster.Context, Replicas: []Replica{}}
+	if err == nil {
+		var found []Replica
+		found, err = gather(ctx, cluster, namespace, now)
+		r.Replicas = append(r.Replicas, found...)
 	}
-	reports := make([]Report, len(contexts))
-	var pending sync.WaitGroup
-	for i, name := range contexts {
-		pending.Go(func() {
-			cluster, err := f.Open(name)
-			reports[i] = Report{Context: cluster.Context, Replicas: []Replica{}}
-			if err == nil {
-				var found []Replica
-				if found, err = gather(ctx, cluster, f.namespace, now); found != nil {
-					reports[i].Replicas = found
-				}
-			}
-			if err != nil {
-				reports[i].Error = err.Error()
-			}
-		})
+	if err != nil {
+		r.Error = terminal.OneLine(err.Error())
 	}
-	pending.Wait()
-	return reports
+	return r
 }

@@ -5,96 +5,111 @@ package status
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-const short = 12 // of a fingerprint, in a table
-
-// printText writes a table, and below it what is wrong.
-func printText(out io.Writer, reports []Report, now time.Time, wide, coloured bool) error {
+// print writes a table, and below it what is wrong.
+func (f *Found) print(out io.Writer, now time.Time, wide, coloured bool) error {
 	var text bytes.Buffer
-	table := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
-	header := "CONTEXT\tNAMESPACE\tPOD\tSTATE\tSERIAL\tKEY\tLEFT\tROOT\tRENEWED\tNEXT"
-	if wide {
-		header += "\tISSUER\tCERTIFICATE"
-	}
-	fmt.Fprintln(table, header)
-	var lines []bool // whether a line is of a replica that is well
-	for _, report := range reports {
-		for i := range report.Replicas {
-			line := report.Replicas[i].line(now, wide)
-			fmt.Fprintln(table, report.Context+"\t"+strings.Join(line, "\t"))
-			lines = append(lines, report.Replicas[i].State == Ready)
-		}
-	}
-	_ = table.Flush() // to memory
-	if len(lines) == 0 {
+	colours := f.table(&text, now, wide)
+	if coloured {
+		lines := strings.SplitAfter(text.String(), "\n")
 		text.Reset()
-	} else if coloured {
-		rows := strings.SplitAfter(text.String(), "\n")
-		for i, ready := range lines {
-			if !ready {
-				rows[i+1] = terminal.In(terminal.Red, strings.TrimSuffix(rows[i+1], "\n")) + "\n"
+		for i, colour := range colours {
+			if colour != "" {
+				lines[i+1] = terminal.In(colour, strings.TrimSuffix(lines[i+1], "\n")) + "\n"
 			}
 		}
-		text.Reset()
-		text.WriteString(strings.Join(rows, ""))
+		text.WriteString(strings.Join(lines, ""))
 	}
-	for _, problem := range problems(reports) {
-		if text.Len() > 0 && !strings.HasSuffix(text.String(), "\n\n") && problem.first {
-			text.WriteString("\n")
-		}
-		line := terminal.OneLine(problem.text)
+	if text.Len() > 0 && (len(f.Problems) > 0 || len(f.Roots) > 1) {
+		text.WriteString("\n")
+	}
+	for _, problem := range f.Problems {
+		line := terminal.OneLine(problem)
 		if coloured {
 			line = terminal.In(terminal.Red, line)
 		}
 		text.WriteString(line + "\n")
 	}
+	if len(f.Roots) > 1 && f.allTrusted() {
+		fmt.Fprintf(&text, "The root of trust is being changed: %s. Every istiod trusts them all\n", f.rootsInWords())
+	}
 	_, err := out.Write(text.Bytes())
 	return err
 }
 
-// line is a replica's.
-func (r *Replica) line(now time.Time, wide bool) []string {
-	line := []string{r.Namespace, r.Pod, string(r.State)}
-	if r.CA == nil {
-		line = append(line, "-", "-", "-", "-", "-", "-")
-		if wide {
-			line = append(line, "-", dash(r.IssuedCertificate))
-		}
-		return line
-	}
-	serial, root := r.CA.SerialNumber, r.CA.RootFingerprint
-	if !wide {
-		serial, root = abbreviated(serial), root[:min(len(root), short)]
-		if extra := len(r.CA.TrustedRoots) - 1; extra > 0 {
-			root += fmt.Sprintf(" (+%d)", extra)
-		}
-	} else if len(r.CA.TrustedRoots) > 1 {
-		root += " (trusts " + strings.Join(r.CA.TrustedRoots, ", ") + ")"
-	}
-	line = append(line, dash(serial), dash(r.CA.Key), until(r.CA.NotAfter, now), dash(root), since(r.CA.NotBefore, now), in(r.CA.RenewAt, now))
+// table writes a line for each replica, if there are any, and gives the colour that each line is to have.
+func (f *Found) table(out io.Writer, now time.Time, wide bool) (colours []string) {
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "RENEWED", "NEXT"}
 	if wide {
-		line = append(line, dash(r.CA.Issuer), dash(r.IssuedCertificate))
+		header = append(header, "CONFIRMED", "ISSUER", "CERTIFICATE")
 	}
-	return line
+	for _, report := range f.Contexts {
+		for i := range report.Replicas {
+			if len(colours) == 0 {
+				fmt.Fprintln(table, strings.Join(header, "\t"))
+			}
+			r := &report.Replicas[i]
+			fmt.Fprintln(table, report.Context+"\t"+strings.Join(r.cells(now, wide), "\t"))
+			colour := ""
+			switch {
+			case r.State != Ready:
+				colour = terminal.Red
+			case len(f.Roots) > 1 && r.CA.RootFingerprint != f.Roots[0].Fingerprint: // the one that most have
+				colour = terminal.Yellow
+			}
+			colours = append(colours, colour)
+		}
+	}
+	_ = table.Flush() // to memory
+	return colours
 }
 
-// abbreviated is the end of a serial number, by which a person tells it from others.
-func abbreviated(serial string) string {
+// cells are a replica's, from the namespace on.
+func (r *Replica) cells(now time.Time, wide bool) []string {
+	cells := []string{r.Namespace, r.Pod, string(r.State)}
+	ca := r.CA
+	if ca == nil {
+		cells = append(cells, "-", "-", "-", "-", "-", "-")
+		if wide {
+			cells = append(cells, "-", "-", dash(r.IssuedCertificate))
+		}
+		return cells
+	}
+	serial, root := abbreviatedSerial(ca.SerialNumber), abbreviatedRoot(ca.RootFingerprint)
+	if extra := len(ca.TrustedRoots) - 1; extra > 0 {
+		root += fmt.Sprintf(" (+%d)", extra)
+	}
+	if wide {
+		serial, root = ca.SerialNumber, ca.RootFingerprint
+		if len(ca.TrustedRoots) > 1 {
+			root += " (trusts " + strings.Join(ca.TrustedRoots, ", ") + ")"
+		}
+	}
+	cells = append(cells, dash(serial), dash(ca.Key), until(ca.NotAfter, now), dash(root), since(ca.NotBefore, now), in(ca.RenewAt, now))
+	if wide {
+		confirmed := "no"
+		if ca.Confirmed {
+			confirmed = "yes"
+		}
+		cells = append(cells, confirmed, dash(ca.Issuer), dash(r.IssuedCertificate))
+	}
+	return cells
+}
+
+// abbreviatedSerial is the end of a serial number, by which a person tells it from others.
+func abbreviatedSerial(serial string) string {
 	const kept = 11 // four bytes
 	if len(serial) <= kept {
 		return serial
@@ -102,7 +117,13 @@ func abbreviated(serial string) string {
 	return "…" + serial[len(serial)-kept:]
 }
 
-func dash(text string) string { return cmp.Or(text, "-") }
+// abbreviatedRoot is the beginning of a fingerprint.
+func abbreviatedRoot(fingerprint string) string {
+	const kept = 12
+	return fingerprint[:min(len(fingerprint), kept)]
+}
+
+func dash(text string) string { return cmp.Or(terminal.Plain(text), "-") }
 
 func until(t *metav1.Time, now time.Time) string {
 	switch {
@@ -129,72 +150,4 @@ func in(t *metav1.Time, now time.Time) string {
 		return "now"
 	}
 	return "in " + duration.HumanDuration(t.Sub(now))
-}
-
-type problem struct {
-	text  string
-	first bool
-}
-
-// problems are all that is to be said besides the table.
-func problems(reports []Report) []problem {
-	var all []problem
-	add := func(format string, args ...any) {
-		all = append(all, problem{fmt.Sprintf(format, args...), len(all) == 0})
-	}
-	for _, report := range reports {
-		if report.Error != "" {
-			add("%s: %s", report.Context, report.Error)
-			continue
-		}
-		if len(report.Replicas) == 0 {
-			add("%s: no Pod of istiod is there (label app=istiod)", report.Context)
-		}
-		for i := range report.Replicas {
-			if r := &report.Replicas[i]; r.State != Ready {
-				add("%s: %s/%s: %s", report.Context, r.Namespace, r.Pod, r.problem())
-			}
-		}
-	}
-	if roots := roots(reports); len(roots) > 1 {
-		var words []string
-		for _, root := range slices.Sorted(maps.Keys(roots)) {
-			words = append(words, root[:min(len(root), short)]+" in "+strings.Join(roots[root], ", "))
-		}
-		add("The roots of trust differ: %s. Workloads of different roots refuse each other; docs/rotation.md leads to one root", strings.Join(words, "; "))
-	}
-	return all
-}
-
-// roots says which contexts have which root.
-func roots(reports []Report) map[string][]string {
-	found := map[string][]string{}
-	for _, report := range reports {
-		for _, replica := range report.Replicas {
-			if replica.CA == nil || replica.CA.RootFingerprint == "" {
-				continue
-			}
-			root := replica.CA.RootFingerprint
-			if !slices.Contains(found[root], report.Context) {
-				found[root] = append(found[root], report.Context)
-			}
-		}
-	}
-	return found
-}
-
-func printJSON(out io.Writer, reports []Report) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(map[string]any{"contexts": reports})
-}
-
-func printYAML(out io.Writer, reports []Report) error {
-	text, err := yaml.Marshal(map[string]any{"contexts": reports})
-	if err != nil {
-		return err
-	}
-	_, err = out.Write(text)
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -67,7 +68,11 @@ func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, no
 	}
 	certificates := &unstructured.UnstructuredList{}
 	certificates.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	if err := cluster.Client.List(ctx, certificates); err != nil { // an istiod's may be in another namespace
+	err := cluster.Client.List(ctx, certificates) // an istiod's may be in another namespace
+	if apierrors.IsForbidden(err) && namespace != "" {
+		err = cluster.Client.List(ctx, certificates, client.InNamespace(namespace)) // who may see no more sees this
+	}
+	if err != nil {
 		return nil, cluster.Explain("listing IssuedCertificates", "list", resource, err)
 	}
 	var parsed []certificatesv1.IssuedCertificate

@@ -4,11 +4,12 @@
 package terminal
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"strings"
-	"sync"
+	"unicode"
+
+	"golang.org/x/term"
 )
 
 // Is says whether out is a terminal that can be written over.
@@ -17,8 +18,7 @@ func Is(out io.Writer) bool {
 	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}
-	about, err := file.Stat()
-	return err == nil && about.Mode()&os.ModeCharDevice != 0
+	return term.IsTerminal(int(file.Fd())) //nolint:gosec // a file descriptor
 }
 
 // Coloured says whether out is a terminal of somebody who wants colours (no-color.org).
@@ -37,43 +37,15 @@ func In(colour, text string) string { return "\x1b[" + colour + "m" + text + "\x
 
 // OneLine has a text fit in a line, without what ends a sentence.
 func OneLine(text string) string {
-	return strings.TrimRight(strings.Join(strings.Fields(text), " "), ".;")
+	return strings.TrimRight(strings.Join(strings.Fields(Plain(text)), " "), ".;")
 }
 
-// Progress tells what is waited for: in one place on a terminal, else in a line for each thing that changes.
-type Progress struct {
-	out io.Writer
-
-	mu     sync.Mutex
-	last   string
-	inLine bool
-}
-
-// NewProgress tells it on out.
-func NewProgress(out io.Writer) *Progress { return &Progress{out: out, inLine: Is(out)} }
-
-// Say tells what is waited for now.
-func (p *Progress) Say(format string, args ...any) {
-	text := OneLine(fmt.Sprintf(format, args...))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if text == p.last {
-		return
-	}
-	p.last = text
-	if p.inLine {
-		fmt.Fprint(p.out, "\r\x1b[K"+text)
-		return
-	}
-	fmt.Fprintln(p.out, text)
-}
-
-// Done leaves the place for what is written next.
-func (p *Progress) Done() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.inLine && p.last != "" {
-		fmt.Fprint(p.out, "\r\x1b[K")
-	}
-	p.last = ""
+// Plain takes out of a text what a terminal would act on: who may write a status is not to move a reader's cursor.
+func Plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }

@@ -16,16 +16,12 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
-)
-
-// The exit codes besides 0.
-const (
-	codeDiffers = 1
-	codeError   = 2
+	"github.com/istiod-agent/istiod-agent/cli/output"
 )
 
 type flags struct {
 	clusters.Flags
+	output.Flag
 	Options
 	filename, context, namespace string
 	apply, dryRun                bool
@@ -71,7 +67,7 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 			if _, coded := errors.AsType[*exit.Error](err); err == nil || coded {
 				return err
 			}
-			return exit.With(codeError, err)
+			return exit.With(exit.Unknown, err)
 		},
 	}
 	set := cmd.Flags()
@@ -90,13 +86,21 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews (default: Vault's own Pod has one)")
 	set.BoolVar(&f.dryRun, "dry-run", false, "say what differs in Vault; change nothing")
 	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
-	f.Add(set)
+	f.Flag.Add(cmd)
+	f.Flags.Add(set)
+	_ = cmd.RegisterFlagCompletionFunc("context", clusters.CompleteContexts(&f.Flags))
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "apply")
-	exit.Usage(cmd, codeError)
+	exit.Usage(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, args []string) error {
+	if err := f.Check(); err != nil {
+		return err
+	}
+	if f.ForPrograms() && !f.apply && !f.dryRun {
+		return errors.New("--output: expected together with --dry-run or --apply; what is printed without them is for a shell")
+	}
 	mesh, err := f.mesh(cmd, args)
 	if err != nil {
 		return err
@@ -123,7 +127,7 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return work(cmd.Context(), cmd.OutOrStdout(), vault, wanted, f.apply)
+	return f.work(cmd.Context(), cmd.OutOrStdout(), vault, wanted)
 }
 
 func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMesh, error) {
@@ -163,7 +167,7 @@ func (r *Reviewer) read() error {
 }
 
 // work says what differs, or makes it right and says so.
-func work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted, apply bool) error {
+func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted) error {
 	if !vault.HasToken() {
 		return errors.New("VAULT_TOKEN is not set: Vault shows this to nobody without a token; export one that may read and write policies, mounts and auth methods")
 	}
@@ -178,25 +182,39 @@ func work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted, appl
 	if err != nil {
 		return err
 	}
-	if len(differences) == 0 {
-		fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
-		return nil
-	}
+	told := []Difference{}
 	yours := 0
 	for _, difference := range differences {
 		if difference.Kind == Yours {
 			yours++
-		} else if apply {
-			if err := vault.Apply(ctx, difference); err != nil {
-				return err
+		} else if f.apply {
+			if err = vault.Apply(ctx, difference); err != nil {
+				break // what was done before is told
 			}
 		}
-		difference.print(out, apply)
+		if !f.apply {
+			difference.Done = ""
+		}
+		told = append(told, difference)
 	}
+	answer := map[string]any{"vault": vault.Address(), "applied": f.apply, "differences": told}
+	written := f.Write(out, answer, func(out io.Writer) error {
+		if len(differences) == 0 {
+			fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
+		}
+		for _, difference := range told {
+			difference.print(out, f.apply)
+		}
+		return nil
+	})
 	switch {
-	case !apply:
-		return exit.With(codeDiffers, nil)
-	case yours > 0:
+	case err != nil:
+		return err
+	case written != nil:
+		return written
+	case !f.apply && len(differences) > 0:
+		return exit.With(exit.Wrong, nil)
+	case f.apply && yours > 0:
 		return fmt.Errorf("all is set up but what is yours to do, above (%s)", wanted.Mounts[0].Path)
 	}
 	return nil

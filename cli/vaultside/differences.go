@@ -45,15 +45,20 @@ const (
 	Yours
 )
 
+// MarshalText names the kind.
+func (k Kind) MarshalText() ([]byte, error) {
+	return []byte([]string{"missing", "differs", "yours"}[k]), nil
+}
+
 // Difference is between what is in Vault and what is wanted.
 type Difference struct {
-	Kind Kind
+	Kind Kind `json:"kind"`
 	// What it is about, such as "policy istiod".
-	What string
+	What string `json:"what"`
 	// Lines say it: removed ones begin with -, added ones with +.
-	Lines []string
+	Lines []string `json:"lines"`
 	// Done says what was done about it, in the past tense.
-	Done string
+	Done string `json:"done,omitempty"`
 	// change makes it so; nil for Yours.
 	change *change
 }

@@ -7,45 +7,31 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 
-	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// The exit codes besides 0.
-const (
-	codeDiffers = 1
-	codeUnknown = 2
-)
-
-var codecs = clientgoscheme.Codecs.WithoutConversion()
-
 type flags struct {
 	clusters.Flags
-	contexts   []string
+	output.Flag
+	vaultside.MeshFlags
 	namespaces []string
-	output     string
 
 	root      string
 	vault     bool
-	filename  string
-	mesh      string
 	handshake bool
 	account   string
 	addresses []string
@@ -61,7 +47,9 @@ func Command() *cobra.Command {
 istio-ca-root-cert) with the one that is expected: the one in --root, or with
 --vault the one of Vault's mount that a VirtualMesh names, read from this machine by
 VAULT_ADDR or the VirtualMesh's server, without a token. Without either, all
-namespaces of all contexts must have the same.
+namespaces of all contexts must have the same. One root more than is expected is a
+difference too; while the root changes, give --root a file with all that are to be
+trusted.
 
 With --handshake it goes on as workloads would: it gets a workload's certificate
 from an istiod of each context, for the service account in --service-account, and
@@ -80,62 +68,63 @@ found out, or the flags are wrong.`,
 		Args: cobra.NoArgs,
 		RunE: f.run,
 	}
+	f.AddContexts(cmd, "look at")
 	set := cmd.Flags()
-	set.StringArrayVar(&f.contexts, "context", nil, "kubeconfig `context` to look at; may be repeated (default: the current one)")
 	set.StringArrayVarP(&f.namespaces, "namespace", "n", nil, "`namespace` to look at; may be repeated (default: all that have the ConfigMap)")
 	set.StringVar(&f.root, "root", "", "`file` with the expected root, PEM")
 	set.BoolVar(&f.vault, "vault", false, "expect the root of the Vault that a VirtualMesh names")
-	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: the only one in the first context)")
-	set.StringVar(&f.mesh, "virtual-mesh", "", "`namespace/name` of the VirtualMesh for --vault, in the first context")
+	f.MeshFlags.Add(cmd, "--vault")
 	set.BoolVar(&f.handshake, "handshake", false, "have workloads of every two contexts do a handshake of mutual TLS")
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
-	set.StringVarP(&f.output, "output", "o", "", "print json instead of lines for people")
-	f.Add(set)
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("context", clusters.CompleteContexts(&f.Flags))
+	f.Flag.Add(cmd)
+	f.Flags.Add(set)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
-	cmd.MarkFlagsMutuallyExclusive("filename", "virtual-mesh")
-	exit.Usage(cmd, codeUnknown)
+	exit.Usage(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	of, addresses, err := f.check()
 	if err != nil {
-		return exit.With(codeUnknown, err)
+		return exit.With(exit.Unknown, err)
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Done()
 	ctx := cmd.Context()
-	places := f.open(ctx)
-	root, err := f.expected(ctx, cmd.InOrStdin(), places)
+	places := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) place {
+		p := place{cluster: cluster, err: err}
+		if err == nil {
+			p.bundles, p.err = ReadPublished(ctx, cluster, f.namespaces)
+		}
+		return p
+	})
+	expected, err := f.expected(ctx, cmd.InOrStdin(), places)
 	if err != nil {
-		return exit.With(codeUnknown, err)
+		return exit.With(exit.Unknown, err)
 	}
-	var lines []Line
-	unknown := false
+	result, unknown := &Result{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
 	for _, place := range places {
 		if place.err != nil {
 			unknown = true
-			lines = append(lines, Line{false, place.cluster.Context, place.err.Error()})
+			result.Lines = append(result.Lines, Line{false, place.cluster.Context, terminal.OneLine(place.err.Error())})
 			continue
 		}
-		lines = append(lines, place.bundles.check(place.cluster.Context, root)...)
+		result.Lines = append(result.Lines, place.bundles.check(place.cluster.Context, expected)...)
 	}
 	if f.handshake {
-		found, failed := f.handshakes(ctx, places, of, addresses, progress)
-		lines, unknown = append(lines, found...), unknown || failed
+		found, failed := handshakes(ctx, places, of, addresses, progress)
+		result.Lines, unknown = append(result.Lines, found...), unknown || failed
 	}
 	progress.Done()
-	if err := f.print(cmd.OutOrStdout(), root, lines); err != nil {
-		return exit.With(codeUnknown, err)
-	}
+	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) error { return result.print(out, terminal.Coloured(out)) })
 	switch {
+	case err != nil:
+		return exit.With(exit.Unknown, err)
 	case unknown:
-		return exit.With(codeUnknown, nil)
-	case slices.ContainsFunc(lines, func(l Line) bool { return !l.OK }):
-		return exit.With(codeDiffers, nil)
+		return exit.With(exit.Unknown, nil)
+	case slices.ContainsFunc(result.Lines, func(l Line) bool { return !l.OK }):
+		return exit.With(exit.Wrong, nil)
 	}
 	return nil
 }
@@ -149,9 +138,9 @@ func (f *flags) check() (of account, addresses map[string]string, err error) {
 		return of, nil, err
 	}
 	switch {
-	case f.output != "" && f.output != "json":
-		err = fmt.Errorf("--output %q: the only other format is json", f.output)
-	case (f.filename != "" || f.mesh != "") && !f.vault:
+	case f.Check() != nil:
+		err = f.Check()
+	case f.Given() && !f.vault:
 		err = errors.New("--filename and --virtual-mesh: expected together with --vault, which they are for")
 	case len(addresses) > 0 && !f.handshake:
 		err = errors.New("--istiod-address: expected together with --handshake, which it is for")
@@ -162,51 +151,34 @@ func (f *flags) check() (of account, addresses map[string]string, err error) {
 // place is one of the contexts, and what its istiods have published, or why that is not known.
 type place struct {
 	cluster *clusters.Cluster
-	bundles published
+	bundles Published
 	err     error
 }
 
-func (f *flags) open(ctx context.Context) []place {
-	contexts := f.contexts
-	if len(contexts) == 0 {
-		contexts = []string{""}
-	}
-	places := make([]place, len(contexts))
-	var pending sync.WaitGroup
-	for i, name := range contexts {
-		pending.Go(func() {
-			p := &places[i]
-			if p.cluster, p.err = f.Open(name); p.err == nil {
-				p.bundles, p.err = readPublished(ctx, p.cluster, f.namespaces)
-			}
-		})
-	}
-	pending.Wait()
-	return places
-}
-
-// expected is the root that all are to have.
-func (f *flags) expected(ctx context.Context, in io.Reader, places []place) (*x509.Certificate, error) {
+// expected are the roots that all are to have.
+func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*x509.Certificate, error) {
 	switch {
 	case f.root != "":
 		text, err := os.ReadFile(f.root)
 		if err != nil {
 			return nil, fmt.Errorf("--root: %w", err)
 		}
-		return onlyRoot("--root "+f.root, text)
-	case f.vault:
-		text, err := f.ofVault(ctx, in, places[0].cluster)
+		roots, err := pemcerts.ParseRoots(text)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--root %s: expected a root certificate, PEM: %w", f.root, err)
 		}
-		return onlyRoot("Vault", text)
+		return roots, nil
+	case f.vault:
+		root, err := f.VaultRoot(ctx, in, f.Timeout, reachable(places))
+		if err != nil {
+			return nil, fmt.Errorf("--vault: %w", err)
+		}
+		return []*x509.Certificate{root}, nil
 	}
 	// The first that is published; all others are held against it.
 	for _, place := range places {
-		for _, namespace := range slices.Sorted(maps.Keys(place.bundles)) {
-			if certificates, err := pemcerts.Parse([]byte(place.bundles[namespace])); err == nil {
-				return certificates[len(certificates)-1], nil
-			}
+		if roots := place.bundles.first(); roots != nil {
+			return roots, nil
 		}
 	}
 	for _, place := range places {
@@ -217,89 +189,31 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) (*x5
 	return nil, errors.New("no istiod has published a root (ConfigMap " + configMap + "): has it started?")
 }
 
-func onlyRoot(what string, text []byte) (*x509.Certificate, error) {
-	roots, err := pemcerts.ParseRoots(text)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%s: expected a root certificate, PEM: %w", what, err)
-	case len(roots) != 1:
-		return nil, fmt.Errorf("%s: expected one root certificate, found %d", what, len(roots))
-	}
-	return roots[0], nil
-}
-
-func (f *flags) ofVault(ctx context.Context, in io.Reader, cluster *clusters.Cluster) ([]byte, error) {
-	mesh, err := f.virtualMesh(ctx, in, cluster)
-	if err != nil {
-		return nil, err
-	}
-	ca := mesh.Spec.IntermediateCA()
-	if ca == nil || ca.Vault == nil {
-		return nil, errors.New("--vault: the VirtualMesh names no Vault")
-	}
-	vault, err := vaultside.Connect(mesh, f.Timeout)
-	if err != nil {
-		return nil, err
-	}
-	return vault.Root(ctx, mesh)
-}
-
-func (f *flags) virtualMesh(ctx context.Context, in io.Reader, cluster *clusters.Cluster) (*networkingv1.VirtualMesh, error) {
-	if f.filename != "" {
-		return vaultside.ReadFile(f.filename, in)
-	}
-	if f.mesh != "" {
-		namespace, name, found := strings.Cut(f.mesh, "/")
-		if !found {
-			return nil, fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", f.mesh)
-		}
-		return vaultside.ReadCluster(ctx, cluster, namespace, name)
-	}
-	return vaultside.ReadOnly(ctx, cluster)
-}
-
-// handshakes has workloads of every two contexts greet each other, and of each with itself.
-func (f *flags) handshakes(ctx context.Context, places []place, of account, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
-	workloads := make([]*workload, len(places))
-	for i, place := range places {
-		if place.err != nil {
-			continue
-		}
-		progress.Say("%s: getting a workload's certificate from istiod", place.cluster.Context)
-		found, err := workloadOf(ctx, place.cluster, place.bundles, of, addresses[place.cluster.Context])
-		if err != nil {
-			unknown = true
-			lines = append(lines, Line{false, place.cluster.Context + ": handshake", err.Error()})
-			continue
-		}
-		workloads[i] = found
-	}
-	for i, client := range workloads {
-		for j, server := range workloads {
-			if client == nil || server == nil {
-				continue
-			}
-			line := Line{true, fmt.Sprintf("handshake from %s to %s", places[i].cluster.Context, places[j].cluster.Context), "succeeds"}
-			if err := handshake(client, server); err != nil {
-				line.OK, line.Detail = false, err.Error()
-			}
-			lines = append(lines, line)
+// reachable is the first context that answers, to read the VirtualMesh from; nil where none does.
+func reachable(places []place) *clusters.Cluster {
+	for _, place := range places {
+		if place.err == nil {
+			return place.cluster
 		}
 	}
-	return lines, unknown
+	return nil
 }
 
-func (f *flags) print(out io.Writer, root *x509.Certificate, lines []Line) error {
-	if f.output == "json" {
-		encoder := json.NewEncoder(out)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(map[string]any{"root": pemcerts.Fingerprint(root), "lines": lines})
-	}
+// Result is what was found.
+type Result struct {
+	// Roots are the SHA-256 (DER), in hexadecimal, of those that are expected.
+	Roots []string `json:"roots"`
+	Lines []Line   `json:"lines"`
+
+	roots []*x509.Certificate
+}
+
+func (r *Result) print(out io.Writer, coloured bool) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "Root %s, SHA-256 %s\n", cmp.Or(root.Subject.String(), "without a name"), pemcerts.Fingerprint(root))
-	coloured := terminal.Coloured(out)
-	for _, line := range lines {
+	for _, root := range r.roots {
+		fmt.Fprintf(&text, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Plain(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
+	}
+	for _, line := range r.Lines {
 		status, colour := "ok  ", terminal.Green
 		if !line.OK {
 			status, colour = "fail", terminal.Red

@@ -8,15 +8,21 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
@@ -36,14 +42,14 @@ type account struct{ namespace, name string }
 
 // workloadOf gets a workload's certificate from one of a cluster's istiods. address is istiod's TLS port, or empty: then
 // it is reached through the API server.
-func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles published, of account, address string) (*workload, error) {
+func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Published, of account, address string) (*workload, error) {
 	pod, err := istiodPod(ctx, cluster)
 	if err != nil {
 		return nil, err
 	}
 	trusted := bundles[pod.Namespace]
 	if trusted == "" {
-		all, err := readPublished(ctx, cluster, []string{pod.Namespace})
+		all, err := ReadPublished(ctx, cluster, []string{pod.Namespace})
 		if err != nil {
 			return nil, err
 		}
@@ -52,6 +58,9 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles publishe
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: new(int64(tokenSeconds))}}
 	asked := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: of.namespace, Name: of.name}}
 	if err := cluster.Client.SubResource("token").Create(ctx, asked, request); err != nil {
+		if apierrors.IsNotFound(err) {
+			err = fmt.Errorf("%w; name another by --service-account", err)
+		}
 		return nil, cluster.Explain(fmt.Sprintf("requesting a token of service account %s/%s", of.namespace, of.name), "create", "serviceaccounts/token", err)
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", address) }
@@ -98,19 +107,19 @@ func service(pod *corev1.Pod) string {
 // forward is `kubectl port-forward` to istiod's TLS port; stop ends it.
 func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (address string, stop func(), err error) {
 	config := rest.CopyConfig(cluster.Config)
-	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, "/api", codecs
+	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, "/api", clientgoscheme.Codecs.WithoutConversion()
 	config.Timeout = 0 // the connection stays
 	api, err := rest.RESTClientFor(config)
 	if err != nil {
 		return "", nil, err
 	}
-	url := api.Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
-	dialer, err := portforward.NewSPDYOverWebsocketDialer(url, config)
+	at := api.Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
+	through, err := dialer(config, at)
 	if err != nil {
 		return "", nil, err
 	}
 	end, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(securePort)}, end, ready, io.Discard, io.Discard)
+	forwarder, err := portforward.NewOnAddresses(through, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(securePort)}, end, ready, io.Discard, io.Discard)
 	if err != nil {
 		return "", nil, err
 	}
@@ -129,6 +138,22 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 		return "", nil, errors.Join(errors.New("forwarding a port to istiod: no port"), err)
 	}
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local))), func() { close(end) }, nil
+}
+
+// dialer is kubectl's: over WebSockets, and where the API server does not know that (before Kubernetes 1.31) over SPDY.
+func dialer(config *rest.Config, at *url.URL) (httpstream.Dialer, error) {
+	overWebSockets, err := portforward.NewSPDYOverWebsocketDialer(at, config)
+	if err != nil {
+		return nil, err
+	}
+	transport, upgrader, err := spdy.RoundTripperFor(config)
+	if err != nil {
+		return nil, err
+	}
+	overSPDY := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)
+	return portforward.NewFallbackDialer(overWebSockets, overSPDY, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	}), nil
 }
 
 // parseAddresses reads the values of --istiod-address.

@@ -3,7 +3,6 @@
 package verify
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -34,12 +33,12 @@ type Line struct {
 	Detail string `json:"detail"`
 }
 
-// published are the trust bundles of a cluster, by namespace.
-type published map[string]string
+// Published are the trust bundles (PEM) of a cluster, by namespace.
+type Published map[string]string
 
-// readPublished reads them, of the namespaces named or of all that have one. One that is named and has none is "".
-func readPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []string) (published, error) {
-	found := published{}
+// ReadPublished reads them, of the namespaces named or of all that have one. One that is named and has none is "".
+func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []string) (Published, error) {
+	found := Published{}
 	for _, namespace := range namespaces {
 		found[namespace] = ""
 	}
@@ -58,11 +57,21 @@ func readPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []
 	return found, nil
 }
 
-// check holds what a cluster has published against the root that it should be.
-func (p published) check(context string, root *x509.Certificate) []Line {
+// first are the roots of the first bundle that can be read.
+func (p Published) first() []*x509.Certificate {
+	for _, namespace := range slices.Sorted(maps.Keys(p)) {
+		if roots, err := pemcerts.Parse([]byte(p[namespace])); err == nil {
+			return roots
+		}
+	}
+	return nil
+}
+
+// check holds what a cluster has published against the roots that it should be.
+func (p Published) check(context string, expected []*x509.Certificate) []Line {
 	var lines []Line
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
-		ok, detail := compare(p[namespace], root)
+		ok, detail := compare(p[namespace], expected)
 		lines = append(lines, Line{ok, context + ": " + namespace + "/" + configMap, detail})
 	}
 	if len(lines) == 0 {
@@ -71,8 +80,8 @@ func (p published) check(context string, root *x509.Certificate) []Line {
 	return lines
 }
 
-// compare says whether a trust bundle is just the root.
-func compare(bundle string, root *x509.Certificate) (ok bool, detail string) {
+// compare says whether a trust bundle is just the expected roots, in any order.
+func compare(bundle string, expected []*x509.Certificate) (ok bool, detail string) {
 	if strings.TrimSpace(bundle) == "" {
 		return false, "is not there, or empty: istiod has published no root here"
 	}
@@ -80,28 +89,22 @@ func compare(bundle string, root *x509.Certificate) (ok bool, detail string) {
 	if err != nil {
 		return false, "cannot be read: " + err.Error()
 	}
-	has := slices.ContainsFunc(certificates, root.Equal)
+	missing, more := without(expected, certificates), without(certificates, expected)
 	switch {
-	case has && len(certificates) == 1:
+	case len(missing)+len(more) == 0 && len(expected) == 1:
 		return true, "is the root"
-	case has:
-		return true, fmt.Sprintf("holds the root, and %d more: %s", len(certificates)-1, others(certificates, root))
+	case len(missing)+len(more) == 0:
+		return true, fmt.Sprintf("holds all %d roots", len(expected))
+	case len(missing) == 0:
+		return false, fmt.Sprintf("holds what is expected, and more, which is trusted as well: %s", pemcerts.Names(more))
+	case len(more) == 0:
+		return false, "does not hold " + pemcerts.Names(missing)
 	default:
-		return false, fmt.Sprintf("holds another root: %s; expected %s", others(certificates, root), short(root))
+		return false, fmt.Sprintf("holds another root: %s; expected %s", pemcerts.Names(more), pemcerts.Names(missing))
 	}
 }
 
-func others(certificates []*x509.Certificate, root *x509.Certificate) string {
-	var names []string
-	for _, each := range certificates {
-		if !each.Equal(root) {
-			names = append(names, short(each))
-		}
-	}
-	return strings.Join(names, ", ")
-}
-
-// short names a root for people.
-func short(root *x509.Certificate) string {
-	return fmt.Sprintf("%s (SHA-256 %.16s…)", cmp.Or(root.Subject.String(), "no name"), pemcerts.Fingerprint(root))
+// without gives the certificates that are not among others.
+func without(certificates, others []*x509.Certificate) []*x509.Certificate {
+	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool { return slices.ContainsFunc(others, c.Equal) })
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Parse gives the certificates of a text that holds nothing else, at least one.
@@ -69,4 +70,22 @@ func Fingerprints(certificates []*x509.Certificate) []string {
 		all[i] = Fingerprint(each)
 	}
 	return all
+}
+
+// Name names a certificate for people: its subject, and enough of its fingerprint to tell it from others of that name.
+func Name(certificate *x509.Certificate) string {
+	subject := certificate.Subject.String()
+	if subject == "" {
+		subject = "no name"
+	}
+	return fmt.Sprintf("%s (SHA-256 %.16s…)", subject, Fingerprint(certificate))
+}
+
+// Names are those of several, in one line.
+func Names(certificates []*x509.Certificate) string {
+	all := make([]string, len(certificates))
+	for i, each := range certificates {
+		all[i] = Name(each)
+	}
+	return strings.Join(all, ", ")
 }

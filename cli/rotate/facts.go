@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rotate
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/renew"
+	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+	"github.com/istiod-agent/istiod-agent/cli/verify"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+const resource = "virtualmeshes.networking.mesh.gloo.solo.io"
+
+// find names the VirtualMesh that is meant: the one given as NAMESPACE/NAME, or the only one.
+func find(ctx context.Context, cluster *clusters.Cluster, given string) (types.NamespacedName, error) {
+	if given != "" {
+		namespace, name, err := vaultside.SplitMesh(given)
+		return types.NamespacedName{Namespace: namespace, Name: name}, err
+	}
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind + "List"))
+	if err := cluster.Client.List(ctx, list); err != nil {
+		return types.NamespacedName{}, cluster.Explain("listing VirtualMeshes", "list", resource, err)
+	}
+	var names []string
+	for i := range list.Items {
+		names = append(names, client.ObjectKeyFromObject(&list.Items[i]).String())
+	}
+	switch len(names) {
+	case 0:
+		return types.NamespacedName{}, errors.New("there is no VirtualMesh; kubectl istiod-agent check says more")
+	case 1:
+		return client.ObjectKeyFromObject(&list.Items[0]), nil
+	default:
+		return types.NamespacedName{}, fmt.Errorf("there are several VirtualMeshes, %s; name the one that is meant by --virtual-mesh", strings.Join(names, ", "))
+	}
+}
+
+// readPlace reads how far the change is. whole has what istiods publish read too, which does not change how far it is.
+func readPlace(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, whole bool) (Place, error) {
+	place := Place{Context: cluster.Context, Mesh: key}
+	object := untyped()
+	switch err := cluster.Client.Get(ctx, key, object); {
+	case client.IgnoreNotFound(err) == nil && err != nil:
+		return place, fmt.Errorf("there is no VirtualMesh %s; %s get virtualmeshes -A lists those that are there", key, cluster.Kubectl())
+	case err != nil:
+		return place, cluster.Explain("reading VirtualMesh "+key.String(), "get", resource, err)
+	}
+	place.annotations(object.GetAnnotations())
+	var status networkingv1.VirtualMeshStatus
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) == nil { // else it is another's
+		place.State, place.Errors, place.Rotation = status.State, status.Errors, status.RootRotation
+	}
+	for _, mesh := range slices.Sorted(maps.Keys(status.Meshes)) {
+		made := status.Meshes[mesh].IssuedCertificate
+		if made == nil {
+			continue
+		}
+		at := types.NamespacedName{Namespace: made.Namespace, Name: made.Name}
+		certificate, err := renew.Get(ctx, cluster, at)
+		if err != nil {
+			return place, err
+		}
+		place.Certificates = append(place.Certificates, at)
+		place.Replicas = append(place.Replicas, certificate.Status.Certificates...)
+	}
+	if !whole {
+		return place, nil
+	}
+	mesh, _, errs := networkingv1.FromObject(object.Object)
+	if len(errs) > 0 {
+		return place, fmt.Errorf("VirtualMesh %s: %w", key, errs.ToAggregate())
+	}
+	return place, place.read(ctx, cluster, mesh.Spec.Meshes)
+}
+
+// annotations takes those that change the root. Roots that cannot be read are none.
+func (p *Place) annotations(all map[string]string) {
+	p.Word = networkingv1.RootRotation(all[networkingv1.RootRotationAnnotation])
+	p.Secret = all[networkingv1.RotateFromSecretAnnotation]
+	p.Roots, _ = pemcerts.ParseRoots([]byte(all[networkingv1.TrustedRootsAnnotation]))
+}
+
+// read reads what the istiods of the meshes publish, each in its own namespace: what others publish is not to be trusted.
+func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
+	deployments := &metav1.PartialObjectMetadataList{}
+	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
+	if err := cluster.Client.List(ctx, deployments, client.MatchingLabels{"app": "istiod"}); err != nil {
+		return cluster.Explain("listing istiod's Deployments", "list", "deployments.apps", err)
+	}
+	var namespaces []string
+	for _, deployment := range deployments.Items {
+		prefix := deployment.Name + "-" + deployment.Namespace + "-"
+		if slices.ContainsFunc(meshes, func(m networkingv1.MeshRef) bool { return strings.HasPrefix(m.Name, prefix) }) && !slices.Contains(namespaces, deployment.Namespace) {
+			namespaces = append(namespaces, deployment.Namespace)
+		}
+	}
+	if len(namespaces) == 0 {
+		return errors.New("no Deployment of istiod (label app=istiod) is there that the VirtualMesh names in spec.meshes")
+	}
+	bundles, err := verify.ReadPublished(ctx, cluster, namespaces)
+	if err != nil {
+		return err
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(bundles)) {
+		roots, err := pemcerts.ParseRoots([]byte(bundles[namespace]))
+		if err != nil {
+			return fmt.Errorf("reading the roots in ConfigMap istio-ca-root-cert of namespace %s: %w; has istiod started?", namespace, err)
+		}
+		p.Published = append(p.Published, roots)
+	}
+	return nil
+}
+
+func untyped() *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
+	return object
+}
+
+func encode(roots []*x509.Certificate) string {
+	var text strings.Builder
+	for _, root := range roots {
+		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // to memory
+	}
+	return text.String()
+}

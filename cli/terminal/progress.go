@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+	"k8s.io/apimachinery/pkg/util/duration"
+)
+
+// Progress tells what is waited for: in one line on a terminal, with the time that it takes, else in a line for each
+// thing that changes. Several may tell at the same time, each about something.
+type Progress struct {
+	out   io.Writer
+	now   func() time.Time
+	width func() int // 0 where out is no terminal
+
+	mu      sync.Mutex
+	begun   time.Time
+	about   []string // in the order in which they began
+	said    map[string]string
+	written bool
+}
+
+// NewProgress tells it on out.
+func NewProgress(out io.Writer) *Progress {
+	p := &Progress{out: out, now: time.Now, width: func() int { return 0 }, said: map[string]string{}}
+	if Is(out) {
+		p.width = func() int {
+			const usual = 80
+			file, _ := out.(*os.File)
+			if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 { //nolint:gosec // a file descriptor
+				return width
+			}
+			return usual
+		}
+	}
+	p.begun = p.now()
+	return p
+}
+
+// Say tells what is waited for now, about something.
+func (p *Progress) Say(about, format string, args ...any) {
+	text := OneLine(fmt.Sprintf(format, args...))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	same := p.said[about] == text
+	if p.said[about] = text; !slices.Contains(p.about, about) {
+		p.about = append(p.about, about)
+	}
+	switch width := p.width(); {
+	case width > 0:
+		p.overwrite(width)
+	case !same:
+		fmt.Fprintf(p.out, "%s: %s\n", about, text)
+	}
+}
+
+// Leave says no more about something.
+func (p *Progress) Leave(about string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.said, about)
+	p.about = slices.DeleteFunc(p.about, func(each string) bool { return each == about })
+	if width := p.width(); width > 0 && p.written {
+		p.overwrite(width)
+	}
+}
+
+// Done leaves the place for what is written next.
+func (p *Progress) Done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.written {
+		fmt.Fprint(p.out, erase)
+	}
+	p.about, p.said, p.written = nil, map[string]string{}, false
+}
+
+// After says when a waiting has ended: ctx has either run out of its time or was cancelled, as by Ctrl-C.
+func After(ctx context.Context, limit time.Duration) string {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return "until it was interrupted"
+	}
+	return "after " + duration.HumanDuration(limit)
+}
+
+const erase = "\r\x1b[K"
+
+// overwrite puts all that is said in one line, which must not be longer than the terminal is wide: what has been broken
+// over two lines cannot be written over.
+func (p *Progress) overwrite(width int) {
+	var parts []string
+	for _, about := range p.about {
+		parts = append(parts, about+": "+p.said[about])
+	}
+	line := []rune(p.now().Sub(p.begun).Truncate(time.Second).String() + "  " + strings.Join(parts, " | "))
+	if most := width - 1; len(line) > most {
+		line = append(line[:max(most-1, 0)], '…')
+	}
+	fmt.Fprint(p.out, erase+string(line))
+	p.written = true
+}
