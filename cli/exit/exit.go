@@ -40,10 +40,11 @@ func Usage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(Unknown, err) })
 	args := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
-		if args == nil {
-			return nil
+		err := cmd.ValidateFlagGroups() // flags that exclude each other: cobra's own error would come without a code
+		if err == nil && args != nil {
+			err = args(cmd, given)
 		}
-		if err := args(cmd, given); err != nil {
+		if err != nil {
 			return With(Unknown, err)
 		}
 		return nil

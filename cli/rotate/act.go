@@ -165,7 +165,7 @@ func (f *flags) next(stage networkingv1.RootRotation) string {
 		command = append(command, "--context="+clusters.ShellWord(context))
 	}
 	before := map[networkingv1.RootRotation]string{
-		networkingv1.RotateTrustBoth: "have the VirtualMesh of every cluster name the new CA (it counts from the next stage on); " +
+		networkingv1.RotateTrustBoth: "have the VirtualMesh of every cluster name the Vault of the new root, unless it does (it counts from the next stage on); " +
 			"when every workload has renewed its certificate, 24 hours later by default, or was restarted:",
 		networkingv1.RotateSignWithNew: "when every workload has renewed its certificate, 24 hours later by default, or was restarted:",
 		networkingv1.RotateDropOld:     "the change is complete; take its annotations away:",

@@ -131,6 +131,10 @@ func goOn(wish Wish, places []Place) (*Plan, error) {
 			refused.add(place, "it trusts other roots, %s, than %s, which trusts %s; set them alike by rotate-root %s in all contexts", pemcerts.Names(place.Roots), places[0].Context, pemcerts.Names(plan.Roots), networkingv1.RotateTrustBoth)
 			continue
 		}
+		if at := place.Rotation.Stage; at.Number() < before.Number() {
+			refused.add(place, "it is at %s only; go on to %s first, in all contexts", at, networkingv1.RootRotationWords[at.Number()])
+			continue
+		}
 		if lacking := place.lacking(before, place.Roots); lacking != "" {
 			refused.add(place, "%s is not complete; waiting for %s", before, lacking)
 			continue

@@ -69,6 +69,8 @@ func (p *Place) lacking(stage networkingv1.RootRotationStage, roots []*x509.Cert
 		return fmt.Sprintf("another change of the root, to %.16s…", p.Rotation.NewRoot)
 	case p.Rotation.Stage.Number() > stage.Number():
 		return ""
+	case p.Rotation.Stage.Number() < stage.Number() && p.Rotation.Complete:
+		return fmt.Sprintf("istiod-agent-webhook to go on from %s, which is complete", p.Rotation.Stage)
 	case p.Rotation.Stage.Number() < stage.Number() || !p.Rotation.Complete:
 		return strings.TrimPrefix(p.Rotation.Message, "waiting for ")
 	}

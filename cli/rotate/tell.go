@@ -52,7 +52,7 @@ func (f *flags) show(out io.Writer, all []*one) error {
 		}
 		found.Contexts = append(found.Contexts, l)
 	}
-	err := f.Write(out, found, func(out io.Writer) error { return found.print(out) })
+	err := f.Write(out, found, func(out io.Writer) error { return found.print(out, true) })
 	return f.end(err, unknown, going)
 }
 
@@ -97,7 +97,7 @@ func (f *flags) tell(out io.Writer, stage networkingv1.RootRotation, plan *Plan,
 				return err
 			}
 		}
-		return found.print(out)
+		return found.print(out, false)
 	})
 	return f.end(err, unknown, late)
 }
@@ -125,10 +125,14 @@ func (o *one) line() line {
 	return l
 }
 
-func (a *answer) print(out io.Writer) error {
+func (a *answer) print(out io.Writer, withStage bool) error {
 	var text strings.Builder
 	for _, l := range a.Contexts {
-		about := slices.DeleteFunc([]string{l.Context, l.VirtualMesh, string(l.Stage)}, func(s string) bool { return s == "" })
+		about := []string{l.Context, l.VirtualMesh}
+		if withStage {
+			about = append(about, string(l.Stage))
+		}
+		about = slices.DeleteFunc(about, func(s string) bool { return s == "" })
 		fmt.Fprintf(&text, "%s: %s\n", strings.Join(about, ": "), terminal.OneLine(l.Says))
 	}
 	if a.Next != "" {

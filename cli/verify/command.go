@@ -4,7 +4,6 @@
 package verify
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -36,6 +35,9 @@ type flags struct {
 	account   string
 	addresses []string
 }
+
+// wide has a line for each namespace, where else those of which the same is to be said share one.
+const wide = "wide"
 
 // Command is `verify`.
 func Command() *cobra.Command {
@@ -77,7 +79,7 @@ found out, or the flags are wrong.`,
 	set.BoolVar(&f.handshake, "handshake", false, "have workloads of every two contexts do a handshake of mutual TLS")
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
-	f.Flag.Add(cmd)
+	f.Flag.Add(cmd, wide)
 	f.Flags.Add(set)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
 	exit.Usage(cmd)
@@ -107,7 +109,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	for _, place := range places {
 		if place.err != nil {
 			unknown = true
-			result.Lines = append(result.Lines, Line{false, place.cluster.Context, terminal.OneLine(place.err.Error())})
+			result.Lines = append(result.Lines, Line{Context: place.cluster.Context, Detail: terminal.OneLine(place.err.Error())})
 			continue
 		}
 		result.Lines = append(result.Lines, place.bundles.check(place.cluster.Context, expected)...)
@@ -117,7 +119,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		result.Lines, unknown = append(result.Lines, found...), unknown || failed
 	}
 	progress.Done()
-	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) error { return result.print(out, terminal.Coloured(out)) })
+	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) error { return result.print(out, f.Is(wide), terminal.Coloured(out)) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
@@ -197,32 +199,4 @@ func reachable(places []place) *clusters.Cluster {
 		}
 	}
 	return nil
-}
-
-// Result is what was found.
-type Result struct {
-	// Roots are the SHA-256 (DER), in hexadecimal, of those that are expected.
-	Roots []string `json:"roots"`
-	Lines []Line   `json:"lines"`
-
-	roots []*x509.Certificate
-}
-
-func (r *Result) print(out io.Writer, coloured bool) error {
-	var text strings.Builder
-	for _, root := range r.roots {
-		fmt.Fprintf(&text, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Plain(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
-	}
-	for _, line := range r.Lines {
-		status, colour := "ok  ", terminal.Green
-		if !line.OK {
-			status, colour = "fail", terminal.Red
-		}
-		if coloured {
-			status = terminal.In(colour, status)
-		}
-		fmt.Fprintf(&text, "%s  %s: %s\n", status, line.What, terminal.OneLine(line.Detail))
-	}
-	_, err := io.WriteString(out, text.String())
-	return err
 }

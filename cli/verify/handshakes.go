@@ -4,15 +4,15 @@ package verify
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/cli/verify/workload"
 )
 
 // handshakes has workloads of every two contexts greet each other, and of each with another of its own. unknown says that
 // some have no certificate to do so with.
 func handshakes(ctx context.Context, places []place, of account, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
-	workloads := make([]*workload, len(places))
+	workloads := make([]*workload.Workload, len(places))
 	for i, place := range places {
 		if place.err != nil {
 			continue
@@ -23,7 +23,7 @@ func handshakes(ctx context.Context, places []place, of account, addresses map[s
 		progress.Leave(name)
 		if err != nil {
 			unknown = true
-			lines = append(lines, Line{false, name + ": handshake", terminal.OneLine(err.Error())})
+			lines = append(lines, Line{Context: name, What: "handshake", Detail: terminal.OneLine(err.Error())})
 			continue
 		}
 		workloads[i] = found
@@ -33,8 +33,8 @@ func handshakes(ctx context.Context, places []place, of account, addresses map[s
 			if client == nil || server == nil {
 				continue
 			}
-			line := Line{true, fmt.Sprintf("handshake from %s to %s", places[i].cluster.Context, places[j].cluster.Context), "succeeds"}
-			if err := handshake(client, server); err != nil {
+			line := Line{OK: true, Context: places[i].cluster.Context, What: "handshake with " + places[j].cluster.Context, Detail: "succeeds"}
+			if err := workload.Handshake(ctx, client, server); err != nil {
 				line.OK, line.Detail = false, terminal.OneLine(err.Error())
 			}
 			lines = append(lines, line)

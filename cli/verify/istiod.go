@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/verify/workload"
 )
 
 const (
@@ -42,7 +43,7 @@ type account struct{ namespace, name string }
 
 // workloadOf gets a workload's certificate from one of a cluster's istiods. address is istiod's TLS port, or empty: then
 // it is reached through the API server.
-func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Published, of account, address string) (*workload, error) {
+func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Published, of account, address string) (*workload.Workload, error) {
 	pod, err := istiodPod(ctx, cluster)
 	if err != nil {
 		return nil, err
@@ -72,11 +73,11 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Publishe
 		defer stop()
 		address = forwarded
 	}
-	workload, err := obtain(ctx, dial, service(pod)+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
+	found, err := workload.Obtain(ctx, dial, service(pod)+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
 	if err != nil {
 		return nil, fmt.Errorf("getting a workload's certificate from istiod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	return workload, nil
+	return found, nil
 }
 
 // istiodPod is one that runs, or else any.

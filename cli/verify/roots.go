@@ -23,16 +23,6 @@ const (
 	rootKey   = "root-cert.pem"
 )
 
-// Line is what was found in one place.
-type Line struct {
-	// OK says whether it is as it should be.
-	OK bool `json:"ok"`
-	// What was looked at.
-	What string `json:"what"`
-	// Detail says what was found.
-	Detail string `json:"detail"`
-}
-
 // Published are the trust bundles (PEM) of a cluster, by namespace.
 type Published map[string]string
 
@@ -72,10 +62,10 @@ func (p Published) check(context string, expected []*x509.Certificate) []Line {
 	var lines []Line
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		ok, detail := compare(p[namespace], expected)
-		lines = append(lines, Line{ok, context + ": " + namespace + "/" + configMap, detail})
+		lines = append(lines, Line{ok, context, namespace, configMap, detail})
 	}
 	if len(lines) == 0 {
-		lines = append(lines, Line{false, context, "no namespace has a ConfigMap " + configMap + ": has istiod started?"})
+		lines = append(lines, Line{false, context, "", configMap, "is in no namespace: has istiod started?"})
 	}
 	return lines
 }

@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/plugin"
 )
 
 const (
@@ -201,83 +200,58 @@ func TestCheck(t *testing.T) {
 
 // Contexts that cannot be asked are told, and the others go on; so are rights that are missing.
 func TestContexts(t *testing.T) {
-	config := &unstructured.Unstructured{}
-	content, err := os.ReadFile(admin(t))
-	must(t, err)
-	must(t, yaml.Unmarshal(content, &config.Object))
-	text, err := json.Marshal(config.Object)
-	must(t, err)
-	var parsed struct {
-		Contexts []struct {
-			Name    string         `json:"name"`
-			Context map[string]any `json:"context"`
-		} `json:"contexts"`
-	}
-	must(t, json.Unmarshal(text, &parsed))
-	here := parsed.Contexts[0]
-	contexts := append(config.Object["contexts"].([]any), map[string]any{"name": "away", "context": map[string]any{"cluster": "away", "user": here.Context["user"]}})
-	clusters := append(config.Object["clusters"].([]any), map[string]any{"name": "away", "cluster": map[string]any{"server": "https://127.0.0.1:1"}})
-	config.Object["contexts"], config.Object["clusters"] = contexts, clusters
-	content, err = yaml.Marshal(config.Object)
-	must(t, err)
 	file := t.TempDir() + "/config"
-	must(t, os.WriteFile(file, content, 0o600))
+	away := t.TempDir() + "/away"
+	must(t, plugin.Unreachable(away))
+	must(t, plugin.Kubeconfig(file, map[string]string{"away": away, "here": admin(t)}))
 
-	r := plugin(t, "", "check", "--kubeconfig", file, "--context", "away", "--context", here.Name, "--context", "gone")
-	r.wants(t, 2, "Context away\nunknown  Kubernetes  — asking the API server for its version", "Context "+here.Name+"\nok       Kubernetes",
+	r := run(t, "", "check", "--kubeconfig", file, "--context", "away", "--context", "here", "--context", "gone")
+	r.Wants(t, 2, "Context away\nunknown  Kubernetes  — asking the API server for its version", "Context here\nok       Kubernetes",
 		"Context gone\nunknown  kubeconfig  — the kubeconfig has no context \"gone\"")
-	if strings.Contains(r.stdout, "\x1b") {
+	if strings.Contains(r.Stdout, "\x1b") {
 		t.Error("there are colours, and no terminal")
 	}
-	r = plugin(t, "", "check", "--kubeconfig", file, "--context", "away", "-o", "json")
+	r = run(t, "", "check", "--kubeconfig", file, "--context", "away", "-o", "json")
 	var answer struct {
 		Contexts []struct {
 			Context string
 			Checks  []struct{ Status, What, Detail, Next string }
 		}
 	}
-	must(t, json.Unmarshal([]byte(r.stdout), &answer))
+	must(t, json.Unmarshal([]byte(r.Stdout), &answer))
 	if got := answer.Contexts[0]; got.Context != "away" || got.Checks[0].Status != "unknown" || got.Checks[0].Next == "" {
 		t.Errorf("got %+v", got)
 	}
 
 	nobody, err := shared.Plane.Kubeconfig("nobody")
 	must(t, err)
-	plugin(t, "", "check", "--kubeconfig", nobody).wants(t, 2, "unknown  webhook configuration  — listing MutatingWebhookConfigurations", "get the right to list mutatingwebhookconfigurations", "unknown  istiods")
-	plugin(t, "", "check", "-o", "xml").wants(t, 2, "json")
+	run(t, "", "check", "--kubeconfig", nobody).Wants(t, 2, "unknown  webhook configuration  — listing MutatingWebhookConfigurations", "get the right to list mutatingwebhookconfigurations", "unknown  istiods")
+	run(t, "", "check", "-o", "xml").Wants(t, 2, "json")
 }
 
 // Vault is looked at from here only when that is asked for, and the answer says so.
 func TestCheckVault(t *testing.T) {
 	s := start(t, true)
 	mesh := virtualMesh(s.vault.Address, false)
-	check := func(t *testing.T) result {
-		return plugin(t, mesh, "check", "--kubeconfig", admin(t), "--vault", "-f", "-")
+	check := func(t *testing.T) plugin.Result {
+		t.Helper()
+		return run(t, mesh, "check", "--kubeconfig", admin(t), "--vault", "-f", "-")
 	}
-	check(t).wants(t, 1, "ok       Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — "+s.vault.Address+" answers",
+	check(t).Wants(t, 1, "ok       Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — "+s.vault.Address+" answers",
 		"from this machine  — policy istiod is not there; next: kubectl istiod-agent vault -f - --apply")
-	s.run(t, mesh, append(s.reviewer, "--apply")...).wants(t, 0)
-	check(t).wants(t, 0, "the role, the policies, the mounts and their longest lease are as they shall be")
+	s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0)
+	check(t).Wants(t, 0, "the role, the policies, the mounts and their longest lease are as they shall be")
 	t.Setenv("VAULT_TOKEN", "")
-	check(t).wants(t, 0, "warn     Vault of VirtualMesh", "VAULT_TOKEN is not set")
+	check(t).Wants(t, 0, "warn     Vault of VirtualMesh", "VAULT_TOKEN is not set")
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
-	check(t).wants(t, 1, "fail     Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — asking Vault at http://127.0.0.1:1")
+	check(t).Wants(t, 1, "fail     Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — asking Vault at http://127.0.0.1:1")
 }
 
 // eventually waits until the API server has noticed what was changed.
 func eventually(t *testing.T, arguments []string, code int, texts ...string) {
 	t.Helper()
 	cluster.Eventually(t, strings.Join(arguments[:1], " "), func() error {
-		r := plugin(t, "", arguments...)
-		for _, text := range texts {
-			if !strings.Contains(r.stdout, text) {
-				return fmt.Errorf("no %q in %s", text, r)
-			}
-		}
-		if r.code != code {
-			return fmt.Errorf("want exit code %d: %s", code, r)
-		}
-		return nil
+		return run(t, "", arguments...).Check(code, texts...)
 	})
 }
 

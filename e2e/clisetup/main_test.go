@@ -5,7 +5,6 @@
 package clisetup
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,11 +19,11 @@ import (
 	"github.com/hashicorp/vault/api"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/istiod-agent/istiod-agent/cli"
 	"github.com/istiod-agent/istiod-agent/e2e/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
 	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
 	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
@@ -106,51 +105,10 @@ func vaultProgram(arguments []string) error {
 	return err
 }
 
-// result of a run of the plugin.
-type result struct {
-	stdout, stderr string
-	code           int
-}
-
-// plugin runs it with a file on standard input.
-func plugin(t *testing.T, stdin string, arguments ...string) result {
+// run runs the plugin with a file on standard input.
+func run(t *testing.T, stdin string, arguments ...string) plugin.Result {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	command := cli.NewCommand()
-	command.SetArgs(arguments)
-	command.SetIn(strings.NewReader(stdin))
-	command.SetOut(&stdout)
-	command.SetErr(&stderr)
-	err := command.ExecuteContext(t.Context())
-	r := result{stdout: stdout.String(), stderr: stderr.String()}
-	if err != nil {
-		r.code = 1
-		if exit, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err); ok {
-			r.code = exit.ExitCode()
-		}
-		r.stderr += err.Error()
-	}
-	return r
-}
-
-func (r result) String() string {
-	return fmt.Sprintf("exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
-}
-
-// wants fails unless the plugin ended with a code and said all texts.
-func (r result) wants(t *testing.T, code int, texts ...string) {
-	t.Helper()
-	for _, text := range texts {
-		if !strings.Contains(r.stdout+r.stderr, text) {
-			t.Errorf("want %q in:\n%s", text, r)
-		}
-	}
-	if r.code != code {
-		t.Errorf("want exit code %d: %s", code, r)
-	}
+	return plugin.Run(t.Context(), stdin, arguments...)
 }
 
 // surroundings are istiod's Pod, the kubeconfig and files for Vault's login, made once.

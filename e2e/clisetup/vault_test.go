@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
 	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
 )
@@ -96,11 +97,11 @@ func start(t *testing.T, withRoot bool) *setup {
 }
 
 // run runs `vault` and finds no secret in what it says.
-func (s *setup) run(t *testing.T, mesh string, arguments ...string) result {
+func (s *setup) run(t *testing.T, mesh string, arguments ...string) plugin.Result {
 	t.Helper()
-	r := plugin(t, mesh, append([]string{"vault", "-f", "-"}, arguments...)...)
+	r := run(t, mesh, append([]string{"vault", "-f", "-"}, arguments...)...)
 	for _, secret := range s.secrets {
-		if strings.Contains(r.stdout+r.stderr, secret) {
+		if strings.Contains(r.Stdout+r.Stderr, secret) {
 			t.Errorf("a secret is said (%d characters long)", len(secret))
 		}
 	}
@@ -139,10 +140,10 @@ func TestApply(t *testing.T) {
 	s := start(t, true)
 	for _, exported := range []bool{false, true} {
 		mesh := virtualMesh(s.vault.Address, exported)
-		s.run(t, mesh, append(s.reviewer, "--dry-run")...).wants(t, 1, "policy istiod")
-		s.run(t, mesh, append(s.reviewer, "--apply")...).wants(t, 0, "auth/kubernetes/role/istiod: wrote the role")
-		s.run(t, mesh, append(s.reviewer, "--apply")...).wants(t, 0, "Nothing to do")
-		s.run(t, mesh, append(s.reviewer, "--dry-run")...).wants(t, 0, "Nothing to do")
+		s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 1, "policy istiod")
+		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "auth/kubernetes/role/istiod: wrote the role")
+		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "Nothing to do")
+		s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 0, "Nothing to do")
 		s.issue(t, exported)
 		if !exported { // for which the second way takes nothing but its own
 			must(t, s.vault.Client.Sys().DeletePolicyWithContext(t.Context(), "istiod"))
@@ -152,11 +153,11 @@ func TestApply(t *testing.T) {
 	must(t, s.vault.Client.Sys().PutPolicyWithContext(ctx, "istiod", "path \"pki/*\" {\n  capabilities = [\"sudo\"]\n}\n"))
 	_, err := s.vault.Client.Logical().WriteWithContext(ctx, "auth/kubernetes/role/istiod", map[string]any{"bound_service_account_names": "*", "token_ttl": "5m", "audience": "other"})
 	must(t, err)
-	s.run(t, mesh, "--dry-run").wants(t, 1,
+	s.run(t, mesh, "--dry-run").Wants(t, 1,
 		"policy istiod: differs:", `- path "pki/*" {`, `+ path "pki/root/sign-intermediate" {`,
 		"- bound_service_account_names *", "+ bound_service_account_names istiod", "- token_ttl 5m", "+ token_ttl 10m", "- audience other", "+ audience vault")
-	s.run(t, mesh, "--apply").wants(t, 0, "policy istiod: wrote the policy", "auth/kubernetes/role/istiod: wrote the role")
-	s.run(t, mesh, "--dry-run").wants(t, 0, "Nothing to do")
+	s.run(t, mesh, "--apply").Wants(t, 0, "policy istiod: wrote the policy", "auth/kubernetes/role/istiod: wrote the role")
+	s.run(t, mesh, "--dry-run").Wants(t, 0, "Nothing to do")
 	s.issue(t, true)
 }
 
@@ -165,14 +166,14 @@ func TestNoRootIsMade(t *testing.T) {
 	s := start(t, false)
 	mesh := virtualMesh(s.vault.Address, false)
 	for range 2 {
-		s.run(t, mesh, append(s.reviewer, "--apply")...).wants(t, 2, "pki: yours to do:", "pki/root/generate/internal", "pki/config/ca")
+		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 2, "pki: yours to do:", "pki/root/generate/internal", "pki/config/ca")
 	}
 	issuers, err := s.vault.Client.Logical().ListWithContext(t.Context(), "pki/issuers")
 	must(t, err)
 	if issuers != nil {
 		t.Errorf("there is a CA: %v", issuers.Data)
 	}
-	s.run(t, mesh, "--dry-run").wants(t, 1, "pki: yours to do:")
+	s.run(t, mesh, "--dry-run").Wants(t, 1, "pki: yours to do:")
 }
 
 // What cannot be done is said, with what to do about it.
@@ -182,17 +183,17 @@ func TestVaultMistakes(t *testing.T) {
 	limited, err := s.vault.Client.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"default"}})
 	must(t, err)
 	t.Setenv("VAULT_TOKEN", limited.Auth.ClientToken)
-	s.run(t, mesh, "--dry-run").wants(t, 2, "permission denied", `path "sys/auth"`)
+	s.run(t, mesh, "--dry-run").Wants(t, 2, "permission denied", `path "sys/auth"`)
 	t.Setenv("VAULT_TOKEN", "")
-	s.run(t, mesh, "--dry-run").wants(t, 2, "VAULT_TOKEN is not set")
+	s.run(t, mesh, "--dry-run").Wants(t, 2, "VAULT_TOKEN is not set")
 	t.Setenv("VAULT_TOKEN", s.vault.RootToken)
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
-	s.run(t, mesh, "--apply").wants(t, 2, "http://127.0.0.1:1", "check the address")
+	s.run(t, mesh, "--apply").Wants(t, 2, "http://127.0.0.1:1", "check the address")
 	t.Setenv("VAULT_ADDR", s.vault.Address)
-	s.run(t, mesh, "--apply").wants(t, 2, "this Vault runs in no Pod", "--skip-auth-config")
-	s.run(t, "kind: VirtualMesh", "--apply").wants(t, 2, "standard input")
-	plugin(t, "", "vault").wants(t, 2, "expected -f FILE or the NAME")
-	plugin(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").wants(t, 2, "VirtualMesh default/gone", "is not there")
+	s.run(t, mesh, "--apply").Wants(t, 2, "this Vault runs in no Pod", "--skip-auth-config")
+	s.run(t, "kind: VirtualMesh", "--apply").Wants(t, 2, "standard input")
+	run(t, "", "vault").Wants(t, 2, "expected -f FILE or the NAME")
+	run(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").Wants(t, 2, "VirtualMesh default/gone", "is not there")
 }
 
 // The printed commands run as they are in a shell, twice, and leave nothing to do.
@@ -203,17 +204,17 @@ func TestPrintedCommands(t *testing.T) {
 	must(t, os.Symlink(program, filepath.Join(s.dir, "vault")))
 	mesh := virtualMesh(s.vault.Address, true)
 	printed := s.run(t, mesh, s.reviewer...)
-	printed.wants(t, 0)
+	printed.Wants(t, 0)
 	for range 2 {
 		command := exec.CommandContext(t.Context(), "sh", "-eu")
-		command.Stdin = strings.NewReader(printed.stdout)
+		command.Stdin = strings.NewReader(printed.Stdout)
 		command.Env = append(os.Environ(), asVault+"=1", "PATH="+s.dir+":"+os.Getenv("PATH"))
 		var output bytes.Buffer
 		command.Stdout, command.Stderr = &output, &output
 		if err := command.Run(); err != nil {
-			t.Fatalf("%v\n%s\n%s", err, &output, printed.stdout)
+			t.Fatalf("%v\n%s\n%s", err, &output, printed.Stdout)
 		}
 	}
-	s.run(t, mesh, append(s.reviewer, "--dry-run")...).wants(t, 0, "Nothing to do")
+	s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 0, "Nothing to do")
 	s.issue(t, true)
 }

@@ -21,8 +21,19 @@ import (
 // with the chart installed when options are given. The cluster ends also when
 // the tests are interrupted or run out of time.
 func Main(m *testing.M, into **Cluster, options *webhookserver.Options) {
+	MainOfSeveral(m, Wanted{into, options})
+}
+
+// Wanted is a cluster, as for Main.
+type Wanted struct {
+	Into    **Cluster
+	Options *webhookserver.Options
+}
+
+// MainOfSeveral is Main with several clusters.
+func MainOfSeveral(m *testing.M, wanted ...Wanted) {
 	flag.Parse()
-	code, err := run(m, into, options)
+	code, err := run(m, wanted)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
@@ -30,21 +41,34 @@ func Main(m *testing.M, into **Cluster, options *webhookserver.Options) {
 	os.Exit(code)
 }
 
-func run(m *testing.M, into **Cluster, options *webhookserver.Options) (code int, err error) {
-	c, err := Start()
-	if err != nil {
-		return 1, err
-	}
-	stop := sync.OnceValue(c.Stop)
+func run(m *testing.M, wanted []Wanted) (code int, err error) {
+	var started []*Cluster
+	stop := sync.OnceValue(func() error {
+		var failed []error
+		for _, c := range started {
+			failed = append(failed, c.Stop())
+		}
+		return errors.Join(failed...)
+	})
 	defer func() { err = errors.Join(err, stop()) }()
+	for _, each := range wanted {
+		c, err := Start()
+		if err != nil {
+			return 1, err
+		}
+		started = append(started, c)
+		*each.Into = c
+	}
 	defer stopEarly(stop)()
 
-	if options != nil {
-		if err := c.Install(context.Background(), *options); err != nil {
+	for i, each := range wanted {
+		if each.Options == nil {
+			continue
+		}
+		if err := started[i].Install(context.Background(), *each.Options); err != nil {
 			return 1, err
 		}
 	}
-	*into = c
 	return m.Run(), nil
 }
 

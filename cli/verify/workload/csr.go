@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verify
+// Package workload does what a mesh's workloads do: it gets certificates from istiods, and greets others by them.
+package workload
 
 import (
 	"bytes"
@@ -38,15 +39,15 @@ const (
 // validity of the workload's certificate, which is used for a moment only.
 const validity = 10 * time.Minute
 
-// workload is what a sidecar has: a certificate, and the roots that it trusts.
-type workload struct {
+// Workload is what a sidecar has: a certificate, and the roots that it trusts.
+type Workload struct {
 	certificate tls.Certificate
 	roots       *x509.CertPool
 }
 
-// obtain gets a workload's certificate from istiod as its sidecar does. dial reaches istiod's port 15012, which must
+// Obtain gets a workload's certificate from istiod as its sidecar does. dial reaches istiod's port 15012, which must
 // serve a certificate of serverName that the roots (PEM) verify; token is one of the workload's service account.
-func obtain(ctx context.Context, dial func(context.Context) (net.Conn, error), serverName string, trusted []byte, token string) (*workload, error) {
+func Obtain(ctx context.Context, dial func(context.Context) (net.Conn, error), serverName string, trusted []byte, token string) (*Workload, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -62,7 +63,7 @@ func obtain(ctx context.Context, dial func(context.Context) (net.Conn, error), s
 
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(trusted) {
-		return nil, fmt.Errorf("ConfigMap %s holds no root to trust istiod by", configMap)
+		return nil, errors.New("ConfigMap istio-ca-root-cert holds no root to trust istiod by")
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
@@ -149,8 +150,8 @@ func decode(message []byte) (chain []string, err error) {
 
 // newWorkload takes the last element of a chain for what is to be trusted and the others for what is to be served
 // (Istio security/pkg/server/ca/server.go, CreateCertificate).
-func newWorkload(key *ecdsa.PrivateKey, chain []string) (*workload, error) {
-	w := &workload{certificate: tls.Certificate{PrivateKey: key}, roots: x509.NewCertPool()}
+func newWorkload(key *ecdsa.PrivateKey, chain []string) (*Workload, error) {
+	w := &Workload{certificate: tls.Certificate{PrivateKey: key}, roots: x509.NewCertPool()}
 	last := len(chain) - 1
 	if !w.roots.AppendCertsFromPEM([]byte(chain[last])) {
 		return nil, errors.New("istiod's answer ends without a root")
@@ -165,53 +166,4 @@ func newWorkload(key *ecdsa.PrivateKey, chain []string) (*workload, error) {
 		}
 	}
 	return w, nil
-}
-
-// handshake is mutual TLS between two workloads, each of which trusts what its own istiod has told it to.
-func handshake(client, server *workload) error {
-	const limit = 10 * time.Second
-	here, there := net.Pipe()
-	defer func() { _, _ = here.Close(), there.Close() }()
-	deadline := time.Now().Add(limit)
-	_, _ = here.SetDeadline(deadline), there.SetDeadline(deadline)
-	served := make(chan error, 1)
-	go func() {
-		err := tls.Server(there, &tls.Config{
-			Certificates: []tls.Certificate{server.certificate}, MinVersion: tls.VersionTLS12,
-			ClientAuth: tls.RequireAnyClientCert, VerifyConnection: server.verify,
-		}).Handshake()
-		if err != nil {
-			_ = there.Close()
-		}
-		served <- err
-	}()
-	err := tls.Client(here, &tls.Config{
-		Certificates: []tls.Certificate{client.certificate}, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: true, VerifyConnection: client.verify, //nolint:gosec // verify checks the chain; a SPIFFE ID is no host name
-	}).Handshake()
-	if err != nil {
-		_ = here.Close()
-	}
-	if other := <-served; other != nil {
-		return fmt.Errorf("the server refuses: %w", other)
-	}
-	if err != nil {
-		return fmt.Errorf("the client refuses: %w", err)
-	}
-	return nil
-}
-
-// verify wants a chain to a root that is trusted, and an Istio identity (SPIFFE X.509-SVID, section 5).
-func (w *workload) verify(state tls.ConnectionState) error {
-	peer, between := state.PeerCertificates[0], x509.NewCertPool()
-	for _, each := range state.PeerCertificates[1:] {
-		between.AddCert(each)
-	}
-	if len(peer.URIs) != 1 || peer.URIs[0].Scheme != "spiffe" {
-		return errors.New("the certificate holds no SPIFFE ID")
-	}
-	_, err := peer.Verify(x509.VerifyOptions{
-		Roots: w.roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-	return err
 }

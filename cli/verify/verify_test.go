@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verify
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+// newRoot is a root certificate with a name.
+func newRoot(t *testing.T, name string) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{name}}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+func text(certificates ...*x509.Certificate) string {
+	var all bytes.Buffer
+	for _, each := range certificates {
+		_ = pem.Encode(&all, &pem.Block{Type: "CERTIFICATE", Bytes: each.Raw})
+	}
+	return all.String()
+}
+
+func TestWhatIsPublished(t *testing.T) {
+	t.Parallel()
+	a, b, c := newRoot(t, "a"), newRoot(t, "b"), newRoot(t, "c")
+	for name, test := range map[string]struct {
+		bundle   string
+		expected []*x509.Certificate
+		ok       bool
+		says     string
+	}{
+		"the root":                 {text(a), []*x509.Certificate{a}, true, "is the root"},
+		"with spaces around":       {"\n" + text(a) + "\n\n", []*x509.Certificate{a}, true, "is the root"},
+		"both, in another order":   {text(b, a), []*x509.Certificate{a, b}, true, "holds all 2 roots"},
+		"another root":             {text(b), []*x509.Certificate{a}, false, "holds another root: O=b (SHA-256 " + pemcerts.Fingerprint(b)[:16] + "…); expected O=a"},
+		"one more":                 {text(a, b), []*x509.Certificate{a}, false, "holds what is expected, and more, which is trusted as well: O=b"},
+		"one less":                 {text(a), []*x509.Certificate{a, b}, false, "does not hold O=b"},
+		"one more and one less":    {text(a, c), []*x509.Certificate{a, b}, false, "holds another root: O=c"},
+		"nothing":                  {"", []*x509.Certificate{a}, false, "is not there, or empty"},
+		"something else":           {"-----BEGIN CERTIFICATE-----", []*x509.Certificate{a}, false, "cannot be read"},
+		"a key beside the root":    {text(a) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", []*x509.Certificate{a}, false, "cannot be read"},
+		"something that is no DER": {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", []*x509.Certificate{a}, false, "cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ok, says := compare(test.bundle, test.expected)
+			if ok != test.ok || !strings.HasPrefix(says, test.says) {
+				t.Errorf("got %t, %q; want %t, %q", ok, says, test.ok, test.says)
+			}
+		})
+	}
+}
+
+func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
+	t.Parallel()
+	a := newRoot(t, "a")
+	if found := (Published{"y": text(a), "x": "garbage"}).first(); len(found) != 1 || !found[0].Equal(a) {
+		t.Errorf("got %v", found)
+	}
+	if found := (Published{"x": "garbage"}).first(); found != nil {
+		t.Errorf("got %v", found)
+	}
+}
+
+// What is printed is read by people: the whole of it is here.
+func TestPrinted(t *testing.T) {
+	t.Parallel()
+	a := newRoot(t, "a")
+	result := &Result{roots: []*x509.Certificate{a}, Lines: []Line{
+		{true, "one", "default", configMap, "is the root"},
+		{false, "one", "gone", configMap, "is not there"},
+		{true, "one", "istio-system", configMap, "is the root"},
+		{false, "two", "", "", "no answer."},
+		{false, "three", "", configMap, "is in no namespace"},
+		{true, "one", "", "handshake with one", "succeeds"},
+	}}
+	for _, namespace := range []string{"v", "w", "x", "y", "z"} {
+		result.Lines = append(result.Lines, Line{true, "four", namespace, configMap, "is the root"})
+	}
+	head := "Root O=a, SHA-256 " + pemcerts.Fingerprint(a) + "\n"
+	for name, test := range map[string]struct {
+		wide, coloured bool
+		want           string
+	}{
+		"for people": {false, false, head + `ok    one: istio-ca-root-cert in 2 namespaces (default, istio-system): is the root
+fail  one: istio-ca-root-cert in namespace gone: is not there
+fail  two: no answer
+fail  three: istio-ca-root-cert: is in no namespace
+ok    one: handshake with one: succeeds
+ok    four: istio-ca-root-cert in 5 namespaces (v, w, x, y and 1 more): is the root
+`},
+		"wide": {true, true, head + "\x1b[32mok  \x1b[0m  one: istio-ca-root-cert in namespace default: is the root\n" +
+			"\x1b[31mfail\x1b[0m  one: istio-ca-root-cert in namespace gone: is not there\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got bytes.Buffer
+			if err := result.print(&got, test.wide, test.coloured); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(got.String(), test.want) || !test.wide && got.String() != test.want {
+				t.Errorf("got\n%s\nwant\n%s", &got, test.want)
+			}
+		})
+	}
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	t.Parallel()
+	for want, arguments := range map[string][]string{
+		`--service-account "default": expected NAMESPACE/NAME`:     {"--service-account=default"},
+		`--service-account "/a": expected NAMESPACE/NAME`:          {"--service-account=/a"},
+		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`:    {"--istiod-address=host:1", "--handshake"},
+		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`:    {"--istiod-address=a=host", "--handshake"},
+		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
+		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
+		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
+		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"[root vault] were all set":                                {"--root=x", "--vault"},
+		"unknown command":                                          {"argument"},
+		"unknown flag: --roots":                                    {"--roots"},
+		"[filename virtual-mesh] were all set":                     {"-f=x", "--virtual-mesh=a/b", "--vault"},
+		"the kubeconfig has no current context; name one":          {"--kubeconfig=/dev/null"},
+		"--vault: no context answers to read the VirtualMesh from": {"--vault", "--kubeconfig=/dev/null"},
+	} {
+		cmd := Command()
+		cmd.SetArgs(arguments)
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetOut(&bytes.Buffer{})
+		cmd.SetErr(&bytes.Buffer{})
+		err := cmd.ExecuteContext(context.Background())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", arguments, err, want)
+		}
+		code, coded := errors.AsType[interface {
+			error
+			ExitCode() int
+		}](err)
+		if !coded || code.ExitCode() != 2 {
+			t.Errorf("%q: the exit code is not 2", arguments)
+		}
+	}
+}

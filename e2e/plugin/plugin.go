@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plugin runs `kubectl istiod-agent` in the tests' own process.
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/istiod-agent/istiod-agent/cli"
+)
+
+// Result of a run.
+type Result struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+// Run runs it with a file on standard input.
+func Run(ctx context.Context, stdin string, arguments ...string) Result {
+	var stdout, stderr bytes.Buffer
+	command := cli.NewCommand()
+	command.SetArgs(arguments)
+	command.SetIn(strings.NewReader(stdin))
+	command.SetOut(&stdout)
+	command.SetErr(&stderr)
+	err := command.ExecuteContext(ctx)
+	r := Result{Stdout: stdout.String(), Stderr: stderr.String()}
+	if err != nil {
+		r.Code = 1
+		if exit, ok := errors.AsType[interface {
+			error
+			ExitCode() int
+		}](err); ok {
+			r.Code = exit.ExitCode()
+		}
+		r.Stderr += err.Error()
+	}
+	return r
+}
+
+func (r Result) String() string {
+	return fmt.Sprintf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+}
+
+// Check is an error unless it ended with a code and said all texts.
+func (r Result) Check(code int, texts ...string) error {
+	var missing []error
+	for _, text := range texts {
+		if !strings.Contains(r.Stdout+r.Stderr, text) {
+			missing = append(missing, fmt.Errorf("it does not say %q", text))
+		}
+	}
+	if r.Code != code {
+		missing = append(missing, fmt.Errorf("want exit code %d", code))
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errors.Join(missing...), r)
+}
+
+// Wants fails the test unless it ended with a code and said all texts.
+func (r Result) Wants(t *testing.T, code int, texts ...string) {
+	t.Helper()
+	if err := r.Check(code, texts...); err != nil {
+		t.Error(err)
+	}
+}
+
+// Kubeconfig writes one with several contexts, each the current one of another file.
+func Kubeconfig(file string, contexts map[string]string) error {
+	all := clientcmdapi.NewConfig()
+	for name, from := range contexts {
+		one, err := clientcmd.LoadFromFile(from)
+		if err != nil {
+			return err
+		}
+		context := one.Contexts[one.CurrentContext]
+		all.Clusters[name], all.AuthInfos[name] = one.Clusters[context.Cluster], one.AuthInfos[context.AuthInfo]
+		all.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	}
+	content, err := clientcmd.Write(*all)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, content, 0o600)
+}
+
+// Unreachable writes a kubeconfig whose API server nobody reaches.
+func Unreachable(file string) error {
+	config := clientcmdapi.NewConfig()
+	config.Clusters["away"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:1"}
+	config.AuthInfos["away"] = &clientcmdapi.AuthInfo{}
+	config.Contexts["away"] = &clientcmdapi.Context{Cluster: "away", AuthInfo: "away"}
+	config.CurrentContext = "away"
+	return clientcmd.WriteToFile(*config, file)
+}
