@@ -54,7 +54,7 @@ const (
 var says = map[State]string{
 	NotInjected:   "runs without the agent; see kubectl istiod-agent check",
 	NoCertificate: "no IssuedCertificate is for its service account; see the VirtualMesh's status",
-	NoReport:      "its agent has not reported; see the log of container istiod-agent, or of istiod-agent-init",
+	NoReport:      "its agent has not reported a CA; see the log of container istiod-agent, or of istiod-agent-init",
 	NotConfirmed:  "istiod was not seen to use the CA yet",
 	Expired:       "its CA certificate has expired; see the log of container istiod-agent",
 }
@@ -133,7 +133,7 @@ func (r *Replica) state(now time.Time) State {
 		return NotInjected
 	case r.IssuedCertificate == "":
 		return NoCertificate
-	case r.CA == nil:
+	case r.CA == nil, r.CA.SerialNumber == "" && r.CA.Error == "":
 		return NoReport
 	case r.CA.NotAfter != nil && !now.Before(r.CA.NotAfter.Time):
 		return Expired

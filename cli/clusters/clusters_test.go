@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusters
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+const kubeconfig = `
+apiVersion: v1
+kind: Config
+current-context: one
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {}}]
+contexts:
+- {name: one, context: {cluster: c, user: u, namespace: mesh}}
+- {name: it's two, context: {cluster: c, user: u}}
+- {name: broken, context: {cluster: gone, user: u}}
+`
+
+func write(t *testing.T, content string) *Flags {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &Flags{Kubeconfig: file}
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		flags         *Flags
+		context, want string // of the error
+		opened        string
+	}{
+		"the current one":     {write(t, kubeconfig), "", "", "one"},
+		"another":             {write(t, kubeconfig), "it's two", "", "it's two"},
+		"one that is not":     {write(t, kubeconfig), "gone", `the kubeconfig has no context "gone"; kubectl config get-contexts lists those that it has`, "gone"},
+		"one without cluster": {write(t, kubeconfig), "broken", "reading context broken of the kubeconfig", "broken"},
+		"no current one":      {write(t, strings.Replace(kubeconfig, "current-context: one\n", "", 1)), "", "the kubeconfig has no current context; name one by --context", ""},
+		"no kubeconfig":       {&Flags{Kubeconfig: "/nothing/there"}, "", "reading the kubeconfig", ""},
+		"garbage":             {write(t, "{"), "", "reading the kubeconfig", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster, err := test.flags.Open(test.context)
+			if cluster.Context != test.opened {
+				t.Errorf("opened %q", cluster.Context)
+			}
+			switch {
+			case test.want == "" && (err != nil || cluster.Client == nil):
+				t.Errorf("got %v", err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// Every context is asked once, and the answers come in the order of the flags; one that fails keeps nobody else.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	ask := func(cluster *Cluster, err error) string {
+		if err != nil {
+			return cluster.Context + " fails"
+		}
+		return cluster.Context
+	}
+	flags := write(t, kubeconfig)
+	if got := Ask(flags, ask); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("got %q", got)
+	}
+	flags.Contexts = []string{"gone", "it's two", "one", "it's two"}
+	if got := Ask(flags, ask); !slices.Equal(got, []string{"gone fails", "it's two", "one"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := Ask(&Flags{Kubeconfig: "/nothing/there"}, ask); !slices.Equal(got, []string{"(none) fails"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestContextsAreCompleted(t *testing.T) {
+	t.Parallel()
+	if got, _ := CompleteContexts(write(t, kubeconfig))(nil, nil, ""); !slices.Equal(got, []string{"broken", "it's two", "one"}) {
+		t.Errorf("got %q", got)
+	}
+	if got, _ := CompleteContexts(write(t, "{"))(nil, nil, ""); got != nil {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What an API server refuses is said with what was being done, and what to do about it.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	things := schema.GroupResource{Group: "g", Resource: "things"}
+	for name, test := range map[string]struct {
+		err  error
+		want []string
+	}{
+		"a missing right": {apierrors.NewForbidden(things, "", errors.New("no")), []string{"listing things: ", "; get the right to list things.g/part (kubectl --context='it'\\''s two' auth can-i list things.g --subresource=part -A)"}},
+		"no login":        {apierrors.NewUnauthorized("who are you"), []string{"listing things: who are you; get the right to"}},
+		"no CRD":          {&meta.NoKindMatchError{}, []string{"listing things: the cluster has no things.g/part; install the CRDs: helm upgrade --install"}},
+		"no such object":  {apierrors.NewNotFound(things, "x"), []string{`listing things: things.g "x" not found`}},
+		"no answer":       {errors.New("connection refused"), []string{"listing things: connection refused; check the cluster's address and your login: kubectl --context='it'\\''s two' version"}},
+	} {
+		err := (&Cluster{Context: "it's two"}).Explain("listing things", "list", "things.g/part", test.err)
+		for _, want := range test.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %s", name, err, want)
+			}
+		}
+	}
+	if err := (&Cluster{}).Explain("", "", "", nil); err != nil {
+		t.Error(err)
+	}
+}
