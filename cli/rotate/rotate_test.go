@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rotate
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+type roots = []*x509.Certificate
+
+func newRoot(t *testing.T, name string) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{name}}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+// running is a cluster whose agents sign under a root and publish some.
+func running(context string, signs *x509.Certificate, published ...*x509.Certificate) Place {
+	return Place{Context: context, State: networkingv1.Accepted, Published: []roots{published}, Replicas: []certificatesv1.CertificateStatus{{
+		Pod: "istiod-0", SerialNumber: "1", RootFingerprint: pemcerts.Fingerprint(signs), TrustedRoots: pemcerts.Fingerprints(published), Confirmed: true,
+	}}}
+}
+
+// in is a cluster in a stage of a change, as far as it was told to go.
+func in(place Place, word networkingv1.RootRotation, stage networkingv1.RootRotationStage, complete bool, trusted ...*x509.Certificate) Place {
+	place.Word, place.Roots = word, trusted
+	place.Rotation = &networkingv1.RootRotationStatus{Stage: stage, Complete: complete, NewRoot: pemcerts.Fingerprint(trusted[len(trusted)-1]), Message: "waiting for something"}
+	return place
+}
+
+const (
+	trust, sign, drop, giveUp = networkingv1.RotateTrustBoth, networkingv1.RotateSignWithNew, networkingv1.RotateDropOld, networkingv1.RotateNone
+	atTrust, atSign, atDrop   = networkingv1.StageTrustBoth, networkingv1.StageSignWithNew, networkingv1.StageDropOld
+)
+
+// Either all clusters go on together, or none does.
+func TestDecisions(t *testing.T) {
+	t.Parallel()
+	a, b, c, n, m := newRoot(t, "a"), newRoot(t, "b"), newRoot(t, "c"), newRoot(t, "n"), newRoot(t, "m")
+	own := Place{Context: "own", State: networkingv1.Accepted, Published: []roots{{b}}}
+	adopting := in(own, trust, atTrust, false, b, n)
+	adopting.Secret = "istio-ca-secret"
+	trusting := in(running("one", a, a, n), trust, atTrust, true, a, n)
+	signing := in(running("one", n, a, n), sign, atSign, true, a, n)
+	dropped := in(running("one", n, n), drop, atDrop, true, a, n)
+	stale := in(running("one", a, a), trust, atTrust, true, a, n) // complete in the status, not by the agents
+	unfinished := in(running("two", a, a, n), trust, atTrust, false, a, n)
+	broken := trusting
+	broken.State, broken.Errors = networkingv1.Invalid, []string{"spec.x: wrong"}
+	late := in(running("one", n, a, n), sign, atSign, true, a, n)
+	late.Replicas = append(late.Replicas, running("", a, a, n).Replicas[0])
+	allowedAll := in(running("one", a, a, n), drop, atTrust, false, a, n) // annotated by hand, to the end
+	for name, test := range map[string]struct {
+		wish   Wish
+		places []Place
+
+		roots   roots
+		changed []int    // the places that are annotated
+		refused []string // what is said instead
+		err     string
+	}{
+		"begun":                              {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a)}, roots: roots{a, n}, changed: []int{0}},
+		"begun in two with one root":         {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a), running("two", a, a)}, roots: roots{a, n}, changed: []int{0, 1}},
+		"begun in two with a root each":      {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a), running("two", b, b)}, roots: roots{a, b, n}, changed: []int{0, 1}},
+		"to the root of one of them":         {wish: Wish{Stage: trust, NewRoot: a}, places: []Place{running("one", a, a), running("two", b, b)}, roots: roots{b, a}, changed: []int{0, 1}},
+		"two istiods with a root each":       {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{{Context: "one", Replicas: running("", a, a).Replicas, Published: []roots{{a}, {b}}}}, roots: roots{a, b, n}, changed: []int{0}},
+		"again":                              {wish: Wish{Stage: trust}, places: []Place{unfinished}, roots: roots{a, n}, changed: []int{0}},
+		"with another cluster, half-way":     {wish: Wish{Stage: trust}, places: []Place{trusting, running("two", c, c)}, roots: roots{c, a, n}, changed: []int{0, 1}},
+		"one is past it":                     {wish: Wish{Stage: trust}, places: []Place{signing, unfinished}, roots: roots{a, n}, changed: []int{1}},
+		"one is past it, without another's":  {wish: Wish{Stage: trust}, places: []Place{signing, running("two", c, c)}, refused: []string{"one: it is past TrustBoth, with another list of roots"}},
+		"another new root in between":        {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{trusting}, roots: roots{a, n, m}, changed: []int{0}},
+		"another new root, too late":         {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{signing}, refused: []string{"one: a change to another root, " + pemcerts.Fingerprint(n)[:16] + "…, is at SignWithNew"}},
+		"the next change":                    {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{dropped}, roots: roots{n, m}, changed: []int{0}},
+		"no new root":                        {wish: Wish{Stage: trust}, places: []Place{running("one", a, a)}, err: "expected --new-root FILE or --vault"},
+		"everybody has it":                   {wish: Wish{Stage: trust, NewRoot: a}, places: []Place{running("one", a, a)}, err: "there is no change to make"},
+		"nothing published":                  {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{{Context: "one"}, running("two", a, a)}, refused: []string{"one: no istiod has published a root"}},
+		"istiod's own CA":                    {wish: Wish{Stage: trust, NewRoot: n, FromSecret: "istio-ca-secret"}, places: []Place{own, running("two", a, a)}, roots: roots{b, a, n}, changed: []int{0, 1}},
+		"istiod's own CA, not named":         {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{own, running("two", a, a)}, refused: []string{"own: no agent has reported from istiod yet, which runs with a CA of its own: name the Secret"}},
+		"istiod's own CA, named before":      {wish: Wish{Stage: trust}, places: []Place{adopting}, roots: roots{b, n}, changed: []int{0}},
+		"orders that exclude each other":     {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a, b), running("two", b, b, a)}, refused: []string{"one: its istiods publish O=a"}},
+		"going on":                           {wish: Wish{Stage: sign}, places: []Place{trusting}, roots: roots{a, n}, changed: []int{0}},
+		"going on, said already":             {wish: Wish{Stage: sign}, places: []Place{signing, trusting}, roots: roots{a, n}, changed: []int{1}},
+		"going on, the root named":           {wish: Wish{Stage: sign, NewRoot: n}, places: []Place{trusting}, roots: roots{a, n}, changed: []int{0}},
+		"going on, another root named":       {wish: Wish{Stage: sign, NewRoot: m}, places: []Place{trusting}, refused: []string{"one: the change that is going on leads to O=n"}},
+		"going on before it has begun":       {wish: Wish{Stage: sign}, places: []Place{running("one", a, a), trusting}, refused: []string{"one: no change of the root has begun"}},
+		"going on, one is not complete":      {wish: Wish{Stage: sign}, places: []Place{trusting, unfinished}, refused: []string{"two: TrustBoth is not complete; waiting for something"}},
+		"going on, the status is of before":  {wish: Wish{Stage: sign}, places: []Place{stale}, refused: []string{"one: TrustBoth is not complete; waiting for Pod istiod-0, which does not publish just the roots"}},
+		"going on, the mesh is broken":       {wish: Wish{Stage: sign}, places: []Place{broken}, refused: []string{"one: TrustBoth is not complete; waiting for its VirtualMesh to be mended, which is INVALID: spec.x: wrong"}},
+		"going on, with other roots":         {wish: Wish{Stage: sign}, places: []Place{trusting, in(running("two", c, c, n), trust, atTrust, true, c, n)}, refused: []string{"two: it trusts other roots, O=c"}},
+		"going on, a stage left out":         {wish: Wish{Stage: drop}, places: []Place{trusting, signing}, refused: []string{"one: it is at TrustBoth only; go on to sign-with-new first"}},
+		"dropping":                           {wish: Wish{Stage: drop}, places: []Place{signing}, roots: roots{a, n}, changed: []int{0}},
+		"dropping, one has":                  {wish: Wish{Stage: drop}, places: []Place{dropped, signing}, roots: roots{a, n}, changed: []int{1}},
+		"dropping, a replica is late":        {wish: Wish{Stage: drop}, places: []Place{late}, refused: []string{"one: SignWithNew is not complete; waiting for Pod istiod-0, which does not sign under the new root yet"}},
+		"dropping, told by hand to go on":    {wish: Wish{Stage: drop}, places: []Place{allowedAll}, refused: []string{"one: it is at TrustBoth only"}},
+		"given up":                           {wish: Wish{Stage: giveUp}, places: []Place{trusting, running("two", a, a)}, changed: []int{0}},
+		"given up too late":                  {wish: Wish{Stage: giveUp}, places: []Place{signing, trusting}, refused: []string{"one: it is at SignWithNew, and there is no way back; go on to drop-old"}},
+		"given up where another has dropped": {wish: Wish{Stage: giveUp}, places: []Place{dropped, trusting}, refused: []string{"one: it has dropped the old root already"}},
+		"cleared up":                         {wish: Wish{Stage: giveUp}, places: []Place{dropped, running("two", n, n)}, changed: []int{0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plan, err := decide(test.wish, test.places)
+			if refused, is := errors.AsType[*RefusedError](err); is != (test.refused != nil) {
+				t.Fatalf("got %v", err)
+			} else if is {
+				if len(refused.reasons) != len(test.refused) && name != "orders that exclude each other" {
+					t.Errorf("got %q", refused.reasons)
+				}
+				for i, want := range test.refused {
+					if !strings.HasPrefix(refused.reasons[i], want) {
+						t.Errorf("got %s, want %s", refused.reasons[i], want)
+					}
+				}
+				return
+			}
+			if test.err != "" || err != nil {
+				if err == nil || test.err == "" || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("got %v, want %s", err, test.err)
+				}
+				return
+			}
+			if !slices.Equal(pemcerts.Fingerprints(plan.Roots), pemcerts.Fingerprints(test.roots)) {
+				t.Errorf("the roots are %s", pemcerts.Names(plan.Roots))
+			}
+			for i := range test.places {
+				set := plan.Annotations[i]
+				if (set != nil) != slices.Contains(test.changed, i) {
+					t.Errorf("place %d: %v", i, set)
+				}
+				if set == nil {
+					continue
+				}
+				if set[networkingv1.RootRotationAnnotation] != string(test.wish.Stage) {
+					t.Errorf("it is told %s", set[networkingv1.RootRotationAnnotation])
+				}
+				if test.wish.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encode(test.roots) {
+					t.Error("other roots are set")
+				}
+				adopts := test.wish.FromSecret != "" && !test.places[i].hasAgents()
+				if _, found := set[networkingv1.RotateFromSecretAnnotation]; found != adopts {
+					t.Errorf("place %d takes a CA over: %t", i, found)
+				}
+			}
+		})
+	}
+}
+
+// A stage is complete only when the status and the agents say so.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	a, n, m := newRoot(t, "a"), newRoot(t, "n"), newRoot(t, "m")
+	plan := &Plan{Roots: roots{a, n}}
+	const begins = "istiod-agent-webhook to act"
+	ended := in(running("one", n, n), trust, atDrop, true, a, n) // told to begin anew
+	for name, test := range map[string]struct {
+		stage networkingv1.RootRotation
+		place Place
+		want  string
+	}{
+		"not begun":              {trust, running("one", a, a), begins},
+		"begun":                  {trust, in(running("one", a, a), trust, atTrust, false, a, n), "something"},
+		"complete":               {trust, in(running("one", a, a, n), trust, atTrust, true, a, n), ""},
+		"complete by the status": {trust, in(running("one", a, a), trust, atTrust, true, a, n), "Pod istiod-0"},
+		"to another root before": {trust, in(running("one", a, a, m), trust, atTrust, true, a, m), begins},
+		"to another root, later": {sign, in(running("one", m, a, m), sign, atSign, true, a, m), "another change of the root"},
+		"of the change before":   {trust, ended, begins},
+		"past it":                {trust, in(running("one", n, a, n), sign, atSign, false, a, n), ""},
+		"not gone on yet":        {sign, in(running("one", a, a, n), sign, atTrust, true, a, n), "istiod-agent-webhook to go on from TrustBoth"},
+		"signing":                {sign, in(running("one", n, a, n), sign, atSign, true, a, n), ""},
+		"signing by the status":  {sign, in(running("one", a, a, n), sign, atSign, true, a, n), "Pod istiod-0, which does not sign"},
+		"dropping":               {drop, in(running("one", n, a, n), drop, atDrop, false, a, n), "something"},
+		"dropped by the status":  {drop, in(running("one", n, a, n), drop, atDrop, true, a, n), "Pod istiod-0"},
+		"dropped":                {drop, in(running("one", n, n), drop, atDrop, true, a, n), ""},
+		"given up, not noticed":  {giveUp, in(running("one", a, a, n), giveUp, atTrust, true, a, n), begins},
+		"given up":               {giveUp, running("one", a, a), ""},
+	} {
+		if got := test.place.left(test.stage, plan); got != test.want && (test.want == "" || !strings.HasPrefix(got, test.want)) {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+func TestNext(t *testing.T) {
+	t.Parallel()
+	f := flags{}
+	f.Contexts, f.Mesh = []string{"one", "it's two"}, "gloo-mesh/virtual-mesh"
+	for stage, want := range map[networkingv1.RootRotation]string{
+		trust:  "rotate-root sign-with-new --virtual-mesh=gloo-mesh/virtual-mesh --context=one --context='it'\\''s two'",
+		sign:   "rotate-root drop-old --virtual-mesh",
+		drop:   "rotate-root none --virtual-mesh",
+		giveUp: "",
+	} {
+		if got := f.next(stage); !strings.Contains(got, want) || (want == "") != (got == "") {
+			t.Errorf("%s: got %q", stage, got)
+		}
+	}
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	t.Parallel()
+	for want, arguments := range map[string][]string{
+		`invalid argument "drop" for`:                            {"drop"},
+		"accepts at most 1 arg(s)":                               {"trust-both", "none"},
+		"expected together with trust-both":                      {"drop-old", "--vault"},
+		"--filename: expected together with --vault":             {"trust-both", "-f=x"},
+		"--now: expected together with sign-with-new":            {"trust-both", "--now"},
+		"--timeout: expected a positive duration":                {"none", "--timeout=-1s"},
+		"[new-root vault] were all set":                          {"trust-both", "--vault", "--new-root=x"},
+		`--output "wide": expected json or yaml`:                 {"-o=wide"},
+		"nothing was changed, in any context, since not all can": {"drop-old"},
+	} {
+		cmd := Command()
+		cmd.SetArgs(append(arguments, "--kubeconfig=/dev/null"))
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		err := cmd.ExecuteContext(t.Context())
+		coded, ok := errors.AsType[interface {
+			error
+			ExitCode() int
+		}](err)
+		if !ok || coded.ExitCode() != 2 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", arguments, err, want)
+		}
+	}
+}
