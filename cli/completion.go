@@ -27,15 +27,30 @@ func completes(root *cobra.Command) {
 			}
 		})
 	}
-	root.InitDefaultCompletionCmd()
-	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" {
-			cmd.Short = "Print what completes this command's words in a shell"
-			cmd.Long = `Prints what completes this command's words in a shell. As a plugin of kubectl it needs
-the one for kubectl; the others are for calling kubectl-istiod_agent by its own name.`
-			cmd.AddCommand(completionForKubectl())
-		}
+	root.AddCommand(completionCommand())
+}
+
+func completionCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "completion",
+		Short: "Print what completes this command's words in a shell",
+		Long: `Prints what completes this command's words in a shell. As a plugin of kubectl it needs
+the one for kubectl; the others are for calling kubectl-istiod_agent by its own name.`,
+		Args: cobra.NoArgs,
 	}
+	cmd.AddCommand(completionForKubectl())
+	for shell, generate := range map[string]func(root *cobra.Command, out io.Writer) error{
+		"bash":       func(root *cobra.Command, out io.Writer) error { return root.GenBashCompletionV2(out, true) },
+		"zsh":        func(root *cobra.Command, out io.Writer) error { return root.GenZshCompletion(out) },
+		"fish":       func(root *cobra.Command, out io.Writer) error { return root.GenFishCompletion(out, true) },
+		"powershell": func(root *cobra.Command, out io.Writer) error { return root.GenPowerShellCompletionWithDesc(out) },
+	} {
+		cmd.AddCommand(&cobra.Command{
+			Use: shell, Short: "Print the script for " + shell, Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return generate(cmd.Root(), cmd.OutOrStdout()) },
+		})
+	}
+	return cmd
 }
 
 func completionForKubectl() *cobra.Command {
@@ -47,8 +62,7 @@ kubectl's own completion is set up (kubectl completion --help). It must be in PA
 name kubectl_complete-istiod_agent.`,
 		Example: `  kubectl istiod-agent completion kubectl >~/.local/bin/kubectl_complete-istiod_agent
   chmod +x ~/.local/bin/kubectl_complete-istiod_agent`,
-		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), completeScript)
 			return err
