@@ -47,6 +47,15 @@ image: bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## 
 	@$(call archive,agent,istiod-agent)
 	@$(call archive,webhook,istiod-agent-webhook)
 
+PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
+
+.PHONY: plugin
+plugin: $(PLATFORMS:%=bin/plugin/%/kubectl-istiod_agent) ## Write the kubectl plugin's archives, and its manifest for krew, to dist/
+	@go -C tools run ./krew --root $(CURDIR) --version $(VERSION) --created $(SOURCE_DATE_EPOCH) --output $(CURDIR)/dist
+
+bin/plugin/%/kubectl-istiod_agent: FORCE
+	@GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) hack/build.sh $@ . ./cmd/kubectl-istiod_agent "$(set_version)"
+
 # --- Seeing it work ----------------------------------------------------------
 
 .PHONY: demo
