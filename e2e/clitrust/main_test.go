@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
@@ -51,7 +52,9 @@ type side struct {
 	vault   *vaultserver.Server
 	root    *vaultserver.Root // of mount pki
 	mesh    *unstructured.Unstructured
+	node    *kubelet.Kubelet
 	istiod  *istiodserver.Server
+	agent   *agents.Pod
 	sidecar *agents.Sidecar
 }
 
@@ -116,34 +119,41 @@ func (s *side) caPath(t *testing.T, mount string) {
 func (s *side) replica(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
-	node, err := kubelet.Start(ctx, s, "node-1")
+	var err error
+	s.node, err = kubelet.Start(ctx, s, "node-1")
 	must(t, err)
-	t.Cleanup(func() { must(t, node.Stop()) })
-	s.pod(t, namespace, pod, func(p *corev1.Pod) { p.Spec.NodeName = node.Node })
-	agent, err := agents.NewPod(ctx, s.Cluster, namespace, pod, istiodserver.TmpfsDir(t), t.TempDir())
+	t.Cleanup(func() { must(t, s.node.Stop()) })
+	s.pod(t, namespace, pod, true, func(p *corev1.Pod) { p.Spec.NodeName = s.node.Node })
+	s.agent, err = agents.NewPod(ctx, s.Cluster, namespace, pod, istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
-	agent.Env = []string{"ISTIO_MULTIROOT_MESH=true"}
-	_, err = agent.Init(ctx)
+	s.agent.Env = []string{"ISTIO_MULTIROOT_MESH=true"}
+	_, err = s.agent.Init(ctx)
 	must(t, err)
 	s.istiod, err = istiodserver.Start(ctx, istiodserver.Options{
-		Plane: s.Plane, Namespace: namespace, CACerts: agent.CACerts, Pod: pod, Env: map[string]string{"ISTIO_MULTIROOT_MESH": "true"},
+		Plane: s.Plane, Namespace: namespace, CACerts: s.agent.CACerts, Pod: pod, Env: map[string]string{"ISTIO_MULTIROOT_MESH": "true"},
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.istiod.Stop()) })
-	agent.IstiodAddress = s.istiod.SecureAddress
-	node.Forward(namespace, pod, 15012, s.istiod.SecureAddress)
-	s.sidecar, err = agent.Sidecar(ctx)
+	s.agent.IstiodAddress = s.istiod.SecureAddress
+	s.node.Forward(namespace, pod, 15012, s.istiod.SecureAddress)
+	s.startSidecar(t)
+}
+
+func (s *side) startSidecar(t *testing.T) {
+	t.Helper()
+	sidecar, err := s.agent.Sidecar(t.Context())
 	must(t, err)
+	s.sidecar = sidecar
 	t.Cleanup(func() {
-		_ = s.sidecar.Stop(10 * time.Second)
+		_ = sidecar.Stop(10 * time.Second)
 		if t.Failed() {
-			t.Log(s.context, s.sidecar.Output())
+			t.Log(s.context, sidecar.Output())
 		}
 	})
 }
 
-// pod makes a Pod of istiod's with the agent, which no kubelet runs, and has it be ready.
-func (s *side) pod(t *testing.T, namespace, name string, change func(*corev1.Pod)) *corev1.Pod {
+// pod makes a Pod of istiod's with the agent, which nothing runs.
+func (s *side) pod(t *testing.T, namespace, name string, ready bool, change func(*corev1.Pod)) {
 	t.Helper()
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod", "istio.io/rev": "default"}},
@@ -158,38 +168,46 @@ func (s *side) pod(t *testing.T, namespace, name string, change func(*corev1.Pod
 		change(object)
 	}
 	must(t, s.Create(t.Context(), object))
-	object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-	must(t, s.Status().Update(t.Context(), object))
-	return object
+	if ready {
+		object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		must(t, s.Status().Update(t.Context(), object))
+	}
 }
 
-func (s *side) certificate() *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetAPIVersion("certificates.mesh.gloo.solo.io/v1")
-	object.SetKind("IssuedCertificate")
-	object.SetName("istiod-istio-system-" + s.context)
-	object.SetNamespace(namespace)
-	return object
-}
-
-// contexts writes a kubeconfig with the two clusters, one that cannot be reached, and somebody who may do nothing.
+// contexts writes a kubeconfig with the two clusters, one that cannot be reached, somebody who may do nothing, and somebody
+// who may read what the commands read.
 func contexts(t *testing.T) (file string) {
 	t.Helper()
-	admins := map[string]string{}
+	files := map[string]string{}
 	for name, c := range map[string]*cluster.Cluster{"cluster-1": one, "cluster-2": two} {
 		admin, err := c.Plane.Kubeconfig("admin", "system:masters")
 		must(t, err)
-		admins[name] = admin
+		files[name] = admin
 	}
-	nobody, err := one.Plane.Kubeconfig("nobody")
-	must(t, err)
-	admins["nobody"] = nobody
+	for _, name := range []string{"nobody", "reader"} {
+		limited, err := one.Plane.Kubeconfig(name)
+		must(t, err)
+		files[name] = limited
+	}
 	dir := t.TempDir()
-	admins["away"] = filepath.Join(dir, "away")
-	must(t, plugin.Unreachable(admins["away"]))
+	files["away"] = filepath.Join(dir, "away")
+	must(t, plugin.Unreachable(files["away"]))
 	file = filepath.Join(dir, "config")
-	must(t, plugin.Kubeconfig(file, admins))
+	must(t, plugin.Kubeconfig(file, files))
 	return file
+}
+
+// allowReader lets the context reader read what the commands read.
+func allowReader(t *testing.T) {
+	t.Helper()
+	must(t, one.Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reader"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"", "apps"}, Resources: []string{"pods", "configmaps", "deployments"}, Verbs: []string{"get", "list"}},
+		{APIGroups: []string{"certificates.mesh.gloo.solo.io", "networking.mesh.gloo.solo.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
+	}}))
+	must(t, one.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "reader"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "reader"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "reader"}},
+	}))
 }
 
 var secret = regexp.MustCompile(`PRIVATE KEY|hvs\.|eyJ[A-Za-z0-9_-]{10}`)

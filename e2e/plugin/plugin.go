@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/cli"
 )
@@ -103,4 +104,12 @@ func Unreachable(file string) error {
 	config.Contexts["away"] = &clientcmdapi.Context{Cluster: "away", AuthInfo: "away"}
 	config.CurrentContext = "away"
 	return clientcmd.WriteToFile(*config, file)
+}
+
+// Parse reads the output of -o json or yaml. Only the exit code 0 is expected.
+func (r Result) Parse(t *testing.T, into any) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(r.Stdout), into); err != nil || r.Code != 0 {
+		t.Errorf("%v: %s", err, r)
+	}
 }
