@@ -100,6 +100,9 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 	}
 	answer, err := v.read(ctx, "read the CA's chain", path)
 	if err != nil {
+		if strings.Contains(err.Error(), "no default issuer") {
+			err = fmt.Errorf("%w; give the mount its CA first (kubectl istiod-agent vault says how)", err)
+		}
 		return nil, err
 	}
 	var chain strings.Builder

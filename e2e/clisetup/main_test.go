@@ -108,7 +108,11 @@ func vaultProgram(arguments []string) error {
 // run runs the plugin with a file on standard input.
 func run(t *testing.T, stdin string, arguments ...string) plugin.Result {
 	t.Helper()
-	return plugin.Run(t.Context(), stdin, arguments...)
+	r := plugin.Run(t.Context(), stdin, arguments...)
+	if testing.Verbose() {
+		t.Logf("kubectl istiod-agent %s\n%s", strings.Join(arguments, " "), r)
+	}
+	return r
 }
 
 // surroundings are istiod's Pod, the kubeconfig and files for Vault's login, made once.

@@ -159,6 +159,23 @@ func TestApply(t *testing.T) {
 	s.run(t, mesh, "--apply").Wants(t, 0, "policy istiod: wrote the policy", "auth/kubernetes/role/istiod: wrote the role")
 	s.run(t, mesh, "--dry-run").Wants(t, 0, "Nothing to do")
 	s.issue(t, true)
+
+	var answer struct {
+		Vault       string
+		Applied     bool
+		Differences []struct{ Kind, What, Done string }
+	}
+	s.run(t, mesh, "--dry-run", "-o=yaml").Parse(t, &answer)
+	if answer.Vault != s.vault.Address || answer.Applied || len(answer.Differences) != 0 {
+		t.Errorf("got %+v", answer)
+	}
+	must(t, s.vault.Client.Sys().DeletePolicyWithContext(ctx, "istiod"))
+	s.run(t, mesh, "--dry-run", "-o=json").Wants(t, 1, `"kind": "missing"`, `"what": "policy istiod"`)
+	s.run(t, mesh, "--apply", "-o=json").Parse(t, &answer)
+	if !answer.Applied || len(answer.Differences) != 1 || answer.Differences[0].Done != "wrote the policy" {
+		t.Errorf("got %+v", answer)
+	}
+	s.run(t, mesh, "-o=json").Wants(t, 2, "--output: expected together with --dry-run or --apply")
 }
 
 // A root CA is never made, and its lack is an error that says what to do.

@@ -115,6 +115,16 @@ func healthy(t *testing.T, config, root string) {
 		len(status.Roots) != 1 || len(status.Roots[0].Contexts) != 2 || len(status.Problems) != 0 {
 		t.Errorf("status says %+v", status)
 	}
+	var checked struct {
+		Contexts []struct {
+			Context string
+			Checks  []struct{ Status, What string }
+		}
+	}
+	run(t, config, "", inBoth("check", "-o=yaml")...).Parse(t, &checked)
+	if len(checked.Contexts) != 2 || checked.Contexts[0].Context != "cluster-1" || checked.Contexts[1].Checks[0].Status != "ok" {
+		t.Errorf("check says %+v", checked)
+	}
 	var verified struct {
 		Roots []string
 		Lines []struct {
