@@ -154,7 +154,7 @@ verify-generated: ## Fail when a generated file is not what `make generate` writ
 .PHONY: golden
 golden: ## Accept what the tests get as what they expect; read the difference before you commit it
 	@cd e2e && go test ./golden -update
-	@go test ./golden -update
+	@go test ./golden ./cli/status ./cli/vaultside -update
 	@cd e2e && go test ./chart -update
 
 .build/golangci-lint: tools/go.mod

@@ -84,12 +84,13 @@ func Ask(ctx context.Context, cluster *clusters.Cluster, certificate *certificat
 		cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner("kubectl-istiod_agent")))
 }
 
-// await reads the status until every replica has a new CA, or ctx ends: then what is left of it stays in left. An answer
-// that fails may succeed a moment later; one that still does when ctx ends is the error.
-func (r *Renewal) await(ctx context.Context, tell func(waiting string)) error {
+// await reads the status until every replica has a new CA, or limited ends: then what is left of it stays in left. An
+// answer that fails may succeed a moment later; one that still does at the end is the error. It asks within ctx, which the
+// end of the waiting does not cut short: a question that is cut short is no answer.
+func (r *Renewal) await(ctx, limited context.Context, tell func(waiting string)) error {
 	var last error
 	r.left = []string{"an answer of the API server's"}
-	_ = wait.PollUntilContextCancel(ctx, look, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextCancel(limited, look, true, func(context.Context) (bool, error) {
 		object := empty()
 		if err := r.cluster.Client.Get(ctx, client.ObjectKeyFromObject(r.certificate), object); err != nil {
 			if ctx.Err() == nil {

@@ -73,13 +73,13 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 		return exit.With(exit.Unknown, fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout))
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	limited, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	outcomes := slices.Concat(clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
 		if err != nil {
 			return []Outcome{{Context: cluster.Context, State: NotAsked, Message: terminal.OneLine(err.Error())}}
 		}
-		return f.renew(ctx, cluster, names, progress)
+		return f.renew(cmd.Context(), limited, cluster, names, progress)
 	})...)
 	progress.Done()
 	err := f.Write(cmd.OutOrStdout(), map[string]any{"certificates": outcomes}, func(out io.Writer) error {
@@ -104,8 +104,8 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	return nil
 }
 
-// renew asks in one context for all that are meant, and only then waits: they renew side by side.
-func (f *flags) renew(ctx context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
+// renew asks in one context for all that are meant, and only then waits, until limited ends: they renew side by side.
+func (f *flags) renew(ctx, limited context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
 	chosen, outcomes := f.choose(ctx, cluster, names)
 	var asked []Renewal
 	for _, certificate := range chosen {
@@ -122,9 +122,9 @@ func (f *flags) renew(ctx context.Context, cluster *clusters.Cluster, names []st
 			continue
 		}
 		about := cluster.Context + ": " + renewal.name()
-		err := renewal.await(ctx, func(waiting string) { progress.Say(about, "waiting for %s", waiting) })
+		err := renewal.await(ctx, limited, func(waiting string) { progress.Say(about, "waiting for %s", waiting) })
 		progress.Leave(about)
-		outcomes = append(outcomes, renewal.ended(err, terminal.After(ctx, f.timeout)))
+		outcomes = append(outcomes, renewal.ended(err, terminal.After(limited, f.timeout)))
 	}
 	return outcomes
 }

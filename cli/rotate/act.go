@@ -84,23 +84,24 @@ func (o *one) patch(ctx context.Context, annotations map[string]any, dryRun bool
 
 // await reads every place until each is where it should be, or the time is out; what is left of it stays in left.
 func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan *Plan, all []*one, progress *terminal.Progress) {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	limited, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	var pending sync.WaitGroup
 	for _, each := range all {
 		pending.Go(func() {
-			each.await(ctx, stage, plan, f.now, progress)
+			each.await(ctx, limited, stage, plan, f.now, progress)
 			progress.Leave(each.Context)
 		})
 	}
 	pending.Wait()
-	f.ended = terminal.After(ctx, f.timeout)
+	f.ended = terminal.After(limited, f.timeout)
 }
 
-func (o *one) await(ctx context.Context, stage networkingv1.RootRotation, plan *Plan, now bool, progress *terminal.Progress) {
+// await asks within ctx, which the end of the waiting does not cut short: a question that is cut short is no answer.
+func (o *one) await(ctx, limited context.Context, stage networkingv1.RootRotation, plan *Plan, now bool, progress *terminal.Progress) {
 	hurried := !now
 	o.left = "an answer of the API server's"
-	_ = wait.PollUntilContextCancel(ctx, look, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextCancel(limited, look, true, func(context.Context) (bool, error) {
 		place, err := readPlace(ctx, o.cluster, o.Mesh, false)
 		if err != nil {
 			if ctx.Err() == nil {

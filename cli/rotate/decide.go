@@ -81,7 +81,7 @@ func trustBoth(wish Wish, places []Place) (*Plan, error) {
 	}
 	roots := together(newest, places)
 	if len(roots) < 2 {
-		return nil, fmt.Errorf("every istiod publishes %s alone: there is no change to make", pemcerts.Name(newest))
+		return nil, fmt.Errorf("every istiod publishes %s alone: there is no change to make; name the new root by --new-root, or the VirtualMesh with the new Vault by --vault -f FILE", pemcerts.Name(newest))
 	}
 	plan := &Plan{Roots: roots, Annotations: map[int]map[string]string{}}
 	text := encode(roots)

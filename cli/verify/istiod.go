@@ -74,6 +74,9 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Publishe
 		address = forwarded
 	}
 	found, err := workload.Obtain(ctx, dial, service(pod)+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("nothing answers at its port %d (%w); is it running?", securePort, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("getting a workload's certificate from istiod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

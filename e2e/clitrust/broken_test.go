@@ -128,7 +128,7 @@ func brokenVerify(t *testing.T, config string, s *side) {
 		eventually(t, config, []string{"verify", of, "-n=default", "--handshake", "--istiod-address=cluster-1=" + s.istiod.SecureAddress}, 0, "handshake with cluster-1: succeeds")
 	})
 	s.node.Forward(namespace, pod, 15012, "127.0.0.1:1")
-	line{"istiod's port is closed", []string{"verify", of, "-n=default", "--handshake"}, 2, []string{"fail  cluster-1: handshake: getting a workload's certificate from istiod istio-system/istiod-0: "}}.check(t, config)
+	line{"istiod's port is closed", []string{"verify", of, "-n=default", "--handshake"}, 2, []string{"fail  cluster-1: handshake: getting a workload's certificate from istiod istio-system/istiod-0: nothing answers at its port 15012"}}.check(t, config)
 	s.node.Forward(namespace, pod, 15012, s.istiod.SecureAddress)
 	must(t, s.Delete(ctx, forged))
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
