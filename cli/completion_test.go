@@ -113,7 +113,7 @@ func checkFlags(t *testing.T, command *cobra.Command) {
 			t.Errorf("%s --%s: its help is empty", command.Name(), flag.Name)
 		}
 	})
-	for _, line := range strings.Split(command.Long, "\n") {
+	for line := range strings.SplitSeq(command.Long, "\n") {
 		if len([]rune(line)) > 88 {
 			t.Errorf("%s: its help has a line of %d characters: %s", command.Name(), len([]rune(line)), line)
 		}

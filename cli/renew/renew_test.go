@@ -67,7 +67,7 @@ func TestPrinted(t *testing.T) {
 	for want, outcome := range map[string]Outcome{
 		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1 [2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.ended(nil, "after 5m"),
 		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                              late.ended(nil, "after 5m"),
-		"one: istio-system/mesh: no answer\n":        late.ended(errors.New("no answer."), "after 5m"),
+		"one: istio-system/mesh: no answer\n":        late.ended(errors.New("no  answer"), "after 5m"),
 		"two: no answer\n":                           {Context: "two", State: NotAsked, Message: "no answer"},
 		"two: namespace x: there is none\n":          {Context: "two", Namespace: "x", State: NotAsked, Message: "there is none"},
 		"one: istio-system/mesh: it was asked for\n": renewal.outcome(Asked, "it was asked for"),

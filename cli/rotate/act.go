@@ -162,8 +162,8 @@ func (f *flags) next(stage networkingv1.RootRotation) string {
 	if f.Mesh != "" {
 		command = append(command, "--virtual-mesh="+clusters.ShellWord(f.Mesh))
 	}
-	for _, context := range f.Contexts {
-		command = append(command, "--context="+clusters.ShellWord(context))
+	for _, name := range f.Contexts {
+		command = append(command, "--context="+clusters.ShellWord(name))
 	}
 	before := map[networkingv1.RootRotation]string{
 		networkingv1.RotateTrustBoth: "have the VirtualMesh of every cluster name the Vault of the new root, unless it does (it counts from the next stage on); " +

@@ -111,10 +111,9 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 				continue
 			}
 			replica.IssuedCertificate = certificates[j].Namespace + "/" + certificates[j].Name
-			for k := range certificates[j].Status.Certificates {
-				if report := &certificates[j].Status.Certificates[k]; report.Pod == pod.Name {
-					replica.CA = report
-				}
+			reports := certificates[j].Status.Certificates
+			if k := slices.IndexFunc(reports, func(r certificatesv1.CertificateStatus) bool { return r.Pod == pod.Name }); k >= 0 {
+				replica.CA = &reports[k]
 			}
 			break
 		}

@@ -38,7 +38,7 @@ func NewProgress(out io.Writer) *Progress {
 		p.width = func() int {
 			const usual = 80
 			file, _ := out.(*os.File)
-			if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 { //nolint:gosec // a file descriptor
+			if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
 				return width
 			}
 			return usual

@@ -18,7 +18,7 @@ func Is(out io.Writer) bool {
 	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}
-	return term.IsTerminal(int(file.Fd())) //nolint:gosec // a file descriptor
+	return term.IsTerminal(int(file.Fd()))
 }
 
 // Coloured says whether out is a terminal of somebody who wants colours (no-color.org).

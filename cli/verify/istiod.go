@@ -18,11 +18,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
@@ -123,7 +123,7 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 		return "", nil, err
 	}
 	end, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddresses(through, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(securePort)}, end, ready, io.Discard, io.Discard)
+	forwarder, err := portforward.NewOnAddressesForStreaming(through, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(securePort)}, end, ready, io.Discard, io.Discard)
 	if err != nil {
 		return "", nil, err
 	}
@@ -146,7 +146,7 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 
 // dialer is kubectl's: over WebSockets, and where the API server does not know that (before Kubernetes 1.31) over SPDY.
 func dialer(config *rest.Config, at *url.URL) (httpstream.Dialer, error) {
-	overWebSockets, err := portforward.NewSPDYOverWebsocketDialer(at, config)
+	overWebSockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, config)
 	if err != nil {
 		return nil, err
 	}
@@ -154,8 +154,8 @@ func dialer(config *rest.Config, at *url.URL) (httpstream.Dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	overSPDY := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)
-	return portforward.NewFallbackDialer(overWebSockets, overSPDY, func(err error) bool {
+	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)
+	return portforward.NewFallbackDialerForStreaming(overWebSockets, overSPDY, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	}), nil
 }
@@ -164,11 +164,11 @@ func dialer(config *rest.Config, at *url.URL) (httpstream.Dialer, error) {
 func parseAddresses(values []string) (map[string]string, error) {
 	addresses := map[string]string{}
 	for _, value := range values {
-		context, address, found := strings.Cut(value, "=")
+		name, address, found := strings.Cut(value, "=")
 		if _, _, err := net.SplitHostPort(address); !found || err != nil {
 			return nil, fmt.Errorf("--istiod-address %q: expected CONTEXT=HOST:PORT", value)
 		}
-		addresses[context] = address
+		addresses[name] = address
 	}
 	return addresses, nil
 }

@@ -36,11 +36,11 @@ func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []
 		namespaces = []string{""}
 	}
 	for _, namespace := range namespaces {
-		var maps corev1.ConfigMapList
-		if err := cluster.Client.List(ctx, &maps, client.InNamespace(namespace), client.MatchingFields{"metadata.name": configMap}); err != nil {
+		var all corev1.ConfigMapList
+		if err := cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.MatchingFields{"metadata.name": configMap}); err != nil {
 			return nil, cluster.Explain("listing ConfigMaps "+configMap, "list", "configmaps", err)
 		}
-		for _, each := range maps.Items {
+		for _, each := range all.Items {
 			found[each.Namespace] = each.Data[rootKey]
 		}
 	}
@@ -57,15 +57,15 @@ func (p Published) first() []*x509.Certificate {
 	return nil
 }
 
-// check holds what a cluster has published against the roots that it should be.
-func (p Published) check(context string, expected []*x509.Certificate) []Line {
+// check holds what the cluster of a context has published against the roots that it should be.
+func (p Published) check(of string, expected []*x509.Certificate) []Line {
 	var lines []Line
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		ok, detail := compare(p[namespace], expected)
-		lines = append(lines, Line{ok, context, namespace, configMap, detail})
+		lines = append(lines, Line{ok, of, namespace, configMap, detail})
 	}
 	if len(lines) == 0 {
-		lines = append(lines, Line{false, context, "", configMap, "is in no namespace: has istiod started?"})
+		lines = append(lines, Line{false, of, "", configMap, "is in no namespace: has istiod started?"})
 	}
 	return lines
 }

@@ -42,7 +42,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 	reports := map[string]any{
 		"istiod-unconfirmed": map[string]any{"confirmed": false, "serialNumber": "01:02"},
 		"istiod-expired":     map[string]any{"confirmed": true, "serialNumber": "01:03", "notAfter": "2020-01-01T00:00:00Z"},
-		"istiod-failing":     map[string]any{"confirmed": true, "serialNumber": "01:04", "error": "asking Vault at https://vault:8200 to sign: permission denied"},
+		"istiod-failing":     map[string]any{"confirmed": true, "serialNumber": "01:04", "rootFingerprint": strings.Repeat("ab", 32), "error": "asking Vault at https://vault:8200 to sign: permission denied"},
 	}
 	certificate := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate", "metadata": map[string]any{"name": "mesh", "namespace": "mesh"},
@@ -72,6 +72,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod was not seen to use the CA",
 			"cluster-1   mesh           istiod-expired       Expired ", "cluster-1: mesh/istiod-expired: its CA certificate has expired",
 			"cluster-1   mesh           istiod-failing       Failing ", "cluster-1: mesh/istiod-failing: asking Vault at https://vault:8200 to sign: permission denied",
+			"The roots of trust differ: ", "abababababab in cluster-1",
 		}},
 		{"another namespace", []string{"status", "--context=cluster-1", "-n=istio-system"}, 0, []string{"istiod-0   Ready"}},
 		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: no Pod of istiod is there (label app=istiod)"}},

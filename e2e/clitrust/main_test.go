@@ -34,8 +34,8 @@ import (
 const (
 	namespace = "istio-system"
 	pod       = "istiod-0"
-	// second is the mount that another root of a Vault's is in.
-	second = "pki2"
+	// before is the Pod of an istiod that has made its own root.
+	before = "istiod-before"
 )
 
 var one, two *cluster.Cluster
@@ -50,16 +50,17 @@ type side struct {
 	*cluster.Cluster
 	context string
 	vault   *vaultserver.Server
-	root    *vaultserver.Root // of mount pki
+	root    *vaultserver.Root // Vault's
 	mesh    *unstructured.Unstructured
 	node    *kubelet.Kubelet
+	own     *istiodserver.Server // the one without the agent
 	istiod  *istiodserver.Server
 	agent   *agents.Pod
 	sidecar *agents.Sidecar
 }
 
-// newSide starts all that there is in one cluster.
-func newSide(t *testing.T, c *cluster.Cluster, name string) *side {
+// newSide has all that there is in one cluster, but istiod.
+func newSide(t *testing.T, c *cluster.Cluster, name string, root func() (*vaultserver.Root, error)) *side {
 	t.Helper()
 	ctx := t.Context()
 	s := &side{Cluster: c, context: name}
@@ -78,7 +79,7 @@ func newSide(t *testing.T, c *cluster.Cluster, name string) *side {
 	must(t, err)
 	t.Cleanup(func() { must(t, s.vault.Stop()) })
 	s.root, err = s.vault.Guide(ctx, vaultserver.GuideOptions{
-		Cluster: c.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: vaultserver.FastRoot,
+		Cluster: c.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: root,
 	})
 	must(t, err)
 	must(t, agents.Install(ctx, c))
@@ -95,34 +96,50 @@ func newSide(t *testing.T, c *cluster.Cluster, name string) *side {
 			"meshes": []any{map[string]any{"name": "istiod-istio-system-cluster-1"}, map[string]any{"name": "istiod-istio-system-cluster-2"}},
 		},
 	}}
-	s.apply(t)
-	s.replica(t)
+	cluster.Eventually(t, "the VirtualMesh is taken", func() error { // while the chart's webhook starts
+		_, err := s.ServerSideApply(ctx, s.mesh, client.ForceOwnership)
+		return err
+	})
+	s.node, err = kubelet.Start(ctx, s, "node-1")
+	must(t, err)
+	t.Cleanup(func() { must(t, s.node.Stop()) })
 	return s
 }
 
-func (s *side) apply(t *testing.T) {
+// startOwn starts an istiod without the agent, which makes itself a root.
+func (s *side) startOwn(t *testing.T) {
 	t.Helper()
-	cluster.Eventually(t, "the VirtualMesh is taken", func() error { // while the chart's webhook starts
-		_, err := s.ServerSideApply(t.Context(), s.mesh, client.ForceOwnership)
-		return err
-	})
+	ctx := t.Context()
+	s.pod(t, namespace, before, true, func(p *corev1.Pod) { p.Spec.NodeName, p.Spec.Containers = s.node.Node, p.Spec.Containers[:1] })
+	// What Istio's own chart lets istiod do with Secrets of its namespace, where its own CA's is.
+	must(t, s.Create(ctx, &rbacv1.Role{
+		ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: namespace},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create", "get", "watch", "list", "update", "delete"}}},
+	}))
+	must(t, s.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "istiod"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: agents.ServiceAccount, Namespace: namespace}},
+	}))
+	var err error
+	s.own, err = istiodserver.Start(ctx, istiodserver.Options{Plane: s.Plane, Namespace: namespace, Pod: before})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.own.Stop()) })
+	s.node.Forward(namespace, before, 15012, s.own.SecureAddress)
 }
 
-// caPath changes where the VirtualMesh has certificates signed.
-func (s *side) caPath(t *testing.T, mount string) {
+// stopOwn ends it.
+func (s *side) stopOwn(t *testing.T) {
 	t.Helper()
-	must(t, unstructured.SetNestedField(s.mesh.Object, mount+"/root/sign-intermediate", "spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault", "caPath"))
-	s.apply(t)
+	must(t, s.own.Stop())
+	must(t, s.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: before, Namespace: namespace}}, client.GracePeriodSeconds(0)))
 }
 
-// replica starts an injected istiod, with a kubelet that the API server reaches it by.
+// replica starts an injected istiod.
 func (s *side) replica(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
 	var err error
-	s.node, err = kubelet.Start(ctx, s, "node-1")
-	must(t, err)
-	t.Cleanup(func() { must(t, s.node.Stop()) })
 	s.pod(t, namespace, pod, true, func(p *corev1.Pod) { p.Spec.NodeName = s.node.Node })
 	s.agent, err = agents.NewPod(ctx, s.Cluster, namespace, pod, istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)

@@ -28,7 +28,7 @@ func Handshake(ctx context.Context, client, server *Workload) error {
 		err := tls.Server(there, &tls.Config{
 			Certificates: []tls.Certificate{server.certificate}, MinVersion: tls.VersionTLS12,
 			ClientAuth: tls.RequireAnyClientCert, VerifyConnection: server.verify,
-		}).Handshake()
+		}).HandshakeContext(ctx)
 		if err != nil {
 			_ = there.Close()
 		}
@@ -37,7 +37,7 @@ func Handshake(ctx context.Context, client, server *Workload) error {
 	err = tls.Client(here, &tls.Config{
 		Certificates: []tls.Certificate{client.certificate}, MinVersion: tls.VersionTLS12,
 		InsecureSkipVerify: true, VerifyConnection: client.verify, //nolint:gosec // verify checks the chain; a SPIFFE ID is no host name
-	}).Handshake()
+	}).HandshakeContext(ctx)
 	if err != nil {
 		_ = here.Close()
 	}
