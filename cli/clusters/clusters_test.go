@@ -12,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -122,5 +123,16 @@ func TestExplain(t *testing.T) {
 	}
 	if err := (&Cluster{}).Explain("", "", "", nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// What another program has written, or nobody can read, is no reason to fail.
+func TestAForeignStatus(t *testing.T) {
+	t.Parallel()
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"name": "mesh"}, "spec": map[string]any{"hosts": "text"}, "status": map[string]any{"certificates": "text", "state": int64(3)},
+	}}
+	if got := IssuedCertificate(object); got.Name != "mesh" || got.Spec.Hosts != nil || got.Status.Certificates != nil {
+		t.Errorf("got %+v", got)
 	}
 }

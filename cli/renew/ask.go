@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,8 +18,6 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 )
-
-const resource = "issuedcertificates.certificates.mesh.gloo.solo.io"
 
 // choose reads the IssuedCertificates to renew, and says which cannot be.
 func (f *flags) choose(ctx context.Context, cluster *clusters.Cluster, names []string) (chosen []*certificatesv1.IssuedCertificate, failed []Outcome) {
@@ -31,11 +28,11 @@ func (f *flags) choose(ctx context.Context, cluster *clusters.Cluster, names []s
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
 		if err := cluster.Client.List(ctx, list, client.InNamespace(f.namespace)); err != nil {
-			fail(f.namespace, "", cluster.Explain("listing IssuedCertificates", "list", resource, err).Error())
+			fail(f.namespace, "", cluster.Explain("listing IssuedCertificates", "list", clusters.IssuedCertificates, err).Error())
 			return nil, failed
 		}
 		for i := range list.Items {
-			chosen = append(chosen, read(&list.Items[i]))
+			chosen = append(chosen, clusters.IssuedCertificate(&list.Items[i]))
 		}
 		if len(chosen) == 0 {
 			fail(f.namespace, "", "there is no IssuedCertificate; kubectl istiod-agent check says why")
@@ -60,11 +57,11 @@ func Get(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedNam
 	err := cluster.Client.Get(ctx, key, object)
 	switch {
 	case err == nil:
-		return read(object), nil
+		return clusters.IssuedCertificate(object), nil
 	case client.IgnoreNotFound(err) == nil:
 		return nil, fmt.Errorf("there is no IssuedCertificate %s; %s get issuedcertificates -A lists those that are there", key, cluster.Kubectl())
 	default:
-		return nil, cluster.Explain("reading IssuedCertificate "+key.String(), "get", resource, err)
+		return nil, cluster.Explain("reading IssuedCertificate "+key.String(), "get", clusters.IssuedCertificates, err)
 	}
 }
 
@@ -80,7 +77,7 @@ func Ask(ctx context.Context, cluster *clusters.Cluster, certificate *certificat
 	object := empty()
 	object.SetNamespace(certificate.Namespace)
 	object.SetName(certificate.Name)
-	return renewal, cluster.Explain("asking for a renewal", "patch", resource,
+	return renewal, cluster.Explain("asking for a renewal", "patch", clusters.IssuedCertificates,
 		cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner("kubectl-istiod_agent")))
 }
 
@@ -94,11 +91,11 @@ func (r *Renewal) await(ctx, limited context.Context, tell func(waiting string))
 		object := empty()
 		if err := r.cluster.Client.Get(ctx, client.ObjectKeyFromObject(r.certificate), object); err != nil {
 			if ctx.Err() == nil {
-				last = r.cluster.Explain("reading how far it is", "get", resource, err)
+				last = r.cluster.Explain("reading how far it is", "get", clusters.IssuedCertificates, err)
 			}
 			return false, nil
 		}
-		last, r.certificate = nil, read(object)
+		last, r.certificate = nil, clusters.IssuedCertificate(object)
 		if r.left = r.waiting(r.certificate.Status); len(r.left) > 0 {
 			tell(strings.Join(r.left, "; "))
 		}
@@ -111,13 +108,4 @@ func empty() *unstructured.Unstructured {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
 	return object
-}
-
-// read takes what counts here of an IssuedCertificate.
-func read(object *unstructured.Unstructured) *certificatesv1.IssuedCertificate {
-	certificate := &certificatesv1.IssuedCertificate{}
-	certificate.Name, certificate.Namespace = object.GetName(), object.GetNamespace()
-	status, _, _ := unstructured.NestedMap(object.Object, "status")
-	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(status, &certificate.Status) // what is unreadable stays empty
-	return certificate
 }

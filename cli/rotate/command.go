@@ -139,7 +139,7 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 		o := &one{cluster: cluster, err: err}
 		o.Context = cluster.Context
 		if o.err == nil {
-			o.Mesh, o.err = find(ctx, cluster, f.Mesh)
+			o.Mesh, o.err = vaultside.Find(ctx, cluster, f.Mesh)
 		}
 		if o.err == nil {
 			o.Place, o.err = readPlace(ctx, cluster, o.Mesh, stage == networkingv1.RotateTrustBoth)

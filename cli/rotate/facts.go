@@ -22,37 +22,11 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
-	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 	"github.com/istiod-agent/istiod-agent/cli/verify"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const resource = "virtualmeshes.networking.mesh.gloo.solo.io"
-
-// find names the VirtualMesh that is meant: the one given as NAMESPACE/NAME, or the only one.
-func find(ctx context.Context, cluster *clusters.Cluster, given string) (types.NamespacedName, error) {
-	if given != "" {
-		namespace, name, err := vaultside.SplitMesh(given)
-		return types.NamespacedName{Namespace: namespace, Name: name}, err
-	}
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind + "List"))
-	if err := cluster.Client.List(ctx, list); err != nil {
-		return types.NamespacedName{}, cluster.Explain("listing VirtualMeshes", "list", resource, err)
-	}
-	var names []string
-	for i := range list.Items {
-		names = append(names, client.ObjectKeyFromObject(&list.Items[i]).String())
-	}
-	switch len(names) {
-	case 0:
-		return types.NamespacedName{}, errors.New("there is no VirtualMesh; kubectl istiod-agent check says more")
-	case 1:
-		return client.ObjectKeyFromObject(&list.Items[0]), nil
-	default:
-		return types.NamespacedName{}, fmt.Errorf("there are several VirtualMeshes, %s; name the one that is meant by --virtual-mesh", strings.Join(names, ", "))
-	}
-}
 
 // readPlace reads how far the change is. whole has what istiods publish read too, which does not change how far it is.
 func readPlace(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, whole bool) (Place, error) {

@@ -11,9 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -61,7 +59,6 @@ var says = map[State]string{
 
 // gather asks a cluster for the replicas of its istiods, in namespace or in all.
 func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
-	const resource = "issuedcertificates.certificates.mesh.gloo.solo.io"
 	var pods corev1.PodList
 	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels{"app": "istiod"}, client.InNamespace(namespace)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
@@ -73,24 +70,13 @@ func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, no
 		err = cluster.Client.List(ctx, certificates, client.InNamespace(namespace)) // who may see no more sees this
 	}
 	if err != nil {
-		return nil, cluster.Explain("listing IssuedCertificates", "list", resource, err)
+		return nil, cluster.Explain("listing IssuedCertificates", "list", clusters.IssuedCertificates, err)
 	}
 	var parsed []certificatesv1.IssuedCertificate
 	for i := range certificates.Items {
-		parsed = append(parsed, read(&certificates.Items[i]))
+		parsed = append(parsed, *clusters.IssuedCertificate(&certificates.Items[i]))
 	}
 	return replicas(pods.Items, parsed, now), nil
-}
-
-// read takes what can be read of an IssuedCertificate: another program may have written it.
-func read(object *unstructured.Unstructured) certificatesv1.IssuedCertificate {
-	certificate := certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{
-		Name: object.GetName(), Namespace: object.GetNamespace(), CreationTimestamp: object.GetCreationTimestamp(),
-	}}
-	certificate.Spec.Hosts, _, _ = unstructured.NestedStringSlice(object.Object, "spec", "hosts")
-	status, _, _ := unstructured.NestedMap(object.Object, "status")
-	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(status, &certificate.Status) // what is unreadable stays empty
-	return certificate
 }
 
 // replicas puts together which Pod has which CA.

@@ -13,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -104,17 +103,6 @@ func TestStates(t *testing.T) {
 				t.Errorf("got %s, %q; want %s, %q", got.State, got.problem(), test.state, test.says)
 			}
 		})
-	}
-}
-
-// What another program has written, or nobody can read, is no reason to fail.
-func TestAForeignStatus(t *testing.T) {
-	t.Parallel()
-	object := &unstructured.Unstructured{Object: map[string]any{
-		"metadata": map[string]any{"name": "mesh"}, "spec": map[string]any{"hosts": "text"}, "status": map[string]any{"certificates": "text", "state": int64(3)},
-	}}
-	if got := read(object); got.Name != "mesh" || got.Spec.Hosts != nil || got.Status.Certificates != nil {
-		t.Errorf("got %+v", got)
 	}
 }
 

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
@@ -66,15 +68,31 @@ func ReadCluster(ctx context.Context, cluster *clusters.Cluster, namespace, name
 	return mesh, nil
 }
 
-// ReadOnly reads the VirtualMesh of a cluster that has one, to the same end.
-func ReadOnly(ctx context.Context, cluster *clusters.Cluster) (*networkingv1.VirtualMesh, error) {
+// Find names the VirtualMesh of a cluster that is meant: the one given as NAMESPACE/NAME, or the only one.
+func Find(ctx context.Context, cluster *clusters.Cluster, given string) (key types.NamespacedName, err error) {
+	if given != "" {
+		var found bool
+		if key.Namespace, key.Name, found = strings.Cut(given, "/"); !found || key.Namespace == "" || key.Name == "" {
+			return key, fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", given)
+		}
+		return key, nil
+	}
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind + "List"))
 	if err := cluster.Client.List(ctx, list); err != nil {
-		return nil, cluster.Explain("listing VirtualMeshes", "list", "virtualmeshes.networking.mesh.gloo.solo.io", err)
+		return key, cluster.Explain("listing VirtualMeshes", "list", "virtualmeshes.networking.mesh.gloo.solo.io", err)
 	}
-	if len(list.Items) != 1 {
-		return nil, fmt.Errorf("context %s has %d VirtualMeshes; name the one that is meant, or read it from a file by -f", cluster.Context, len(list.Items))
+	names := make([]string, len(list.Items))
+	for i := range list.Items {
+		key = client.ObjectKeyFromObject(&list.Items[i])
+		names[i] = key.String()
 	}
-	return ReadCluster(ctx, cluster, list.Items[0].GetNamespace(), list.Items[0].GetName())
+	switch len(names) {
+	case 0:
+		return key, fmt.Errorf("there is no VirtualMesh in context %s; kubectl istiod-agent check says more", cluster.Context)
+	case 1:
+		return key, nil
+	default:
+		return key, fmt.Errorf("there are several VirtualMeshes, %s; name the one that is meant by --virtual-mesh", strings.Join(names, ", "))
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,21 +63,10 @@ func (f *MeshFlags) read(ctx context.Context, in io.Reader, cluster *clusters.Cl
 		return ReadFile(f.Filename, in)
 	case cluster == nil:
 		return nil, errors.New("no context answers to read the VirtualMesh from; name a file with it by -f")
-	case f.Mesh == "":
-		return ReadOnly(ctx, cluster)
 	}
-	namespace, name, err := SplitMesh(f.Mesh)
+	key, err := Find(ctx, cluster, f.Mesh)
 	if err != nil {
 		return nil, err
 	}
-	return ReadCluster(ctx, cluster, namespace, name)
-}
-
-// SplitMesh reads the value of --virtual-mesh.
-func SplitMesh(value string) (namespace, name string, err error) {
-	namespace, name, found := strings.Cut(value, "/")
-	if !found || namespace == "" || name == "" {
-		return "", "", fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", value)
-	}
-	return namespace, name, nil
+	return ReadCluster(ctx, cluster, key.Namespace, key.Name)
 }

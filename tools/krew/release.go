@@ -83,7 +83,7 @@ func (p *packer) pack(name string) (digest string, err error) {
 
 func (p *packer) write(name string, content []byte) error {
 	file := filepath.Join(p.output, name)
-	if err := os.WriteFile(file, content, 0o644); err != nil { //nolint:gosec // for everybody to read
+	if err := os.WriteFile(file, content, 0o644); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(p.say, file)
