@@ -183,10 +183,14 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*
 			return roots, nil
 		}
 	}
+	var failed []error
 	for _, place := range places {
 		if place.err != nil {
-			return nil, fmt.Errorf("%s: %w", place.cluster.Context, place.err)
+			failed = append(failed, fmt.Errorf("%s: %w", place.cluster.Context, place.err))
 		}
+	}
+	if len(failed) > 0 {
+		return nil, errors.Join(failed...)
 	}
 	return nil, errors.New("no istiod has published a root (ConfigMap " + configMap + "): has it started?")
 }
