@@ -85,8 +85,8 @@ func Kubeconfig(file string, contexts map[string]string) error {
 		if err != nil {
 			return err
 		}
-		context := one.Contexts[one.CurrentContext]
-		all.Clusters[name], all.AuthInfos[name] = one.Clusters[context.Cluster], one.AuthInfos[context.AuthInfo]
+		current := one.Contexts[one.CurrentContext]
+		all.Clusters[name], all.AuthInfos[name] = one.Clusters[current.Cluster], one.AuthInfos[current.AuthInfo]
 		all.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
 	}
 	content, err := clientcmd.Write(*all)
