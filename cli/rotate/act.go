@@ -52,7 +52,9 @@ func annotate(ctx context.Context, all []*one, plan *Plan, dryRun bool) error {
 		}
 		set := map[string]any{}
 		for key, value := range plan.Annotations[i] {
-			set[key] = value
+			if set[key] = value; value == "" {
+				set[key] = nil // which removes it
+			}
 		}
 		if err := each.patch(ctx, set, dryRun); err != nil {
 			what := "nothing was changed, in any context: "

@@ -26,7 +26,7 @@ type Wish struct {
 type Plan struct {
 	// Roots are those to trust, the new one last; none for RotateNone.
 	Roots []*x509.Certificate
-	// Annotations are to be set, by the place's number; a place that is left alone has none.
+	// Annotations are to be set, by the place's number, empty ones to be removed; a place that is left alone has none.
 	Annotations map[int]map[string]string
 }
 
@@ -99,8 +99,11 @@ func trustBoth(wish Wish, places []Place) (*Plan, error) {
 			}
 		}
 		set := map[string]string{networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth), networkingv1.TrustedRootsAnnotation: text}
-		if wish.FromSecret != "" && !place.hasAgents() {
+		switch {
+		case wish.FromSecret != "" && !place.hasAgents():
 			set[networkingv1.RotateFromSecretAnnotation] = wish.FromSecret
+		case place.Secret != "" && place.at() == 0 && place.hasAgents():
+			set[networkingv1.RotateFromSecretAnnotation] = "" // left of an earlier change: that CA is not to come back
 		}
 		plan.Annotations[i] = set
 	}

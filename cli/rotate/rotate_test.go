@@ -74,6 +74,8 @@ func TestDecisions(t *testing.T) {
 	dropped := in(running("one", n, n), drop, atDrop, true, a, n)
 	stale := in(running("one", a, a), trust, atTrust, true, a, n) // complete in the status, not by the agents
 	unfinished := in(running("two", a, a, n), trust, atTrust, false, a, n)
+	left := dropped // with what names a Secret still there
+	left.Secret = "istio-ca-secret"
 	broken := trusting
 	broken.State, broken.Errors = networkingv1.Invalid, []string{"spec.x: wrong"}
 	late := in(running("one", n, a, n), sign, atSign, true, a, n)
@@ -100,6 +102,7 @@ func TestDecisions(t *testing.T) {
 		"another new root in between":        {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{trusting}, roots: roots{a, n, m}, changed: []int{0}},
 		"another new root, too late":         {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{signing}, refused: []string{"one: a change to another root, " + pemcerts.Fingerprint(n)[:16] + "…, is at SignWithNew"}},
 		"the next change":                    {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{dropped}, roots: roots{n, m}, changed: []int{0}},
+		"the next change, a Secret is left":  {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{left}, roots: roots{n, m}, changed: []int{0}},
 		"no new root":                        {wish: Wish{Stage: trust}, places: []Place{running("one", a, a)}, err: "expected --new-root FILE or --vault"},
 		"everybody has it":                   {wish: Wish{Stage: trust, NewRoot: a}, places: []Place{running("one", a, a)}, err: "there is no change to make"},
 		"nothing published":                  {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{{Context: "one"}, running("two", a, a)}, refused: []string{"one: no istiod has published a root"}},
@@ -165,9 +168,12 @@ func TestDecisions(t *testing.T) {
 				if test.wish.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encode(test.roots) {
 					t.Error("other roots are set")
 				}
-				adopts := test.wish.FromSecret != "" && !test.places[i].hasAgents()
-				if _, found := set[networkingv1.RotateFromSecretAnnotation]; found != adopts {
-					t.Errorf("place %d takes a CA over: %t", i, found)
+				secret, given := set[networkingv1.RotateFromSecretAnnotation]
+				if adopts := test.wish.FromSecret != "" && !test.places[i].hasAgents(); (secret != "") != adopts {
+					t.Errorf("place %d takes the CA of Secret %q over", i, secret)
+				}
+				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == "") {
+					t.Errorf("place %d: that a Secret is no longer named is %t", i, !removes)
 				}
 			}
 		})
