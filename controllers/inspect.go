@@ -190,6 +190,14 @@ func (r *reports) again(istiod types.NamespacedName, what string) bool {
 	return false
 }
 
+// nothing says whether nothing was said of an istiod yet.
+func (r *reports) nothing(istiod types.NamespacedName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, said := r.last[istiod]
+	return !said
+}
+
 func (r *reports) forget(istiod types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

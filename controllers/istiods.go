@@ -61,7 +61,9 @@ type Istiods struct {
 	// injectExisting and automatic are the configuration's permissions to
 	// restart an istiod.
 	injectExisting, automatic bool
-	reported                  reports
+	// began is when this program did: what was well before is no news.
+	began    time.Time
+	reported reports
 }
 
 // NewIstiods returns the reconciler.
@@ -72,6 +74,7 @@ func NewIstiods(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.I
 		injector:       injector,
 		injectExisting: *config.InjectExisting,
 		automatic:      config.Rollout == v1alpha1.RolloutAutomatic,
+		began:          time.Now(),
 	}
 }
 
@@ -137,6 +140,10 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	}
 	if len(operations) > 0 {
 		kind = corev1.EventTypeNormal
+	}
+	if report.Reason == patches.AlreadyInjected && kind == corev1.EventTypeNormal &&
+		istiod.GetCreationTimestamp().Time.Before(r.began) && r.reported.nothing(request.NamespacedName) {
+		return reconcile.Result{}, nil // else each start of this program would write an Event for each istiod
 	}
 	r.say(istiod, kind, report.Reason, report.Message)
 	return reconcile.Result{}, nil

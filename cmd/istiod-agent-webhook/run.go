@@ -51,6 +51,7 @@ const gcPercent = 50
 func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *rest.Config) error {
 	debug.SetGCPercent(gcPercent)
 	cluster = rest.CopyConfig(cluster)
+	cluster.QPS = -1                  // no limit of our own, of client-go's 5 requests a second: the API server has a fairer one (priority and fairness)
 	cluster.DisableCompression = true // the API server is near, and what it answers is short: unpacking takes more memory than it saves
 	injector, err := patches.New(config)
 	if err != nil {

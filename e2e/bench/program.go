@@ -90,19 +90,25 @@ func settled(ctx context.Context, pid int) (float64, error) {
 	return residentMiB(pid)
 }
 
-// residentMiB reads VmRSS, which only Linux tells.
-func residentMiB(pid int) (float64, error) {
+// residentMiB is a process's resident memory.
+func residentMiB(pid int) (float64, error) { return statusMiB(pid, "VmRSS:") }
+
+// mostResidentMiB is the most that it ever was.
+func mostResidentMiB(pid int) (float64, error) { return statusMiB(pid, "VmHWM:") }
+
+// statusMiB reads a line of a process's status, which only Linux tells.
+func statusMiB(pid int, name string) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, fmt.Errorf("reading the webhook's resident memory: %w", err)
+		return 0, fmt.Errorf("reading resident memory: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if kB, found := strings.CutPrefix(line, "VmRSS:"); found {
+		if kB, found := strings.CutPrefix(line, name); found {
 			value, err := strconv.ParseFloat(strings.Fields(kB)[0], 64)
 			return value / 1024, err
 		}
 	}
-	return 0, errors.New("no VmRSS in the process's status")
+	return 0, fmt.Errorf("no %s in the process's status", name)
 }
 
 func binarySize(ctx context.Context) (float64, error) {
