@@ -278,6 +278,7 @@ func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into m
 	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
 	stored.State = certificatesv1.State(state)
 	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
+	stored.FromSecret = object.GetAnnotations()[certificatesv1.CAFromSecretAnnotation]
 	stored.AgentCA = partOf[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
 	entries, _, _ := unstructured.NestedSlice(object.Object, "status", "certificates")
 	for _, entry := range entries {
