@@ -263,12 +263,13 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 	began := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
 		age  time.Duration // before the program's start
-		said bool          // something, before
+		said string        // before
 		want int
 	}{
-		"an old one":                       {time.Hour, false, 0},
-		"a new one":                        {-time.Hour, false, 1},
-		"an old one that was not well yet": {time.Hour, true, 1},
+		"an old one":                       {time.Hour, "", 0},
+		"a new one":                        {-time.Hour, "", 1},
+		"an old one that was not well yet": {time.Hour, "Outdated: it is", 1},
+		"one that was just injected":       {-time.Hour, "Injected: it is", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			recorder := events.NewFakeRecorder(2)
@@ -283,8 +284,8 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 			d = apply(t, d, r.injector.Inject(patches.Deployment, raw).Operations)
 			r.client = cluster(t, d, namespace(d.GetNamespace()))
 			key := client.ObjectKeyFromObject(d)
-			if test.said {
-				r.reported.again(key, "Outdated")
+			if test.said != "" {
+				r.reported.again(key, test.said)
 			}
 			for range 2 {
 				if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {

@@ -190,12 +190,12 @@ func (r *reports) again(istiod types.NamespacedName, what string) bool {
 	return false
 }
 
-// nothing says whether nothing was said of an istiod yet.
-func (r *reports) nothing(istiod types.NamespacedName) bool {
+// of gives what was last said of an istiod, if anything was.
+func (r *reports) of(istiod types.NamespacedName) (last string, said bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, said := r.last[istiod]
-	return !said
+	last, said = r.last[istiod]
+	return last, said
 }
 
 func (r *reports) forget(istiod types.NamespacedName) {

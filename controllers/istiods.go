@@ -141,12 +141,21 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	if len(operations) > 0 {
 		kind = corev1.EventTypeNormal
 	}
-	if report.Reason == patches.AlreadyInjected && kind == corev1.EventTypeNormal &&
-		istiod.GetCreationTimestamp().Time.Before(r.began) && r.reported.nothing(request.NamespacedName) {
-		return reconcile.Result{}, nil // else each start of this program would write an Event for each istiod
+	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.known(istiod) {
+		return reconcile.Result{}, nil
 	}
 	r.say(istiod, kind, report.Reason, report.Message)
 	return reconcile.Result{}, nil
+}
+
+// known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
+// Else each start of the program would write an Event for each istiod.
+func (r *Istiods) known(istiod *unstructured.Unstructured) bool {
+	last, said := r.reported.of(client.ObjectKeyFromObject(istiod))
+	if !said {
+		return istiod.GetCreationTimestamp().Time.Before(r.began)
+	}
+	return strings.HasPrefix(last, string(patches.Injected)+": ")
 }
 
 // decide says what to change on the Deployment, nothing for most, and what to
