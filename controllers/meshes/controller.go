@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -40,6 +39,7 @@ type Controller struct {
 	live    client.Reader
 	events  events.EventRecorder
 	cluster string
+	written contested
 }
 
 // Kinds are those that the cluster must know before Setup.
@@ -50,7 +50,7 @@ var Kinds = []schema.GroupVersionKind{
 // Setup has the manager keep IssuedCertificates, on the leader. cluster is what this cluster is called in the names of
 // meshes.
 func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster}
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster, written: contested{}}
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
 		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 	})
@@ -172,6 +172,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	err := c.client.Get(ctx, request.NamespacedName, object)
 	switch {
 	case apierrors.IsNotFound(err):
+		delete(c.written, request.NamespacedName)
 		return again(c.prune(ctx, request.NamespacedName, nil))
 	case err != nil:
 		return reconcile.Result{}, err
@@ -195,7 +196,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 			return again(err)
 		}
 	}
-	return again(c.report(ctx, object, before, plan.Status))
+	return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
 }
 
 // again tries a conflict again without making an error of it: what has changed meanwhile is read anew.
@@ -372,11 +373,8 @@ func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ma
 	return nil
 }
 
-// report writes the status where it is not so already. What others have written beside it stays.
+// report writes the status. What others have written beside it stays.
 func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
-	if reflect.DeepEqual(normal(before), normal(status)) {
-		return nil
-	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
 	if err != nil {
 		return err

@@ -95,6 +95,7 @@ func TestFromIstiodsOwnRootToVaults(t *testing.T) {
 	m.stop(t, m.serving()[1:]...)
 	p.run(t, "Trust both 1")
 	m.published(t, own, m.root.Certificate)
+	p.run(t, "Trust both 2")
 	workloads.renewed(t)
 
 	p.interrupted(t, networkingv1.RotateSignWithNew, "Sign with the new one 2")
@@ -104,6 +105,7 @@ func TestFromIstiodsOwnRootToVaults(t *testing.T) {
 
 	p.interrupted(t, networkingv1.RotateDropOld, "Drop the old one 1")
 	m.published(t, m.root.Certificate)
+	p.run(t, "Drop the old one 2")
 	p.run(t, "Clean up 1")
 	p.run(t, "Clean up 2")
 	workloads.renewed(t)
