@@ -185,6 +185,11 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	before := statusOf(object)
 	plan := Translate(sourceOf(object), before, facts)
+	if plan.Status.RootRotation.At() != before.RootRotation.At() {
+		// A stage is kept before it is acted on. Were it asked for first and this program killed, replicas that have gone on
+		// would be taken for such that lag behind, and be called back.
+		return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
+	}
 	for _, each := range plan.Certificates {
 		if err := c.ensure(ctx, each); err != nil {
 			return reconcile.Result{}, err
