@@ -28,11 +28,12 @@ func TestNoWarIsFoughtAboutTheStatus(t *testing.T) {
 	wrote := func(state networkingv1.ApprovalState) { contest.wrote(key, status(state), now) }
 
 	want(networkingv1.Accepted, 0)
-	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
+	for _, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
+		pause := time.Duration(seconds) * time.Second
 		wrote(networkingv1.Accepted)
-		want(networkingv1.Accepted, pause*time.Second)
+		want(networkingv1.Accepted, pause)
 		want(networkingv1.Pending, 0)
-		now = now.Add(pause * time.Second)
+		now = now.Add(pause)
 		want(networkingv1.Accepted, 0)
 	}
 	wrote(networkingv1.Pending)
