@@ -48,7 +48,7 @@ const (
 func tenant(i int) string { return fmt.Sprintf("tenant-%03d", i) }
 
 // mesh is the name of an istiod's mesh in a cluster.
-func mesh(i, cluster int) string { return fmt.Sprintf("istiod-%s-cluster-%d", tenant(i), cluster) }
+func mesh(i, of int) string { return fmt.Sprintf("istiod-%s-cluster-%d", tenant(i), of) }
 
 // populate makes all that is there before the controllers start.
 func populate(ctx context.Context, c *cluster.Cluster) error {
@@ -63,7 +63,7 @@ func populate(ctx context.Context, c *cluster.Cluster) error {
 		}
 	}
 	if len(istiod) != 2 {
-		return fmt.Errorf("Istio's chart has %d objects where istiod and its ConfigMap were looked for", len(istiod))
+		return fmt.Errorf("rendering Istio's chart: %d objects where istiod and its ConfigMap were looked for", len(istiod))
 	}
 	sample, err := sampleVirtualMesh()
 	if err != nil {

@@ -13,11 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
-
-	"github.com/hashicorp/vault/api"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/built"
@@ -73,7 +72,7 @@ func newPage(t *testing.T, m *mesh) *page {
 	must(t, err)
 	for _, tool := range []string{"kubectl", "vault"} {
 		script := fmt.Sprintf("#!/bin/sh\n%s=%s exec '%s' \"$@\"\n", toolVariable, tool, self)
-		must(t, os.WriteFile(filepath.Join(tools, tool), []byte(script), 0o700)) //nolint:gosec // it is to be run
+		must(t, os.WriteFile(filepath.Join(tools, tool), []byte(script), 0o700))
 	}
 	plugin, err := built.Plugin(t.Context())
 	must(t, err)
@@ -173,7 +172,7 @@ func beTool() {
 }
 
 func vault() error {
-	client, err := api.NewClient(api.DefaultConfig()) // by VAULT_ADDR and VAULT_TOKEN
+	vaults, err := api.NewClient(api.DefaultConfig()) // by VAULT_ADDR and VAULT_TOKEN
 	if err != nil {
 		return err
 	}
@@ -186,7 +185,7 @@ func vault() error {
 		call.Input = string(input)
 	}
 	cli := &vaultdocs.CLI{
-		Client:  client,
+		Client:  vaults,
 		Read:    func(name string) (string, error) { content, err := os.ReadFile(name); return string(content), err },
 		Warning: func(warning string) { fmt.Fprintln(os.Stderr, "WARNING!", warning) },
 	}
