@@ -111,6 +111,26 @@ func statusMiB(pid int, name string) (float64, error) {
 	return 0, fmt.Errorf("no %s in the process's status", name)
 }
 
+// processorTime is how long a process has had a processor.
+func processorTime(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading processor time: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name may hold blanks
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%d fields in the process's stat", len(fields))
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ is 100
+	return time.Duration(user+system) * tick, err
+}
+
 func binarySize(ctx context.Context) (float64, error) {
 	program, err := built.Webhook(ctx)
 	if err != nil {
