@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -22,9 +23,11 @@ const (
 )
 
 // contested remembers the status that was last written to each VirtualMesh. Where somebody else writes another one in
-// its place, it is written again ever more seldom: two programs that put each other right at once would never end. One
-// worker uses it.
-type contested map[types.NamespacedName]*writing
+// its place, it is written again ever more seldom: two programs that put each other right at once would never end.
+type contested struct {
+	mu   sync.Mutex
+	last map[types.NamespacedName]*writing
+}
 
 type writing struct {
 	status string
@@ -49,8 +52,10 @@ func (c *Controller) settle(ctx context.Context, object *unstructured.Unstructur
 }
 
 // pause is how long a status is to be left as it is: not at all when it is another than the last one.
-func (c contested) pause(of types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) time.Duration {
-	last := c[of]
+func (c *contested) pause(of types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := c.last[of]
 	if last == nil || last.status != lasting(status) {
 		return 0
 	}
@@ -62,12 +67,24 @@ func (c contested) pause(of types.NamespacedName, status networkingv1.VirtualMes
 }
 
 // wrote remembers what was written.
-func (c contested) wrote(to types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) {
+func (c *contested) wrote(to types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) {
 	next := &writing{status: lasting(status), at: now, times: 1}
-	if last := c[to]; last != nil && last.status == next.status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if last := c.last[to]; last != nil && last.status == next.status {
 		next.times += last.times
 	}
-	c[to] = next
+	if c.last == nil {
+		c.last = map[types.NamespacedName]*writing{}
+	}
+	c.last[to] = next
+}
+
+// forget one that is gone.
+func (c *contested) forget(of types.NamespacedName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.last, of)
 }
 
 // lasting is a status without the times of its conditions, which are new when another has taken the conditions away.

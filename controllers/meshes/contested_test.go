@@ -14,7 +14,7 @@ import (
 
 // What another overwrites is written again ever more seldom; what is new is written at once.
 func TestNoWarIsFoughtAboutTheStatus(t *testing.T) {
-	contest, key, now := contested{}, types.NamespacedName{Name: "a"}, start
+	contest, key, now := &contested{}, types.NamespacedName{Name: "a"}, start
 	status := func(state networkingv1.ApprovalState) networkingv1.VirtualMeshStatus {
 		now = now.Add(time.Nanosecond) // the condition's time counts for nothing
 		return networkingv1.VirtualMeshStatus{State: state, Conditions: []metav1.Condition{{Type: "Ready", LastTransitionTime: metav1.NewTime(now)}}}
@@ -39,6 +39,9 @@ func TestNoWarIsFoughtAboutTheStatus(t *testing.T) {
 	wrote(networkingv1.Pending)
 	want(networkingv1.Pending, time.Second)
 	want(networkingv1.Accepted, 0)
+	contest.forget(key)
+	want(networkingv1.Pending, 0)
+	wrote(networkingv1.Pending)
 	if other := contest.pause(types.NamespacedName{Name: "b"}, status(networkingv1.Pending), now); other != 0 {
 		t.Errorf("another VirtualMesh is to be left for %s", other)
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -32,6 +33,9 @@ const (
 	byMesh        = "meshes"      // VirtualMeshes by the meshes that they name
 	byVirtualMesh = "virtualMesh" // IssuedCertificates by the VirtualMesh that they are for
 )
+
+// workers reconcile at a time: one would wait for the API server most of the time. Two never have the same VirtualMesh.
+const workers = 4
 
 // Controller keeps the IssuedCertificates of this cluster's istiods.
 type Controller struct {
@@ -50,7 +54,7 @@ var Kinds = []schema.GroupVersionKind{
 // Setup has the manager keep IssuedCertificates, on the leader. cluster is what this cluster is called in the names of
 // meshes.
 func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster, written: contested{}}
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster}
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
 		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 	})
@@ -65,6 +69,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("meshes").
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Watches(virtualMesh(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
 			self := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
 			return append(c.naming(ctx, named(object.(*unstructured.Unstructured))...), self) //nolint:forcetypeassert // what is watched
@@ -172,7 +177,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	err := c.client.Get(ctx, request.NamespacedName, object)
 	switch {
 	case apierrors.IsNotFound(err):
-		delete(c.written, request.NamespacedName)
+		c.written.forget(request.NamespacedName)
 		return again(c.prune(ctx, request.NamespacedName, nil))
 	case err != nil:
 		return reconcile.Result{}, err
