@@ -77,8 +77,8 @@ e2e: servers ## Test everything against a real API server, a real Vault and a re
 	@cd e2e && go test -count=1 ./... # Go's cache does not see what is run and read outside the module
 
 .PHONY: bench
-bench: servers whole-vault ## Measure time and memory of webhook and agent against bounds
-	@cd e2e && go run ./bench
+bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook agent controllers" for some of them)
+	@cd e2e && go run ./bench $(SECTIONS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (30s)

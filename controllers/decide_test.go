@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	evanphx "github.com/evanphx/json-patch/v5"
 	"gomodules.xyz/jsonpatch/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -249,6 +253,49 @@ func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 	note := strings.TrimPrefix(<-recorder.Events, "Warning Missing ")
 	if len(note) > 1024 || !utf8.ValidString(note) || len(note) < 1000 || !strings.HasPrefix(long, strings.TrimSuffix(note, "...")) || !strings.HasSuffix(note, "...") {
 		t.Errorf("the note has %d bytes: %q", len(note), note)
+	}
+}
+
+// A start of the program says nothing about what was well before; of a new istiod, and of one that has become well, it
+// does.
+func TestWhatWasWellIsNoNews(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		age  time.Duration // before the program's start
+		said string        // before
+		want int
+	}{
+		"an old one":                       {time.Hour, "", 0},
+		"a new one":                        {-time.Hour, "", 1},
+		"an old one that was not well yet": {time.Hour, "Outdated: it is", 1},
+		"one that was just injected":       {-time.Hour, "Injected: it is", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			recorder := events.NewFakeRecorder(2)
+			r := reconciler(t, v1alpha1.TargetDeployments)
+			r.events, r.began = recorder, began
+			d := istiod()
+			d.SetCreationTimestamp(metav1.NewTime(began.Add(-test.age)))
+			raw, err := d.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d = apply(t, d, r.injector.Inject(patches.Deployment, raw).Operations)
+			r.client = cluster(t, d, namespace(d.GetNamespace()))
+			key := client.ObjectKeyFromObject(d)
+			if test.said != "" {
+				r.reported.again(key, test.said)
+			}
+			for range 2 {
+				if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := len(recorder.Events); got != test.want {
+				t.Errorf("%d Events, want %d", got, test.want)
+			}
+		})
 	}
 }
 

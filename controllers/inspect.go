@@ -190,6 +190,14 @@ func (r *reports) again(istiod types.NamespacedName, what string) bool {
 	return false
 }
 
+// of gives what was last said of an istiod, if anything was.
+func (r *reports) of(istiod types.NamespacedName) (last string, said bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, said = r.last[istiod]
+	return last, said
+}
+
 func (r *reports) forget(istiod types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -61,7 +61,9 @@ type Istiods struct {
 	// injectExisting and automatic are the configuration's permissions to
 	// restart an istiod.
 	injectExisting, automatic bool
-	reported                  reports
+	// began is when this program did: what was well before is no news.
+	began    time.Time
+	reported reports
 }
 
 // NewIstiods returns the reconciler.
@@ -72,6 +74,7 @@ func NewIstiods(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.I
 		injector:       injector,
 		injectExisting: *config.InjectExisting,
 		automatic:      config.Rollout == v1alpha1.RolloutAutomatic,
+		began:          time.Now(),
 	}
 }
 
@@ -138,8 +141,21 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	if len(operations) > 0 {
 		kind = corev1.EventTypeNormal
 	}
+	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.known(istiod) {
+		return reconcile.Result{}, nil
+	}
 	r.say(istiod, kind, report.Reason, report.Message)
 	return reconcile.Result{}, nil
+}
+
+// known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
+// Else each start of the program would write an Event for each istiod.
+func (r *Istiods) known(istiod *unstructured.Unstructured) bool {
+	last, said := r.reported.of(client.ObjectKeyFromObject(istiod))
+	if !said {
+		return istiod.GetCreationTimestamp().Time.Before(r.began)
+	}
+	return strings.HasPrefix(last, string(patches.Injected)+": ")
 }
 
 // decide says what to change on the Deployment, nothing for most, and what to

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -51,7 +52,10 @@ const gcPercent = 50
 func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *rest.Config) error {
 	debug.SetGCPercent(gcPercent)
 	cluster = rest.CopyConfig(cluster)
+	cluster.QPS = -1                  // no limit of our own, of client-go's 5 requests a second: the API server has a fairer one (priority and fairness)
 	cluster.DisableCompression = true // the API server is near, and what it answers is short: unpacking takes more memory than it saves
+	// What a CRD of Gloo Mesh's drops of a status is said once, not at each write.
+	cluster.WarningHandlerWithContext = ctrllog.NewKubeAPIWarningLogger(ctrllog.KubeAPIWarningLoggerOptions{Deduplicate: true})
 	injector, err := patches.New(config)
 	if err != nil {
 		return err

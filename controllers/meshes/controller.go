@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -34,12 +34,16 @@ const (
 	byVirtualMesh = "virtualMesh" // IssuedCertificates by the VirtualMesh that they are for
 )
 
+// workers reconcile at a time: one would wait for the API server most of the time. Two never have the same VirtualMesh.
+const workers = 4
+
 // Controller keeps the IssuedCertificates of this cluster's istiods.
 type Controller struct {
 	client  client.Client
 	live    client.Reader
 	events  events.EventRecorder
 	cluster string
+	written contested
 }
 
 // Kinds are those that the cluster must know before Setup.
@@ -65,6 +69,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("meshes").
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Watches(virtualMesh(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
 			self := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
 			return append(c.naming(ctx, named(object.(*unstructured.Unstructured))...), self) //nolint:forcetypeassert // what is watched
@@ -172,6 +177,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	err := c.client.Get(ctx, request.NamespacedName, object)
 	switch {
 	case apierrors.IsNotFound(err):
+		c.written.forget(request.NamespacedName)
 		return again(c.prune(ctx, request.NamespacedName, nil))
 	case err != nil:
 		return reconcile.Result{}, err
@@ -184,6 +190,11 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	before := statusOf(object)
 	plan := Translate(sourceOf(object), before, facts)
+	if plan.Status.RootRotation.At() != before.RootRotation.At() {
+		// A stage is kept before it is acted on. Were it asked for first and this program killed, replicas that have gone on
+		// would be taken for such that lag behind, and be called back.
+		return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
+	}
 	for _, each := range plan.Certificates {
 		if err := c.ensure(ctx, each); err != nil {
 			return reconcile.Result{}, err
@@ -195,7 +206,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 			return again(err)
 		}
 	}
-	return again(c.report(ctx, object, before, plan.Status))
+	return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
 }
 
 // again tries a conflict again without making an error of it: what has changed meanwhile is read anew.
@@ -278,6 +289,7 @@ func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into m
 	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
 	stored.State = certificatesv1.State(state)
 	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
+	stored.FromSecret = object.GetAnnotations()[certificatesv1.CAFromSecretAnnotation]
 	stored.AgentCA = partOf[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
 	entries, _, _ := unstructured.NestedSlice(object.Object, "status", "certificates")
 	for _, entry := range entries {
@@ -371,11 +383,8 @@ func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ma
 	return nil
 }
 
-// report writes the status where it is not so already. What others have written beside it stays.
+// report writes the status. What others have written beside it stays.
 func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
-	if reflect.DeepEqual(normal(before), normal(status)) {
-		return nil
-	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@
 package meshes
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,10 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	case !given:
 		hold("annotation %s is gone before the change of the root is complete, and nothing goes on: set it again, together with %s",
 			networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation)
+		return
+	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth && adopted(p.Certificates, facts) != "":
+		hold("it cannot be given up by %s: without the CA in Secret %s, istiods would be given the new root alone at once; leave it in this stage, or take the agent out of istiod",
+			word, adopted(p.Certificates, facts))
 		return
 	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth:
 		return // given up
@@ -113,12 +118,22 @@ func (r rotation) ask(certificate *certificatesv1.IssuedCertificate, stage netwo
 	if stage != networkingv1.StageTrustBoth {
 		return
 	}
-	switch {
-	case r.secret != "":
-		certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = r.secret
+	switch secret := cmp.Or(r.secret, stored.FromSecret); { // gone from the VirtualMesh, it is needed all the same
+	case secret != "":
+		certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = secret
 	case stored.For != "" && stored.AgentCA != nil: // the VirtualMesh may name the new CA already: not yet
 		certificate.Spec.AgentCA = stored.AgentCA.DeepCopy()
 	}
+}
+
+// adopted names the Secret with the CA that istiods go on with, where one does.
+func adopted(certificates []*certificatesv1.IssuedCertificate, facts Facts) string {
+	for _, certificate := range certificates {
+		if secret := facts.Certificates[keyOf(certificate)].FromSecret; secret != "" {
+			return secret
+		}
+	}
+	return ""
 }
 
 // waiting says which replicas have not done yet what a stage asks for.

@@ -67,7 +67,8 @@ func TestTheRootChangesInStages(t *testing.T) {
 		roots   string // both by default
 		before  *networkingv1.RootRotationStatus
 		reports []certificatesv1.CertificateStatus
-		none    bool // no IssuedCertificate is there yet
+		none    bool   // no IssuedCertificate is there yet
+		uses    string // the Secret with the CA that the IssuedCertificate names
 
 		stage    networkingv1.RootRotationStage // "" for no change
 		complete bool
@@ -132,6 +133,14 @@ func TestTheRootChangesInStages(t *testing.T) {
 			word: "-", before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "is gone before", held: true,
 		},
 		"given up in time": {word: networkingv1.RotateNone, before: at(networkingv1.StageTrustBoth, true), reports: trusting, ca: newCA},
+		"given up while istiod's own CA is in use": {
+			word: networkingv1.RotateNone, uses: "istio-ca-secret", before: at(networkingv1.StageTrustBoth, true), reports: trusting,
+			stage: networkingv1.StageTrustBoth, complete: true, says: "cannot be given up by none", held: true,
+		},
+		"the Secret is not named any more": {
+			word: networkingv1.RotateTrustBoth, uses: "istio-ca-secret", before: at(networkingv1.StageTrustBoth, true), reports: trusting,
+			stage: networkingv1.StageTrustBoth, complete: true, trusted: true, ca: newCA, adopted: "istio-ca-secret",
+		},
 		"given up too late": {
 			word: networkingv1.RotateNone, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "too late", held: true,
 		},
@@ -167,7 +176,7 @@ func TestTheRootChangesInStages(t *testing.T) {
 			if !test.none {
 				ca := source.Spec.IntermediateCA().DeepCopy()
 				ca.Vault.CAPath = oldCA
-				given.Certificates[key] = Stored{For: "gloo-mesh/virtual-mesh", AgentCA: ca, Replicas: test.reports}
+				given.Certificates[key] = Stored{For: "gloo-mesh/virtual-mesh", AgentCA: ca, FromSecret: test.uses, Replicas: test.reports}
 			}
 			plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: test.before}, given)
 

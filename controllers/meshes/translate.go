@@ -85,6 +85,8 @@ type Stored struct {
 	Error string
 	// AgentCA is the CA that it names, where that can be read.
 	AgentCA *certificatesv1.IntermediateCertificateAuthority
+	// FromSecret is the Secret that it has istiod's CA in, while a change of the root begins.
+	FromSecret string
 	// Replicas are what istiod's Pods report of themselves.
 	Replicas []certificatesv1.CertificateStatus
 }

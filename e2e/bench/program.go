@@ -90,19 +90,45 @@ func settled(ctx context.Context, pid int) (float64, error) {
 	return residentMiB(pid)
 }
 
-// residentMiB reads VmRSS, which only Linux tells.
-func residentMiB(pid int) (float64, error) {
+// residentMiB is a process's resident memory.
+func residentMiB(pid int) (float64, error) { return statusMiB(pid, "VmRSS:") }
+
+// mostResidentMiB is the most that it ever was.
+func mostResidentMiB(pid int) (float64, error) { return statusMiB(pid, "VmHWM:") }
+
+// statusMiB reads a line of a process's status, which only Linux tells.
+func statusMiB(pid int, name string) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, fmt.Errorf("reading the webhook's resident memory: %w", err)
+		return 0, fmt.Errorf("reading resident memory: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if kB, found := strings.CutPrefix(line, "VmRSS:"); found {
+		if kB, found := strings.CutPrefix(line, name); found {
 			value, err := strconv.ParseFloat(strings.Fields(kB)[0], 64)
 			return value / 1024, err
 		}
 	}
-	return 0, errors.New("no VmRSS in the process's status")
+	return 0, fmt.Errorf("no %s in the process's status", name)
+}
+
+// processorTime is how long a process has had a processor.
+func processorTime(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading processor time: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name may hold blanks
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%d fields in the process's stat", len(fields))
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ is 100
+	return time.Duration(user+system) * tick, err
 }
 
 func binarySize(ctx context.Context) (float64, error) {

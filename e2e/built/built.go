@@ -102,6 +102,9 @@ func Webhook(ctx context.Context) (string, error) { return command(ctx, "istiod-
 // Agent builds istiod-agent in the same way.
 func Agent(ctx context.Context) (string, error) { return command(ctx, "istiod-agent") }
 
+// Plugin builds kubectl-istiod_agent in the same way.
+func Plugin(ctx context.Context) (string, error) { return command(ctx, "kubectl-istiod_agent") }
+
 func command(ctx context.Context, name string) (string, error) {
 	root, err := Root()
 	if err != nil {

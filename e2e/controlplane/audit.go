@@ -11,10 +11,14 @@ import (
 	"strings"
 )
 
-// AuditEvent is what the API server's audit log says of one write to a
-// Deployment or Pod.
+// AuditEvent is what the API server's audit log says of one request.
 type AuditEvent struct {
-	Verb      string `json:"verb"`
+	Stage      string `json:"stage"`
+	Verb       string `json:"verb"`
+	RequestURI string `json:"requestURI"`
+	User       struct {
+		Username string `json:"username"`
+	} `json:"user"`
 	ObjectRef struct {
 		Resource    string `json:"resource"`
 		Subresource string `json:"subresource"`
@@ -30,6 +34,27 @@ type AuditEvent struct {
 
 // AuditEvents reads the writes to one namespace's Deployments and Pods, oldest first.
 func (c *ControlPlane) AuditEvents(namespace string) ([]AuditEvent, error) {
+	return c.audited(func(event *AuditEvent) bool {
+		resource := event.ObjectRef.Resource
+		return event.ObjectRef.Namespace == namespace && (resource == "deployments" || resource == "pods") && writes[event.Verb]
+	})
+}
+
+// Requests reads what the webhook's program, by its user name, has asked for but reading single objects, oldest first:
+// writes once they are answered, lists and watches once they have begun.
+func (c *ControlPlane) Requests(user string) ([]AuditEvent, error) {
+	return c.audited(func(event *AuditEvent) bool {
+		return event.User.Username == user && (event.Stage == "ResponseStarted") == (event.Verb == "watch")
+	})
+}
+
+var writes = map[string]bool{"create": true, "update": true, "patch": true, "delete": true, "deletecollection": true}
+
+// Write says whether the request would change something.
+func (e *AuditEvent) Write() bool { return writes[e.Verb] }
+
+// audited reads the events that are wanted, oldest first.
+func (c *ControlPlane) audited(wanted func(*AuditEvent) bool) ([]AuditEvent, error) {
 	file, err := os.Open(c.auditLog())
 	if err != nil {
 		return nil, err
@@ -44,7 +69,7 @@ func (c *ControlPlane) AuditEvents(namespace string) ([]AuditEvent, error) {
 		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 			return nil, fmt.Errorf("audit log line %q: %w", lines.Text(), err)
 		}
-		if event.ObjectRef.Namespace == namespace {
+		if wanted(&event) {
 			events = append(events, event)
 		}
 	}

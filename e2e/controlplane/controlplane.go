@@ -29,7 +29,8 @@ type ControlPlane struct {
 }
 
 // auditPolicy keeps the metadata, audit annotations included, of every write to
-// what the webhook admits.
+// what the webhook admits, and of all that the webhook's program asks for itself,
+// but for reading single objects.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -37,6 +38,9 @@ rules:
 - level: Metadata
   verbs: [create, update, patch, delete]
   resources: [{group: apps, resources: [deployments, deployments/scale]}, {group: "", resources: [pods]}]
+- level: Metadata
+  verbs: [create, update, patch, delete, deletecollection, list, watch]
+  userGroups: ["system:serviceaccounts:istiod-agent-system"]
 - level: None
 `
 

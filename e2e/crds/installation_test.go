@@ -118,23 +118,29 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 	})
 }
 
+// othersCRD is a CRD of Gloo Mesh's for a kind.
+func othersCRD(kind schema.GroupVersionKind, openAPI map[string]any) *unstructured.Unstructured {
+	resource := resources[kind]
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": crdKind.GroupVersion().String(), "kind": crdKind.Kind,
+		"metadata": map[string]any{"name": resource.GroupResource().String(), "labels": map[string]any{"app": "gloo-mesh"}},
+		"spec": map[string]any{
+			"group": kind.Group, "scope": "Namespaced",
+			"names": map[string]any{"kind": kind.Kind, "listKind": kind.Kind + "List", "plural": resource.Resource, "singular": strings.ToLower(kind.Kind)},
+			"versions": []any{map[string]any{
+				"name": "v1", "served": true, "storage": true, "subresources": map[string]any{"status": map[string]any{}},
+				"schema": map[string]any{"openAPIV3Schema": openAPI},
+			}},
+		},
+	}}
+}
+
 // A Gloo Mesh of old may own the CRDs: they check nothing, and it writes the status in its way.
 func TestOurObjectsWorkInOthersCRDs(t *testing.T) {
 	c := emptyCluster(t)
 	ctx := t.Context()
-	for kind, resource := range resources {
-		must(t, c.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": crdKind.GroupVersion().String(), "kind": crdKind.Kind,
-			"metadata": map[string]any{"name": resource.GroupResource().String(), "labels": map[string]any{"app": "gloo-mesh"}},
-			"spec": map[string]any{
-				"group": kind.Group, "scope": "Namespaced",
-				"names": map[string]any{"kind": kind.Kind, "listKind": kind.Kind + "List", "plural": resource.Resource, "singular": strings.ToLower(kind.Kind)},
-				"versions": []any{map[string]any{
-					"name": "v1", "served": true, "storage": true, "subresources": map[string]any{"status": map[string]any{}},
-					"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-				}},
-			},
-		}}))
+	for kind := range resources {
+		must(t, c.Create(ctx, othersCRD(kind, map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true})))
 	}
 	scheme := runtime.NewScheme()
 	must(t, networkingv1.AddToScheme(scheme))

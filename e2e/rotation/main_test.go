@@ -7,7 +7,6 @@ package rotation
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +21,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
@@ -39,6 +37,7 @@ import (
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
+	beTool() // of a page's shell
 	cluster.Main(m, &shared, &webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1"}})
 }
 
@@ -52,9 +51,6 @@ type mesh struct {
 	mu      sync.Mutex
 	istiods []*istiodserver.Server
 }
-
-// second is the mount that Vault's new root is in.
-const second = "pki2"
 
 // newMesh has all but the istiods' processes.
 func newMesh(t *testing.T) *mesh {
@@ -104,26 +100,6 @@ func (m *mesh) apply(t *testing.T) {
 	must(t, err)
 }
 
-// newRoot gives Vault another root, in a mount of its own that the agents may use.
-func (m *mesh) newRoot(t *testing.T) *vaultserver.Root {
-	t.Helper()
-	root, err := vaultserver.FastRoot()
-	must(t, err)
-	must(t, m.vault.Mount(t.Context(), second, root))
-	return root
-}
-
-// annotate is `kubectl annotate virtualmesh`. The controller is killed as it begins to act, and another takes over.
-func (m *mesh) annotate(t *testing.T, annotations map[string]any) {
-	t.Helper()
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
-	must(t, err)
-	must(t, shared.Patch(t.Context(), m.object.DeepCopy(), client.RawPatch(types.MergePatchType, patch)))
-	must(t, shared.Webhook.Kill(shared.Webhook.Replicas[0]))
-	_, err = shared.Webhook.Scale(t.Context())
-	must(t, err)
-}
-
 // reached waits until a stage is complete in the status.
 func (m *mesh) reached(t *testing.T, stage networkingv1.RootRotationStage) {
 	t.Helper()
@@ -147,29 +123,6 @@ func (m *mesh) rotation(ctx context.Context) (networkingv1.RootRotationStatus, e
 		return networkingv1.RootRotationStatus{}, errors.Join(errors.New("there is none"), err)
 	}
 	return *status.RootRotation, nil
-}
-
-// soon has every agent take its turn now, of the ten minutes that a changed specification is spread over.
-func (m *mesh) soon(t *testing.T, value string) {
-	t.Helper()
-	certificate := &unstructured.Unstructured{}
-	certificate.SetAPIVersion("certificates.mesh.gloo.solo.io/v1")
-	certificate.SetKind("IssuedCertificate")
-	certificate.SetName("istiod-" + m.namespace + "-cluster-1")
-	certificate.SetNamespace(m.namespace)
-	cluster.Eventually(t, "the new CA is in the IssuedCertificate", func() error {
-		if err := shared.Get(t.Context(), client.ObjectKeyFromObject(certificate), certificate); err != nil {
-			return err
-		}
-		if path, _, _ := unstructured.NestedString(certificate.Object, "spec", "agentCa", "vault", "caPath"); path != m.vaultOf()["caPath"] {
-			return fmt.Errorf("it is %s", path)
-		}
-		if secret := certificate.GetAnnotations()["istiod-agent.io/ca-from-secret"]; secret != "" {
-			return fmt.Errorf("it is that of Secret %s", secret)
-		}
-		return nil
-	})
-	must(t, agents.Renew(t.Context(), shared, certificate, value))
 }
 
 // replica starts a Pod of istiod's as it is when it is injected: the init container, istiod, the sidecar.

@@ -36,11 +36,12 @@ type CLI struct {
 // Run runs one command, and gives what it writes to standard output where that is of use.
 func (c *CLI) Run(ctx context.Context, call Call) (string, error) {
 	for command, run := range map[string]func(context.Context, Call) (string, error){
-		"auth enable":    c.authEnable,
-		"policy write":   c.policyWrite,
-		"secrets enable": c.secretsEnable,
-		"secrets tune":   c.secretsTune,
-		"write":          c.write,
+		"auth enable":     c.authEnable,
+		"policy write":    c.policyWrite,
+		"secrets disable": c.secretsDisable,
+		"secrets enable":  c.secretsEnable,
+		"secrets tune":    c.secretsTune,
+		"write":           c.write,
 	} {
 		words := strings.Fields(command)
 		if n := len(words); len(call.Arguments) >= n && slices.Equal(call.Arguments[:n], words) {
@@ -94,6 +95,14 @@ func (c *CLI) secretsEnable(ctx context.Context, call Call) (string, error) {
 		return "", err
 	}
 	return "", c.Client.Sys().MountWithContext(ctx, path, &api.MountInput{Type: kind})
+}
+
+func (c *CLI) secretsDisable(ctx context.Context, call Call) (string, error) {
+	arguments, err := parse(newFlags(), call.Arguments, 1)
+	if err != nil {
+		return "", err
+	}
+	return "", c.Client.Sys().UnmountWithContext(ctx, arguments[0])
 }
 
 func (c *CLI) secretsTune(ctx context.Context, call Call) (string, error) {

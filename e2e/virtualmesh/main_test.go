@@ -5,7 +5,6 @@
 package virtualmesh
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -63,17 +62,23 @@ func (m *mesh) configMap(trustDomain string, labels map[string]string) *corev1.C
 
 func (m *mesh) name() string { return "istiod-" + m.namespace + "-cluster-1" }
 
+// certificateObject names the IssuedCertificate of this namespace's istiod.
+func (m *mesh) certificateObject() *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
+	object.SetName(m.name())
+	object.SetNamespace(m.namespace)
+	return object
+}
+
 // guide is the guide's VirtualMesh, for this test's istiod.
 func (m *mesh) guide(t *testing.T, name string, change func(spec map[string]any)) *unstructured.Unstructured {
 	t.Helper()
-	root, err := built.Root()
-	must(t, err)
-	content, err := os.ReadFile(filepath.Join(root, "config", "samples", "virtualmesh.yaml"))
-	must(t, err)
-	content = bytes.ReplaceAll(content, []byte("istiod-istio-system-cluster"), []byte("istiod-"+m.namespace+"-cluster"))
-	objects, err := manifest.Parse(content)
-	must(t, err)
-	object := objects[0]
+	object := sample(t)
+	for _, ref := range object.Object["spec"].(map[string]any)["meshes"].([]any) {
+		ref := ref.(map[string]any)
+		ref["name"] = strings.Replace(ref["name"].(string), "istio-system", m.namespace, 1)
+	}
 	object.SetName(name)
 	object.SetNamespace(m.namespace)
 	if change != nil {
@@ -81,6 +86,18 @@ func (m *mesh) guide(t *testing.T, name string, change func(spec map[string]any)
 	}
 	t.Cleanup(func() { _ = client.IgnoreNotFound(shared.Delete(t.Context(), object.DeepCopy())) })
 	return object
+}
+
+// sample is the guide's VirtualMesh, word for word.
+func sample(t *testing.T) *unstructured.Unstructured {
+	t.Helper()
+	root, err := built.Root()
+	must(t, err)
+	content, err := os.ReadFile(filepath.Join(root, "config", "samples", "virtualmesh.yaml"))
+	must(t, err)
+	objects, err := manifest.Parse(content)
+	must(t, err)
+	return objects[0]
 }
 
 func (m *mesh) apply(t *testing.T, object *unstructured.Unstructured) {
@@ -139,21 +156,28 @@ func (m *mesh) wantNoCertificate(t *testing.T, name string) {
 	})
 }
 
+// stored reads a VirtualMesh of this namespace, and its status.
+func (m *mesh) stored(t *testing.T, name string) (*unstructured.Unstructured, networkingv1.VirtualMeshStatus, error) {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
+	if err := shared.Get(t.Context(), types.NamespacedName{Namespace: m.namespace, Name: name}, object); err != nil {
+		return nil, networkingv1.VirtualMeshStatus{}, err
+	}
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	var status networkingv1.VirtualMeshStatus
+	return object, status, runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status)
+}
+
 // wantStatus waits until a VirtualMesh has a state, and says something somewhere in its status.
 func (m *mesh) wantStatus(t *testing.T, name string, state networkingv1.ApprovalState, says string) (status networkingv1.VirtualMeshStatus) {
 	t.Helper()
-	cluster.Eventually(t, fmt.Sprintf("VirtualMesh %s is %s: %s", name, state, says), func() error {
-		object := &unstructured.Unstructured{}
-		object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
-		if err := shared.Get(t.Context(), types.NamespacedName{Namespace: m.namespace, Name: name}, object); err != nil {
+	cluster.Eventually(t, fmt.Sprintf("VirtualMesh %s is %s: %s", name, state, says), func() (err error) {
+		var object *unstructured.Unstructured
+		if object, status, err = m.stored(t, name); err != nil {
 			return err
 		}
-		stored, _, _ := unstructured.NestedMap(object.Object, "status")
-		status = networkingv1.VirtualMeshStatus{}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status); err != nil {
-			return err
-		}
-		if status.State != state || status.ObservedGeneration != object.GetGeneration() || !strings.Contains(fmt.Sprint(stored), says) {
+		if stored := object.Object["status"]; status.State != state || status.ObservedGeneration != object.GetGeneration() || !strings.Contains(fmt.Sprint(stored), says) {
 			return fmt.Errorf("generation %d, status %v", object.GetGeneration(), stored)
 		}
 		return nil

@@ -3,11 +3,16 @@
 package virtualmesh
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -15,6 +20,7 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
 	"github.com/istiod-agent/istiod-agent/e2e/helm"
 )
 
@@ -222,13 +228,68 @@ func TestAnothersIssuedCertificateIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Mistakes are refused where they are written, what is not acted on comes back as warnings, and others go on.
+// Mistakes that no schema finds are refused where they are written, with their path and what was expected. (e2e/crds
+// has those that the schema finds.)
 func TestMistakesAreRefused(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
-	_, err := shared.ServerSideApply(t.Context(), m.guide(t, "virtual-mesh", func(spec map[string]any) { vaultOf(spec)["server"] = "no URL" }))
-	if err == nil || !strings.Contains(err.Error(), "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server") {
-		t.Errorf("got %v", err)
+	const (
+		shares = "spec.mtlsConfig.shared"
+		vault  = shares + ".intermediateCertificateAuthority.vault"
+		auth   = vault + ".kubernetesAuth"
+	)
+	set := func(field string, value any) func(*unstructured.Unstructured) {
+		return func(object *unstructured.Unstructured) {
+			_ = unstructured.SetNestedField(object.Object, value, strings.Split(field, ".")...)
+		}
+	}
+	annotations := func(all map[string]string) func(*unstructured.Unstructured) {
+		return func(object *unstructured.Unstructured) { object.SetAnnotations(all) }
+	}
+	for name, test := range map[string]struct {
+		spoil func(*unstructured.Unstructured)
+		field string
+		says  string
+	}{
+		"no URL":                        {set(vault+".server", "vault"), vault + ".server", "expected https://<host>[:<port>]"},
+		"a path in the server":          {set(vault+".server", "https://vault:8200/v1"), vault + ".server", "holds a path"},
+		"a password in the server":      {set(vault+".server", "https://a:b@vault:8200"), vault + ".server", "a user name or a password"},
+		"no port":                       {set(vault+".server", "https://vault:"), vault + ".server", "has no port"},
+		"certificates that are none":    {set(vault+".caBundle", "YWI="), vault + ".caBundle", "expected PEM certificates"},
+		"a path that signs leaves":      {set(vault+".caPath", "pki/sign/istio"), vault + ".caPath", "signs leaf certificates"},
+		"a CA path that is none":        {set(vault+".caPath", "pki"), vault + ".caPath", "expected <mount>/root/sign-intermediate"},
+		"a key that stays in Vault":     {set(vault+".csrPath", "pki_int/intermediate/generate/internal"), vault + ".csrPath", "never leave Vault"},
+		"a CSR path that is none":       {set(vault+".csrPath", "pki_int"), vault + ".csrPath", "expected <mount>/intermediate/generate/exported"},
+		"a Vault namespace that climbs": {set(vault+".namespace", "a/../b"), vault + ".namespace", "expected a Vault namespace"},
+		"a role that is none":           {set(auth+".role", "a b"), auth + ".role", "expected letters, digits"},
+		"a login mount that is none":    {set(auth+".mountPath", "kubernetes"), auth + ".mountPath", "expected /v1/auth/<mount>"},
+		"a relative path":               {set(auth+".mountedSaPath", "a"), auth + ".mountedSaPath", "expected the absolute path"},
+		"a token file that is none":     {set(auth+".secretTokenKey", "a/b"), auth + ".secretTokenKey", "expected the name of a file"},
+		"an audience with a space":      {set(auth+".audience", "a b"), auth + ".audience", "without spaces"},
+		"an organization with a comma":  {set(shares+".intermediateCertOptions", map[string]any{"orgName": "a,b"}), shares + ".intermediateCertOptions.orgName", "expected"},
+		"a mesh twice":                  {set("spec.meshes", []any{map[string]any{"name": "a"}, map[string]any{"name": "a"}}), "spec.meshes[1]", "Duplicate value"},
+		"a mesh that no object is":      {set("spec.meshes", []any{map[string]any{"name": "A B"}}), "spec.meshes[0].name", "in lower case"},
+		"a namespace that no object is": {set("spec.meshes", []any{map[string]any{"name": "a", "namespace": "A"}}), "spec.meshes[0].namespace", "lower case"},
+		"an unknown word":               {annotations(map[string]string{networkingv1.RootRotationAnnotation: "go"}), "metadata.annotations[istiod-agent.io/root-rotation]", `supported values: "trust-both"`},
+		"roots that are none":           {annotations(map[string]string{networkingv1.RootRotationAnnotation: "trust-both", networkingv1.TrustedRootsAnnotation: "a"}), "metadata.annotations[istiod-agent.io/trusted-roots]", "expected PEM certificates"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			object := m.guide(t, "virtual-mesh", nil)
+			test.spoil(object)
+			err := shared.Create(t.Context(), object, client.DryRunAll)
+			var refusal apierrors.APIStatus
+			if !errors.As(err, &refusal) || !apierrors.IsInvalid(err) {
+				t.Fatalf("want a refusal, got: %v", err)
+			}
+			if !slices.ContainsFunc(refusal.Status().Details.Causes, func(cause metav1.StatusCause) bool {
+				return cause.Field == test.field && strings.Contains(cause.Message, test.says)
+			}) {
+				t.Errorf("%s does not say %q: %v", test.field, test.says, err)
+			}
+			if strings.Contains(err.Error(), "a:b@") {
+				t.Error("the password is quoted")
+			}
+		})
 	}
 }
 
@@ -248,6 +309,67 @@ func TestTheStatusIsSharedWithOthers(t *testing.T) {
 	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "destinations")
 }
 
+// The guide's VirtualMesh as it stands, in a cluster by each of the names that it has: its own mesh is acted on, and
+// what a cluster that was called otherwise has made goes.
+func TestTheGuidesVirtualMeshVerbatimInEitherCluster(t *testing.T) {
+	for _, namespace := range []string{"gloo-mesh", "istio-system"} {
+		must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})))
+	}
+	m := &mesh{namespace: "istio-system"}
+	m.istiod = cluster.Istiod(t, m.namespace)
+	t.Cleanup(func() { must(t, shared.Delete(context.Background(), m.istiod.DeepCopy())) })
+	must(t, shared.Create(t.Context(), m.configMap("cluster.local", map[string]string{"istio.io/rev": "default"})))
+	shared.MustApply(t, m.istiod)
+	object := sample(t)
+	t.Cleanup(func() { must(t, shared.Delete(context.Background(), object.DeepCopy())) })
+	m.apply(t, object)
+	gloo := &mesh{namespace: object.GetNamespace()}
+
+	names := []string{"cluster-1", "cluster-2"}
+	for i, name := range names {
+		if i > 0 {
+			must(t, shared.Webhook.Reconfigure(t.Context(), map[string]any{"clusterName": name}))
+		}
+		mine, other := "istiod-istio-system-"+name, "istiod-istio-system-"+names[1-i]
+		cluster.Eventually(t, name+" acts on its mesh", func() error {
+			made, err := m.certificate(t, mine)
+			if err == nil {
+				err = m.wantHost("cluster.local")(made)
+			}
+			return err
+		})
+		m.wantNoCertificate(t, other)
+		status := gloo.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "it is not in this cluster, "+name)
+		if made := status.Meshes[mine+".gloo-mesh."].IssuedCertificate; made == nil || made.Name != mine || made.Namespace != "istio-system" {
+			t.Errorf("in %s its mesh is %+v", name, status.Meshes)
+		}
+	}
+	must(t, shared.Webhook.Reconfigure(t.Context(), map[string]any{"clusterName": names[0]}))
+}
+
+// What the program watches is no more than it acts on: its own kinds whole, and of all others those with a label or a
+// name, since a cluster has many.
+func TestNothingIsWatchedThatIsNotActedOn(t *testing.T) {
+	m := newMesh(t, "cluster.local")
+	shared.MustApply(t, m.istiod)
+	m.apply(t, m.guide(t, "virtual-mesh", nil))
+	m.wantCertificate(t, m.wantHost("cluster.local")) // the controllers have started
+	whole := []string{networkingv1.VirtualMeshes.Resource, certificatesv1.IssuedCertificates.Resource}
+	watched := map[string]bool{}
+	for _, event := range requests(t, func(event *controlplane.AuditEvent) bool { return event.Verb == "watch" || event.Verb == "list" }) {
+		resource := event.ObjectRef.Resource
+		watched[resource] = true
+		if !slices.Contains(whole, resource) && !strings.Contains(event.RequestURI, "labelSelector=") && !strings.Contains(event.RequestURI, "fieldSelector=") {
+			t.Errorf("all %s are asked for: %s %s", resource, event.Verb, event.RequestURI)
+		}
+	}
+	for _, resource := range append(whole, "deployments", "pods", "configmaps", "namespaces") {
+		if !watched[resource] {
+			t.Errorf("no watch of %s was seen, only of %v", resource, watched)
+		}
+	}
+}
+
 // When the replica that looks after VirtualMeshes goes, the other goes on, with what was deleted meanwhile too.
 func TestAnotherReplicaTakesOver(t *testing.T) {
 	m := newMesh(t, "cluster.local")
@@ -257,12 +379,15 @@ func TestAnotherReplicaTakesOver(t *testing.T) {
 	m.wantCertificate(t, m.wantHost("cluster.local"))
 	must(t, shared.Webhook.StopReplicas())
 	must(t, shared.Delete(t.Context(), object.DeepCopy()))
+	// Nobody looks at what is applied now; the one after it must not suffer.
+	m.apply(t, m.guide(t, "a-bad-one", func(spec map[string]any) { vaultOf(spec)["server"] = "no URL" }))
 	other := newMesh(t, "cluster.local")
 	shared.MustApply(t, other.istiod)
 	other.apply(t, other.guide(t, "virtual-mesh", nil))
 	_, err := shared.Webhook.Scale(t.Context())
 	must(t, err)
 	m.wantNoCertificate(t, m.name())
+	m.wantStatus(t, "a-bad-one", networkingv1.Invalid, "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server")
 	other.wantCertificate(t, other.wantHost("cluster.local"))
 	other.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "")
 }

@@ -8,6 +8,7 @@
 package webhookserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/istiod-agent/istiod-agent/e2e/built"
 	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
@@ -52,6 +56,7 @@ type Webhook struct {
 	config     map[string]any
 	program    string
 	kubeconfig string
+	through    string // a kubeconfig in its place
 	dir        string
 }
 
@@ -100,7 +105,7 @@ func (w *Webhook) start(ctx context.Context) (err error) {
 
 // Scale adds a replica and returns once it is ready and an endpoint of the Service.
 func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
-	replica, err := startReplica(w.program, w.kubeconfig, w.dir, w.config)
+	replica, err := startReplica(w.program, cmp.Or(w.through, w.kubeconfig), w.dir, w.config)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +161,30 @@ func (w *Webhook) Reconfigure(ctx context.Context, more map[string]any) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// Cluster is what the replicas talk to the API server with.
+func (w *Webhook) Cluster() (*rest.Config, error) {
+	return clientcmd.BuildConfigFromFlags("", w.kubeconfig)
+}
+
+// Through has replicas that start from now on talk to the API server by another way, which knows by itself who they
+// are; "" is the API server itself again.
+func (w *Webhook) Through(url string) error {
+	w.through = ""
+	if url == "" {
+		return nil
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["through"] = &clientcmdapi.Cluster{Server: url}
+	config.Contexts["through"] = &clientcmdapi.Context{Cluster: "through"}
+	config.CurrentContext = "through"
+	file := filepath.Join(w.dir, "through.kubeconfig")
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		return err
+	}
+	w.through = file
 	return nil
 }
 

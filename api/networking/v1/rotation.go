@@ -70,6 +70,14 @@ type RootRotationStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
+// At is the stage, none where there is no change of the root.
+func (s *RootRotationStatus) At() RootRotationStage {
+	if s == nil {
+		return ""
+	}
+	return s.Stage
+}
+
 // validateRotation finds the mistakes in the annotations that change the root.
 func (m *VirtualMesh) validateRotation() field.ErrorList {
 	path := field.NewPath("metadata", "annotations")
