@@ -42,6 +42,9 @@ func begin(status certificatesv1.PodBounceDirectiveStatus, now roots, published 
 // setOf is the entry of the set that is going on; it makes those that are lacking.
 func setOf(status *certificatesv1.PodBounceDirectiveStatus, sets []set) (int, *certificatesv1.BouncedPodSet) {
 	for i := range sets {
+		if i < len(status.PodsBounced) && status.PodsBounced[i].Set != sets[i].name { // the directive has changed meanwhile
+			status.PodsBounced = status.PodsBounced[:i]
+		}
 		if i >= len(status.PodsBounced) {
 			status.PodsBounced = append(status.PodsBounced, certificatesv1.BouncedPodSet{Set: sets[i].name})
 		}
