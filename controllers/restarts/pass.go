@@ -180,7 +180,15 @@ func (r *round) evict(ctx context.Context, w certificatesv1.RestartingWorkload) 
 	if err != nil {
 		return false, "", err
 	}
-	stands := evictionOf(w, pods)
+	var want int64
+	if w.APIVersion == apps {
+		object, err := r.owner(ctx, w)
+		if object == nil {
+			return err == nil, "", err // it is gone, and its Pods with it
+		}
+		want = rolloutOf(object).want
+	}
+	stands := evictionOf(w, pods, want)
 	if stands.next == nil {
 		return stands.done, stands.waiting, nil
 	}

@@ -41,6 +41,8 @@ type rollout struct {
 	restartedFor string
 	paused       bool
 	onDelete     bool // its Pods are replaced only when somebody deletes them
+	// want is how many Pods there are to be.
+	want int64
 	// replaced says that all Pods are of the newest template, available that as many as wanted are there and well.
 	replaced, available bool
 	// heldBack says that a part keeps its template on purpose (StatefulSet's partition).
@@ -81,7 +83,7 @@ func rolloutOf(object *unstructured.Unstructured) rollout {
 		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "availableReplicas")
 		r.replaced = observed && updated >= want && number(0, "status", "replicas") <= updated
 	}
-	r.available = available >= want
+	r.want, r.available = want, available >= want
 	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, want, available)
 	return r
 }
@@ -106,11 +108,12 @@ type eviction struct {
 	waiting string
 }
 
-// evictionOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone and the new ones
-// are ready.
-func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod) eviction {
+// evictionOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
+// there and ready. want is how many Pods the owner has, 0 where that is not known.
+func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want int64) eviction {
 	var old []*corev1.Pod
 	var going, starting []string
+	there := int64(0)
 	for i := range pods {
 		pod := &pods[i]
 		owner := metav1.GetControllerOf(pod)
@@ -120,17 +123,21 @@ func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod) evictio
 		switch {
 		case pod.DeletionTimestamp != nil:
 			going = append(going, pod.Name)
+			continue
 		case !pod.CreationTimestamp.After(sinceOf(of)):
 			old = append(old, pod)
 		case !ready(pod):
 			starting = append(starting, pod.Name)
 		}
+		there++
 	}
 	switch {
 	case len(going) > 0:
 		return eviction{waiting: "Pod " + strings.Join(going, ", ") + " to end"}
 	case len(starting) > 0 && of.WaitFor:
 		return eviction{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
+	case there < want && of.WaitFor:
+		return eviction{waiting: fmt.Sprintf("%d Pods to be there, %d are", want, there)}
 	case len(old) == 0:
 		return eviction{done: true}
 	}

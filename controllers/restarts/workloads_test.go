@@ -101,24 +101,26 @@ func TestPodsAreEvictedOneByOne(t *testing.T) {
 	bare := func(p *corev1.Pod) { p.OwnerReferences = nil }
 	for name, test := range map[string]struct {
 		pods      []corev1.Pod
+		want      int64
 		unwatched bool
 		next      string
 		done      bool
 		waiting   string
 	}{
-		"the first in order":            {pods: []corev1.Pod{pod("b", -1, true), pod("a", -1, true)}, next: "a", waiting: "Pod a to be replaced"},
-		"one is going":                  {pods: []corev1.Pod{pod("a", -1, true, going), pod("b", -1, true)}, waiting: "Pod a to end"},
-		"the one after it is not ready": {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, waiting: "Pod c to be ready"},
-		"it was never well":             {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, unwatched: true, next: "b", waiting: "Pod b"},
-		"the next":                      {pods: []corev1.Pod{pod("c", time.Minute, true), pod("b", -1, true)}, next: "b", waiting: "Pod b"},
-		"all are new":                   {pods: []corev1.Pod{pod("c", time.Minute, true), pod("d", time.Minute, true)}, done: true},
-		"the last is starting":          {pods: []corev1.Pod{pod("c", time.Minute, true), pod("d", time.Minute, false)}, waiting: "Pod d to be ready"},
-		"others' do not count":          {pods: []corev1.Pod{pod("a", -1, true, others), pod("b", -1, true, over), pod("c", -1, true, bare)}, done: true},
+		"the first in order":                {pods: []corev1.Pod{pod("b", -1, true), pod("a", -1, true)}, next: "a", waiting: "Pod a to be replaced"},
+		"one is going":                      {pods: []corev1.Pod{pod("a", -1, true, going), pod("b", -1, true)}, waiting: "Pod a to end"},
+		"the one after it is not ready":     {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, waiting: "Pod c to be ready"},
+		"the one after it is not there yet": {pods: []corev1.Pod{pod("b", -1, true)}, want: 2, waiting: "2 Pods to be there, 1 are"},
+		"it was never well":                 {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, unwatched: true, next: "b", waiting: "Pod b"},
+		"the next":                          {pods: []corev1.Pod{pod("c", time.Minute, true), pod("b", -1, true)}, next: "b", waiting: "Pod b"},
+		"all are new":                       {pods: []corev1.Pod{pod("c", time.Minute, true), pod("d", time.Minute, true)}, done: true},
+		"the last is starting":              {pods: []corev1.Pod{pod("c", time.Minute, true), pod("d", time.Minute, false)}, waiting: "Pod d to be ready"},
+		"others' do not count":              {pods: []corev1.Pod{pod("a", -1, true, others), pod("b", -1, true, over), pod("c", -1, true, bare)}, done: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			of := w
 			of.WaitFor = !test.unwatched
-			got := evictionOf(of, test.pods)
+			got := evictionOf(of, test.pods, test.want)
 			next := ""
 			if got.next != nil {
 				next = got.next.Name
