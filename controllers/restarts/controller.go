@@ -13,6 +13,7 @@ package restarts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -139,6 +141,10 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	err = c.report(ctx, object, directive.Status, status)
 	switch {
+	case errors.Is(err, errDropped):
+		logf.FromContext(ctx).Info(err.Error(), "reason", StatusDropped)
+		c.say(object, nil, corev1.EventTypeWarning, StatusDropped, err.Error())
+		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: time.Second}, nil // somebody else has written: what they wrote counts
 	case err != nil:

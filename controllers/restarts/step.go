@@ -97,8 +97,8 @@ func (r *round) underWay(ctx context.Context) ([]string, error) {
 // set looks at the set whose turn it is, notes what comes next, and says what is waited for.
 func (r *round) set(ctx context.Context, s set, entry *certificatesv1.BouncedPodSet) ([]string, error) {
 	if istiods := r.istiodsOf(s); len(istiods) > 0 {
-		if waiting := r.istiodSet(istiods, entry); len(waiting) > 0 || len(r.status.Restarting) > 0 {
-			return waiting, nil
+		if waiting, err := r.istiodSet(ctx, istiods, entry); err != nil || len(waiting) > 0 || len(r.status.Restarting) > 0 {
+			return waiting, err
 		}
 	} else if s.kind == istiodPods {
 		return []string{"istiod's Deployment, labelled app=istiod, which is not there"}, nil
@@ -137,7 +137,7 @@ func (r *round) istiodsOf(s set) []istiod {
 }
 
 // istiodSet notes the istiods that only a restart brings to the new root.
-func (r *round) istiodSet(all []istiod, entry *certificatesv1.BouncedPodSet) (waiting []string) {
+func (r *round) istiodSet(ctx context.Context, all []istiod, entry *certificatesv1.BouncedPodSet) (waiting []string, err error) {
 	for _, each := range all {
 		behind := slices.DeleteFunc(slices.Clone(each.reporting), func(pod string) bool { return !slices.Contains(r.roots.behind, pod) })
 		owner := metav1.OwnerReference{APIVersion: apps, Kind: "Deployment", Name: each.GetName(), UID: each.GetUID()}
@@ -146,7 +146,14 @@ func (r *round) istiodSet(all []istiod, entry *certificatesv1.BouncedPodSet) (wa
 		if slices.ContainsFunc(r.status.Restarting, func(other certificatesv1.RestartingWorkload) bool { return other.UID == w.UID }) {
 			continue
 		}
-		stands := rolloutOf(each.Unstructured)
+		object, err := r.owner(ctx, w) // the cache may not have seen yet what was done here
+		if err != nil {
+			return nil, err
+		}
+		if object == nil {
+			continue
+		}
+		stands := rolloutOf(object)
 		switch {
 		case !stands.replaced: // by whomever: the new Pods may be what is needed
 			waiting = append(waiting, fmt.Sprintf("%s: its rollout to end (%s)", called(w), stands.progress))
@@ -157,7 +164,7 @@ func (r *round) istiodSet(all []istiod, entry *certificatesv1.BouncedPodSet) (wa
 			note(r.status, entry, w, behind)
 		}
 	}
-	return waiting
+	return waiting, nil
 }
 
 // find looks at all Pods of a set.

@@ -23,7 +23,7 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
 		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
 		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
-		"podbouncedirectives.certificates.mesh.gloo.solo.io: list watch create patch delete",
+		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
 		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
 		"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
 		"configmaps: get list watch",

@@ -21,14 +21,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
 )
 
-// begin has a mesh's istiods and namespaces come to another root, so that its proxies are to be restarted.
-func (m *mesh) begin(t *testing.T) root {
+// begin has a mesh's istiods and namespaces come to another root, so that istiod and its proxies are restarted.
+func (m *mesh) begin(t *testing.T, was root) root {
 	t.Helper()
 	second := newRoot(t)
-	m.mu.Lock()
-	m.vault = second
-	m.mu.Unlock()
-	m.sign(t, second, second)
+	m.offer(t, was, second)
 	for _, each := range m.namespaces {
 		m.publish(t, each, second)
 	}
@@ -57,7 +54,7 @@ func (m *mesh) rollout(t *testing.T, name string, replicas int32) {
 // Pods whose owner has no rollout are evicted, one after the other, and never against a PodDisruptionBudget. What is held
 // up by one holds up nobody else.
 func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
-	m, _ := newMesh(t)
+	m, first := newMesh(t)
 	m.rollout(t, "argo", 2)
 	m.runDeployment(t, m.b, "web")
 	old := names(t, m.a, "app", "argo")
@@ -74,7 +71,7 @@ func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
 		must(t, shared.Status().Update(t.Context(), budget))
 	}
 	allow(0)
-	m.begin(t)
+	m.begin(t, first)
 	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: a PodDisruptionBudget keeps Pod ")
 	wantRestarts(t, "others go on", map[string]int{m.b + "/web": 1})
 	if got := names(t, m.a, "app", "argo"); !slices.Equal(got, old) {
@@ -100,7 +97,7 @@ func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
 	killed(t)
 	allow(1)
 	left(0)
-	status := m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads were restarted")
 	if pods := status.PodsBounced[2].BouncedPods; len(pods) != 3 {
 		t.Errorf("Pods %q were restarted", pods)
 	}
@@ -111,17 +108,17 @@ func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
 
 // While the Pod after an evicted one is not there, the next one is not evicted.
 func TestEvictionsWaitForTheOneBefore(t *testing.T) {
-	m, _ := newMesh(t)
+	m, first := newMesh(t)
 	m.rollout(t, "argo", 2)
 	old := names(t, m.a, "app", "argo")
 	m.hold(m.a, "argo", true) // nobody makes new Pods
-	m.begin(t)
+	m.begin(t, first)
 	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: 2 Pods to be there, 1 are")
 	if now := names(t, m.a, "app", "argo"); len(now) != 1 || !slices.Contains(old, now[0]) {
 		t.Errorf("Pods %q are left of %q", now, old)
 	}
 	m.hold(m.a, "argo", false)
-	m.wantStatus(t, certificatesv1.Restarted, "1 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
 	for _, pod := range names(t, m.a, "app", "argo") {
 		if slices.Contains(old, pod) {
 			t.Errorf("Pod %s was not replaced", pod)
@@ -131,11 +128,11 @@ func TestEvictionsWaitForTheOneBefore(t *testing.T) {
 
 // Somebody else writes the status all the time: what they write stays, and each workload is restarted once all the same.
 func TestConflictingWritersOfTheStatus(t *testing.T) {
-	m, _ := newMesh(t)
+	m, first := newMesh(t)
 	for i := range 7 { // more than are restarted at a time
 		m.runDeployment(t, m.a, fmt.Sprintf("web-%d", i))
 	}
-	second := m.begin(t)
+	second := m.begin(t, first)
 	cluster.Within(t, limit, "the restarts end although somebody writes between", func() error {
 		object := directiveOf(m.system, m.name())
 		must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(object), object))
@@ -150,8 +147,8 @@ func TestConflictingWritersOfTheStatus(t *testing.T) {
 		}
 		return nil
 	})
-	m.wantStatus(t, certificatesv1.Restarted, "7 workloads were restarted for root "+second.fingerprint[:12])
-	want := map[string]int{m.system + "/istiod": 0}
+	m.wantStatus(t, certificatesv1.Restarted, "8 workloads were restarted for root "+second.fingerprint[:12])
+	want := map[string]int{m.system + "/istiod": 1}
 	for i := range 7 {
 		want[fmt.Sprintf("%s/web-%d", m.a, i)] = 1
 	}
@@ -165,7 +162,7 @@ func TestConflictingWritersOfTheStatus(t *testing.T) {
 
 // No more than a few are restarted at a time; when they do not come up again, nothing goes on.
 func TestAFewAtATime(t *testing.T) {
-	m, _ := newMesh(t)
+	m, first := newMesh(t)
 	for i := range 7 {
 		m.runDeployment(t, m.a, fmt.Sprintf("web-%d", i))
 	}
@@ -173,7 +170,7 @@ func TestAFewAtATime(t *testing.T) {
 	for i := range 7 {
 		m.hold(m.a, fmt.Sprintf("web-%d", i), true)
 	}
-	m.begin(t)
+	m.begin(t, first)
 	count := func() (n int) {
 		for i := range 7 {
 			n += restarts(t, &appsv1.Deployment{}, m.a, fmt.Sprintf("web-%d", i))
@@ -196,7 +193,7 @@ func TestAFewAtATime(t *testing.T) {
 	for i := range 7 {
 		m.hold(m.a, fmt.Sprintf("web-%d", i), false)
 	}
-	m.wantStatus(t, certificatesv1.Restarted, "8 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "9 workloads were restarted")
 	if n := count(); n != 8 {
 		t.Errorf("%d restarts of 8 workloads", n)
 	}
@@ -257,7 +254,7 @@ func TestADirectiveOfAPersons(t *testing.T) {
 
 // Without the chart's rights nothing is restarted, and both say so; with them, it goes on by itself.
 func TestWithoutRights(t *testing.T) {
-	m, _ := newMesh(t)
+	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "web")
 	upgrade := func(enabled bool) {
 		t.Helper()
@@ -266,7 +263,7 @@ func TestWithoutRights(t *testing.T) {
 	upgrade(false)
 	t.Cleanup(func() { upgrade(true) })
 	killed(t) // they remember for half a minute what they may do
-	m.begin(t)
+	m.begin(t, first)
 	const says = "set restarts.enabled=true"
 	m.wantStatus(t, certificatesv1.Restarting, says)
 	cluster.Within(t, limit, "the VirtualMesh says so", func() error {
@@ -279,7 +276,7 @@ func TestWithoutRights(t *testing.T) {
 		return nil
 	})
 	wantEvent(t, m.system, m.name(), "RestartsForbidden")
-	wantRestarts(t, "nothing is restarted", map[string]int{m.a + "/web": 0})
+	wantRestarts(t, "nothing is restarted", map[string]int{m.system + "/istiod": 0, m.a + "/web": 0})
 	upgrade(true)
-	m.wantStatus(t, certificatesv1.Restarted, "1 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
 }
