@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package restarts restarts the Pods of a mesh after its root of trust has
+// Package restarts has the Pods of a mesh start anew after its root of trust has
 // changed, as a PodBounceDirective says: a proxy keeps the root that it started
 // with. istiod comes first, then gateways, then workloads, a few at a time, each
 // when its namespace publishes the new root. What is done is written to the

@@ -43,11 +43,11 @@ func (c *Controller) eachPod(ctx context.Context, s set, call func(*metav1.Objec
 	default:
 		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}}
 	}
-	for _, selection := range selections {
+	for _, options := range selections {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
 		for {
-			if err := c.live.List(ctx, list, append(selection, running, client.Limit(page), client.Continue(list.Continue))...); err != nil {
+			if err := c.live.List(ctx, list, append(slices.Clone(options), running, client.Limit(page), client.Continue(list.Continue))...); err != nil {
 				return err
 			}
 			for i := range list.Items {

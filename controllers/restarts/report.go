@@ -24,6 +24,7 @@ import (
 // Reason is a key of log lines and Events.
 type Reason string
 
+// The reasons.
 const (
 	// RestartsBegun: the root has changed, and Pods are restarted.
 	RestartsBegun Reason = "RestartsBegun"

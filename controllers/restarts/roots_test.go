@@ -27,6 +27,7 @@ func replica(pod, root string, change ...func(*report)) report {
 }
 
 func offered(root string) func(*report) { return func(r *report) { r.OfferedRootFingerprint = root } }
+
 func trusts(roots ...string) func(*report) {
 	return func(r *report) { r.TrustedRoots = roots }
 }

@@ -177,14 +177,14 @@ func TestAFewAtATime(t *testing.T) {
 		}
 		return n + restarts(t, &appsv1.Deployment{}, m.b, "web")
 	}
-	status := m.wantStatus(t, certificatesv1.Restarting, "Pods are new")
+	m.wantStatus(t, certificatesv1.Restarting, "Pods are new")
 	cluster.Within(t, limit, "as many are restarted as may be at a time", func() error {
 		if n := count(); n != 5 {
 			return fmt.Errorf("%d are", n)
 		}
 		return nil
 	})
-	if status = m.wantStatus(t, certificatesv1.Restarting, "more after that"); len(status.Restarting) != 5 {
+	if status := m.wantStatus(t, certificatesv1.Restarting, "more after that"); len(status.Restarting) != 5 {
 		t.Errorf("being restarted: %+v", status.Restarting)
 	}
 	if n := count(); n != 5 {

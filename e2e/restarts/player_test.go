@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -215,9 +217,7 @@ func (p *player) pods(ctx context.Context, owner client.Object, kind string, tem
 			},
 			Spec: *template.Spec.DeepCopy(),
 		}
-		for key, value := range template.Labels {
-			pod.Labels[key] = value
-		}
+		maps.Copy(pod.Labels, template.Labels)
 		pod.Spec.ServiceAccountName, pod.Spec.AutomountServiceAccountToken = "default", new(false)
 		if err := shared.Create(ctx, pod); err != nil {
 			return 0, err
@@ -226,8 +226,8 @@ func (p *player) pods(ctx context.Context, owner client.Object, kind string, tem
 			return 0, err
 		}
 		if p.born != nil {
-			if err := p.born(ctx, pod); err != nil {
-				return 0, err
+			if err := p.born(ctx, pod); err != nil { // as a Pod that does not come up: the next one may
+				return 0, errors.Join(err, shared.Delete(ctx, pod, client.GracePeriodSeconds(0)))
 			}
 		}
 	}

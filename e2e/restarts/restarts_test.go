@@ -144,8 +144,11 @@ func (m *mesh) rotate(t *testing.T, was, is root, n int, between func(*testing.T
 		t.Errorf("left %q", status.Left)
 	}
 	for _, want := range []struct{ namespace, about, reason string }{
-		{m.system, m.name(), "RestartsBegun"}, {m.system, m.name(), "RestartsFinished"}, {m.system, m.name(), "PodsLeft"},
-		{m.system, "istiod", "WorkloadRestarted"}, {m.a, "web", "WorkloadRestarted"},
+		{m.system, m.name(), "RestartsBegun"},
+		{m.system, m.name(), "RestartsFinished"},
+		{m.system, m.name(), "PodsLeft"},
+		{m.system, "istiod", "WorkloadRestarted"},
+		{m.a, "web", "WorkloadRestarted"},
 	} {
 		wantEvent(t, want.namespace, want.about, want.reason)
 	}
