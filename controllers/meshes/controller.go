@@ -38,7 +38,7 @@ const (
 )
 
 // rightsAgain is how often it is looked whether rights to restart Pods have been given.
-const rightsAgain = time.Minute
+const rightsAgain = 5 * time.Minute
 
 // Rights says which rights to restart Pods are lacking, and how to give them.
 type Rights interface {

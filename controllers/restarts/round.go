@@ -30,7 +30,7 @@ func begin(status certificatesv1.PodBounceDirectiveStatus, now roots, published 
 	underWay := status.State == certificatesv1.Restarting
 	switch {
 	case len(now.wanted) == 0:
-	case !holds(status.Roots, now.wanted):
+	case !holds(status.Roots, now.wanted), len(now.behind) > 0 && !slices.Equal(status.Roots, now.wanted):
 		return certificatesv1.PodBounceDirectiveStatus{State: certificatesv1.Restarting, Roots: now.wanted, StartedAt: &clock}
 	case !underWay && now.settled && !slices.Equal(status.Roots, now.wanted):
 		status.Roots = now.wanted
