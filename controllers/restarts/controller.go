@@ -109,8 +109,12 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	var directive certificatesv1.PodBounceDirective
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &directive); err != nil || object.GetDeletionTimestamp() != nil {
-		return reconcile.Result{}, nil //nolint:nilerr // what another's CRD let in is another's to act on
+	if object.GetDeletionTimestamp() != nil {
+		return reconcile.Result{}, nil
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &directive); err != nil {
+		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in cannot be read, and is not acted on", "cause", err.Error())
+		return reconcile.Result{}, nil
 	}
 	mesh, err := c.mesh(ctx, request.NamespacedName)
 	if err != nil || len(mesh.certificates) == 0 {

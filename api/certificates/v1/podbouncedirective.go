@@ -131,8 +131,10 @@ type PodBounceDirectiveStatus struct {
 	// What is waited for, or what became of it. Not in the public API.
 	Message string `json:"message,omitempty"`
 
-	// When restarts for status.roots began, and when they were finished. Not in the public API.
-	StartedAt  *metav1.Time `json:"startedAt,omitempty"`
+	// When restarts for status.roots began. Not in the public API.
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+
+	// When they were finished. Not in the public API.
 	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
 
 	// The workloads whose pods are being replaced now. Each is written here before it is touched. Not in the
@@ -171,9 +173,10 @@ type BouncedPodSet struct {
 
 // RestartingWorkload is what owns pods that are being replaced.
 type RestartingWorkload struct {
-	// Kind of the owner, such as Deployment.
+	// API version of the owner, such as apps/v1.
 	APIVersion string `json:"apiVersion,omitempty"`
-	Kind       string `json:"kind"`
+	// Kind of the owner, such as Deployment.
+	Kind string `json:"kind"`
 	// Namespace of the owner.
 	Namespace string `json:"namespace"`
 	// Name of the owner.
