@@ -269,7 +269,7 @@ func TestWhatKubectlGetShows(t *testing.T) {
 			"Name": "istiod-istio-system-cluster-1", "State": nil, "Error": nil,
 		},
 		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/podbouncedirectives": {
-			"Name": "istiod-istio-system-cluster-1", "State": "RESTARTING", "Set": "gateways", "Remaining": int64(7), "Message": "gateways: waiting for a Pod",
+			"Name": "istiod-istio-system-cluster-1", "State": "RESTARTING", "Set": "gateways", "Remaining": float64(7), "Message": "gateways: waiting for a Pod",
 		},
 	} {
 		var table metav1.Table
