@@ -106,6 +106,30 @@ func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
 	}
 }
 
+// A StatefulSet that replaces Pods only when they are deleted is left as it is, and its Pods are evicted.
+func TestPodsThatAreReplacedOnDelete(t *testing.T) {
+	m, first := newMesh(t)
+	labels, annotations := proxy("db")
+	m.run(t, &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "db", Namespace: m.a},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}, Template: template(labels, annotations),
+			UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
+		},
+	})
+	old := names(t, m.a, "app", "db")
+	m.begin(t, first)
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	for _, pod := range names(t, m.a, "app", "db") {
+		if slices.Contains(old, pod) {
+			t.Errorf("Pod %s was not replaced", pod)
+		}
+	}
+	if n := restarts(t, &appsv1.StatefulSet{}, m.a, "db"); n != 0 {
+		t.Errorf("its template was changed %d times", n)
+	}
+}
+
 // While the Pod after an evicted one is not there, the next one is not evicted.
 func TestEvictionsWaitForTheOneBefore(t *testing.T) {
 	m, first := newMesh(t)

@@ -268,15 +268,46 @@ func TestYoungPodsAreLeftAlone(t *testing.T) {
 	for _, each := range m.namespaces {
 		m.publish(t, each, second)
 	}
-	published := time.Now()
-	cluster.Eventually(t, "a second has passed: creation times have whole ones", func() error {
-		if time.Since(published) < 1100*time.Millisecond {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	aSecond(t)
 	m.runDeployment(t, m.a, "young")
 	m.hold(m.system, "istiod", false)
 	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
 	wantRestarts(t, "just the old one was restarted", map[string]int{m.a + "/old": 1, m.a + "/young": 0})
+}
+
+// aSecond waits until what is made next can be told from what was made last: creation times have whole seconds.
+func aSecond(t *testing.T) {
+	t.Helper()
+	now := time.Now()
+	cluster.Eventually(t, "a second has passed", func() error {
+		if time.Since(now) < 1100*time.Millisecond {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// A root that changes once more in the middle of the restarts for the one before has all begin anew.
+func TestAnotherRootInTheMiddle(t *testing.T) {
+	m, first := newMesh(t)
+	m.runDeployment(t, m.a, "web")
+	m.runDeployment(t, m.b, "db")
+	m.hold(m.a, "web", true)
+	second := m.begin(t, first)
+	wantRestarts(t, "workloads are restarted", map[string]int{m.a + "/web": 1, m.b + "/db": 1})
+	cluster.Within(t, limit, "just the one is waited for, that does not come up", func() error {
+		if going := m.status(t).Restarting; len(going) != 1 || going[0].Name != "web" {
+			return fmt.Errorf("%+v are", going)
+		}
+		return nil
+	})
+	aSecond(t) // or the other's new Pod would be taken for one that has the third root
+	third := m.begin(t, second)
+	wantRestarts(t, "istiod is restarted once more, and after it they", map[string]int{m.system + "/istiod": 2, m.a + "/web": 2, m.b + "/db": 2})
+	m.hold(m.a, "web", false)
+	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads were restarted for root "+third.fingerprint[:12])
+	if !slices.Equal(status.Roots, []string{third.fingerprint}) {
+		t.Errorf("status %+v", status)
+	}
+	wantRestarts(t, "each was restarted once for each root", map[string]int{m.system + "/istiod": 2, m.a + "/web": 2, m.b + "/db": 2})
 }
