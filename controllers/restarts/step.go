@@ -38,7 +38,11 @@ func (r *round) goOn(ctx context.Context) error {
 	}
 	for {
 		i, entry := setOf(r.status, r.sets)
-		if entry == nil {
+		switch {
+		case entry == nil && !r.roots.settled: // there are no sets, or istiod has just changed its mind
+			r.status.Message = message([]string{r.roots.waiting}, r.status)
+			return nil
+		case entry == nil:
 			r.finish()
 			return nil
 		}
