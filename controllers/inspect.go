@@ -100,6 +100,23 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 	return found, nil
 }
 
+// Revision is what istiod is told to be, by its environment, and else what its Deployment is labelled; empty or "default"
+// is the one without a name.
+func Revision(deployment *unstructured.Unstructured) string {
+	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
+	for _, container := range containers {
+		container, _ := container.(map[string]any)
+		env, _ := container["env"].([]any)
+		for _, variable := range env {
+			if variable, ok := variable.(map[string]any); ok && variable["name"] == "REVISION" {
+				value, _ := variable["value"].(string)
+				return value
+			}
+		}
+	}
+	return deployment.GetLabels()["istio.io/rev"]
+}
+
 // rolledOut tells whether the Deployment controller has replaced all Pods, as
 // `kubectl rollout status` does.
 func rolledOut(istiod *unstructured.Unstructured) bool {

@@ -83,19 +83,16 @@ func (d *decision) version() {
 func (d *decision) definitions() {
 	for _, each := range crds {
 		crd, what := d.facts.CRDs[each.name], "CRD "+each.name
-		needed := each.own != nil // nothing acts on a PodBounceDirective
 		switch {
 		case crd.Err != nil:
 			d.unknown(what, "reading it", "get", "customresourcedefinitions", crd.Err)
-		case crd.Value == nil && needed:
-			d.add(Fail, what, "is not installed", helm+" --set crds.install=true")
 		case crd.Value == nil:
-			d.add(Warn, what, "is not installed; nothing acts on it yet", helm+" --set crds.install=true")
+			d.add(Fail, what, "is not installed", helm+" --set crds.install=true")
 		case !slices.Contains(crd.Value.Served, "v1"):
 			d.add(Fail, what, fmt.Sprintf("serves %s, and not v1", orNothing(crd.Value.Served)), "install the CRDs of this release: "+helm+" --set crds.install=true")
 		case !crd.Value.Established:
 			d.add(Fail, what, "is not established: the API server does not serve it", d.kubectl+" describe crd "+each.name)
-		case needed && !crd.Value.Ours:
+		case !crd.Value.Ours:
 			d.add(OK, what, "is Gloo Mesh's or another's, serves "+strings.Join(crd.Value.Served, ", ")+"; it does as well, without the columns and the details of the status", "")
 		default:
 			d.add(OK, what, "serves "+strings.Join(crd.Value.Served, ", "), "")

@@ -70,7 +70,7 @@ func TestDecisions(t *testing.T) {
 		"no CRD":               {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: helm upgrade --install"},
 		"Gloo's CRD":           {func(f *Facts) { f.CRDs[crds[0].name].Value.Ours = false }, OK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is Gloo Mesh's or another's, serves v1"},
 		"an old CRD":           {func(f *Facts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, Fail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, and not v1"},
-		"a CRD of no use":      {func(f *Facts) { f.CRDs[crds[2].name] = Fact[*CRD]{} }, Warn, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
+		"no CRD of restarts":   {func(f *Facts) { f.CRDs[crds[2].name] = Fact[*CRD]{} }, Fail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
 		"no webhook":           {func(f *Facts) { f.Webhook.Value = nil }, Fail, "webhook configuration  — is not there"},
 		"no right to see it":   {func(f *Facts) { f.Webhook.Err = forbidden }, Unknown, "kubectl --context=a auth can-i list mutatingwebhookconfigurations -A"},
 		"no caBundle":          {func(f *Facts) { hook(f, "") }, Fail, "caBundle of deployments.istiod-agent.io is empty"},

@@ -90,7 +90,7 @@ var crds = []struct {
 }{
 	{networkingv1.VirtualMeshes.GroupResource().String(), []string{"status", "notActedOn"}},
 	{certificatesv1.IssuedCertificates.GroupResource().String(), []string{"status", "certificates"}},
-	{certificatesv1.PodBounceDirectives.GroupResource().String(), nil},
+	{certificatesv1.PodBounceDirectives.GroupResource().String(), []string{"status", "restarting"}},
 }
 
 // gather asks a cluster. Only a version that cannot be asked for ends it: then nothing can.

@@ -18,6 +18,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -35,6 +36,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
+	"github.com/istiod-agent/istiod-agent/controllers/restarts"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
@@ -90,7 +92,8 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return err
 	}
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
-		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName), reports.Setup(mgr))
+		rights := restarts.NewRights(mgr.GetClient())
+		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName, rights), reports.Setup(mgr), restarts.Setup(ctx, mgr, rights))
 	}); err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 
 func options(server v1alpha1.Server, injector *patches.Injector, source servingcert.Source) ctrl.Options {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err) // the API types are compiled in
 		}

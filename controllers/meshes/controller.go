@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -18,10 +19,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -31,17 +34,26 @@ import (
 // Indexes of the cache.
 const (
 	byMesh        = "meshes"      // VirtualMeshes by the meshes that they name
-	byVirtualMesh = "virtualMesh" // IssuedCertificates by the VirtualMesh that they are for
+	byVirtualMesh = "virtualMesh" // what was made here by the VirtualMesh that it is for
 )
 
 // workers reconcile at a time: one would wait for the API server most of the time. Two never have the same VirtualMesh.
 const workers = 4
 
-// Controller keeps the IssuedCertificates of this cluster's istiods.
+// rightsAgain is how often it is looked whether rights to restart Pods have been given.
+const rightsAgain = 5 * time.Minute
+
+// Rights says which rights to restart Pods are lacking, and how to give them.
+type Rights interface {
+	Lacking(ctx context.Context) (string, error)
+}
+
+// Controller keeps the IssuedCertificates of this cluster's istiods, and their PodBounceDirectives.
 type Controller struct {
 	client  client.Client
 	live    client.Reader
 	events  events.EventRecorder
+	rights  Rights
 	cluster string
 	written contested
 }
@@ -49,24 +61,32 @@ type Controller struct {
 // Kinds are those that the cluster must know before Setup.
 var Kinds = []schema.GroupVersionKind{
 	networkingv1.GroupVersion.WithKind(networkingv1.Kind), certificatesv1.GroupVersion.WithKind(certificatesv1.Kind),
+	certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind),
 }
 
 // Setup has the manager keep IssuedCertificates, on the leader. cluster is what this cluster is called in the names of
 // meshes.
-func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), cluster: cluster}
+func Setup(ctx context.Context, mgr ctrl.Manager, cluster string, rights Rights) error {
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), rights: rights, cluster: cluster}
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
 		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 	})
 	if err != nil {
 		return fmt.Errorf("indexing VirtualMeshes: %w", err)
 	}
-	err = mgr.GetFieldIndexer().IndexField(ctx, issuedCertificate(), byVirtualMesh, func(object client.Object) []string {
-		return madeFor(object)
-	})
-	if err != nil {
-		return fmt.Errorf("indexing IssuedCertificates: %w", err)
+	for _, made := range []*unstructured.Unstructured{issuedCertificate(), podBounceDirective()} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, made, byVirtualMesh, madeFor); err != nil {
+			return fmt.Errorf("indexing %ss: %w", made.GetKind(), err)
+		}
 	}
+	mine := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+		requests := c.naming(ctx, object.GetName())
+		for _, key := range madeFor(object) {
+			namespace, name, _ := strings.Cut(key, "/")
+			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+		}
+		return requests
+	})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("meshes").
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
@@ -78,14 +98,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, cluster string) error {
 			return c.naming(ctx, Istiod{Name: object.GetName(), Namespace: object.GetNamespace()}.Mesh(c.cluster))
 		})).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(c.configuredBy)).
-		Watches(issuedCertificate(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-			requests := c.naming(ctx, object.GetName())
-			for _, key := range madeFor(object) {
-				namespace, name, _ := strings.Cut(key, "/")
-				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
-			}
-			return requests
-		})).
+		Watches(issuedCertificate(), mine).
+		Watches(podBounceDirective(), mine, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Complete(c)
 }
 
@@ -96,6 +110,10 @@ func virtualMesh() *unstructured.Unstructured {
 
 func issuedCertificate() *unstructured.Unstructured {
 	return untyped(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
+}
+
+func podBounceDirective() *unstructured.Unstructured {
+	return untyped(certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind))
 }
 
 func deployment() *unstructured.Unstructured {
@@ -131,7 +149,7 @@ func named(object *unstructured.Unstructured) []string {
 	return names
 }
 
-// madeFor is the VirtualMesh that an IssuedCertificate was made for here, none for another's.
+// madeFor is the VirtualMesh that an object was made for here, none for another's.
 func madeFor(object client.Object) []string {
 	if object.GetLabels()[ManagedByLabel] != Manager {
 		return nil
@@ -178,11 +196,11 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	switch {
 	case apierrors.IsNotFound(err):
 		c.written.forget(request.NamespacedName)
-		return again(c.prune(ctx, request.NamespacedName, nil))
+		return again(c.prune(ctx, request.NamespacedName, keepNothing...))
 	case err != nil:
 		return reconcile.Result{}, err
 	case object.GetDeletionTimestamp() != nil: // somebody's finalizer; what it asks for does not count any more
-		return again(c.prune(ctx, request.NamespacedName, nil))
+		return again(c.prune(ctx, request.NamespacedName, keepNothing...))
 	}
 	facts, err := c.gather(ctx, object)
 	if err != nil {
@@ -195,18 +213,29 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		// would be taken for such that lag behind, and be called back.
 		return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
 	}
-	for _, each := range plan.Certificates {
-		if err := c.ensure(ctx, each); err != nil {
+	keep := []keeping{{podBounceDirective(), maps.Clone(plan.Keep)}, {issuedCertificate(), plan.Keep}}
+	for _, each := range plan.Directives { // before what names them
+		if err := c.ensure(ctx, each, podBounceDirective()); err != nil {
 			return reconcile.Result{}, err
 		}
-		plan.Keep[client.ObjectKeyFromObject(each)] = true
+		keep[0].keys[client.ObjectKeyFromObject(each)] = true
+	}
+	for _, each := range plan.Certificates {
+		if err := c.ensure(ctx, each, issuedCertificate()); err != nil {
+			return reconcile.Result{}, err
+		}
+		keep[1].keys[client.ObjectKeyFromObject(each)] = true
 	}
 	if !plan.KeepAll {
-		if err := c.prune(ctx, request.NamespacedName, plan.Keep); err != nil {
+		if err := c.prune(ctx, request.NamespacedName, keep...); err != nil {
 			return again(err)
 		}
 	}
-	return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
+	result, err := c.settle(ctx, object, before, plan.Status, facts.Now.Time)
+	if err == nil && result.IsZero() && facts.MayNotRestart != "" {
+		result.RequeueAfter = rightsAgain
+	}
+	return result, err
 }
 
 // again tries a conflict again without making an error of it: what has changed meanwhile is read anew.
@@ -235,7 +264,14 @@ func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMes
 func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructured) (Facts, error) {
 	facts := Facts{
 		Cluster: c.cluster, Now: metav1.Now(), Istiods: map[string][]Istiod{}, Claims: map[string][]Source{},
-		Certificates: map[types.NamespacedName]Stored{},
+		Certificates: map[types.NamespacedName]Stored{}, Directives: map[types.NamespacedName]bool{},
+	}
+	if restart, _, _ := unstructured.NestedBool(object.Object, "spec", "mtlsConfig", "autoRestartPods"); restart {
+		lacking, err := c.rights.Lacking(ctx)
+		if err != nil {
+			return facts, err
+		}
+		facts.MayNotRestart = lacking
 	}
 	wanted := map[string]bool{}
 	for _, mesh := range named(object) {
@@ -257,6 +293,12 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 		facts.Istiods[mesh] = append(facts.Istiods[mesh], istiod)
 		at := types.NamespacedName{Namespace: istiod.Namespace, Name: mesh}
 		if err := c.stored(ctx, at, facts.Certificates); err != nil {
+			return facts, err
+		}
+		directive := podBounceDirective()
+		if err := c.client.Get(ctx, at, directive); err == nil {
+			facts.Directives[at] = madeFor(directive) != nil
+		} else if !apierrors.IsNotFound(err) {
 			return facts, err
 		}
 	}
@@ -313,74 +355,6 @@ func partOf[T any](object *unstructured.Unstructured, fields ...string) *T {
 		return nil
 	}
 	return part
-}
-
-// ensure makes an IssuedCertificate, or makes it so, by server-side apply: what others write on it, such as the
-// annotation that asks for a renewal, stays.
-func (c *Controller) ensure(ctx context.Context, certificate *certificatesv1.IssuedCertificate) error {
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(certificate)
-	if err != nil {
-		return err
-	}
-	delete(content, "status")
-	wanted := &unstructured.Unstructured{Object: content}
-	key := client.ObjectKeyFromObject(certificate)
-	stored := issuedCertificate()
-	switch err := c.client.Get(ctx, key, stored); {
-	case apierrors.IsNotFound(err):
-	case err != nil:
-		return err
-	case sameContent(stored, wanted):
-		return nil
-	}
-	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(wanted), client.FieldOwner(Manager), client.ForceOwnership); err != nil {
-		return fmt.Errorf("writing IssuedCertificate %s: %w", key, err)
-	}
-	logf.FromContext(ctx).Info("Wrote the IssuedCertificate", "issuedCertificate", key, "hosts", certificate.Spec.Hosts)
-	return nil
-}
-
-// sameContent says whether all that is wanted is there as it is wanted.
-func sameContent(stored, wanted *unstructured.Unstructured) bool {
-	for key, value := range wanted.GetLabels() {
-		if stored.GetLabels()[key] != value {
-			return false
-		}
-	}
-	for key, value := range wanted.GetAnnotations() {
-		if stored.GetAnnotations()[key] != value {
-			return false
-		}
-	}
-	for _, key := range []string{certificatesv1.TrustedRootsAnnotation, certificatesv1.CAFromSecretAnnotation} {
-		if stored.GetAnnotations()[key] != wanted.GetAnnotations()[key] {
-			return false
-		}
-	}
-	a, errA := json.Marshal(stored.Object["spec"])
-	b, errB := json.Marshal(wanted.Object["spec"])
-	return errA == nil && errB == nil && string(a) == string(b)
-}
-
-// prune deletes the IssuedCertificates that were made for a VirtualMesh, but those to keep.
-func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep map[types.NamespacedName]bool) error {
-	made, err := c.list(ctx, issuedCertificate(), client.MatchingFields{byVirtualMesh: of.Namespace + "/" + of.Name})
-	if err != nil {
-		return fmt.Errorf("listing IssuedCertificates: %w", err)
-	}
-	for i := range made {
-		key := client.ObjectKeyFromObject(&made[i])
-		if keep[key] || made[i].GetDeletionTimestamp() != nil {
-			continue
-		}
-		// Just what was read: another VirtualMesh may have taken it over since.
-		exactly := client.Preconditions{UID: new(made[i].GetUID()), ResourceVersion: new(made[i].GetResourceVersion())}
-		if err := c.client.Delete(ctx, made[i].DeepCopy(), exactly); client.IgnoreNotFound(err) != nil {
-			return err
-		}
-		logf.FromContext(ctx).Info("Deleted the IssuedCertificate, which nothing asks for any more; istiod keeps the CA that it has", "issuedCertificate", key)
-	}
-	return nil
 }
 
 // report writes the status. What others have written beside it stays.

@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 const (
@@ -87,24 +89,8 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 // configuration is the name of the ConfigMap that istiod has its MeshConfig from (Istio pilot/pkg/bootstrap/mesh.go,
 // getMeshConfigMapName).
 func configuration(deployment *unstructured.Unstructured) string {
-	if revision := revision(deployment); revision != "" && revision != "default" {
+	if revision := controllers.Revision(deployment); revision != "" && revision != "default" {
 		return "istio-" + revision
 	}
 	return "istio"
-}
-
-// revision is what istiod is told to be, by its environment, and else what its Deployment is labelled.
-func revision(deployment *unstructured.Unstructured) string {
-	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
-	for _, container := range containers {
-		container, _ := container.(map[string]any)
-		env, _ := container["env"].([]any)
-		for _, variable := range env {
-			if variable, ok := variable.(map[string]any); ok && variable["name"] == "REVISION" {
-				value, _ := variable["value"].(string)
-				return value
-			}
-		}
-	}
-	return deployment.GetLabels()["istio.io/rev"]
 }

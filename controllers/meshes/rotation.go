@@ -97,12 +97,12 @@ type rotation struct {
 	newest      string   // that of the new one
 }
 
-// holdAll keeps the IssuedCertificates as they are.
+// holdAll keeps the IssuedCertificates, and what goes with them, as they are.
 func (p *Plan) holdAll() {
 	for _, certificate := range p.Certificates {
 		p.Keep[keyOf(certificate)] = true
 	}
-	p.Certificates = nil
+	p.Certificates, p.Directives = nil, nil
 }
 
 func keyOf(certificate *certificatesv1.IssuedCertificate) types.NamespacedName {

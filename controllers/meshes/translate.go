@@ -101,6 +101,10 @@ type Facts struct {
 	Claims map[string][]Source
 	// Certificates are the IssuedCertificates that are there.
 	Certificates map[types.NamespacedName]Stored
+	// Directives are the PodBounceDirectives that are there, and whether they were made here.
+	Directives map[types.NamespacedName]bool
+	// MayNotRestart says which rights are lacking to restart Pods, empty when none is.
+	MayNotRestart string
 	// Now is when conditions change.
 	Now metav1.Time
 }
@@ -109,7 +113,9 @@ type Facts struct {
 type Plan struct {
 	// Certificates are to be made, or made so.
 	Certificates []*certificatesv1.IssuedCertificate
-	// Keep are names of IssuedCertificates, besides, that are to stay as they are.
+	// Directives too; those that are not here, nor in Keep, are to go.
+	Directives []*certificatesv1.PodBounceDirective
+	// Keep are names of IssuedCertificates and their PodBounceDirectives, besides, that are to stay as they are.
 	Keep map[types.NamespacedName]bool
 	// KeepAll keeps every one: what the VirtualMesh says now cannot be acted on.
 	KeepAll bool
@@ -126,8 +132,8 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 	warnings, errs := mesh.Validate()
 	errs = append(slices.Clone(source.Unreadable), errs...)
 	parts := slices.Concat(mesh.Spec.NotActedOn(), source.Unknown)
-	if mesh.Spec.MTLSConfig != nil && mesh.Spec.MTLSConfig.AutoRestartPods {
-		parts = append(parts, "spec.mtlsConfig.autoRestartPods: is not acted on: restart istiod and then the workloads yourself after a change of the root")
+	if mesh.Spec.AutoRestartPods() && facts.MayNotRestart != "" {
+		parts = append(parts, "spec.mtlsConfig.autoRestartPods: is not acted on: "+facts.MayNotRestart)
 	}
 	warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(parts, w) })
 
@@ -220,6 +226,14 @@ func (p *Plan) mesh(source Source, mesh *networkingv1.VirtualMesh, ref networkin
 	case stored.State != "":
 		accepted.Message = fmt.Sprintf("istiod's agents have it: %s", stored.State)
 	}
+	if mesh.Spec.AutoRestartPods() {
+		accepted.PodBounceDirective = &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace}
+		if made, exists := facts.Directives[at]; exists && !made {
+			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("PodBounceDirective %s was not made here, and is followed as it is", at))
+		} else {
+			p.Directives = append(p.Directives, directive(mesh, at))
+		}
+	}
 	for _, other := range claims[min(1, len(claims)):] {
 		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s, which is newer, names this mesh too and does not count", other.key()))
 	}
@@ -236,18 +250,37 @@ func older(a, b Source) int {
 // certificate is the IssuedCertificate of an istiod.
 func certificate(mesh *networkingv1.VirtualMesh, istiod Istiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
 	shared := mesh.Spec.MTLSConfig.Shared
-	return &certificatesv1.IssuedCertificate{
-		TypeMeta: metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.Kind},
-		ObjectMeta: metav1.ObjectMeta{
-			Name: at.Name, Namespace: at.Namespace,
-			Labels:      map[string]string{ManagedByLabel: Manager},
-			Annotations: map[string]string{VirtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
-		},
+	made := &certificatesv1.IssuedCertificate{
+		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.Kind},
+		ObjectMeta: madeHere(mesh, at),
 		Spec: certificatesv1.IssuedCertificateSpec{
 			Hosts:       []string{istiod.Host()},
 			CertOptions: shared.IntermediateCertOptions.DeepCopy(),
 			AgentCA:     shared.IntermediateCertificateAuthority.DeepCopy(),
 		},
+	}
+	if mesh.Spec.AutoRestartPods() {
+		made.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: at.Name, Namespace: at.Namespace}
+	}
+	return made
+}
+
+// directive has the Pods of an istiod's whole mesh restarted. Which these are is found out when the root has changed: a
+// list of them would be out of date by then.
+func directive(mesh *networkingv1.VirtualMesh, at types.NamespacedName) *certificatesv1.PodBounceDirective {
+	made := &certificatesv1.PodBounceDirective{
+		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.PodBounceDirectiveKind},
+		ObjectMeta: madeHere(mesh, at),
+	}
+	made.Annotations[certificatesv1.RestartAnnotation] = certificatesv1.RestartMesh
+	return made
+}
+
+func madeHere(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name: at.Name, Namespace: at.Namespace,
+		Labels:      map[string]string{ManagedByLabel: Manager},
+		Annotations: map[string]string{VirtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
 	}
 }
 

@@ -120,6 +120,9 @@ spec:
     ttlDays: 365
   hosts:
   - spiffe://cluster.local/ns/istio-system/sa/istiod-service-account
+  podBounceDirective:
+    name: ` + names[0] + `
+    namespace: istio-system
 `
 			if string(got) != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -132,16 +135,14 @@ spec:
 			if mine.State != networkingv1.Accepted || mine.IssuedCertificate == nil || mine.IssuedCertificate.Namespace != "istio-system" || mine.IssuedCertificate.Name != names[0] {
 				t.Errorf("the mesh of this cluster: %+v", mine)
 			}
-			if len(mine.Warnings) != 1 || !strings.Contains(mine.Warnings[0], "http://") {
+			if len(mine.Warnings) != 2 || !strings.Contains(mine.Warnings[0], "http://") || !strings.Contains(mine.Warnings[1], "do not use it in production") {
 				t.Errorf("warnings of the mesh: %q", mine.Warnings)
 			}
 			if other.State != "" || other.IssuedCertificate != nil || other.Message != "it is not in this cluster, "+cluster {
 				t.Errorf("the mesh of the other: %+v", other)
 			}
-			for i, want := range []string{"spec.federation: ", "spec.mtlsConfig.autoRestartPods: "} {
-				if len(status.NotActedOn) != 2 || !strings.HasPrefix(status.NotActedOn[i], want) {
-					t.Errorf("not acted on: %q", status.NotActedOn)
-				}
+			if len(status.NotActedOn) != 1 || !strings.HasPrefix(status.NotActedOn[0], "spec.federation: ") {
+				t.Errorf("not acted on: %q", status.NotActedOn)
 			}
 			if !meta.IsStatusConditionTrue(status.Conditions, ReadyCondition) {
 				t.Errorf("conditions: %+v", status.Conditions)

@@ -23,6 +23,8 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
 		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
 		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
+		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
+		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
 		"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
 		"configmaps: get list watch",
 		"events.events.k8s.io: create patch",
@@ -30,6 +32,7 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 	}
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
 	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
+	restart := []string{"deployments,statefulsets,daemonsets.apps: get patch", "replicasets.apps: get", "pods/eviction: create"}
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
 	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
 
@@ -38,6 +41,7 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		cluster, role []string
 	}{
 		"default":     {nil, with(everywhere, keepBundle), with(secret, lease...)},
+		"restarts":    {helm.Values{"restarts": helm.Values{"enabled": true}}, with(everywhere, append(restart, keepBundle)...), with(secret, lease...)},
 		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere, keepBundle), with(secret, lease...)},
 		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
 		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},

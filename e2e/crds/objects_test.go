@@ -92,8 +92,8 @@ func TestTheGuidesVirtualMeshIsApplied(t *testing.T) {
 	mesh, unknown, errs := networkingv1.FromObject(applied.Object)
 	mesh.Spec.SetDefaults()
 	warnings, mistakes := mesh.Validate()
-	if len(unknown) > 0 || len(errs) > 0 || len(mistakes) > 0 || len(warnings) != 2 {
-		t.Errorf("want two warnings (federation, http) and nothing else: %q, %v, %v, %q", unknown, errs, mistakes, warnings)
+	if len(unknown) > 0 || len(errs) > 0 || len(mistakes) > 0 || len(warnings) != 3 {
+		t.Errorf("want three warnings (federation, http, restarts) and nothing else: %q, %v, %v, %q", unknown, errs, mistakes, warnings)
 	}
 
 	again, err := shared.ServerSideApply(t.Context(), object(t, guide, namespace))
@@ -253,7 +253,12 @@ func TestWhatKubectlGetShows(t *testing.T) {
 	must(t, shared.Create(ctx, mesh))
 	must(t, unstructured.SetNestedField(mesh.Object, map[string]any{"state": "INVALID", "errors": []any{"spec.meshes: no", "another"}}, "status"))
 	must(t, shared.Status().Update(ctx, mesh))
-	must(t, shared.Create(ctx, object(t, directive, namespace)))
+	bounce := object(t, directive, namespace)
+	must(t, shared.Create(ctx, bounce))
+	must(t, unstructured.SetNestedField(bounce.Object, map[string]any{
+		"state": "RESTARTING", "set": "gateways", "remaining": int64(7), "message": "gateways: waiting for a Pod",
+	}, "status"))
+	must(t, shared.Status().Update(ctx, bounce))
 	must(t, shared.Create(ctx, object(t, certificate, namespace)))
 
 	for resource, want := range map[string]map[string]any{
@@ -263,7 +268,9 @@ func TestWhatKubectlGetShows(t *testing.T) {
 		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/issuedcertificates": {
 			"Name": "istiod-istio-system-cluster-1", "State": nil, "Error": nil,
 		},
-		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/podbouncedirectives": {"Name": "istiod-istio-system-cluster-1"},
+		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/podbouncedirectives": {
+			"Name": "istiod-istio-system-cluster-1", "State": "RESTARTING", "Set": "gateways", "Remaining": float64(7), "Message": "gateways: waiting for a Pod",
+		},
 	} {
 		var table metav1.Table
 		must(t, json.Unmarshal(get(t, "/apis/"+resource, "application/json;as=Table;v=v1;g=meta.k8s.io"), &table))

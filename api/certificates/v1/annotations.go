@@ -16,3 +16,15 @@ const (
 	// istiod goes on with that CA and spec.agentCa waits.
 	CAFromSecretAnnotation = "istiod-agent.io/ca-from-secret" //nolint:gosec // the name of an annotation
 )
+
+// RestartAnnotation of a PodBounceDirective, with the value RestartMesh, has the pods of the whole mesh restarted, in
+// place of those that spec.podsToBounce names: istiod, then gateways, then all others. It is an annotation so that
+// Gloo Mesh's own CRD keeps it.
+const (
+	RestartAnnotation = "istiod-agent.io/restart"
+	RestartMesh       = "mesh"
+)
+
+// RestartedForRootAnnotation of a workload's pod template holds the roots (fingerprints, sorted, with commas between)
+// for which its pods were last restarted. Writing it is the restart; finding it is the proof that one was asked for.
+const RestartedForRootAnnotation = "istiod-agent.io/restarted-for-root"

@@ -9,6 +9,10 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
+// +kubebuilder:printcolumn:name="Set",type=string,JSONPath=`.status.set`
+// +kubebuilder:printcolumn:name="Remaining",type=integer,JSONPath=`.status.remaining`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type PodBounceDirective struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -87,19 +91,113 @@ type BounceRef struct {
 	Namespace string `json:"namespace,omitempty"`
 }
 
+// RestartState is how far restarts are.
+type RestartState string
+
+// The states.
+const (
+	// RestartsIdle has nothing to restart: the roots are those that the pods were started with.
+	RestartsIdle RestartState = "IDLE"
+	// Restarting is under way; status.message says what is waited for.
+	Restarting RestartState = "RESTARTING"
+	// Restarted is done for status.roots.
+	Restarted RestartState = "FINISHED"
+)
+
 // PodBounceDirectiveStatus is which pods have been restarted. Fields of the public API that are not known here
 // are kept.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 type PodBounceDirectiveStatus struct {
-	// The pods that have been restarted: the first element for the first set of spec.podsToBounce, and so on.
+	// The pods that have been restarted for status.roots: the first element for the first set of
+	// spec.podsToBounce, and so on. It starts anew when the root changes again.
+	//
+	// +listType=atomic
 	PodsBounced []BouncedPodSet `json:"podsBounced,omitempty"`
+
+	// How far it is: IDLE (no root has changed since the pods were started), RESTARTING or FINISHED. Not in the
+	// public API.
+	State RestartState `json:"state,omitempty"`
+
+	// SHA-256 of the root certificates (DER), in hexadecimal, sorted, that the pods are restarted for, or were
+	// last; at first those that were trusted when the directive was first seen. Not in the public API.
+	//
+	// +listType=atomic
+	Roots []string `json:"roots,omitempty"`
+
+	// The set of pods whose turn it is. Not in the public API.
+	Set string `json:"set,omitempty"`
+
+	// What is waited for, or what became of it. Not in the public API.
+	Message string `json:"message,omitempty"`
+
+	// When restarts for status.roots began. Not in the public API.
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+
+	// When they were finished. Not in the public API.
+	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+
+	// The workloads whose pods are being replaced now. Each is written here before it is touched. Not in the
+	// public API.
+	//
+	// +listType=atomic
+	Restarting []RestartingWorkload `json:"restarting,omitempty"`
+
+	// About how many workloads of the set are still to be restarted, after those. Not in the public API.
+	Remaining int32 `json:"remaining,omitempty"`
+
+	// Pods that are left as they are, and why: such as those that nobody would start again. Not in the public API.
+	//
+	// +listType=atomic
+	Left []string `json:"left,omitempty"`
 }
 
 // BouncedPodSet is the pods of one set that have been restarted.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 type BouncedPodSet struct {
-	// Names of the pods, as they were before the restart.
+	// Names of the pods, as they were before the restart; of a set with very many the first ones.
+	//
+	// +listType=atomic
 	BouncedPods []string `json:"bouncedPods,omitempty"`
+
+	// What the set is. Not in the public API.
+	Set string `json:"set,omitempty"`
+
+	// How many workloads of the set have been restarted. Not in the public API.
+	Workloads int32 `json:"workloads,omitempty"`
+
+	// Whether the set is done with. Not in the public API.
+	Complete bool `json:"complete,omitempty"`
 }
+
+// RestartingWorkload is what owns pods that are being replaced.
+type RestartingWorkload struct {
+	// API version of the owner, such as apps/v1.
+	APIVersion string `json:"apiVersion,omitempty"`
+	// Kind of the owner, such as Deployment.
+	Kind string `json:"kind"`
+	// Namespace of the owner.
+	Namespace string `json:"namespace"`
+	// Name of the owner.
+	Name string `json:"name"`
+	// UID of the owner.
+	UID string `json:"uid,omitempty"`
+	// How the pods are replaced: by a rollout of the owner, or by evicting them one by one.
+	Method RestartMethod `json:"method"`
+	// Whether the owner was well before, so that it is waited for.
+	WaitFor bool `json:"waitFor,omitempty"`
+	// Pods that are younger than this are new; of evictions only.
+	Since *metav1.Time `json:"since,omitempty"`
+}
+
+// RestartMethod is how pods are replaced.
+//
+// +kubebuilder:validation:Enum=Rollout;Eviction
+type RestartMethod string
+
+// The methods.
+const (
+	Rollout  RestartMethod = "Rollout"
+	Eviction RestartMethod = "Eviction"
+)

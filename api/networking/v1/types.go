@@ -107,8 +107,10 @@ type MTLSConfig struct {
 	// Trust between gateways only. Kept, but not acted on: use shared.
 	Limited *runtime.RawExtension `json:"limited,omitempty"`
 
-	// Restart the pods of the mesh when the root changes, so that their proxies get the new one. This
-	// disturbs traffic: do not use it in production. Default: false, and people restart them.
+	// Restart the pods of the mesh when the root changes, so that their proxies get the new one: istiod, then
+	// gateways, then workloads. Pods that were restarted and pods that were not do not trust each other
+	// meanwhile: do not use it in production. The chart's restarts.enabled must allow it. Default: false, and
+	// people restart them.
 	AutoRestartPods bool `json:"autoRestartPods,omitempty"`
 }
 
@@ -252,4 +254,9 @@ func (s *VirtualMeshSpec) IntermediateCA() *certificatesv1.IntermediateCertifica
 		return nil
 	}
 	return s.MTLSConfig.Shared.IntermediateCertificateAuthority
+}
+
+// AutoRestartPods says whether the pods of the meshes are restarted when the root changes.
+func (s *VirtualMeshSpec) AutoRestartPods() bool {
+	return s.MTLSConfig != nil && s.MTLSConfig.AutoRestartPods
 }

@@ -90,6 +90,12 @@ func (c *MTLSConfig) validate(path *field.Path) (warnings []string, errs field.E
 	if c.Shared == nil {
 		return nil, errs
 	}
+	if c.AutoRestartPods {
+		defer func() {
+			warnings = append(warnings, path.Child("autoRestartPods").String()+": a change of the root restarts istiod, gateways and workloads, "+
+				"and those that were restarted do not trust those that were not; do not use it in production")
+		}()
+	}
 	warnings, sharedErrs := c.Shared.validate(path.Child("shared"))
 	return warnings, append(errs, sharedErrs...)
 }

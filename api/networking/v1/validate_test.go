@@ -94,7 +94,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 	}{
 		"nothing":           {func(*spec) {}, nil, nil},
 		"no specification":  {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so that nothing is done"}},
-		"restarts":          {func(s *spec) { s.MTLSConfig.AutoRestartPods = true }, nil, nil},
+		"restarts":          {func(s *spec) { s.MTLSConfig.AutoRestartPods = true }, nil, []string{"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod"}},
 		"no meshes":         {meshes(), nil, []string{"spec.meshes: is empty, so that nothing is done"}},
 		"meshes of a name":  {meshes("a", "b", "a"), []string{`spec.meshes[2]: Duplicate value: "a"`}, nil},
 		"meshes unnamed":    {meshes("", "a", ""), []string{"spec.meshes[0].name: Required value", "spec.meshes[2].name: Required value"}, nil},

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// ensure makes an object, or makes it so, by server-side apply: what others write on it, such as the annotation that asks
+// for a renewal, stays.
+func (c *Controller) ensure(ctx context.Context, object client.Object, stored *unstructured.Unstructured) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		return err
+	}
+	delete(content, "status")
+	wanted := &unstructured.Unstructured{Object: content}
+	key := client.ObjectKeyFromObject(object)
+	switch err := c.client.Get(ctx, key, stored); {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		return err
+	case sameContent(stored, wanted):
+		return nil
+	}
+	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(wanted), client.FieldOwner(Manager), client.ForceOwnership); err != nil {
+		return fmt.Errorf("writing %s %s: %w", wanted.GetKind(), key, err)
+	}
+	logf.FromContext(ctx).Info("Wrote what the VirtualMesh asks for", "kind", wanted.GetKind(), "object", key)
+	return nil
+}
+
+// sameContent says whether all that is wanted is there as it is wanted.
+func sameContent(stored, wanted *unstructured.Unstructured) bool {
+	for key, value := range wanted.GetLabels() {
+		if stored.GetLabels()[key] != value {
+			return false
+		}
+	}
+	for key, value := range wanted.GetAnnotations() {
+		if stored.GetAnnotations()[key] != value {
+			return false
+		}
+	}
+	for _, key := range []string{certificatesv1.TrustedRootsAnnotation, certificatesv1.CAFromSecretAnnotation} {
+		if stored.GetAnnotations()[key] != wanted.GetAnnotations()[key] {
+			return false
+		}
+	}
+	a, errA := json.Marshal(stored.Object["spec"])
+	b, errB := json.Marshal(wanted.Object["spec"])
+	return errA == nil && errB == nil && string(a) == string(b)
+}
+
+// prune deletes what was made for a VirtualMesh, but what is to be kept.
+func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ...keeping) error {
+	for _, each := range keep {
+		made, err := c.list(ctx, each.of, client.MatchingFields{byVirtualMesh: of.Namespace + "/" + of.Name})
+		if err != nil {
+			return fmt.Errorf("listing %ss: %w", each.of.GetKind(), err)
+		}
+		for i := range made {
+			key := client.ObjectKeyFromObject(&made[i])
+			if each.keys[key] || made[i].GetDeletionTimestamp() != nil {
+				continue
+			}
+			// Just what was read: another VirtualMesh may have taken it over since.
+			exactly := client.Preconditions{UID: new(made[i].GetUID()), ResourceVersion: new(made[i].GetResourceVersion())}
+			if err := c.client.Delete(ctx, made[i].DeepCopy(), exactly); client.IgnoreNotFound(err) != nil {
+				return err
+			}
+			logf.FromContext(ctx).Info("Deleted what nothing asks for any more; istiod keeps the CA that it has", "kind", made[i].GetKind(), "object", key)
+		}
+	}
+	return nil
+}
+
+// keeping are objects of a kind that are not deleted.
+type keeping struct {
+	of   *unstructured.Unstructured
+	keys map[types.NamespacedName]bool
+}
+
+// keepNothing is for a VirtualMesh that is gone.
+var keepNothing = []keeping{{podBounceDirective(), nil}, {issuedCertificate(), nil}}

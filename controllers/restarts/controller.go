@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package restarts has the Pods of a mesh start anew after its root of trust has
+// changed, as a PodBounceDirective says: a proxy keeps the root that it started
+// with. istiod comes first, then gateways, then workloads, a few at a time, each
+// when its namespace publishes the new root. What is done is written to the
+// directive's status before it is done, so that whoever goes on after a crash
+// does nothing twice.
+//
+// It restarts by a rollout of what owns the Pods, or by eviction. It never
+// deletes a Pod, and never restarts anything for a renewal under the same root.
+package restarts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+// manager is who restarts, in managedFields and Events.
+const manager = "istiod-agent-webhook"
+
+const (
+	// atOnce is how many workloads are restarted at a time. When that many do not come up again, nothing goes on: what
+	// broke them would break the others too.
+	atOnce = 5
+	// lookAgain is how often a round that is under way is looked at. Pods and workloads are not watched: most of the
+	// time, which is years, nothing is to be restarted, and a cache would hold every Pod of the mesh.
+	lookAgain = 3 * time.Second
+	// rightsAgain is how often it is looked whether rights have been given.
+	rightsAgain = 30 * time.Second
+)
+
+// byDirective is the index of IssuedCertificates by the PodBounceDirective that they name.
+const byDirective = "podBounceDirective"
+
+// Controller restarts Pods.
+type Controller struct {
+	client client.Client
+	live   client.Reader
+	events events.EventRecorder
+	rights *Rights
+	now    func() time.Time
+}
+
+// Setup has the manager restart Pods, on the leader. The cluster must know PodBounceDirectives and IssuedCertificates.
+func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(manager), rights: rights, now: time.Now}
+	err := mgr.GetFieldIndexer().IndexField(ctx, untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
+		key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+		if key.Name == "" {
+			return nil
+		}
+		return []string{key.String()}
+	})
+	if err != nil {
+		return fmt.Errorf("indexing IssuedCertificates: %w", err)
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("restarts").
+		For(untyped(certificatesv1.PodBounceDirectiveKind)).
+		Watches(untyped(certificatesv1.Kind), handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
+			key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
+			if key.Name == "" {
+				return nil
+			}
+			return []reconcile.Request{{NamespacedName: key}}
+		})).
+		Complete(c)
+}
+
+func untyped(kind string) *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(kind))
+	return object
+}
+
+// named is the PodBounceDirective that an IssuedCertificate names.
+func named(certificate *unstructured.Unstructured) types.NamespacedName {
+	name, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "name")
+	namespace, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "namespace")
+	if namespace == "" {
+		namespace = certificate.GetNamespace()
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	object := untyped(certificatesv1.PodBounceDirectiveKind)
+	if err := c.client.Get(ctx, request.NamespacedName, object); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	var directive certificatesv1.PodBounceDirective
+	if object.GetDeletionTimestamp() != nil {
+		return reconcile.Result{}, nil
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &directive); err != nil {
+		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in cannot be read, and is not acted on", "cause", err.Error())
+		return reconcile.Result{}, nil
+	}
+	mesh, err := c.mesh(ctx, request.NamespacedName)
+	if err != nil || len(mesh.certificates) == 0 {
+		return reconcile.Result{}, err
+	}
+	now := readRoots(mesh.reports(), mesh.staged())
+	var published []string
+	if len(directive.Status.Roots) == 0 {
+		if published, err = c.published(ctx, mesh.namespaces()); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	status := begin(*directive.Status.DeepCopy(), now, published, metav1.NewTime(c.now()))
+	var again time.Duration
+	if status.State == certificatesv1.Restarting {
+		again = lookAgain
+		r := &round{Controller: c, directive: object, mesh: mesh, roots: now, sets: setsOf(&directive), status: &status, gates: map[string]gate{}}
+		switch lacking, err := c.rights.Lacking(ctx); {
+		case err != nil:
+			return reconcile.Result{}, err
+		case lacking != "":
+			status.Message, again = lacking, rightsAgain
+		default:
+			if err := r.goOn(ctx); err != nil {
+				return reconcile.Result{}, err
+			}
+		}
+	}
+	err = c.report(ctx, object, directive.Status, status)
+	switch {
+	case errors.Is(err, errDropped):
+		logf.FromContext(ctx).Info(err.Error(), "reason", StatusDropped)
+		c.say(object, nil, corev1.EventTypeWarning, StatusDropped, err.Error())
+		return reconcile.Result{}, nil
+	case apierrors.IsConflict(err):
+		return reconcile.Result{RequeueAfter: time.Second}, nil // somebody else has written: what they wrote counts
+	case err != nil:
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// published are the roots that istiod's own namespace publishes, empty where there are none yet.
+func (c *Controller) published(ctx context.Context, namespaces []string) ([]string, error) {
+	var all []string
+	for _, namespace := range namespaces {
+		configMap, err := c.configMap(ctx, types.NamespacedName{Namespace: namespace, Name: rootConfigMap})
+		if err != nil {
+			return nil, err
+		}
+		if configMap == nil {
+			continue
+		}
+		if roots, err := pemcerts.Parse([]byte(configMap.Data[rootKey])); err == nil {
+			all = append(all, pemcerts.Fingerprints(roots)...)
+		}
+	}
+	return all, nil
+}
+
+// configMap reads one from the API server itself, nil where it is not there.
+func (c *Controller) configMap(ctx context.Context, at types.NamespacedName) (*corev1.ConfigMap, error) {
+	configMap := &corev1.ConfigMap{}
+	err := c.live.Get(ctx, at, configMap)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading ConfigMap %s: %w", at, err)
+	}
+	return configMap, nil
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restarts
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+// newRootCertificate gives a root as a ConfigMap has it, and its fingerprint.
+func newRootCertificate(t *testing.T, name string) (text, fingerprint string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: begun.Time, NotAfter: begun.Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), pemcerts.Fingerprint(certificate)
+}
+
+func TestTheGateOfANamespace(t *testing.T) {
+	one, first := newRootCertificate(t, "one")
+	two, second := newRootCertificate(t, "two")
+	holding := func(text string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{
+				CreationTimestamp: metav1.NewTime(begun.Add(-time.Hour)),
+				ManagedFields:     []metav1.ManagedFieldsEntry{{Time: &metav1.Time{Time: begun.Add(-time.Minute)}}, {Time: &begun}, {}},
+			},
+			Data: map[string]string{rootKey: text},
+		}
+	}
+	created := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: begun}, Data: map[string]string{rootKey: two}}
+	for name, test := range map[string]struct {
+		configMap *corev1.ConfigMap
+		wanted    []string
+		at        time.Duration // after its change
+		waiting   string        // none: open
+	}{
+		"it holds the root":                 {holding(two), []string{second}, time.Minute, ""},
+		"compared by certificate, not text": {holding("\n" + two + "\n\n"), []string{second}, time.Minute, ""},
+		"it holds more":                     {holding(one + two), []string{second}, time.Minute, ""},
+		"it holds both":                     {holding(two + one), []string{first, second}, time.Minute, ""},
+		"it holds one of both":              {holding(two), []string{first, second}, time.Minute, "ConfigMap a/b to hold root"},
+		"it holds the old root":             {holding(one), []string{second}, time.Minute, "ConfigMap a/b to hold root"},
+		"it holds no certificate":           {holding("x"), []string{second}, time.Minute, "ConfigMap a/b to hold certificates"},
+		"it is empty":                       {&corev1.ConfigMap{}, []string{second}, time.Minute, "ConfigMap a/b to hold certificates"},
+		"it is not there":                   {nil, []string{second}, time.Minute, "ConfigMap a/b, which is not there"},
+		"it has just changed":               {holding(two), []string{second}, time.Second, "ConfigMap a/b, which has just changed"},
+		"nobody has changed it":             {created, []string{second}, 2 * time.Second, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := gateOf("a/b", test.configMap, rootKey, test.wanted, begun.Add(test.at))
+			if got.open != (test.waiting == "") || !strings.HasPrefix(got.waiting, test.waiting) {
+				t.Errorf("got %+v", got)
+			}
+			if got.open && !got.since.Equal(begun.Time) {
+				t.Errorf("since %s", got.since)
+			}
+		})
+	}
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restarts
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+)
+
+// mesh is whom a directive is for: the IssuedCertificates that name it, and their istiods.
+type mesh struct {
+	certificates []certificatesv1.IssuedCertificate
+	istiods      []istiod
+}
+
+// istiod is a Deployment, and those of its Pods that report.
+type istiod struct {
+	*unstructured.Unstructured
+	reporting []string
+}
+
+// mesh reads what refers to a directive.
+func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
+	if err := c.client.List(ctx, list, client.MatchingFields{byDirective: directive.String()}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing IssuedCertificates: %w", err)
+	}
+	m := &mesh{}
+	for i := range list.Items {
+		var certificate certificatesv1.IssuedCertificate
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &certificate) != nil || certificate.DeletionTimestamp != nil {
+			continue
+		}
+		m.certificates = append(m.certificates, certificate)
+		for _, at := range identities(&certificate) {
+			if err := c.istiods(ctx, at, &certificate, m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m, nil
+}
+
+func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
+	deployments := &unstructured.UnstructuredList{}
+	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
+	if err := c.client.List(ctx, deployments, client.InNamespace(at.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing istiods: %w", err)
+	}
+	for i := range deployments.Items {
+		deployment := &deployments.Items[i]
+		account, _, _ := unstructured.NestedString(deployment.Object, "spec", "template", "spec", "serviceAccountName")
+		if account == "" {
+			account = "default"
+		}
+		if account != at.Name || deployment.GetDeletionTimestamp() != nil {
+			continue
+		}
+		found := istiod{Unstructured: deployment}
+		for _, report := range certificate.Status.Certificates {
+			found.reporting = append(found.reporting, report.Pod)
+		}
+		into.istiods = append(into.istiods, found)
+	}
+	return nil
+}
+
+// identities are the namespaces and service accounts of the istiods that a certificate is for.
+func identities(certificate *certificatesv1.IssuedCertificate) []types.NamespacedName {
+	var all []types.NamespacedName
+	for _, host := range certificate.Spec.Hosts {
+		parts := strings.Split(host, "/") // spiffe://<trust domain>/ns/<namespace>/sa/<service account>
+		if len(parts) != 7 || parts[3] != "ns" || parts[5] != "sa" {
+			continue
+		}
+		if at := (types.NamespacedName{Namespace: parts[4], Name: parts[6]}); !slices.Contains(all, at) {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
+// namespaces are those of the istiods.
+func (m *mesh) namespaces() []string {
+	var all []string
+	for i := range m.certificates {
+		for _, each := range identities(&m.certificates[i]) {
+			all = append(all, each.Namespace)
+		}
+	}
+	return sorted(all)
+}
+
+func (m *mesh) reports() []certificatesv1.CertificateStatus {
+	var all []certificatesv1.CertificateStatus
+	for i := range m.certificates {
+		all = append(all, m.certificates[i].Status.Certificates...)
+	}
+	return all
+}
+
+// staged says whether the root changes in stages.
+func (m *mesh) staged() bool {
+	return slices.ContainsFunc(m.certificates, func(c certificatesv1.IssuedCertificate) bool {
+		return c.Annotations[certificatesv1.TrustedRootsAnnotation] != "" || c.Annotations[certificatesv1.CAFromSecretAnnotation] != ""
+	})
+}
+
+// revisions are those of the istiods.
+func (m *mesh) revisions() []string {
+	var all []string
+	for _, each := range m.istiods {
+		revision := controllers.Revision(each.Unstructured)
+		if revision == "" {
+			revision = defaultRevision
+		}
+		all = append(all, revision)
+	}
+	return all
+}

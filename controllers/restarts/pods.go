@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restarts
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+)
+
+// What Istio writes on the Pods of its proxies (manifests/charts/istio-control/istio-discovery/files: injection-template,
+// gateway-injection-template, kube-gateway, waypoint; manifests/charts/gateways and gateway; pkg/kube/inject/webhook.go).
+const (
+	// proxyLabel is on each Pod with a proxy of Envoy's, injected or not.
+	proxyLabel = "service.istio.io/canonical-name"
+	// revisionKey is an annotation with the revision of the istiod that injected; as a label it may be a revision's tag.
+	revisionKey = "istio.io/rev"
+	// statusAnnotation is JSON, and has the revision too.
+	statusAnnotation = "sidecar.istio.io/status"
+	// templatesAnnotation names the injection's templates; charts/gateway has gateway.
+	templatesAnnotation = "inject.istio.io/templates"
+	// istioLabel is ingressgateway, eastwestgateway and so on.
+	istioLabel = "istio"
+)
+
+// gatewayLabels are on Pods of gateways that istiod deploys itself, today's and Istio 1.20's.
+var gatewayLabels = []string{"gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name"}
+
+// nodeProxyLabels are those of ztunnel's Pods, which hold the certificates of all workloads of their node in ambient mode.
+var nodeProxyLabels = labels.Set{"app": "ztunnel"}
+
+// set is the Pods whose turn comes together.
+type set struct {
+	name string
+	kind setKind
+	// selector is that of a selected set.
+	selector certificatesv1.PodSelector
+}
+
+type setKind int
+
+const (
+	istiodPods setKind = iota
+	gatewayPods
+	workloadPods
+	selectedPods // by spec.podsToBounce
+)
+
+// meshSets are those of a whole mesh, in their order.
+var meshSets = []set{{name: "istiod", kind: istiodPods}, {name: "gateways", kind: gatewayPods}, {name: "workloads", kind: workloadPods}}
+
+// setsOf are the sets of a directive.
+func setsOf(directive *certificatesv1.PodBounceDirective) []set {
+	if directive.Annotations[certificatesv1.RestartAnnotation] == certificatesv1.RestartMesh {
+		return meshSets
+	}
+	var sets []set
+	for _, selector := range directive.Spec.PodsToBounce {
+		name := selector.Namespace
+		if len(selector.Labels) > 0 {
+			name += ": " + labels.Set(selector.Labels).String()
+		}
+		sets = append(sets, set{name: name, kind: selectedPods, selector: selector})
+	}
+	return sets
+}
+
+// has says whether a Pod is in the set. revisions are those of the mesh's istiods.
+func (s set) has(pod *metav1.ObjectMeta, revisions []string) bool {
+	if s.kind == selectedPods {
+		return !isIstiod(pod) && s.selects(pod.Namespace, pod.Labels)
+	}
+	if isIstiod(pod) || !hasProxy(pod) || !slices.Contains(revisions, revisionOf(pod)) {
+		return false
+	}
+	return (s.kind == gatewayPods) == isGateway(pod)
+}
+
+func (s set) selects(namespace string, of map[string]string) bool {
+	return namespace == s.selector.Namespace && labels.SelectorFromSet(s.selector.Labels).Matches(labels.Set(of))
+}
+
+// hasProxy says whether istiod gave the Pod a proxy: a person may write proxyLabel on any Pod.
+func hasProxy(pod *metav1.ObjectMeta) bool {
+	return pod.Annotations[revisionKey] != "" || pod.Annotations[statusAnnotation] != "" || isGateway(pod)
+}
+
+func isIstiod(pod *metav1.ObjectMeta) bool {
+	return controllers.IstiodLabels.AsSelector().Matches(labels.Set(pod.Labels))
+}
+
+// isGateway says whether a Pod's proxy is others' way in or out, not its own workload's.
+func isGateway(pod *metav1.ObjectMeta) bool {
+	for _, label := range gatewayLabels {
+		if _, is := pod.Labels[label]; is {
+			return true
+		}
+	}
+	return strings.HasSuffix(pod.Labels[istioLabel], "gateway") ||
+		slices.Contains(strings.Split(pod.Annotations[templatesAnnotation], ","), "gateway") ||
+		nodeProxyLabels.AsSelector().Matches(labels.Set(pod.Labels))
+}
+
+// defaultRevision is what Istio calls the one that has no name.
+const defaultRevision = "default"
+
+// revisionOf is the revision of the istiod that a Pod's proxy belongs to.
+func revisionOf(pod *metav1.ObjectMeta) string {
+	var status struct {
+		Revision string `json:"revision"`
+	}
+	_ = json.Unmarshal([]byte(pod.Annotations[statusAnnotation]), &status) // older ones have none
+	for _, revision := range []string{pod.Annotations[revisionKey], status.Revision, pod.Labels[revisionKey]} {
+		if revision != "" {
+			return revision
+		}
+	}
+	return defaultRevision
+}
+
+// gate says whether new Pods of a namespace would start with the wanted roots.
+type gate struct {
+	open bool
+	// since is when that became so: Pods that were created then or before are old.
+	since time.Time
+	// waiting says what keeps it closed.
+	waiting string
+}
+
+// owned are old Pods of one owner.
+type owned struct {
+	owner     metav1.OwnerReference
+	namespace string
+	pods      []string
+	since     time.Time
+}
+
+// found is what there is to restart of a set.
+type found struct {
+	owners map[string]*owned
+	// closed are the gates that keep Pods from being restarted; left are Pods that nobody would start again.
+	closed map[string]bool
+	left   []string
+}
+
+func newFound() *found { return &found{owners: map[string]*owned{}, closed: map[string]bool{}} }
+
+// add looks at one Pod of the set.
+func (f *found) add(pod *metav1.ObjectMeta, of gate) {
+	switch {
+	case pod.DeletionTimestamp != nil:
+		return
+	case !of.open:
+		f.closed[of.waiting] = true
+		return
+	case pod.CreationTimestamp.After(of.since):
+		return // it started with what it needs
+	}
+	owner := metav1.GetControllerOf(pod)
+	if why := unmovable(owner); why != "" {
+		f.left = append(f.left, fmt.Sprintf("Pod %s/%s: %s", pod.Namespace, pod.Name, why))
+		return
+	}
+	id := pod.Namespace + "/" + owner.Kind + "/" + owner.Name + "/" + string(owner.UID)
+	if f.owners[id] == nil {
+		f.owners[id] = &owned{owner: *owner, namespace: pod.Namespace, since: of.since}
+	}
+	f.owners[id].pods = append(f.owners[id].pods, pod.Name)
+}
+
+// unmovable says why Pods of an owner are left, empty when they are not.
+func unmovable(owner *metav1.OwnerReference) string {
+	switch {
+	case owner == nil:
+		return "nothing would start it again; delete it and start it yourself"
+	case owner.Kind == "Node":
+		return "it is static; the kubelet starts it from a file"
+	case owner.Kind == "Job":
+		return "its Job's work would be lost, and it ends by itself"
+	}
+	return ""
+}
+
+// inOrder are the owners, by namespace, kind and name.
+func (f *found) inOrder() []*owned {
+	var all []*owned
+	for _, id := range slices.Sorted(maps.Keys(f.owners)) {
+		all = append(all, f.owners[id])
+	}
+	return all
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restarts
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// rightsAnswer is how long an answer is taken for the next ones.
+const rightsAnswer = 30 * time.Second
+
+// mayNot begins what is said about rights.
+const mayNot = "the controller may not "
+
+// needed is what restarting takes, in all namespaces.
+var needed = []authorizationv1.ResourceAttributes{
+	{Group: "apps", Resource: "deployments", Verb: "get"},
+	{Group: "apps", Resource: "deployments", Verb: "patch"},
+	{Group: "apps", Resource: "statefulsets", Verb: "get"},
+	{Group: "apps", Resource: "statefulsets", Verb: "patch"},
+	{Group: "apps", Resource: "daemonsets", Verb: "get"},
+	{Group: "apps", Resource: "daemonsets", Verb: "patch"},
+	{Group: "apps", Resource: "replicasets", Verb: "get"},
+	{Resource: "pods", Subresource: "eviction", Verb: "create"},
+}
+
+// Rights finds out whether this program may restart Pods; the chart gives it that only when told to.
+type Rights struct {
+	client client.Writer
+	now    func() time.Time
+
+	mu      sync.Mutex
+	lacking string
+	until   time.Time
+}
+
+// NewRights gives one that asks by SelfSubjectAccessReviews, which everybody may create.
+func NewRights(asking client.Writer) *Rights { return &Rights{client: asking, now: time.Now} }
+
+// Lacking says in words what may not be done and how to give leave; it is empty when nothing is lacking.
+func (r *Rights) Lacking(ctx context.Context) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now().Before(r.until) {
+		return r.lacking, nil
+	}
+	var lacking []string
+	for i := range needed {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &needed[i]}}
+		if err := r.client.Create(ctx, review); err != nil {
+			return "", fmt.Errorf("asking whether Pods may be restarted: %w", err)
+		}
+		if !review.Status.Allowed {
+			resource := strings.TrimSuffix(needed[i].Resource+"/"+needed[i].Subresource, "/")
+			lacking = append(lacking, needed[i].Verb+" "+resource)
+		}
+	}
+	r.lacking, r.until = "", r.now().Add(rightsAnswer)
+	if len(lacking) > 0 {
+		r.lacking = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in helm upgrade --reuse-values --set restarts.enabled=true"
+	}
+	return r.lacking, nil
+}

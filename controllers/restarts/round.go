@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restarts
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// begin takes in what the roots are now, and says what changes by that alone in a status: a round of restarts begins where
+// a root is to be trusted that was not when the pods were started, or at the last round. One that is only dropped needs
+// none: nobody presents a certificate under it any more. A renewal under the same root is no change at all.
+// published are the roots that the namespace of istiod publishes: with the first look, those that pods have.
+func begin(status certificatesv1.PodBounceDirectiveStatus, now roots, published []string, clock metav1.Time) certificatesv1.PodBounceDirectiveStatus {
+	if len(status.Roots) == 0 {
+		switch {
+		case len(published) > 0:
+			status.Roots = sorted(published)
+		case now.settled: // nobody has started with another
+			status.Roots = now.wanted
+		default:
+			return status
+		}
+		status.State = certificatesv1.RestartsIdle
+		status.Message = "pods are restarted when a root other than " + short(status.Roots...) + " is to be trusted"
+	}
+	underWay := status.State == certificatesv1.Restarting
+	switch {
+	case len(now.wanted) == 0:
+	case !holds(status.Roots, now.wanted), len(now.behind) > 0 && !slices.Equal(status.Roots, now.wanted):
+		return certificatesv1.PodBounceDirectiveStatus{State: certificatesv1.Restarting, Roots: now.wanted, StartedAt: &clock}
+	case !underWay && now.settled && !slices.Equal(status.Roots, now.wanted):
+		status.Roots = now.wanted
+		status.Message = "a root was dropped, for which nothing is restarted; pods are restarted when a root other than " + short(now.wanted...) + " is to be trusted"
+	}
+	return status
+}
+
+// setOf is the entry of the set that is going on; it makes those that are lacking.
+func setOf(status *certificatesv1.PodBounceDirectiveStatus, sets []set) (int, *certificatesv1.BouncedPodSet) {
+	for i := range sets {
+		if i < len(status.PodsBounced) && status.PodsBounced[i].Set != sets[i].name { // the directive has changed meanwhile
+			status.PodsBounced = status.PodsBounced[:i]
+		}
+		if i >= len(status.PodsBounced) {
+			status.PodsBounced = append(status.PodsBounced, certificatesv1.BouncedPodSet{Set: sets[i].name})
+		}
+		if !status.PodsBounced[i].Complete {
+			status.Set = sets[i].name
+			return i, &status.PodsBounced[i]
+		}
+	}
+	return len(sets), nil
+}
+
+// namesKept is how many names of Pods a set's entry holds: an object has at most 1.5 MiB in etcd.
+const namesKept = 500
+
+// note writes down that pods of a workload are to be replaced, before that is done.
+func note(status *certificatesv1.PodBounceDirectiveStatus, entry *certificatesv1.BouncedPodSet, workload certificatesv1.RestartingWorkload, pods []string) {
+	status.Restarting = append(status.Restarting, workload)
+	entry.Workloads++
+	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, namesKept-len(entry.BouncedPods)))]...)
+}
+
+// finish ends a round.
+func finish(status *certificatesv1.PodBounceDirectiveStatus, wanted []string, clock metav1.Time) {
+	status.State, status.Set, status.Remaining, status.FinishedAt = certificatesv1.Restarted, "", 0, &clock
+	status.Roots = wanted
+}

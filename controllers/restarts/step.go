@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restarts
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// round is one look at restarts that are under way.
+type round struct {
+	*Controller
+	directive *unstructured.Unstructured
+	mesh      *mesh
+	roots     roots
+	sets      []set
+	// status is what becomes of the directive's.
+	status *certificatesv1.PodBounceDirectiveStatus
+	// gates that were looked at, by namespace and name of the ConfigMap.
+	gates map[string]gate
+}
+
+// goOn goes on with a round as far as that goes now. It restarts only what the stored status names already, and notes what
+// comes next, which is restarted when the status is stored.
+func (r *round) goOn(ctx context.Context) error {
+	waiting, err := r.underWay(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		i, entry := setOf(r.status, r.sets)
+		switch {
+		case entry == nil && !r.roots.settled: // there are no sets, or istiod has just changed its mind
+			r.status.Message = message([]string{r.roots.waiting}, r.status)
+			return nil
+		case entry == nil:
+			r.finish()
+			return nil
+		}
+		more, err := r.set(ctx, r.sets[i], entry)
+		if err != nil {
+			return err
+		}
+		waiting = append(waiting, more...)
+		if len(waiting) == 0 && len(r.status.Restarting) == 0 {
+			entry.Complete = true
+			continue
+		}
+		r.status.Message = r.sets[i].name + ": " + message(waiting, r.status)
+		return nil
+	}
+}
+
+func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {
+	const most = 10
+	if extra := len(waiting) - most; extra > 0 {
+		waiting = append(waiting[:most:most], fmt.Sprintf("%d more", extra))
+	}
+	var words []string
+	if len(waiting) > 0 {
+		words = append(words, "waiting for "+strings.Join(waiting, "; "))
+	}
+	if len(waiting) == 0 {
+		for _, each := range status.Restarting {
+			words = append(words, called(each)+" is restarted next")
+		}
+	}
+	if status.Remaining > 0 {
+		words = append(words, fmt.Sprintf("about %d more after that", status.Remaining))
+	}
+	return strings.Join(words, "; ")
+}
+
+// underWay takes those that are being restarted one step further, and those that are done with out of the status.
+func (r *round) underWay(ctx context.Context) ([]string, error) {
+	var going []certificatesv1.RestartingWorkload
+	var waiting []string
+	for _, each := range r.status.Restarting {
+		done, waits, err := r.proceed(ctx, each)
+		if err != nil {
+			return nil, err
+		}
+		if !done {
+			going = append(going, each)
+			waiting = append(waiting, called(each)+": "+waits)
+		}
+	}
+	r.status.Restarting = going
+	return waiting, nil
+}
+
+// set looks at the set whose turn it is, notes what comes next, and says what is waited for.
+func (r *round) set(ctx context.Context, s set, entry *certificatesv1.BouncedPodSet) ([]string, error) {
+	if istiods := r.istiodsOf(s); len(istiods) > 0 {
+		if waiting, err := r.istiodSet(ctx, istiods, entry); err != nil || len(waiting) > 0 || len(r.status.Restarting) > 0 {
+			return waiting, err
+		}
+	} else if s.kind == istiodPods {
+		return []string{"istiod's Deployment, labelled app=istiod, which is not there"}, nil
+	}
+	if !r.roots.settled {
+		return []string{r.roots.waiting}, nil
+	}
+	if s.kind == istiodPods {
+		return nil, nil
+	}
+	slots := atOnce - len(r.status.Restarting)
+	if slots <= 0 || len(r.status.Restarting) > 0 && r.status.Remaining == 0 {
+		return nil, nil // nothing would come of looking at all Pods
+	}
+	there, err := r.find(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	r.leave(there.left...)
+	if err := r.choose(ctx, there.inOrder(), slots, entry); err != nil {
+		return nil, err
+	}
+	waiting := slices.Sorted(maps.Keys(there.closed))
+	if len(waiting) == 0 && len(r.status.Restarting) == 0 {
+		return r.replicas(ctx, s)
+	}
+	return waiting, nil
+}
+
+// istiodsOf are the istiods that are in a set.
+func (r *round) istiodsOf(s set) []istiod {
+	return slices.DeleteFunc(slices.Clone(r.mesh.istiods), func(each istiod) bool {
+		labels, _, _ := unstructured.NestedStringMap(each.Object, "spec", "template", "metadata", "labels")
+		return s.kind != istiodPods && (s.kind != selectedPods || !s.selects(each.GetNamespace(), labels))
+	})
+}
+
+// istiodSet notes the istiods that only a restart brings to the new root.
+func (r *round) istiodSet(ctx context.Context, all []istiod, entry *certificatesv1.BouncedPodSet) (waiting []string, err error) {
+	for _, each := range all {
+		behind := slices.DeleteFunc(slices.Clone(each.reporting), func(pod string) bool { return !slices.Contains(r.roots.behind, pod) })
+		owner := metav1.OwnerReference{APIVersion: apps, Kind: "Deployment", Name: each.GetName(), UID: each.GetUID()}
+		w := workload(owner, each.GetNamespace(), certificatesv1.Rollout)
+		w.WaitFor = true
+		if slices.ContainsFunc(r.status.Restarting, func(other certificatesv1.RestartingWorkload) bool { return other.UID == w.UID }) {
+			continue
+		}
+		object, err := r.owner(ctx, w) // the cache may not have seen yet what was done here
+		if err != nil {
+			return nil, err
+		}
+		if object == nil {
+			continue
+		}
+		stands := rolloutOf(object)
+		switch {
+		case !stands.replaced: // by whomever: the new Pods may be what is needed
+			waiting = append(waiting, fmt.Sprintf("%s: its rollout to end (%s)", called(w), stands.progress))
+		case len(behind) == 0:
+		case stands.restartedFor == key(r.status.Roots):
+			waiting = append(waiting, fmt.Sprintf("%s: was restarted for root %s, and %s did not get it from Vault or has not reported it yet", called(w), short(r.status.Roots...), strings.Join(behind, ", ")))
+		default:
+			note(r.status, entry, w, behind)
+		}
+	}
+	return waiting, nil
+}
+
+// find looks at all Pods of a set.
+func (r *round) find(ctx context.Context, s set) (*found, error) {
+	there, revisions := newFound(), r.mesh.revisions()
+	err := r.eachPod(ctx, s, func(pod *metav1.ObjectMeta) error {
+		if !s.has(pod, revisions) {
+			return nil
+		}
+		of, err := r.gate(ctx, s, pod.Namespace)
+		if err == nil {
+			there.add(pod, of)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for Pods to restart: %w", err)
+	}
+	return there, nil
+}
+
+// choose notes the next workloads, as many as there are slots.
+func (r *round) choose(ctx context.Context, owners []*owned, slots int, entry *certificatesv1.BouncedPodSet) error {
+	for i, each := range owners {
+		if slots == 0 {
+			r.status.Remaining = int32(len(owners) - i) //nolint:gosec // the number of workloads of a cluster
+			return nil
+		}
+		next, err := r.resolve(ctx, each)
+		if err != nil {
+			return err
+		}
+		if next == nil || slices.ContainsFunc(r.status.Restarting, func(other certificatesv1.RestartingWorkload) bool { return other.UID == next.UID }) {
+			continue
+		}
+		note(r.status, entry, *next, each.pods)
+		slots--
+	}
+	r.status.Remaining = 0
+	return nil
+}
+
+// gate is that of a namespace's Pods in a set, looked at once in each round.
+func (r *round) gate(ctx context.Context, s set, namespace string) (gate, error) {
+	at, dataKey := types.NamespacedName{Namespace: namespace, Name: rootConfigMap}, rootKey
+	if s.kind == selectedPods {
+		sync := s.selector.RootCertSync
+		if sync == nil || sync.ConfigMapRef == nil { // nobody waits
+			return gateSince(r.status.StartedAt, r.now()), nil
+		}
+		at.Name, dataKey = sync.ConfigMapRef.Name, sync.ConfigMapKey
+		if sync.ConfigMapRef.Namespace != "" {
+			at.Namespace = sync.ConfigMapRef.Namespace
+		}
+	}
+	id := at.String() + "/" + dataKey
+	if known, ok := r.gates[id]; ok {
+		return known, nil
+	}
+	configMap, err := r.configMap(ctx, at)
+	if err != nil {
+		return gate{}, err
+	}
+	r.gates[id] = gateOf(at.String(), configMap, dataKey, r.roots.wanted, r.now())
+	return r.gates[id], nil
+}
+
+// leftKept is how many of those that are left a status lists.
+const leftKept = 500
+
+// leave writes down what is not restarted, and why.
+func (r *round) leave(what ...string) {
+	all := sorted(append(slices.Clone(r.status.Left), what...))
+	r.status.Left = all[:min(len(all), leftKept)]
+}
+
+func (r *round) finish() {
+	finish(r.status, r.roots.wanted, metav1.NewTime(r.now()))
+	var total int32
+	for _, each := range r.status.PodsBounced {
+		total += each.Workloads
+	}
+	r.status.Message = fmt.Sprintf("%d workloads were restarted for root %s", total, short(r.status.Roots...))
+	if n := len(r.status.Left); n > 0 {
+		r.status.Message += fmt.Sprintf("; %d are left as they are: see status.left", n)
+	}
+}
