@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/hashicorp/vault/api"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -171,18 +170,6 @@ func (s *Server) NewGuide(options GuideOptions) (*Guide, error) {
 		},
 	}
 	return guide, nil
-}
-
-// Mount gives Vault another root, in a mount of its own, and lets the guide's role have certificates signed there.
-func (s *Server) Mount(ctx context.Context, path string, root *Root) error {
-	if err := s.Client.Sys().MountWithContext(ctx, path, &api.MountInput{Type: "pki"}); err != nil {
-		return err
-	}
-	bundle := bytes.Join([][]byte{root.Key, root.Certificate}, nil)
-	if err := s.write(ctx, path+"/config/ca", map[string]any{"pem_bundle": string(bundle)}); err != nil {
-		return err
-	}
-	return s.Client.Sys().PutPolicyWithContext(ctx, Role, policy+strings.ReplaceAll(policy, `"pki/`, `"`+path+`/`))
 }
 
 func (s *Server) write(ctx context.Context, path string, data map[string]any) error {
