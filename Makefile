@@ -128,6 +128,66 @@ $(ISTIOD_BINARY):
 	@echo "Building istiod $(ISTIO), once: up to six minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/pilot/cmd/pilot-discovery
 
+# --- Clusters with a node, for the tests in e2e/suite -------------------------
+
+CONTAINERD   := $(call pinned,containerd,github.com/containerd/containerd/v2)
+COREDNS      := $(call pinned,coredns,github.com/coredns/coredns)
+
+NODE_PROGRAMS := kubelet kube-proxy kube-controller-manager kube-scheduler kubectl
+NODE_BINARIES := $(NODE_PROGRAMS:%=.build/kubernetes-$(KUBERNETES)/%)
+RUNTIME_BINARIES := .build/containerd-$(CONTAINERD)/containerd .build/containerd-$(CONTAINERD)/containerd-shim-runc-v2 .build/containerd-$(CONTAINERD)/ctr
+COREDNS_BINARY   := .build/coredns-$(COREDNS)/coredns
+ISTIOCTL_BINARY  := .build/istio-$(ISTIO)/istioctl
+NODE_PARTS := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY) $(ISTIOCTL_BINARY)
+
+.PHONY: node
+node: control-plane $(NODE_PARTS) ## Build what a cluster with a node is made of
+	@hack/debian.sh
+
+.build/kubernetes-$(KUBERNETES)/kubernetes: e2e/binaries/kubernetes/main.go
+	@echo "Building a node's part of Kubernetes $(KUBERNETES), once: up to eight minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/kubernetes github.com/istiod-agent/istiod-agent/e2e/binaries/kubernetes "-X $(kubernetes_version).gitVersion=v$(KUBERNETES) \
+		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
+
+$(NODE_PROGRAMS:%=.build/kubernetes-$(KUBERNETES)/%): .build/kubernetes-$(KUBERNETES)/kubernetes
+	@ln -sf kubernetes $@
+
+$(RUNTIME_BINARIES):
+	@hack/build.sh $@ e2e/binaries/containerd github.com/containerd/containerd/v2/cmd/$(notdir $@)
+
+# The images of those clusters: istiod-agent.test/NAME:1.
+TEST_IMAGES := workload pause coredns pilot vault
+test_image = .build/image --file $(1) --context $(2) --target $(3) --arch $(ARCH) --name istiod-agent.test/$(4):1 --created $(SOURCE_DATE_EPOCH) $(5) --output .build/images/$(4).tar
+
+.PHONY: test-images
+test-images: node whole-vault $(ISTIOD_BINARY) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write the container images of the clusters with a node
+	@hack/build.sh .build/image tools ./image
+	@hack/build.sh .build/e2e/workload e2e ./workload
+	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
+	@for image in $(TEST_IMAGES); do \
+		$(call test_image,e2e/images/Dockerfile,.build,$$image,$$image,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT)) >/dev/null || exit 1; done
+	@$(call test_image,Dockerfile,.,agent,istiod-agent,--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+	@$(call test_image,Dockerfile,.,webhook,istiod-agent-webhook,--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+
+CLUSTERS ?= 1
+
+.PHONY: cluster-up
+cluster-up: test-images ## Start a cluster with a node on this Linux machine, as root, and leave it running (CLUSTERS=2 for two)
+	@hack/build.sh .build/e2e/clusters e2e ./clusters
+	@.build/e2e/clusters up -n $(CLUSTERS)
+
+.PHONY: cluster-down
+cluster-down: ## Take it away
+	@hack/build.sh .build/e2e/clusters e2e ./clusters
+	@.build/e2e/clusters down
+
+$(COREDNS_BINARY):
+	@echo "Building CoreDNS $(COREDNS), once: up to three minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/coredns github.com/coredns/coredns
+
+$(ISTIOCTL_BINARY):
+	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/istioctl/cmd/istioctl
+
 # --- The source --------------------------------------------------------------
 
 .PHONY: lint

@@ -61,6 +61,47 @@ func WholeVault() (string, error) {
 // Istiod gives the path of the istiod that `make servers` builds.
 func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
 
+// Node are the programs of a cluster with a node, and of those who work with it.
+type Node struct {
+	Etcd, APIServer, ControllerManager, Scheduler string
+	Kubelet, KubeProxy, Kubectl                   string
+	Containerd, Shim, Ctr                         string
+	// Images is the folder with the archives of container images.
+	Images string
+}
+
+// NodePrograms gives the paths of what `make node` builds.
+func NodePrograms() (Node, error) {
+	var programs Node
+	var err error
+	if programs.APIServer, programs.Etcd, err = ControlPlane(); err != nil {
+		return programs, err
+	}
+	for _, each := range []struct {
+		path                  *string
+		name, module, program string
+	}{
+		{&programs.ControllerManager, "kubernetes", "k8s.io/kubernetes", "kube-controller-manager"},
+		{&programs.Scheduler, "kubernetes", "k8s.io/kubernetes", "kube-scheduler"},
+		{&programs.Kubelet, "kubernetes", "k8s.io/kubernetes", "kubelet"},
+		{&programs.KubeProxy, "kubernetes", "k8s.io/kubernetes", "kube-proxy"},
+		{&programs.Kubectl, "kubernetes", "k8s.io/kubernetes", "kubectl"},
+		{&programs.Containerd, "containerd", "github.com/containerd/containerd/v2", "containerd"},
+		{&programs.Shim, "containerd", "github.com/containerd/containerd/v2", "containerd-shim-runc-v2"},
+		{&programs.Ctr, "containerd", "github.com/containerd/containerd/v2", "ctr"},
+	} {
+		if *each.path, err = server(each.name, each.module, each.program); err != nil {
+			return programs, err
+		}
+	}
+	root, err := Root()
+	if err != nil {
+		return programs, err
+	}
+	programs.Images = filepath.Join(root, ".build", "images")
+	return programs, nil
+}
+
 // server gives the path of a program that is built from the module pinned in
 // e2e/binaries/<name>/go.mod.
 func server(name, module, program string) (string, error) {
@@ -74,7 +115,7 @@ func server(name, module, program string) (string, error) {
 	}
 	path := filepath.Join(root, ".build", name+"-"+version, program)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("no %s to test against: %w; build it with `make servers`", program, err)
+		return "", fmt.Errorf("no %s to test against: %w; build it with `make servers node`", program, err)
 	}
 	return path, nil
 }
