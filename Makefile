@@ -138,7 +138,7 @@ NODE_BINARIES := $(NODE_PROGRAMS:%=.build/kubernetes-$(KUBERNETES)/%)
 RUNTIME_BINARIES := .build/containerd-$(CONTAINERD)/containerd .build/containerd-$(CONTAINERD)/containerd-shim-runc-v2 .build/containerd-$(CONTAINERD)/ctr
 COREDNS_BINARY   := .build/coredns-$(COREDNS)/coredns
 ISTIOCTL_BINARY  := .build/istio-$(ISTIO)/istioctl
-NODE_PARTS := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY) $(ISTIOCTL_BINARY)
+NODE_PARTS       := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY)
 
 .PHONY: node
 node: control-plane $(NODE_PARTS) ## Build what a cluster with a node is made of
@@ -155,9 +155,10 @@ $(NODE_PROGRAMS:%=.build/kubernetes-$(KUBERNETES)/%): .build/kubernetes-$(KUBERN
 $(RUNTIME_BINARIES):
 	@hack/build.sh $@ e2e/binaries/containerd github.com/containerd/containerd/v2/cmd/$(notdir $@)
 
-# The images of those clusters: istiod-agent.test/NAME:1.
+# The images of those clusters: istiod-agent.test/NAME:1, and the project's own by the names that the chart has.
+CHART_TAG := $(shell sed -n 's/^appVersion: //p' charts/istiod-agent/Chart.yaml)
 TEST_IMAGES := workload pause coredns pilot vault
-test_image = .build/image --file $(1) --context $(2) --target $(3) --arch $(ARCH) --name istiod-agent.test/$(4):1 --created $(SOURCE_DATE_EPOCH) $(5) --output .build/images/$(4).tar
+test_image = .build/image --file $(1) --context $(2) --target $(3) --arch $(ARCH) --name $(4) --created $(SOURCE_DATE_EPOCH) $(5) --output .build/images/$(3).tar
 
 .PHONY: test-images
 test-images: node whole-vault $(ISTIOD_BINARY) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write the container images of the clusters with a node
@@ -165,14 +166,20 @@ test-images: node whole-vault $(ISTIOD_BINARY) bin/linux-$(ARCH)/istiod-agent bi
 	@hack/build.sh .build/e2e/workload e2e ./workload
 	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
 	@for image in $(TEST_IMAGES); do \
-		$(call test_image,e2e/images/Dockerfile,.build,$$image,$$image,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT)) >/dev/null || exit 1; done
-	@$(call test_image,Dockerfile,.,agent,istiod-agent,--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
-	@$(call test_image,Dockerfile,.,webhook,istiod-agent-webhook,--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+		$(call test_image,e2e/images/Dockerfile,.build,$$image,istiod-agent.test/$$image:1,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT)) >/dev/null || exit 1; done
+	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+	@$(call test_image,Dockerfile,.,webhook,$(REGISTRY)/istiod-agent-webhook:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 
 CLUSTERS ?= 1
 
+# What a person works with, beside bin/.
+HELM_BINARY := .build/helm/helm
+.PHONY: client-programs
+client-programs: bin/kubectl-istiod_agent $(ISTIOCTL_BINARY)
+	@hack/build.sh $(HELM_BINARY) e2e helm.sh/helm/v4/cmd/helm
+
 .PHONY: cluster-up
-cluster-up: test-images ## Start a cluster with a node on this Linux machine, as root, and leave it running (CLUSTERS=2 for two)
+cluster-up: test-images client-programs ## Start a cluster with a node on this Linux machine, as root, and leave it running (CLUSTERS=2 for two)
 	@hack/build.sh .build/e2e/clusters e2e ./clusters
 	@.build/e2e/clusters up -n $(CLUSTERS)
 

@@ -66,11 +66,13 @@ type Node struct {
 	Etcd, APIServer, ControllerManager, Scheduler string
 	Kubelet, KubeProxy, Kubectl                   string
 	Containerd, Shim, Ctr                         string
+	// Helm, Istioctl and Plugin are, with Kubectl, what a person works with.
+	Helm, Istioctl, Plugin string
 	// Images is the folder with the archives of container images.
 	Images string
 }
 
-// NodePrograms gives the paths of what `make node` builds.
+// NodePrograms gives the paths of what `make test-images client-programs` builds.
 func NodePrograms() (Node, error) {
 	var programs Node
 	var err error
@@ -89,6 +91,7 @@ func NodePrograms() (Node, error) {
 		{&programs.Containerd, "containerd", "github.com/containerd/containerd/v2", "containerd"},
 		{&programs.Shim, "containerd", "github.com/containerd/containerd/v2", "containerd-shim-runc-v2"},
 		{&programs.Ctr, "containerd", "github.com/containerd/containerd/v2", "ctr"},
+		{&programs.Istioctl, "istio", "istio.io/istio", "istioctl"},
 	} {
 		if *each.path, err = server(each.name, each.module, each.program); err != nil {
 			return programs, err
@@ -99,6 +102,7 @@ func NodePrograms() (Node, error) {
 		return programs, err
 	}
 	programs.Images = filepath.Join(root, ".build", "images")
+	programs.Helm, programs.Plugin = filepath.Join(root, ".build", "helm", "helm"), filepath.Join(root, "bin", "kubectl-istiod_agent")
 	return programs, nil
 }
 

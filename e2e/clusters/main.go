@@ -141,11 +141,11 @@ func (k keeper) next() {
 	fmt.Printf(`
 Each cluster is a context:
 
-  export KUBECONFIG=%s
+  export KUBECONFIG=%s PATH=%s:$PATH
   kubectl get nodes --context cluster-1
 
 docs/try-it.md goes on from here. Take everything away: make cluster-down
-`, k.file("kubeconfig"))
+`, k.file("kubeconfig"), k.file("bin"))
 }
 
 // down tells the holder to end, waits for it, and takes away what a holder that was killed has left.

@@ -19,11 +19,13 @@ type Clusters struct {
 	All []*Cluster
 	// Kubeconfig is a file with a context for each, by its name; the first is the current one.
 	Kubeconfig string
+	// Programs is a folder with kubectl, helm, istioctl and the plugin.
+	Programs string
 }
 
 // StartSeveral starts clusters 1 to n under dir. Stop must be called, also after an error.
 func StartSeveral(ctx context.Context, n int, dir string, out io.Writer) (*Clusters, error) {
-	c := &Clusters{All: make([]*Cluster, n), Kubeconfig: filepath.Join(dir, "kubeconfig")}
+	c := &Clusters{All: make([]*Cluster, n), Kubeconfig: filepath.Join(dir, "kubeconfig"), Programs: filepath.Join(dir, "bin")}
 	var starting errgroup.Group
 	for i := range n {
 		starting.Go(func() (err error) {
@@ -49,7 +51,25 @@ func StartSeveral(ctx context.Context, n int, dir string, out io.Writer) (*Clust
 		merged.Contexts[cluster.Name] = config.Contexts[cluster.Name]
 	}
 	merged.CurrentContext = c.All[0].Name
-	return c, clientcmd.WriteToFile(*merged, c.Kubeconfig)
+	return c, errors.Join(clientcmd.WriteToFile(*merged, c.Kubeconfig), c.linkPrograms())
+}
+
+// linkPrograms puts what a person works with into one folder.
+func (c *Clusters) linkPrograms() error {
+	if err := os.MkdirAll(c.Programs, 0o700); err != nil {
+		return err
+	}
+	of := c.All[0].programs
+	for _, program := range []string{of.Kubectl, of.Helm, of.Istioctl, of.Plugin} {
+		link := filepath.Join(c.Programs, filepath.Base(program))
+		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(program, link); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop takes every cluster away.
@@ -65,5 +85,5 @@ func (c *Clusters) Stop() error {
 		})
 	}
 	_ = stopping.Wait() // the errors are in errs
-	return errors.Join(append(errs, os.Remove(c.Kubeconfig))...)
+	return errors.Join(append(errs, os.RemoveAll(c.Kubeconfig), os.RemoveAll(c.Programs))...)
 }

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// kubectl runs it in the cluster, and gives what it has written.
+func (c *target) kubectl(ctx context.Context, t *testing.T, arguments string) string {
+	t.Helper()
+	output, err := shell(ctx, "kubectl --context="+c.name+" "+arguments)
+	must(t, err)
+	return output
+}
+
+// istiods are istiod's Pods that are not about to end.
+func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
+	t.Helper()
+	list, err := c.client.CoreV1().Pods("istio-system").List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+	must(t, err)
+	var pods []corev1.Pod
+	for _, pod := range list.Items {
+		if pod.DeletionTimestamp == nil {
+			pods = append(pods, pod)
+		}
+	}
+	if len(pods) == 0 {
+		t.Fatalf("%s: there is no istiod", c.name)
+	}
+	return pods
+}
+
+// deployWorkload has a workload run in a namespace, and waits until it serves.
+func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace string) {
+	t.Helper()
+	c.kubectl(ctx, t, "apply -n "+namespace+" -f e2e/suite/manifests/workload.yaml")
+	c.kubectl(ctx, t, "rollout status -n "+namespace+" deployment/workload --timeout=60s")
+}
+
+// wantCall has a workload of one cluster call that of another by mutual TLS.
+func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace string) {
+	t.Helper()
+	if err := call(ctx, t, from, to, namespace); err != nil {
+		t.Errorf("from %s to %s: %v", from.name, to.name, err)
+	}
+}
+
+func call(ctx context.Context, t *testing.T, from, to *target, namespace string) error {
+	t.Helper()
+	address := strings.TrimSpace(to.kubectl(ctx, t, "get pods -n "+namespace+` -l app=workload -o jsonpath='{.items[0].status.podIP}'`))
+	output, err := shell(ctx, fmt.Sprintf("kubectl --context=%s exec -n %s deployment/workload -- /workload call %s:8443", from.name, namespace, address))
+	if err != nil {
+		return err
+	}
+	identity := "spiffe://cluster.local/ns/" + namespace + "/sa/workload"
+	if strings.Count(output, identity) != 2 {
+		return fmt.Errorf("want both to be %s:\n%s", identity, output)
+	}
+	return nil
+}
+
+// eventually asks again until the answer is no error.
+func eventually(ctx context.Context, t *testing.T, timeout time.Duration, what string, ask func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
+		last = ask(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s, within %s: %v\n%s", what, timeout, last, describe(ctx))
+	}
+}
