@@ -308,11 +308,7 @@ func wantLastStep(ctx context.Context, t *testing.T) {
 	t.Helper()
 	blocks, err := scripts(filepath.Join(folder, "docs", "try-it.md"), "The last step")
 	must(t, err)
-	_, check, found := strings.Cut(blocks[len(blocks)-1], "done\n")
-	if !found {
-		t.Fatal("the last step does not look as it did")
-	}
-	output, err := shell(ctx, check)
+	output, err := shell(ctx, blocks[len(blocks)-1])
 	must(t, err)
 	if output != "" {
 		t.Errorf("the published root is not Vault's:\n%s", output)
