@@ -55,8 +55,12 @@ func (c *Cluster) clean() error {
 		_ = running.Kill()
 		delete(c.processes, name)
 	}
+	dirs := []string{c.dir, c.run}
+	if earlier, err := os.ReadFile(c.dirFile()); err == nil && filepath.IsAbs(string(earlier)) {
+		dirs = append([]string{string(earlier)}, dirs...)
+	}
 	var errs []error
-	for _, dir := range []string{c.dir, c.run} {
+	for _, dir := range dirs {
 		errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
 	}
 	errs = append(errs, removeShimSockets())
@@ -70,6 +74,9 @@ func (c *Cluster) clean() error {
 	}
 	return errors.Join(append(errs, removeCgroup(c.namespace))...)
 }
+
+// dirFile tells in which folder the cluster of this number keeps its files.
+func (c *Cluster) dirFile() string { return filepath.Join(c.run, "dir") }
 
 // killAll ends every process of the cluster's: those in its network namespace, which its programs, their children and
 // Pods in the node's network are, and those in its cgroup, which all other Pods are. Those of its own that are named stay.

@@ -117,7 +117,7 @@ func prepare(index int, dir string, out io.Writer) (*Cluster, error) {
 			return c, err
 		}
 	}
-	return c, nil
+	return c, os.WriteFile(c.dirFile(), []byte(c.dir), 0o600)
 }
 
 // name is what this machine calls what belongs to a cluster: network namespace, cgroup, folder in /run.

@@ -89,7 +89,7 @@ func (c *target) load(ctx context.Context, t *testing.T) (done func()) {
 		var since time.Time
 		var last error
 		for ctx.Err() == nil {
-			err := call(ctx, t, c, c, "bookinfo")
+			err := call(ctx, c, c, "bookinfo")
 			if ctx.Err() != nil {
 				break
 			}

@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -80,11 +81,17 @@ func run(m *testing.M) int {
 	programs := ""
 	if *contexts == "" {
 		started, err = node.StartSeveral(ctx, *number, dir, os.Stderr)
-		defer func() {
+		takeAway := sync.OnceFunc(func() {
 			if err := started.Stop(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
-		}()
+		})
+		defer takeAway()
+		ended := context.AfterFunc(ctx, func() { // Ctrl-C: no test waits for it
+			takeAway()
+			os.Exit(1)
+		})
+		defer ended()
 		if err != nil {
 			return fail(err)
 		}

@@ -62,14 +62,16 @@ func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace str
 // wantCall has a workload of one cluster call that of another by mutual TLS.
 func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace string) {
 	t.Helper()
-	if err := call(ctx, t, from, to, namespace); err != nil {
+	if err := call(ctx, from, to, namespace); err != nil {
 		t.Errorf("from %s to %s: %v", from.name, to.name, err)
 	}
 }
 
-func call(ctx context.Context, t *testing.T, from, to *target, namespace string) error {
-	t.Helper()
-	address := strings.TrimSpace(to.kubectl(ctx, t, "get pods -n "+namespace+` -l app=workload -o jsonpath='{.items[0].status.podIP}'`))
+func call(ctx context.Context, from, to *target, namespace string) error {
+	address, err := shell(ctx, "kubectl --context="+to.name+" get pods -n "+namespace+` -l app=workload -o jsonpath='{.items[0].status.podIP}'`)
+	if err != nil {
+		return err
+	}
 	output, err := shell(ctx, fmt.Sprintf("kubectl --context=%s exec -n %s deployment/workload -- /workload call %s:8443", from.name, namespace, address))
 	if err != nil {
 		return err
