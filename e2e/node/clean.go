@@ -24,18 +24,11 @@ import (
 // grace is how long a program may take to end.
 const grace = 30 * time.Second
 
-// stop ends one of the cluster's programs in order.
-func (c *Cluster) stop(name string) error {
-	running, found := c.processes[name]
-	if !found {
-		return nil
-	}
-	delete(c.processes, name)
-	return running.Stop(grace)
-}
-
 // Stop ends everything and takes every trace of it away: processes, containers, mounts, cgroups, network, files.
 func (c *Cluster) Stop() error {
+	if c.lock == nil {
+		return nil // it is another process's, or none
+	}
 	// The kubelet first, or it starts again what ends; then the containers, which containerd would not end.
 	var errs []error
 	for _, name := range []string{"kubelet", "kube-proxy"} {
@@ -43,7 +36,26 @@ func (c *Cluster) Stop() error {
 			errs = append(errs, running.Kill())
 		}
 	}
-	return errors.Join(append(errs, c.clean())...)
+	return errors.Join(append(errs, c.clean(), c.give())...)
+}
+
+// take has the cluster's number be this process's, as long as it lives.
+func (c *Cluster) take() error {
+	file, err := os.OpenFile(c.run+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("%s is running already, and another process of this machine holds it (%s)", c.Name, file.Name()), file.Close())
+	}
+	c.lock = file
+	return nil
+}
+
+func (c *Cluster) give() error {
+	err := errors.Join(os.Remove(c.lock.Name()), c.lock.Close())
+	c.lock = nil
+	return err
 }
 
 // clean takes away what belongs to the cluster's number, whoever has made it.
@@ -277,11 +289,17 @@ func lookup(program string) (string, error) {
 	return exec.LookPath("/usr/sbin/" + program)
 }
 
-// Clean takes away what clusters under dir have left whose process was killed.
+// Clean takes away what clusters have left whose process was killed.
 func Clean(dir string) error {
 	var errs []error
 	for index := 1; index <= Most; index++ {
-		errs = append(errs, newCluster(index, dir).clean())
+		c := newCluster(index, dir)
+		if _, err := os.Stat(c.run); err != nil {
+			continue // there is none
+		}
+		if c.take() == nil { // or it lives
+			errs = append(errs, c.clean(), c.give())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"errors"
+	"path/filepath"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,5 +78,8 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	})
 }
 
-// StopAPIServer ends the API server in order. Nothing else notices but by its silence.
-func (c *Cluster) StopAPIServer() error { return c.stop("kube-apiserver") }
+// KillAPIServer ends the API server at once, as a crash does: in order it would wait for every watch. Nothing else
+// notices but by its silence.
+func (c *Cluster) KillAPIServer() error {
+	return c.processes[filepath.Base(c.programs.APIServer)].Kill()
+}

@@ -48,6 +48,7 @@ type Cluster struct {
 	address   addresses
 	pki       *pki
 	processes map[string]*process.Process
+	lock      *os.File // held by the process whose cluster has the number; nil when it is not this one's
 	out       io.Writer
 }
 
@@ -101,6 +102,9 @@ func prepare(index int, dir string, out io.Writer) (*Cluster, error) {
 		if _, err := exec.LookPath(program); err != nil {
 			return c, fmt.Errorf("%w; install it with hack/debian.sh", err)
 		}
+	}
+	if err := c.take(); err != nil {
+		return c, err
 	}
 	var err error
 	if c.programs, err = built.NodePrograms(); err != nil {

@@ -122,11 +122,16 @@ func (c *Cluster) RestartNode(ctx context.Context) error {
 		return err
 	}
 	<-c.processes[filepath.Base(c.programs.Containerd)].Exited()
-	if err := unmountBelow(filepath.Join(c.run, "containerd")); err != nil {
-		return err
+	// What is in memory is lost with the power: volumes, and the runtime's state.
+	for _, dir := range []string{c.dir, filepath.Join(c.run, "containerd")} {
+		if err := unmountBelow(dir); err != nil {
+			return err
+		}
 	}
-	if err := os.RemoveAll(filepath.Join(c.run, "containerd")); err != nil { // it is in memory in a real machine
-		return err
+	for _, dir := range []string{"containerd", "runc"} {
+		if err := os.RemoveAll(filepath.Join(c.run, dir)); err != nil {
+			return err
+		}
 	}
 	if err := c.startRuntime(ctx); err != nil {
 		return err

@@ -96,6 +96,8 @@ func TestReplicas(t *testing.T) {
 		Assess("each has a CA of its own", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.kubectl(ctx, t, "delete hpa -n istio-system --all")
+			// Half a processor each is more than a machine for tests may have for six of them.
+			cluster.kubectl(ctx, t, "set resources -n istio-system deployment/istiod -c discovery --requests=cpu=10m,memory=64Mi")
 			cluster.kubectl(ctx, t, "scale -n istio-system deployment/istiod --replicas=3")
 			cluster.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
 			serials := cluster.serials(ctx, t)

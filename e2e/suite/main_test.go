@@ -89,6 +89,7 @@ func run(m *testing.M) int {
 		defer takeAway()
 		ended := context.AfterFunc(ctx, func() { // Ctrl-C: no test waits for it
 			takeAway()
+			_ = os.RemoveAll(dir)
 			os.Exit(1)
 		})
 		defer ended()

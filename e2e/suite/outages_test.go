@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,7 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 		Assess("all goes on", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			before := cluster.serials(ctx, t)
-			must(t, started.All[0].StopAPIServer())
+			must(t, started.All[0].KillAPIServer())
 			must(t, started.All[0].StartAPIServer(ctx))
 			if after := cluster.serials(ctx, t); !maps.Equal(before, after) {
 				t.Errorf("CA %v before, %v after", before, after)
@@ -137,12 +138,22 @@ func TestTheNodeIsRestarted(t *testing.T) {
 		Assess("istiod comes up again", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[len(clusters)-1]
 			cluster.serials(ctx, t)
+			starts := cluster.starts(ctx, t, "discovery")
 			must(t, started.All[len(clusters)-1].RestartNode(ctx))
-			if cluster.name == clusters[0].name {
-				t.Log("Vault in dev mode has forgotten all")
-			}
-			// Vault has, in dev mode: what istiod has in memory stays with its Pod, whose containers are started again.
+			// Vault in dev mode has forgotten all: it is set up again, with the same root.
+			cluster.kubectl(ctx, t, "wait -n vault pod/vault-0 --for=jsonpath='{.status.containerStatuses[0].restartCount}'=1 --timeout=120s")
+			blocks, err := scripts(filepath.Join(folder, "docs", "try-it.md"), "Vault")
+			must(t, err)
+			_, err = shell(ctx, "CONTEXT_1= CONTEXT_2="+cluster.name+"\n"+blocks[len(blocks)-1])
+			must(t, err)
+			eventually(ctx, t, 4*time.Minute, "istiod is started again", func(context.Context) error {
+				if cluster.starts(ctx, t, "discovery") == starts {
+					return errNotYet
+				}
+				return nil
+			})
 			cluster.serials(ctx, t)
+			wantLastStep(ctx, t)
 			cluster.deployWorkload(ctx, t, "bookinfo")
 			wantCall(ctx, t, cluster, cluster, "bookinfo")
 		})).
