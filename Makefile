@@ -84,12 +84,14 @@ KUBERNETES := $(call pinned,kubernetes,k8s.io/kubernetes)
 ETCD       := $(call pinned,etcd,go.etcd.io/etcd/server/v3)
 VAULT      := $(call pinned,vault,github.com/hashicorp/vault)
 ISTIO      := $(call pinned,istio,istio.io/istio)
+CERT_MANAGER := $(call pinned,cert-manager,github.com/cert-manager/cert-manager)
 
 APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
 ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
 VAULT_BINARY     := .build/vault-$(VAULT)/vault
 WHOLE_VAULT      := .build/vault-$(VAULT)/whole/vault
 ISTIOD_BINARY    := .build/istio-$(ISTIO)/pilot-discovery
+CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-manager-,controller cainjector)
 
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
@@ -110,7 +112,7 @@ $(APISERVER_BINARY):
 		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
 
 .PHONY: servers
-servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) ## Build the control plane, a Vault and an istiod
+servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) ## Build the control plane, a Vault, an istiod and cert-manager
 
 $(VAULT_BINARY): e2e/binaries/vault/main.go
 	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
@@ -127,6 +129,14 @@ $(WHOLE_VAULT):
 $(ISTIOD_BINARY):
 	@echo "Building istiod $(ISTIO), once: up to six minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/pilot/cmd/pilot-discovery
+
+.build/cert-manager-$(CERT_MANAGER)/cert-manager: $(wildcard e2e/binaries/cert-manager/*.go)
+	@echo "Building cert-manager $(CERT_MANAGER), once: up to five minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/cert-manager github.com/istiod-agent/istiod-agent/e2e/binaries/cert-manager \
+		"-X github.com/cert-manager/cert-manager/pkg/util.AppVersion=v$(CERT_MANAGER)"
+
+$(CERT_MANAGER_BINARIES): .build/cert-manager-$(CERT_MANAGER)/cert-manager
+	@ln -sf cert-manager $@
 
 # --- Clusters with a node, for the tests in e2e/suite -------------------------
 
@@ -157,16 +167,16 @@ $(RUNTIME_BINARIES):
 
 # The images of those clusters: istiod-agent.test/NAME:1, and the project's own by the names that the chart has.
 CHART_TAG := $(shell sed -n 's/^appVersion: //p' charts/istiod-agent/Chart.yaml)
-TEST_IMAGES := workload pause coredns pilot vault
+TEST_IMAGES := workload pause coredns pilot vault cert-manager
 test_image = .build/image --file $(1) --context $(2) --target $(3) --arch $(ARCH) --name $(4) --created $(SOURCE_DATE_EPOCH) $(5) --output .build/images/$(3).tar
 
 .PHONY: test-images
-test-images: node whole-vault $(ISTIOD_BINARY) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write the container images of the clusters with a node
+test-images: node whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write the container images of the clusters with a node
 	@hack/build.sh .build/image tools ./image
 	@hack/build.sh .build/e2e/workload e2e ./workload
 	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
 	@for image in $(TEST_IMAGES); do \
-		$(call test_image,e2e/images/Dockerfile,.build,$$image,istiod-agent.test/$$image:1,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT)) >/dev/null || exit 1; done
+		$(call test_image,e2e/images/Dockerfile,.build,$$image,istiod-agent.test/$$image:1,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT) --build-arg CERT_MANAGER=$(CERT_MANAGER)) >/dev/null || exit 1; done
 	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 	@$(call test_image,Dockerfile,.,webhook,$(REGISTRY)/istiod-agent-webhook:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 

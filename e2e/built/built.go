@@ -61,6 +61,17 @@ func WholeVault() (string, error) {
 // Istiod gives the path of the istiod that `make servers` builds.
 func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
 
+// CertManager gives the paths of cert-manager's controller and cainjector that
+// `make servers` builds.
+func CertManager() (controller, cainjector string, err error) {
+	const module = "github.com/cert-manager/cert-manager"
+	if controller, err = server("cert-manager", module, "cert-manager-controller"); err != nil {
+		return "", "", err
+	}
+	cainjector, err = server("cert-manager", module, "cert-manager-cainjector")
+	return controller, cainjector, err
+}
+
 // Node are the programs of a cluster with a node, and of those who work with it.
 type Node struct {
 	Etcd, APIServer, ControllerManager, Scheduler string
