@@ -167,16 +167,24 @@ $(RUNTIME_BINARIES):
 
 # The images of those clusters: istiod-agent.test/NAME:1, and the project's own by the names that the chart has.
 CHART_TAG := $(shell sed -n 's/^appVersion: //p' charts/istiod-agent/Chart.yaml)
-TEST_IMAGES := workload pause coredns pilot vault cert-manager
+# A cluster of kind has the first two of its own.
+NODE_IMAGES  := pause coredns
+GUIDE_IMAGES := workload pilot vault cert-manager
 test_image = .build/image --file $(1) --context $(2) --target $(3) --arch $(ARCH) --name $(4) --created $(SOURCE_DATE_EPOCH) $(5) --output .build/images/$(3).tar
+test_images = for image in $(1); do \
+	$(call test_image,e2e/images/Dockerfile,.build,$$image,istiod-agent.test/$$image:1,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT) --build-arg CERT_MANAGER=$(CERT_MANAGER)) >/dev/null || exit 1; done
 
 .PHONY: test-images
-test-images: node whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write the container images of the clusters with a node
+test-images: node guide-images ## Write the container images of the clusters with a node
+	@$(call test_images,$(NODE_IMAGES))
+
+.PHONY: guide-images
+guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook
+	@hack/debian.sh busybox
 	@hack/build.sh .build/image tools ./image
 	@hack/build.sh .build/e2e/workload e2e ./workload
 	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
-	@for image in $(TEST_IMAGES); do \
-		$(call test_image,e2e/images/Dockerfile,.build,$$image,istiod-agent.test/$$image:1,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT) --build-arg CERT_MANAGER=$(CERT_MANAGER)) >/dev/null || exit 1; done
+	@$(call test_images,$(GUIDE_IMAGES))
 	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 	@$(call test_image,Dockerfile,.,webhook,$(REGISTRY)/istiod-agent-webhook:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 
@@ -197,6 +205,26 @@ cluster-up: test-images client-programs ## Start a cluster with a node on this L
 cluster-down: ## Take it away
 	@hack/build.sh .build/e2e/clusters e2e ./clusters
 	@.build/e2e/clusters down
+
+KUBECTL_BINARY := .build/kubernetes-$(KUBERNETES)/kubectl
+
+.PHONY: docker-runs
+docker-runs:
+	@hack/kind.sh check
+
+# KIND_NODE=kindest/node:v1.36.1 for another version of Kubernetes than kind's own choice.
+.PHONY: kind-up
+kind-up: docker-runs guide-images client-programs $(KUBECTL_BINARY) ## Start clusters with kind, where Docker runs, and leave them running (CLUSTERS=2 for two)
+	@hack/build.sh .build/kind/kind e2e/binaries/kind sigs.k8s.io/kind
+	@KIND_NODE=$(KIND_NODE) hack/kind.sh up $(CLUSTERS) $(KUBECTL_BINARY) $(HELM_BINARY) $(ISTIOCTL_BINARY) bin/kubectl-istiod_agent
+
+.PHONY: kind-suite
+kind-suite: ## Run e2e/suite in the two clusters that `make kind-up CLUSTERS=2` has started
+	@cd e2e && PATH=$(CURDIR)/.build/clusters/bin:$$PATH go test -count=1 -timeout 60m ./suite -args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2
+
+.PHONY: kind-down
+kind-down: ## Take them away
+	@hack/kind.sh down
 
 $(COREDNS_BINARY):
 	@echo "Building CoreDNS $(COREDNS), once: up to three minutes on two cores."
