@@ -47,6 +47,24 @@ image: bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## 
 	@$(call archive,agent,istiod-agent)
 	@$(call archive,webhook,istiod-agent-webhook)
 
+# --- A release: make image for each architecture, make chart, make push ---------
+
+HELM_BINARY := .build/helm/helm
+.PHONY: helm
+helm:
+	@hack/build.sh $(HELM_BINARY) e2e helm.sh/helm/v4/cmd/helm
+
+.PHONY: chart
+chart: helm ## Package the chart into dist/, with VERSION for its version and that of the images
+	@$(HELM_BINARY) package charts/istiod-agent --version $(tag) --app-version $(tag) --destination dist
+
+.PHONY: push
+push: helm .build/crane ## Push images and chart, as make image and make chart have written them, to REGISTRY
+	@hack/push.sh $(REGISTRY) $(tag)
+
+.build/crane: tools/go.mod
+	@hack/build.sh $@ tools github.com/google/go-containerregistry/cmd/crane
+
 # --- Seeing it work ----------------------------------------------------------
 
 .PHONY: demo
@@ -191,10 +209,8 @@ guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) bin/linux-$(
 CLUSTERS ?= 1
 
 # What a person works with, beside bin/.
-HELM_BINARY := .build/helm/helm
 .PHONY: client-programs
-client-programs: bin/kubectl-istiod_agent $(ISTIOCTL_BINARY)
-	@hack/build.sh $(HELM_BINARY) e2e helm.sh/helm/v4/cmd/helm
+client-programs: helm bin/kubectl-istiod_agent $(ISTIOCTL_BINARY)
 
 .PHONY: cluster-up
 cluster-up: test-images client-programs ## Start a cluster with a node on this Linux machine, as root, and leave it running (CLUSTERS=2 for two)
@@ -236,8 +252,9 @@ $(ISTIOCTL_BINARY):
 # --- The source --------------------------------------------------------------
 
 .PHONY: lint
-lint: .build/golangci-lint ## Check the source of all three Go modules
-	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || status=1; done; exit $$status
+lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go modules, and the CI's workflows
+	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || status=1; done; \
+		.build/actionlint || status=1; exit $$status
 
 .PHONY: generate
 generate: ## Write again all files that are made from others
@@ -255,6 +272,9 @@ golden: ## Accept what the tests get as what they expect; read the difference be
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.build/actionlint: tools/actionlint/go.mod
+	@hack/build.sh $@ tools/actionlint github.com/rhysd/actionlint/cmd/actionlint
 
 .build/controller-gen: tools/go.mod
 	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen
