@@ -73,7 +73,7 @@ demo: build servers ## Install istiod into a real API server and show what is in
 	@cd e2e && ../.build/demo
 
 .PHONY: test
-test: unit verify-generated lint e2e ## Run every check: unit, generated files, lint, e2e (what CI runs)
+test: unit verify-generated lint integration e2e-core ## Run every check but the longest: unit, generated files, lint, integration, e2e-core (what CI runs)
 
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
@@ -81,9 +81,29 @@ unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
 	@go -C tools test ./...
 
+.PHONY: integration
+integration: servers ## Test against a real API server, a real Vault and a real istiod, as processes
+	@cd e2e && go test -count=1 $$(go list ./... | grep -v /suite) # Go's cache does not see what is run and read outside the module
+
+# The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
+.PHONY: e2e-core
+ifeq ($(shell id -u),0)
+e2e-core: test-images client-programs ## Go through the guide in one cluster with real Pods, with a renewal and a failure (on Linux as root)
+	@cd e2e && go test -count=1 -timeout 30m -v ./suite -args -number 1 -labels suite=core
+else
+e2e-core:
+	@echo "e2e-core is left out: a cluster's node needs root."
+endif
+
 .PHONY: e2e
-e2e: servers ## Test everything against a real API server, a real Vault and a real istiod
-	@cd e2e && go test -count=1 ./... # Go's cache does not see what is run and read outside the module
+e2e: integration ## Test everything: integration, and the whole suite in two clusters
+	@$(MAKE) --no-print-directory $(if $(docker),e2e-kind,e2e-nodes)
+
+docker = $(shell docker info >/dev/null 2>&1 && echo runs)
+
+.PHONY: e2e-nodes
+e2e-nodes: test-images client-programs
+	@cd e2e && go test -count=1 -timeout 60m -v ./suite/...
 
 .PHONY: bench
 bench: servers whole-vault ## Measure time and memory of webhook and agent against bounds

@@ -70,14 +70,17 @@ func (c *Cluster) clean() error {
 }
 
 // killAll ends every process of the cluster's: those in its network namespace, which its programs, their children and
-// Pods in the node's network are, and those in its cgroup, which all other Pods are.
-func (c *Cluster) killAll() error {
+// Pods in the node's network are, and those in its cgroup, which all other Pods are. Those of its own that are named stay.
+func (c *Cluster) killAll(but ...string) error {
 	deadline := time.Now().Add(grace)
 	for {
 		all, err := c.pids()
 		if err != nil {
 			return err
 		}
+		all = slices.DeleteFunc(all, func(pid int) bool {
+			return slices.ContainsFunc(but, func(name string) bool { return c.processes[name] != nil && c.processes[name].PID() == pid })
+		})
 		if len(all) == 0 {
 			return nil
 		}

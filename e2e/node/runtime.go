@@ -109,6 +109,31 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	})
 }
 
+// RestartNode ends all that runs on the node at once, as a loss of power does, and starts it again. The control plane,
+// which in a real cluster is elsewhere, goes on.
+func (c *Cluster) RestartNode(ctx context.Context) error {
+	for _, name := range []string{"kubelet", "kube-proxy"} {
+		if err := c.processes[name].Kill(); err != nil {
+			return err
+		}
+	}
+	if err := c.killAll(filepath.Base(c.programs.Etcd), filepath.Base(c.programs.APIServer),
+		filepath.Base(c.programs.ControllerManager), filepath.Base(c.programs.Scheduler)); err != nil {
+		return err
+	}
+	<-c.processes[filepath.Base(c.programs.Containerd)].Exited()
+	if err := unmountBelow(filepath.Join(c.run, "containerd")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(c.run, "containerd")); err != nil { // it is in memory in a real machine
+		return err
+	}
+	if err := c.startRuntime(ctx); err != nil {
+		return err
+	}
+	return c.startNode(ctx)
+}
+
 // fill writes a configuration and gives its path.
 func (c *Cluster) fill(name, text string) (string, error) {
 	parsed, err := template.New(name).Parse(text)

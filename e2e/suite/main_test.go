@@ -34,6 +34,9 @@ import (
 var (
 	number   = flag.Int("number", 2, "how many clusters to start, 1 or 2")
 	contexts = flag.String("contexts", "", "the clusters' contexts in the kubeconfig, instead of clusters that are started here")
+	// These two are for package broken, which proves that checks can fail.
+	broken     = flag.String("broken", "", "what to break: root (of trust), webhook")
+	agentImage = flag.String("agent-image", "", "archive of another agent's image, for clusters that are started here")
 )
 
 // core labels what CI runs: one cluster is enough for it.
@@ -88,6 +91,11 @@ func run(m *testing.M) int {
 		kubeconfig, programs, names = started.Kubeconfig, started.Programs, nil
 		for _, cluster := range started.All {
 			names = append(names, cluster.Name)
+			if *agentImage != "" {
+				if err := cluster.Load(ctx, *agentImage); err != nil {
+					return fail(err)
+				}
+			}
 		}
 	}
 	for _, name := range names {

@@ -4,6 +4,7 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -20,6 +21,18 @@ func (c *target) kubectl(ctx context.Context, t *testing.T, arguments string) st
 	output, err := shell(ctx, "kubectl --context="+c.name+" "+arguments)
 	must(t, err)
 	return output
+}
+
+var errNotYet = errors.New("not yet")
+
+// kill ends every process of a program on the cluster's node at once, by a Pod that sees them all.
+func (c *target) kill(ctx context.Context, t *testing.T, program string) {
+	t.Helper()
+	c.kubectl(ctx, t, "delete pod -n kube-system kill --ignore-not-found --wait")
+	c.kubectl(ctx, t, fmt.Sprintf(`run kill -n kube-system --image=istiod-agent.test/workload:1 --image-pull-policy=IfNotPresent --restart=Never \
+  --overrides='{"spec": {"hostPID": true, "containers": [{"name": "kill", "image": "istiod-agent.test/workload:1", "args": ["kill", %q], "securityContext": {"privileged": true, "runAsUser": 0}}]}}'`, program))
+	c.kubectl(ctx, t, "wait -n kube-system pod/kill --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s")
+	c.kubectl(ctx, t, "delete pod -n kube-system kill --wait=false")
 }
 
 // istiods are istiod's Pods that are not about to end.

@@ -33,6 +33,7 @@ const (
 const usage = `workload pause          waits
 workload serve          serves mutual TLS at port 8443 and answers with whom it talks
 workload call ADDRESS   calls one, and prints its answer
+workload kill PROGRAM   kills all of this node's processes of that name that run in Pods
 
 ISTIOD is istiod's address, istiod.istio-system.svc:15012 by default; CLUSTER_ID what it calls this cluster.`
 
@@ -47,6 +48,8 @@ func main() {
 		err = serve(ctx)
 	case len(arguments) == 2 && arguments[0] == "call":
 		err = call(ctx, arguments[1])
+	case len(arguments) == 2 && arguments[0] == "kill":
+		err = kill(arguments[1])
 	default:
 		err = errors.New(usage)
 	}
