@@ -6,6 +6,7 @@ package built
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -70,6 +71,26 @@ func CertManager() (controller, cainjector string, err error) {
 	}
 	cainjector, err = server("cert-manager", module, "cert-manager-cainjector")
 	return controller, cainjector, err
+}
+
+// CertManagerCRDs gives the folder with cert-manager's CRDs: they are where Go
+// keeps the module that cert-manager is built from.
+func CertManagerCRDs(ctx context.Context) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/cert-manager/cert-manager")
+	download.Dir, download.Stderr = filepath.Join(root, "e2e", "binaries", "cert-manager"), os.Stderr
+	output, err := download.Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for cert-manager's module: %w", err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(output, &module); err != nil {
+		return "", err
+	}
+	return filepath.Join(module.Dir, "deploy", "crds"), nil
 }
 
 // Node are the programs of a cluster with a node, and of those who work with it.

@@ -6,12 +6,11 @@ package certmanager
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -32,7 +31,7 @@ func Start(ctx context.Context, plane *controlplane.ControlPlane) (*CertManager,
 	if err != nil {
 		return nil, err
 	}
-	crds, err := CRDs(ctx)
+	crds, err := built.CertManagerCRDs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +55,11 @@ func Start(ctx context.Context, plane *controlplane.ControlPlane) (*CertManager,
 
 // Output is what both programs have written so far.
 func (c *CertManager) Output() string {
-	output := ""
+	var output strings.Builder
 	for _, each := range c.processes {
-		output += each.Output()
+		output.WriteString(each.Output())
 	}
-	return output
+	return output.String()
 }
 
 // Stop ends both programs.
@@ -70,23 +69,4 @@ func (c *CertManager) Stop() error {
 		failed = append(failed, each.Stop(30*time.Second))
 	}
 	return errors.Join(failed...)
-}
-
-// CRDs gives the folder with cert-manager's CRDs: they are where Go keeps the module that cert-manager is built from.
-func CRDs(ctx context.Context) (string, error) {
-	root, err := built.Root()
-	if err != nil {
-		return "", err
-	}
-	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/cert-manager/cert-manager")
-	download.Dir, download.Stderr = filepath.Join(root, "e2e", "binaries", "cert-manager"), os.Stderr
-	output, err := download.Output()
-	if err != nil {
-		return "", fmt.Errorf("looking for cert-manager's module: %w", err)
-	}
-	var module struct{ Dir string }
-	if err := json.Unmarshal(output, &module); err != nil {
-		return "", err
-	}
-	return filepath.Join(module.Dir, "deploy", "crds"), nil
 }
