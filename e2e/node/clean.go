@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +59,7 @@ func (c *Cluster) clean() error {
 	for _, dir := range []string{c.dir, c.run} {
 		errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
 	}
+	errs = append(errs, removeShimSockets())
 	if _, err := os.Stat("/run/netns/" + c.namespace); err == nil {
 		errs = append(errs, ip(context.Background(), "netns", "delete", c.namespace))
 	}
@@ -134,6 +136,33 @@ func zombie(pid int) bool {
 	return found && strings.HasPrefix(after, "Z")
 }
 
+// shimSockets is where containerd's shims listen, whichever containerd they belong to (its pkg/shim/util_unix.go).
+const shimSockets = "/run/containerd/s"
+
+// removeShimSockets takes away the sockets of shims that were killed.
+func removeShimSockets() error {
+	sockets, err := os.ReadDir(shimSockets)
+	if err != nil {
+		return nil //nolint:nilerr // there are none
+	}
+	var errs []error
+	for _, socket := range sockets {
+		path := filepath.Join(shimSockets, socket.Name())
+		connection, err := net.Dial("unix", path)
+		if err == nil {
+			_ = connection.Close() // somebody's, who lives
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	for _, dir := range []string{shimSockets, filepath.Dir(shimSockets)} {
+		_ = unix.Rmdir(dir) // unless somebody else has something there
+	}
+	return errors.Join(errs...)
+}
+
 // unmountBelow unmounts what is mounted in a folder, the newest first.
 func unmountBelow(dir string) error {
 	mounts, err := mountPoints()
@@ -172,25 +201,19 @@ func mountPoints() ([]mount, error) {
 	return all, lines.Err()
 }
 
-// hierarchies are the mount points of cgroups: one of version 2, or each of version 1.
+// hierarchies are the mount points of cgroups: one of version 2, those of version 1, or both side by side.
 func hierarchies() []string {
 	mounts, err := mountPoints()
 	if err != nil {
 		return nil
 	}
-	var v1, v2 []string
+	var all []string
 	for _, mount := range mounts {
-		switch mount.kind {
-		case "cgroup":
-			v1 = append(v1, mount.at)
-		case "cgroup2":
-			v2 = append(v2, mount.at)
+		if mount.kind == "cgroup" || mount.kind == "cgroup2" {
+			all = append(all, mount.at)
 		}
 	}
-	if len(v1) > 0 {
-		return v1
-	}
-	return v2
+	return all
 }
 
 // makeCgroup makes a cgroup in every hierarchy. Two kubelets below one root would end each other's Pods.
