@@ -6,6 +6,7 @@ package built
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -60,6 +61,37 @@ func WholeVault() (string, error) {
 
 // Istiod gives the path of the istiod that `make servers` builds.
 func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
+
+// CertManager gives the paths of cert-manager's controller and cainjector that
+// `make servers` builds.
+func CertManager() (controller, cainjector string, err error) {
+	const module = "github.com/cert-manager/cert-manager"
+	if controller, err = server("cert-manager", module, "cert-manager-controller"); err != nil {
+		return "", "", err
+	}
+	cainjector, err = server("cert-manager", module, "cert-manager-cainjector")
+	return controller, cainjector, err
+}
+
+// CertManagerCRDs gives the folder with cert-manager's CRDs: they are where Go
+// keeps the module that cert-manager is built from.
+func CertManagerCRDs(ctx context.Context) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/cert-manager/cert-manager")
+	download.Dir, download.Stderr = filepath.Join(root, "e2e", "binaries", "cert-manager"), os.Stderr
+	output, err := download.Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for cert-manager's module: %w", err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(output, &module); err != nil {
+		return "", err
+	}
+	return filepath.Join(module.Dir, "deploy", "crds"), nil
+}
 
 // Node are the programs of a cluster with a node, and of those who work with it.
 type Node struct {
