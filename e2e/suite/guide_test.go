@@ -108,7 +108,8 @@ func wantInjected(t *testing.T, cluster *target, pod *corev1.Pod) {
 		return slices.ContainsFunc(containers, func(c corev1.Container) bool { return c.Name == name })
 	}
 	native := has(pod.Spec.InitContainers, "istiod-agent")
-	if !native && !(has(pod.Spec.InitContainers, "istiod-agent-init") && has(pod.Spec.Containers, "istiod-agent")) {
+	pair := has(pod.Spec.InitContainers, "istiod-agent-init") && has(pod.Spec.Containers, "istiod-agent")
+	if !native && !pair {
 		t.Errorf("%s: Pod %s has no agent", cluster.name, pod.Name)
 	}
 	for _, volume := range pod.Spec.Volumes {

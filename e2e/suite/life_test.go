@@ -275,7 +275,11 @@ func TestForms(t *testing.T) {
 				t.Errorf("the Deployment has the agent: %s", stored)
 			}
 		}},
-		{"containers", "injection.target=deployments", func(context.Context, *testing.T, *corev1.Pod) {}},
+		{"containers", "injection.target=deployments", func(_ context.Context, t *testing.T, pod *corev1.Pod) {
+			if len(pod.Spec.Containers) != 2 {
+				t.Errorf("Pod %s has %d containers", pod.Name, len(pod.Spec.Containers))
+			}
+		}},
 	} {
 		builder = builder.Assess(form.name, step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -166,8 +167,10 @@ func TestTheWebhookIsDown(t *testing.T) {
 		Assess("istiod cannot change, and all else can", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.kubectl(ctx, t, "scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=0")
+			n := 0
 			eventually(ctx, t, time.Minute, "istiod's change is refused", func(ctx context.Context) error {
-				_, err := shell(ctx, "kubectl --context="+cluster.name+" label -n istio-system deployment/istiod suite/change=down --overwrite")
+				n++ // what changes nothing asks nobody
+				_, err := shell(ctx, "kubectl --context="+cluster.name+" label -n istio-system deployment/istiod suite/change="+strconv.Itoa(n)+" --overwrite")
 				if err == nil {
 					return errNotYet
 				}
@@ -191,6 +194,7 @@ func TestTheWebhookIsDown(t *testing.T) {
 		Teardown(teardown(func(ctx context.Context, t *testing.T) {
 			clusters[0].kubectl(ctx, t, "scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=2")
 			clusters[0].kubectl(ctx, t, "rollout status -n istiod-agent-system deployment/istiod-agent-webhook --timeout=120s")
+			clusters[0].kubectl(ctx, t, "label -n istio-system deployment/istiod suite/change-")
 		})).
 		Feature())
 }
