@@ -56,6 +56,24 @@ plugin: $(PLATFORMS:%=bin/plugin/%/kubectl-istiod_agent) ## Write the kubectl pl
 bin/plugin/%/kubectl-istiod_agent: FORCE
 	@GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) hack/build.sh $@ . ./cmd/kubectl-istiod_agent "$(set_version)"
 
+# --- A release: make image for each architecture, make chart, make push ---------
+
+HELM_BINARY := .build/helm/helm
+.PHONY: helm
+helm:
+	@hack/build.sh $(HELM_BINARY) e2e helm.sh/helm/v4/cmd/helm
+
+.PHONY: chart
+chart: helm ## Package the chart into dist/, with VERSION for its version and that of the images
+	@$(HELM_BINARY) package charts/istiod-agent --version $(tag) --app-version $(tag) --destination dist
+
+.PHONY: push
+push: helm .build/crane ## Push images and chart, as make image and make chart have written them, to REGISTRY
+	@hack/push.sh $(REGISTRY) $(tag)
+
+.build/crane: tools/go.mod
+	@hack/build.sh $@ tools github.com/google/go-containerregistry/cmd/crane
+
 # --- Seeing it work ----------------------------------------------------------
 
 .PHONY: demo
@@ -64,7 +82,7 @@ demo: build servers ## Install istiod into a real API server and show what is in
 	@cd e2e && ../.build/demo
 
 .PHONY: test
-test: unit verify-generated lint e2e ## Run every check: unit, generated files, lint, e2e (what CI runs)
+test: unit verify-generated lint integration e2e-core ## Run every check but the longest: unit, generated files, lint, integration, e2e-core (what CI runs)
 
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
@@ -72,9 +90,36 @@ unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
 	@go -C tools test ./...
 
+.PHONY: integration
+integration: servers ## Test against a real API server, a real Vault and a real istiod, as processes
+	@cd e2e && go test -count=1 $$(go list ./... | grep -v /suite) # Go's cache does not see what is run and read outside the module
+
+# The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
+.PHONY: e2e-core
+ifeq ($(shell id -u),0)
+e2e-core: test-images client-programs ## Go through the guide in one cluster with real Pods, with a renewal and a failure (on Linux as root)
+	@cd e2e && go test -count=1 -timeout 30m -v ./suite -args -number 1 -labels suite=core
+else
+e2e-core:
+	@echo "e2e-core is left out: a cluster's node needs root."
+endif
+
 .PHONY: e2e
-e2e: servers ## Test everything against a real API server, a real Vault and a real istiod
-	@cd e2e && go test -count=1 ./... # Go's cache does not see what is run and read outside the module
+e2e: integration ## Test everything: integration, and the whole suite in two clusters
+	@$(MAKE) --no-print-directory $(if $(docker),e2e-kind,e2e-nodes)
+
+docker = $(shell docker info >/dev/null 2>&1 && echo runs)
+
+.PHONY: e2e-nodes
+e2e-nodes: test-images client-programs
+	@cd e2e && go test -count=1 -timeout 60m -v ./suite/...
+
+# Its package broken is left out: it breaks clusters of its own.
+.PHONY: e2e-kind
+e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and take them away
+	@$(MAKE) --no-print-directory kind-up CLUSTERS=2
+	@cd e2e && status=0; PATH=$(CURDIR)/.build/clusters/bin:$$PATH go test -count=1 -timeout 60m -v ./suite \
+		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
 
 .PHONY: bench
 bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook agent controllers" for some of them)
@@ -93,12 +138,14 @@ KUBERNETES := $(call pinned,kubernetes,k8s.io/kubernetes)
 ETCD       := $(call pinned,etcd,go.etcd.io/etcd/server/v3)
 VAULT      := $(call pinned,vault,github.com/hashicorp/vault)
 ISTIO      := $(call pinned,istio,istio.io/istio)
+CERT_MANAGER := $(call pinned,cert-manager,github.com/cert-manager/cert-manager)
 
 APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
 ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
 VAULT_BINARY     := .build/vault-$(VAULT)/vault
 WHOLE_VAULT      := .build/vault-$(VAULT)/whole/vault
 ISTIOD_BINARY    := .build/istio-$(ISTIO)/pilot-discovery
+CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-manager-,controller cainjector)
 
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
@@ -119,7 +166,7 @@ $(APISERVER_BINARY):
 		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
 
 .PHONY: servers
-servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) ## Build the control plane, a Vault and an istiod
+servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) ## Build the control plane, a Vault, an istiod and cert-manager
 
 $(VAULT_BINARY): e2e/binaries/vault/main.go
 	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
@@ -137,11 +184,109 @@ $(ISTIOD_BINARY):
 	@echo "Building istiod $(ISTIO), once: up to six minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/pilot/cmd/pilot-discovery
 
+.build/cert-manager-$(CERT_MANAGER)/cert-manager: $(wildcard e2e/binaries/cert-manager/*.go)
+	@echo "Building cert-manager $(CERT_MANAGER), once: up to five minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/cert-manager github.com/istiod-agent/istiod-agent/e2e/binaries/cert-manager \
+		"-X github.com/cert-manager/cert-manager/pkg/util.AppVersion=v$(CERT_MANAGER)"
+
+$(CERT_MANAGER_BINARIES): .build/cert-manager-$(CERT_MANAGER)/cert-manager
+	@ln -sf cert-manager $@
+
+# --- Clusters with a node, for the tests in e2e/suite -------------------------
+
+CONTAINERD   := $(call pinned,containerd,github.com/containerd/containerd/v2)
+COREDNS      := $(call pinned,coredns,github.com/coredns/coredns)
+
+NODE_PROGRAMS := kubelet kube-proxy kube-controller-manager kube-scheduler kubectl
+NODE_BINARIES := $(NODE_PROGRAMS:%=.build/kubernetes-$(KUBERNETES)/%)
+RUNTIME_BINARIES := .build/containerd-$(CONTAINERD)/containerd .build/containerd-$(CONTAINERD)/containerd-shim-runc-v2 .build/containerd-$(CONTAINERD)/ctr
+COREDNS_BINARY   := .build/coredns-$(COREDNS)/coredns
+ISTIOCTL_BINARY  := .build/istio-$(ISTIO)/istioctl
+NODE_PARTS       := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY)
+
+.PHONY: node
+node: control-plane $(NODE_PARTS) ## Build what a cluster with a node is made of
+	@hack/debian.sh
+
+.build/kubernetes-$(KUBERNETES)/kubernetes: e2e/binaries/kubernetes/main.go
+	@echo "Building a node's part of Kubernetes $(KUBERNETES), once: up to eight minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/kubernetes github.com/istiod-agent/istiod-agent/e2e/binaries/kubernetes "-X $(kubernetes_version).gitVersion=v$(KUBERNETES) \
+		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
+
+$(NODE_PROGRAMS:%=.build/kubernetes-$(KUBERNETES)/%): .build/kubernetes-$(KUBERNETES)/kubernetes
+	@ln -sf kubernetes $@
+
+$(RUNTIME_BINARIES):
+	@hack/build.sh $@ e2e/binaries/containerd github.com/containerd/containerd/v2/cmd/$(notdir $@)
+
+# The images of those clusters: istiod-agent.test/NAME:1, and the project's own by the names that the chart has.
+CHART_TAG := $(shell sed -n 's/^appVersion: //p' charts/istiod-agent/Chart.yaml)
+# A cluster of kind has the first two of its own.
+NODE_IMAGES  := pause coredns
+GUIDE_IMAGES := workload pilot vault cert-manager
+test_image = .build/image --file $(1) --context $(2) --target $(3) --arch $(ARCH) --name $(4) --created $(SOURCE_DATE_EPOCH) $(5) --output .build/images/$(3).tar
+test_images = for image in $(1); do \
+	$(call test_image,e2e/images/Dockerfile,.build,$$image,istiod-agent.test/$$image:1,--build-arg COREDNS=$(COREDNS) --build-arg ISTIO=$(ISTIO) --build-arg VAULT=$(VAULT) --build-arg CERT_MANAGER=$(CERT_MANAGER)) >/dev/null || exit 1; done
+
+.PHONY: test-images
+test-images: node guide-images ## Write the container images of the clusters with a node
+	@$(call test_images,$(NODE_IMAGES))
+
+.PHONY: guide-images
+guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook
+	@hack/debian.sh busybox
+	@hack/build.sh .build/image tools ./image
+	@hack/build.sh .build/e2e/workload e2e ./workload
+	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
+	@$(call test_images,$(GUIDE_IMAGES))
+	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+	@$(call test_image,Dockerfile,.,webhook,$(REGISTRY)/istiod-agent-webhook:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+
+CLUSTERS ?= 1
+
+# What a person works with, beside bin/.
+.PHONY: client-programs
+client-programs: helm bin/kubectl-istiod_agent $(ISTIOCTL_BINARY)
+
+.PHONY: cluster-up
+cluster-up: test-images client-programs ## Start a cluster with a node on this Linux machine, as root, and leave it running (CLUSTERS=2 for two)
+	@hack/build.sh .build/e2e/clusters e2e ./clusters
+	@.build/e2e/clusters up -n $(CLUSTERS)
+
+.PHONY: cluster-down
+cluster-down: ## Take it away
+	@hack/build.sh .build/e2e/clusters e2e ./clusters
+	@.build/e2e/clusters down
+
+KUBECTL_BINARY := .build/kubernetes-$(KUBERNETES)/kubectl
+
+.PHONY: docker-runs
+docker-runs:
+	@hack/kind.sh check
+
+# KIND_NODE=kindest/node:v1.36.1 for another version of Kubernetes than kind's own choice.
+.PHONY: kind-up
+kind-up: docker-runs guide-images client-programs $(KUBECTL_BINARY) ## Start clusters with kind, where Docker runs, and leave them running (CLUSTERS=2 for two)
+	@hack/build.sh .build/kind/kind e2e/binaries/kind sigs.k8s.io/kind
+	@KIND_NODE=$(KIND_NODE) hack/kind.sh up $(CLUSTERS) $(KUBECTL_BINARY) $(HELM_BINARY) $(ISTIOCTL_BINARY) bin/kubectl-istiod_agent
+
+.PHONY: kind-down
+kind-down: ## Take them away
+	@hack/kind.sh down
+
+$(COREDNS_BINARY):
+	@echo "Building CoreDNS $(COREDNS), once: up to three minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/coredns github.com/coredns/coredns
+
+$(ISTIOCTL_BINARY):
+	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/istioctl/cmd/istioctl
+
 # --- The source --------------------------------------------------------------
 
 .PHONY: lint
-lint: .build/golangci-lint ## Check the source of all three Go modules
-	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || status=1; done; exit $$status
+lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go modules, and the CI's workflows
+	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || status=1; done; \
+		.build/actionlint || status=1; exit $$status
 
 .PHONY: generate
 generate: ## Write again all files that are made from others
@@ -159,6 +304,9 @@ golden: ## Accept what the tests get as what they expect; read the difference be
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.build/actionlint: tools/actionlint/go.mod
+	@hack/build.sh $@ tools/actionlint github.com/rhysd/actionlint/cmd/actionlint
 
 .build/controller-gen: tools/go.mod
 	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen

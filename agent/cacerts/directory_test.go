@@ -70,6 +70,9 @@ func TestWhatIsPublishedIsReadBack(t *testing.T) {
 			t.Error("root-cert.pem has changed")
 		}
 	}
+	if !bytes.HasSuffix(roots[0], []byte("-----END CERTIFICATE-----")) {
+		t.Error("root-cert.pem ends with something else than the certificate: the guide's last step would find a difference")
+	}
 	for name, mode := range map[string]os.FileMode{keyFile: 0o600, certFile: 0o644, chainFile: 0o644, rootFile: 0o644} {
 		info, err := os.Stat(d.join(name))
 		if err != nil || info.Mode().Perm() != mode {

@@ -6,6 +6,7 @@ package built
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -61,6 +62,82 @@ func WholeVault() (string, error) {
 // Istiod gives the path of the istiod that `make servers` builds.
 func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
 
+// CertManager gives the paths of cert-manager's controller and cainjector that
+// `make servers` builds.
+func CertManager() (controller, cainjector string, err error) {
+	const module = "github.com/cert-manager/cert-manager"
+	if controller, err = server("cert-manager", module, "cert-manager-controller"); err != nil {
+		return "", "", err
+	}
+	cainjector, err = server("cert-manager", module, "cert-manager-cainjector")
+	return controller, cainjector, err
+}
+
+// CertManagerCRDs gives the folder with cert-manager's CRDs: they are where Go
+// keeps the module that cert-manager is built from.
+func CertManagerCRDs(ctx context.Context) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/cert-manager/cert-manager")
+	download.Dir, download.Stderr = filepath.Join(root, "e2e", "binaries", "cert-manager"), os.Stderr
+	output, err := download.Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for cert-manager's module: %w", err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(output, &module); err != nil {
+		return "", err
+	}
+	return filepath.Join(module.Dir, "deploy", "crds"), nil
+}
+
+// Node are the programs of a cluster with a node, and of those who work with it.
+type Node struct {
+	Etcd, APIServer, ControllerManager, Scheduler string
+	Kubelet, KubeProxy, Kubectl                   string
+	Containerd, Shim, Ctr                         string
+	// Helm, Istioctl and Plugin are, with Kubectl, what a person works with.
+	Helm, Istioctl, Plugin string
+	// Images is the folder with the archives of container images.
+	Images string
+}
+
+// NodePrograms gives the paths of what `make test-images client-programs` builds.
+func NodePrograms() (Node, error) {
+	var programs Node
+	var err error
+	if programs.APIServer, programs.Etcd, err = ControlPlane(); err != nil {
+		return programs, err
+	}
+	for _, each := range []struct {
+		path                  *string
+		name, module, program string
+	}{
+		{&programs.ControllerManager, "kubernetes", "k8s.io/kubernetes", "kube-controller-manager"},
+		{&programs.Scheduler, "kubernetes", "k8s.io/kubernetes", "kube-scheduler"},
+		{&programs.Kubelet, "kubernetes", "k8s.io/kubernetes", "kubelet"},
+		{&programs.KubeProxy, "kubernetes", "k8s.io/kubernetes", "kube-proxy"},
+		{&programs.Kubectl, "kubernetes", "k8s.io/kubernetes", "kubectl"},
+		{&programs.Containerd, "containerd", "github.com/containerd/containerd/v2", "containerd"},
+		{&programs.Shim, "containerd", "github.com/containerd/containerd/v2", "containerd-shim-runc-v2"},
+		{&programs.Ctr, "containerd", "github.com/containerd/containerd/v2", "ctr"},
+		{&programs.Istioctl, "istio", "istio.io/istio", "istioctl"},
+	} {
+		if *each.path, err = server(each.name, each.module, each.program); err != nil {
+			return programs, err
+		}
+	}
+	root, err := Root()
+	if err != nil {
+		return programs, err
+	}
+	programs.Images = filepath.Join(root, ".build", "images")
+	programs.Helm, programs.Plugin = filepath.Join(root, ".build", "helm", "helm"), filepath.Join(root, "bin", "kubectl-istiod_agent")
+	return programs, nil
+}
+
 // server gives the path of a program that is built from the module pinned in
 // e2e/binaries/<name>/go.mod.
 func server(name, module, program string) (string, error) {
@@ -74,7 +151,7 @@ func server(name, module, program string) (string, error) {
 	}
 	path := filepath.Join(root, ".build", name+"-"+version, program)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("no %s to test against: %w; build it with `make servers`", program, err)
+		return "", fmt.Errorf("no %s to test against: %w; build it with `make servers node`", program, err)
 	}
 	return path, nil
 }

@@ -4,22 +4,10 @@ package istiodserver
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
-	securityv1alpha1 "istio.io/api/security/v1alpha1"
-
+	"github.com/istiod-agent/istiod-agent/e2e/csr"
 	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
 )
 
@@ -34,17 +22,9 @@ type CSROptions struct {
 	TTL time.Duration
 }
 
-// Workload is what a sidecar gets from istiod.
-type Workload struct {
-	Key *ecdsa.PrivateKey
-	// Chain is istiod's answer, PEM as it came: the workload's certificate, those
-	// of the CAs, the root. An element may hold more than one certificate.
-	Chain []string
-}
-
 // CSR gets a workload's certificate as a sidecar does: through istiod's CSR API,
 // with a token of the workload's service account.
-func (s *Server) CSR(ctx context.Context, options CSROptions) (*Workload, error) {
+func (s *Server) CSR(ctx context.Context, options CSROptions) (*csr.Workload, error) {
 	if err := serviceaccount.Ensure(ctx, s.client, options.Namespace, options.ServiceAccount); err != nil {
 		return nil, err
 	}
@@ -52,72 +32,12 @@ func (s *Server) CSR(ctx context.Context, options CSROptions) (*Workload, error)
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(options.Root) {
-		return nil, errors.New("no root to trust istiod by")
-	}
-	connection, err := grpc.NewClient(s.SecureAddress, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		RootCAs: roots, ServerName: "istiod." + s.namespace + ".svc", MinVersion: tls.VersionTLS12,
-	})))
-	if err != nil {
-		return nil, err
-	}
-	defer connection.Close()
-
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, "clusterid", clusterID)
-	answer, err := securityv1alpha1.NewIstioCertificateServiceClient(connection).CreateCertificate(ctx, &securityv1alpha1.IstioCertificateRequest{
-		Csr:              string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
-		ValidityDuration: int64(options.TTL.Seconds()),
+	workload, err := csr.Get(ctx, csr.Request{
+		Address: s.SecureAddress, ServerName: "istiod." + s.namespace + ".svc", Cluster: clusterID,
+		Token: token, Root: options.Root, TTL: options.TTL,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("asking istiod for a certificate of %s/%s: %w", options.Namespace, options.ServiceAccount, err)
 	}
-	return &Workload{Key: key, Chain: answer.CertChain}, nil
-}
-
-// Certificates are those of the chain, the workload's own first.
-func (w *Workload) Certificates() ([]*x509.Certificate, error) {
-	var certificates []*x509.Certificate
-	rest := []byte(strings.Join(w.Chain, ""))
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certificates = append(certificates, certificate)
-	}
-	if len(certificates) == 0 || strings.TrimSpace(string(rest)) != "" {
-		return nil, errors.New("istiod's answer is not PEM certificates and nothing else")
-	}
-	return certificates, nil
-}
-
-// Verify does what a peer does that trusts these roots (PEM) and no other: the
-// chain must lead to one of them.
-func (w *Workload) Verify(root []byte) error {
-	certificates, err := w.Certificates()
-	if err != nil {
-		return err
-	}
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	roots.AppendCertsFromPEM(root)
-	for _, certificate := range certificates[1:] {
-		intermediates.AddCert(certificate)
-	}
-	_, err = certificates[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-	return err
+	return workload, nil
 }

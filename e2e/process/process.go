@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -23,7 +24,7 @@ import (
 type Process struct {
 	command *exec.Cmd
 	name    string
-	output  buffer
+	output  output
 	exited  chan struct{}
 	exitErr error // valid once exited is closed
 }
@@ -31,8 +32,28 @@ type Process struct {
 // Start runs a command, whose standard output and error are kept together in
 // memory. The name is what errors call it.
 func Start(name string, command *exec.Cmd) (*Process, error) {
-	p := &Process{command: command, name: name, exited: make(chan struct{})}
-	command.Stdout, command.Stderr = &p.output, &p.output
+	return start(name, command, new(buffer))
+}
+
+// StartLogging is Start for a program that writes for long: its output is appended to a file.
+func StartLogging(name string, command *exec.Cmd, path string) (*Process, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // the program has its own
+	return start(name, command, logFile{file})
+}
+
+// output is where a program's output goes, and where it is read again.
+type output interface {
+	io.Writer
+	fmt.Stringer
+}
+
+func start(name string, command *exec.Cmd, to output) (*Process, error) {
+	p := &Process{command: command, name: name, output: to, exited: make(chan struct{})}
+	command.Stdout, command.Stderr = writer(to), writer(to)
 	command.SysProcAttr = attributes()
 	started := make(chan error, 1)
 	go func() {
@@ -143,6 +164,25 @@ func FreePorts(n int) ([]int, error) {
 		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
+}
+
+// writer is what a command is given: a file as such, so that nobody has to copy.
+func writer(to output) io.Writer {
+	if log, ok := to.(logFile); ok {
+		return log.File
+	}
+	return to
+}
+
+// logFile is read from its start.
+type logFile struct{ *os.File }
+
+func (l logFile) String() string {
+	content, err := os.ReadFile(l.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
 }
 
 // buffer may be written and read at the same time.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/e2e/csr"
 	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
 )
 
@@ -106,7 +107,7 @@ func (f *fleet) renew(ctx context.Context, w *workload, turn int) error {
 	// The last element of the answer is what is to be trusted, the others are what is served (Istio
 	// security/pkg/server/ca/server.go, CreateCertificate).
 	last := len(answer.Chain) - 1
-	served, err := (&istiodserver.Workload{Chain: answer.Chain[:last]}).Certificates()
+	served, err := (&csr.Workload{Chain: answer.Chain[:last]}).Certificates()
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package webhookserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -53,9 +54,13 @@ func (w *Webhook) Upgrade(ctx context.Context, release helm.Release, values helm
 }
 
 // toLoopback has the API server reach the Service that this package stands in
-// for: it runs outside of any cluster network.
+// for, and a certificate be for that too: it runs outside of any cluster network.
 func toLoopback(port int) func(*unstructured.Unstructured) error {
 	return func(object *unstructured.Unstructured) error {
+		names, found, err := unstructured.NestedStringSlice(object.Object, "spec", "dnsNames")
+		if object.GetKind() == "Certificate" && found {
+			return errors.Join(err, unstructured.SetNestedStringSlice(object.Object, append(names, "localhost"), "spec", "dnsNames"))
+		}
 		if object.GetKind() != "MutatingWebhookConfiguration" {
 			return nil
 		}

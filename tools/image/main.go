@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -25,7 +26,8 @@ func main() {
 
 func run(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("image", flag.ExitOnError)
-	context := flags.String("context", ".", "directory that holds the Dockerfile, and that COPY takes files from")
+	context := flags.String("context", ".", "directory that COPY takes files from")
+	path := flags.String("file", "", "Dockerfile (default: the one in the context)")
 	target := flags.String("target", "", "stage of the Dockerfile to build")
 	arch := flags.String("arch", "", "architecture that the image is for, as Go names it; TARGETARCH in the Dockerfile")
 	name := flags.String("name", "", "full name under which the image is loaded, as registry/repository:tag")
@@ -49,7 +51,7 @@ func run(args []string, stdout io.Writer) error {
 	}
 	buildArgs["TARGETARCH"] = *arch
 
-	dockerfile, err := os.Open(filepath.Join(*context, "Dockerfile"))
+	dockerfile, err := os.Open(cmp.Or(*path, filepath.Join(*context, "Dockerfile")))
 	if err != nil {
 		return err
 	}

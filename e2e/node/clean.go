@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// grace is how long a program may take to end.
+const grace = 30 * time.Second
+
+// Stop ends everything and takes every trace of it away: processes, containers, mounts, cgroups, network, files.
+func (c *Cluster) Stop() error {
+	if c.lock == nil {
+		return nil // it is another process's, or none
+	}
+	// The kubelet first, or it starts again what ends; then the containers, which containerd would not end.
+	var errs []error
+	for _, name := range []string{"kubelet", "kube-proxy"} {
+		if running, found := c.processes[name]; found {
+			errs = append(errs, running.Kill())
+		}
+	}
+	return errors.Join(append(errs, c.clean(), c.give())...)
+}
+
+// take has the cluster's number be this process's, as long as it lives.
+func (c *Cluster) take() error {
+	file, err := os.OpenFile(c.run+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("%s is running already, and another process of this machine holds it (%s)", c.Name, file.Name()), file.Close())
+	}
+	c.lock = file
+	return nil
+}
+
+func (c *Cluster) give() error {
+	err := errors.Join(os.Remove(c.lock.Name()), c.lock.Close())
+	c.lock = nil
+	return err
+}
+
+// clean takes away what belongs to the cluster's number, whoever has made it.
+func (c *Cluster) clean() error {
+	if err := c.killAll(); err != nil {
+		return err
+	}
+	for name, running := range c.processes { // they have been killed: what is left is to be waited for
+		_ = running.Kill()
+		delete(c.processes, name)
+	}
+	dirs := []string{c.dir, c.run}
+	if earlier, err := os.ReadFile(c.dirFile()); err == nil && filepath.IsAbs(string(earlier)) {
+		dirs = append([]string{string(earlier)}, dirs...)
+	}
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+	}
+	errs = append(errs, removeShimSockets())
+	if _, err := os.Stat("/run/netns/" + c.namespace); err == nil {
+		errs = append(errs, ip(context.Background(), "netns", "delete", c.namespace))
+	}
+	if _, err := os.Stat("/sys/class/net/" + c.link()); err == nil { // gone with its other end, unless that never was
+		if err := ip(context.Background(), "link", "delete", c.link()); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, removeCgroup(c.namespace))...)
+}
+
+// dirFile tells in which folder the cluster of this number keeps its files.
+func (c *Cluster) dirFile() string { return filepath.Join(c.run, "dir") }
+
+// killAll ends every process of the cluster's: those in its network namespace, which its programs, their children and
+// Pods in the node's network are, and those in its cgroup, which all other Pods are. Those of its own that are named stay.
+func (c *Cluster) killAll(but ...string) error {
+	deadline := time.Now().Add(grace)
+	for {
+		all, err := c.pids()
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(pid int) bool {
+			return slices.ContainsFunc(but, func(name string) bool { return c.processes[name] != nil && c.processes[name].PID() == pid })
+		})
+		if len(all) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v of %s do not end", all, c.Name)
+		}
+		for _, pid := range all {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (c *Cluster) pids() ([]int, error) {
+	var all []int
+	add := func(text string) {
+		for _, word := range strings.Fields(text) {
+			if pid, err := strconv.Atoi(word); err == nil && pid != os.Getpid() {
+				all = append(all, pid)
+			}
+		}
+	}
+	if _, err := os.Stat("/run/netns/" + c.namespace); err == nil {
+		inside, err := exec.Command("ip", "netns", "pids", c.namespace).Output()
+		if err != nil {
+			return nil, fmt.Errorf("listing the processes of network namespace %s: %w", c.namespace, err)
+		}
+		add(string(inside))
+	}
+	for _, hierarchy := range hierarchies() {
+		_ = filepath.WalkDir(filepath.Join(hierarchy, c.namespace), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.Name() == "cgroup.procs" {
+				content, _ := os.ReadFile(path) //nolint:errcheck // it may be gone meanwhile
+				add(string(content))
+			}
+			return nil
+		})
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	return slices.DeleteFunc(all, zombie), nil
+}
+
+// zombie says whether a process has ended, and only waits to be waited for.
+func zombie(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, after, found := strings.Cut(string(status), ") ")
+	return found && strings.HasPrefix(after, "Z")
+}
+
+// shimSockets is where containerd's shims listen, whichever containerd they belong to (its pkg/shim/util_unix.go).
+const shimSockets = "/run/containerd/s"
+
+// removeShimSockets takes away the sockets of shims that were killed.
+func removeShimSockets() error {
+	sockets, err := os.ReadDir(shimSockets)
+	if err != nil {
+		return nil //nolint:nilerr // there are none
+	}
+	var errs []error
+	for _, socket := range sockets {
+		path := filepath.Join(shimSockets, socket.Name())
+		connection, err := net.Dial("unix", path)
+		if err == nil {
+			_ = connection.Close() // somebody's, who lives
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	for _, dir := range []string{shimSockets, filepath.Dir(shimSockets)} {
+		_ = unix.Rmdir(dir) // unless somebody else has something there
+	}
+	return errors.Join(errs...)
+}
+
+// unmountBelow unmounts what is mounted in a folder, the newest first.
+func unmountBelow(dir string) error {
+	mounts, err := mountPoints()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, mount := range slices.Backward(mounts) {
+		if strings.HasPrefix(mount.at, dir+"/") {
+			if err := unix.Unmount(mount.at, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+				errs = append(errs, fmt.Errorf("unmounting %s: %w", mount.at, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+type mount struct{ at, kind string }
+
+// mountPoints are all of this process's, in the order in which they were made (proc_pid_mountinfo(5)).
+func mountPoints() ([]mount, error) {
+	file, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var all []mount
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		before, after, found := strings.Cut(lines.Text(), " - ")
+		fields, kind := strings.Fields(before), strings.Fields(after)
+		if found && len(fields) > 4 && len(kind) > 0 {
+			all = append(all, mount{at: fields[4], kind: kind[0]})
+		}
+	}
+	return all, lines.Err()
+}
+
+// hierarchies are the mount points of cgroups: one of version 2, those of version 1, or both side by side.
+func hierarchies() []string {
+	mounts, err := mountPoints()
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, mount := range mounts {
+		if mount.kind == "cgroup" || mount.kind == "cgroup2" {
+			all = append(all, mount.at)
+		}
+	}
+	return all
+}
+
+// makeCgroup makes a cgroup in every hierarchy. Two kubelets below one root would end each other's Pods.
+func makeCgroup(name string) error {
+	for _, hierarchy := range hierarchies() {
+		dir := filepath.Join(hierarchy, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // version 1 starts with none, and nothing may run
+			if content, err := os.ReadFile(filepath.Join(hierarchy, file)); err == nil {
+				if err := os.WriteFile(filepath.Join(dir, file), content, 0o644); err != nil {
+					return err
+				}
+			}
+		}
+		controllers, err := os.ReadFile(filepath.Join(hierarchy, "cgroup.controllers"))
+		if err != nil {
+			continue // version 1
+		}
+		for _, controller := range strings.Fields(string(controllers)) {
+			for _, at := range []string{hierarchy, dir} {
+				_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+controller), 0o644) // the kubelet says what it lacks
+			}
+		}
+	}
+	return nil
+}
+
+// removeCgroup removes it from the leaves up: a cgroup that holds another is not removed.
+func removeCgroup(name string) error {
+	var errs []error
+	for _, hierarchy := range hierarchies() {
+		var dirs []string
+		_ = filepath.WalkDir(filepath.Join(hierarchy, name), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		for _, dir := range slices.Backward(dirs) {
+			if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("removing cgroup %s: %w", dir, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func lookup(program string) (string, error) {
+	if path, err := exec.LookPath(program); err == nil {
+		return path, nil
+	}
+	return exec.LookPath("/usr/sbin/" + program)
+}
+
+// Clean takes away what clusters have left whose process was killed.
+func Clean(dir string) error {
+	var errs []error
+	for index := 1; index <= Most; index++ {
+		c := newCluster(index, dir)
+		if _, err := os.Stat(c.run); err != nil {
+			continue // there is none
+		}
+		if c.take() == nil { // or it lives
+			errs = append(errs, c.clean(), c.give())
+		}
+	}
+	return errors.Join(errs...)
+}

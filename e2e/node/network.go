@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// addresses of a cluster. They are used in network namespaces of our own, but for the link to this machine.
+type addresses struct {
+	// host and node are the two ends of the link between this machine and the node.
+	host, node string
+	// pods and services are ranges.
+	pods, services string
+	// api and dns are the addresses of two Services.
+	api, dns string
+}
+
+func addressesOf(index int) addresses {
+	n := strconv.Itoa(index)
+	return addresses{
+		host: "10.213." + n + ".1", node: "10.213." + n + ".2",
+		pods: "10.211." + n + ".0/24", services: "10.212." + n + ".0/24",
+		api: "10.212." + n + ".1", dns: "10.212." + n + ".10",
+	}
+}
+
+// connect makes the cluster's network namespace, and the link to it from this machine.
+//
+// The Pods' network is routed, not bridged (CNI plugin ptp): a bridge would have the answers of a Service's Pods pass
+// kube-proxy's rules by, unless the kernel has br_netfilter.
+func (c *Cluster) connect(ctx context.Context) error {
+	in := []string{"-n", c.namespace}
+	for _, arguments := range [][]string{
+		{"netns", "add", c.namespace},
+		{"link", "add", c.link(), "type", "veth", "peer", "name", "eth0", "netns", c.namespace},
+		{"address", "add", c.address.host + "/30", "dev", c.link()},
+		{"link", "set", c.link(), "up"},
+		append(in, "link", "set", "lo", "up"),
+		append(in, "address", "add", c.address.node+"/30", "dev", "eth0"),
+		append(in, "link", "set", "eth0", "up"),
+		// A packet to a Service needs a route before kube-proxy's rules see it. There is none to elsewhere.
+		append(in, "route", "add", c.address.services, "dev", "eth0"),
+	} {
+		if err := ip(ctx, arguments...); err != nil {
+			return err
+		}
+	}
+	return c.inside(ctx, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+}
+
+// link is this machine's end of the link to the node.
+func (c *Cluster) link() string { return "ia" + strconv.Itoa(c.index) }
+
+// Join has the Pods of two clusters reach each other's addresses, as in a flat network.
+func Join(ctx context.Context, a, b *Cluster) error {
+	between := func(of *Cluster, other *Cluster) string {
+		return fmt.Sprintf("10.213.%d%d.%d", a.index, b.index, 1+btoi(of.index > other.index))
+	}
+	if err := ip(ctx, "-n", a.namespace, "link", "add", "to-"+b.Name, "type", "veth", "peer", "name", "to-"+a.Name, "netns", b.namespace); err != nil {
+		return err
+	}
+	for _, end := range []struct{ of, other *Cluster }{{a, b}, {b, a}} {
+		for _, arguments := range [][]string{
+			{"address", "add", between(end.of, end.other) + "/30", "dev", "to-" + end.other.Name},
+			{"link", "set", "to-" + end.other.Name, "up"},
+			{"route", "add", end.other.address.pods, "via", between(end.other, end.of)},
+		} {
+			if err := ip(ctx, append([]string{"-n", end.of.namespace}, arguments...)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// inside runs a command in the cluster's network and waits for it.
+func (c *Cluster) inside(ctx context.Context, program string, arguments ...string) error {
+	return run(ctx, "nsenter", append([]string{"--net=/run/netns/" + c.namespace, "--", program}, arguments...)...)
+}
+
+func ip(ctx context.Context, arguments ...string) error { return run(ctx, "ip", arguments...) }
+
+func run(ctx context.Context, program string, arguments ...string) error {
+	command := exec.CommandContext(ctx, program, arguments...)
+	command.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	output, err := command.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", program, strings.Join(arguments, " "), err, strings.TrimSpace(string(output)))
+	}
+	return nil
+}

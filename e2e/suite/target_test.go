@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// kubectl runs it in the cluster, and gives what it has written.
+func (c *target) kubectl(ctx context.Context, t *testing.T, arguments string) string {
+	t.Helper()
+	output, err := shell(ctx, "kubectl --context="+c.name+" "+arguments)
+	must(t, err)
+	return output
+}
+
+var errNotYet = errors.New("not yet")
+
+// kill ends every process of a program on the cluster's node at once, by a Pod that sees them all.
+func (c *target) kill(ctx context.Context, t *testing.T, program string) {
+	t.Helper()
+	c.kubectl(ctx, t, "delete pod -n kube-system kill --ignore-not-found --wait")
+	c.kubectl(ctx, t, fmt.Sprintf(`run kill -n kube-system --image=istiod-agent.test/workload:1 --image-pull-policy=IfNotPresent --restart=Never \
+  --overrides='{"spec": {"hostPID": true, "containers": [{"name": "kill", "image": "istiod-agent.test/workload:1", "args": ["kill", %q], "securityContext": {"privileged": true, "runAsUser": 0}}]}}'`, program))
+	c.kubectl(ctx, t, "wait -n kube-system pod/kill --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s")
+	c.kubectl(ctx, t, "delete pod -n kube-system kill --wait=false")
+}
+
+// istiods are istiod's Pods that are not about to end.
+func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
+	t.Helper()
+	list, err := c.client.CoreV1().Pods("istio-system").List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+	must(t, err)
+	var pods []corev1.Pod
+	for _, pod := range list.Items {
+		if pod.DeletionTimestamp == nil {
+			pods = append(pods, pod)
+		}
+	}
+	if len(pods) == 0 {
+		t.Fatalf("%s: there is no istiod", c.name)
+	}
+	return pods
+}
+
+// deployWorkload has a workload run in a namespace, and waits until it serves.
+func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace string) {
+	t.Helper()
+	c.kubectl(ctx, t, "apply -n "+namespace+" -f e2e/suite/manifests/workload.yaml")
+	c.kubectl(ctx, t, "rollout status -n "+namespace+" deployment/workload --timeout=60s")
+}
+
+// wantCall has a workload of one cluster call that of another by mutual TLS.
+func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace string) {
+	t.Helper()
+	if err := call(ctx, from, to, namespace); err != nil {
+		t.Errorf("from %s to %s: %v", from.name, to.name, err)
+	}
+}
+
+func call(ctx context.Context, from, to *target, namespace string) error {
+	address, err := shell(ctx, "kubectl --context="+to.name+" get pods -n "+namespace+` -l app=workload -o jsonpath='{.items[0].status.podIP}'`)
+	if err != nil {
+		return err
+	}
+	output, err := shell(ctx, fmt.Sprintf("kubectl --context=%s exec -n %s deployment/workload -- /workload call %s:8443", from.name, namespace, address))
+	if err != nil {
+		return err
+	}
+	identity := "spiffe://cluster.local/ns/" + namespace + "/sa/workload"
+	if strings.Count(output, identity) != 2 {
+		return fmt.Errorf("want both to be %s:\n%s", identity, output)
+	}
+	return nil
+}
+
+// eventually asks again until the answer is no error.
+func eventually(ctx context.Context, t *testing.T, timeout time.Duration, what string, ask func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
+		last = ask(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s, within %s: %v\n%s", what, timeout, last, describe(ctx))
+	}
+}
