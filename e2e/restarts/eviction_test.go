@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -266,9 +267,7 @@ func TestADirectiveOfAPersons(t *testing.T) {
 	wantRestarts(t, "the set that comes first is restarted", map[string]int{m.a + "/second": 1})
 	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, "waiting for 2 Pods to be ready, 1 are")
 	wantRestarts(t, "the next one is not", map[string]int{m.a + "/first": 0})
-	scaled := shared.Stored(t, m.a, "second")
-	scaled.Spec.Replicas = new(int32(2))
-	must(t, shared.Update(t.Context(), scaled))
+	must(t, shared.Patch(t.Context(), shared.Stored(t, m.a, "second"), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":2}}`))))
 	status := wantStatus(t, m.system, "by-hand", certificatesv1.Restarted, "2 workloads were restarted")
 	if len(status.PodsBounced) != 2 || len(status.PodsBounced[0].BouncedPods) != 1 || status.PodsBounced[1].Set != m.a+": app=first" {
 		t.Errorf("sets %+v", status.PodsBounced)
