@@ -118,7 +118,7 @@ func (c *Cluster) killAll(but ...string) error {
 func (c *Cluster) pids() ([]int, error) {
 	var all []int
 	add := func(text string) {
-		for _, word := range strings.Fields(text) {
+		for word := range strings.FieldsSeq(text) {
 			if pid, err := strconv.Atoi(word); err == nil && pid != os.Getpid() {
 				all = append(all, pid)
 			}
@@ -134,7 +134,7 @@ func (c *Cluster) pids() ([]int, error) {
 	for _, hierarchy := range hierarchies() {
 		_ = filepath.WalkDir(filepath.Join(hierarchy, c.namespace), func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.Name() == "cgroup.procs" {
-				content, _ := os.ReadFile(path) //nolint:errcheck // it may be gone meanwhile
+				content, _ := os.ReadFile(path) // it may be gone meanwhile
 				add(string(content))
 			}
 			return nil
@@ -253,7 +253,7 @@ func makeCgroup(name string) error {
 		if err != nil {
 			continue // version 1
 		}
-		for _, controller := range strings.Fields(string(controllers)) {
+		for controller := range strings.FieldsSeq(string(controllers)) {
 			for _, at := range []string{hierarchy, dir} {
 				_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+controller), 0o644) // the kubelet says what it lacks
 			}

@@ -40,7 +40,7 @@ func (c *Cluster) startDNS(ctx context.Context) error {
 	}
 	return wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		deployment, err := c.Client.AppsV1().Deployments("kube-system").Get(ctx, "coredns", metav1.GetOptions{})
-		return err == nil && deployment.Status.ReadyReplicas > 0, nil //nolint:nilerr // asked again
+		return err == nil && deployment.Status.ReadyReplicas > 0, nil
 	})
 }
 

@@ -55,7 +55,7 @@ type Cluster struct {
 // Start starts cluster number index, from 1 to Most, under dir, and returns once Pods can run in it. What an earlier
 // one of that number left is taken away first. Stop must be called, also after an error. Progress goes to out.
 func Start(ctx context.Context, index int, dir string, out io.Writer) (*Cluster, error) {
-	c, err := prepare(index, dir, out)
+	c, err := prepare(index, dir, out) //nolint:contextcheck // what is taken away is, whenever that is
 	if err != nil {
 		return c, err
 	}

@@ -85,5 +85,5 @@ func (c *Clusters) Stop() error {
 		})
 	}
 	_ = stopping.Wait() // the errors are in errs
-	return errors.Join(append(errs, os.RemoveAll(c.Kubeconfig), os.RemoveAll(c.Programs))...)
+	return errors.Join(errors.Join(errs...), os.RemoveAll(c.Kubeconfig), os.RemoveAll(c.Programs))
 }

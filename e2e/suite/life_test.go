@@ -270,7 +270,7 @@ func TestForms(t *testing.T) {
 			}
 			t.Errorf("Pod %s has no native sidecar", pod.Name)
 		}},
-		{"Pods", "injection.target=pods", func(ctx context.Context, t *testing.T, pod *corev1.Pod) {
+		{"Pods", "injection.target=pods", func(ctx context.Context, t *testing.T, _ *corev1.Pod) {
 			if stored := clusters[0].kubectl(ctx, t, "get deployment -n istio-system istiod -o jsonpath='{.spec.template.spec.containers[*].name}'"); strings.Contains(stored, "istiod-agent") {
 				t.Errorf("the Deployment has the agent: %s", stored)
 			}

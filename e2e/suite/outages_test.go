@@ -69,7 +69,7 @@ func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 	if !there {
 		component = "nobody"
 	}
-	c.kubectl(ctx, t, fmt.Sprintf(`patch service -n vault vault -p '{"spec":{"selector":{"component":%q}}}'`, component))
+	c.kubectl(ctx, t, fmt.Sprintf(`patch -n vault service/vault -p '{"spec":{"selector":{"component":%q}}}'`, component))
 }
 
 // A renewal during an outage of Vault's is made good when that is over; istiod goes on with what it has.

@@ -51,7 +51,8 @@ func main() {
 	case len(arguments) == 2 && arguments[0] == "kill":
 		err = kill(arguments[1])
 	default:
-		err = errors.New(usage)
+		fmt.Fprintln(os.Stderr, usage)
+		os.Exit(2)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
