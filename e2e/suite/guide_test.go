@@ -57,6 +57,11 @@ func TestTheGuide(t *testing.T) {
 				}
 			}
 		})).
+		Assess("and the plugin proves it", step(func(ctx context.Context, t *testing.T) {
+			output, err := follow(ctx, "Further")
+			must(t, err)
+			t.Log(output)
+		})).
 		Feature())
 }
 
