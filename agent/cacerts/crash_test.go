@@ -56,7 +56,7 @@ func publish() error {
 
 // Killed at any instant, the directory holds one complete, matching set, and the next agent goes on.
 func TestKilledAtAnyInstant(t *testing.T) {
-	kills := 1500
+	kills := 3000
 	if testing.Short() {
 		kills = 100
 	}

@@ -4,6 +4,7 @@ package suite
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,14 +26,22 @@ func (c *target) kubectl(ctx context.Context, t *testing.T, arguments string) st
 
 var errNotYet = errors.New("not yet")
 
-// kill ends every process of a program on the cluster's node at once, by a Pod that sees them all.
+// kill ends every process of a program in the Pods of the cluster's node at once.
 func (c *target) kill(ctx context.Context, t *testing.T, program string) {
 	t.Helper()
-	c.kubectl(ctx, t, "delete pod -n kube-system kill --ignore-not-found --wait")
-	c.kubectl(ctx, t, fmt.Sprintf(`run kill -n kube-system --image=istiod-agent.test/workload:1 --image-pull-policy=IfNotPresent --restart=Never \
-  --overrides='{"spec": {"hostPID": true, "containers": [{"name": "kill", "image": "istiod-agent.test/workload:1", "args": ["kill", %q], "securityContext": {"privileged": true, "runAsUser": 0}}]}}'`, program))
-	c.kubectl(ctx, t, "wait -n kube-system pod/kill --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s")
-	c.kubectl(ctx, t, "delete pod -n kube-system kill --wait=false")
+	c.onNode(ctx, t, "kill", program)
+}
+
+// onNode runs the workload's program in a Pod that sees all of the node's processes.
+func (c *target) onNode(ctx context.Context, t *testing.T, arguments ...string) {
+	t.Helper()
+	given, err := json.Marshal(arguments)
+	must(t, err)
+	c.kubectl(ctx, t, "delete pod -n kube-system on-node --ignore-not-found --wait")
+	c.kubectl(ctx, t, fmt.Sprintf(`run on-node -n kube-system --image=istiod-agent.test/workload:1 --image-pull-policy=IfNotPresent --restart=Never \
+  --overrides='{"spec": {"hostPID": true, "containers": [{"name": "on-node", "image": "istiod-agent.test/workload:1", "args": %s, "securityContext": {"privileged": true, "runAsUser": 0}}]}}'`, given))
+	c.kubectl(ctx, t, "wait -n kube-system pod/on-node --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s")
+	c.kubectl(ctx, t, "delete pod -n kube-system on-node --wait=false")
 }
 
 // istiods are istiod's Pods that are not about to end.

@@ -17,6 +17,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -34,6 +36,7 @@ const usage = `workload pause          waits
 workload serve          serves mutual TLS at port 8443 and answers with whom it talks
 workload call ADDRESS   calls one, and prints its answer
 workload kill PROGRAM   kills all of this node's processes of that name that run in Pods
+workload write PROGRAM FILE TEXT   writes a file into the containers of those processes
 
 ISTIOD is istiod's address, istiod.istio-system.svc:15012 by default; CLUSTER_ID what it calls this cluster.`
 
@@ -49,7 +52,11 @@ func main() {
 	case len(arguments) == 2 && arguments[0] == "call":
 		err = call(ctx, arguments[1])
 	case len(arguments) == 2 && arguments[0] == "kill":
-		err = kill(arguments[1])
+		err = each(arguments[1], func(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) })
+	case len(arguments) == 4 && arguments[0] == "write":
+		err = each(arguments[1], func(pid int) error {
+			return os.WriteFile(filepath.Join("/proc", strconv.Itoa(pid), "root", arguments[2]), []byte(arguments[3]), 0o644)
+		})
 	default:
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(2)

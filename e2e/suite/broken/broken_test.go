@@ -5,14 +5,12 @@
 package broken
 
 import (
-	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
+	"github.com/istiod-agent/istiod-agent/e2e/altered"
 	"github.com/istiod-agent/istiod-agent/e2e/built"
 )
 
@@ -31,12 +29,13 @@ func TestChecksCanFail(t *testing.T) {
 		arguments []string
 		red       string
 	}{
-		"the agent's publication": {[]string{"-agent-image", withoutPublication(t, root)}, lastStep},
+		"the agent's publication": {[]string{"-agent-image", withoutPublication(t)}, lastStep},
 		"the root":                {[]string{"-broken", "root"}, lastStep},
 		"the webhook":             {[]string{"-broken", "webhook"}, injected},
 	} {
 		t.Run(name, func(t *testing.T) {
-			command := exec.Command("go", append([]string{"test", "-count=1", "-v", "-run", "^TestTheGuide$", "./suite", "-args", "-number", "1"}, test.arguments...)...)
+			arguments := []string{"test", "-count=1", "-v", "-run", "^TestTheGuide$", "./suite", "-args", "-number", "1"}
+			command := exec.CommandContext(t.Context(), "go", append(arguments, test.arguments...)...)
 			command.Dir = filepath.Join(root, "e2e")
 			output, err := command.CombinedOutput()
 			if err == nil {
@@ -49,51 +48,15 @@ func TestChecksCanFail(t *testing.T) {
 	}
 }
 
-// withoutPublication builds an image of an agent that says it has published istiod's CA, and has not. The program's
-// source stays as it is: the compiler is given another file in the place of one.
-func withoutPublication(t *testing.T, root string) string {
+// withoutPublication is an agent that says it has published istiod's CA, and has not.
+func withoutPublication(t *testing.T) string {
 	t.Helper()
-	file := filepath.Join(root, "agent", "cacerts", "directory.go")
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	const publish = "func (d *Directory) Publish(set *Set) error {\n"
-	if strings.Count(string(content), publish) != 1 {
-		t.Fatalf("%s has no %q", file, publish)
-	}
-	dir := t.TempDir()
-	broken := filepath.Join(dir, "directory.go")
-	if err := os.WriteFile(broken, []byte(strings.Replace(string(content), publish, publish+"\tif set != nil {\n\t\treturn nil\n\t}\n", 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: broken}})
+	archive, err := altered.AgentImage(t.Context(), t.TempDir(), "0.1.0", altered.Edit{
+		File: "agent/cacerts/directory.go", Old: publish, New: publish + "\tif set != nil {\n\t\treturn nil\n\t}\n",
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	context := filepath.Join(dir, "bin", "linux-"+arch(t))
-	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(context, "istiod-agent"), "./cmd/istiod-agent")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-	archive := filepath.Join(dir, "agent.tar")
-	image := exec.Command(filepath.Join(root, ".build", "image"), "--file", filepath.Join(root, "Dockerfile"), "--context", dir, "--target", "agent",
-		"--arch", arch(t), "--name", "ghcr.io/istiod-agent/istiod-agent:0.1.0", "--build-arg", "VERSION=0.1.0", "--build-arg", "REVISION=broken", "--output", archive)
-	if output, err := image.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
 	}
 	return archive
-}
-
-func arch(t *testing.T) string {
-	t.Helper()
-	output, err := exec.Command("go", "env", "GOARCH").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(output))
 }

@@ -8,12 +8,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
-// kill ends every process of a program at once that it sees and that is in a Pod's cgroup: other clusters may run on
-// this machine, and their nodes' cgroups have other names than this one's.
-func kill(program string) error {
+// each calls act for every process of a program that it sees and that is in one of this node's Pods: other clusters may
+// run on this machine, and their nodes' cgroups have other names than this one's.
+func each(program string, act func(pid int) error) error {
 	mine, err := nodeCgroup("self")
 	if err != nil {
 		return err
@@ -22,7 +21,7 @@ func kill(program string) error {
 	if err != nil {
 		return err
 	}
-	killed := 0
+	found := 0
 	for _, process := range processes {
 		pid, err := strconv.Atoi(filepath.Base(process))
 		if err != nil {
@@ -35,12 +34,12 @@ func kill(program string) error {
 		if its, err := nodeCgroup(filepath.Base(process)); err != nil || its != mine {
 			continue
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			return fmt.Errorf("killing process %d: %w", pid, err)
+		if err := act(pid); err != nil {
+			return fmt.Errorf("process %d: %w", pid, err)
 		}
-		killed++
+		found++
 	}
-	if killed == 0 {
+	if found == 0 {
 		return fmt.Errorf("no process of %s runs in this node's Pods", program)
 	}
 	return nil
