@@ -354,7 +354,7 @@ func TestNothingIsWatchedThatIsNotActedOn(t *testing.T) {
 	shared.MustApply(t, m.istiod)
 	m.apply(t, m.guide(t, "virtual-mesh", nil))
 	m.wantCertificate(t, m.wantHost("cluster.local")) // the controllers have started
-	whole := []string{networkingv1.VirtualMeshes.Resource, certificatesv1.IssuedCertificates.Resource}
+	whole := []string{networkingv1.VirtualMeshes.Resource, certificatesv1.IssuedCertificates.Resource, certificatesv1.PodBounceDirectives.Resource}
 	watched := map[string]bool{}
 	for _, event := range requests(t, func(event *controlplane.AuditEvent) bool { return event.Verb == "watch" || event.Verb == "list" }) {
 		resource := event.ObjectRef.Resource
