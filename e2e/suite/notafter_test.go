@@ -25,12 +25,16 @@ const anotherClock = `package time
 
 import "sync/atomic"
 
-var fast, looked atomic.Int64
+var fast atomic.Int64
 
-func fastBy(mono int64) int64 {
-	const often = 100_000_000
-	if last := looked.Load(); mono-last > often && looked.CompareAndSwap(last, mono) {
-		if file, err := open("` + clockFile + `"); err == nil {
+func init() {
+	go func() {
+		for {
+			Sleep(100 * Millisecond)
+			file, err := open("` + clockFile + `")
+			if err != nil {
+				continue
+			}
 			var text [16]byte
 			n, _ := read(file, text[:])
 			closefd(file)
@@ -43,8 +47,7 @@ func fastBy(mono int64) int64 {
 			}
 			fast.Store(seconds)
 		}
-	}
-	return fast.Load()
+	}()
 }
 `
 
@@ -60,7 +63,7 @@ func TestTheEndOfTheCertificateComesNear(t *testing.T) {
 			library := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time")
 			const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 			archive, err := altered.AgentImage(ctx, t.TempDir(), "clock",
-				altered.Edit{File: filepath.Join(library, "time.go"), Old: now, New: now + "\tsec += fastBy(mono)\n"},
+				altered.Edit{File: filepath.Join(library, "time.go"), Old: now, New: now + "\tsec += fast.Load()\n"},
 				altered.Edit{File: filepath.Join(library, "fast.go"), New: anotherClock})
 			must(t, err)
 			must(t, started.All[0].Load(ctx, archive))
