@@ -286,6 +286,7 @@ func TestForms(t *testing.T) {
 			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --wait --timeout=2m --kube-context="+cluster.name+
 				" --set clusterName="+cluster.name+" --set injection.rollout=automatic --set "+form.values)
 			must(t, err)
+			cluster.webhookSettled(ctx, t)
 			if strings.Contains(form.values, "pods") {
 				// Deployments that are injected stay so until somebody takes the agent out of them.
 				must(t, reinstall(ctx, cluster))

@@ -104,6 +104,7 @@ func (c *target) useAgent(ctx context.Context, t *testing.T, tag string) {
 	t.Helper()
 	_, err := shell(ctx, fmt.Sprintf("helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --wait --timeout=2m --kube-context=%s --set injection.agent.image.tag=%s", c.name, tag))
 	must(t, err)
+	c.webhookSettled(ctx, t)
 	c.kubectl(ctx, t, "rollout restart -n istio-system deployment/istiod")
 	c.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
 	c.serials(ctx, t)

@@ -44,6 +44,23 @@ func (c *target) onNode(ctx context.Context, t *testing.T, arguments ...string) 
 	c.kubectl(ctx, t, "delete pod -n kube-system on-node --wait=false")
 }
 
+// webhookSettled waits until the replicas of before an upgrade are gone: they answer as before for some seconds more.
+func (c *target) webhookSettled(ctx context.Context, t *testing.T) {
+	t.Helper()
+	eventually(ctx, t, time.Minute, c.name+": the webhook's old Pods are gone", func(ctx context.Context) error {
+		list, err := c.client.CoreV1().Pods("istiod-agent-system").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, pod := range list.Items {
+			if pod.DeletionTimestamp != nil {
+				return fmt.Errorf("Pod %s is still ending", pod.Name)
+			}
+		}
+		return nil
+	})
+}
+
 // istiods are istiod's Pods that are not about to end.
 func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
 	t.Helper()
