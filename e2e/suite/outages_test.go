@@ -19,6 +19,7 @@ func TestVaultIsSealedWhileIstiodStarts(t *testing.T) {
 		Assess("istiod waits, and says why", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.serials(ctx, t)
+			cluster.deployWorkload(ctx, t, "bookinfo")
 			cluster.scaleVault(ctx, t, false)
 			cluster.kubectl(ctx, t, "rollout restart -n istio-system deployment/istiod")
 			eventually(ctx, t, time.Minute, "the new istiod says why it waits", func(ctx context.Context) error {
@@ -70,6 +71,15 @@ func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 		component = "nobody"
 	}
 	c.kubectl(ctx, t, fmt.Sprintf(`patch -n vault service/vault -p '{"spec":{"selector":{"component":%q}}}'`, component))
+	if !there {
+		eventually(ctx, t, time.Minute, "nobody answers for Vault any more", func(ctx context.Context) error {
+			_, err := shell(ctx, "kubectl --context="+c.name+" exec -n bookinfo deployment/workload -- /workload call vault.vault:8200")
+			if err == nil || !strings.Contains(err.Error(), "refused") {
+				return fmt.Errorf("somebody does: %w", err)
+			}
+			return nil
+		})
+	}
 }
 
 // A renewal during an outage of Vault's is made good when that is over; istiod goes on with what it has.
@@ -78,6 +88,7 @@ func TestVaultIsDownAcrossARenewal(t *testing.T) {
 		Assess("istiod goes on with what it has", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			before := cluster.serials(ctx, t)
+			cluster.deployWorkload(ctx, t, "bookinfo")
 			cluster.scaleVault(ctx, t, false)
 			_, err := shell(ctx, "kubectl istiod-agent renew --all --timeout=20s --context="+cluster.name)
 			if err == nil || !strings.Contains(err.Error(), "Vault") {

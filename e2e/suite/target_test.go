@@ -88,9 +88,9 @@ func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace str
 // wantCall has a workload of one cluster call that of another by mutual TLS.
 func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace string) {
 	t.Helper()
-	if err := call(ctx, from, to, namespace); err != nil {
-		t.Errorf("from %s to %s: %v", from.name, to.name, err)
-	}
+	eventually(ctx, t, 20*time.Second, "a workload of "+from.name+" calls one of "+to.name, func(ctx context.Context) error {
+		return call(ctx, from, to, namespace) // its Pod may just be replaced
+	})
 }
 
 func call(ctx context.Context, from, to *target, namespace string) error {
