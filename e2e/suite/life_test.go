@@ -49,15 +49,17 @@ func TestARenewal(t *testing.T) {
 		Feature())
 }
 
-// A killed agent is started again, and takes over what is published.
-func TestTheAgentIsKilled(t *testing.T) {
-	environment.Test(t, feature("the agent is killed", full).
-		Assess("it takes over what is published", step(func(ctx context.Context, t *testing.T) {
+// What is killed is started again, and goes on with the CA that there was: the agent takes over what is published, and
+// istiod finds it.
+func TestKilled(t *testing.T) {
+	builder := feature("killed", full)
+	for container, program := range map[string]string{"istiod-agent": "istiod-agent", "discovery": "pilot-discovery"} {
+		builder = builder.Assess(program, step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
-			before, starts := cluster.serials(ctx, t), cluster.starts(ctx, t, "istiod-agent")
-			cluster.kill(ctx, t, "istiod-agent")
-			eventually(ctx, t, time.Minute, "the agent is started again", func(context.Context) error {
-				if cluster.starts(ctx, t, "istiod-agent") == starts {
+			before, starts := cluster.serials(ctx, t), cluster.starts(ctx, t, container)
+			cluster.kill(ctx, t, program)
+			eventually(ctx, t, time.Minute, container+" is started again", func(context.Context) error {
+				if cluster.starts(ctx, t, container) == starts {
 					return errNotYet
 				}
 				return nil
@@ -65,29 +67,11 @@ func TestTheAgentIsKilled(t *testing.T) {
 			if after := cluster.serials(ctx, t); !maps.Equal(before, after) {
 				t.Errorf("CA %v before, %v after", before, after)
 			}
-		})).
-		Feature())
-}
-
-// A killed istiod starts with the CA that it had.
-func TestIstiodIsKilled(t *testing.T) {
-	environment.Test(t, feature("istiod is killed", full).
-		Assess("it starts with the CA that it had", step(func(ctx context.Context, t *testing.T) {
-			cluster := clusters[0]
-			before, starts := cluster.serials(ctx, t), cluster.starts(ctx, t, "discovery")
-			cluster.kill(ctx, t, "pilot-discovery")
-			eventually(ctx, t, time.Minute, "istiod is started again", func(context.Context) error {
-				if cluster.starts(ctx, t, "discovery") == starts {
-					return errNotYet
-				}
-				return nil
-			})
-			if after := cluster.serials(ctx, t); !maps.Equal(before, after) {
-				t.Errorf("CA %v before, %v after", before, after)
-			}
+			cluster.deployWorkload(ctx, t, "bookinfo")
 			wantCall(ctx, t, cluster, cluster, "bookinfo")
-		})).
-		Feature())
+		}))
+	}
+	environment.Test(t, builder.Feature())
 }
 
 // Three replicas have three CAs of one root; a rolling update under load stops no workload.

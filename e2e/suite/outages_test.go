@@ -177,7 +177,7 @@ func TestTheWebhookIsDown(t *testing.T) {
 	environment.Test(t, feature("the webhook is down", full).
 		Assess("istiod cannot change, and all else can", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
-			cluster.kubectl(ctx, t, "scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=0")
+			cluster.scaleWebhook(ctx, t, 0)
 			n := 0
 			eventually(ctx, t, time.Minute, "istiod's change is refused", func(ctx context.Context) error {
 				n++ // what changes nothing asks nobody
@@ -192,6 +192,7 @@ func TestTheWebhookIsDown(t *testing.T) {
 			})
 			cluster.kubectl(ctx, t, "create configmap -n istio-system unaffected")
 			cluster.kubectl(ctx, t, "delete configmap -n istio-system unaffected")
+			cluster.deployWorkload(ctx, t, "bookinfo")
 			cluster.kubectl(ctx, t, "rollout restart -n bookinfo deployment/workload")
 			cluster.kubectl(ctx, t, "rollout status -n bookinfo deployment/workload --timeout=60s")
 			wantCall(ctx, t, cluster, cluster, "bookinfo")
@@ -203,8 +204,7 @@ func TestTheWebhookIsDown(t *testing.T) {
 			cluster.serials(ctx, t)
 		})).
 		Teardown(teardown(func(ctx context.Context, t *testing.T) {
-			clusters[0].kubectl(ctx, t, "scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=2")
-			clusters[0].kubectl(ctx, t, "rollout status -n istiod-agent-system deployment/istiod-agent-webhook --timeout=120s")
+			clusters[0].scaleWebhook(ctx, t, 2)
 			clusters[0].kubectl(ctx, t, "label -n istio-system deployment/istiod suite/change-")
 		})).
 		Feature())
@@ -216,7 +216,7 @@ func TestTheGuardAlone(t *testing.T) {
 		Assess("an istiod without the agent is refused", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.kubectl(ctx, t, "get mutatingwebhookconfiguration istiod-agent -o yaml >webhook.yaml")
-			cluster.kubectl(ctx, t, "scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=0")
+			cluster.scaleWebhook(ctx, t, 0)
 			cluster.kubectl(ctx, t, "delete mutatingwebhookconfiguration istiod-agent")
 			eventually(ctx, t, time.Minute, "the guard refuses it", func(ctx context.Context) error {
 				_, err := shell(ctx, "kubectl --context="+cluster.name+` patch -n istio-system deployment istiod --type=json --dry-run=server -p '[{"op":"remove","path":"/spec/template/spec/initContainers"}]'`)
@@ -229,8 +229,7 @@ func TestTheGuardAlone(t *testing.T) {
 		Teardown(teardown(func(ctx context.Context, t *testing.T) {
 			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reuse-values --kube-context="+clusters[0].name)
 			must(t, err)
-			clusters[0].kubectl(ctx, t, "scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=2")
-			clusters[0].kubectl(ctx, t, "rollout status -n istiod-agent-system deployment/istiod-agent-webhook --timeout=120s")
+			clusters[0].scaleWebhook(ctx, t, 2)
 		})).
 		Feature())
 }

@@ -44,6 +44,13 @@ func (c *target) onNode(ctx context.Context, t *testing.T, arguments ...string) 
 	c.kubectl(ctx, t, "delete pod -n kube-system on-node --wait=false")
 }
 
+// scaleWebhook has the webhook run with so many replicas, and waits until they are ready.
+func (c *target) scaleWebhook(ctx context.Context, t *testing.T, replicas int) {
+	t.Helper()
+	c.kubectl(ctx, t, fmt.Sprintf("scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=%d", replicas))
+	c.kubectl(ctx, t, "rollout status -n istiod-agent-system deployment/istiod-agent-webhook --timeout=120s")
+}
+
 // webhookSettled waits until the replicas of before an upgrade are gone: they answer as before for some seconds more.
 func (c *target) webhookSettled(ctx context.Context, t *testing.T) {
 	t.Helper()
@@ -81,6 +88,9 @@ func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
 // deployWorkload has a workload run in a namespace, and waits until it serves.
 func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace string) {
 	t.Helper()
+	if _, err := c.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil { // TestTheGuide makes it, unless it was left out
+		c.kubectl(ctx, t, "create namespace "+namespace)
+	}
 	c.kubectl(ctx, t, "apply -n "+namespace+" -f e2e/suite/manifests/workload.yaml")
 	c.kubectl(ctx, t, "rollout status -n "+namespace+" deployment/workload --timeout=60s")
 }
