@@ -49,18 +49,9 @@ func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChec
 // Register serves VirtualMeshes, and both kinds of istiods at their paths: after a change of the target the
 // API server may ask about the other one for a while, and must get an answer.
 func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, rights RightsChecker, log logr.Logger) {
-	server.Register(VirtualMeshPath, Served(&VirtualMeshes{Log: log}))
+	server.Register(VirtualMeshPath, Served(&VirtualMeshes{Log: log}, log))
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
-		server.Register(path, Served(NewHandler(kind, injector, rights, log)))
-	}
-}
-
-// Served is a handler as it is registered. The framework would otherwise make two loggers for each request, with values
-// that nobody reads: the handlers here log what they decide themselves.
-func Served(handler admission.Handler) *admission.Webhook {
-	return &admission.Webhook{
-		Handler:        handler,
-		LogConstructor: func(base logr.Logger, _ *admission.Request) logr.Logger { return base },
+		server.Register(path, Served(NewHandler(kind, injector, rights, log), log))
 	}
 }
 

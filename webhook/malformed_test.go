@@ -3,12 +3,16 @@
 package webhook_test
 
 import (
+	"bytes"
+	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
@@ -24,21 +28,21 @@ func TestAMalformedReviewIsAnsweredWithAReason(t *testing.T) {
 		code              int32
 		says              string
 	}{
-		"no body":           {body: "", code: http.StatusBadRequest, says: "request body is empty"},
+		"no body":           {body: "", code: http.StatusBadRequest, says: "expected an admission review, got an empty request"},
 		"cut off":           {body: good[:len(good)/2], code: http.StatusBadRequest, says: "unexpected end of JSON input"},
-		"not JSON":          {body: "<review/>", code: http.StatusBadRequest, says: "couldn't get version/kind; json parse error"},
-		"null":              {body: "null", code: http.StatusBadRequest, says: `asked about kind ""`},
+		"not JSON":          {body: "<review/>", code: http.StatusBadRequest, says: "expected an admission review: invalid character '<'"},
+		"null":              {body: "null", code: http.StatusBadRequest, says: `and kind AdmissionReview, got "" and ""`},
 		"a list":            {body: "[]", code: http.StatusBadRequest, says: "cannot unmarshal array"},
-		"another kind":      {body: `{"apiVersion":"v1","kind":"Pod"}`, code: http.StatusBadRequest, says: `asked about kind ""`},
-		"another version":   {body: `{"apiVersion":"admission.k8s.io/v9","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: `asked about kind ""`},
-		"no request":        {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: `asked about kind ""`},
-		"a null request":    {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, code: http.StatusBadRequest, says: `asked about kind ""`},
+		"another kind":      {body: `{"apiVersion":"v1","kind":"Pod"}`, code: http.StatusBadRequest, says: `expected apiVersion admission.k8s.io/v1 and kind AdmissionReview, got "v1" and "Pod"`},
+		"another version":   {body: `{"apiVersion":"admission.k8s.io/v9","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: `got "admission.k8s.io/v9" and "AdmissionReview"`},
+		"no request":        {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: "the admission review holds no request"},
+		"a null request":    {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, code: http.StatusBadRequest, says: "the admission review holds no request"},
 		"a text as request": {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":"now"}`, code: http.StatusBadRequest, says: "cannot unmarshal string"},
 		"another content type": {
-			contentType: "application/yaml", body: good, code: http.StatusBadRequest, says: "contentType=application/yaml, expected application/json",
+			contentType: "application/yaml", body: good, code: http.StatusBadRequest, says: `expected Content-Type application/json, got "application/yaml"`,
 		},
 		"more than any object may hold": {
-			body: strings.Replace(good, `"discovery"`, `"`+strings.Repeat("x", 8<<20)+`"`, 1), code: http.StatusRequestEntityTooLarge, says: "request entity is too large",
+			body: strings.Replace(good, `"discovery"`, `"`+strings.Repeat("x", 8<<20)+`"`, 1), code: http.StatusRequestEntityTooLarge, says: "larger than 7340032 bytes",
 		},
 		"20,000 levels of lists": {
 			body: strings.Replace(good, `"discovery"`, strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000), 1), code: http.StatusBadRequest, says: "exceeded max depth",
@@ -59,6 +63,9 @@ func TestAMalformedReviewIsAnsweredWithAReason(t *testing.T) {
 			answer := s.post(t, webhook.DeploymentPath, test.contentType, []byte(test.body)).Response
 			if answer.Allowed || answer.Result.Code != test.code || !strings.Contains(answer.Result.Message, test.says) {
 				t.Errorf("allowed=%t, code %d, %.300q; want code %d and %q", answer.Allowed, answer.Result.Code, answer.Result.Message, test.code, test.says)
+			}
+			if answer.AuditAnnotations["reason"] != string(patches.Malformed) {
+				t.Errorf("audit annotations %v", answer.AuditAnnotations)
 			}
 		})
 	}
@@ -132,5 +139,54 @@ func TestAnOlderAPIServerIsAnsweredInItsOwnVersion(t *testing.T) {
 	answer := s.post(t, path, "application/json", marshal(t, review))
 	if answer.APIVersion != review.APIVersion || !answer.Response.Allowed || len(answer.Response.Patch) == 0 {
 		t.Errorf("got %+v", answer)
+	}
+}
+
+func TestAReviewIsReadHoweverItIsSent(t *testing.T) {
+	t.Parallel()
+	path, review := reviewOf(patches.Deployment, deployment)
+	large := *review.Request
+	large.Object.Raw = []byte(strings.Replace(deployment, `"metadata":{`, `"metadata":{"annotations":{"note":"`+strings.Repeat("x", 1<<20)+`"},`, 1))
+	tests := map[string]struct {
+		contentType string
+		request     *admissionv1.AdmissionRequest
+		length      int64
+	}{
+		"of a known length":                        {"application/json", review.Request, 0},
+		"of a length that is not said":             {"application/json", review.Request, -1},
+		"with the encoding named":                  {"application/json; charset=utf-8", review.Request, 0},
+		"larger than what is set aside":            {"application/json", &large, 0},
+		"larger, and of a length that is not said": {"application/json", &large, -1},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			body := marshal(t, &admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Request: test.request})
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(body))
+			request.Header.Set("Content-Type", test.contentType)
+			if test.length != 0 {
+				request.ContentLength = test.length
+			}
+			answer := httptest.NewRecorder()
+			handler(t, "", logr.Discard()).ServeHTTP(answer, request)
+			response := decodeReview(t, answer.Code, answer.Body.Bytes()).Response
+			if !response.Allowed || len(response.Patch) == 0 || answer.Header().Get("Content-Type") != "application/json" {
+				t.Errorf("%s: allowed=%t, %d bytes of patch, %v", response.Result.Message, response.Allowed, len(response.Patch), answer.Header())
+			}
+		})
+	}
+}
+
+func TestAPanicIsAnswered(t *testing.T) {
+	t.Parallel()
+	broken := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("no map") })
+	_, review := reviewOf(patches.Deployment, deployment)
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(marshal(t, review)))
+	request.Header.Set("Content-Type", "application/json")
+	answer := httptest.NewRecorder()
+	webhook.Served(broken, logr.Discard()).ServeHTTP(answer, request)
+	response := decodeReview(t, answer.Code, answer.Body.Bytes()).Response
+	if response.Allowed || response.Result.Code != http.StatusInternalServerError || response.UID != review.Request.UID {
+		t.Errorf("got %+v", response)
 	}
 }

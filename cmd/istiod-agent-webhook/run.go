@@ -63,15 +63,23 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return err
 	}
 	server := config.Server
-	source := servingcert.New(server, cluster)
-	mgr, err := ctrl.NewManager(cluster, options(server, injector, source))
+	mgr, err := ctrl.NewManager(cluster, options(server, injector))
 	if err != nil {
 		return fmt.Errorf("setting up: %w", err)
 	}
 
+	source := servingcert.New(server, mgr)
 	log := ctrl.Log.WithName("admission")
-	webhook.Register(mgr.GetWebhookServer(), injector, webhook.NewRights(mgr.GetClient(), log), log)
-	if err := mgr.Add(source); err != nil {
+	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{
+		Host: server.BindAddress,
+		Port: int(server.Port),
+		TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+			c.MinVersion = tls.VersionTLS12
+			c.GetCertificate = source.GetCertificate
+		}},
+	})
+	webhook.Register(admissions, injector, webhook.NewRights(mgr.GetClient(), log), log)
+	if err := errors.Join(mgr.Add(source), mgr.Add(admissions)); err != nil {
 		return err
 	}
 	if err := metrics.Registry.Register(servingcert.NotAfter(source)); err != nil {
@@ -116,7 +124,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	return mgr.Start(ctx)
 }
 
-func options(server v1alpha1.Server, injector *patches.Injector, source servingcert.Source) ctrl.Options {
+func options(server v1alpha1.Server, injector *patches.Injector) ctrl.Options {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -151,13 +159,5 @@ func options(server v1alpha1.Server, injector *patches.Injector, source servingc
 		HealthProbeBindAddress:  address(server.HealthPort),
 		Metrics:                 metricsserver.Options{BindAddress: address(server.MetricsPort)},
 		GracefulShutdownTimeout: new(shutdownTimeout),
-		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
-			Host: server.BindAddress,
-			Port: int(server.Port),
-			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-				c.MinVersion = tls.VersionTLS12
-				c.GetCertificate = source.GetCertificate
-			}},
-		}),
 	}
 }

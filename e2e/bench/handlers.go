@@ -41,7 +41,7 @@ func handlerNamed(name string) (http.Handler, error) {
 			return nil, err
 		}
 		log := logr.FromSlogHandler(slog.NewJSONHandler(nowhere, nil)) // as the program logs
-		return webhook.Served(webhook.NewHandler(patches.Deployment, injector, nil, log)), nil
+		return webhook.Served(webhook.NewHandler(patches.Deployment, injector, nil, log), log), nil
 	default:
 		return nil, fmt.Errorf("no handler %q", name)
 	}

@@ -5,8 +5,8 @@
 // certificates, keeps the webhook configuration's caBundle.
 //
 // Issuing and reading certificates is cert-manager's own library
-// (pkg/server/tls); what is ours is that a new certificate is served only once
-// the API server has been told to trust it.
+// (pkg/server/tls); what is ours is the CA in its Secret, and that a new
+// certificate is served only once the API server has been told to trust it.
 package servingcert
 
 import (
@@ -16,9 +16,9 @@ import (
 	"path/filepath"
 
 	servertls "github.com/cert-manager/cert-manager/pkg/server/tls"
-	"github.com/cert-manager/cert-manager/pkg/server/tls/authority"
-	"k8s.io/client-go/rest"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 )
@@ -37,8 +37,9 @@ type Source interface {
 }
 
 // New returns the source that the configuration names. The configuration has
-// been validated; config reaches the API server that holds the CA's Secret.
-func New(server v1alpha1.Server, config *rest.Config) Source {
+// been validated; a self-managed source keeps its CA in this cluster, and needs
+// it alone.
+func New(server v1alpha1.Server, in cluster.Cluster) Source {
 	c := server.ServingCertificate
 	if c.Source != v1alpha1.CertificateSelfManaged {
 		return &files{servertls.FileCertificateSource{
@@ -52,14 +53,10 @@ func New(server v1alpha1.Server, config *rest.Config) Source {
 	return &SelfManaged{
 		issue: &servertls.DynamicSource{
 			DNSNames: c.DNSNames,
-			Authority: &authority.DynamicAuthority{
-				SecretNamespace: server.Namespace,
-				SecretName:      c.SecretName,
-				SecretLabels:    map[string]string{"app.kubernetes.io/managed-by": "istiod-agent-webhook"},
-				RESTConfig:      config,
-				CommonName:      c.SecretName,
-				CADuration:      duration(c.CADuration),
-				LeafDuration:    duration(c.LeafDuration),
+			Authority: &authority{
+				client: in.GetClient(), informers: in.GetCache(), clock: clock.RealClock{},
+				secret:     types.NamespacedName{Namespace: server.Namespace, Name: c.SecretName},
+				caDuration: duration(c.CADuration), leafDuration: duration(c.LeafDuration),
 			},
 		},
 		clock: clock.RealClock{},

@@ -18,6 +18,8 @@ const (
 	exampleHost = "spiffe://cluster.local/ns/istio-system/sa/istiod"
 
 	maxTTLDays = 36500
+	// maxTrustDomain is the bytes that a trust domain may have (SPIFFE-ID, section 2.1).
+	maxTrustDomain = 255
 	// maxSPIFFEID is the bytes that every SPIFFE implementation must take (SPIFFE-ID, section 2.3).
 	maxSPIFFEID = 2048
 	// maxOrgName is RFC 5280's ub-organization-name, and ub-common-name as well.
@@ -29,8 +31,9 @@ const (
 var rsaKeySizes = []uint32{2048, 3072, 4096}
 
 // istioIdentity is an Istio identity as a SPIFFE ID (SPIFFE-ID, section 2). Its
-// groups are the namespace and the service account.
-var istioIdentity = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}/ns/([^/]*)/sa/([^/]*)$`)
+// groups are the trust domain, the namespace and the service account. How long
+// they may be is no bound in the expression: as many states take 300 KB for good.
+var istioIdentity = regexp.MustCompile(`^spiffe://([a-z0-9._-]+)/ns/([^/]*)/sa/([^/]*)$`)
 
 // Validate finds every mistake in an IssuedCertificate whose defaults are filled
 // in, each with its path and what was expected. Warnings are about what works,
@@ -64,7 +67,7 @@ func validateHosts(path *field.Path, hosts []string) field.ErrorList {
 			errs = append(errs, field.Duplicate(path.Index(i), host))
 		case len(host) > maxSPIFFEID:
 			errs = append(errs, field.TooLong(path.Index(i), host, maxSPIFFEID))
-		case parts == nil || len(validation.IsDNS1123Label(parts[1])) > 0 || len(validation.IsDNS1123Subdomain(parts[2])) > 0:
+		case parts == nil || len(parts[1]) > maxTrustDomain || len(validation.IsDNS1123Label(parts[2])) > 0 || len(validation.IsDNS1123Subdomain(parts[3])) > 0:
 			errs = append(errs, field.Invalid(path.Index(i), host,
 				"expected a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>, in lower case, such as "+exampleHost))
 		}

@@ -152,7 +152,9 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 			`spec.hosts[5]: Invalid value: `, `spec.hosts[6]: Invalid value: `, `spec.hosts[7]: Invalid value: `, `spec.hosts[8]: Invalid value: `,
 			`spec.hosts[9]: Invalid value: `, `spec.hosts[10]: Invalid value: `, `spec.hosts[11]: Invalid value: `,
 		}},
-		"an endless host": {hosts("spiffe://td/ns/a/sa/" + strings.Repeat("b", 2048)), []string{"spec.hosts[0]: Too long: "}},
+		"the longest trust domain": {hosts("spiffe://" + strings.Repeat("t", 255) + "/ns/a/sa/b"), nil},
+		"a longer one":             {hosts("spiffe://" + strings.Repeat("t", 256) + "/ns/a/sa/b"), []string{"spec.hosts[0]: Invalid value: "}},
+		"an endless host":          {hosts("spiffe://td/ns/a/sa/" + strings.Repeat("b", 2048)), []string{"spec.hosts[0]: Too long: "}},
 
 		"another CA besides": {func(s *spec) {
 			s.GlooMeshCA, s.SigningCertificateSecret = &certificatesv1.GlooMeshCA{}, &ref{Name: "a"}

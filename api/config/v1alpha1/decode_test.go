@@ -109,6 +109,10 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 				`server.servingCertificate.source: Unsupported value: "vault": supported values: "self-managed", "cert-manager", "secret"`,
 			},
 		},
+		"image with an endless tag": {
+			"agent: {image: 'a:" + strings.Repeat("v", 129) + "'}\n",
+			[]string{`agent.image: Invalid value: `},
+		},
 		"image that is no reference": {
 			"agent: {image: 'Not An Image'}\n",
 			[]string{`agent.image: Invalid value: "Not An Image": expected an image reference such as`},
@@ -293,9 +297,9 @@ func TestWhatIsSetIsKept(t *testing.T) {
 			return c.Agent.Env[0].Value == "$(B) c"
 		}},
 		"an image by digest, from a registry with a port": {
-			"agent: {image: 'localhost:5000/a/b:v1@sha256:" + strings.Repeat("a", 64) + "'}",
+			"agent: {image: 'localhost:5000/a/b:" + strings.Repeat("v", 128) + "@sha256:" + strings.Repeat("a", 64) + "'}",
 			func(c *v1alpha1.InjectionConfiguration) bool {
-				return strings.HasPrefix(c.Agent.Image, "localhost:5000/a/b:v1@sha256:")
+				return strings.HasPrefix(c.Agent.Image, "localhost:5000/a/b:vv")
 			},
 		},
 	}

@@ -22,10 +22,14 @@ var GuideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SER
 
 // imageReference is the shape of an image reference, host, path, tag and digest
 // included; whether it can be pulled is the kubelet's to find out.
-var imageReference = regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._-]*(:[0-9]+)?/)?[a-z0-9._/-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+var imageReference = regexp.MustCompile(`^[a-z0-9](?:[a-zA-Z0-9._-]*(?::[0-9]+)?/)?[a-z0-9._/-]*(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@sha256:[0-9a-f]{64})?$`)
+
+// maxTag is the characters that a tag may have (OCI distribution specification 1.1). It is no bound in the
+// expression: as many states would take a hundred kilobytes for good.
+const maxTag = 128
 
 // minLeafDuration keeps a serving certificate valid for longer than the ten
-// seconds in which cert-manager's authority notices what it missed.
+// seconds in which a change of the CA that was missed is noticed.
 const minLeafDuration = 30 * time.Second
 
 // validate answers with every mistake in a configuration whose defaults are
@@ -50,7 +54,7 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 
 func (a *Agent) validate(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if !imageReference.MatchString(a.Image) {
+	if parts := imageReference.FindStringSubmatch(a.Image); parts == nil || len(parts[1]) > maxTag {
 		errs = append(errs, field.Invalid(path.Child("image"), a.Image, "expected an image reference such as registry.example.com/istiod-agent:v1.0.0"))
 	}
 	errs = append(errs, oneOf(path.Child("imagePullPolicy"), a.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)

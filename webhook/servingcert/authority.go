@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package servingcert
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	servertls "github.com/cert-manager/cert-manager/pkg/server/tls"
+	certauthority "github.com/cert-manager/cert-manager/pkg/server/tls/authority"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// lookAgain is how often the CA is looked at when nothing has changed: by the clock on the wall, which goes on while a
+// machine is suspended.
+const lookAgain = 10 * time.Second
+
+// authority is the CA of self-managed certificates. All replicas share it by a Secret: whichever finds none in there
+// that is good for long enough puts a new one, and one of two that do so at once is told by the API server. The keys in
+// the Secret are those of cert-manager's own authority (pkg/server/tls/authority, v1.21.2), and so is when a CA is
+// renewed. That authority has a client and a watch of its own, though, and with them the types of every API group:
+// 2 MiB of a replica's memory. This one has the manager's.
+type authority struct {
+	client    client.Client
+	informers cache.Informers
+	clock     clock.PassiveClock
+
+	secret                   types.NamespacedName
+	caDuration, leafDuration time.Duration
+
+	mu      sync.Mutex
+	ca      *tls.Certificate // nil while there is none
+	watches []chan<- struct{}
+}
+
+var _ servertls.Authority = &authority{}
+
+// Run implements servertls.Authority: it keeps a good CA in the Secret, and takes over what others put there.
+func (a *authority) Run(ctx context.Context) error {
+	informer, err := a.informers.GetInformer(ctx, &corev1.Secret{})
+	if err != nil {
+		return fmt.Errorf("watching Secret %s: %w", a.secret, err)
+	}
+	changed := make(chan struct{}, 1)
+	handler, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { notify(changed) },
+		UpdateFunc: func(any, any) { notify(changed) },
+		DeleteFunc: func(any) { notify(changed) },
+	})
+	if err != nil {
+		return fmt.Errorf("watching Secret %s: %w", a.secret, err)
+	}
+	defer func() { _ = informer.RemoveEventHandler(handler) }()
+
+	ctx = logf.IntoContext(ctx, logf.FromContext(ctx).WithName("serving-certificate"))
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		if err := a.ensure(ctx); err != nil && ctx.Err() == nil {
+			logf.FromContext(ctx).Error(err, "Keeping the CA of the serving certificate", "retry", lookAgain.String())
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// ensure uses the CA in the Secret, and puts a new one there when it is not good for long enough.
+func (a *authority) ensure(ctx context.Context) error {
+	var secret corev1.Secret
+	if err := a.client.Get(ctx, a.secret, &secret); apierrors.IsNotFound(err) {
+		return a.renew(ctx, nil, "there is none")
+	} else if err != nil {
+		return err
+	}
+	now := a.clock.Now()
+	ca, problem := readCA(secret.Data)
+	if problem == "" && now.Before(ca.Leaf.NotAfter) {
+		a.use(ca) // also one that is due: should it not be renewed, it is still trusted
+	}
+	if problem == "" && ca.Leaf.NotAfter.Sub(now) < ca.Leaf.NotAfter.Sub(ca.Leaf.NotBefore)/3 {
+		problem = "it expires at " + ca.Leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	if problem != "" {
+		return a.renew(ctx, &secret, problem)
+	}
+	return nil
+}
+
+// readCA reads the CA in a Secret's data, or says what is wrong with it.
+func readCA(data map[string][]byte) (_ *tls.Certificate, problem string) {
+	ca, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
+	switch {
+	case err != nil:
+		return nil, "its Secret holds no certificate with its key"
+	case !ca.Leaf.IsCA:
+		return nil, "its Secret holds the certificate of no CA"
+	case !bytes.Equal(data[corev1.ServiceAccountRootCAKey], data[corev1.TLSCertKey]):
+		return nil, "its Secret has a ca.crt that is not its tls.crt"
+	}
+	return &ca, ""
+}
+
+// use has leaves signed by this CA from now on.
+func (a *authority) use(ca *tls.Certificate) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ca != nil && a.ca.Leaf.Equal(ca.Leaf) {
+		return
+	}
+	a.ca = ca
+	for _, watch := range a.watches {
+		notify(watch)
+	}
+}
+
+// renew puts a new CA into the Secret, nil when that is to be made. The watch then tells of it, as it does when another
+// replica was quicker.
+func (a *authority) renew(ctx context.Context, secret *corev1.Secret, why string) error {
+	certificate, key, err := a.newCA()
+	if err != nil {
+		return fmt.Errorf("making a CA: %w", err)
+	}
+	data := map[string][]byte{corev1.TLSCertKey: certificate, corev1.TLSPrivateKeyKey: key, corev1.ServiceAccountRootCAKey: certificate}
+	if secret == nil {
+		secret = &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: a.secret.Name, Namespace: a.secret.Namespace,
+				Labels: map[string]string{"app.kubernetes.io/managed-by": "istiod-agent-webhook"},
+			},
+			Data: data,
+		}
+		err = a.client.Create(ctx, secret)
+	} else {
+		if secret.Data == nil {
+			secret.Data = map[string][]byte{}
+		}
+		maps.Copy(secret.Data, data)
+		err = a.client.Update(ctx, secret) // with the version that was read
+	}
+	switch {
+	case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err):
+		logf.FromContext(ctx).V(1).Info("Another replica was quicker to make a CA", "secret", a.secret.String())
+		return nil
+	case err != nil:
+		return fmt.Errorf("writing Secret %s: %w", a.secret, err)
+	}
+	logf.FromContext(ctx).Info("Made a new CA for the serving certificates", "secret", a.secret.String(), "why", why)
+	return nil
+}
+
+// newCA makes a CA, PEM both.
+func (a *authority) newCA() (certificate, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := a.clock.Now()
+	template := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: a.secret.Name},
+		NotBefore: now, NotAfter: now.Add(a.caDuration),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return nil, nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+}
+
+// Sign implements servertls.Authority: a leaf is valid from now on, for its duration and no longer than its CA.
+func (a *authority) Sign(template *x509.Certificate) (*x509.Certificate, error) {
+	a.mu.Lock()
+	ca := a.ca
+	a.mu.Unlock()
+	if ca == nil {
+		return nil, certauthority.ErrCertificateNotAvailable
+	}
+	template.NotBefore = a.clock.Now()
+	if !template.NotBefore.Before(ca.Leaf.NotAfter) {
+		return nil, fmt.Errorf("the CA in Secret %s has expired", a.secret)
+	}
+	template.NotAfter = template.NotBefore.Add(a.leafDuration)
+	if ca.Leaf.NotAfter.Before(template.NotAfter) {
+		template.NotAfter = ca.Leaf.NotAfter
+	}
+	template.BasicConstraintsValid = true
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Leaf, template.PublicKey, ca.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// WatchRotation implements servertls.Authority.
+func (a *authority) WatchRotation(watch chan<- struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.watches = append(a.watches, watch)
+}
+
+// StopWatchingRotation implements servertls.Authority.
+func (a *authority) StopWatchingRotation(watch chan<- struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.watches = slices.DeleteFunc(a.watches, func(known chan<- struct{}) bool { return known == watch })
+}
+
+// notify tells of something once, however often it happens before anybody looks.
+func notify(watch chan<- struct{}) {
+	select {
+	case watch <- struct{}{}:
+	default:
+	}
+}

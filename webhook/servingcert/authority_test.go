@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package servingcert
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"maps"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+)
+
+var caSecret = types.NamespacedName{Namespace: "istiod-agent-system", Name: "istiod-agent-webhook-ca"}
+
+// shop is an authority, and all that it works with.
+type shop struct {
+	*authority
+	client.Client
+	now *testingclock.FakePassiveClock
+}
+
+// newShop has a Secret with this data, none when it is nil.
+func newShop(t *testing.T, data map[string][]byte, calls interceptor.Funcs) *shop {
+	t.Helper()
+	builder := fake.NewClientBuilder().WithInterceptorFuncs(calls)
+	if data != nil {
+		builder.WithObjects(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: caSecret.Namespace, Name: caSecret.Name}, Data: data})
+	}
+	s := &shop{Client: builder.Build(), now: testingclock.NewFakePassiveClock(start)}
+	s.authority = &authority{client: s.Client, clock: s.now, secret: caSecret, caDuration: 90 * time.Hour, leafDuration: 10 * time.Hour}
+	return s
+}
+
+func (s *shop) wantEnsured(t *testing.T) {
+	t.Helper()
+	for range 2 { // the second look is that which the watch brings about
+		if err := s.ensure(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// stored is the CA in the Secret, which must be a good one.
+func (s *shop) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
+	t.Helper()
+	var secret corev1.Secret
+	if err := s.Get(t.Context(), caSecret, &secret); err != nil {
+		t.Fatal(err)
+	}
+	ca, problem := readCA(secret.Data)
+	if problem != "" {
+		t.Fatal(problem)
+	}
+	return ca, secret
+}
+
+// wantLeaf wants a leaf signed that clients who trust this CA take.
+func (s *shop) wantLeaf(t *testing.T, ca *x509.Certificate, until time.Time) {
+	t.Helper()
+	leaf, err := s.Sign(&x509.Certificate{PublicKey: newKey(t).Public(), DNSNames: []string{"a.b.svc"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca)
+	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: "a.b.svc", Roots: roots, CurrentTime: s.now.Now()}); err != nil {
+		t.Error(err)
+	}
+	if !leaf.NotBefore.Equal(s.now.Now()) || !leaf.NotAfter.Equal(until) {
+		t.Errorf("valid from %s until %s, want %s until %s", leaf.NotBefore, leaf.NotAfter, s.now.Now(), until)
+	}
+}
+
+func secretData(t *testing.T, ca testCA) map[string][]byte {
+	t.Helper()
+	return map[string][]byte{"ca.crt": pemOf(ca), "tls.crt": pemOf(ca), "tls.key": keyPEM(t, &tls.Certificate{PrivateKey: ca.key})}
+}
+
+func TestACAIsMadeWhereNoneIsGood(t *testing.T) {
+	t.Parallel()
+	good := newCA(t, "good", start.Add(-time.Hour), start.Add(year))
+	with := func(key string, value []byte) map[string][]byte {
+		data := secretData(t, good)
+		data[key] = value
+		return data
+	}
+	leaf := good.leaf(t, start.Add(year))
+	leafData := map[string][]byte{"tls.key": keyPEM(t, leaf), "tls.crt": pemOf(testCA{Certificate: leaf.Leaf}), "ca.crt": pemOf(testCA{Certificate: leaf.Leaf})}
+	for name, data := range map[string]map[string][]byte{
+		"no Secret":                nil,
+		"an empty one":             {},
+		"no key":                   with("tls.key", nil),
+		"the key of another":       with("tls.key", keyPEM(t, leaf)),
+		"half a certificate":       with("tls.crt", pemOf(good)[:99]),
+		"a ca.crt of another CA":   with("ca.crt", pemOf(newCA(t, "other", start, start.Add(year)))),
+		"the certificate of no CA": leafData,
+		"one that has expired":     secretData(t, newCA(t, "expired", start.Add(-year), start.Add(-time.Hour))),
+		"one that is due":          secretData(t, newCA(t, "due", start.Add(-2*time.Hour-time.Second), start.Add(time.Hour))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if data != nil {
+				data["extra"] = []byte("kept")
+			}
+			s := newShop(t, data, interceptor.Funcs{})
+			rotated := make(chan struct{}, 1)
+			s.WatchRotation(rotated)
+			if _, err := s.Sign(&x509.Certificate{}); err == nil {
+				t.Error("signs without a CA")
+			}
+			s.wantEnsured(t)
+			ca, secret := s.stored(t)
+			if until := start.Add(90 * time.Hour); !ca.Leaf.NotAfter.Equal(until) || ca.Leaf.Equal(good.Certificate) {
+				t.Errorf("CA %s until %s, want a new one until %s", ca.Leaf.Subject, ca.Leaf.NotAfter, until)
+			}
+			if data != nil && string(secret.Data["extra"]) != "kept" {
+				t.Error("what else stood in the Secret is gone")
+			}
+			s.wantLeaf(t, ca.Leaf, start.Add(10*time.Hour))
+			if len(rotated) != 1 {
+				t.Error("nobody was told")
+			}
+		})
+	}
+}
+
+func TestAGoodCAIsTakenOver(t *testing.T) {
+	t.Parallel()
+	// The edge: a third of its life is left.
+	ca := newCA(t, "due in an instant", start.Add(-2*time.Hour), start.Add(time.Hour))
+	data := secretData(t, ca)
+	s := newShop(t, maps.Clone(data), interceptor.Funcs{})
+	rotated := make(chan struct{}, 1)
+	s.WatchRotation(rotated)
+	s.wantEnsured(t)
+	if _, secret := s.stored(t); !bytes.Equal(secret.Data["tls.crt"], data["tls.crt"]) {
+		t.Error("it was replaced")
+	}
+	s.wantLeaf(t, ca.Certificate, ca.NotAfter) // no longer than its CA
+	<-rotated
+	s.wantEnsured(t)
+	if len(rotated) != 0 {
+		t.Error("told of a CA that has not changed")
+	}
+	s.StopWatchingRotation(rotated)
+	s.now.SetTime(start.Add(time.Second))
+	s.wantEnsured(t)
+	if fresh, _ := s.stored(t); fresh.Leaf.Equal(ca.Certificate) || len(rotated) != 0 {
+		t.Errorf("%s, and %d calls to who no longer listens", fresh.Leaf.Subject, len(rotated))
+	}
+}
+
+// A CA that cannot be renewed is used for as long as it is valid.
+func TestADueCAIsUsedWhileItCannotBeRenewed(t *testing.T) {
+	t.Parallel()
+	ca := newCA(t, "due", start.Add(-3*time.Hour), start.Add(time.Hour))
+	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
+	s := newShop(t, secretData(t, ca), interceptor.Funcs{
+		Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error { return refused },
+	})
+	if err := s.ensure(t.Context()); !apierrors.IsForbidden(err) {
+		t.Errorf("got %v", err)
+	}
+	s.wantLeaf(t, ca.Certificate, ca.NotAfter)
+	s.now.SetTime(ca.NotAfter)
+	if _, err := s.Sign(&x509.Certificate{PublicKey: newKey(t).Public()}); err == nil {
+		t.Error("signs with a CA that has expired")
+	}
+}
+
+// What another replica has written meanwhile stays.
+func TestTheQuickerReplicaWins(t *testing.T) {
+	t.Parallel()
+	theirs := newCA(t, "theirs", start, start.Add(year))
+	for name, data := range map[string]map[string][]byte{"making one": nil, "renewing one": {"tls.crt": []byte("x")}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			quicker := func(ctx context.Context, c client.WithWatch) {
+				secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: caSecret.Namespace, Name: caSecret.Name}}
+				if err := client.IgnoreNotFound(c.Get(ctx, caSecret, secret)); err != nil {
+					t.Error(err)
+				}
+				secret.Data = secretData(t, theirs)
+				write := c.Create
+				if secret.ResourceVersion != "" {
+					write = func(ctx context.Context, object client.Object, _ ...client.CreateOption) error {
+						return c.Update(ctx, object)
+					}
+				}
+				if err := write(ctx, secret); err != nil {
+					t.Error(err)
+				}
+			}
+			s := newShop(t, data, interceptor.Funcs{
+				Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
+					quicker(ctx, c)
+					return c.Create(ctx, object, options...)
+				},
+				Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
+					quicker(ctx, c)
+					return c.Update(ctx, object, options...)
+				},
+			})
+			s.wantEnsured(t)
+			if ca, _ := s.stored(t); !ca.Leaf.Equal(theirs.Certificate) {
+				t.Errorf("the Secret holds %s", ca.Leaf.Subject)
+			}
+			s.wantLeaf(t, theirs.Certificate, start.Add(10*time.Hour))
+		})
+	}
+}
