@@ -13,7 +13,7 @@ import (
 
 var shared *cluster.Cluster
 
-// A CA is replaced after two thirds of its life. cert-manager's authority looks
+// A CA is replaced after two thirds of its life. A replica looks
 // every 10 seconds, so this one is replaced when it is 30 seconds old; what it
 // signed is served for 5 seconds more, which leaves 7 until it expires.
 func TestMain(m *testing.M) {
