@@ -89,7 +89,7 @@ func (c *target) load(ctx context.Context, t *testing.T) (done func()) {
 		var since time.Time
 		var last error
 		for ctx.Err() == nil {
-			err := call(ctx, c, c, "bookinfo")
+			err := call(ctx, c, c, "bookinfo", 0)
 			if ctx.Err() != nil {
 				break
 			}

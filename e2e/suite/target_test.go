@@ -99,16 +99,17 @@ func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace str
 func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace string) {
 	t.Helper()
 	eventually(ctx, t, 20*time.Second, "a workload of "+from.name+" calls one of "+to.name, func(ctx context.Context) error {
-		return call(ctx, from, to, namespace) // its Pod may just be replaced
+		return call(ctx, from, to, namespace, 0) // its Pod may just be replaced
 	})
 }
 
-func call(ctx context.Context, from, to *target, namespace string) error {
+// call is one by a caller whose clock is so fast; its server's clock must be.
+func call(ctx context.Context, from, to *target, namespace string, fast time.Duration) error {
 	address, err := shell(ctx, "kubectl --context="+to.name+" get pods -n "+namespace+` -l app=workload -o jsonpath='{.items[0].status.podIP}'`)
 	if err != nil {
 		return err
 	}
-	output, err := shell(ctx, fmt.Sprintf("kubectl --context=%s exec -n %s deployment/workload -- /workload call %s:8443", from.name, namespace, address))
+	output, err := shell(ctx, fmt.Sprintf("kubectl --context=%s exec -n %s deployment/workload -- /workload call %s:8443 %d", from.name, namespace, address, fast/time.Second))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,9 +33,9 @@ const (
 
 const usage = `workload pause          waits
 workload serve          serves mutual TLS at port 8443 and answers with whom it talks
-workload call ADDRESS   calls one, and prints its answer
+workload call ADDRESS [SECONDS]   calls one, by a clock that is so many seconds fast, and prints its answer
 workload kill PROGRAM   kills all of this node's processes of that name that run in Pods
-workload write PROGRAM FILE TEXT   writes a file into the containers of those processes
+workload clock SECONDS PROGRAM...   has all of this node's processes of those names that run in Pods see a clock that is so many seconds fast
 
 ISTIOD is istiod's address, istiod.istio-system.svc:15012 by default; CLUSTER_ID what it calls this cluster.`
 
@@ -49,14 +48,16 @@ func main() {
 		<-ctx.Done()
 	case len(arguments) == 1 && arguments[0] == "serve":
 		err = serve(ctx)
-	case len(arguments) == 2 && arguments[0] == "call":
-		err = call(ctx, arguments[1])
+	case (len(arguments) == 2 || len(arguments) == 3) && arguments[0] == "call":
+		if err = moveClock(append(arguments, "0")[2], os.Getpid()); err == nil {
+			err = call(ctx, arguments[1])
+		}
 	case len(arguments) == 2 && arguments[0] == "kill":
 		err = each(arguments[1], func(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) })
-	case len(arguments) == 4 && arguments[0] == "write":
-		err = each(arguments[1], func(pid int) error {
-			return os.WriteFile(filepath.Join("/proc", strconv.Itoa(pid), "root", arguments[2]), []byte(arguments[3]), 0o644)
-		})
+	case len(arguments) > 2 && arguments[0] == "clock":
+		for _, program := range arguments[2:] {
+			err = errors.Join(err, each(program, func(pid int) error { return moveClock(arguments[1], pid) }))
+		}
 	default:
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(2)
@@ -65,6 +66,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func moveClock(seconds string, pid int) error {
+	fast, err := strconv.ParseInt(seconds, 10, 32)
+	if err != nil || fast == 0 && pid == os.Getpid() {
+		return err
+	}
+	return setClock(pid, int32(fast))
 }
 
 // serve gets a certificate for each connection anew, so that its answer always shows what istiod signs now.

@@ -58,6 +58,9 @@ var _ servertls.Authority = &authority{}
 // Run implements servertls.Authority: it keeps a good CA in the Secret, and takes over what others put there.
 func (a *authority) Run(ctx context.Context) error {
 	informer, err := a.informers.GetInformer(ctx, &corev1.Secret{})
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the program ends
+	}
 	if err != nil {
 		return fmt.Errorf("watching Secret %s: %w", a.secret, err)
 	}

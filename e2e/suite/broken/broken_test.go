@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/altered"
 	"github.com/istiod-agent/istiod-agent/e2e/built"
 )
 
@@ -52,9 +51,7 @@ func TestChecksCanFail(t *testing.T) {
 func withoutPublication(t *testing.T) string {
 	t.Helper()
 	const publish = "func (d *Directory) Publish(set *Set) error {\n"
-	archive, err := altered.AgentImage(t.Context(), t.TempDir(), "0.1.0", altered.Edit{
-		File: "agent/cacerts/directory.go", Old: publish, New: publish + "\tif set != nil {\n\t\treturn nil\n\t}\n",
-	})
+	archive, err := alteredAgent(t.Context(), t.TempDir(), "0.1.0", "agent/cacerts/directory.go", publish, publish+"\tif set != nil {\n\t\treturn nil\n\t}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
