@@ -77,8 +77,11 @@ push: helm .build/crane ## Push images and chart, as make image and make chart h
 # --- Seeing it work ----------------------------------------------------------
 
 .PHONY: demo
-demo: build servers ## Install istiod into a real API server and show what is injected
+demo: control-plane ## Install istiod into a real API server, show what is injected, and that its CA is Vault's
 	@hack/build.sh .build/demo e2e ./demo
+	@test -x $(VAULT_BINARY) -a -x $(ISTIOD_BINARY) || { (cd e2e && ../.build/demo injection) && \
+		echo "That was the injection. What comes of it is shown once Vault and istiod are built."; }
+	@$(MAKE) -s --no-print-directory $(VAULT_BINARY) $(ISTIOD_BINARY)
 	@cd e2e && ../.build/demo
 
 .PHONY: test
