@@ -21,7 +21,7 @@ import (
 // sidecars do: with what the istiods sign, and trusting what the istiods publish.
 type fleet struct {
 	namespace string
-	istiods   func() []*istiodserver.Server
+	ask       func(func(istiods []*istiodserver.Server) error) error
 
 	mu         sync.Mutex
 	workloads  []*workload
@@ -38,8 +38,8 @@ type workload struct {
 }
 
 // newFleet gives each workload its first certificate.
-func newFleet(ctx context.Context, namespace string, size int, istiods func() []*istiodserver.Server) (*fleet, error) {
-	f := &fleet{namespace: namespace, istiods: istiods}
+func newFleet(ctx context.Context, namespace string, size int, ask func(func([]*istiodserver.Server) error) error) (*fleet, error) {
+	f := &fleet{namespace: namespace, ask: ask}
 	for i := range size {
 		w := &workload{name: fmt.Sprintf("workload-%d", i)}
 		if err := f.renew(ctx, w, i); err != nil {
@@ -93,14 +93,16 @@ func (f *fleet) result() (handshakes, rounds int, failures []string) {
 
 // renew gets a certificate from one of the istiods, which is trusted by the ConfigMap that every Pod mounts.
 func (f *fleet) renew(ctx context.Context, w *workload, turn int) error {
-	istiods := f.istiods()
-	istiod := istiods[turn%len(istiods)]
-	root, err := istiod.PublishedRoot(ctx, f.namespace)
-	if err != nil {
-		return fmt.Errorf("%s: reading istio-ca-root-cert: %w", w.name, err)
-	}
-	answer, err := istiod.CSR(ctx, istiodserver.CSROptions{Namespace: f.namespace, ServiceAccount: w.name, Root: root})
-	if err != nil {
+	var answer *csr.Workload
+	if err := f.ask(func(istiods []*istiodserver.Server) error {
+		istiod := istiods[turn%len(istiods)]
+		root, err := istiod.PublishedRoot(ctx, f.namespace)
+		if err != nil {
+			return fmt.Errorf("reading istio-ca-root-cert: %w", err)
+		}
+		answer, err = istiod.CSR(ctx, istiodserver.CSROptions{Namespace: f.namespace, ServiceAccount: w.name, Root: root})
+		return err
+	}); err != nil {
 		return fmt.Errorf("%s: %w", w.name, err)
 	}
 	certificate := tls.Certificate{PrivateKey: answer.Key}

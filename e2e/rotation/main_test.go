@@ -50,6 +50,7 @@ type mesh struct {
 
 	mu      sync.Mutex
 	istiods []*istiodserver.Server
+	asked   sync.RWMutex // held by whoever asks them
 }
 
 // newMesh has all but the istiods' processes.
@@ -175,13 +176,22 @@ func (m *mesh) serving() []*istiodserver.Server {
 	return append([]*istiodserver.Server(nil), m.istiods...)
 }
 
-// stop ends the istiods that run, once nobody is sent to them any more.
+// ask lends the istiods that run: none ends before use has.
+func (m *mesh) ask(use func([]*istiodserver.Server) error) error {
+	m.asked.RLock()
+	defer m.asked.RUnlock()
+	return use(m.serving())
+}
+
+// stop ends the istiods that run, once nobody is sent to them any more and whoever was has an answer.
 func (m *mesh) stop(t *testing.T, keep ...*istiodserver.Server) {
 	t.Helper()
 	m.mu.Lock()
 	old := m.istiods
 	m.istiods = keep
 	m.mu.Unlock()
+	m.asked.Lock()
+	m.asked.Unlock() //nolint:staticcheck // those who ask from now on ask others
 	for _, istiod := range old {
 		gone := true
 		for _, each := range keep {
@@ -200,7 +210,7 @@ func (m *mesh) talk(t *testing.T) (f *fleet, done func()) {
 		_, err := m.serving()[0].PublishedRoot(t.Context(), m.namespace)
 		return err
 	})
-	f, err := newFleet(t.Context(), m.namespace, 4, m.serving)
+	f, err := newFleet(t.Context(), m.namespace, 4, m.ask)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
