@@ -293,16 +293,20 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	}
 	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read
 	w.Roots = pemcerts.Fingerprints(a.trusted)
-	if old := a.state.Wanted; old != nil && old.Digest == w.Digest && old.Renew == w.Renew {
+	old := a.state.Wanted
+	if old != nil && old.Digest == w.Digest && old.Renew == w.Renew {
 		if !slices.Equal(old.Roots, w.Roots) {
 			a.Log.Info("the roots to trust have changed", "issuedCertificate", certificate.Name, "roots", len(w.Roots))
 			a.rootsWanted(w.Roots)
 		}
 		return
 	}
-	if a.state.Wanted == nil {
+	if old == nil {
 		a.Log.Info("found what is specified for this istiod", "issuedCertificate", certificate.Name, "namespace", certificate.Namespace)
 	} else {
+		if w.RenewedAt = old.RenewedAt; w.Renew != old.Renew {
+			w.RenewedAt = now
+		}
 		a.Log.Info("the specification has changed", "issuedCertificate", certificate.Name, "generation", certificate.Generation)
 	}
 	a.state.Wanted = &w

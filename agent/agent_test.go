@@ -146,6 +146,46 @@ func TestTheFirstAnswerIsAwaitedInSilence(t *testing.T) {
 	}
 }
 
+// Whoever changes the specification and asks for a renewal at once may be overtaken by the own request: what was meant
+// by it follows then, without waiting for a turn. A request that was there when the agent started means nothing new.
+func TestAChangeThatARenewalHasOvertakenFollowsAtOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		before, after string // the annotation
+		pause         time.Duration
+		want          Action
+	}{
+		"asked for just before":            {"", "now", time.Second, Issue},
+		"asked for again just before":      {"then", "now", time.Second, Issue},
+		"asked for long before":            {"", "now", specificationSpread, Wait},
+		"asked for before the agent began": {"now", "now", time.Second, Wait},
+		"not asked for":                    {"", "", time.Second, Wait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, specifications, _ := newAgent(t)
+			now := time.Now()
+			look := func(renew string, ttlDays uint32) {
+				certificate := named("mine", 1)
+				certificate.Annotations = map[string]string{certificatesv1.RenewAnnotation: renew}
+				certificate.Spec.CertOptions.TTLDays = &ttlDays
+				specifications.certificate = certificate
+				a.observe(now)
+			}
+			look(test.before, 100)
+			if err := a.put(newSet(t), note{Digest: a.state.Wanted.Digest, Renew: test.before}); err != nil {
+				t.Fatal(err)
+			}
+			look(test.after, 100)
+			a.hold(a.set, note{Digest: a.state.Wanted.Digest, Renew: test.after}, now)
+			a.state.Held.Confirmed = true
+			now = now.Add(test.pause)
+			look(test.after, 50)
+			if step := Next(a.state, now); step.Action != test.want || step.Action == Issue && step.Reason != SpecificationChanged {
+				t.Errorf("the next step is %+v", step)
+			}
+		})
+	}
+}
+
 // An istiod that goes on under another CA gets the same files once more; one that does not answer does not.
 func TestTheSameFilesArePublishedAgain(t *testing.T) {
 	dir := t.TempDir()

@@ -60,8 +60,10 @@ type Wanted struct {
 	Digest string    // of all that a certificate depends on
 	Renew  string    // value of the annotation istiod-agent.io/renew
 	Ratio  float64   // secretRotationGracePeriodRatio
-	SeenAt time.Time // when this digest was first seen
-	Roots  []string  // fingerprints of the roots to trust, in their order; none for that of the certificate alone
+	SeenAt time.Time // when this was first seen
+	// RenewedAt is when the value of Renew was seen to change, zero when it was not.
+	RenewedAt time.Time
+	Roots     []string // fingerprints of the roots to trust, in their order; none for that of the certificate alone
 }
 
 // Held is what the schedule needs to know of the published certificate.
@@ -175,7 +177,11 @@ func (s State) wish() (Reason, time.Time) {
 		}
 	}
 	if w.Digest != h.Digest {
-		earlier(SpecificationChanged, w.SeenAt.Add(time.Duration(spread(h.Serial+w.Digest)*float64(specificationSpread))))
+		turn := w.SeenAt.Add(time.Duration(spread(h.Serial+w.Digest) * float64(specificationSpread)))
+		if w.SeenAt.Sub(w.RenewedAt) < specificationSpread {
+			turn = w.SeenAt // whoever asked for a renewal just before was quicker than who writes what it was asked for
+		}
+		earlier(SpecificationChanged, turn)
 	}
 	if w.Renew != "" && w.Renew != h.Renew {
 		earlier(RenewRequested, w.SeenAt)

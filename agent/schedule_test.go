@@ -116,6 +116,16 @@ func TestTheNextStep(t *testing.T) {
 		"with another specification, renew at one's turn": {
 			base(func(s *State) { s.Wanted.Digest, s.Wanted.SeenAt = "b", now }), turn, Step{Action: Issue, Reason: SpecificationChanged},
 		},
+		"with another specification, soon after one was asked to renew, renew at once": {
+			base(func(s *State) {
+				s.Wanted.Digest, s.Wanted.SeenAt, s.Wanted.RenewedAt = "b", now, now.Add(-specificationSpread+time.Second)
+			}), now, Step{Action: Issue, Reason: SpecificationChanged},
+		},
+		"with another specification, long after one was asked to renew, wait for one's turn": {
+			base(func(s *State) {
+				s.Wanted.Digest, s.Wanted.SeenAt, s.Wanted.RenewedAt = "b", now, now.Add(-specificationSpread)
+			}), now, Step{Action: Wait, Until: turn},
+		},
 		"asked to renew, renew at once": {
 			base(func(s *State) { s.Wanted.Renew, s.Wanted.SeenAt = "again", now }), now, Step{Action: Issue, Reason: RenewRequested},
 		},

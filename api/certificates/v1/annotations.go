@@ -2,7 +2,8 @@
 
 package v1
 
-// RenewAnnotation on an IssuedCertificate asks for a new certificate each time that its value changes.
+// RenewAnnotation on an IssuedCertificate asks for a new certificate each time that its value changes. A change of the
+// specification in the ten minutes after is not spread over the replicas either.
 const RenewAnnotation = "istiod-agent.io/renew"
 
 // Annotations of an IssuedCertificate that have istiod's root of trust change in stages. They are annotations, not
