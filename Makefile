@@ -115,7 +115,7 @@ docker = $(shell docker info >/dev/null 2>&1 && echo runs)
 
 .PHONY: e2e-nodes
 e2e-nodes: test-images client-programs
-	@cd e2e && go test -count=1 -timeout 60m -v ./suite/...
+	@cd e2e && go test -p 1 -count=1 -timeout 60m -v ./suite/... # one after the other: each has the clusters to itself
 
 # Its package broken is left out: it breaks clusters of its own.
 .PHONY: e2e-kind

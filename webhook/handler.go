@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -121,9 +123,9 @@ func (h *Handler) misdirected(req admission.Request) error {
 func quoted(s string) string {
 	const most = 64
 	if len(s) > most {
-		s = s[:most] + "…"
+		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
-	return `"` + s + `"`
+	return strconv.Quote(s)
 }
 
 // record counts and logs one answer.

@@ -50,6 +50,9 @@ func TestAMalformedReviewIsAnsweredWithAReason(t *testing.T) {
 		"20,000 levels of objects": {
 			body: strings.Replace(good, `"discovery"`, strings.Repeat(`{"a":`, 20_000)+"1"+strings.Repeat("}", 20_000), 1), code: http.StatusBadRequest, says: "exceeded max depth",
 		},
+		"an endless number": {
+			body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"status":{"code":` + strings.Repeat("1", 1<<20) + `}}}`, code: http.StatusBadRequest, says: "cannot unmarshal number 111",
+		},
 		"20,000 levels, never closed": {
 			body: strings.Repeat(`{"request":`, 20_000), code: http.StatusBadRequest, says: "exceeded max depth",
 		},
@@ -64,8 +67,8 @@ func TestAMalformedReviewIsAnsweredWithAReason(t *testing.T) {
 			if answer.Allowed || answer.Result.Code != test.code || !strings.Contains(answer.Result.Message, test.says) {
 				t.Errorf("allowed=%t, code %d, %.300q; want code %d and %q", answer.Allowed, answer.Result.Code, answer.Result.Message, test.code, test.says)
 			}
-			if answer.AuditAnnotations["reason"] != string(patches.Malformed) {
-				t.Errorf("audit annotations %v", answer.AuditAnnotations)
+			if answer.AuditAnnotations["reason"] != string(patches.Malformed) || len(answer.Result.Message) > 300 {
+				t.Errorf("audit annotations %v, and %d bytes of message", answer.AuditAnnotations, len(answer.Result.Message))
 			}
 		})
 	}
@@ -157,6 +160,7 @@ func TestAReviewIsReadHoweverItIsSent(t *testing.T) {
 		"with the encoding named":                  {"application/json; charset=utf-8", review.Request, 0},
 		"larger than what is set aside":            {"application/json", &large, 0},
 		"larger, and of a length that is not said": {"application/json", &large, -1},
+		"of a length that is not true":             {"application/json", review.Request, 1 << 50},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -23,12 +23,14 @@ const (
 	// maxReview is the most bytes of a review that are read, controller-runtime's own limit: two objects of at most
 	// three megabytes, the largest that an API server takes, and one megabyte for the rest.
 	maxReview = 7 << 20
-	// maxAtOnce is the most bytes that are set aside on the word of a request's Content-Length.
-	maxAtOnce = 512 << 10
+	// maxAtOnce is the most bytes that are set aside on the word of a request's Content-Length: most reviews, and
+	// little for whoever only says that there is more to come.
+	maxAtOnce = 64 << 10
 )
 
 // Served answers HTTP requests that hold an AdmissionReview with what a handler decides. Whatever is asked, the answer
-// is an AdmissionReview: also one that says why a request could not be read, or that the handler panicked.
+// is an AdmissionReview: also one that says why a request could not be read, or that the handler panicked. (An API server
+// that sent what cannot be read looks for its UID first, and says that it is missing; the log has the reason.)
 //
 // It stands in for the HTTP side of controller-runtime's admission.Webhook, whose decoding goes through a review three
 // times and makes two loggers for each, which takes longer than all that is decided here.
@@ -69,7 +71,7 @@ func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionR
 	}
 	var review admissionv1.AdmissionReview
 	if err := json.UnmarshalCaseSensitivePreserveInts(body.Bytes(), &review); err != nil {
-		return nil, fmt.Errorf("expected an admission review: %w", err)
+		return nil, fmt.Errorf("expected an admission review: %.200s", err.Error()) // it quotes a number, however long
 	}
 	switch {
 	case review.Kind != "AdmissionReview" || (review.APIVersion != admissionv1.SchemeGroupVersion.String() && review.APIVersion != admissionv1beta1.SchemeGroupVersion.String()):

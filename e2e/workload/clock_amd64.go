@@ -12,9 +12,10 @@ import (
 	"strings"
 )
 
-// setClock has a process see a wall clock that is so many seconds fast, until it ends; other processes keep theirs. What
-// tells a process the time is code that the kernel maps into each (vdso(7)), and a process's copy can be written: it is
-// made to jump to code that asks the kernel and adds the seconds. Clocks that only count on, which timers go by, stay.
+// setClock has a Go process see a wall clock that is so many seconds fast, until it ends; other processes keep theirs.
+// What tells a process the time is code that the kernel maps into each (vdso(7)), and a process's copy can be written: it
+// is made to jump to code that asks the kernel and adds the seconds. Clocks that only count on, which timers go by, stay.
+// A thread that is just then in the function's first five bytes would crash: it is there for a nanosecond at most.
 func setClock(pid int, seconds int32) error {
 	memory, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
 	if err != nil {

@@ -31,15 +31,15 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// lookAgain is how often the CA is looked at when nothing has changed: by the clock on the wall, which goes on while a
-// machine is suspended.
+// lookAgain is how often the CA is looked at when nothing has changed. Each look goes by the clock on the wall, so that
+// the time counts in which a machine was suspended.
 const lookAgain = 10 * time.Second
 
 // authority is the CA of self-managed certificates. All replicas share it by a Secret: whichever finds none in there
-// that is good for long enough puts a new one, and one of two that do so at once is told by the API server. The keys in
-// the Secret are those of cert-manager's own authority (pkg/server/tls/authority, v1.21.2), and so is when a CA is
-// renewed. That authority has a client and a watch of its own, though, and with them the types of every API group:
-// 2 MiB of a replica's memory. This one has the manager's.
+// that is good for long enough puts a new one, and one of two that do so at once is told by the API server. What the
+// Secret's data is called is as cert-manager's own authority has it (pkg/server/tls/authority, v1.21.2), and so is when a
+// CA is renewed: either can take over from the other. That authority has a client and a watch of its own, though, and
+// with them typed clients and informers of every API group: 2 MiB of a replica's memory. This one has the manager's.
 type authority struct {
 	client    client.Client
 	informers cache.Informers
@@ -59,7 +59,7 @@ var _ servertls.Authority = &authority{}
 func (a *authority) Run(ctx context.Context) error {
 	informer, err := a.informers.GetInformer(ctx, &corev1.Secret{})
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the program ends
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("watching Secret %s: %w", a.secret, err)

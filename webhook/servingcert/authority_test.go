@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"maps"
+	"runtime"
 	"testing"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
 	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -219,5 +222,51 @@ func TestTheQuickerReplicaWins(t *testing.T) {
 			}
 			s.wantLeaf(t, theirs.Certificate, start.Add(10*time.Hour))
 		})
+	}
+}
+
+func TestTheCAIsMadeAgainWhenItIsTakenAway(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, nil, interceptor.Funcs{})
+	informers := &informertest.FakeInformers{Scheme: scheme.Scheme}
+	informer, err := informers.FakeInformerFor(t.Context(), &corev1.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.informers = informers
+	rotated := make(chan struct{}, 1)
+	s.WatchRotation(rotated)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	var before *tls.Certificate
+	for range 3 {
+		var secret corev1.Secret
+		for s.Get(ctx, caSecret, &secret) != nil { // it is made at the first look, or when the watch tells that it is gone
+			if ctx.Err() != nil {
+				t.Fatal("no CA")
+			}
+			runtime.Gosched()
+		}
+		informer.Add(&secret)
+		select {
+		case <-rotated:
+		case <-ctx.Done():
+			t.Fatal("the CA is not used")
+		}
+		ca, _ := s.stored(t)
+		if before != nil && ca.Leaf.Equal(before.Leaf) {
+			t.Error("it is the same")
+		}
+		before = ca
+		s.wantLeaf(t, ca.Leaf, start.Add(10*time.Hour))
+		if err := s.Delete(ctx, &secret); err != nil {
+			t.Fatal(err)
+		}
+		informer.Delete(&secret)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

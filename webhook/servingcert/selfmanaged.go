@@ -85,6 +85,8 @@ func (s *SelfManaged) Ready() error {
 		return nil
 	case s.servingTrusted.IsZero():
 		return errors.New("the webhook configuration's caBundle does not yet hold the CA of the serving certificate")
+	case s.bundle.signer(s.serving.Leaf).NotBefore.After(s.clock.Now()):
+		return errors.New("the CA of the serving certificate is not valid yet: the clock of this node, or of that whose replica made it, is wrong")
 	case s.clock.Since(s.servingTrusted) < settle:
 		return errors.New("the webhook configuration's caBundle has only just got the CA of the serving certificate")
 	}

@@ -110,6 +110,18 @@ func TestReadinessAfterAStart(t *testing.T) {
 	}
 }
 
+// API servers take no leaf of a CA whose time has not come.
+func TestNotReadyWithACAOfTheFuture(t *testing.T) {
+	t.Parallel()
+	r, ca := newReplica(), newCA(t, "future", start.Add(time.Hour), start.Add(year))
+	r.newest = ca.leaf(t, start.Add(year))
+	r.trustOnly(ca)
+	r.wait(settle)
+	r.wantReady(t, "before its time", false)
+	r.wait(time.Hour)
+	r.wantReady(t, "in its time", true)
+}
+
 // Whoever makes a certificate dates it by its own clock.
 func TestACertificateOfTheFutureIsHeld(t *testing.T) {
 	t.Parallel()
