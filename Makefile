@@ -108,7 +108,7 @@ e2e-core:
 endif
 
 .PHONY: e2e
-e2e: integration ## Test everything: integration, and the whole suite in two clusters
+e2e: ## Run the whole suite in two clusters with real Pods: those of kind where Docker runs, else its own, as root
 	@$(MAKE) --no-print-directory $(if $(docker),e2e-kind,e2e-nodes)
 
 docker = $(shell docker info >/dev/null 2>&1 && echo runs)
