@@ -3,6 +3,10 @@
 package configurations
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cert-manager/cert-manager/pkg/server/tls/authority"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -68,6 +74,72 @@ func TestChartUpgradeKeepsTheCABundle(t *testing.T) {
 			wantAdmission(t)
 		})
 	}
+}
+
+// A CA is taken over from cert-manager's own authority, which replicas of before had, and the other way round: neither
+// an upgrade nor a rollback changes it.
+func TestTheCAIsTakenOver(t *testing.T) {
+	installed(t, webhookserver.Options{})
+	key := client.ObjectKey{Namespace: webhookserver.Release.Namespace, Name: "istiod-agent-webhook-ca"}
+	stored := func() (secret corev1.Secret, ca *x509.Certificate) {
+		if err := shared.Get(t.Context(), key, &secret); err != nil {
+			t.Fatal(err)
+		}
+		all, err := cert.ParseCertsPEM(secret.Data["ca.crt"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secret, all[0]
+	}
+	// theirs runs until it signs.
+	theirs := func() (leaf *x509.Certificate) {
+		ca := &authority.DynamicAuthority{
+			SecretNamespace: key.Namespace, SecretName: key.Name, CommonName: key.Name, RESTConfig: shared.Plane.Config,
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- ca.Run(ctx) }()
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cluster.Eventually(t, "cert-manager's authority signs", func() (err error) {
+			leaf, err = ca.Sign(&x509.Certificate{PublicKey: private.Public()})
+			return err
+		})
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		return leaf
+	}
+
+	before, ca := stored()
+	if err := theirs().CheckSignatureFrom(ca); err != nil {
+		t.Error("theirs does not sign with ours:", err)
+	}
+	if after, _ := stored(); after.ResourceVersion != before.ResourceVersion {
+		t.Error("theirs has replaced ours")
+	}
+
+	if err := shared.Webhook.Remove(shared.Webhook.Replicas[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.Delete(t.Context(), &before); err != nil {
+		t.Fatal(err)
+	}
+	theirs()
+	before, ca = stored()
+	if _, err := shared.Webhook.Scale(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := served(t).CheckSignatureFrom(ca); err != nil {
+		t.Error("ours does not sign with theirs:", err)
+	}
+	if after, _ := stored(); after.ResourceVersion != before.ResourceVersion {
+		t.Error("ours has replaced theirs")
+	}
+	wantAdmission(t)
 }
 
 // wantAdmission creates an istiod, which must be injected.
