@@ -192,6 +192,21 @@ func caughtUp(ctx context.Context, c *cluster.Cluster, state string) error {
 	if accepted != virtualMeshes || state != "" && reported != istiods {
 		return fmt.Errorf("%d VirtualMeshes have a status, %d of their istiods are %s", accepted, reported, state)
 	}
+	if state != "" { // a directive says what it does about a report, or why nothing
+		directives, err := list(ctx, c, "certificates.mesh.gloo.solo.io/v1", "PodBounceDirective")
+		if err != nil {
+			return err
+		}
+		answered := 0
+		for i := range directives {
+			if status, _, _ := unstructured.NestedMap(directives[i].Object, "status"); len(status) > 0 {
+				answered++
+			}
+		}
+		if answered != istiods {
+			return fmt.Errorf("%d of %d PodBounceDirectives have a status", answered, len(directives))
+		}
+	}
 	running, err := list(ctx, c, "apps/v1", "Deployment", ctrlclient.MatchingLabels{"app": "istiod"})
 	if err != nil {
 		return err

@@ -40,8 +40,8 @@ func (c counted) String() string {
 }
 
 // since counts the writes since it was last asked. The leader's are counted apart: its lease, which it has to renew for as
-// long as it leads, and the Event that says on the lease who leads now. Asking what a service account may
-// (SubjectAccessReview) is no write.
+// long as it leads, and the Event that says on the lease who leads now. Asking what a service account, or the
+// program itself, may (SubjectAccessReview, SelfSubjectAccessReview) is no write.
 func (c *counter) since() (writes counted, leaders int, err error) {
 	user, _ := controlplane.ServiceAccount(webhookserver.Release.Namespace, webhookserver.Name)
 	all, err := c.plane.Requests(user)
@@ -55,7 +55,7 @@ func (c *counter) since() (writes counted, leaders int, err error) {
 			resource += "/" + event.ObjectRef.Subresource
 		}
 		switch {
-		case !event.Write() || resource == "subjectaccessreviews":
+		case !event.Write(), resource == "subjectaccessreviews", resource == "selfsubjectaccessreviews":
 		case resource == "leases", resource == "events" && event.ObjectRef.Namespace == webhookserver.Release.Namespace:
 			leaders++
 		default:
