@@ -304,7 +304,7 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	if old == nil {
 		a.Log.Info("found what is specified for this istiod", "issuedCertificate", certificate.Name, "namespace", certificate.Namespace)
 	} else {
-		if w.RenewedAt = old.RenewedAt; w.Renew != old.Renew {
+		if w.RenewedAt = old.RenewedAt; w.Renew != old.Renew && w.Renew != "" { // a request that is taken away is none
 			w.RenewedAt = now
 		}
 		a.Log.Info("the specification has changed", "issuedCertificate", certificate.Name, "generation", certificate.Generation)

@@ -158,6 +158,7 @@ func TestAChangeThatARenewalHasOvertakenFollowsAtOnce(t *testing.T) {
 		"asked for again just before":      {"then", "now", time.Second, Issue},
 		"asked for long before":            {"", "now", specificationSpread, Wait},
 		"asked for before the agent began": {"now", "now", time.Second, Wait},
+		"the request just taken away":      {"then", "", time.Second, Wait},
 		"not asked for":                    {"", "", time.Second, Wait},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,7 +61,7 @@ type Wanted struct {
 	Renew  string    // value of the annotation istiod-agent.io/renew
 	Ratio  float64   // secretRotationGracePeriodRatio
 	SeenAt time.Time // when this was first seen
-	// RenewedAt is when the value of Renew was seen to change, zero when it was not.
+	// RenewedAt is when Renew was seen to get another value, zero when it was not.
 	RenewedAt time.Time
 	Roots     []string // fingerprints of the roots to trust, in their order; none for that of the certificate alone
 }

@@ -31,11 +31,11 @@ const (
 	rootFile  = "/var/run/secrets/istio/root-cert.pem"
 )
 
-const usage = `workload pause          waits
-workload serve          serves mutual TLS at port 8443 and answers with whom it talks
-workload call ADDRESS [SECONDS]   calls one, by a clock that is so many seconds fast, and prints its answer
-workload kill PROGRAM   kills all of this node's processes of that name that run in Pods
-workload clock SECONDS PROGRAM...   has all of this node's processes of those names that run in Pods see a clock that is so many seconds fast
+const usage = `workload pause                      waits
+workload serve                      serves mutual TLS at port 8443 and answers with whom it talks
+workload call ADDRESS [SECONDS]     calls one, by a clock that is so many seconds fast, and prints its answer
+workload kill PROGRAM               kills all of this node's processes of that name that run in Pods
+workload clock SECONDS PROGRAM...   has those processes see a clock that is so many seconds fast
 
 ISTIOD is istiod's address, istiod.istio-system.svc:15012 by default; CLUSTER_ID what it calls this cluster.`
 

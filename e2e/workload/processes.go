@@ -28,7 +28,7 @@ func each(program string, act func(pid int) error) error {
 			continue
 		}
 		executable, err := os.Readlink(process + "/exe")
-		if err != nil || filepath.Base(executable) != program || pid == os.Getpid() {
+		if err != nil || filepath.Base(executable) != program {
 			continue // it may have ended meanwhile
 		}
 		if its, err := nodeCgroup(filepath.Base(process)); err != nil || its != mine {

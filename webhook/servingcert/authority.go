@@ -5,13 +5,9 @@ package servingcert
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +16,7 @@ import (
 
 	servertls "github.com/cert-manager/cert-manager/pkg/server/tls"
 	certauthority "github.com/cert-manager/cert-manager/pkg/server/tls/authority"
+	"github.com/cert-manager/cert-manager/pkg/util/pki"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -177,7 +174,7 @@ func (a *authority) renew(ctx context.Context, secret *corev1.Secret, why string
 
 // newCA makes a CA, PEM both.
 func (a *authority) newCA() (certificate, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	private, err := pki.GenerateECPrivateKey(pki.ECCurve256)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,15 +185,11 @@ func (a *authority) newCA() (certificate, key []byte, err error) {
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
+	if certificate, _, err = pki.SignCertificate(template, template, private.Public(), private); err != nil {
 		return nil, nil, err
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+	key, err = pki.EncodePKCS8PrivateKey(private)
+	return certificate, key, err
 }
 
 // Sign implements servertls.Authority: a leaf is valid from now on, for its duration and no longer than its CA.
@@ -216,11 +209,8 @@ func (a *authority) Sign(template *x509.Certificate) (*x509.Certificate, error) 
 		template.NotAfter = ca.Leaf.NotAfter
 	}
 	template.BasicConstraintsValid = true
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.Leaf, template.PublicKey, ca.PrivateKey)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(der)
+	_, leaf, err := pki.SignCertificate(template, ca.Leaf, template.PublicKey, ca.PrivateKey)
+	return leaf, err
 }
 
 // WatchRotation implements servertls.Authority.
