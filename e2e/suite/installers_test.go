@@ -59,7 +59,7 @@ func wantInstalled(t *testing.T, name string, install, undo []string) {
 			wantCall(ctx, t, cluster, clusters[len(clusters)-1], "bookinfo")
 		})).
 		Teardown(teardown(func(ctx context.Context, t *testing.T) {
-			run(ctx, t, append(undo, "istioctl install -y --context=$CONTEXT --set profile=minimal --set hub=istiod-agent.test --set tag=1")...)
+			run(ctx, t, append(undo, installIstio+"$CONTEXT")...)
 		})).
 		Feature())
 }

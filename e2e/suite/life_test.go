@@ -119,7 +119,7 @@ func TestACanaryRevision(t *testing.T) {
 				" --set 'istiodSidecar.serviceAccounts[0].name=istiod,istiodSidecar.serviceAccounts[0].namespace=istio-system,istiodSidecar.serviceAccounts[1].name=istiod-canary,istiodSidecar.serviceAccounts[1].namespace=istio-system'")
 			must(t, err)
 			cluster.kubectl(ctx, t, `exec -n vault vault-0 -- /bin/sh -c 'vault write auth/kubernetes/role/gen-int-ca-istio bound_service_account_names=istiod,istiod-canary bound_service_account_namespaces=istio-system policies=gen-int-ca-istio ttl=2400h'`)
-			_, err = shell(ctx, "istioctl install -y --context="+cluster.name+" --revision=canary --set profile=minimal --set hub=istiod-agent.test --set tag=1")
+			_, err = shell(ctx, installIstio+cluster.name+" --revision=canary")
 			must(t, err)
 			eventually(ctx, t, time.Minute, "the canary's CA is confirmed", func(ctx context.Context) error {
 				issued, err := cluster.issued(ctx, "istiod-canary-istio-system-"+cluster.name)
@@ -226,14 +226,14 @@ func TestRestrictedPodSecurity(t *testing.T) {
 			cluster := clusters[0]
 			cluster.kubectl(ctx, t, "label namespace istio-system pod-security.kubernetes.io/enforce=restricted")
 			// istiod's own chart sets no seccomp profile unless it is told to.
-			_, err := shell(ctx, "istioctl install -y --context="+cluster.name+" --set profile=minimal --set hub=istiod-agent.test --set tag=1 --set values.pilot.seccompProfile.type=RuntimeDefault")
+			_, err := shell(ctx, installIstio+cluster.name+" --set values.pilot.seccompProfile.type=RuntimeDefault")
 			must(t, err)
 			cluster.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
 			cluster.serials(ctx, t)
 		})).
 		Teardown(teardown(func(ctx context.Context, t *testing.T) {
 			clusters[0].kubectl(ctx, t, "label namespace istio-system pod-security.kubernetes.io/enforce-")
-			_, err := shell(ctx, "istioctl install -y --context="+clusters[0].name+" --set profile=minimal --set hub=istiod-agent.test --set tag=1")
+			_, err := shell(ctx, installIstio+clusters[0].name)
 			must(t, err)
 		})).
 		Feature())
@@ -290,7 +290,7 @@ func TestForms(t *testing.T) {
 
 // reinstall has istiod's Deployment made anew.
 func reinstall(ctx context.Context, cluster *target) error {
-	_, err := shell(ctx, "kubectl --context="+cluster.name+" delete deployment -n istio-system istiod --wait && istioctl install -y --context="+cluster.name+" --set profile=minimal --set hub=istiod-agent.test --set tag=1")
+	_, err := shell(ctx, "kubectl --context="+cluster.name+" delete deployment -n istio-system istiod --wait && "+installIstio+cluster.name)
 	return err
 }
 

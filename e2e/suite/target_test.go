@@ -44,6 +44,9 @@ func (c *target) onNode(ctx context.Context, t *testing.T, arguments ...string) 
 	c.kubectl(ctx, t, "delete pod -n kube-system on-node --wait=false")
 }
 
+// installIstio and a context's name are the page's command for one cluster.
+const installIstio = "istioctl install -y --set profile=minimal --set hub=istiod-agent.test --set tag=1 --context="
+
 // scaleWebhook has the webhook run with so many replicas, and waits until they are ready.
 func (c *target) scaleWebhook(ctx context.Context, t *testing.T, replicas int) {
 	t.Helper()

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"strings"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// What can happen besides a Vault.Kind or a cacerts refusal: keys of log lines, events and metrics.
+const (
+	reasonPublished     = "Published"
+	reasonConfirmed     = "Confirmed"
+	reasonNotConfirmed  = "NotConfirmed"
+	reasonRepublished   = "Republished"
+	reasonRootChanged   = "RootChanged"
+	reasonExpired       = "Expired"
+	reasonPublishFailed = "PublishFailed"
+	reasonIssueFailed   = "IssueFailed"
+	reasonNoSpec        = "NoSpecification"
+	reasonInvalidSpec   = "InvalidSpecification"
+	reasonSpecWarning   = "SpecificationWarning"
+	reasonVaultWarning  = "VaultWarning"
+	reasonLifetimeShort = "LifetimeTooShort"
+	reasonNotTidied     = "NotTidied"
+	reasonAlreadyThere  = "AlreadyPublished"
+	// Of a root that changes in stages.
+	reasonRootsPublished = "RootsPublished"
+	reasonRootsRefused   = "RootsRefused"
+)
+
+// event is something to tell.
+type event struct {
+	warning         bool
+	reason, message string
+}
+
+// untoldLimit is how many events are kept until it is known what they are about.
+const untoldLimit = 10
+
+// problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.
+type problems struct{ specification, attempt, istiod problem }
+
+type problem struct{ reason, message string }
+
+// String is empty when nothing is wrong.
+func (p problems) String() string {
+	var words []string
+	for _, each := range []problem{p.specification, p.attempt, p.istiod} {
+		if each.message != "" {
+			words = append(words, each.message)
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+// trouble says what is wrong, once until it changes.
+func (a *Agent) trouble(at *problem, reason, message string) {
+	if *at == (problem{}) {
+		delete(a.said, reason+message) // it was well in between
+	}
+	*at = problem{reason, message}
+	a.tell(true, reason, message)
+}
+
+// tell says a thing once.
+func (a *Agent) tell(warning bool, reason, message string) {
+	if a.said[reason+message] {
+		return
+	}
+	if len(a.said) > 1000 { // of messages that differ each time
+		clear(a.said)
+	}
+	a.said[reason+message] = true
+	a.Log.Info(message, "reason", reason)
+	if a.about != nil {
+		a.Reporter.Event(a.about, warning, reason, message)
+		return
+	}
+	a.untold = append(a.untold, event{warning, reason, message})
+	if extra := len(a.untold) - untoldLimit; extra > 0 {
+		a.untold = a.untold[extra:]
+	}
+}
+
+// concern sets the object that is reported about, and tells what was kept for that.
+func (a *Agent) concern(certificate *certificatesv1.IssuedCertificate) {
+	a.about = certificate
+	for _, e := range a.untold {
+		a.Reporter.Event(certificate, e.warning, e.reason, e.message)
+	}
+	a.untold = nil
+}
+
+// rootChangedError is an answer that is in order in itself, under a root that istiod was not started with.
+type rootChangedError struct{ was, is string }
+
+func (e *rootChangedError) Error() string {
+	return fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
+		"to change it without downtime, see docs/rotation.md; otherwise restart istiod when all clusters are to trust the new root, or set Vault's back", e.was, e.is)
+}
+
+type publishError struct{ cause error }
+
+func (e *publishError) Error() string { return e.cause.Error() }
+func (e *publishError) Unwrap() error { return e.cause }
