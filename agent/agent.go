@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
@@ -71,6 +72,8 @@ type Agent struct {
 	issuing  Reason
 	problems problems
 	reported certificatesv1.IssuedCertificateStatus
+	// conditions are those of the specification that is acted on.
+	conditions []metav1.Condition
 	// said is what was told already and still holds.
 	said    map[string]bool
 	started time.Time
@@ -201,6 +204,9 @@ func (a *Agent) hold(set *cacerts.Set, left note, now time.Time) {
 // observe takes in what may have changed by itself: the specification, the files, the time.
 func (a *Agent) observe(now time.Time) {
 	wanted, warnings, err := a.Specifications.Current()
+	if err == nil {
+		err = a.Issuer.Permit(wanted)
+	}
 	flag(a.Metrics.accepted, err == nil)
 	if err != nil {
 		a.unspecified(err, now)
@@ -358,6 +364,8 @@ func (a *Agent) failed(err error) {
 	} else if e, ok := errors.AsType[*cacerts.Refusal](err); ok {
 		reason = e.Reason
 		a.state.RootChanged = reason == cacerts.RootNotTrusted
+	} else if _, ok := errors.AsType[*tokenError](err); ok {
+		reason = reasonTokenRefused
 	} else if _, ok := errors.AsType[*publishError](err); ok {
 		reason = reasonPublishFailed
 	}

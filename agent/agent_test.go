@@ -66,7 +66,7 @@ func newAgentIn(t *testing.T, dir string) (*Agent, *given, *told) {
 	specifications, reporter := &given{}, &told{}
 	a := &Agent{
 		Identity: me, Specifications: specifications, Directory: directory, Reporter: reporter,
-		Metrics: NewMetrics(), Log: logr.Discard(), WorkloadTTL: day,
+		Metrics: NewMetrics(), Log: logr.Discard(), WorkloadTTL: day, Issuer: &Issuer{Identity: me},
 	}
 	if err := a.takeOver(time.Now()); err != nil {
 		t.Fatal(err)

@@ -8,10 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
@@ -19,25 +16,24 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// Cluster is what issuing may ask of the API server.
+// Cluster is the part of the API server that issuing uses.
 type Cluster interface {
-	// Token gives a token of a service account for an audience (TokenRequest), good for ten minutes.
+	// Token requests a token of a service account for an audience (TokenRequest), good for ten minutes.
 	// No audience means the API server's own.
 	Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error)
-	// Secret gives the values of a Secret.
+	// Secret returns the values of a Secret. It returns an error for a Secret that holds a service account's token.
 	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
 }
-
-// tokenSecretKey is where a Secret that tokenSecretRef names holds Vault's token; the public API has no field for it.
-const tokenSecretKey = "token"
 
 // Issuer gets certificates from Vault.
 type Issuer struct {
 	Identity Identity
 	// Cluster is nil where there is none.
 	Cluster Cluster
-	// TokenFile, when set, holds the service account token to log in with, in place of the specification's.
-	TokenFile string
+	// Tokens are the service account tokens to log in with.
+	Tokens Tokens
+	// AllowedServers are the servers that specifications may name, as https://host[:port]; any when empty.
+	AllowedServers []string
 	// Timeout is for each call to Vault.
 	Timeout time.Duration
 	// Now is the clock.
@@ -58,6 +54,9 @@ type issued struct {
 // issue logs in, gets a key and a certificate, and verifies both. The result is never nil.
 func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
+	if err := i.Permit(certificate); err != nil {
+		return result, err
+	}
 	if name := certificate.Annotations[certificatesv1.CAFromSecretAnnotation]; name != "" {
 		roots, err := trustedRoots(certificate)
 		if err != nil {
@@ -145,67 +144,6 @@ func (i *Issuer) step(name string, do func() error) error {
 	err := do()
 	i.Observe(name, i.Now().Sub(start))
 	return err
-}
-
-// config is how to reach and log in to the Vault of a specification.
-func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Config {
-	v := certificate.Spec.AgentCA.Vault
-	config := vault.Config{
-		Server: v.Server, Namespace: v.Namespace, CABundle: v.CABundle,
-		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: i.Timeout,
-	}
-	if ref := v.TokenSecretRef; ref != nil {
-		config.Token = func(ctx context.Context) (string, error) {
-			if i.Cluster == nil {
-				return "", errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")
-			}
-			namespace := orElse(ref.Namespace, certificate.Namespace, i.Identity.Namespace)
-			secret, err := i.Cluster.Secret(ctx, namespace, ref.Name)
-			if err != nil {
-				return "", fmt.Errorf("reading Vault's token: %w", err)
-			}
-			if len(secret[tokenSecretKey]) == 0 {
-				return "", fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", namespace, ref.Name, tokenSecretKey)
-			}
-			return string(secret[tokenSecretKey]), nil
-		}
-		return config
-	}
-	config.Kubernetes = &vault.KubernetesAuth{
-		MountPath: v.KubernetesAuth.MountPath, Role: v.KubernetesAuth.Role,
-		JWT: func(ctx context.Context) (string, error) { return i.jwt(ctx, certificate.Namespace, v.KubernetesAuth) },
-	}
-	return config
-}
-
-// jwt gives the service account token to log in with. It is read anew each time, since the kubelet replaces it.
-func (i *Issuer) jwt(ctx context.Context, namespace string, auth *certificatesv1.KubernetesAuth) (string, error) {
-	file := i.TokenFile
-	if file == "" {
-		if ref := auth.ServiceAccountRef; ref != nil {
-			return i.request(ctx, orElse(ref.Namespace, namespace, i.Identity.Namespace), ref.Name, auth.Audience)
-		}
-		if auth.Audience != "" { // the token that every pod has is for the API server's audience
-			return i.request(ctx, i.Identity.Namespace, i.Identity.ServiceAccount, auth.Audience)
-		}
-		file = filepath.Join(auth.MountedSAPath, auth.SecretTokenKey)
-	}
-	token, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("reading the service account token to log in to Vault with: %w", err)
-	}
-	trimmed := strings.TrimSpace(string(token))
-	if trimmed == "" {
-		return "", fmt.Errorf("the service account token file %s is empty", file)
-	}
-	return trimmed, nil
-}
-
-func (i *Issuer) request(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
-	if i.Cluster == nil {
-		return "", fmt.Errorf("a token of service account %s/%s is to be requested, and no API server is known; run in a cluster, set --kubeconfig, or name a --token-file", namespace, serviceAccount)
-	}
-	return i.Cluster.Token(ctx, namespace, serviceAccount, audience)
 }
 
 func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -79,8 +81,35 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 	if mine.Error != "" {
 		state = certificatesv1.Failed
 	}
+	if a.wanted != nil {
+		condition := audienceBound(a.wanted, a.Identity)
+		condition.ObservedGeneration, condition.LastTransitionTime = a.wanted.Generation, metav1.Now().Rfc3339Copy()
+		meta.SetStatusCondition(&a.conditions, condition)
+	}
 	return certificatesv1.IssuedCertificateStatus{
 		ObservedGeneration: a.about.Generation, State: state, Error: mine.Error,
+		Conditions:   slices.Clone(a.conditions),
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
+}
+
+// audienceBound reports whether the token that a specification has sent is of use to its receiver elsewhere.
+func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Identity) metav1.Condition {
+	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
+	vault := certificate.Spec.AgentCA.Vault
+	switch auth := vault.KubernetesAuth; {
+	case auth == nil:
+		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a token of Vault's own."
+	case auth.Audience != "":
+		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
+	default:
+		condition.Status, condition.Reason = metav1.ConditionFalse, "NoAudience"
+		account := identity.ServiceAccount
+		if auth.ServiceAccountRef != nil {
+			account = auth.ServiceAccountRef.Name
+		}
+		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and so read the Secrets that it may read. "+
+			"To end that, set audience=vault in Vault's role and kubernetesAuth.audience: vault in the VirtualMesh.", vault.Server, identity.Namespace, account)
+	}
+	return condition
 }

@@ -72,7 +72,7 @@ kind: IssuedCertificate
 spec:
   hosts: [spiffe://cluster.local/ns/istio-system/sa/istiod]
   agentCa:
-    vault: {server: "https://vault:8200", caPath: pki/root/sign-intermediate, kubernetesAuth: {role: istiod}}
+    vault: {server: "https://vault:8200", caPath: pki/root/sign-intermediate, kubernetesAuth: {role: istiod, audience: vault}}
 `
 
 func TestASpecificationFileIsReadAnew(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 	reasonVaultWarning  = "VaultWarning"
 	reasonLifetimeShort = "LifetimeTooShort"
 	reasonNotTidied     = "NotTidied"
+	reasonTokenRefused  = "TokenRefused"
 	reasonAlreadyThere  = "AlreadyPublished"
 	// Of a root that changes in stages.
 	reasonRootsPublished = "RootsPublished"

@@ -19,8 +19,8 @@ func meshWith(mtls string) string {
 }
 
 const (
-	goodVault = `{"shared":{"intermediateCertificateAuthority":{"vault":{"server":"https://vault:8200","caPath":"pki/root/sign-intermediate","kubernetesAuth":{"role":"istiod"}}}}}`
-	badVault  = `{"shared":{"intermediateCertificateAuthority":{"vault":{"server":"vault","caPath":"pki/sign/role","kubernetesAuth":{"role":"istiod"}}}}}`
+	goodVault = `{"shared":{"intermediateCertificateAuthority":{"vault":{"server":"https://vault:8200","caPath":"pki/root/sign-intermediate","kubernetesAuth":{"role":"istiod","audience":"vault"}}}}}`
+	badVault  = `{"shared":{"intermediateCertificateAuthority":{"vault":{"server":"vault","caPath":"pki/sign/role","kubernetesAuth":{"role":"istiod","audience":"vault"}}}}}`
 )
 
 // A VirtualMesh that cannot be acted on is refused with every mistake and its path; what is not acted on is a warning.

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,6 +23,10 @@ import (
 
 // tokenSeconds is the shortest life that the API server gives a token (TokenRequest: 10 minutes).
 const tokenSeconds = 600
+
+// serviceAccountToken is the type of Secrets that hold a service account's token (k8s.io/api core/v1,
+// SecretTypeServiceAccountToken).
+const serviceAccountToken = "kubernetes.io/service-account-token" //nolint:gosec // the name of a type
 
 // Cluster talks to one API server.
 type Cluster struct {
@@ -38,7 +43,7 @@ func New(config *rest.Config, identity agent.Identity) (*Cluster, error) {
 	return &Cluster{client: client, identity: identity}, nil
 }
 
-// Token implements agent.Cluster by the TokenRequest API. A token for the pod's own service account is bound to the pod.
+// Token implements agent.Cluster by the TokenRequest API.
 func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
 	spec := map[string]any{"expirationSeconds": int64(tokenSeconds)}
 	if audience != "" {
@@ -51,6 +56,10 @@ func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience
 	}}
 	answer, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}).
 		Namespace(namespace).Create(ctx, request, metav1.CreateOptions{}, "token")
+	if apierrors.IsForbidden(err) {
+		return "", fmt.Errorf("no mounted token is for audience %q, and service account %s/%s may not request one of %s: set injection.agent.vaultToken.audience to that audience, or give the right with requestTokens: true in istiodSidecar.serviceAccounts",
+			audience, c.identity.Namespace, c.identity.ServiceAccount, serviceAccount)
+	}
 	if err != nil {
 		return "", fmt.Errorf("requesting a token of service account %s/%s to log in to Vault with: %w", namespace, serviceAccount, err)
 	}
@@ -67,6 +76,9 @@ func (c *Cluster) Secret(ctx context.Context, namespace, name string) (map[strin
 		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("reading Secret %s/%s: %w", namespace, name, err)
+	}
+	if kind, _, _ := unstructured.NestedString(secret.Object, "type"); kind == serviceAccountToken {
+		return nil, fmt.Errorf("reading Secret %s/%s: it holds a service account's token, which opens the API server; expected a Secret made for the agent", namespace, name)
 	}
 	data, _, _ := unstructured.NestedStringMap(secret.Object, "data")
 	values := make(map[string][]byte, len(data))

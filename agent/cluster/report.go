@@ -133,7 +133,8 @@ func (r *Report) apply(ctx context.Context, s *statusOf) error {
 	}
 	err = r.applyContent(ctx, s.certificate, content)
 	if err != nil && strings.Contains(err.Error(), undeclared) {
-		delete(content, "certificates") // a CRD of Gloo Mesh's does not have it
+		delete(content, "certificates") // a CRD of Gloo Mesh's has neither
+		delete(content, "conditions")
 		err = r.applyContent(ctx, s.certificate, content)
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -25,7 +27,8 @@ type options struct {
 	spec                string
 	cacertsDir          string
 	allowDisk           bool
-	tokenFile           string
+	tokens              agent.Tokens
+	allowedServers      []string
 	kubeconfig          string
 	certificatesIn      string
 	identity            agent.Identity
@@ -107,7 +110,9 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.spec, "spec", "", "`file` with the IssuedCertificate (default: watch those in the API server)")
 	f.StringVar(&o.cacertsDir, "cacerts-dir", "/etc/cacerts", "`directory` that istiod reads its CA from; must be in memory")
 	f.BoolVar(&o.allowDisk, "allow-disk", false, "accept a directory that is not in memory, to try things out: the CA key is then written to disk")
-	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the service account token to log in to Vault with (default: as the IssuedCertificate says)")
+	f.StringVar(&o.tokens.File, "token-file", "", "`file` below /var/run/secrets with the service account token to log in to Vault with (default: as the IssuedCertificate says)")
+	f.BoolVar(&o.tokens.FileAnywhere, "token-file-anywhere", false, "accept a --token-file that is not below /var/run/secrets, to run outside a cluster")
+	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "`servers` that an IssuedCertificate may name, as https://host[:port] with commas between; the agent sends nothing to others (default: any)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account)")
 	f.StringVar(&o.identity.Namespace, "namespace", "", "`namespace` of istiod")
 	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, by which its status is told from others'")
@@ -166,6 +171,11 @@ func (o *options) check() error {
 		need(o.identity.Namespace != "", "--namespace (POD_NAMESPACE): expected istiod's namespace, to find its IssuedCertificate by")
 		need(o.identity.ServiceAccount != "", "--service-account (SERVICE_ACCOUNT): expected istiod's service account, to find its IssuedCertificate by")
 	}
+	for _, server := range o.allowedServers {
+		_, err := agent.Origin(server)
+		need(err == nil, "--allowed-servers: expected https://<host>[:<port>], got %q", server)
+	}
+	need(!strings.HasPrefix(filepath.Clean(o.cacertsDir)+"/", certificatesv1.TokenRoot+"/"), "--cacerts-dir: expected a directory outside of %s, where tokens are read from, got %s", certificatesv1.TokenRoot, o.cacertsDir)
 	need(o.vaultTimeout > 0, "--vault-timeout: expected a positive duration, got %s", o.vaultTimeout)
 	need(o.timeout >= 0, "--timeout: expected a positive duration, got %s", o.timeout)
 	need(o.workloadTTL >= 0, "--workload-ttl: expected a positive duration, got %s", o.workloadTTL)

@@ -91,11 +91,12 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	}
 	var background []func(context.Context)
 	metrics := agent.NewMetrics()
+	o.tokens.Root = certificatesv1.TokenRoot
 	a := &agent.Agent{
 		Identity: o.identity, Directory: directory, Metrics: metrics, Log: log,
 		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
 		Issuer: &agent.Issuer{
-			Identity: o.identity, TokenFile: o.tokenFile, Timeout: o.vaultTimeout,
+			Identity: o.identity, Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout,
 			Now: time.Now, Observe: metrics.Observe,
 		},
 		Reporter: quiet{},

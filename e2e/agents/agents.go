@@ -233,6 +233,7 @@ func (p *Pod) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	command.Env = append(append(command.Env,
 		// What stands at fixed places in a Pod, and elsewhere here.
 		"KUBECONFIG="+p.Kubeconfig, "ISTIOD_AGENT_CACERTS_DIR="+p.CACerts, "ISTIOD_AGENT_TOKEN_FILE="+p.TokenFile,
+		"ISTIOD_AGENT_TOKEN_FILE_ANYWHERE=true",
 		"ISTIOD_AGENT_LOG_FORMAT=text",
 	), p.Env...)
 	return command

@@ -16,6 +16,10 @@ const (
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
+// TokenRoot is the directory below which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
+// else, whatever a specification names.
+const TokenRoot = "/var/run/secrets"
+
 // SetDefaults fills in what is absent. What is there stays, even where Validate
 // refuses it. Doing it twice changes nothing.
 func (s *IssuedCertificateSpec) SetDefaults() {

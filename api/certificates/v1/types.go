@@ -187,7 +187,8 @@ type VaultCA struct {
 	// Default: the root namespace.
 	Namespace string `json:"namespace,omitempty"`
 
-	// The Secret that holds a Vault token under the key token. The agent never revokes it.
+	// The Secret that holds a Vault token under the key token, in istiod's own namespace. The agent never
+	// revokes the token, and refuses Secrets that hold a service account's token.
 	// This or kubernetesAuth is required, not both.
 	TokenSecretRef *ObjectRef `json:"tokenSecretRef,omitempty"`
 
@@ -210,17 +211,18 @@ type KubernetesAuth struct {
 	// Name of the file in mountedSaPath that holds the token. Default: token.
 	SecretTokenKey string `json:"secretTokenKey,omitempty"`
 
-	// The service account that a token is requested of (TokenRequest); the agent must be allowed to.
-	// Not together with mountedSaPath. Default: the token in mountedSaPath is used.
+	// The service account, in istiod's own namespace, that a token is requested of (TokenRequest); the agent
+	// must be allowed to. Not together with mountedSaPath. Default: the token in mountedSaPath is used.
 	ServiceAccountRef *ObjectRef `json:"serviceAccountRef,omitempty"`
 
-	// Absolute path of the directory that a service account token is mounted in. Not together with
-	// serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, the pod's own.
+	// Absolute path of the directory that a service account token is mounted in, below /var/run/secrets.
+	// Not together with serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, the pod's own.
 	MountedSAPath string `json:"mountedSaPath,omitempty"`
 
-	// Audience of the token, such as vault; Vault's role should name the same. Not in the public API. The
-	// token is then requested (TokenRequest), since a mounted one has the audience that it has.
-	// Default: the API server's.
+	// Audience of the token, such as vault; Vault's role must name the same. Not in the public API. The agent
+	// sends a mounted token of exactly this audience (the injection mounts one for vault), and requests one from
+	// the API server where no mounted token has it.
+	// Default: none; the token in mountedSaPath is sent, which by default the API server accepts too.
 	Audience string `json:"audience,omitempty"`
 }
 
@@ -253,12 +255,22 @@ type IssuedCertificateStatus struct {
 	// uses them) or FAILED (see error). With several pods it is one of theirs; see certificates.
 	State State `json:"state,omitempty"`
 
+	// Standing observations about this istiod's CA, such as TokenAudienceBound. Not in the public API.
+	//
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
 	// What each pod of istiod has. Not in the public API.
 	//
 	// +listType=map
 	// +listMapKey=pod
 	Certificates []CertificateStatus `json:"certificates,omitempty"`
 }
+
+// TokenAudienceBoundCondition of an IssuedCertificate is true when the token that the agent sends to Vault is of no use
+// elsewhere, and false when the server that receives it can act as istiod's service account at the API server.
+const TokenAudienceBoundCondition = "TokenAudienceBound"
 
 // CertificateStatus is what one pod of istiod has.
 type CertificateStatus struct {

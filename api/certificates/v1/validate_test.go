@@ -3,6 +3,7 @@
 package v1_test
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -25,7 +26,7 @@ func valid() *certificatesv1.IssuedCertificate {
 		AgentCA: &certificatesv1.IntermediateCertificateAuthority{Vault: &certificatesv1.VaultCA{
 			Server:         "https://vault.vault:8200",
 			CAPath:         "pki/root/sign-intermediate",
-			KubernetesAuth: &certificatesv1.KubernetesAuth{Role: "istiod"},
+			KubernetesAuth: &certificatesv1.KubernetesAuth{Role: "istiod", Audience: "vault"},
 		}},
 	}}
 }
@@ -119,7 +120,10 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 	certificate, key := certificatePEM(t)
 	damaged := strings.Replace(certificate, "-----END", "----END", 1)
 	of := func(change func(*vault)) func(*spec) { return func(s *spec) { change(s.AgentCA.Vault) } }
-	login := func(a auth) func(*spec) { return func(s *spec) { s.AgentCA.Vault.KubernetesAuth = &a } }
+	login := func(a auth) func(*spec) {
+		a.Audience = cmp.Or(a.Audience, "vault") // else there is a warning
+		return func(s *spec) { s.AgentCA.Vault.KubernetesAuth = &a }
+	}
 	server := func(address string) func(*spec) { return of(func(v *vault) { v.Server = address }) }
 	caPath := func(path string) func(*spec) { return of(func(v *vault) { v.CAPath = path }) }
 	csrPath := func(path string) func(*spec) { return of(func(v *vault) { v.CSRPath = path }) }
@@ -247,6 +251,12 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"two sources of the token":     {login(auth{Role: "a", ServiceAccountRef: &ref{Name: "b"}, MountedSAPath: "/c"}), []string{k + "mountedSaPath: Forbidden: expected none together with serviceAccountRef"}},
 		"a folder from somewhere":      {login(auth{Role: "a", MountedSAPath: "secrets"}), []string{k + `mountedSaPath: Invalid value: "secrets": expected the absolute path`}},
 		"a folder that climbs":         {login(auth{Role: "a", MountedSAPath: "/a/../b"}), []string{k + "mountedSaPath: Invalid value: "}},
+		"a folder of tokens":           {login(auth{Role: "a", MountedSAPath: "/var/run/secrets/vault/"}), nil},
+		"the CA's folder":              {login(auth{Role: "a", MountedSAPath: "/etc/cacerts", SecretTokenKey: "ca-key.pem"}), []string{k + `mountedSaPath: Invalid value: "/etc/cacerts": expected the absolute path of a directory below /var/run/secrets`}},
+		"the CA's folder, climbing":    {login(auth{Role: "a", MountedSAPath: "/var/run/secrets/../../../etc/cacerts"}), []string{k + "mountedSaPath: Invalid value: "}},
+		"a process's folder":           {login(auth{Role: "a", MountedSAPath: "/proc/self", SecretTokenKey: "environ"}), []string{k + "mountedSaPath: Invalid value: "}},
+		"a folder of a like name":      {login(auth{Role: "a", MountedSAPath: "/var/run/secrets-of-others"}), []string{k + "mountedSaPath: Invalid value: "}},
+		"the folder of all tokens":     {login(auth{Role: "a", MountedSAPath: "/var/run/secrets"}), []string{k + "mountedSaPath: Invalid value: "}},
 		"an audience that is a URL":    {login(auth{Role: "a", Audience: "https://vault.example.com"}), nil},
 		"an audience of several words": {login(auth{Role: "a", Audience: "vault istio-ca"}), []string{k + `audience: Invalid value: "vault istio-ca": expected a name`}},
 
@@ -291,14 +301,18 @@ func TestWarnings(t *testing.T) {
 			},
 			[]string{"spec.agentCa.vault.server: ", "spec.agentCa.vault.caBundle: is not used"},
 		},
-		"a mounted token that is not read": {
-			func(v *certificatesv1.VaultCA) {
-				v.KubernetesAuth.MountedSAPath, v.KubernetesAuth.Audience = "/var/run/secrets/vault", "vault"
-			},
-			[]string{"spec.agentCa.vault.kubernetesAuth.mountedSaPath: is not read"},
+		"no audience": {
+			func(v *certificatesv1.VaultCA) { v.KubernetesAuth.Audience = "" },
+			[]string{"spec.agentCa.vault.kubernetesAuth.audience: is not set, so the agent sends a token that the API server accepts too"},
 		},
-		"a mounted token that is": {
+		"an audience for a mounted token": {
 			func(v *certificatesv1.VaultCA) { v.KubernetesAuth.MountedSAPath = "/var/run/secrets/vault" },
+			nil,
+		},
+		"a token of Vault's own": {
+			func(v *certificatesv1.VaultCA) {
+				v.KubernetesAuth, v.TokenSecretRef = nil, &certificatesv1.ObjectRef{Name: "vault-token"}
+			},
 			nil,
 		},
 	}

@@ -184,15 +184,22 @@ func (a *KubernetesAuth) validate(path *field.Path) (warnings []string, errs fie
 	switch {
 	case a.ServiceAccountRef != nil && a.MountedSAPath != "":
 		errs = append(errs, field.Forbidden(mounted, "expected none together with serviceAccountRef: the token comes from one place"))
-	case a.ServiceAccountRef == nil && (!slashpath.IsAbs(a.MountedSAPath) || !segments(strings.Trim(a.MountedSAPath, "/"))):
-		errs = append(errs, field.Invalid(mounted, a.MountedSAPath, "expected the absolute path of a directory, such as "+DefaultMountedSAPath))
-	case a.Audience != "" && a.ServiceAccountRef == nil && a.MountedSAPath != DefaultMountedSAPath:
-		warnings = append(warnings, fmt.Sprintf("%s: is not read, since a token for the audience is requested; take audience out to use the mounted one", mounted))
+	case a.ServiceAccountRef == nil && !belowTokenRoot(a.MountedSAPath):
+		errs = append(errs, field.Invalid(mounted, a.MountedSAPath, "expected the absolute path of a directory below "+TokenRoot+", such as "+DefaultMountedSAPath))
 	}
 	if strings.ContainsFunc(a.Audience, unicode.IsSpace) || !printable(a.Audience) {
 		errs = append(errs, field.Invalid(path.Child("audience"), a.Audience, "expected a name or a URL without spaces, such as vault"))
 	}
+	if a.Audience == "" {
+		warnings = append(warnings, fmt.Sprintf("%s: is not set, so the agent sends a token that the API server accepts too: the server that receives it can act as istiod's service account until the token expires. "+
+			"To end that, set audience: vault here and audience=vault in Vault's role", path.Child("audience")))
+	}
 	return warnings, errs
+}
+
+// belowTokenRoot reports whether a path is that of a directory below TokenRoot, in its one normal form.
+func belowTokenRoot(path string) bool {
+	return strings.HasPrefix(path, TokenRoot+"/") && slashpath.Clean(path) == strings.TrimSuffix(path, "/") && segments(strings.Trim(path, "/"))
 }
 
 // validate wants a name, if there is a reference at all. It quotes none: somebody

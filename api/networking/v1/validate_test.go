@@ -22,7 +22,7 @@ func valid() *networkingv1.VirtualMesh {
 			IntermediateCertificateAuthority: &certificatesv1.IntermediateCertificateAuthority{Vault: &certificatesv1.VaultCA{
 				Server:         "https://vault.vault:8200",
 				CAPath:         "pki/root/sign-intermediate",
-				KubernetesAuth: &certificatesv1.KubernetesAuth{Role: "istiod"},
+				KubernetesAuth: &certificatesv1.KubernetesAuth{Role: "istiod", Audience: "vault"},
 			}},
 		}},
 	}}

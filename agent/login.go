@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/istiod-agent/istiod-agent/agent/token"
+	"github.com/istiod-agent/istiod-agent/agent/vault"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// VaultTokenFile is where the injection mounts the service account token for Vault (patches.VaultTokenPath).
+const VaultTokenFile = certificatesv1.TokenRoot + "/istiod-agent.io/vault/token"
+
+// tokenSecretKey is the key of Vault's token in a Secret that tokenSecretRef names; the public API has no field for it.
+const tokenSecretKey = "token"
+
+// Tokens are the service account tokens of istiod's Pod. Specifications name files among them; none leads elsewhere.
+type Tokens struct {
+	// Root is the directory below which all token files are, certificatesv1.TokenRoot in a Pod.
+	Root string
+	// File, when set by the operator of istiod's Pod, is used in place of the files that specifications name.
+	File string
+	// FileAnywhere permits File to be outside of Root.
+	FileAnywhere bool
+}
+
+// read reads the token at path, which is below certificatesv1.TokenRoot.
+func (t Tokens) read(path string) (token.Token, error) {
+	below, ok := strings.CutPrefix(filepath.Clean(path), certificatesv1.TokenRoot+"/")
+	if !ok {
+		return token.Token{}, fmt.Errorf("token file %s: expected a file below %s", path, certificatesv1.TokenRoot)
+	}
+	return token.Read(t.Root, filepath.Join(t.Root, below))
+}
+
+// fixed reads the operator's own token file.
+func (t Tokens) fixed() (token.Token, error) {
+	if t.FileAnywhere {
+		return token.ReadAnywhere(t.File)
+	}
+	read, err := token.Read(t.Root, t.File)
+	if err != nil {
+		return read, fmt.Errorf("--token-file: %w; a file elsewhere needs --token-file-anywhere", err)
+	}
+	return read, nil
+}
+
+// config is how to reach and log in to the Vault of a specification.
+func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Config {
+	v := certificate.Spec.AgentCA.Vault
+	config := vault.Config{
+		Server: v.Server, Namespace: v.Namespace, CABundle: v.CABundle,
+		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: i.Timeout,
+	}
+	if ref := v.TokenSecretRef; ref != nil {
+		config.Token = func(ctx context.Context) (string, error) { return i.vaultToken(ctx, ref.Name) }
+		return config
+	}
+	config.Kubernetes = &vault.KubernetesAuth{
+		MountPath: v.KubernetesAuth.MountPath, Role: v.KubernetesAuth.Role,
+		JWT: func(ctx context.Context) (string, error) {
+			jwt, err := i.jwt(ctx, v.KubernetesAuth)
+			if err != nil {
+				return "", &tokenError{err}
+			}
+			return jwt, nil
+		},
+	}
+	return config
+}
+
+// vaultToken reads Vault's token from a Secret of istiod's own namespace. What looks like a service account's token is
+// not sent: it would open the API server, not Vault.
+func (i *Issuer) vaultToken(ctx context.Context, name string) (string, error) {
+	if i.Cluster == nil {
+		return "", &tokenError{errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")}
+	}
+	secret, err := i.Cluster.Secret(ctx, i.Identity.Namespace, name)
+	if err != nil {
+		return "", &tokenError{fmt.Errorf("reading Vault's token: %w", err)}
+	}
+	content := secret[tokenSecretKey]
+	if len(content) == 0 {
+		return "", &tokenError{fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", i.Identity.Namespace, name, tokenSecretKey)}
+	}
+	if _, err := token.Parse(content); err == nil {
+		return "", &tokenError{fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", i.Identity.Namespace, name)}
+	}
+	return string(content), nil
+}
+
+// jwt returns the service account token to log in with. It is read anew each time, since the kubelet replaces it. With
+// an audience, it is a token for that audience and no other.
+func (i *Issuer) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (string, error) {
+	audience := auth.Audience
+	if i.Tokens.File != "" {
+		fixed, err := i.Tokens.fixed()
+		if err == nil && audience != "" && !fixed.IsFor(audience) {
+			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; kubernetesAuth.audience asks for %q alone", i.Tokens.File, fixed.Audiences, audience)
+		}
+		return fixed.Raw, err
+	}
+	if audience != "" {
+		own, err := i.Tokens.read(filepath.Join(certificatesv1.DefaultMountedSAPath, certificatesv1.DefaultSecretTokenKey))
+		if err == nil && slices.Contains(own.Audiences, audience) {
+			return "", fmt.Errorf("kubernetesAuth.audience %q is the API server's own: choose a name that only Vault has, such as vault", audience)
+		}
+	}
+	if ref := auth.ServiceAccountRef; ref != nil {
+		return i.request(ctx, ref.Name, audience)
+	}
+	mounted := filepath.Join(auth.MountedSAPath, auth.SecretTokenKey)
+	if audience == "" {
+		own, err := i.Tokens.read(mounted)
+		return own.Raw, err
+	}
+	for _, file := range []string{VaultTokenFile, mounted} {
+		if found, err := i.Tokens.read(file); err == nil && found.IsFor(audience) {
+			return found.Raw, nil
+		}
+	}
+	return i.request(ctx, i.Identity.ServiceAccount, audience)
+}
+
+// request requests a token of a service account in istiod's namespace from the API server.
+func (i *Issuer) request(ctx context.Context, serviceAccount, audience string) (string, error) {
+	if i.Cluster == nil {
+		return "", fmt.Errorf("no mounted token is for audience %q, and no API server is known to request one of service account %s/%s from; run in a cluster, set --kubeconfig, or name a --token-file",
+			audience, i.Identity.Namespace, serviceAccount)
+	}
+	return i.Cluster.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
+}
+
+// tokenError is a token that cannot be had, or must not be sent.
+type tokenError struct{ cause error }
+
+func (e *tokenError) Error() string { return e.cause.Error() }
+func (e *tokenError) Unwrap() error { return e.cause }

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// Permit reports what a specification asks for that this istiod's operator does not permit, each with its field's path:
+// another server than the allowed ones, or a Secret or service account of another namespace. It bounds what the author
+// of a specification can have sent, and where to.
+func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
+	if certificate.Spec.AgentCA == nil || certificate.Spec.AgentCA.Vault == nil {
+		return nil // Validate refuses it
+	}
+	vault, path := certificate.Spec.AgentCA.Vault, field.NewPath("spec", "agentCa", "vault")
+	var errs field.ErrorList
+	if len(i.AllowedServers) > 0 {
+		origin, err := Origin(vault.Server)
+		if err != nil || !slices.ContainsFunc(i.AllowedServers, func(allowed string) bool { same, err := Origin(allowed); return err == nil && same == origin }) {
+			errs = append(errs, field.Forbidden(path.Child("server"),
+				fmt.Sprintf("expected one of the servers that this istiod's agent may ask, %s (injection.agent.allowedServers)", strings.Join(i.AllowedServers, ", "))))
+		}
+	}
+	refs := []struct {
+		path *field.Path
+		ref  *certificatesv1.ObjectRef
+	}{{path.Child("tokenSecretRef"), vault.TokenSecretRef}}
+	if auth := vault.KubernetesAuth; auth != nil {
+		refs = append(refs, struct {
+			path *field.Path
+			ref  *certificatesv1.ObjectRef
+		}{path.Child("kubernetesAuth", "serviceAccountRef"), auth.ServiceAccountRef})
+	}
+	for _, each := range refs {
+		if each.ref != nil && each.ref.Namespace != "" && each.ref.Namespace != i.Identity.Namespace {
+			errs = append(errs, field.Forbidden(each.path.Child("namespace"),
+				fmt.Sprintf("expected none, or istiod's own namespace, %s: an agent uses nothing of other namespaces", i.Identity.Namespace)))
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
+}
+
+// Origin is the scheme, host and port of a server's URL in one normal form, such as https://vault.example.com:8200.
+// It returns an error for anything that is more than these, or less.
+func Origin(server string) (string, error) {
+	address, err := url.Parse(server)
+	if err != nil || (address.Scheme != "https" && address.Scheme != "http") || address.Hostname() == "" ||
+		address.User != nil || strings.Trim(address.Path, "/") != "" || strings.ContainsAny(server, "?#") {
+		return "", fmt.Errorf("expected https://<host>[:<port>]")
+	}
+	port := address.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[address.Scheme]
+	}
+	return address.Scheme + "://" + net.JoinHostPort(strings.ToLower(address.Hostname()), port), nil
+}
