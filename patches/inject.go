@@ -51,6 +51,7 @@ func (i *Injector) inject(o *object) Result {
 		p.place(o.kind, &o.containers, sidecar, sidecarJSON, false)
 	}
 	i.injectVolume(&p, o, volume)
+	i.injectToken(&p, o)
 	i.annotate(&p, o, original)
 	return p.Result
 }
@@ -71,6 +72,33 @@ func (i *Injector) injectVolume(p *patch, o *object, name string) {
 	case !isVolume(o.volumes.items[at].raw, want):
 		p.add("replace", o.volumes.entry(at), raw, "make volume "+name+" in-memory")
 	}
+}
+
+// injectToken adds the volume with the token for Vault, or takes out one that an earlier configuration asked for.
+func (i *Injector) injectToken(p *patch, o *object) {
+	want, at := i.rendered.token, o.volumes.index(VaultTokenVolume)
+	switch {
+	case want == nil && at >= 0:
+		p.add("remove", o.volumes.entry(at), nil, "remove volume "+VaultTokenVolume)
+	case want != nil && at < 0:
+		p.insert(&o.volumes, false, i.rendered.ready.token, "add volume "+VaultTokenVolume)
+	case want != nil && !isTokenVolume(o.volumes.items[at].raw, *want):
+		p.add("replace", o.volumes.entry(at), i.rendered.ready.token, "update volume "+VaultTokenVolume)
+	}
+}
+
+func isTokenVolume(stored []byte, want corev1.Volume) bool {
+	var have corev1.Volume
+	if json.Unmarshal(stored, &have) != nil || have.Projected == nil || len(sourcesOf(stored)) != 1 {
+		return false
+	}
+	want = *want.DeepCopy()
+	for _, projected := range []*corev1.ProjectedVolumeSource{have.Projected, want.Projected} {
+		if projected.DefaultMode == nil {
+			projected.DefaultMode = new(corev1.ProjectedVolumeSourceDefaultMode)
+		}
+	}
+	return equality.Semantic.DeepEqual(have, want)
 }
 
 func isVolume(stored []byte, want corev1.Volume) bool {
@@ -152,6 +180,7 @@ func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) 
 	switch {
 	case !l.exists:
 		p.add("add", l.at, listOfOne{raw}, change)
+		l.exists = true
 	case first:
 		p.add("add", l.at+"/0", raw, change)
 	default:

@@ -62,6 +62,8 @@ var befores = map[string][]string{
 	"a volume source of tomorrow":    {"secret: {secretName: cacerts, optional: true}", "certificateAuthority: {issuer: vault}"},
 	"an emptyDir":                    {"secret: {secretName: cacerts, optional: true}", "emptyDir: {}"},
 	"an emptyDir in memory":          {"secret: {secretName: cacerts, optional: true}", "emptyDir: {medium: Memory}"},
+	"two volumes of an injection":    {"      - {name: local-certs, emptyDir: {medium: Memory}}\n", ""},
+	"a volume after it":              {"optional: true}}", "optional: true}}\n      - {name: last, emptyDir: {}}"},
 	"another name":                   {"- {name: cacerts, mountPath", "- {name: my-ca, mountPath", "- {name: cacerts, secret", "- {name: my-ca, secret"},
 	"no volume":                      {"      - {name: cacerts, secret: {secretName: cacerts, optional: true}}\n", ""},
 	"no volumes at all":              {"      volumes:\n      - {name: local-certs, emptyDir: {medium: Memory}}\n      - {name: cacerts, secret: {secretName: cacerts, optional: true}}\n", ""},

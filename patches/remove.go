@@ -148,10 +148,9 @@ func remove(o *object) Result {
 	if !o.hasAgent() && !o.annotated() {
 		return p.Result
 	}
-	was := o.note()
+	was, name := o.note(), ""
 	if o.istiod != nil {
-		name := o.istiod.volume
-		if name == "" {
+		if name = o.istiod.volume; name == "" {
 			name = CACertsVolume
 		}
 		if was.MountAdded {
@@ -160,8 +159,8 @@ func remove(o *object) Result {
 		if was.MultiRootAdded {
 			p.unsetMultiRoot(o)
 		}
-		p.restoreVolume(o, name, was.Volume)
 	}
+	p.removeVolumes(o, name, was.Volume)
 	if ours := o.initContainers.agents(); len(ours) > 0 && len(ours) == len(o.initContainers.items) {
 		p.add("remove", o.initContainers.at, nil, "remove container "+o.initContainers.items[0].name)
 	} else {
@@ -172,10 +171,47 @@ func remove(o *object) Result {
 	return p.Result
 }
 
-func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
+// removeVolumes restores the volume called name and takes out the token's, the last one first, so that the indices
+// before it stay true.
+func (p *patch) removeVolumes(o *object, name string, was json.RawMessage) {
+	restored, restore := restoredVolume(o, name, was)
+	cacerts, token := o.volumes.index(name), o.volumes.index(VaultTokenVolume)
+	gone := 0
+	if token >= 0 {
+		gone++
+	}
+	if restore && restored == nil {
+		gone++
+	}
+	if gone > 0 && gone == len(o.volumes.items) {
+		p.add("remove", o.volumes.at, nil, "remove volumes")
+		return
+	}
+	restoreIt := func() {
+		switch {
+		case restore && restored == nil:
+			p.add("remove", o.volumes.entry(cacerts), nil, "remove volume "+name)
+		case restore:
+			p.add("replace", o.volumes.entry(cacerts), restored, "put volume "+name+" back")
+		}
+	}
+	if cacerts > token {
+		restoreIt()
+	}
+	if token >= 0 {
+		p.add("remove", o.volumes.entry(token), nil, "remove volume "+VaultTokenVolume)
+	}
+	if cacerts < token {
+		restoreIt()
+	}
+}
+
+// restoredVolume is what the volume called name becomes, nil when there was none; restore is false where the volume is
+// not, or not any more, an injection's.
+func restoredVolume(o *object, name string, was json.RawMessage) (restored json.RawMessage, restore bool) {
 	at := o.volumes.index(name)
 	if at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
-		return // somebody has put it back already
+		return nil, false // somebody has put it back already
 	}
 	current := o.volumes.items[at].raw
 	switch {
@@ -184,14 +220,10 @@ func (p *patch) restoreVolume(o *object, name string, was json.RawMessage) {
 	case was == nil:
 		was = chartVolume(name, o.defaulted)
 	}
-	switch {
-	case string(was) != "null":
-		p.add("replace", o.volumes.entry(at), was, "put volume "+name+" back")
-	case len(o.volumes.items) == 1:
-		p.add("remove", o.volumes.at, nil, "remove volume "+name)
-	default:
-		p.add("remove", o.volumes.entry(at), nil, "remove volume "+name)
+	if string(was) == "null" {
+		return nil, true
 	}
+	return was, true
 }
 
 func (p *patch) removeMount(o *object, volume string) {

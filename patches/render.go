@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -25,11 +26,12 @@ type rendering struct {
 	init    *corev1.Container // first in initContainers
 	sidecar *corev1.Container // last in containers; nil in the native form
 	volume  corev1.Volume
+	token   *corev1.Volume // of the token for Vault; nil for none
 
 	annotate bool
 	digest   string
 	// ready holds the JSON of the above, for the istiods that they fit as they are.
-	ready struct{ init, sidecar, volume json.RawMessage }
+	ready struct{ init, sidecar, volume, token json.RawMessage }
 	// multiRoot is set where istiod is to take other roots of trust while it runs.
 	multiRoot bool
 	// takesIDs is false where the configuration asks for no security context.
@@ -52,6 +54,8 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 		emptyDir.SizeLimit = &limit
 	}
 	r.volume = corev1.Volume{Name: CACertsVolume, VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}
+
+	r.token = tokenVolume(config.Agent.VaultToken)
 
 	sidecar := container(config.Agent, AgentContainer, "sidecar")
 	if config.Sidecar == v1alpha1.SidecarNative {
@@ -80,6 +84,12 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 		}
 		parts = append(parts, r.ready.sidecar)
 	}
+	if r.token != nil {
+		if r.ready.token, err = json.Marshal(r.token); err != nil {
+			return r, err
+		}
+		parts = append(parts, r.ready.token)
+	}
 	sum := sha256.Sum256(bytes.Join(parts, []byte{'\n'}))
 	r.digest = hex.EncodeToString(sum[:8])
 	return r, nil
@@ -101,10 +111,29 @@ func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
 		Resources:    *agent.Resources.DeepCopy(),
 		VolumeMounts: []corev1.VolumeMount{{Name: CACertsVolume, MountPath: CACertsPath}},
 	}
+	if len(agent.AllowedServers) > 0 {
+		c.Env = append(c.Env, corev1.EnvVar{Name: v1alpha1.AllowedServersVariable, Value: strings.Join(agent.AllowedServers, ",")})
+	}
+	if agent.VaultToken.Audience != "" {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: VaultTokenVolume, MountPath: VaultTokenPath, ReadOnly: true})
+	}
 	if *agent.SecurityContext != (corev1.SecurityContext{}) {
 		c.SecurityContext = agent.SecurityContext.DeepCopy()
 	}
 	return c
+}
+
+// tokenVolume projects a service account token that is good for Vault alone: the one that the agent's containers have
+// anyway opens the API server.
+func tokenVolume(config *v1alpha1.VaultToken) *corev1.Volume {
+	if config.Audience == "" {
+		return nil
+	}
+	return &corev1.Volume{Name: VaultTokenVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			Audience: config.Audience, ExpirationSeconds: config.ExpirationSeconds, Path: vaultTokenFile,
+		}}},
+	}}}
 }
 
 func fromField(name, path string) corev1.EnvVar {

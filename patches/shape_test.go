@@ -4,6 +4,7 @@ package patches_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -47,18 +48,25 @@ env:
 - {name: POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
 - {name: POD_NAMESPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
 - {name: SERVICE_ACCOUNT, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.serviceAccountName}}}
-resources: {requests: {cpu: 10m, memory: 32Mi}}
+resources: {limits: {memory: 64Mi}, requests: {cpu: 10m, memory: 32Mi}}
 securityContext:
   allowPrivilegeEscalation: false
   capabilities: {drop: [ALL]}
   readOnlyRootFilesystem: true
   runAsNonRoot: true
   seccompProfile: {type: RuntimeDefault}
-volumeMounts: [{name: cacerts, mountPath: /etc/cacerts}]
+volumeMounts:
+- {name: cacerts, mountPath: /etc/cacerts}
+- {name: istiod-agent-vault-token, mountPath: /var/run/secrets/istiod-agent.io/vault, readOnly: true}
 `
 	wantYAML(t, item(t, spec, "initContainers", "istiod-agent-init"), "name: istiod-agent-init\nargs: [init-container]"+common)
 	wantYAML(t, item(t, spec, "containers", "istiod-agent"), "name: istiod-agent\nargs: [sidecar]"+common)
 	wantYAML(t, item(t, spec, "volumes", "cacerts"), "{name: cacerts, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
+	wantYAML(t, item(t, spec, "volumes", "istiod-agent-vault-token"),
+		"{name: istiod-agent-vault-token, projected: {sources: [{serviceAccountToken: {audience: vault, expirationSeconds: 600, path: token}}]}}")
+	if mounts := fmt.Sprint(item(t, spec, "containers", "discovery")["volumeMounts"]); strings.Contains(mounts, "vault") {
+		t.Errorf("istiod's own container mounts the token for Vault: %s", mounts)
+	}
 
 	native := podSpec(t, patches.Deployment, inject(t, injector(t, "sidecar: native\nagent: {image: agent:v1}"), patches.Deployment, edit(t)))
 	wantYAML(t, item(t, native, "initContainers", "istiod-agent"), "name: istiod-agent\nargs: [sidecar]\nrestartPolicy: Always\n"+
@@ -99,8 +107,8 @@ func TestVolumeKeepsTheNameThatIstiodMounts(t *testing.T) {
 	spec := podSpec(t, patches.Deployment, inject(t, injector(t, ""), patches.Deployment,
 		edit(t, "- {name: cacerts, mountPath", "- {name: my-ca, mountPath", "- {name: cacerts, secret", "- {name: my-ca, secret")))
 	wantYAML(t, item(t, spec, "volumes", "my-ca"), "{name: my-ca, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
-	wantYAML(t, item(t, spec, "containers", "istiod-agent")["volumeMounts"], "[{name: my-ca, mountPath: /etc/cacerts}]")
-	if got := names(spec, "volumes"); got != "local-certs my-ca" {
+	wantYAML(t, item(t, spec, "containers", "istiod-agent")["volumeMounts"], "[{name: my-ca, mountPath: /etc/cacerts}, {name: istiod-agent-vault-token, mountPath: /var/run/secrets/istiod-agent.io/vault, readOnly: true}]")
+	if got := names(spec, "volumes"); got != "local-certs my-ca istiod-agent-vault-token" {
 		t.Errorf("got volumes %s", got)
 	}
 }
@@ -111,6 +119,7 @@ func TestDrift(t *testing.T) {
 	t.Parallel()
 	deployment := edit(t)
 	sidecar := `"name":"istiod-agent"`
+	mount := `"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"}`
 	memory := `"medium":"Memory","sizeLimit":"1Mi"`
 	for name, test := range map[string]struct {
 		old, new string
@@ -120,15 +129,17 @@ func TestDrift(t *testing.T) {
 		"another command":              {`"args":["sidecar"]`, `"args":["sidecar","--allow-disk"]`, true},
 		"a variable removed":           {`{"name":"PILOT_CERT_PROVIDER","value":"istiod"},{"name":"POD_NAME"`, `{"name":"POD_NAME"`, true},
 		"a variable changed":           {`"fieldPath":"metadata.name"`, `"fieldPath":"metadata.uid"`, true},
-		"a mount made read-only":       {`"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"}]`, `"volumeMounts":[{"name":"other","mountPath":"/etc/cacerts"}]`, true},
+		"a mount made read-only":       {mount, `"volumeMounts":[{"name":"other","mountPath":"/etc/cacerts"}`, true},
 		"a restriction taken back":     {`"allowPrivilegeEscalation":false`, `"allowPrivilegeEscalation":true`, true},
 		"the volume's limit raised":    {memory, `"medium":"Memory","sizeLimit":"1Gi"`, true},
 		"the volume on disk":           {memory, `"sizeLimit":"1Mi"`, true},
 		"a terminal added":             {sidecar, sidecar + `,"tty":true`, false},
 		"a variable added":             {`{"name":"POD_NAME"`, `{"name":"AWS_ROLE_ARN","value":"x"},{"name":"POD_NAME"`, false},
-		"a token mount added":          {`"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"}]`, `"volumeMounts":[{"name":"cacerts","mountPath":"/etc/cacerts"},{"name":"kube-api-access-x","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount","readOnly":true}]`, false},
+		"a token mount added":          {mount, mount + `,{"name":"kube-api-access-x","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount","readOnly":true}`, false},
+		"the token's audience changed": {`"audience":"vault"`, `"audience":"https://kubernetes.default.svc"`, true},
+		"the token's life raised":      {`"expirationSeconds":600`, `"expirationSeconds":31536000`, true},
 		"a user assigned":              {`"runAsNonRoot":true`, `"runAsNonRoot":true,"runAsUser":1000650000`, false},
-		"a limit added":                {`"requests":{"cpu":"10m"`, `"limits":{"cpu":"1"},"requests":{"cpu":"10m"`, false},
+		"a limit added":                {`"limits":{"memory"`, `"limits":{"cpu":"1","memory"`, false},
 		"the digest of another":        {`"istiod-agent.io/injected":"`, `"istiod-agent.io/injected":"0`, true},
 		"container moved to the front": {`"containers":[`, `"containers":[{"name":"istiod-agent"},`, true},
 	} {
@@ -164,6 +175,7 @@ func TestDefaultsOfAnAPIServerAreNoDrift(t *testing.T) {
 		stored := string(inject(t, i, patches.Deployment, edit(t)))
 		for _, pair := range [][2]string{
 			{`"name":"istiod-agent"`, `"name":"istiod-agent","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"`},
+			{`"projected":{"sources"`, `"projected":{"defaultMode":420,"sources"`},
 			{`"fieldRef":{"fieldPath":"status.podIP"}`, `"fieldRef":{"apiVersion":"v1","fieldPath":"status.podIP"}`},
 			{`"name":"istiod-agent"`, `"fieldOfTomorrow":"Default","name":"istiod-agent"`},
 		} {

@@ -70,12 +70,11 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 
 // Each of istiod's service accounts gets what the agent uses, in its own namespace and about nobody else.
 func TestTheAgentsRights(t *testing.T) {
-	rights := func(account string, more ...string) []string {
+	rights := func(more ...string) []string {
 		return append([]string{
 			"issuedcertificates.certificates.mesh.gloo.solo.io: get list watch",
 			"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
 			"events.events.k8s.io: create",
-			"serviceaccounts/token " + account + ": create",
 		}, more...)
 	}
 	type accounts = []any
@@ -84,12 +83,16 @@ func TestTheAgentsRights(t *testing.T) {
 		want    map[string][]string // by Role, namespace/name
 	}{
 		"today's and the guide's": {nil, map[string][]string{
-			"istio-system/istiod-agent-istiod":                 rights("istiod"),
-			"istio-system/istiod-agent-istiod-service-account": rights("istiod-service-account"),
+			"istio-system/istiod-agent-istiod":                 rights(),
+			"istio-system/istiod-agent-istiod-service-account": rights(),
 		}},
+		"an account that requests tokens": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true}}},
+			map[string][]string{"istio-system/istiod-agent-istiod": rights("serviceaccounts/token istiod: create")},
+		},
 		"a revision with a token": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
-			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("istiod-canary", "secrets vault: get")},
+			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("secrets vault: get")},
 		},
 		"none": {helm.Values{"createRoleBinding": false}, nil},
 	} {

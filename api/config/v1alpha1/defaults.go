@@ -29,6 +29,12 @@ func (c *InjectionConfiguration) setDefaults() {
 	if c.Agent.Resources == nil {
 		c.Agent.Resources = defaultResources()
 	}
+	if c.Agent.VaultToken == nil {
+		c.Agent.VaultToken = &VaultToken{Audience: "vault"}
+	}
+	if token := c.Agent.VaultToken; token.Audience != "" {
+		orElse(&token.ExpirationSeconds, new(int64(minTokenSeconds)))
+	}
 	if c.Agent.SecurityContext == nil {
 		c.Agent.SecurityContext = restricted()
 	}
@@ -62,10 +68,14 @@ func orElse[T comparable](field *T, value T) {
 }
 
 func defaultResources() *corev1.ResourceRequirements {
-	return &corev1.ResourceRequirements{Requests: corev1.ResourceList{
-		corev1.ResourceCPU:    resource.MustParse("10m"),
-		corev1.ResourceMemory: resource.MustParse("32Mi"),
-	}}
+	return &corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("10m"),
+			corev1.ResourceMemory: resource.MustParse("32Mi"),
+		},
+		// The sidecar is below 18 MiB at rest; the limit bounds what a hostile answer can make of it.
+		Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
+	}
 }
 
 // restricted is what the Pod Security Standards' "restricted" level asks of a

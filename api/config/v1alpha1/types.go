@@ -91,13 +91,31 @@ type Agent struct {
 	// Env is added after the four variables that the agent always gets
 	// (PILOT_CERT_PROVIDER, POD_NAME, POD_NAMESPACE, SERVICE_ACCOUNT).
 	Env []corev1.EnvVar `json:"env,omitempty"`
+	// VaultToken is the service account token that the agent logs in to Vault
+	// with where a specification asks for its audience. Default: one for
+	// audience vault. An explicit {} means none.
+	VaultToken *VaultToken `json:"vaultToken,omitempty"`
+	// AllowedServers are the Vault servers that specifications may name, each as
+	// https://<host>[:<port>]. The agent sends nothing to any other. Default:
+	// any server.
+	AllowedServers []string `json:"allowedServers,omitempty"`
 	// Resources of each injected container. Default: requests of 10m CPU and
-	// 32Mi memory. Without a CPU request istiod's HorizontalPodAutoscaler stops.
+	// 32Mi memory, a limit of 64Mi memory. Without a CPU request istiod's HorizontalPodAutoscaler stops.
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 	// SecurityContext of each injected container. Default: what Pod Security's
 	// "restricted" level asks for, with no user id; ids that istiod's container
 	// sets are copied.
 	SecurityContext *corev1.SecurityContext `json:"securityContext,omitempty"`
+}
+
+// VaultToken is a projected service account token.
+type VaultToken struct {
+	// Audience of the token; Vault's role and kubernetesAuth.audience name the
+	// same. Empty means that no token is projected.
+	Audience string `json:"audience,omitempty"`
+	// ExpirationSeconds is the token's life, 600 or more; the kubelet replaces it
+	// in time. Default: 600.
+	ExpirationSeconds *int64 `json:"expirationSeconds,omitempty"`
 }
 
 // CACerts is the volume mounted at /etc/cacerts.

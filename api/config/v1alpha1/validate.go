@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -17,12 +19,31 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// AllowedServersVariable is the agent's environment variable that holds AllowedServers, with commas between.
+const AllowedServersVariable = "ISTIOD_AGENT_ALLOWED_SERVERS"
+
+// minTokenSeconds is the shortest life that the API server gives a token (k8s.io/kubernetes pkg/apis/core/validation,
+// validateProjectionSources).
+const minTokenSeconds = 600
+
+// maxTokenSeconds is the longest that it takes there.
+const maxTokenSeconds = 1 << 32
+
+// maxAllowedServers bounds a list that stands in each istiod's Pod.
+const maxAllowedServers = 64
+
 // GuideEnv are the environment variables that the agent always gets.
 var GuideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"}
 
 // imageReference is the shape of an image reference, host, path, tag and digest
 // included; whether it can be pulled is the kubelet's to find out.
 var imageReference = regexp.MustCompile(`^[a-z0-9](?:[a-zA-Z0-9._-]*(?::[0-9]+)?/)?[a-z0-9._/-]*(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@sha256:[0-9a-f]{64})?$`)
+
+// origin is the shape of a server's address: scheme, host and port.
+var origin = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$`)
+
+// maxServer is more than any server's address or audience has.
+const maxServer = 512
 
 // maxTag is the characters that a tag may have (OCI distribution specification 1.1). It is no bound in the
 // expression: as many states would take a hundred kilobytes for good.
@@ -59,7 +80,35 @@ func (a *Agent) validate(path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, oneOf(path.Child("imagePullPolicy"), a.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	errs = append(errs, validateEnv(path.Child("env"), a.Env)...)
+	if len(a.AllowedServers) > 0 && slices.ContainsFunc(a.Env, func(e corev1.EnvVar) bool { return e.Name == AllowedServersVariable }) {
+		errs = append(errs, field.Forbidden(path.Child("env"), "expected no "+AllowedServersVariable+" together with allowedServers"))
+	}
+	if len(a.AllowedServers) > maxAllowedServers {
+		errs = append(errs, field.TooMany(path.Child("allowedServers"), len(a.AllowedServers), maxAllowedServers))
+	}
+	for i, server := range a.AllowedServers {
+		if !origin.MatchString(server) || len(server) > maxServer {
+			errs = append(errs, field.Invalid(path.Child("allowedServers").Index(i), server, "expected https://<host>[:<port>], such as https://vault.example.com:8200"))
+		}
+	}
+	errs = append(errs, a.VaultToken.validate(path.Child("vaultToken"))...)
 	return append(errs, validateResources(path.Child("resources"), a.Resources)...)
+}
+
+func (t *VaultToken) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(t.Audience) > maxServer || strings.ContainsFunc(t.Audience, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		errs = append(errs, field.Invalid(path.Child("audience"), t.Audience, "expected a name or a URL without spaces, such as vault"))
+	}
+	seconds := t.ExpirationSeconds
+	switch {
+	case seconds == nil:
+	case t.Audience == "":
+		errs = append(errs, field.Forbidden(path.Child("expirationSeconds"), "expected none without an audience: no token is projected"))
+	case *seconds < minTokenSeconds || *seconds > maxTokenSeconds:
+		errs = append(errs, field.Invalid(path.Child("expirationSeconds"), *seconds, fmt.Sprintf("expected %d to %d", minTokenSeconds, maxTokenSeconds)))
+	}
+	return errs
 }
 
 func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {

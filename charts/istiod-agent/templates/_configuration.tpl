@@ -15,6 +15,12 @@ agent:
   {{- with .agent.env }}
   env: {{- toYaml . | nindent 2 }}
   {{- end }}
+  {{- if not (kindIs "invalid" .agent.vaultToken) }}
+  vaultToken: {{- toYaml .agent.vaultToken | nindent 4 }}
+  {{- end }}
+  {{- with .agent.allowedServers }}
+  allowedServers: {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- if not (kindIs "invalid" .agent.resources) }}
   resources: {{- toYaml .agent.resources | nindent 4 }}
   {{- end }}
