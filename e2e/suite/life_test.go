@@ -49,6 +49,49 @@ func TestARenewal(t *testing.T) {
 		Feature())
 }
 
+// With an audience, the agent logs in with the token that the injection mounts for Vault, and needs no right to request one.
+func TestATokenForVaultAlone(t *testing.T) {
+	role := func(ctx context.Context, t *testing.T, cluster *target, audience string) {
+		t.Helper()
+		cluster.kubectl(ctx, t, `exec -n vault vault-0 -- /bin/sh -c 'vault write auth/kubernetes/role/gen-int-ca-istio audience="`+audience+`" bound_service_account_names=istiod,istiod-service-account bound_service_account_namespaces=istio-system policies=gen-int-ca-istio ttl=2400h'`)
+	}
+	specify := func(ctx context.Context, t *testing.T, cluster *target, audience string) {
+		t.Helper()
+		cluster.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=merge -p '{"spec":{"mtlsConfig":{"shared":{"intermediateCertificateAuthority":{"vault":{"kubernetesAuth":{"audience":`+audience+`}}}}}}}'`)
+	}
+	bound := func(ctx context.Context, t *testing.T, cluster *target, status string) {
+		t.Helper()
+		cluster.kubectl(ctx, t, "wait --for=condition=TokenAudienceBound="+status+" --timeout=60s -n istio-system issuedcertificate/"+cluster.certificate())
+	}
+	environment.Test(t, feature("a token for Vault alone", core).
+		Assess("without an audience, the condition names the exposure", step(func(ctx context.Context, t *testing.T) {
+			bound(ctx, t, clusters[0], "False")
+		})).
+		Assess("with one, a renewal succeeds", step(func(ctx context.Context, t *testing.T) {
+			cluster := clusters[0]
+			role(ctx, t, cluster, "vault")
+			specify(ctx, t, cluster, `"vault"`)
+			before := cluster.serials(ctx, t)
+			output, err := shell(ctx, "kubectl istiod-agent renew --all --timeout=2m --context="+cluster.name)
+			must(t, err)
+			t.Log(output)
+			for pod, serial := range cluster.serials(ctx, t) {
+				if before[pod] == serial {
+					t.Errorf("Pod %s: CA %s before and after", pod, serial)
+				}
+			}
+			bound(ctx, t, cluster, "True")
+		})).
+		Teardown(teardown(func(ctx context.Context, t *testing.T) {
+			cluster := clusters[0]
+			role(ctx, t, cluster, "")
+			specify(ctx, t, cluster, "null")
+			_, err := shell(ctx, "kubectl istiod-agent renew --all --timeout=2m --context="+cluster.name)
+			must(t, err)
+		})).
+		Feature())
+}
+
 // What is killed is started again, and goes on with the CA that there was: the agent takes over what is published, and
 // istiod finds it.
 func TestKilled(t *testing.T) {
