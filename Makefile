@@ -78,8 +78,11 @@ helm:
 chart: helm ## Package the chart into dist/, with VERSION for its version and that of the images
 	@$(HELM_BINARY) package charts/istiod-agent --version $(tag) --app-version $(tag) --destination dist
 
+.PHONY: push-tools
+push-tools: helm .build/crane
+
 .PHONY: push
-push: helm .build/crane ## Push images and chart, as make image and make chart have written them, to REGISTRY
+push: push-tools ## Push images and chart, as make image and make chart have written them, to REGISTRY
 	@hack/push.sh $(REGISTRY) $(tag)
 
 .build/crane: tools/go.mod
