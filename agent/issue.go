@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
 // Cluster is what issuing may ask of the API server.
@@ -178,6 +178,9 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 	return config
 }
 
+// maxToken is far above the size of a token of the API server, in bytes.
+const maxToken = 64 << 10
+
 // jwt gives the service account token to log in with. It is read anew each time, since the kubelet replaces it.
 func (i *Issuer) jwt(ctx context.Context, namespace string, auth *certificatesv1.KubernetesAuth) (string, error) {
 	file := i.TokenFile
@@ -190,7 +193,7 @@ func (i *Issuer) jwt(ctx context.Context, namespace string, auth *certificatesv1
 		}
 		file = filepath.Join(auth.MountedSAPath, auth.SecretTokenKey)
 	}
-	token, err := os.ReadFile(file)
+	token, err := regular.Read(file, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("reading the service account token to log in to Vault with: %w", err)
 	}

@@ -22,7 +22,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "licenses:", err)
-		os.Exit(1) //nolint:gocritic // stop only restores the signal's default
+		os.Exit(1)
 	}
 }
 

@@ -61,7 +61,7 @@ func linkedModules(ctx context.Context, root string, program *buildinfo.BuildInf
 		}
 	}
 	goCommand := func(args ...string) ([]byte, error) {
-		command := exec.CommandContext(ctx, "go", args...)
+		command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the tags and the package are a build's of this repository
 		command.Dir, command.Env = root, environment
 		output, err := command.Output()
 		if exit, failed := errors.AsType[*exec.ExitError](err); failed {
