@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,12 +126,7 @@ func modulesOf(packages io.Reader, standard *listedModule) ([]*module, error) {
 		}
 		known.packages = append(known.packages, filepath.ToSlash(relative))
 	}
-	sorted := make([]*module, 0, len(modules))
-	for _, m := range modules {
-		sorted = append(sorted, m)
-	}
-	slices.SortFunc(sorted, func(a, b *module) int {
+	return slices.SortedFunc(maps.Values(modules), func(a, b *module) int {
 		return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.version, b.version))
-	})
-	return sorted, nil
+	}), nil
 }
