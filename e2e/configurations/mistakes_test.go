@@ -39,7 +39,7 @@ server:
 		t.Fatal(err)
 	}
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
-	pipe := filepath.Join(t.TempDir(), "pipe.yaml") // nobody writes to it
+	pipe := filepath.Join(t.TempDir(), "pipe.yaml") // without a writer
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 // Read returns the content of a regular file of at most limit bytes. A symbolic link is followed: the kubelet mounts
 // ConfigMaps, Secrets and tokens as links.
 func Read(name string, limit int64) ([]byte, error) {
-	// To open a named pipe blocks until somebody writes to it, but for O_NONBLOCK. On a regular file it has no effect.
+	// Without O_NONBLOCK, opening a named pipe blocks until another process writes to it. It has no effect on a regular file.
 	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the caller decides which names are allowed
 	if err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ func TestRead(t *testing.T) {
 		"a link":                     {file: at("link")},
 		"a file above the limit":     {file: at("large"), err: "expected at most 8 bytes"},
 		"a file of a terabyte":       {file: at("endless"), err: "expected at most 8 bytes"},
-		"a pipe that nobody writes":  {file: at("pipe"), err: "expected a regular file"},
+		"a pipe without a writer":    {file: at("pipe"), err: "expected a regular file"},
 		"a directory":                {file: directory, err: "expected a regular file"},
 		"a device":                   {file: "/dev/zero", err: "expected a regular file"},
 	} {

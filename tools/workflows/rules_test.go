@@ -49,7 +49,7 @@ func TestRules(t *testing.T) {
 		"a job that builds and signs":        {"contents: read", "id-token: write", "job build: it can write, and builds: make"},
 		"a job that publishes a build":       {"run: hack/push.sh", "run: make push", "job publish: it can write, and builds: make"},
 		"a job that compiles and publishes":  {"run: hack/push.sh", "run: cd tools && go run ./push", "job publish: it can write, and builds: go"},
-		"checksums that nobody verifies":     {"sha256sum --check --strict", "ls", "before it verifies the checksums"},
+		"unverified checksums":               {"sha256sum --check --strict", "ls", "before it verifies the checksums"},
 		"a tag":                              {"actions/checkout@0123456789012345678901234567890123456789 # v1.0.0", "actions/checkout@v1", "is not pinned"},
 		"a branch with a version's comment":  {"actions/checkout@0123456789012345678901234567890123456789", "actions/checkout@main", "is not pinned"},
 		"a short digest":                     {"setup-go@0123456789012345678901234567890123456789", "setup-go@0123456", "is not pinned"},
@@ -63,7 +63,7 @@ func TestRules(t *testing.T) {
 		"a token for what builds":            {"${{ github.ref_name }}", "${{ github.token }}", "job build: it builds, and gets a credential"},
 		"a token for all":                    {"\njobs:", "\nenv:\n  TOKEN: ${{ secrets.GITHUB_TOKEN }}\njobs:", "every job gets a credential"},
 		"no timeout":                         {"    timeout-minutes: 10\n    steps:\n      - uses", "    steps:\n      - uses", "job build: it has no timeout-minutes"},
-		"another's change":                   {"{push: {tags: [v*]}}", "pull_request_target", "another's change"},
+		"a change from a fork":               {"{push: {tags: [v*]}}", "pull_request_target", "fork's change"},
 		"another's workflow":                 {"    steps:\n      - run: sha256sum", "    uses: a/b/.github/workflows/c.yaml@0123456789012345678901234567890123456789 # v1.0.0\n    steps:\n      - run: sha256sum", "it calls a workflow"},
 		"all permissions, in the short form": {"    permissions:\n      contents: read\n", "    permissions: write-all\n", "cannot unmarshal"},
 	} {

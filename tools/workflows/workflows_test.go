@@ -47,7 +47,7 @@ var (
 	builder = regexp.MustCompile(`\b(make|go|docker build|hack/build\.sh)\b`)
 	// credential matches the expressions that give a token or a secret.
 	credential = regexp.MustCompile(`\$\{\{.*(github\.token|secrets).*}}`)
-	// fromOutside are the events that run a workflow with this repository's rights on somebody else's change.
+	// fromOutside are the events that run a workflow with this repository's rights on a change from a fork.
 	fromOutside = regexp.MustCompile(`pull_request_target|workflow_run|issue_comment`)
 )
 
@@ -64,7 +64,7 @@ func faults(content []byte) []string {
 		fault("permissions must be {}: each job names its own")
 	}
 	if events, err := yaml.Marshal(&w.On); err != nil || fromOutside.Match(events) {
-		fault("it runs on another's change with this repository's rights")
+		fault("it runs on a fork's change with this repository's rights")
 	}
 	for _, line := range used.FindAllString(string(content), -1) {
 		if !pinned.MatchString(line) {
@@ -125,7 +125,7 @@ func (j job) check(releases bool, fault func(format string, args ...any)) {
 			fault("it can write, and builds: %s", command)
 		}
 		if !verified && !strings.HasPrefix(s.Run, "sha256sum --check --strict") {
-			fault("it runs a command before it verifies the checksums of what it has got")
+			fault("it runs a command before it verifies the checksums of its input")
 		}
 		verified = true
 	}
