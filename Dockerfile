@@ -16,6 +16,7 @@ LABEL org.opencontainers.image.title="istiod-agent" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --chmod=0555 bin/linux-${TARGETARCH}/istiod-agent /istiod-agent
+COPY --chmod=0444 bin/linux-${TARGETARCH}/istiod-agent.licenses /licenses/istiod-agent.txt
 # istiod's own user and group, so that both may use the files they share.
 USER 1337:1337
 ENTRYPOINT ["/istiod-agent"]
@@ -31,6 +32,7 @@ LABEL org.opencontainers.image.title="istiod-agent-webhook" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --chmod=0555 bin/linux-${TARGETARCH}/istiod-agent-webhook /istiod-agent-webhook
+COPY --chmod=0444 bin/linux-${TARGETARCH}/istiod-agent-webhook.licenses /licenses/istiod-agent-webhook.txt
 # The user that is called nonroot elsewhere.
 USER 65532:65532
 ENTRYPOINT ["/istiod-agent-webhook"]

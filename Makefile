@@ -36,12 +36,23 @@ bin/linux-$(ARCH)/%: FORCE
 bin/%: FORCE
 	@hack/build.sh $@ . ./cmd/$* "$(set_version)"
 
+# The licences of a program and of all that it links.
+licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --output $@ $<
+
+bin/linux-$(ARCH)/%.licenses: bin/linux-$(ARCH)/%
+	@$(licenses)
+
+bin/plugin/%.licenses: bin/plugin/%
+	@$(licenses)
+
+IMAGE_FILES = $(foreach program,istiod-agent istiod-agent-webhook,bin/linux-$(ARCH)/$(program) bin/linux-$(ARCH)/$(program).licenses)
+
 tag = $(VERSION:v%=%)
 archive = .build/image --target $(1) --arch $(ARCH) --name $(REGISTRY)/$(2):$(tag) --created $(SOURCE_DATE_EPOCH) \
 	--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION) --output dist/$(2)-$(tag)-$(ARCH).tar
 
 .PHONY: image
-image: bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## Write both container images to dist/, without Docker (ARCH=arm64 for the other architecture)
+image: $(IMAGE_FILES) ## Write both container images to dist/, without Docker (ARCH=arm64 for the other architecture)
 	@hack/build.sh .build/image tools ./image
 	@mkdir -p dist
 	@$(call archive,agent,istiod-agent)
@@ -50,7 +61,7 @@ image: bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook ## 
 PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
 
 .PHONY: plugin
-plugin: $(PLATFORMS:%=bin/plugin/%/kubectl-istiod_agent) ## Write the kubectl plugin's archives, and its manifest for krew, to dist/
+plugin: $(foreach platform,$(PLATFORMS),bin/plugin/$(platform)/kubectl-istiod_agent bin/plugin/$(platform)/kubectl-istiod_agent.licenses) ## Write the kubectl plugin's archives, and its manifest for krew, to dist/
 	@go -C tools run ./krew --root $(CURDIR) --version $(VERSION) --created $(SOURCE_DATE_EPOCH) --output $(CURDIR)/dist
 
 bin/plugin/%/kubectl-istiod_agent: FORCE
@@ -67,8 +78,11 @@ helm:
 chart: helm ## Package the chart into dist/, with VERSION for its version and that of the images
 	@$(HELM_BINARY) package charts/istiod-agent --version $(tag) --app-version $(tag) --destination dist
 
+.PHONY: push-tools
+push-tools: helm .build/crane
+
 .PHONY: push
-push: helm .build/crane ## Push images and chart, as make image and make chart have written them, to REGISTRY
+push: push-tools ## Push images and chart, as make image and make chart have written them, to REGISTRY
 	@hack/push.sh $(REGISTRY) $(tag)
 
 .build/crane: tools/go.mod
@@ -236,7 +250,7 @@ test-images: node guide-images ## Write the container images of the clusters wit
 	@$(call test_images,$(NODE_IMAGES))
 
 .PHONY: guide-images
-guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) bin/linux-$(ARCH)/istiod-agent bin/linux-$(ARCH)/istiod-agent-webhook
+guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(IMAGE_FILES)
 	@hack/debian.sh busybox
 	@hack/build.sh .build/image tools ./image
 	@hack/build.sh .build/e2e/workload e2e ./workload

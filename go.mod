@@ -2,6 +2,9 @@ module github.com/istiod-agent/istiod-agent
 
 go 1.26.0
 
+// What the release is built with.
+toolchain go1.26.8
+
 require (
 	github.com/VictoriaMetrics/metrics v1.44.0
 	github.com/cert-manager/cert-manager v1.21.2

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
 // File is a specification in a file, an IssuedCertificate in YAML or JSON. It is read anew whenever the agent
@@ -24,7 +25,7 @@ type File struct {
 
 // Current implements Specifications.
 func (f *File) Current() (*certificatesv1.IssuedCertificate, []string, error) {
-	content, err := os.ReadFile(f.Path)
+	content, err := regular.Read(f.Path, certificatesv1.MaxFileSize)
 	if err != nil {
 		return nil, nil, &SpecificationError{Missing: os.IsNotExist(err), Err: fmt.Errorf("--spec: %w", err)}
 	}

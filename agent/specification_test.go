@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,5 +126,20 @@ func TestWhatACertificateDoesNotDependOnChangesNoDigest(t *testing.T) {
 	b.Annotations = map[string]string{"x": "y"}
 	if digest(a) != digest(b) {
 		t.Error("it has changed")
+	}
+}
+
+// A --spec that is a named pipe, or has no end, neither hangs the agent nor fills its memory.
+func TestSpecificationIsARegularFile(t *testing.T) {
+	pipe, large := filepath.Join(t.TempDir(), "pipe"), filepath.Join(t.TempDir(), "large")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.WriteFile(large, nil, 0o600), os.Truncate(large, 1<<40)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{pipe: "expected a regular file", large: "expected at most"} {
+		f := &File{Path: path, Identity: me}
+		var problem *SpecificationError
+		if _, _, err := f.Current(); !errors.As(err, &problem) || problem.Missing || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", filepath.Base(path), err, want)
+		}
 	}
 }

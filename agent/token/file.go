@@ -5,11 +5,12 @@ package token
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
 // Read reads the service account token at path, which must be below root, an absolute path without symbolic links to
@@ -30,27 +31,17 @@ func Read(root, path string) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("token file %s: %w", path, cause(err))
 	}
-	return parse(file, path)
+	content, err := regular.Content(file, maxSize)
+	return parse(path, content, err)
 }
 
 // ReadAnywhere reads the service account token at a path that the operator of istiod's Pod has chosen.
 func ReadAnywhere(path string) (Token, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // only the operator's own flags lead here, and only a token leaves
-	if err != nil {
-		return Token{}, fmt.Errorf("token file %s: %w", path, cause(err))
-	}
-	return parse(file, path)
+	content, err := regular.Read(path, maxSize)
+	return parse(path, content, err)
 }
 
-func parse(file *os.File, path string) (Token, error) {
-	defer func() { _ = file.Close() }()
-	switch stat, err := file.Stat(); {
-	case err != nil:
-		return Token{}, fmt.Errorf("token file %s: %w", path, cause(err))
-	case !stat.Mode().IsRegular():
-		return Token{}, fmt.Errorf("token file %s: is no regular file", path)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxSize+1))
+func parse(path string, content []byte, err error) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("token file %s: %w", path, cause(err))
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -16,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/regular"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -56,6 +56,9 @@ What is injected, and how it is served, stands in one configuration file.`,
 	return cmd
 }
 
+// maxConfig is the largest ConfigMap that the API server stores, in bytes.
+const maxConfig = 1 << 20
+
 // load reads all that the program needs to know, before anything is served.
 func (f *flags) load(logTo io.Writer) (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 	log, err := f.logger(logTo)
@@ -65,7 +68,7 @@ func (f *flags) load(logTo io.Writer) (*v1alpha1.InjectionConfiguration, *rest.C
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
 
-	content, err := os.ReadFile(f.config)
+	content, err := regular.Read(f.config, maxConfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--config: %w", err)
 	}

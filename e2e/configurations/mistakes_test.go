@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/e2e/built"
@@ -38,10 +39,15 @@ server:
 		t.Fatal(err)
 	}
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	pipe := filepath.Join(t.TempDir(), "pipe.yaml") // without a writer
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 
 	for file, words := range map[string][]string{
 		mistaken: {mistaken, "target", "agent.imagePullPolice", "cacerts.sizeLimit", "server.port"},
 		missing:  {missing, "no such file"},
+		pipe:     {pipe, "expected a regular file"},
 	} {
 		output, err := exec.CommandContext(t.Context(), program, "--config", file, "--kubeconfig", kubeconfig).CombinedOutput()
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {

@@ -46,7 +46,7 @@ func writeCRDs(config, chart string) error {
 	}
 	var names []string
 	for _, file := range files {
-		content, err := os.ReadFile(file)
+		content, err := os.ReadFile(file) //nolint:gosec // a file of the repository
 		if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func writeCRDs(config, chart string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		if err := os.WriteFile(filepath.Join(templates, filepath.Base(file)), []byte(template), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(templates, filepath.Base(file)), []byte(template), 0o644); err != nil { //nolint:gosec // the name of a file of the repository
 			return err
 		}
 		names = append(names, filepath.Base(file))

@@ -65,7 +65,10 @@ func TestImagesOfThisProject(t *testing.T) {
 				}; !maps.Equal(labels, wanted) {
 					t.Errorf("labels %v, want %v", labels, wanted)
 				}
-				checkOnlyFile(t, image, want.title, "program "+want.title+" for "+arch)
+				checkFiles(t, image, map[string]content{
+					want.title:                        {text: "program " + want.title + " for " + arch, mode: 0o555},
+					"licenses/" + want.title + ".txt": {text: "licences of " + want.title + " for " + arch, mode: 0o444},
+				})
 			})
 		}
 	}
@@ -182,6 +185,7 @@ func repositoryWithout(t *testing.T, missing string) (directory string) {
 		for _, program := range []string{"istiod-agent", "istiod-agent-webhook"} {
 			if arch != missing {
 				files["bin/linux-"+arch+"/"+program] = "program " + program + " for " + arch
+				files["bin/linux-"+arch+"/"+program+".licenses"] = "licences of " + program + " for " + arch
 			}
 		}
 	}
@@ -229,7 +233,8 @@ func onlyImage(t *testing.T, archive string) v1.Image {
 	return image
 }
 
-func checkOnlyFile(t *testing.T, image v1.Image, name, content string) {
+// checkFiles compares an image's files, by their names, with want: the content and mode of each.
+func checkFiles(t *testing.T, image v1.Image, want map[string]content) {
 	t.Helper()
 	layers, err := image.Layers()
 	if err != nil {
@@ -243,20 +248,25 @@ func checkOnlyFile(t *testing.T, image v1.Image, name, content string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = uncompressed.Close() }()
-	files := entriesOf(t, uncompressed)
-	got, found := files[name]
-	if !found || len(files) != 1 {
-		t.Fatalf("want only %s, got %v", name, slices.Collect(maps.Keys(files)))
+	got := map[string]content{}
+	for name, file := range entriesOf(t, uncompressed) {
+		got[name] = content{text: string(file.content), mode: file.header.Mode}
+		if file.header.Uid != 0 || file.header.Gid != 0 {
+			t.Errorf("%s: owner %d:%d; want 0:0", name, file.header.Uid, file.header.Gid)
+		}
+		if !file.header.ModTime.Equal(time.Unix(1700000000, 0)) {
+			t.Errorf("%s: modified %s", name, file.header.ModTime)
+		}
 	}
-	if string(got.content) != content {
-		t.Errorf("content %q, want %q", got.content, content)
+	if !maps.Equal(got, want) {
+		t.Errorf("files %v, want %v", got, want)
 	}
-	if got.header.Mode != 0o555 || got.header.Uid != 0 || got.header.Gid != 0 {
-		t.Errorf("mode %o, owner %d:%d; want 555, 0:0", got.header.Mode, got.header.Uid, got.header.Gid)
-	}
-	if !got.header.ModTime.Equal(time.Unix(1700000000, 0)) {
-		t.Errorf("modified %s", got.header.ModTime)
-	}
+}
+
+// content is the text and the mode of a file in an image.
+type content struct {
+	text string
+	mode int64
 }
 
 type entry struct {

@@ -10,7 +10,8 @@ import (
 	"path"
 )
 
-// archive is a tar.gz with what a platform's archive holds: the program, what completes its words, the licence.
+// archive returns a platform's archive: the program, the script that completes its words, the project's licence, and the
+// licences of all that the program links.
 func (p *packer) archive(platform string) ([]byte, error) {
 	var buffer bytes.Buffer
 	compressed, err := gzip.NewWriterLevel(&buffer, gzip.BestCompression)
@@ -20,18 +21,20 @@ func (p *packer) archive(platform string) ([]byte, error) {
 	writer := tar.NewWriter(compressed) // the header of gzip names no file and no time
 	for _, file := range []struct {
 		source string
+		name   string
 		mode   int64
 	}{
-		{"LICENSE", 0o644},
-		{path.Join("bin", "plugin", platform, program), 0o755},
-		{"cli/kubectl_complete-istiod_agent", 0o755},
+		{"LICENSE", "LICENSE", 0o644},
+		{path.Join("bin", "plugin", platform, program+".licenses"), "licenses.txt", 0o644},
+		{path.Join("bin", "plugin", platform, program), program, 0o755},
+		{"cli/kubectl_complete-istiod_agent", "kubectl_complete-istiod_agent", 0o755},
 	} {
 		content, err := fs.ReadFile(p.root, file.source)
 		if err != nil {
 			return nil, err
 		}
 		if err := writer.WriteHeader(&tar.Header{
-			Typeflag: tar.TypeReg, Name: path.Base(file.source), Size: int64(len(content)), Mode: file.mode, ModTime: p.created, Format: tar.FormatPAX,
+			Typeflag: tar.TypeReg, Name: file.name, Size: int64(len(content)), Mode: file.mode, ModTime: p.created, Format: tar.FormatPAX,
 		}); err != nil {
 			return nil, err
 		}

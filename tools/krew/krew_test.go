@@ -61,6 +61,7 @@ func released(t *testing.T) (directory string) {
 	}
 	for _, each := range platforms {
 		put(t, filepath.Join(root, "bin", "plugin", each, program), []byte("for "+each))
+		put(t, filepath.Join(root, "bin", "plugin", each, program+".licenses"), []byte("licences for "+each))
 	}
 	directory = t.TempDir()
 	must(t, run([]string{"--root", root, "--version", "v1.2.3", "--created", "1700000000", "--output", directory}, io.Discard))
@@ -107,7 +108,8 @@ func TestKrewTakesTheManifest(t *testing.T) {
 			t.Errorf("%s.sha256 holds %q", file, got)
 		}
 		contents := unpack(t, read(t, directory, file))
-		if contents[each.Bin] != "755 for "+name || !strings.Contains(contents["LICENSE"], "644 ") || !strings.HasPrefix(contents["kubectl_complete-istiod_agent"], "755 #!/bin/sh\n") || len(contents) != 3 {
+		if contents[each.Bin] != "755 for "+name || !strings.Contains(contents["LICENSE"], "644 ") || !strings.HasPrefix(contents["kubectl_complete-istiod_agent"], "755 #!/bin/sh\n") ||
+			contents["licenses.txt"] != "644 licences for "+name || len(contents) != 4 {
 			t.Errorf("%s holds %q", file, slices.Sorted(maps.Keys(contents)))
 		}
 	}
