@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/istiod-agent/istiod-agent/agent"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -124,5 +125,11 @@ func TestEveryFlagNamesItsVariable(t *testing.T) {
 func TestTheInjectedProbeFindsItsPort(t *testing.T) {
 	if healthPort != patches.HealthPort {
 		t.Errorf("the sidecar serves on %d, the injected probe asks %d", healthPort, patches.HealthPort)
+	}
+}
+
+func TestTheInjectedTokenIsFound(t *testing.T) {
+	if mounted := patches.VaultTokenPath + "/token"; agent.VaultTokenFile != mounted {
+		t.Errorf("the agent reads %s, the injection mounts %s", agent.VaultTokenFile, mounted)
 	}
 }
