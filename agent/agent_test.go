@@ -284,7 +284,7 @@ func newSetAndKey(t *testing.T) (*cacerts.Set, *ecdsa.PrivateKey) {
 	certificate := certify(t, intermediate, root, key, rootKey)
 	set, err := cacerts.Verify(cacerts.Issued{
 		Key: encodeKey(t, key), Certificate: encode(certificate), Chain: [][]byte{encode(root)},
-	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, Now: time.Now()})
+	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 		if err != nil {
 			return result, err
 		}
-		result.Set, err = i.adopt(ctx, name, roots)
+		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, roots)
 		return result, err
 	}
 	source := certificate.Spec.AgentCA.Vault
@@ -113,7 +113,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	result.Warnings = signed.Warnings
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
-	wanted := cacerts.Wanted{Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}}
+	wanted := cacerts.Wanted{Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL}
 	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot {
 		return result, err

@@ -63,7 +63,7 @@ func (m *Metrics) renewal(outcome, reason string) {
 
 func (m *Metrics) published(set *cacerts.Set, renewAt time.Time) {
 	m.notBefore.Set(float64(set.Certificate.NotBefore.Unix()))
-	m.notAfter.Set(float64(set.Certificate.NotAfter.Unix()))
+	m.notAfter.Set(float64(set.NotAfter().Unix()))
 	m.renewAt.Set(float64(renewAt.Unix()))
 	root := fmt.Sprintf(`%s{sha256=%q}`, "istiod_agent_root_info", set.RootFingerprint())
 	if root != m.root {
