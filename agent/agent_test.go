@@ -236,7 +236,7 @@ func TestTheSameFilesArePublishedAgain(t *testing.T) {
 		t.Fatalf("the next step is %+v", step)
 	}
 	a.republish()
-	if where() == first || !a.Directory.Intact(set) {
+	if where() == first || !a.Directory.Intact(a.set) {
 		t.Error("the files were not published again")
 	}
 	if !slices.Contains(reporter.events, "mine Republished false") {

@@ -91,6 +91,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 
 	request := vaultRequest(&certificate.Spec)
 	var key, csr []byte
+	defer func() { clear(key) }()
 	err = i.step("generate", func() error {
 		if source.CSRPath == "" {
 			key, csr, err = newKey(request)

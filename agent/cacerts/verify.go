@@ -105,7 +105,10 @@ type Set struct {
 	// Note is kept beside the files for whoever published them; it is not istiod's.
 	Note []byte
 
+	// key is nil once the set is published: the file is the only copy then.
 	key crypto.Signer
+	// published are the digests of the files that were written for it, or that it was read from.
+	published digests
 }
 
 // Verify checks an answer as istiod should and does not (Istio security/pkg/pki/util/keycertbundle.go verifies
