@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/cmd/istiod-agent/godebug"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -186,6 +187,9 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context
 	log, err := o.logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
+	}
+	if names := godebug.Removed; len(names) > 0 {
+		log.Info("Ignoring settings in GODEBUG that could print secrets or weaken TLS", "settings", names)
 	}
 	return what(ctx, log)
 }
