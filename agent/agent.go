@@ -194,7 +194,7 @@ func (a *Agent) hold(set *cacerts.Set, left note, now time.Time) {
 	a.set = set
 	a.state.Held = &Held{
 		Serial:    set.SerialNumber(),
-		NotBefore: set.Certificate.NotBefore, NotAfter: set.Certificate.NotAfter,
+		NotBefore: set.Certificate.NotBefore, NotAfter: set.NotAfter(),
 		Digest: left.Digest, Renew: left.Renew, Served: left.Served,
 		Root: set.RootFingerprint(), Roots: pemcerts.Fingerprints(set.Roots),
 		ConfirmFrom: now,
@@ -347,6 +347,9 @@ func (a *Agent) published(reason Reason) {
 	at, tooShort := a.renewAt()
 	a.tell(false, reasonPublished, fmt.Sprintf("published CA certificate %s for istiod (%s), valid until %s, to be renewed at %s",
 		held.Serial, reason, held.NotAfter.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339)))
+	for _, warning := range a.set.Warnings() {
+		a.tell(true, reasonCAWarning, warning)
+	}
 	if tooShort {
 		a.tell(true, reasonLifetimeShort, fmt.Sprintf("the CA certificate lives for %s, which is too short for the %s that istiod's certificates live: "+
 			"some of them will outlive it; raise ttlDays, or max_lease_ttl of Vault's mount, or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",

@@ -236,7 +236,7 @@ func TestTheSameFilesArePublishedAgain(t *testing.T) {
 		t.Fatalf("the next step is %+v", step)
 	}
 	a.republish()
-	if where() == first || !a.Directory.Intact(set) {
+	if where() == first || !a.Directory.Intact(a.set) {
 		t.Error("the files were not published again")
 	}
 	if !slices.Contains(reporter.events, "mine Republished false") {
@@ -284,7 +284,7 @@ func newSetAndKey(t *testing.T) (*cacerts.Set, *ecdsa.PrivateKey) {
 	certificate := certify(t, intermediate, root, key, rootKey)
 	set, err := cacerts.Verify(cacerts.Issued{
 		Key: encodeKey(t, key), Certificate: encode(certificate), Chain: [][]byte{encode(root)},
-	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, Now: time.Now()})
+	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 		if err != nil {
 			return result, err
 		}
-		result.Set, err = i.adopt(ctx, name, roots)
+		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, roots)
 		return result, err
 	}
 	source := certificate.Spec.AgentCA.Vault
@@ -90,6 +90,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 
 	request := vaultRequest(&certificate.Spec)
 	var key, csr []byte
+	defer func() { clear(key) }()
 	err = i.step("generate", func() error {
 		if source.CSRPath == "" {
 			key, csr, err = newKey(request)
@@ -112,7 +113,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	result.Warnings = signed.Warnings
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
-	wanted := cacerts.Wanted{Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}}
+	wanted := cacerts.Wanted{Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL}
 	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot {
 		return result, err

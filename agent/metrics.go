@@ -5,9 +5,11 @@ package agent
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"golang.org/x/sys/unix"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 )
@@ -46,8 +48,28 @@ func NewMetrics() *Metrics {
 // Write writes all metrics, and those of the process, in Prometheus' text format.
 func (m *Metrics) Write(w io.Writer) {
 	m.set.WritePrometheus(w)
-	metrics.WriteProcessMetrics(w)
+	metrics.WriteGoMetrics(w)
+	writeProcess(w)
 }
+
+// writeProcess writes the memory and processor time of the process. The library's own function reads /proc/self/io too,
+// which a process that cannot be dumped may not.
+func writeProcess(w io.Writer) {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err == nil {
+		seconds := time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
+		metrics.WriteCounterFloat64(w, "process_cpu_seconds_total", seconds)
+	}
+	if text, err := os.ReadFile("/proc/self/statm"); err == nil { // size and resident, in pages
+		var size, resident uint64
+		if _, err := fmt.Sscan(string(text), &size, &resident); err == nil {
+			metrics.WriteGaugeUint64(w, "process_resident_memory_bytes", resident*uint64(os.Getpagesize()))
+		}
+	}
+	metrics.WriteGaugeUint64(w, "process_start_time_seconds", uint64(started.Unix()))
+}
+
+var started = time.Now()
 
 // Observe counts a step of issuing: login, generate (the key, here or in Vault), sign, roots, verify, publish.
 func (m *Metrics) Observe(step string, took time.Duration) {
@@ -63,7 +85,7 @@ func (m *Metrics) renewal(outcome, reason string) {
 
 func (m *Metrics) published(set *cacerts.Set, renewAt time.Time) {
 	m.notBefore.Set(float64(set.Certificate.NotBefore.Unix()))
-	m.notAfter.Set(float64(set.Certificate.NotAfter.Unix()))
+	m.notAfter.Set(float64(set.NotAfter().Unix()))
 	m.renewAt.Set(float64(renewAt.Unix()))
 	root := fmt.Sprintf(`%s{sha256=%q}`, "istiod_agent_root_info", set.RootFingerprint())
 	if root != m.root {

@@ -34,7 +34,7 @@ func trustedRoots(certificate *certificatesv1.IssuedCertificate) ([]*x509.Certif
 }
 
 // adopt takes over the CA that istiod has used so far, from the Secret that a specification names.
-func (i *Issuer) adopt(ctx context.Context, name string, roots []*x509.Certificate) (*cacerts.Set, error) {
+func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots []*x509.Certificate) (*cacerts.Set, error) {
 	if i.Cluster == nil {
 		return nil, fmt.Errorf("metadata.annotations[%s]: the CA is in a Secret, and no API server is known; run in a cluster or set --kubeconfig", certificatesv1.CAFromSecretAnnotation)
 	}
@@ -50,7 +50,7 @@ func (i *Issuer) adopt(ctx context.Context, name string, roots []*x509.Certifica
 	if roots == nil {
 		return nil, fmt.Errorf("taking over istiod's CA: metadata.annotations[%s] is absent; expected the roots to trust, that CA's among them", certificatesv1.TrustedRootsAnnotation)
 	}
-	return cacerts.Adopt(secret[caKeyKey], secret[caCertKey], secret[certChainKey], roots, i.Now())
+	return cacerts.Adopt(secret[caKeyKey], secret[caCertKey], secret[certChainKey], roots, hosts, i.Now())
 }
 
 // withRoots gives a set that is to be published the roots that it is to be published with.

@@ -80,8 +80,11 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 				specifications.certificate = trusting(test.trusted...)
 			}
 			a.observe(time.Now())
+			var held *cacerts.Set
 			if test.held != nil {
-				if err := a.put(test.held, note{}); err != nil {
+				one := *test.held // which keeps its key
+				held = &one
+				if err := a.put(held, note{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -93,7 +96,7 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 				t.Errorf("offered %q", a.offered)
 			}
 			if err != nil {
-				if a.set != test.held {
+				if a.set != held {
 					t.Error("what is published was replaced")
 				}
 				a.failed(err)

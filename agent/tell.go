@@ -23,6 +23,7 @@ const (
 	reasonInvalidSpec   = "InvalidSpecification"
 	reasonSpecWarning   = "SpecificationWarning"
 	reasonVaultWarning  = "VaultWarning"
+	reasonCAWarning     = "CAWarning"
 	reasonLifetimeShort = "LifetimeTooShort"
 	reasonNotTidied     = "NotTidied"
 	reasonTokenRefused  = "TokenRefused"

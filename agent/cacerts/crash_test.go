@@ -48,7 +48,8 @@ func publish() error {
 	}
 	fmt.Println("ready")
 	for i := 0; ; i++ {
-		if err := d.Publish(sets[i%len(sets)]); err != nil {
+		set := *sets[i%len(sets)] // which keeps its key
+		if err := d.Publish(&set); err != nil {
 			return err
 		}
 	}

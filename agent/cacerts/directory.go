@@ -17,8 +17,10 @@ package cacerts
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,8 +40,15 @@ const (
 // ErrEmpty says that nothing was published yet.
 var ErrEmpty = errors.New("nothing was published yet")
 
-// Directory is istiod's. One process at a time writes to it.
-type Directory struct{ path string }
+// maxFile is more than the longest chain of certificates takes.
+const maxFile = 1 << 20
+
+// Directory is istiod's. One process at a time writes to it, from one goroutine.
+type Directory struct {
+	path string
+	// buffer is what files are read through. It is clear between reads.
+	buffer []byte
+}
 
 // Open checks a directory, which must exist, and takes away what an interrupted publication left.
 // It refuses one that is not in memory, unless allowDisk is set, and one in which somebody else keeps files
@@ -57,7 +66,7 @@ func Open(path string, allowDisk bool) (*Directory, error) {
 		return nil, fmt.Errorf("directory %s is not in memory, so the CA key would be written to a disk; "+
 			"mount an emptyDir of medium Memory there (a Secret volume in its place means that istiod's Deployment was changed back), or allow it with --allow-disk to try things out", path)
 	}
-	d := &Directory{path}
+	d := &Directory{path: path}
 	if err := d.others(); err != nil {
 		return nil, err
 	}
@@ -125,30 +134,77 @@ func (d *Directory) Published(now time.Time) (*Set, error) {
 	if set.Note, err = os.ReadFile(d.join(dataName, noteFile)); err != nil {
 		return nil, err
 	}
-	return set, set.verify(now)
+	err = set.verify(now)
+	set.key = nil
+	return set, err
 }
 
-// Intact says whether istiod would read exactly this set.
+// Intact reports whether istiod would read exactly this set, which was published or read here.
 func (d *Directory) Intact(set *Set) bool {
-	files, err := set.files()
-	if err != nil {
-		return false
-	}
 	for _, name := range names {
-		if content, err := os.ReadFile(d.join(name)); err != nil || !bytes.Equal(content, files[name].content) {
+		same := false
+		err := d.read(name, func(content []byte) { same = sha256.Sum256(content) == set.published[name] })
+		if err != nil || !same {
 			return false
 		}
 	}
 	return true
 }
 
-// Publish makes a set the published one, in one step. After an error, and after a crash at any time, the one
-// before is still published. Two publications should be two seconds apart, so that istiod reads each whole.
-func (d *Directory) Publish(set *Set) error {
-	files, err := set.files()
+// read passes the content of a file of istiod's on, and clears it then: it may be the key.
+func (d *Directory) read(name string, use func(content []byte)) error {
+	file, err := os.Open(d.join(name))
 	if err != nil {
 		return err
 	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	size := int(info.Size())
+	if size >= maxFile {
+		return fmt.Errorf("%s is too long", file.Name())
+	}
+	if len(d.buffer) <= size {
+		d.buffer = make([]byte, size+1)
+	}
+	content := d.buffer[:size+1]
+	defer clear(content)
+	if n, err := io.ReadFull(file, content); n != size || err == nil {
+		return fmt.Errorf("%s was changed while it was read", file.Name())
+	}
+	use(content[:size])
+	return nil
+}
+
+// key gives the key of a set (PEM): for a set that is published, a copy of the file.
+func (d *Directory) key(set *Set) (key []byte, err error) {
+	if set.key != nil {
+		return encodeKey(set.key)
+	}
+	err = d.read(keyFile, func(content []byte) {
+		if sha256.Sum256(content) == set.published[keyFile] {
+			key = bytes.Clone(content)
+		}
+	})
+	if err == nil && key == nil {
+		err = fmt.Errorf("%s holds another key than that of CA certificate %s", d.join(keyFile), set.SerialNumber())
+	}
+	return key, err
+}
+
+// Publish makes a set the published one, in one step. After an error, and after a crash at any time, the one
+// before is still published. Two publications should be two seconds apart, so that istiod reads each whole.
+//
+// The set does not hold its key any more after that. It can be published again while the directory holds it.
+func (d *Directory) Publish(set *Set) error {
+	key, err := d.key(set)
+	if err != nil {
+		return fmt.Errorf("publishing in %s: %w", d.path, err)
+	}
+	defer clear(key)
+	files := set.files(key)
 	if err := d.others(); err != nil {
 		return err
 	}
@@ -162,6 +218,7 @@ func (d *Directory) Publish(set *Set) error {
 			return fmt.Errorf("publishing in %s: %w", d.path, err)
 		}
 	}
+	set.key, set.published = nil, digestsOf(files)
 	return d.prune(was, next)
 }
 

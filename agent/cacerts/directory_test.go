@@ -163,16 +163,23 @@ func TestNoStepLeavesAPart(t *testing.T) {
 	h := newHierarchy(t)
 	first, second := verified(t, h, "first"), verified(t, h, "second")
 	files := func(set *Set) map[string]file {
-		all, err := set.files()
+		key, err := encodeKey(set.key)
 		if err != nil {
 			t.Fatal(err)
 		}
+		all := set.files(key)
+		set.published = digestsOf(all)
 		return all
 	}
-	count := len(open(t, t.TempDir()).steps("1", files(first)))
+	firstFiles, secondFiles := files(first), files(second)
+	publish := func(d *Directory, set *Set) error {
+		again := *set // which keeps its key
+		return d.Publish(&again)
+	}
+	count := len(open(t, t.TempDir()).steps("1", firstFiles))
 	for last := range count + 1 {
 		d := open(t, t.TempDir())
-		for _, step := range d.steps("1", files(first))[:last] {
+		for _, step := range d.steps("1", firstFiles)[:last] {
 			if err := step(); err != nil {
 				t.Fatal(err)
 			}
@@ -181,12 +188,12 @@ func TestNoStepLeavesAPart(t *testing.T) {
 		if set, err := d.Published(now); !errors.Is(err, ErrEmpty) && (err != nil || set.SerialNumber() != first.SerialNumber()) {
 			t.Errorf("the first, ended after step %d: %v", last, err)
 		}
-		if err := d.Publish(first); err != nil {
+		if err := publish(d, first); err != nil {
 			t.Fatal(err)
 		}
 
 		_, number := d.numbers()
-		for _, step := range d.steps(number, files(second))[:last] {
+		for _, step := range d.steps(number, secondFiles)[:last] {
 			if err := step(); err != nil {
 				t.Fatal(err)
 			}
@@ -198,7 +205,7 @@ func TestNoStepLeavesAPart(t *testing.T) {
 		if !d.Intact(first) && !d.Intact(second) {
 			t.Errorf("the second, ended after step %d and opened again: istiod reads neither", last)
 		}
-		if err := d.Publish(second); err != nil || !d.Intact(second) {
+		if err := publish(d, second); err != nil || !d.Intact(second) {
 			t.Errorf("the second, ended after step %d: publishing it again: %v", last, err)
 		}
 		if entries, err := os.ReadDir(d.staging()); err != nil || len(entries) > 2 {
@@ -280,5 +287,49 @@ func TestAFullDirectoryKeepsTheOldSet(t *testing.T) {
 	entries, err := os.ReadDir(d.staging())
 	if err != nil || len(entries) > 2 || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == newLink }) {
 		t.Errorf("left behind: %v (%v)", entries, err)
+	}
+}
+
+// The file is the only copy of the key once it is published; a set that is published again takes it from there.
+func TestPublishForgetsTheKey(t *testing.T) {
+	h := newHierarchy(t)
+	d := open(t, t.TempDir())
+	set := verified(t, h, "")
+	if err := d.Publish(set); err != nil {
+		t.Fatal(err)
+	}
+	again, err := open(t, d.path).Published(now)
+	if err != nil || set.key != nil || again.key != nil {
+		t.Fatalf("the key is kept: %v, %v (%v)", set.key != nil, again.key != nil, err)
+	}
+	content, err := os.ReadFile(d.join(keyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, published := range map[string]*Set{"published": set, "read": again} {
+		other := sign(t, authority("other", -1), newKey(t, h.signed.key.Curve), nil)
+		more, err := published.WithRoots(append(slices.Clone(published.Roots), other.Certificate))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, each := range []*Set{published, more, published} {
+			if err := d.Publish(each); err != nil || !d.Intact(each) {
+				t.Fatalf("%s, publication %d: %v", name, i, err)
+			}
+			if same, err := os.ReadFile(d.join(keyFile)); err != nil || !bytes.Equal(same, content) {
+				t.Errorf("%s, publication %d: the key is another (%v)", name, i, err)
+			}
+		}
+	}
+	if slices.ContainsFunc(d.buffer, func(b byte) bool { return b != 0 }) {
+		t.Error("the buffer holds what was read")
+	}
+
+	next := verified(t, newHierarchy(t), "")
+	if err := d.Publish(next); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Publish(set); err == nil || !d.Intact(next) {
+		t.Errorf("a set whose key is gone was published with another's: %v", err)
 	}
 }

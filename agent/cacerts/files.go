@@ -4,8 +4,10 @@ package cacerts
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -35,13 +37,12 @@ type file struct {
 	mode    os.FileMode
 }
 
-// files gives what is written for a set. It is canonical: the same set gives the same bytes, so root-cert.pem
-// changes only with the roots (istiod refuses a reload when a byte of it differs).
-func (s *Set) files() (map[string]file, error) {
-	key, err := s.keyPEM()
-	if err != nil {
-		return nil, err
-	}
+// digests are the SHA-256 of istiod's files, by name.
+type digests map[string][sha256.Size]byte
+
+// files gives what is written for a set with its key (PEM). It is canonical: the same set gives the same bytes, so
+// root-cert.pem changes only with the roots (istiod refuses a reload when a byte of it differs).
+func (s *Set) files(key []byte) map[string]file {
 	return map[string]file{
 		keyFile:  {key, 0o600},
 		certFile: {encode(s.Certificate), 0o644},
@@ -51,22 +52,33 @@ func (s *Set) files() (map[string]file, error) {
 		// answers, the guide's last step (jq -r, which writes one, and diff) finds no difference.
 		rootFile: {bytes.TrimSuffix(encode(s.Roots...), []byte("\n")), 0o644},
 		noteFile: {s.Note, 0o600},
-	}, nil
+	}
 }
 
-func (s *Set) keyPEM() ([]byte, error) {
-	switch key := s.key.(type) {
+func digestsOf(files map[string]file) digests {
+	all := digests{}
+	for _, name := range names {
+		all[name] = sha256.Sum256(files[name].content)
+	}
+	return all
+}
+
+func encodeKey(key crypto.Signer) ([]byte, error) {
+	block := pem.Block{}
+	switch key := key.(type) {
 	case *rsa.PrivateKey:
-		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
+		block = pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
 	case *ecdsa.PrivateKey:
 		der, err := x509.MarshalECPrivateKey(key)
 		if err != nil {
 			return nil, errors.New("the CA key cannot be encoded")
 		}
-		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+		block = pem.Block{Type: "EC PRIVATE KEY", Bytes: der}
 	default:
 		return nil, errors.New("the CA key is neither RSA nor EC")
 	}
+	defer clear(block.Bytes)
+	return pem.EncodeToMemory(&block), nil
 }
 
 func encode(certificates ...*x509.Certificate) []byte {
@@ -79,13 +91,14 @@ func encode(certificates ...*x509.Certificate) []byte {
 
 // read reads a set back as istiod would, by names in a directory, and checks that it is one.
 func read(dir string) (*Set, error) {
-	content := map[string][]byte{}
+	content, read := map[string][]byte{}, digests{}
+	defer func() { clear(content[keyFile]) }()
 	for _, name := range names {
 		text, err := os.ReadFile(filepath.Join(dir, name)) //nolint:gosec // a constant name in the published directory
 		if err != nil {
 			return nil, err
 		}
-		content[name] = text
+		content[name], read[name] = text, sha256.Sum256(text)
 	}
 	key, err := parseKey(content[keyFile])
 	if err != nil {
@@ -106,7 +119,7 @@ func read(dir string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rootFile, err)
 	}
-	set := &Set{Certificate: certificate, Issuers: chain[1:], Roots: roots, key: key}
+	set := &Set{Certificate: certificate, Issuers: chain[1:], Roots: roots, key: key, published: read}
 	if set.Root() == nil {
 		return nil, fmt.Errorf("%s holds no root that the certificate leads to", rootFile)
 	}

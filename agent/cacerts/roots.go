@@ -60,9 +60,9 @@ func (s *Set) SameRoots(other *Set) bool {
 	return slices.EqualFunc(s.Roots, other.Roots, (*x509.Certificate).Equal)
 }
 
-// Adopt makes a set of a CA that istiod has used so far, as its Secret holds it, and the roots to trust. Nothing is
-// asked of it but that it is whole and valid: istiod has been content with it.
-func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, now time.Time) (*Set, error) {
+// Adopt makes a set of a CA that istiod has used so far, as its Secret holds it, and the roots to trust. It may have
+// any names, life and path length, but must be whole, valid, and good for the workloads of istiod's names (hosts).
+func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []string, now time.Time) (*Set, error) {
 	set := &Set{Roots: roots}
 	var err error
 	if set.key, err = parseKey(key); err != nil {
@@ -74,7 +74,10 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, now time.T
 	if len(chain) > 0 {
 		above, err := pemcerts.Parse(chain)
 		if err != nil {
-			return nil, refuse(BadPEM, "its chain cannot be read: %v", err)
+			return nil, refuse(BadPEM, "its chain cannot be used: %v", err)
+		}
+		if len(above) > maxChain {
+			return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
 		}
 		set.Issuers = slices.DeleteFunc(above, func(each *x509.Certificate) bool {
 			return each.Equal(set.Certificate) || pemcerts.SelfSigned(each)
@@ -84,6 +87,9 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, now time.T
 		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots that are to be trusted", set.Certificate.Subject)
 	}
 	if err := set.verify(now); err != nil {
+		return nil, err
+	}
+	if err := set.verifyUse(hosts, now); err != nil {
 		return nil, err
 	}
 	return set, nil

@@ -3,17 +3,15 @@
 package cacerts
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
@@ -28,15 +26,26 @@ const (
 	WrongNames        = "WrongNames"
 	WrongOrganization = "WrongOrganization"
 	NotValidNow       = "NotValidNow"
+	LivesTooLong      = "LivesTooLong"
 	BadChain          = "BadChain"
 	// NoRoot is a chain that is in order and ends before a self-signed certificate.
 	NoRoot = "NoRoot"
 	// RootNotTrusted is a chain that is in order and leads to a root that is not among those to be trusted.
 	RootNotTrusted = "RootNotTrusted"
+	// Unusable is a CA whose workload certificates no proxy accepts.
+	Unusable = "Unusable"
 )
 
-// skew is how far the CA's clock may be ahead of ours.
-const skew = time.Minute
+const (
+	// skew is how far the CA's clock may be ahead of ours.
+	skew = time.Minute
+	// lifetimeAllowance is how much later than requested a certificate may end. CAs count its life from their own clock.
+	lifetimeAllowance = 5 * time.Minute
+	// minRSABits is the least for certificates that outlive 2013 (NIST SP 800-131A), and of BoringSSL's for TLS.
+	minRSABits = 2048
+	// maxDetail bounds the text about an answer, parts of which come from that answer.
+	maxDetail = 1 << 10
+)
 
 // Refusal is an answer that is not published.
 type Refusal struct{ Reason, Detail string } //nolint:errname // RefusalError would say it twice
@@ -44,7 +53,21 @@ type Refusal struct{ Reason, Detail string } //nolint:errname // RefusalError wo
 func (r *Refusal) Error() string { return "the certificate was refused and not published: " + r.Detail }
 
 func refuse(reason, format string, args ...any) error {
-	return &Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+	return &Refusal{Reason: reason, Detail: plain(fmt.Sprintf(format, args...))}
+}
+
+// plain makes one line of bounded length of a text: names in certificates are the CA's to choose, and are printed.
+func plain(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxDetail {
+		text = strings.ToValidUTF8(text[:maxDetail], "") + "…"
+	}
+	return text
 }
 
 // Issued is what a CA answered, PEM.
@@ -68,7 +91,9 @@ type Wanted struct {
 	Hosts        []string
 	Organization string
 	Key          Key
-	Now          time.Time
+	// TTL is the longest time from Now that it may be valid.
+	TTL time.Duration
+	Now time.Time
 }
 
 // Set is what istiod gets: verified, and in the one form that is ever written.
@@ -80,7 +105,10 @@ type Set struct {
 	// Note is kept beside the files for whoever published them; it is not istiod's.
 	Note []byte
 
+	// key is nil once the set is published: the file is the only copy then.
 	key crypto.Signer
+	// published are the digests of the files that were written for it, or that it was read from.
+	published digests
 }
 
 // Verify checks an answer as istiod should and does not (Istio security/pkg/pki/util/keycertbundle.go verifies
@@ -122,6 +150,13 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 	if err := set.verify(wanted.Now); err != nil {
 		return nil, err
 	}
+	if latest := wanted.Now.Add(wanted.TTL + lifetimeAllowance); certificate.NotAfter.After(latest) {
+		return nil, refuse(LivesTooLong, "it is valid until %s, and %s were requested, until %s; check the CA's clock, and that it does not ignore the requested ttl",
+			utc(certificate.NotAfter), wanted.TTL, utc(wanted.Now.Add(wanted.TTL)))
+	}
+	if err := set.verifyUse(wanted.Hosts, wanted.Now); err != nil {
+		return nil, err
+	}
 	return set, nil
 }
 
@@ -138,43 +173,80 @@ func (s *Set) verify(now time.Time) error {
 	case certificate.KeyUsage&x509.KeyUsageCertSign == 0:
 		return refuse(NotACA, "its key usage does not allow it to sign certificates")
 	}
-	root := s.Root()
-	if root == nil {
+	chain := s.chain()
+	if chain == nil {
 		return refuse(BadChain, "its chain leads to none of the roots")
 	}
-	above := slices.Clone(s.Issuers)
-	if !root.Equal(certificate) { // a CA that istiod made itself is its own root
-		above = append(above, root)
-	}
-	if err := linked(certificate, above); err != nil {
+	if err := linked(certificate, chain[1:]); err != nil {
 		return err
 	}
-	for i, each := range slices.Concat([]*x509.Certificate{certificate}, above) {
-		switch {
+	for i, each := range chain {
+		switch key, isRSA := each.PublicKey.(*rsa.PublicKey); {
+		case isRSA && key.N.BitLen() < minRSABits:
+			return refuse(BadKey, "certificate %d of its chain (%s) has an RSA key of %d bits, less than %d", i, each.Subject, key.N.BitLen(), minRSABits)
 		case now.Before(each.NotBefore.Add(-skew)):
-			return refuse(NotValidNow, "certificate %d of its chain (%s) is not valid before %s; check the clocks", i, each.Subject, each.NotBefore.UTC().Format(time.RFC3339))
+			return refuse(NotValidNow, "certificate %d of its chain (%s) is not valid before %s; check the clocks", i, each.Subject, utc(each.NotBefore))
 		case !now.Before(each.NotAfter):
-			return refuse(NotValidNow, "certificate %d of its chain (%s) expired at %s", i, each.Subject, each.NotAfter.UTC().Format(time.RFC3339))
+			return refuse(NotValidNow, "certificate %d of its chain (%s) expired at %s", i, each.Subject, utc(each.NotAfter))
 		}
 	}
-	// The library's own look, for what the checks above do not know: name constraints, path lengths above us,
-	// weak algorithms.
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(root)
-	for _, issuer := range s.Issuers {
-		between.AddCert(issuer)
-	}
-	moment := now
-	for _, each := range slices.Concat([]*x509.Certificate{certificate}, above) {
-		if moment.Before(each.NotBefore) { // within the skew, as seen above
-			moment = each.NotBefore
-		}
-	}
-	if _, err := certificate.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: moment, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	// crypto/x509 verifies what the checks above do not: name constraints, path lengths, critical extensions, weak hashes.
+	roots, intermediates := pools(chain)
+	if _, err := certificate.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: begun(chain, now), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}); err != nil {
 		return refuse(BadChain, "its chain is not valid: %v", err)
 	}
 	return nil
 }
+
+// chain is the certificate, its issuers and its root, nil where it leads to none of the roots.
+func (s *Set) chain() []*x509.Certificate {
+	root := s.Root()
+	if root == nil {
+		return nil
+	}
+	chain := append([]*x509.Certificate{s.Certificate}, s.Issuers...)
+	if !root.Equal(s.Certificate) { // a CA that istiod made itself is its own root
+		chain = append(chain, root)
+	}
+	return chain
+}
+
+// NotAfter is when the first of the certificate, its issuers and its root expires: no workload certificate below it is
+// accepted after that.
+func (s *Set) NotAfter() time.Time {
+	end := s.Certificate.NotAfter
+	for _, each := range s.chain() {
+		if each.NotAfter.Before(end) {
+			end = each.NotAfter
+		}
+	}
+	return end
+}
+
+// pools are what a proxy verifies a certificate below this chain with: the root it trusts, and the rest, which is sent.
+func pools(chain []*x509.Certificate) (roots, intermediates *x509.CertPool) {
+	roots, intermediates = x509.NewCertPool(), x509.NewCertPool()
+	last := len(chain) - 1
+	roots.AddCert(chain[last])
+	for _, each := range chain[:last] {
+		intermediates.AddCert(each)
+	}
+	return roots, intermediates
+}
+
+// begun is now, or when all of a chain is valid where the CA's clock is ahead of ours (see skew).
+func begun(chain []*x509.Certificate, now time.Time) time.Time {
+	for _, each := range chain {
+		if now.Before(each.NotBefore) {
+			now = each.NotBefore
+		}
+	}
+	return now
+}
+
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // linked checks that each certificate is signed by the next, a CA.
 func linked(certificate *x509.Certificate, above []*x509.Certificate) error {
@@ -191,40 +263,6 @@ func linked(certificate *x509.Certificate, above []*x509.Certificate) error {
 	return nil
 }
 
-// parseChain gives what is above a certificate, upwards, as it was answered: nothing is put in order, and nothing left out.
-func parseChain(answer Issued, certificate *x509.Certificate) ([]*x509.Certificate, error) {
-	var chain []*x509.Certificate
-	for i, each := range answer.Chain {
-		parsed, err := parseOne(fmt.Sprintf("certificate %d of the chain", i), each)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 && parsed.Equal(certificate) { // Vault's ca_chain begins with the certificate itself since 1.11
-			continue
-		}
-		if slices.ContainsFunc(chain, parsed.Equal) {
-			return nil, refuse(BadChain, "its chain holds %s twice", parsed.Subject)
-		}
-		if n := len(chain); n > 0 && pemcerts.SelfSigned(chain[n-1]) {
-			return nil, refuse(BadChain, "its chain goes on with %s after the root %s", parsed.Subject, chain[n-1].Subject)
-		}
-		chain = append(chain, parsed)
-	}
-	if len(answer.IssuingCA) > 0 {
-		issuer, err := parseOne("issuing CA", answer.IssuingCA)
-		if err != nil {
-			return nil, err
-		}
-		if len(chain) == 0 {
-			return []*x509.Certificate{issuer}, nil
-		}
-		if !issuer.Equal(chain[0]) {
-			return nil, refuse(BadChain, "its issuing CA %s is not the first of its chain, %s", issuer.Subject, chain[0].Subject)
-		}
-	}
-	return chain, nil
-}
-
 func (w Wanted) checkKey(key crypto.Signer) error {
 	var got Key
 	switch public := key.Public().(type) {
@@ -237,91 +275,6 @@ func (w Wanted) checkKey(key crypto.Signer) error {
 		return refuse(BadKey, "its key is %s of %d bits, and %s of %d was asked for", got.Type, got.Bits, w.Key.Type, w.Key.Bits)
 	}
 	return nil
-}
-
-func (w Wanted) checkNames(certificate *x509.Certificate) error {
-	var names []string
-	for _, uri := range certificate.URIs {
-		names = append(names, uri.String())
-	}
-	want := slices.Clone(w.Hosts)
-	slices.Sort(names)
-	slices.Sort(want)
-	if !slices.Equal(names, want) || len(certificate.DNSNames)+len(certificate.IPAddresses)+len(certificate.EmailAddresses) > 0 {
-		return refuse(WrongNames, "its names are URIs %q, DNS %q, %d addresses and %d e-mails; expected the URIs %q alone",
-			names, certificate.DNSNames, len(certificate.IPAddresses), len(certificate.EmailAddresses), want)
-	}
-	if got := certificate.Subject.Organization; len(got) != 1 || got[0] != w.Organization {
-		return refuse(WrongOrganization, "its organization is %q; expected %q", got, w.Organization)
-	}
-	return nil
-}
-
-// parseKey takes what istiod takes (PKCS #1, SEC 1, PKCS #8; the first block must be the key, so none of
-// OpenSSL's EC PARAMETERS before it), of the kinds that istiod signs with.
-func parseKey(text []byte) (crypto.Signer, error) {
-	block, err := onlyBlock(text)
-	if err != nil {
-		return nil, refuse(BadKey, "the key is not one block of PEM: %v", err)
-	}
-	var key any
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	default:
-		return nil, refuse(BadKey, "the key is PEM of another type than a private key")
-	}
-	if err != nil {
-		return nil, refuse(BadKey, "the key cannot be read")
-	}
-	switch key := key.(type) {
-	case *rsa.PrivateKey:
-		return key, nil
-	case *ecdsa.PrivateKey:
-		return key, nil
-	default:
-		return nil, refuse(BadKey, "the key is neither RSA nor EC")
-	}
-}
-
-func parseOne(what string, text []byte) (*x509.Certificate, error) {
-	block, err := onlyBlock(text)
-	if err != nil {
-		return nil, refuse(BadPEM, "its %s is not one block of PEM: %v", what, err)
-	}
-	if block.Type != "CERTIFICATE" {
-		return nil, refuse(BadPEM, "its %s is PEM of another type than a certificate", what)
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, refuse(BadPEM, "its %s cannot be read", what)
-	}
-	return certificate, nil
-}
-
-// onlyBlock gives the one block of a text that holds nothing else.
-func onlyBlock(text []byte) (*pem.Block, error) {
-	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
-		return nil, fmt.Errorf("it does not begin with one")
-	}
-	block, rest := pem.Decode(text)
-	switch {
-	case block == nil:
-		return nil, fmt.Errorf("it is cut off or damaged")
-	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, fmt.Errorf("something follows it")
-	case len(block.Headers) > 0:
-		return nil, fmt.Errorf("it has headers")
-	}
-	// pem.Decode passes over what it cannot read and takes a later block.
-	if n := strings.Count(string(text), "-----BEGIN "); n != 1 {
-		return nil, fmt.Errorf("it holds %d", n)
-	}
-	return block, nil
 }
 
 // SerialNumber is the certificate's, as Vault writes it: hexadecimal bytes with colons between.

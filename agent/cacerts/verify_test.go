@@ -93,7 +93,7 @@ func keyPEM(t testing.TB, key *ecdsa.PrivateKey) []byte {
 }
 
 func wanted() Wanted {
-	return Wanted{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, Now: now}
+	return Wanted{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, TTL: 32 * 24 * time.Hour, Now: now}
 }
 
 // hierarchy is a root, an issuer below it, and istiod's CA below each.

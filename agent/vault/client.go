@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -151,11 +152,15 @@ func (s *Session) Close(ctx context.Context) error {
 }
 
 func (c *Client) connect() (*api.Client, error) {
+	server, err := url.Parse(c.config.Server)
+	if err != nil {
+		return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the server's URL cannot be read"}
+	}
 	client, err := api.NewClient(&api.Config{
 		Address: c.config.Server,
 		HttpClient: &http.Client{
-			Transport: limited{c.transport},
-			// Vault's client follows one redirect itself, and none from https to http.
+			Transport: confined{limited{c.transport}, server},
+			// Vault's client follows one redirect itself, as far as confined lets it, and none from https to http.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		MaxRetries: 0, // who calls decides when to try again

@@ -34,6 +34,7 @@ const (
 	Refused          Kind = "VaultRefused"
 	BadAnswer        Kind = "VaultBadAnswer"
 	BadConfiguration Kind = "VaultBadConfiguration"
+	Redirects        Kind = "VaultRedirects"
 )
 
 // Error is a call that did not succeed.
@@ -150,6 +151,15 @@ func (e *Error) failed(err error) {
 		e.Kind, e.Detail = TLS, words
 		return
 	}
+	if elsewhere, ok := errors.AsType[*elsewhereError](err); ok {
+		other, ok := quotable(elsewhere.origin) // the host's name is the server's to choose
+		if !ok {
+			other = "another server"
+		}
+		e.Kind, e.Detail = Redirects, fmt.Sprintf("it redirects to %s, and the login goes to no server but the one in the specification; "+
+			"set server to that address if it is right, or to one that always leads to the active Vault", other)
+		return
+	}
 	if errors.Is(err, errTooLong) {
 		e.Kind, e.Detail = BadAnswer, fmt.Sprintf("it is longer than %d bytes", answerLimit)
 		return
@@ -172,7 +182,7 @@ func (e *Error) failed(err error) {
 	case strings.Contains(err.Error(), "EOF"):
 		e.Detail = "the connection was cut off in the middle of an answer"
 	case strings.Contains(err.Error(), "protocol downgrade"):
-		e.Kind, e.Detail = BadAnswer, "it redirects from https to http, which is not followed"
+		e.Kind, e.Detail = Redirects, "it redirects from https to http, which is not followed"
 	default:
 		e.Kind, e.Detail = BadAnswer, "it is not JSON of the kind that is expected"
 	}

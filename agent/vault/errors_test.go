@@ -231,39 +231,6 @@ func TestAServerThatIsNot(t *testing.T) {
 	expect(t, err, Unreachable, `its name "vault.example" cannot be resolved`)
 }
 
-// Standbys redirect to the active server, which Vault's own client follows.
-func TestRedirects(t *testing.T) {
-	ca := newAuthority(t)
-	for name, test := range map[string]struct {
-		to   *tls.Config
-		kind Kind // none when it is followed
-	}{
-		"to https": {ca.of(t, "127.0.0.1", time.Hour), ""},
-		"to http":  {nil, BadAnswer},
-	} {
-		t.Run(name, func(t *testing.T) {
-			seen := &fake{}
-			target := start(t, seen.handler(good()).ServeHTTP, test.to)
-			server := start(t, func(w http.ResponseWriter, r *http.Request) {
-				http.Redirect(w, r, target.URL+r.URL.Path, http.StatusTemporaryRedirect)
-			}, ca.of(t, "127.0.0.1", time.Hour))
-			config := tokenConfiguration(server.URL)
-			config.CABundle = ca.pem
-			err := try(t.Context(), config, signEndpoint)
-			if test.kind == "" {
-				if err != nil || len(seen.received()) != 1 {
-					t.Errorf("got %v and %q", err, seen.endpoints())
-				}
-				return
-			}
-			expect(t, err, test.kind, "redirects from https to http")
-			if len(seen.received()) > 0 {
-				t.Errorf("%q arrived", seen.endpoints())
-			}
-		})
-	}
-}
-
 func TestACallThatIsGivenUpSaysSo(t *testing.T) {
 	for endpoint := range good() {
 		if endpoint == loginEndpoint || endpoint == revokeEndpoint || endpoint == caEndpoint {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/cmd/istiod-agent/godebug"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -196,6 +197,9 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context
 	log, err := o.logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
+	}
+	if names := godebug.Removed; len(names) > 0 {
+		log.Info("Ignoring settings in GODEBUG that could print secrets or weaken TLS", "settings", names)
 	}
 	return what(ctx, log)
 }

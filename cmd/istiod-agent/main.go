@@ -18,6 +18,10 @@ import (
 const terminationLog = "/dev/termination-log"
 
 func main() {
+	if err := confine(); err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "istiod-agent: %v\n", err)
+		os.Exit(1)
+	}
 	// The second signal ends the program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

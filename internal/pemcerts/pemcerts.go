@@ -5,6 +5,7 @@ package pemcerts
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -15,6 +16,22 @@ import (
 	"strings"
 )
 
+// MaxRSABits is the largest RSA key whose signatures are verified: the limit of OpenSSL and BoringSSL
+// (OPENSSL_RSA_MAX_MODULUS_BITS). Go has none for certificates, and the time for a signature grows with the square of it.
+const MaxRSABits = 16384
+
+// ParseOne parses one certificate (DER) whose key is not too large to verify signatures with.
+func ParseOne(der []byte) (*x509.Certificate, error) {
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, errors.New("a certificate in it cannot be read")
+	}
+	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
+		return nil, fmt.Errorf("a certificate in it has an RSA key of %d bits, more than %d", key.N.BitLen(), MaxRSABits)
+	}
+	return certificate, nil
+}
+
 // Parse gives the certificates of a text that holds nothing else, at least one.
 func Parse(text []byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
@@ -23,9 +40,9 @@ func Parse(text []byte) ([]*x509.Certificate, error) {
 		if block == nil || block.Type != "CERTIFICATE" {
 			return nil, errors.New("it holds something that is not a certificate")
 		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
+		certificate, err := ParseOne(block.Bytes)
 		if err != nil {
-			return nil, errors.New("a certificate in it cannot be read")
+			return nil, err
 		}
 		all, text = append(all, certificate), rest
 	}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cacerts
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+const (
+	// maxChain is how many certificates an answer may hold: each costs signatures to verify, here and in every proxy.
+	maxChain = 16
+	// maxKeyDER is the size of the largest key that is parsed: RSA of pemcerts.MaxRSABits in PKCS #8. Parsing a key
+	// checks its numbers, which takes minutes for one of a megabyte.
+	maxKeyDER = 10 << 10
+)
+
+// parseKey takes what istiod takes (PKCS #1, SEC 1, PKCS #8; the first block must be the key, so none of
+// OpenSSL's EC PARAMETERS before it), of the kinds that istiod signs with.
+func parseKey(text []byte) (crypto.Signer, error) {
+	block, err := onlyBlock(text)
+	if err != nil {
+		return nil, refuse(BadKey, "the key is not one block of PEM: %v", err)
+	}
+	defer clear(block.Bytes)
+	if len(block.Bytes) > maxKeyDER {
+		return nil, refuse(BadKey, "the key is longer than %d bytes", maxKeyDER)
+	}
+	var key any
+	switch block.Type {
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	default:
+		return nil, refuse(BadKey, "the key is PEM of another type than a private key")
+	}
+	if err != nil {
+		return nil, refuse(BadKey, "the key cannot be read")
+	}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return key, nil
+	case *ecdsa.PrivateKey:
+		return key, nil
+	default:
+		return nil, refuse(BadKey, "the key is neither RSA nor EC")
+	}
+}
+
+func parseOne(what string, text []byte) (*x509.Certificate, error) {
+	block, err := onlyBlock(text)
+	if err != nil {
+		return nil, refuse(BadPEM, "its %s is not one block of PEM: %v", what, err)
+	}
+	if block.Type != "CERTIFICATE" {
+		return nil, refuse(BadPEM, "its %s is PEM of another type than a certificate", what)
+	}
+	certificate, err := pemcerts.ParseOne(block.Bytes)
+	if err != nil {
+		return nil, refuse(BadPEM, "its %s cannot be used: %v", what, err)
+	}
+	return certificate, nil
+}
+
+// onlyBlock gives the one block of a text that holds nothing else.
+func onlyBlock(text []byte) (*pem.Block, error) {
+	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
+		return nil, fmt.Errorf("it does not begin with one")
+	}
+	block, rest := pem.Decode(text)
+	switch {
+	case block == nil:
+		return nil, fmt.Errorf("it is cut off or damaged")
+	case len(bytes.TrimSpace(rest)) > 0:
+		return nil, fmt.Errorf("something follows it")
+	case len(block.Headers) > 0:
+		return nil, fmt.Errorf("it has headers")
+	}
+	// pem.Decode passes over what it cannot read and takes a later block.
+	if n := strings.Count(string(text), "-----BEGIN "); n != 1 {
+		return nil, fmt.Errorf("it holds %d", n)
+	}
+	return block, nil
+}
+
+// parseChain gives what is above a certificate, upwards, as it was answered: nothing is put in order, and nothing left out.
+// It computes no signature but those of certificates that name themselves as issuer.
+func parseChain(answer Issued, certificate *x509.Certificate) ([]*x509.Certificate, error) {
+	if len(answer.Chain) > maxChain {
+		return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(answer.Chain), maxChain)
+	}
+	var chain []*x509.Certificate
+	for i, each := range answer.Chain {
+		parsed, err := parseOne(fmt.Sprintf("certificate %d of the chain", i), each)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 && parsed.Equal(certificate) { // Vault's ca_chain begins with the certificate itself since 1.11
+			continue
+		}
+		if slices.ContainsFunc(chain, parsed.Equal) {
+			return nil, refuse(BadChain, "its chain holds %s twice", parsed.Subject)
+		}
+		if n := len(chain); n > 0 && pemcerts.SelfSigned(chain[n-1]) {
+			return nil, refuse(BadChain, "its chain goes on with %s after the root %s", parsed.Subject, chain[n-1].Subject)
+		}
+		chain = append(chain, parsed)
+	}
+	if len(answer.IssuingCA) > 0 {
+		issuer, err := parseOne("issuing CA", answer.IssuingCA)
+		if err != nil {
+			return nil, err
+		}
+		if len(chain) == 0 {
+			return []*x509.Certificate{issuer}, nil
+		}
+		if !issuer.Equal(chain[0]) {
+			return nil, refuse(BadChain, "its issuing CA %s is not the first of its chain, %s", issuer.Subject, chain[0].Subject)
+		}
+	}
+	return chain, nil
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cacerts
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// workloadLifetime is the longest life of the throw-away certificate.
+const workloadLifetime = time.Hour
+
+// verifyUse signs a throw-away certificate as istiod does (Istio security/pkg/pki/util/generate_cert.go), with the names
+// of a workload and of istiod itself, and verifies it as a proxy does, as a server's and as a client's. This finds what
+// makes a CA useless though its own chain is valid: extended key usages, name constraints, path lengths.
+//
+// hosts are istiod's SPIFFE IDs: workloads share their trust domain.
+func (s *Set) verifyUse(hosts []string, now time.Time) error {
+	chain := s.chain()
+	now = begun(chain, now)
+	template := &x509.Certificate{
+		// No subject: Go makes the names critical then, as istiod does.
+		SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: earlier(s.NotAfter(), now.Add(workloadLifetime)),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	for _, host := range hosts {
+		id, err := url.Parse(host)
+		if err != nil {
+			return refuse(WrongNames, "istiod's name %q is not a URI", host)
+		}
+		template.URIs = append(template.URIs, &url.URL{Scheme: id.Scheme, Host: id.Host, Path: "/ns/default/sa/default"})
+		if parts := strings.Split(id.Path, "/"); len(parts) > 2 && parts[1] == "ns" {
+			template.DNSNames = append(template.DNSNames, "istiod."+parts[2]+".svc")
+		}
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return refuse(Unusable, "no key for a certificate to try it with could be made: %v", err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, s.Certificate, key.Public(), s.key)
+	if err != nil {
+		return refuse(Unusable, "it cannot sign a workload's certificate: %v", err)
+	}
+	workload, err := x509.ParseCertificate(der)
+	if err != nil {
+		return refuse(Unusable, "a workload's certificate that it signs cannot be read: %v", err)
+	}
+	roots, intermediates := pools(chain)
+	for _, use := range []struct {
+		of    string
+		usage x509.ExtKeyUsage
+	}{{"servers", x509.ExtKeyUsageServerAuth}, {"clients", x509.ExtKeyUsageClientAuth}} {
+		if _, err := workload.Verify(x509.VerifyOptions{
+			Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use.usage},
+		}); err != nil {
+			return refuse(Unusable, "proxies would not accept the certificates of %s that istiod signs with it (%v): "+
+				"see the key usages and name constraints of the certificates in its chain", use.of, err)
+		}
+	}
+	return nil
+}
+
+// Warnings name what in a verified set may not work with every proxy.
+func (s *Set) Warnings() (all []string) {
+	for _, each := range s.chain() {
+		if _, ok := each.PublicKey.(ed25519.PublicKey); ok {
+			// BoringSSL verifies such a signature in a chain (crypto/x509/algorithm.cc) and does not offer the algorithm in
+			// a handshake (kVerifySignatureAlgorithms in ssl/extensions.cc), by which a peer may choose its certificates;
+			// OpenSSL and Go do both.
+			all = append(all, plain(fmt.Sprintf("the key of %s in the CA's chain is Ed25519: Envoy does not offer it in TLS handshakes, so peers that choose "+
+				"certificates by that may fail to connect; an EC P-256 or RSA key works everywhere", each.Subject)))
+		}
+	}
+	return all
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+)
+
+// A root that ends before the certificate, and whose key not every proxy verifies: the certificate is published, renewed
+// before the root's end, and reported so.
+func TestTheWholeChainCounts(t *testing.T) {
+	public, rootKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon := time.Now().Add(20 * day).Truncate(time.Second).UTC()
+	uri, err := url.Parse("spiffe://cluster.local/ns/istio-system/sa/istiod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"root"}}, NotBefore: time.Now().Add(-time.Minute), NotAfter: soon,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	intermediate := *root
+	intermediate.Subject, intermediate.URIs, intermediate.MaxPathLenZero = pkix.Name{Organization: []string{"Istio"}}, []*url.URL{uri}, true
+	intermediate.NotAfter = time.Now().Add(100 * day)
+	key := newP256(t)
+	sign := func(template *x509.Certificate, public any) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, template, root, public, rootKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return certificate
+	}
+	set, err := cacerts.Verify(cacerts.Issued{
+		Key: encodeKey(t, key), Certificate: encode(sign(&intermediate, key.Public())), Chain: [][]byte{encode(sign(root, public))},
+	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	a, specifications, reporter := newAgent(t)
+	specifications.certificate = named("mine", 1)
+	a.observe(time.Now())
+	if err := a.publish(set, note{Digest: a.state.Wanted.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	a.published(Initial)
+	a.report()
+	status := reporter.status.Certificates[0]
+	if !a.state.Held.NotAfter.Equal(soon) || !status.NotAfter.Time.Equal(soon) {
+		t.Errorf("scheduled by %s, reported %s, want %s", a.state.Held.NotAfter, status.NotAfter, soon)
+	}
+	if !status.RenewAt.Time.Before(soon) {
+		t.Errorf("it is renewed at %s, after the root's end %s", status.RenewAt, soon)
+	}
+	var metrics bytes.Buffer
+	a.Metrics.Write(&metrics)
+	if want := fmt.Sprintf("istiod_agent_ca_not_after_seconds %d\n", soon.Unix()); !strings.Contains(metrics.String(), want) {
+		t.Errorf("the metrics do not hold %q", want)
+	}
+	if !slices.Contains(reporter.events, "mine CAWarning true") {
+		t.Errorf("told %q", reporter.events)
+	}
+}
