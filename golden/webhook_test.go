@@ -88,9 +88,13 @@ func (s *server) wantAnswers(t *testing.T, objects []object, allowed bool, repor
 	}
 }
 
-// ask as an API server does when the object is created.
+// ask as an API server does when the object is created, or, being deleted, updated.
 func (s *server) ask(t *testing.T, o object) *admissionv1.AdmissionResponse {
 	t.Helper()
+	operation := admissionv1.Create
+	if o["metadata"].(map[string]any)["deletionTimestamp"] != nil {
+		operation = admissionv1.Update
+	}
 	path, group := webhook.PodPath, ""
 	if o["kind"] == "Deployment" {
 		path, group = webhook.DeploymentPath, "apps"
@@ -99,7 +103,7 @@ func (s *server) ask(t *testing.T, o object) *admissionv1.AdmissionResponse {
 	review := marshal(t, admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
-			UID: "a-uid", Operation: admissionv1.Create,
+			UID: "a-uid", Operation: operation,
 			Kind:   metav1.GroupVersionKind{Group: group, Version: "v1", Kind: o["kind"].(string)},
 			Object: runtime.RawExtension{Raw: raw},
 		},

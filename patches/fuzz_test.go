@@ -109,7 +109,11 @@ func randomDeployment(r *rand.Rand) []byte {
 	if r.IntN(4) == 0 {
 		env = append(env, map[string]any{"name": "ISTIO_MULTIROOT_MESH", "value": []string{"true", "false"}[r.IntN(2)]})
 	}
+	if r.IntN(4) == 0 {
+		env = append([]any{map[string]any{"name": "ROOT_CA_DIR", "value": []string{"./etc/cacerts", "/etc/cacerts"}[r.IntN(2)]}}, env...)
+	}
 	maybe(istiod, "env", env)
+	maybe(istiod, "envFrom", []any{map[string]any{"prefix": "ROOT_"}})
 	maybe(istiod, "securityContext", map[string]any{"runAsUser": 1337})
 	containers := append(list("before-", unknown), istiod)
 	containers = append(containers, list("after-", unknown)...)

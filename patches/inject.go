@@ -19,7 +19,7 @@ import (
 // inject writes what the object still lacks. Order matters: istiod's container
 // is named by its index before the lists around it change.
 func (i *Injector) inject(o *object) Result {
-	const ordinary = 4 // operations: both containers, the volume, an annotation
+	const ordinary = 6 // operations: a variable, both containers, the volume, two annotations
 	p := patch{Result{
 		Operations: make([]jsonpatch.Operation, 0, ordinary), Changes: make([]string, 0, ordinary),
 		ServiceAccount: cmp.Or(o.serviceAccount, "default"),
@@ -30,7 +30,7 @@ func (i *Injector) inject(o *object) Result {
 		volume = CACertsVolume
 		p.addMount(o)
 	}
-	i.setMultiRoot(&p, o)
+	i.setVariables(&p, o)
 
 	r := &i.rendered
 	multiRoot := i.takesOtherRoots(o)

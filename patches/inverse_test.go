@@ -78,6 +78,10 @@ var befores = map[string][]string{
 	"no variables":                   {"        env: [{name: PILOT_CERT_PROVIDER, value: istiod}]\n", ""},
 	"a multi-root mesh":              {"value: istiod}]", "value: istiod}, {name: ISTIO_MULTIROOT_MESH, value: 'true'}]"},
 	"no multi-root mesh":             {"value: istiod}]", "value: istiod}, {name: ISTIO_MULTIROOT_MESH, value: 'false'}]"},
+	"a ROOT_CA_DIR of its own":       {"value: istiod}]", "value: istiod}, {name: ROOT_CA_DIR, value: ./etc/cacerts}]"},
+	"our ROOT_CA_DIR":                {"value: istiod}]", "value: istiod}, {name: ROOT_CA_DIR, value: /etc/cacerts}]"},
+	"envFrom and a workingDir":       {"        image: pilot", "        image: pilot\n        workingDir: /x\n        envFrom: [{secretRef: {name: a}}]"},
+	"a helper that mounts the path":  {"      volumes:", "      - {name: helper, volumeMounts: [{name: local-certs, mountPath: /etc/cacerts}]}\n      volumes:"},
 	"fields of tomorrow":             {"        image: pilot", "        image: pilot\n        tomorrow: {deeply: [{unknown: 1.50}]}"},
 }
 
@@ -188,7 +192,7 @@ func TestNullSourceIsNoSource(t *testing.T) {
 	byHand := edit(t, "secret: {secretName: cacerts, optional: true}", "secret: null, emptyDir: {medium: Memory}",
 		"      containers:", "      initContainers: [{name: istiod-agent-init}]\n      containers:\n      - {name: istiod-agent}")
 	injected := inject(t, injector(t, ""), patches.Deployment, byHand)
-	if strings.Contains(string(injected), patches.OriginalAnnotation) {
+	if strings.Contains(string(injected), `\"volume\"`) {
 		t.Errorf("the null is kept: %s", injected)
 	}
 	back := apply(t, injected, patches.Uninject(patches.Deployment, injected).Operations)

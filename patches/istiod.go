@@ -5,7 +5,6 @@ package patches
 import (
 	"bytes"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 )
@@ -15,67 +14,96 @@ type istiod struct {
 	index     int
 	name      string
 	volume    string // of the mount at /etc/cacerts; "" when there is none
-	subPath   string // of that mount
-	within    string // a mount below /etc/cacerts, which would hide the agent's file
+	hides     string // why the mounts do not show the agent's files at /etc/cacerts; "" when they do
 	hasMounts bool
 	mounts    []mount
-	env       map[string]string
-	envs      int // how many variables the container has
-	hasEnv    bool
-	// multiRoot is the index of the variable MultiRootVariable, -1 when there is none.
-	multiRoot int
+	// env holds the variables that the decision depends on.
+	env    map[string]variable
+	envs   int // how many variables the container has
+	hasEnv bool
+	// envFrom is set where further variables come from a ConfigMap or Secret.
+	envFrom    bool
+	workingDir string
+	// discovers is set where the command line names pilot-discovery's subcommand.
+	discovers bool
 	// user and group ids that the container's security context sets; nil when unset.
 	user, group *int64
 }
 
 // mount of a volume; the parts are cut out of the container's text.
 type mount struct {
-	volume, subPath []byte
-	path            string // cleaned where it may be at or below /etc/cacerts
+	volume []byte
+	at     relation
 }
 
-// readContainers reads the containers, and finds istiod's own: among those that
-// mount /etc/cacerts the one called discovery, else the first; else discovery.
-// The agent's own never counts.
+// variable of a container.
+type variable struct {
+	index int
+	value string
+	// plain is false where the value depends on more than the container's own text: valueFrom, or a $(reference).
+	plain bool
+}
+
+// readContainers reads the containers and finds istiod's own: the one called
+// discovery, else the first that mounts /etc/cacerts. The agent's own never counts.
 func (o *object) readContainers(c *cursor) {
 	var candidates []*istiod
 	o.containers.read(c, func(index int, key []byte) {
 		for len(candidates) <= index {
-			candidates = append(candidates, newIstiod(len(candidates)))
+			candidates = append(candidates, &istiod{index: len(candidates)})
 		}
 		candidates[index].read(c, key)
 	})
-	var mounting, discovery *istiod
+	for len(candidates) < len(o.containers.items) {
+		candidates = append(candidates, &istiod{index: len(candidates)})
+	}
 	for i, container := range o.containers.items {
-		if isAgent(container.name) {
-			continue
-		}
-		candidate := newIstiod(i)
-		if i < len(candidates) {
-			candidate = candidates[i]
-		}
-		candidate.name = container.name
-		if container.name == IstiodContainer {
-			discovery = candidate
-		}
-		if candidate.volume != "" && (mounting == nil || container.name == IstiodContainer) {
-			mounting = candidate
+		candidates[i].name = container.name
+		switch {
+		case isAgent(container.name):
+		case container.name == IstiodContainer:
+			o.istiod = candidates[i]
+		case o.istiod == nil && candidates[i].volume != "":
+			o.istiod = candidates[i]
 		}
 	}
-	if o.istiod = mounting; o.istiod == nil {
-		o.istiod = discovery
+	for _, candidate := range candidates {
+		if candidate.discovers && candidate != o.istiod && !isAgent(candidate.name) {
+			o.second = candidate.name
+		}
 	}
 }
 
-func newIstiod(index int) *istiod { return &istiod{index: index, multiRoot: -1} }
+// readInitContainers reads the init containers. None of them may be an istiod.
+func (o *object) readInitContainers(c *cursor) {
+	discovers := map[int]bool{}
+	o.initContainers.read(c, func(index int, key []byte) {
+		if string(key) == "args" || string(key) == "command" {
+			discovers[index] = discovers[index] || readDiscovers(c)
+		}
+	})
+	for i, container := range o.initContainers.items {
+		if discovers[i] && !isAgent(container.name) {
+			o.second = container.name
+		}
+	}
+}
 
-// read a member of the container that the decision asks about.
+// read a member of the container that the decision depends on.
 func (i *istiod) read(c *cursor, key []byte) {
 	switch string(key) {
 	case "volumeMounts":
 		i.readMounts(c)
+	case "volumeDevices":
+		i.readDevices(c)
 	case "env":
 		i.readEnv(c)
+	case "envFrom":
+		c.array(func() { i.envFrom = true })
+	case "workingDir":
+		i.workingDir = string(c.string())
+	case "args", "command":
+		i.discovers = readDiscovers(c) || i.discovers
 	case "securityContext":
 		c.object(func(key []byte) {
 			switch string(key) {
@@ -99,75 +127,113 @@ func id(number []byte) *int64 {
 	return &value
 }
 
-var cacerts = []byte(path.Base(CACertsPath))
+// readDiscovers tells whether a command line names pilot-discovery's subcommand "discovery".
+func readDiscovers(c *cursor) (found bool) {
+	c.array(func() { found = string(c.string()) == IstiodContainer || found })
+	return found
+}
 
 func (i *istiod) readMounts(c *cursor) {
 	if i.hasMounts = c.peek() == '['; i.hasMounts {
 		i.mounts = make([]mount, 0, 8) // Istio 1.31's chart has six
 	}
+	found := false
 	c.array(func() {
 		var m mount
+		var path, subPath []byte
+		m.at = elsewhere
 		c.object(func(key []byte) {
 			switch string(key) {
 			case "name":
 				m.volume = c.string()
 			case "mountPath":
-				if at := c.string(); bytes.Contains(at, cacerts) {
-					m.path = path.Clean(string(at))
-				}
+				path = c.string()
+				m.at = relate(path)
 			case "subPath", "subPathExpr":
-				m.subPath = append(m.subPath, c.string()...)
+				subPath = append(subPath, c.string()...)
 			}
 		})
 		i.mounts = append(i.mounts, m)
-	})
-	for _, m := range i.mounts {
 		switch {
-		case m.path == CACertsPath:
-			i.volume, i.subPath = string(m.volume), string(m.subPath)
-		case strings.HasPrefix(m.path, CACertsPath+"/"):
-			i.within = m.path
+		case m.at == atCACerts && found:
+			i.hides = "mounts " + CACertsPath + " twice; remove one of the mounts"
+		case m.at == atCACerts:
+			found, i.volume = true, string(m.volume)
+			if len(subPath) > 0 {
+				i.hides = fmt.Sprintf("mounts %s with subPath %s; mount the whole volume", CACertsPath, subPath)
+			}
+		case m.at != elsewhere:
+			i.hides = m.at.hides(path)
 		}
-	}
+	})
 }
 
-// readEnv keeps the variables that the decision asks about; of a variable that
+func (i *istiod) readDevices(c *cursor) {
+	c.array(func() {
+		c.object(func(key []byte) {
+			if string(key) != "devicePath" {
+				return
+			}
+			if path := c.string(); relate(path) != elsewhere {
+				i.hides = fmt.Sprintf("has a device at %s, which hides the agent's files; remove that device", path)
+			}
+		})
+	})
+}
+
+// readEnv keeps the variables that the decision depends on; of a variable that
 // is set twice the last one counts, as in the container's process.
 func (i *istiod) readEnv(c *cursor) {
 	i.hasEnv = c.peek() == '['
 	c.array(func() {
 		var name, value []byte
+		plain := true
 		c.object(func(key []byte) {
 			switch string(key) {
 			case "name":
 				name = c.string()
 			case "value":
 				value = c.string()
+			case "valueFrom":
+				plain = c.peek() != '{'
 			}
 		})
 		switch string(name) {
-		case MultiRootVariable:
-			i.multiRoot = i.envs
-			fallthrough
-		case "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER", "ROOT_CA_DIR":
+		case MultiRootVariable, RootCADirVariable, "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER":
 			if i.env == nil {
-				i.env = map[string]string{}
+				i.env = map[string]variable{}
 			}
-			i.env[string(name)] = string(value)
+			i.env[string(name)] = variable{index: i.envs, value: string(value), plain: plain && !bytes.Contains(value, []byte("$("))}
 		}
 		i.envs++
 	})
 }
 
+// has tells whether the container's env sets the variable.
+func (i *istiod) has(name string) bool {
+	_, set := i.env[name]
+	return set
+}
+
+// plainly is the value of a variable, "" where it does not have a plain one.
+func (i *istiod) plainly(name string) string {
+	if v := i.env[name]; v.plain {
+		return v.value
+	}
+	return ""
+}
+
 // builtInCAOff names the setting that turns istiod's built-in CA off, "" when
 // it is on (maybeCreateCA and isK8SSigning, pilot/pkg/bootstrap/server.go,
-// Istio 1.31).
+// Istio 1.31). A value that is not plain turns nothing off.
 func (i *istiod) builtInCAOff() string {
-	if on, err := strconv.ParseBool(i.env["ENABLE_CA_SERVER"]); err == nil && !on {
-		return "ENABLE_CA_SERVER=" + i.env["ENABLE_CA_SERVER"]
+	enabled := i.plainly("ENABLE_CA_SERVER")
+	if on, err := strconv.ParseBool(enabled); err == nil && !on {
+		return "ENABLE_CA_SERVER=" + enabled
 	}
-	if provider := i.env["PILOT_CERT_PROVIDER"]; i.env["EXTERNAL_CA"] != "" && strings.HasPrefix(provider, "k8s.io/") {
-		return fmt.Sprintf("EXTERNAL_CA=%s with PILOT_CERT_PROVIDER=%s", i.env["EXTERNAL_CA"], provider)
+	external, provider := i.plainly("EXTERNAL_CA"), i.plainly("PILOT_CERT_PROVIDER")
+	if external != "" && strings.HasPrefix(provider, "k8s.io/") {
+		return fmt.Sprintf("EXTERNAL_CA=%s with PILOT_CERT_PROVIDER=%s", external, provider)
 	}
 	return ""
 }
@@ -175,14 +241,12 @@ func (i *istiod) builtInCAOff() string {
 // readsElsewhere says why istiod would not see the files that the agent
 // publishes in its volume, "" when it would. Such an istiod would start with a
 // root of its own.
-func (i *istiod) readsElsewhere() string {
-	switch dir := i.env["ROOT_CA_DIR"]; {
-	case dir != "" && path.Join("/", dir) != CACertsPath:
-		return "ROOT_CA_DIR is " + dir + "; unset it"
-	case i.subPath != "":
-		return fmt.Sprintf("container %s mounts %s with subPath %s; mount the whole volume", i.name, CACertsPath, i.subPath)
-	case i.within != "":
-		return fmt.Sprintf("container %s mounts something at %s, which hides the agent's file; remove that mount", i.name, i.within)
+func (i *Injector) readsElsewhere(o *object) string {
+	if problem := o.istiod.rootCADirProblem(i.rendered.setsRootCADir()); problem != "" {
+		return problem
+	}
+	if o.istiod.hides != "" {
+		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hides)
 	}
 	return ""
 }

@@ -13,6 +13,7 @@
 //	the other kind is injected                         NotTheTarget      allow, untouched
 //	says istiod-agent.io/inject: "false"               OptedOut          allow, injection removed
 //	no container of istiod's                           NoIstiodContainer deny
+//	a second container that runs istiod                CACertsElsewhere  deny
 //	istiod runs without its built-in CA                NoBuiltInCA       allow, untouched, warning
 //	istiod does not read its CA from /etc/cacerts      CACertsElsewhere  deny
 //	already exactly as rendered                        AlreadyInjected   allow, untouched
@@ -60,6 +61,8 @@ const (
 	// MultiRootVariable set to true has istiod take other roots of trust while it runs
 	// (pilot/pkg/features/pilot.go, Istio 1.9 to 1.31). The agent is told the same.
 	MultiRootVariable = "ISTIO_MULTIROOT_MESH"
+	// RootCADirVariable is where istiod looks for its intermediate CA.
+	RootCADirVariable = "ROOT_CA_DIR"
 )
 
 // Kind is a kind of object that can be injected.
@@ -142,15 +145,27 @@ func (i *Injector) Target() Kind { return i.kind }
 // Digest identifies what is rendered: equal digests, equal injection.
 func (i *Injector) Digest() string { return i.rendered.digest }
 
-// Inject decides on a Deployment or Pod, given as well-formed JSON such as the
-// API server sends.
+// Inject decides on a stored Deployment or Pod, given as well-formed JSON such
+// as the API server sends.
 func (i *Injector) Inject(kind Kind, object []byte) Result {
 	o := read(kind, object)
+	if o != nil && o.deleting {
+		return Result{Report: report(BeingDeleted, kind)}
+	}
+	return i.decide(kind, o)
+}
+
+// InjectNew is Inject for an object that is being created. A deletionTimestamp
+// means nothing there: the API server clears it (BeforeCreate,
+// apiserver/pkg/registry/rest/create.go), but only after the webhooks have seen it.
+func (i *Injector) InjectNew(kind Kind, object []byte) Result {
+	return i.decide(kind, read(kind, object))
+}
+
+func (i *Injector) decide(kind Kind, o *object) Result {
 	switch {
 	case o == nil:
 		return Result{Report: report(Malformed, kind)}
-	case o.deleting:
-		return Result{Report: report(BeingDeleted, kind)}
 	case kind != i.kind:
 		return Result{Report: report(NotTheTarget, kind)}
 	case o.inject == "false":
@@ -159,12 +174,15 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 	if o.istiod == nil {
 		return Result{Report: report(NoIstiodContainer, found(o))}
 	}
+	if o.second != "" {
+		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, which alone can be injected; remove it", o.second, o.istiod.name))}
+	}
 	if off := o.istiod.builtInCAOff(); off != "" {
 		r := Result{Report: report(NoBuiltInCA, off)}
 		r.Warnings = append(r.Warnings, r.Message)
 		return r
 	}
-	if elsewhere := o.istiod.readsElsewhere(); elsewhere != "" {
+	if elsewhere := i.readsElsewhere(o); elsewhere != "" {
 		return Result{Report: report(CACertsElsewhere, elsewhere)}
 	}
 
@@ -175,7 +193,7 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 	}
 	if i.rendered.multiRoot && !i.takesOtherRoots(o) {
 		injection.Warnings = append(injection.Warnings,
-			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, MultiRootVariable, o.istiod.env[MultiRootVariable]))
+			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, MultiRootVariable, o.istiod.env[MultiRootVariable].value))
 	}
 	if o.inject != "" && o.inject != "true" && o.inject != "enabled" {
 		injection.Warnings = append(injection.Warnings,

@@ -22,6 +22,8 @@ type object struct {
 	defaulted bool
 
 	istiod *istiod
+	// second is the name of a container that runs istiod too; "" when there is none.
+	second string
 }
 
 // list is a list of named things at a JSON pointer.
@@ -128,7 +130,7 @@ func (o *object) readPod(c *cursor) bool {
 	c.object(func(key []byte) {
 		switch string(key) {
 		case "initContainers":
-			o.initContainers.read(c, nil)
+			o.readInitContainers(c)
 		case "containers":
 			o.readContainers(c)
 		case "volumes":

@@ -20,6 +20,8 @@ type original struct {
 	MountAdded bool `json:"mountAdded,omitempty"`
 	// MultiRootAdded tells that istiod's container had no MultiRootVariable.
 	MultiRootAdded bool `json:"multiRootAdded,omitempty"`
+	// RootCADirAdded tells that istiod's container had no RootCADirVariable.
+	RootCADirAdded bool `json:"rootCADirAdded,omitempty"`
 }
 
 // note is what an earlier injection has kept; without a note, or with an unreadable one, that it was the chart's.
@@ -80,7 +82,8 @@ func isChartVolume(volume []byte, defaulted bool) bool {
 // original says what to write in OriginalAnnotation, "" for nothing.
 func (i *Injector) original(o *object) string {
 	was := o.note() // an unreadable one is written anew
-	was.MultiRootAdded = i.rendered.multiRoot && (was.MultiRootAdded || o.istiod.multiRoot < 0)
+	was.MultiRootAdded = i.rendered.multiRoot && (was.MultiRootAdded || !o.istiod.has(MultiRootVariable))
+	was.RootCADirAdded = i.rendered.setsRootCADir() && (was.RootCADirAdded || !o.istiod.has(RootCADirVariable))
 	name := o.istiod.volume
 	if name == "" {
 		name, was.MountAdded = CACertsVolume, true
@@ -98,10 +101,10 @@ func (i *Injector) original(o *object) string {
 			was.Volume = nil
 		}
 	}
-	if was.Volume == nil && !was.MountAdded && !was.MultiRootAdded {
+	if was.Volume == nil && !was.MountAdded && !was.MultiRootAdded && !was.RootCADirAdded {
 		return ""
 	}
-	note, _ := json.Marshal(was) // JSON that was read, and a bool
+	note, _ := json.Marshal(was) // JSON that was read, and bools
 	return string(note)
 }
 
@@ -156,9 +159,7 @@ func remove(o *object) Result {
 		if was.MountAdded {
 			p.removeMount(o, name)
 		}
-		if was.MultiRootAdded {
-			p.unsetMultiRoot(o)
-		}
+		p.unsetVariables(o, was)
 	}
 	p.removeVolumes(o, name, was.Volume)
 	if ours := o.initContainers.agents(); len(ours) > 0 && len(ours) == len(o.initContainers.items) {
@@ -229,7 +230,7 @@ func restoredVolume(o *object, name string, was json.RawMessage) (restored json.
 func (p *patch) removeMount(o *object, volume string) {
 	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts"}
 	for i, mount := range o.istiod.mounts {
-		if string(mount.volume) != volume || mount.path != CACertsPath {
+		if string(mount.volume) != volume || mount.at != atCACerts {
 			continue
 		}
 		at := mounts.entry(i)

@@ -152,16 +152,20 @@ func sortedKeys(object map[string]any) []string {
 }
 
 // withoutInjection takes out of both objects the places that the injection
-// names: the agent's containers, the volume at /etc/cacerts, a mount there that
-// istiod's container did not have, and two annotations; and then what is empty.
+// names: the agent's containers, its volumes, a mount at /etc/cacerts and a
+// ROOT_CA_DIR that istiod's container did not have, and two annotations; and then
+// what is empty.
 func withoutInjection(t *testing.T, before, after []byte) (was, is map[string]any) {
 	t.Helper()
 	was, is = decodeTree(t, before), decodeTree(t, after)
 	volume := "cacerts"
-	had := map[any]bool{}
+	had, hadDir := map[any]bool{}, map[any]bool{}
 	for _, container := range entries(podSpec(was), "containers") {
 		if agents(container) {
 			continue
+		}
+		for _, variable := range entries(container, "env") {
+			hadDir[container["name"]] = hadDir[container["name"]] || variable["name"] == patches.RootCADirVariable
 		}
 		for _, mount := range entries(container, "volumeMounts") {
 			if at, _ := mount["mountPath"].(string); path.Clean(at) == patches.CACertsPath {
@@ -185,10 +189,13 @@ func withoutInjection(t *testing.T, before, after []byte) (was, is map[string]an
 		pod := podSpec(object)
 		drop(pod, "initContainers", agents)
 		drop(pod, "containers", agents)
-		drop(pod, "volumes", func(v map[string]any) bool { return v["name"] == volume })
+		drop(pod, "volumes", func(v map[string]any) bool { return v["name"] == volume || v["name"] == patches.VaultTokenVolume })
 		for _, container := range entries(pod, "containers") {
 			drop(container, "volumeMounts", func(mount map[string]any) bool {
 				return !had[container["name"]] && mount["mountPath"] == patches.CACertsPath
+			})
+			drop(container, "env", func(variable map[string]any) bool {
+				return !hadDir[container["name"]] && variable["name"] == patches.RootCADirVariable && variable["value"] == patches.CACertsPath
 			})
 		}
 		template := member(member(object, "spec"), "template")

@@ -68,9 +68,12 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	}
 
 	var result patches.Result
-	if h.kind == patches.Pod && req.Operation != admissionv1.Create {
+	switch {
+	case req.Operation == admissionv1.Create:
+		result = h.injector.InjectNew(h.kind, req.Object.Raw)
+	case h.kind == patches.Pod:
 		result.Report = patches.Report{Reason: PodIsImmutable, Message: "a Pod is injected when it is created, and not changed later"}
-	} else {
+	default:
 		result = h.injector.Inject(h.kind, req.Object.Raw)
 	}
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guard tests the chart's ValidatingAdmissionPolicy alone: no webhook
-// is there, and istiods are injected by hand.
+// Package guard tests the chart's ValidatingAdmissionPolicy, alone and beside the
+// webhook. Where it is alone, istiods are injected by hand.
 package guard
 
 import (
@@ -22,11 +22,22 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/istio"
+	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
 )
 
-var shared *cluster.Cluster
+var (
+	// shared has no webhook.
+	shared *cluster.Cluster
+	// injecting has a webhook that injects Deployments, injectingPods one for Pods.
+	injecting, injectingPods *cluster.Cluster
+)
 
-func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+func TestMain(m *testing.M) {
+	pods := helm.Values{"injection": helm.Values{"target": "pods"}}
+	cluster.MainOfSeveral(m, cluster.Wanted{Into: &shared},
+		cluster.Wanted{Into: &injecting, Options: &webhookserver.Options{}},
+		cluster.Wanted{Into: &injectingPods, Options: &webhookserver.Options{Values: pods}})
+}
 
 // All that people install is refused as it is, and passes as the webhook would
 // have made it, whatever the configuration; where nobody asked for the agent it
@@ -34,7 +45,7 @@ func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
 func TestEveryIstiod(t *testing.T) {
 	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
 		t.Run(string(target), func(t *testing.T) {
-			guarded, free := guardedNamespace(t, target), withServiceAccount(t, shared.Namespace(t, false))
+			guarded, free := guardedNamespace(t, target), withServiceAccount(t, shared, shared.Namespace(t, false))
 			inputs, err := istio.Inputs(t.Context(), guarded)
 			if err != nil {
 				t.Fatal(err)
@@ -60,12 +71,8 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		container, native := plain.injected(t, v1alpha1.SidecarContainer), plain.injected(t, v1alpha1.SidecarNative)
 
 		const (
-			passes     = ""
 			notMemory  = "istiod would read its CA from volume cacerts, which is not an in-memory emptyDir"
-			noMount    = "istiod mounts nothing at /etc/cacerts"
-			noAgent    = "istiod would start without istiod-agent"
 			noIstiod   = "No container mounts /etc/cacerts and none is called discovery"
-			elsewhere  = "ROOT_CA_DIR makes istiod look for its CA elsewhere"
 			nextAction = `istiod-agent.io/inject: "false"`
 		)
 		for name, test := range map[string]struct {
@@ -73,11 +80,13 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 			edit   func(i *istiod)
 			want   string
 		}{
-			"opted out by annotation":    {plain, func(i *istiod) { i.meta().Annotations = map[string]string{"istiod-agent.io/inject": "false"} }, passes},
-			"opted out by label":         {plain, func(i *istiod) { i.meta().Labels["istiod-agent.io/inject"] = "false" }, passes},
-			"opted in is no opt-out":     {plain, func(i *istiod) { i.meta().Labels["istiod-agent.io/inject"] = "true" }, notMemory},
-			"not an istiod":              {plain, func(i *istiod) { i.meta().Labels["app"] = "other" }, passes},
-			"this chart's own":           {plain, func(i *istiod) { i.meta().Labels["app.kubernetes.io/part-of"] = "istiod-agent" }, passes},
+			"opted out by annotation": {plain, func(i *istiod) { i.meta().Annotations = map[string]string{"istiod-agent.io/inject": "false"} }, passes},
+			"opted out by label":      {plain, func(i *istiod) { i.meta().Labels["istiod-agent.io/inject"] = "false" }, passes},
+			"opted in is no opt-out":  {plain, func(i *istiod) { i.meta().Labels["istiod-agent.io/inject"] = "true" }, notMemory},
+			"not an istiod": {plain, func(i *istiod) {
+				i.unlabel()
+				i.own().Args = []string{"proxy"}
+			}, passes},
 			"CA off":                     {plain, env("ENABLE_CA_SERVER", "False"), passes},
 			"CA off, then on":            {plain, env("ENABLE_CA_SERVER", "false", "ENABLE_CA_SERVER", "true"), notMemory},
 			"CA neither on nor off":      {plain, env("ENABLE_CA_SERVER", "no"), notMemory},
@@ -120,6 +129,7 @@ func TestUpdates(t *testing.T) {
 	namespace := guardedNamespace(t, v1alpha1.TargetDeployments)
 	shared.Label(t, namespace, false)
 	stored := newIstiod(t, v1alpha1.TargetDeployments, cluster.Istiod(t, namespace)).deployment
+	stored.Namespace = namespace
 	stored.Finalizers = []string{"example.com/wait"}
 	cluster.Eventually(t, "the guard sees that the label is gone", func() error { return shared.Create(t.Context(), stored) })
 	shared.Label(t, namespace, true)
@@ -187,7 +197,7 @@ func guardedNamespace(t *testing.T, target v1alpha1.Target) string {
 		}
 	})
 
-	namespace := withServiceAccount(t, shared.Namespace(t, true))
+	namespace := withServiceAccount(t, shared, shared.Namespace(t, true))
 	cluster.Eventually(t, "the guard is in force", func() error {
 		object := newIstiod(t, target, cluster.Istiod(t, namespace)).object()
 		object.SetNamespace(namespace)
@@ -199,10 +209,10 @@ func guardedNamespace(t *testing.T, target v1alpha1.Target) string {
 	return namespace
 }
 
-func withServiceAccount(t *testing.T, namespace string) string {
+func withServiceAccount(t *testing.T, c *cluster.Cluster, namespace string) string {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "istiod"}}
-	if err := shared.Create(t.Context(), account); err != nil {
+	if err := c.Create(t.Context(), account); err != nil {
 		t.Fatal(err)
 	}
 	return namespace

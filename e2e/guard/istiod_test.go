@@ -73,6 +73,18 @@ func (i istiod) pod() *corev1.PodSpec {
 	return &i.deployment.Spec.Template.Spec
 }
 
+// unlabel removes the labels by which an istiod is known.
+func (i istiod) unlabel() {
+	labels := []map[string]string{i.meta().Labels}
+	if i.deployment != nil {
+		labels = append(labels, i.deployment.Spec.Template.Labels)
+	}
+	for _, l := range labels {
+		delete(l, "app")
+		delete(l, "app.kubernetes.io/name")
+	}
+}
+
 // own is istiod's own container, the first of the containers.
 func (i istiod) own() *corev1.Container { return &i.pod().Containers[0] }
 

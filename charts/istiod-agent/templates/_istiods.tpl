@@ -1,7 +1,7 @@
 {{/*
-Which objects are istiods to inject: the same for the webhook and the guard.
+The namespaces whose istiods are injected: the same for the webhook and the guard.
 */}}
-{{- define "istiod-agent.istiods" -}}
+{{- define "istiod-agent.optedIn" -}}
 namespaceSelector:
   matchExpressions:
   - key: istiod-agent.io/injection
@@ -11,14 +11,15 @@ namespaceSelector:
   - key: kubernetes.io/metadata.name
     operator: NotIn
     values: [kube-system]
-objectSelector:
-  matchLabels:
-    app: istiod
-  matchExpressions:
-  # Nor of this release's own.
-  - key: app.kubernetes.io/part-of
-    operator: NotIn
-    values: [istiod-agent]
+{{- end -}}
+
+{{/*
+What is being deleted must always be able to go. An object that is being created
+never is: the API server clears its deletionTimestamp, but only after the webhooks.
+*/}}
+{{- define "istiod-agent.notBeingDeleted" -}}
+- name: not-being-deleted
+  expression: "request.operation == 'CREATE' || !has(oldObject.metadata.deletionTimestamp)"
 {{- end -}}
 
 {{/*
