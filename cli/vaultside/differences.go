@@ -19,7 +19,7 @@ type Found struct {
 	// Config and Role are what Vault answers there, nil when there is none.
 	Config, Role map[string]any
 	Mounts       map[string]FoundMount
-	// Policies by name; one that is not there is absent.
+	// Policies by name, the wanted ones and those of the role; one that is not there is absent.
 	Policies map[string]string
 }
 
@@ -59,6 +59,10 @@ type Difference struct {
 	Lines []string `json:"lines"`
 	// Done says what was done about it, in the past tense.
 	Done string `json:"done,omitempty"`
+	// NeedsForce is true where the change replaces something that this command did not make.
+	NeedsForce bool `json:"needsForce,omitempty"`
+	// Unused is true for a missing policy that the role, which is there, does not name.
+	Unused bool `json:"-"`
 	// change makes it so; nil for Yours.
 	change *change
 }
@@ -84,7 +88,7 @@ const (
 func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 	var all []Difference
 	add := func(kind Kind, what string, lines []string, done string, change *change) {
-		all = append(all, Difference{kind, what, lines, done, change})
+		all = append(all, Difference{Kind: kind, What: what, Lines: lines, Done: done, change: change})
 	}
 	if w.Auth != nil {
 		at := "auth/" + w.Auth.Mount
@@ -130,7 +134,7 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 	}
 	for _, policy := range w.Policies {
 		text, there := found.Policies[policy.Name]
-		if there && strings.TrimSpace(text) == strings.TrimSpace(policy.Text) {
+		if there && rules(text) == rules(policy.Text) {
 			continue
 		}
 		kind := Differs
@@ -138,9 +142,13 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 			kind = Missing
 		}
 		add(kind, "policy "+policy.Name, textDifference(text, policy.Text), "wrote the policy", &change{do: writePolicy, path: policy.Name, data: map[string]any{"policy": policy.Text}})
+		last := &all[len(all)-1]
+		last.NeedsForce = there && !policy.made(text)
+		last.Unused = !there && found.Role != nil && !slices.Contains(found.rolePolicies(), policy.Name)
 	}
 	if w.Auth != nil {
 		if difference := w.Auth.roleDifference(found.Role); difference != nil {
+			difference.NeedsForce = found.Role != nil && !w.madeRole(found)
 			all = append(all, *difference)
 		}
 	}
@@ -197,7 +205,10 @@ func (a *Auth) configDifference(found map[string]any) (*Difference, error) {
 	if reviewer.Token != "" {
 		data["token_reviewer_jwt"] = reviewer.Token
 	}
-	return &Difference{kind, what, lines, "wrote how tokens are reviewed", &change{do: writeData, path: what, data: data}}, nil
+	return &Difference{
+		Kind: kind, What: what, Lines: lines, Done: "wrote how tokens are reviewed",
+		NeedsForce: kind == Differs, change: &change{do: writeData, path: what, data: data},
+	}, nil
 }
 
 // field of a role.
@@ -248,7 +259,7 @@ func (r *Role) fields() []roleField {
 }
 
 func (a *Auth) roleDifference(found map[string]any) *Difference {
-	what := "auth/" + a.Mount + "/role/" + a.Role.Name
+	what := a.rolePath()
 	difference := &Difference{Kind: Differs, What: what, Done: "wrote the role", change: &change{do: writeData, path: what, data: map[string]any{}}}
 	if found == nil {
 		difference.Kind = Missing
@@ -263,6 +274,11 @@ func (a *Auth) roleDifference(found map[string]any) *Difference {
 			difference.Lines = append(difference.Lines, "- "+field.name+" "+shown(is))
 		}
 		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.text())
+	}
+	// The agents' tokens are for the API server: a role that asks for another audience refuses them.
+	if audience, _ := found["audience"].(string); audience != "" && a.Role.Audience == "" {
+		difference.change.data["audience"] = ""
+		difference.Lines = append(difference.Lines, "- audience "+audience)
 	}
 	// Every writing resets it; it binds further namespaces.
 	if selector, _ := found["bound_service_account_namespace_selector"].(string); selector != "" {
@@ -315,45 +331,4 @@ func number(answer any) (int64, bool) {
 		return n, err == nil
 	}
 	return 0, false
-}
-
-// textDifference is by lines, with what stays the same around.
-func textDifference(before, after string) []string {
-	a, b := lines(before), lines(after)
-	// The longest common subsequence; policies are short.
-	common := make([][]int, len(a)+1)
-	for i := range common {
-		common[i] = make([]int, len(b)+1)
-	}
-	for i := range slices.Backward(a) {
-		for j := range slices.Backward(b) {
-			if a[i] == b[j] {
-				common[i][j] = common[i+1][j+1] + 1
-			} else {
-				common[i][j] = max(common[i+1][j], common[i][j+1])
-			}
-		}
-	}
-	var out []string
-	for i, j := 0, 0; i < len(a) || j < len(b); {
-		switch {
-		case i < len(a) && j < len(b) && a[i] == b[j]:
-			out = append(out, "  "+a[i])
-			i, j = i+1, j+1
-		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
-			out = append(out, "- "+a[i])
-			i++
-		default:
-			out = append(out, "+ "+b[j])
-			j++
-		}
-	}
-	return out
-}
-
-func lines(text string) []string {
-	if text = strings.TrimRight(text, "\n"); text == "" {
-		return nil
-	}
-	return strings.Split(text, "\n")
 }

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ type Options struct {
 	ServiceAccounts, Namespaces []string
 	// TrustDomain is in the SPIFFE IDs that are signed.
 	TrustDomain string
-	// Policy is the policy's name; the role's by default.
+	// Policy is the policy's name; by default it is derived from the role's.
 	Policy string
 	// Audience that a token must be for; the VirtualMesh's by default.
 	Audience string
@@ -88,11 +89,13 @@ type Auth struct {
 	Role      Role
 }
 
+func (a *Auth) rolePath() string { return "auth/" + a.Mount + "/role/" + a.Role.Name }
+
 // Role binds service accounts to policies.
 type Role struct {
 	Name                        string
 	ServiceAccounts, Namespaces []string
-	// Audience that a token must be for; empty leaves that as it is in Vault.
+	// Audience that a token must be for; empty: the API server's own.
 	Audience string
 	Policies []string
 	TokenTTL time.Duration
@@ -107,7 +110,13 @@ type Mount struct {
 }
 
 // Policy is a policy's text.
-type Policy struct{ Name, Text, Why string }
+type Policy struct {
+	// Name is in lower case, as Vault stores it.
+	Name string
+	// Text begins with a comment, by which this command recognizes what it made.
+	Text string
+	Why  string
+}
 
 // For gives what a VirtualMesh with its defaults filled in, and without mistakes, wants.
 func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
@@ -141,9 +150,9 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 	}
 
 	wanted := &Wanted{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
-	name := options.Policy
+	name, maker := options.Policy, endpoints.Sign
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
-		name = cmp.Or(name, auth.Role)
+		name = cmp.Or(name, derivedPrefix+strings.ToLower(auth.Role))
 		wanted.Auth = &Auth{
 			Mount:     strings.TrimSuffix(strings.TrimPrefix(endpoints.Login, "auth/"), "/login"),
 			Configure: !options.SkipAuthConfig,
@@ -153,17 +162,21 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 				Audience: cmp.Or(options.Audience, auth.Audience), TokenTTL: options.TokenTTL,
 			},
 		}
-		if auth.Audience == "" {
-			wanted.note("Without kubernetesAuth.audience a login's token is good for the API server too; safer: set audience to vault in the VirtualMesh.")
-		}
+		wanted.noteAudience(auth.Audience)
 	} else {
 		wanted.note("The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.")
 	}
-	name = cmp.Or(name, "istiod")
+	name = cmp.Or(name, derivedPrefix+"istiod")
+	if err := validatePolicy(name); err != nil {
+		return nil, err
+	}
+	if wanted.Auth != nil {
+		maker = wanted.Auth.rolePath()
+	}
 
 	wanted.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, Longest: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
 	wanted.Policies = []Policy{{
-		Name: name, Text: signingPolicy(endpoints.Sign, organization, options.hosts()),
+		Name: name, Text: marker(maker) + signingPolicy(endpoints.Sign, organization, options.hosts()),
 		Why: "One call, with pinned parameters: a CA of path length 0, of istiod's name alone.",
 	}}
 	if endpoints.Generate != "" {
@@ -171,7 +184,7 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 			wanted.Mounts = append(wanted.Mounts, Mount{Path: endpoints.KeyMount})
 		}
 		wanted.Policies = append(wanted.Policies, Policy{
-			Name: name + "-exported", Text: exportingPolicy(endpoints.Generate, endpoints.KeyMount),
+			Name: name + "-exported", Text: marker(maker) + exportingPolicy(endpoints.Generate, endpoints.KeyMount),
 			Why: "csrPath: Vault makes istiod's CA key and hands it out. The second path lets the agent remove the copy that Vault keeps.",
 		})
 		wanted.note("With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.")
@@ -190,6 +203,16 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 		}
 	}
 	return wanted, nil
+}
+
+// noteAudience compares the audience that the role asks for with the VirtualMesh's, which the agents' tokens have.
+func (w *Wanted) noteAudience(sent string) {
+	switch asked := w.Auth.Role.Audience; {
+	case asked == "":
+		w.note("The agents' logins carry a token that is good for the API server too: whoever gets one may use it there. Two lines end that, together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
+	case asked != sent:
+		w.note("The role accepts tokens of audience %s alone: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", asked, asked)
+	}
 }
 
 func (w *Wanted) note(format string, args ...any) {
@@ -225,9 +248,6 @@ func (o *Options) validate() error {
 			}
 		}
 	}
-	if o.Policy != "" && (strings.Trim(o.Policy, policyCharacters) != "" || o.Policy == "root" || o.Policy == "default") {
-		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, - and _, and neither root nor default", o.Policy)
-	}
 	if strings.ContainsFunc(o.Audience, func(r rune) bool { return r <= ' ' }) {
 		return fmt.Errorf("--audience %q: expected a name or a URL without spaces, such as vault", o.Audience)
 	}
@@ -237,7 +257,27 @@ func (o *Options) validate() error {
 	return nil
 }
 
-const policyCharacters = "abcdefghijklmnopqrstuvwxyz0123456789-_"
+// derivedPrefix sets names that are derived from others apart from names that people choose.
+const derivedPrefix = "istiod-agent-"
+
+var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
+
+// builtInPolicies are Vault's own (vault/policy_store.go), which a policy of the same name would replace.
+var builtInPolicies = []string{"root", "default", "response-wrapping", "control-group", "default-service-account"}
+
+// validatePolicy checks a name, whether it was given or derived. Vault takes names in any case for the same.
+func validatePolicy(name string) error {
+	if !policyName.MatchString(name) || slices.Contains(builtInPolicies, name) {
+		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, and none of Vault's own (%s)", name, strings.Join(builtInPolicies, ", "))
+	}
+	return nil
+}
+
+// marker is the first line of a policy that this command makes. Roles of the Kubernetes auth method have no field for one:
+// a role is known by its policies.
+func marker(maker string) string {
+	return "# Made by kubectl istiod-agent vault for " + maker + "\n"
+}
 
 // hosts are the SPIFFE IDs of all istiods.
 func (o *Options) hosts() []string {
