@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
 )
 
 // Vault is one to look at and to change.
@@ -80,7 +81,7 @@ func (v *Vault) CheckToken() error {
 	case v.client.Token() != "":
 		return nil
 	case !v.own:
-		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), v.Address())
+		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), clusters.ShellWord(v.Address()))
 	default:
 		return errors.New("VAULT_TOKEN is not set: Vault shows this to nobody without a token; export one that may read and write policies, mounts and auth methods")
 	}
@@ -111,7 +112,7 @@ func (s sameHost) RoundTrip(request *http.Request) (*http.Response, error) {
 		if err != nil || to.Host != request.URL.Host {
 			_ = answer.Body.Close()
 			if err == nil {
-				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s://%s", to.Host, to.Scheme, to.Host)
+				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, clusters.ShellWord(to.Scheme+"://"+to.Host))
 			}
 			return nil, err
 		}
