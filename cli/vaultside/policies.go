@@ -3,9 +3,33 @@
 package vaultside
 
 import (
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
+
+// derivedPrefix sets names that are derived from others apart from names that people choose.
+const derivedPrefix = "istiod-agent-"
+
+var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
+
+// builtInPolicies are Vault's own (vault/policy_store.go), which a policy of the same name would replace.
+var builtInPolicies = []string{"root", "default", "response-wrapping", "control-group", "default-service-account"}
+
+// validatePolicy checks a name, whether it was given or derived. Vault takes names in any case for the same.
+func validatePolicy(name string) error {
+	if !policyName.MatchString(name) || slices.Contains(builtInPolicies, name) {
+		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, and none of Vault's own (%s)", name, strings.Join(builtInPolicies, ", "))
+	}
+	return nil
+}
+
+// marker is the first line of a policy that this command makes. Roles of the Kubernetes auth method have no field for one:
+// a role is known by its policies.
+func marker(maker string) string {
+	return "# Made by kubectl istiod-agent vault for " + maker + "\n"
+}
 
 // rules are a policy's text without the line by which this command recognizes its own.
 func rules(text string) string {
@@ -36,43 +60,41 @@ func (f *Found) rolePolicies() []string {
 	return names
 }
 
-// textDifference is by lines, with what stays the same around.
-func textDifference(before, after string) []string {
-	a, b := lines(before), lines(after)
-	// The longest common subsequence; policies are short.
-	common := make([][]int, len(a)+1)
-	for i := range common {
-		common[i] = make([]int, len(b)+1)
+// signingPolicy is docs/vault.md's.
+func signingPolicy(path, organization string, hosts []string) string {
+	quotedHosts := make([]string, len(hosts))
+	for i, host := range hosts {
+		quotedHosts[i] = quoted(host)
 	}
-	for i := range slices.Backward(a) {
-		for j := range slices.Backward(b) {
-			if a[i] == b[j] {
-				common[i][j] = common[i+1][j+1] + 1
-			} else {
-				common[i][j] = max(common[i+1][j], common[i][j+1])
-			}
-		}
-	}
-	var out []string
-	for i, j := 0, 0; i < len(a) || j < len(b); {
-		switch {
-		case i < len(a) && j < len(b) && a[i] == b[j]:
-			out = append(out, "  "+a[i])
-			i, j = i+1, j+1
-		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
-			out = append(out, "- "+a[i])
-			i++
-		default:
-			out = append(out, "+ "+b[j])
-			j++
-		}
-	}
-	return out
+	return `path ` + quoted(path) + ` {
+  capabilities        = ["update"]
+  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
+  allowed_parameters = {
+    "csr"                  = []
+    "ttl"                  = []
+    "format"               = ["pem"]
+    "common_name"          = [` + quoted(organization) + `]
+    "organization"         = [` + quoted(organization) + `]
+    "uri_sans"             = [` + strings.Join(quotedHosts, ", ") + `]
+    "max_path_length"      = ["0"]
+    "exclude_cn_from_sans" = ["true"]
+  }
+}
+`
 }
 
-func lines(text string) []string {
-	if text = strings.TrimRight(text, "\n"); text == "" {
-		return nil
-	}
-	return strings.Split(text, "\n")
+// exportingPolicy is docs/vault.md's.
+func exportingPolicy(generate, mount string) string {
+	return `path ` + quoted(generate) + ` {
+  capabilities = ["update"]
+}
+path ` + quoted(mount+"/key/*") + ` {
+  capabilities = ["delete"]
+}
+`
+}
+
+// quoted is a string of a policy's language (HCL 1).
+func quoted(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }

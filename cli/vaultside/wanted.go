@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -257,28 +256,6 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// derivedPrefix sets names that are derived from others apart from names that people choose.
-const derivedPrefix = "istiod-agent-"
-
-var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
-
-// builtInPolicies are Vault's own (vault/policy_store.go), which a policy of the same name would replace.
-var builtInPolicies = []string{"root", "default", "response-wrapping", "control-group", "default-service-account"}
-
-// validatePolicy checks a name, whether it was given or derived. Vault takes names in any case for the same.
-func validatePolicy(name string) error {
-	if !policyName.MatchString(name) || slices.Contains(builtInPolicies, name) {
-		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, and none of Vault's own (%s)", name, strings.Join(builtInPolicies, ", "))
-	}
-	return nil
-}
-
-// marker is the first line of a policy that this command makes. Roles of the Kubernetes auth method have no field for one:
-// a role is known by its policies.
-func marker(maker string) string {
-	return "# Made by kubectl istiod-agent vault for " + maker + "\n"
-}
-
 // hosts are the SPIFFE IDs of all istiods.
 func (o *Options) hosts() []string {
 	var hosts []string
@@ -292,43 +269,4 @@ func (o *Options) hosts() []string {
 
 func sorted(values []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(values)))
-}
-
-// signingPolicy is docs/vault.md's.
-func signingPolicy(path, organization string, hosts []string) string {
-	quotedHosts := make([]string, len(hosts))
-	for i, host := range hosts {
-		quotedHosts[i] = quoted(host)
-	}
-	return `path ` + quoted(path) + ` {
-  capabilities        = ["update"]
-  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
-  allowed_parameters = {
-    "csr"                  = []
-    "ttl"                  = []
-    "format"               = ["pem"]
-    "common_name"          = [` + quoted(organization) + `]
-    "organization"         = [` + quoted(organization) + `]
-    "uri_sans"             = [` + strings.Join(quotedHosts, ", ") + `]
-    "max_path_length"      = ["0"]
-    "exclude_cn_from_sans" = ["true"]
-  }
-}
-`
-}
-
-// exportingPolicy is docs/vault.md's.
-func exportingPolicy(generate, mount string) string {
-	return `path ` + quoted(generate) + ` {
-  capabilities = ["update"]
-}
-path ` + quoted(mount+"/key/*") + ` {
-  capabilities = ["delete"]
-}
-`
-}
-
-// quoted is a string of a policy's language (HCL 1).
-func quoted(text string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }
