@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package terminal is how commands write for people. What others have written, from a cluster, a Vault or a file, never
-// moves a reader's cursor, recolours or reorders a line: a Writer makes it plain, and adds the control sequences of this
-// package's own.
+// Package terminal writes for people. Text from a cluster, a Vault or a file never moves the reader's cursor and never
+// recolours, reorders or hides anything: a Writer escapes it. Only this package adds control sequences.
 package terminal
 
 import (
@@ -89,7 +88,7 @@ const (
 	Purple = "35"
 )
 
-// Paint writes a text in a colour, where out shows colours. The error of the writing is the Writer's, as of every other.
+// Paint writes a text in a colour, where out shows colours. Close returns its error.
 func Paint(out io.Writer, colour, text string) {
 	w, ok := out.(*Writer)
 	ok = ok && w.Coloured && colour != ""
@@ -102,7 +101,7 @@ func Paint(out io.Writer, colour, text string) {
 	}
 }
 
-// Data is where to write what programs read byte for byte: out itself if people see it, else what it writes to.
+// Data returns the destination for data that programs read byte for byte: out itself on a terminal, else what is below it.
 func Data(out io.Writer) io.Writer {
 	w, ok := out.(*Writer)
 	if !ok {

@@ -178,7 +178,7 @@ func (r *Reviewer) read() error {
 	return nil
 }
 
-// work shows what differs, and makes it right if nothing is overwritten that must not be.
+// work shows the differences, and with --apply removes them.
 func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted) error {
 	if err := vault.CheckToken(); err != nil {
 		return err
@@ -194,7 +194,7 @@ func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *W
 	if err != nil {
 		return err
 	}
-	if !f.ForPrograms() { // who looks on sees what is there before it is changed
+	if !f.ForPrograms() { // before anything changes
 		if len(differences) == 0 {
 			fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
 		}
@@ -240,7 +240,7 @@ func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *W
 	return nil
 }
 
-// blocked is an error if applying would overwrite what this command did not make.
+// blocked returns an error if --apply would overwrite something that this command did not make.
 func (f *flags) blocked(differences []Difference) error {
 	var others []string
 	for _, difference := range differences {

@@ -21,14 +21,14 @@ import (
 // Vault is one to look at and to change.
 type Vault struct {
 	client *api.Client
-	// own is false for a server that nobody but a cluster has named: it gets no token.
+	// own is false for a server that only a VirtualMesh in a cluster names: it gets no token.
 	own bool
 }
 
 // Connect connects to the Vault at VAULT_ADDR, or else at the server of the VirtualMesh. VAULT_TOKEN and whatever else the
-// environment holds of the person's own (VAULT_NAMESPACE, VAULT_HEADERS, VAULT_CLIENT_CERT) goes to an address that the
-// person has given: VAULT_ADDR, or the server of a VirtualMesh that comes from the person's file (given). Whoever may write
-// a VirtualMesh in a cluster would get it otherwise. Nothing is sent yet.
+// environment holds of the person's own (VAULT_NAMESPACE, VAULT_HEADERS, VAULT_CLIENT_CERT) is sent only to an address that
+// the person gives: VAULT_ADDR, or the server of a VirtualMesh in the person's file (given). Otherwise every author of a
+// VirtualMesh in a cluster could collect tokens. Connect sends nothing.
 func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) (*Vault, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
@@ -75,7 +75,7 @@ func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) 
 	return &Vault{client, own}, nil
 }
 
-// CheckToken is an error unless Vault is asked with a token.
+// CheckToken returns an error unless requests carry a token.
 func (v *Vault) CheckToken() error {
 	switch {
 	case v.client.Token() != "":
@@ -83,7 +83,7 @@ func (v *Vault) CheckToken() error {
 	case !v.own:
 		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), clusters.ShellWord(v.Address()))
 	default:
-		return errors.New("VAULT_TOKEN is not set: Vault shows this to nobody without a token; export one that may read and write policies, mounts and auth methods")
+		return errors.New("VAULT_TOKEN is not set, and Vault requires a token for this; export one that may read and write policies, mounts and auth methods")
 	}
 }
 
@@ -96,10 +96,10 @@ func (v *Vault) Address() string {
 	return address.Redacted()
 }
 
-// maxAnswer is the most that is read, in bytes, of an answer of Vault's.
+// maxAnswer limits a response body, in bytes.
 const maxAnswer = 16 << 20
 
-// sameHost refuses redirects to other hosts, which Vault's client would follow with the token, and endless answers.
+// sameHost refuses redirects to other hosts, which Vault's client would follow with the token, and endless responses.
 type sameHost struct{ transport *http.Transport }
 
 func (s sameHost) RoundTrip(request *http.Request) (*http.Response, error) {

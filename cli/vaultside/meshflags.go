@@ -46,7 +46,7 @@ func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Du
 	if err != nil {
 		return nil, err
 	}
-	vault.client.ClearToken() // everybody may read the root
+	vault.client.ClearToken() // the root is public
 	text, err := vault.Root(ctx, mesh)
 	if err != nil {
 		return nil, err

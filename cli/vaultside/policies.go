@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// derivedPrefix sets names that are derived from others apart from names that people choose.
+// derivedPrefix keeps derived names apart from names that people choose.
 const derivedPrefix = "istiod-agent-"
 
 var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
@@ -17,7 +17,7 @@ var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
 // builtInPolicies are Vault's own (vault/policy_store.go), which a policy of the same name would replace.
 var builtInPolicies = []string{"root", "default", "response-wrapping", "control-group", "default-service-account"}
 
-// validatePolicy checks a name, whether it was given or derived. Vault takes names in any case for the same.
+// validatePolicy checks a given or derived name. It must be in lower case: Vault ignores the case of policy names.
 func validatePolicy(name string) error {
 	if !policyName.MatchString(name) || slices.Contains(builtInPolicies, name) {
 		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, and none of Vault's own (%s)", name, strings.Join(builtInPolicies, ", "))
@@ -25,35 +25,34 @@ func validatePolicy(name string) error {
 	return nil
 }
 
-// marker is the first line of a policy that this command makes. Roles of the Kubernetes auth method have no field for one:
-// a role is known by its policies.
-func marker(maker string) string {
-	return "# Made by kubectl istiod-agent vault for " + maker + "\n"
-}
+const markerStart = "# Made by kubectl istiod-agent vault for "
 
-// rules are a policy's text without the line by which this command recognizes its own.
+// marker is the first line of each policy that this command writes. A role of the Kubernetes auth method has no field for
+// one, so a role is recognized by its policies.
+func marker(maker string) string { return markerStart + maker + "\n" }
+
+// rules returns a policy's text without the marker.
 func rules(text string) string {
-	first, rest, _ := strings.Cut(text, "\n")
-	if strings.HasPrefix(first+"\n", strings.TrimSuffix(marker(""), "\n")) {
-		text = rest
+	if strings.HasPrefix(text, markerStart) {
+		_, text, _ = strings.Cut(text, "\n")
 	}
 	return strings.TrimSpace(text)
 }
 
-// made says whether a policy's text is one that this command has made, for the same role.
+// made reports whether this command wrote a policy's text, for the same role.
 func (p Policy) made(text string) bool {
 	mark, _, _ := strings.Cut(p.Text, "\n")
 	first, _, _ := strings.Cut(text, "\n")
 	return first == mark
 }
 
-// madeRole says whether this command has made the role that is there: all that it gives is policies of this command's.
+// madeRole reports whether this command wrote the existing role: all its policies are this command's.
 func (w *Wanted) madeRole(found *Found) bool {
 	policies := found.rolePolicies()
 	return len(policies) > 0 && !slices.ContainsFunc(policies, func(name string) bool { return !w.Policies[0].made(found.Policies[name]) })
 }
 
-// rolePolicies are the names of the policies of the role that is there.
+// rolePolicies returns the names of the existing role's policies.
 func (f *Found) rolePolicies() []string {
 	policies, _ := decoded([]string{}, f.Role["token_policies"])
 	names, _ := policies.([]string)

@@ -14,8 +14,8 @@ import (
 )
 
 // Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
-// given says that the VirtualMesh comes from the person's file: its server gets the person's token then, and else only
-// what VAULT_ADDR names.
+// given says that the VirtualMesh comes from the person's file. Only then is its server the default for VAULT_ADDR, to which
+// the commands send the token.
 func (w *Wanted) Print(out io.Writer, given bool) error {
 	p := &printer{}
 	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.\n" +
@@ -46,14 +46,14 @@ func (w *Wanted) Print(out io.Writer, given bool) error {
 		w.Auth.Role.print(p, w.Auth.Mount)
 	}
 	if terminal.Plain(p.String()) != p.String() {
-		return errors.New("the VirtualMesh holds control or invisible characters, with which commands would not be what they look like; take them out, or see them by -o yaml of kubectl get")
+		return errors.New("the VirtualMesh holds control or invisible characters, with which commands would not be what they look like; remove them from the VirtualMesh")
 	}
 	_, err := io.WriteString(out, p.String())
 	return err
 }
 
-// RootAdvice says how a mount gets its CA, which nothing here does. The key goes through a pipe: everybody on the machine
-// sees what is on a command line.
+// RootAdvice says how a mount gets its CA, which nothing here does. The key goes through a pipe: a command line is readable
+// for every user of the machine.
 func RootAdvice(mount string) []string {
 	return []string{
 		"a new one, whose key stays in Vault: vault write -field=certificate " + clusters.ShellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
@@ -96,7 +96,8 @@ func (a *Auth) printMount(p *printer) {
 		line += " \\\n    kubernetes_ca_cert=@" + clusters.ShellWord(a.Reviewer.CAFile)
 	}
 	if a.Reviewer.TokenFile != "" {
-		// Neither on a command line, where everybody on the machine sees it, nor with the line break of a file's end.
+		// Through a pipe: a command line is readable for every user of the machine. The file's last line break is no part of
+		// the token.
 		line = "tr -d '\\n' <" + clusters.ShellWord(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
 	}
 	p.command(why, line)

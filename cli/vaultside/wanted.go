@@ -204,13 +204,13 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 	return wanted, nil
 }
 
-// noteAudience compares the audience that the role asks for with the VirtualMesh's, which the agents' tokens have.
+// noteAudience compares the role's audience with the VirtualMesh's, which is that of the agents' tokens.
 func (w *Wanted) noteAudience(sent string) {
-	switch asked := w.Auth.Role.Audience; {
-	case asked == "":
-		w.note("The agents' logins carry a token that is good for the API server too: whoever gets one may use it there. Two lines end that, together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
-	case asked != sent:
-		w.note("The role accepts tokens of audience %s alone: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", asked, asked)
+	switch required := w.Auth.Role.Audience; {
+	case required == "":
+		w.note("The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
+	case required != sent:
+		w.note("The role accepts only tokens of audience %s: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", required, required)
 	}
 }
 

@@ -1,6 +1,6 @@
 # The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
 # It replaces a role and policies of these names; --dry-run shows what there is.
-# Note: The agents' logins carry a token that is good for the API server too: whoever gets one may use it there. Two lines end that, together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.
+# Note: The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.
 # Note: With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.
 # Note: The server is an http:// one: logins and, with csrPath, CA keys can be read on the network; use https://.
 
