@@ -273,11 +273,12 @@ func TestApplyOverwritesNothingOfOthers(t *testing.T) {
 func TestAudience(t *testing.T) {
 	s := start(t, true)
 	guide := strings.Replace(virtualMesh(s.vault.Address, false), ", audience: vault", "", 1)
-	audience := func() any {
+	audience := func() string {
 		t.Helper()
 		answer, err := s.vault.Client.Logical().ReadWithContext(t.Context(), "auth/kubernetes/role/istiod")
 		must(t, err)
-		return answer.Data["audience"]
+		audience, _ := answer.Data["audience"].(string) // absent where there is none
+		return audience
 	}
 	s.run(t, virtualMesh(s.vault.Address, false), append(s.reviewer, "--apply")...).Wants(t, 0)
 	if got := audience(); got != "vault" {
