@@ -10,15 +10,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/cli/checkup"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
 	"github.com/istiod-agent/istiod-agent/cli/rotate"
 	"github.com/istiod-agent/istiod-agent/cli/status"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 	"github.com/istiod-agent/istiod-agent/cli/verify"
 	"github.com/istiod-agent/istiod-agent/internal/version"
@@ -130,7 +131,7 @@ func (f *flags) configuration() (*v1alpha1.InjectionConfiguration, error) {
 	if f.config == "" {
 		return v1alpha1.Default(), nil
 	}
-	content, err := os.ReadFile(f.config)
+	content, err := files.Read(f.config, files.MaxSmall)
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
@@ -173,6 +174,6 @@ func (f *flags) run(cmd *cobra.Command, decide decision) error {
 	if err := printer(documents, &out); err != nil {
 		return err
 	}
-	_, err = out.WriteTo(cmd.OutOrStdout())
+	_, err = out.WriteTo(terminal.Data(cmd.OutOrStdout()))
 	return err
 }

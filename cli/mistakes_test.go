@@ -5,8 +5,10 @@ package cli_test
 import (
 	"bytes"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -92,5 +94,46 @@ func TestAnInputThatBreaksOffIsAnError(t *testing.T) {
 	cmd.SetErr(&bytes.Buffer{})
 	if err := cmd.Execute(); !errors.Is(err, broken) || !strings.Contains(err.Error(), "standard input") || stdout.Len() > 0 {
 		t.Errorf("error %v, output %q", err, stdout.String())
+	}
+}
+
+// Nothing that stands in the place of a manifest hangs the command or fills the memory.
+func TestOnlyFilesOfBoundedSizeAreRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	large, folder := filepath.Join(dir, "large.yaml"), filepath.Join(dir, "folder")
+	write(t, large, "")
+	write(t, filepath.Join(folder, "a.yaml"), service)
+	for _, err := range []error{os.Truncate(large, 33<<20), syscall.Mkfifo(filepath.Join(folder, "b.yaml"), 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	half := write(t, filepath.Join(dir, "half.yaml"), strings.Repeat("# "+strings.Repeat("a", 1<<20)+"\n", 17))
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zero.Close()
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a pipe in a folder":          {[]string{"inject", "-f", folder}, "b.yaml: expected a regular file"},
+		"a device":                    {[]string{"inject", "-f", "/dev/zero"}, "/dev/zero: expected a regular file"},
+		"an endless standard input":   {[]string{"inject", "-f", "-"}, "reading standard input: it is larger than 32768 KiB"},
+		"a large file":                {[]string{"uninject", "-f", large}, "large.yaml: it is larger than 32768 KiB"},
+		"two that are large together": {[]string{"inject", "-f", half, "-f", half}, "all manifests together are larger than 32768 KiB"},
+		"a configuration":             {[]string{"inject", "-f", large, "--config", large}, "larger than 1024 KiB"},
+		"a configuration from a pipe": {[]string{"inject", "-f", large, "--config", filepath.Join(folder, "b.yaml")}, "expected a regular file"},
+		"a VirtualMesh":               {[]string{"vault", "-f", "-"}, "reading standard input: it is larger than"},
+		"a VirtualMesh from a device": {[]string{"check", "--vault", "-f", "/dev/zero"}, "expected a regular file"},
+		"a root":                      {[]string{"verify", "--root", large, "--kubeconfig", filepath.Join(dir, "gone")}, "larger than 1024 KiB"},
+		"a CA":                        {[]string{"vault", "--dry-run", "-f", "../config/samples/virtualmesh.yaml", "--kubernetes-ca-file", "/dev/zero"}, "expected a regular file"},
+	} {
+		var out bytes.Buffer
+		if code := cli.Run(t.Context(), test.args, zero, &out, &out); code == 0 || !strings.Contains(out.String(), test.want) {
+			t.Errorf("%s: exit code %d, %s", name, code, &out)
+		}
 	}
 }

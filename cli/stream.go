@@ -15,30 +15,47 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/cli/files"
 )
+
+// maxManifests is the most that is read, in bytes: all objects of a large cluster.
+const maxManifests = 32 << 20
 
 // readAll reads the documents of files, directories and standard input.
 func readAll(names []string, recursive bool, stdin io.Reader) ([]document, error) {
 	var documents []document
+	size := 0
+	add := func(from string, text []byte) error {
+		if size += len(text); size > maxManifests {
+			return fmt.Errorf("reading %s: all manifests together are larger than %d KiB, which is the most that is read", from, maxManifests>>10)
+		}
+		documents = append(documents, split(from, text)...)
+		return nil
+	}
 	for _, name := range names {
 		if name == "-" {
-			text, err := io.ReadAll(stdin)
-			if err != nil {
-				return nil, fmt.Errorf("standard input: %w", err)
-			}
-			documents = append(documents, split("standard input", text)...)
-			continue
-		}
-		files, err := expand(name, recursive)
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
+			text, err := files.ReadAll("standard input", stdin, maxManifests)
 			if err != nil {
 				return nil, err
 			}
-			documents = append(documents, split(file, text)...)
+			if err := add("standard input", text); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		manifests, err := expand(name, recursive)
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range manifests {
+			text, err := files.Read(file, maxManifests)
+			if err != nil {
+				return nil, err
+			}
+			if err := add(file, text); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return documents, nil
@@ -50,7 +67,7 @@ func expand(name string, recursive bool) ([]string, error) {
 	if about, err := os.Stat(name); err != nil || !about.IsDir() {
 		return []string{name}, err
 	}
-	var files []string
+	var manifests []string
 	err := filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -58,14 +75,14 @@ func expand(name string, recursive bool) ([]string, error) {
 		case entry.IsDir() && path != name && !recursive:
 			return filepath.SkipDir
 		case !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
-			files = append(files, path)
+			manifests = append(manifests, path)
 		}
 		return nil
 	})
-	if err == nil && len(files) == 0 {
+	if err == nil && len(manifests) == 0 {
 		return nil, fmt.Errorf("%s: the directory holds no .yaml, .yml or .json file", name)
 	}
-	return files, err
+	return manifests, err
 }
 
 // split takes a stream apart before each line that starts a document, keeping

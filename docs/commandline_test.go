@@ -80,5 +80,17 @@ func checkCall(t *testing.T, page string, command *cobra.Command, rest string) {
 	}
 }
 
+// No page puts a key or a token on a command line, which every user of the machine can read, but where it quotes the guide.
+func TestNoSecretIsOnACommandLine(t *testing.T) {
+	t.Parallel()
+	substituted := regexp.MustCompile(`\$\([^)]*(?:key|token|jwt)[^)]*\)`)
+	quoted := map[string]int{"vault.md": 1, "try-it.md": 2}
+	for _, p := range append(pages(t), read(t, "../README.md")) {
+		if found := substituted.FindAllString(p.text, -1); len(found) != quoted[p.file] {
+			t.Errorf("%s: %q; use standard input or a file", p.file, found)
+		}
+	}
+}
+
 // words makes white space alike.
 func words(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -18,7 +18,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/output"
-	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 )
 
@@ -44,7 +43,8 @@ server-side dry run, by which the API server calls the webhook.
 Each line says ok, warn, fail or unknown (could not be found out), and what to do
 next. What the agents report of Vault is seen from istiod's Pods; --vault looks at
 Vault from this machine, by VAULT_ADDR or the VirtualMesh's server, and with
-VAULT_TOKEN also at the login, the policies and the mounts.
+VAULT_TOKEN also at the login, the policies and the mounts. The token is sent to
+VAULT_ADDR, or to the server of a VirtualMesh given by -f, and to no other.
 
 Exit codes: 0 nothing fails; 1 something fails; 2 nothing fails, but something
 could not be found out, or the flags are wrong.`,
@@ -82,9 +82,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		}
 	}
 	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report { return f.look(cmd.Context(), cluster, err, given) })
-	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": reports}, func(out io.Writer) error {
-		return printText(out, reports, terminal.Coloured(out))
-	})
+	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": reports}, func(out io.Writer) { printText(out, reports) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
@@ -113,14 +111,14 @@ func (f *flags) look(ctx context.Context, cluster *clusters.Cluster, err error, 
 func (f *flags) lookAtVault(ctx context.Context, name string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
 	const what = "Vault, from this machine"
 	if given != nil {
-		return vaultLines(ctx, f.Timeout, given, facts, "kubectl istiod-agent vault -f "+clusters.ShellWord(f.filename))
+		return vaultLines(ctx, f.Timeout, given, true, facts, "kubectl istiod-agent vault -f "+clusters.ShellWord(f.filename))
 	}
 	var lines []Line
 	for i := range facts.Meshes.Value {
 		mesh := valid(&facts.Meshes.Value[i])
 		if mesh != nil {
-			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, facts,
-				"kubectl istiod-agent vault "+mesh.Name+" -n "+mesh.Namespace+" --context="+clusters.ShellWord(name))...)
+			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, false, facts,
+				"kubectl istiod-agent vault "+clusters.ShellWord(mesh.Name)+" -n "+clusters.ShellWord(mesh.Namespace)+" --context="+clusters.ShellWord(name))...)
 		}
 	}
 	if len(lines) == 0 {
@@ -139,9 +137,10 @@ func valid(object *unstructured.Unstructured) *networkingv1.VirtualMesh {
 	return mesh
 }
 
-func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.VirtualMesh, facts *Facts, command string) []Line {
+// vaultLines looks at the Vault of a VirtualMesh; given says that it comes from the person's file.
+func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.VirtualMesh, given bool, facts *Facts, command string) []Line {
 	what := "Vault of VirtualMesh " + mesh.Namespace + "/" + mesh.Name + ", from this machine"
-	vault, err := vaultside.Connect(mesh, timeout)
+	vault, err := vaultside.Connect(mesh, given, timeout)
 	if err != nil {
 		return []Line{{Unknown, what, err.Error(), "correct the environment variables VAULT_*"}}
 	}
@@ -150,8 +149,8 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 		return []Line{{Fail, what, err.Error(), "set VAULT_ADDR to an address that this machine reaches, as by kubectl port-forward; istiod's Pods may reach the server all the same"}}
 	}
 	lines := []Line{{OK, what, fmt.Sprintf("%s answers, %s, unsealed", vault.Address(), version), ""}}
-	if !vault.HasToken() {
-		return append(lines, Line{Warn, what, "the login, the policies and the mounts were not looked at, since VAULT_TOKEN is not set", "export VAULT_TOKEN and check again"})
+	if err := vault.CheckToken(); err != nil {
+		return append(lines, Line{Warn, what, "the login, the policies and the mounts were not looked at: " + err.Error(), "export what is missing and check again"})
 	}
 	options := vaultside.Options{SkipAuthConfig: true}
 	for _, istiod := range facts.Istiods.Value {
@@ -162,10 +161,10 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	}
 	var flags strings.Builder
 	for _, account := range compacted(options.ServiceAccounts, vaultside.DefaultServiceAccount) {
-		flags.WriteString(" --service-account=" + account)
+		flags.WriteString(" --service-account=" + clusters.ShellWord(account))
 	}
 	for _, namespace := range compacted(options.Namespaces, vaultside.DefaultNamespace) {
-		flags.WriteString(" --istiod-namespace=" + namespace)
+		flags.WriteString(" --istiod-namespace=" + clusters.ShellWord(namespace))
 	}
 	wanted, err := vaultside.For(mesh, options)
 	if err != nil {
@@ -192,6 +191,9 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 func vaultLine(what string, difference vaultside.Difference, command string) Line {
 	switch difference.Kind {
 	case vaultside.Missing:
+		if difference.Unused {
+			return Line{Warn, what, difference.What + " is not there, and the role names others", command + " --dry-run"}
+		}
 		return Line{Fail, what, difference.What + " is not there", command + " --apply"}
 	case vaultside.Yours:
 		return Line{Fail, what, difference.What + " has no CA to sign with", difference.Lines[1]}

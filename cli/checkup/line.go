@@ -7,7 +7,6 @@ package checkup
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
@@ -55,25 +54,19 @@ func count(reports []Report, status Status) (n int) {
 var colours = map[Status]string{OK: terminal.Green, Warn: terminal.Yellow, Fail: terminal.Red, Unknown: terminal.Purple}
 
 // printText writes reports for people.
-func printText(out io.Writer, reports []Report, colour bool) error {
-	var text strings.Builder
+func printText(out io.Writer, reports []Report) {
 	for i, report := range reports {
 		if i > 0 {
-			text.WriteString("\n")
+			fmt.Fprintln(out)
 		}
-		fmt.Fprintf(&text, "Context %s\n", report.Context)
+		fmt.Fprintf(out, "Context %s\n", report.Context)
 		for _, line := range report.Lines {
-			status := fmt.Sprintf("%-7s", line.Status)
-			if colour {
-				status = terminal.In(colours[line.Status], status)
-			}
-			fmt.Fprintf(&text, "%s  %s  — %s", status, line.What, terminal.OneLine(line.Detail))
+			terminal.Paint(out, colours[line.Status], fmt.Sprintf("%-7s", line.Status))
+			fmt.Fprintf(out, "  %s  — %s", terminal.Line(line.What), terminal.OneLine(line.Detail))
 			if line.Next != "" {
-				fmt.Fprintf(&text, "; next: %s", line.Next)
+				fmt.Fprintf(out, "; next: %s", terminal.Line(line.Next))
 			}
-			text.WriteString("\n")
+			fmt.Fprintln(out)
 		}
 	}
-	_, err := io.WriteString(out, text.String())
-	return err
 }

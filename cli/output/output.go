@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 // The formats that every command knows, besides the one for people.
@@ -52,8 +54,8 @@ func (f *Flag) list() string {
 	return strings.Join(f.known[:last], ", ") + " or " + f.known[last]
 }
 
-// Write writes what was found for programs, or has it written for people.
-func (f *Flag) Write(out io.Writer, found any, forPeople func(io.Writer) error) error {
+// Write writes what was found for programs, or has it written for people. An error of the latter is the terminal.Writer's.
+func (f *Flag) Write(out io.Writer, found any, forPeople func(io.Writer)) error {
 	switch {
 	case f.Is(JSON):
 		encoder := json.NewEncoder(out)
@@ -61,13 +63,18 @@ func (f *Flag) Write(out io.Writer, found any, forPeople func(io.Writer) error) 
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(found)
 	case f.Is(YAML):
-		text, err := yaml.Marshal(found)
+		text, err := json.Marshal(found)
 		if err != nil {
+			return err
+		}
+		// YAML takes more characters as they are than a terminal may get.
+		if text, err = yaml.JSONToYAML([]byte(terminal.PlainJSON(string(text)))); err != nil {
 			return err
 		}
 		_, err = out.Write(text)
 		return err
 	default:
-		return forPeople(out)
+		forPeople(out)
+		return nil
 	}
 }

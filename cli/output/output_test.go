@@ -4,6 +4,7 @@ package output_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -33,10 +34,7 @@ func TestFormats(t *testing.T) {
 			var got bytes.Buffer
 			err := flag.Check()
 			if err == nil {
-				err = flag.Write(&got, map[string]string{"a": "<b>"}, func(out io.Writer) error {
-					_, err := io.WriteString(out, "for people")
-					return err
-				})
+				err = flag.Write(&got, map[string]string{"a": "<b>"}, func(out io.Writer) { fmt.Fprint(out, "for people") })
 			}
 			if err != nil {
 				got.WriteString(err.Error())

@@ -82,13 +82,10 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 		return f.renew(cmd.Context(), limited, cluster, names, progress)
 	})...)
 	progress.Done()
-	err := f.Write(cmd.OutOrStdout(), map[string]any{"certificates": outcomes}, func(out io.Writer) error {
+	err := f.Write(cmd.OutOrStdout(), map[string]any{"certificates": outcomes}, func(out io.Writer) {
 		for _, outcome := range outcomes {
-			if err := outcome.print(out); err != nil {
-				return err
-			}
+			outcome.print(out)
 		}
-		return nil
 	})
 	is := func(state State) bool {
 		return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State == state })

@@ -15,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 func reports(all ...certificatesv1.CertificateStatus) certificatesv1.IssuedCertificateStatus {
@@ -65,16 +66,16 @@ func TestPrinted(t *testing.T) {
 	late := renewal
 	late.left = []string{"Pod a, which has no new CA yet", "Pod b"}
 	for want, outcome := range map[string]Outcome{
-		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1 [2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.ended(nil, "after 5m"),
-		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                              late.ended(nil, "after 5m"),
+		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1\\u001b[2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.ended(nil, "after 5m"),
+		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                                    late.ended(nil, "after 5m"),
 		"one: istio-system/mesh: no answer\n":        late.ended(errors.New("no  answer"), "after 5m"),
 		"two: no answer\n":                           {Context: "two", State: NotAsked, Message: "no answer"},
 		"two: namespace x: there is none\n":          {Context: "two", Namespace: "x", State: NotAsked, Message: "there is none"},
 		"one: istio-system/mesh: it was asked for\n": renewal.outcome(Asked, "it was asked for"),
 	} {
 		var got bytes.Buffer
-		if err := outcome.print(&got); err != nil || got.String() != want {
-			t.Errorf("got %q, %v\nwant %q", &got, err, want)
+		if outcome.print(terminal.NewWriter(&got)); got.String() != want {
+			t.Errorf("got %q\nwant %q", &got, want)
 		}
 	}
 }

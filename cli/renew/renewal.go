@@ -113,7 +113,7 @@ func (r *Renewal) outcome(state State, message string) Outcome {
 }
 
 // print writes what became of it for people.
-func (o *Outcome) print(out io.Writer) error {
+func (o *Outcome) print(out io.Writer) {
 	about := o.Context
 	switch {
 	case o.Name != "":
@@ -122,17 +122,13 @@ func (o *Outcome) print(out io.Writer) error {
 		about += ": namespace " + o.Namespace
 	}
 	if o.Message != "" {
-		_, err := fmt.Fprintf(out, "%s: %s\n", about, o.Message)
-		return err
+		fmt.Fprintf(out, "%s: %s\n", about, o.Message)
 	}
 	for _, replica := range o.Replicas {
-		line := fmt.Sprintf("%s: istiod in Pod %s uses CA certificate %s", about, replica.Pod, terminal.Plain(replica.SerialNumber))
+		line := fmt.Sprintf("%s: istiod in Pod %s uses CA certificate %s", about, replica.Pod, terminal.Line(replica.SerialNumber))
 		if replica.NotAfter != nil {
 			line += ", valid until " + replica.NotAfter.UTC().Format("2006-01-02 15:04 MST")
 		}
-		if _, err := fmt.Fprintln(out, line); err != nil {
-			return err
-		}
+		fmt.Fprintln(out, line)
 	}
-	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +19,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
@@ -186,7 +186,7 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 func (f *flags) newest(ctx context.Context, in io.Reader, first *one) (*x509.Certificate, error) {
 	switch {
 	case f.newRoot != "":
-		text, err := os.ReadFile(f.newRoot)
+		text, err := files.Read(f.newRoot, files.MaxSmall)
 		if err != nil {
 			return nil, fmt.Errorf("--new-root: %w", err)
 		}

@@ -52,7 +52,7 @@ func (f *flags) show(out io.Writer, all []*one) error {
 		}
 		found.Contexts = append(found.Contexts, l)
 	}
-	err := f.Write(out, found, func(out io.Writer) error { return found.print(out, true) })
+	err := f.Write(out, found, func(out io.Writer) { found.print(out, true) })
 	return f.end(err, unknown, going)
 }
 
@@ -87,17 +87,15 @@ func (f *flags) tell(out io.Writer, stage networkingv1.RootRotation, plan *Plan,
 	if !unknown && !late {
 		found.Next = next
 	}
-	err := f.Write(out, found, func(out io.Writer) error {
+	err := f.Write(out, found, func(out io.Writer) {
 		for i, root := range plan.Roots {
 			what := "Old root"
 			if i == len(plan.Roots)-1 {
 				what = "New root"
 			}
-			if _, err := fmt.Fprintf(out, "%s %s, SHA-256 %s\n", what, terminal.Plain(root.Subject.String()), pemcerts.Fingerprint(root)); err != nil {
-				return err
-			}
+			fmt.Fprintf(out, "%s %s, SHA-256 %s\n", what, terminal.Line(root.Subject.String()), pemcerts.Fingerprint(root))
 		}
-		return found.print(out, false)
+		found.print(out, false)
 	})
 	return f.end(err, unknown, late)
 }
@@ -125,19 +123,16 @@ func (o *one) line() line {
 	return l
 }
 
-func (a *answer) print(out io.Writer, withStage bool) error {
-	var text strings.Builder
+func (a *answer) print(out io.Writer, withStage bool) {
 	for _, l := range a.Contexts {
 		about := []string{l.Context, l.VirtualMesh}
 		if withStage {
 			about = append(about, string(l.Stage))
 		}
 		about = slices.DeleteFunc(about, func(s string) bool { return s == "" })
-		fmt.Fprintf(&text, "%s: %s\n", strings.Join(about, ": "), terminal.OneLine(l.Says))
+		fmt.Fprintf(out, "%s: %s\n", strings.Join(about, ": "), terminal.OneLine(l.Says))
 	}
 	if a.Next != "" {
-		fmt.Fprintf(&text, "\nNext: %s\n", a.Next)
+		fmt.Fprintf(out, "\nNext: %s\n", a.Next)
 	}
-	_, err := io.WriteString(out, text.String())
-	return err
 }

@@ -81,9 +81,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return report(cmd.Context(), cluster, err, f.namespace, now)
 	})
 	found := conclude(reports)
-	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) error {
-		return found.print(out, now, f.Is(wide), terminal.Coloured(out))
-	})
+	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) { found.print(out, now, f.Is(wide)) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)

@@ -3,7 +3,6 @@
 package status
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -18,37 +17,27 @@ import (
 )
 
 // print writes a table, and below it what is wrong.
-func (f *Found) print(out io.Writer, now time.Time, wide, coloured bool) error {
-	var text bytes.Buffer
-	colours := f.table(&text, now, wide)
-	if coloured {
-		lines := strings.SplitAfter(text.String(), "\n")
-		text.Reset()
-		for i, colour := range colours {
-			if colour != "" {
-				lines[i+1] = terminal.In(colour, strings.TrimSuffix(lines[i+1], "\n")) + "\n"
-			}
-		}
-		text.WriteString(strings.Join(lines, ""))
+func (f *Found) print(out io.Writer, now time.Time, wide bool) {
+	var table strings.Builder
+	colours := f.table(&table, now, wide)
+	for line := range strings.Lines(table.String()) {
+		terminal.Paint(out, colours[0], strings.TrimSuffix(line, "\n"))
+		fmt.Fprintln(out)
+		colours = colours[1:]
 	}
-	if text.Len() > 0 && (len(f.Problems) > 0 || len(f.Roots) > 1) {
-		text.WriteString("\n")
+	if table.Len() > 0 && (len(f.Problems) > 0 || len(f.Roots) > 1) {
+		fmt.Fprintln(out)
 	}
 	for _, problem := range f.Problems {
-		line := terminal.OneLine(problem)
-		if coloured {
-			line = terminal.In(terminal.Red, line)
-		}
-		text.WriteString(line + "\n")
+		terminal.Paint(out, terminal.Red, terminal.OneLine(problem))
+		fmt.Fprintln(out)
 	}
 	if len(f.Roots) > 1 && f.allTrusted() {
-		fmt.Fprintf(&text, "The root of trust is being changed: %s. Every istiod trusts them all\n", f.rootsInWords())
+		fmt.Fprintf(out, "The root of trust is being changed: %s. Every istiod trusts them all\n", f.rootsInWords())
 	}
-	_, err := out.Write(text.Bytes())
-	return err
 }
 
-// table writes a line for each replica, if there are any, and gives the colour that each line is to have.
+// table writes a header and a line for each replica, if there are any, and returns the colour of each of these lines.
 func (f *Found) table(out io.Writer, now time.Time, wide bool) (colours []string) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "RENEWED", "NEXT"}
@@ -59,9 +48,14 @@ func (f *Found) table(out io.Writer, now time.Time, wide bool) (colours []string
 		for i := range report.Replicas {
 			if len(colours) == 0 {
 				fmt.Fprintln(table, strings.Join(header, "\t"))
+				colours = append(colours, "")
 			}
 			r := &report.Replicas[i]
-			fmt.Fprintln(table, report.Context+"\t"+strings.Join(r.cells(now, wide), "\t"))
+			cells := append([]string{report.Context}, r.cells(now, wide)...)
+			for i, cell := range cells {
+				cells[i] = terminal.Plain(terminal.Line(cell)) // before its width is taken
+			}
+			fmt.Fprintln(table, strings.Join(cells, "\t"))
 			colour := ""
 			switch {
 			case r.State != Ready:
@@ -123,7 +117,7 @@ func abbreviatedRoot(fingerprint string) string {
 	return fingerprint[:min(len(fingerprint), kept)]
 }
 
-func dash(text string) string { return cmp.Or(terminal.Plain(text), "-") }
+func dash(text string) string { return cmp.Or(text, "-") }
 
 func until(t *metav1.Time, now time.Time) string {
 	switch {

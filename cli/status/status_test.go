@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 var update = flag.Bool("update", false, "accept what is printed as the golden files")
@@ -164,9 +165,9 @@ func TestPrinted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got bytes.Buffer
-			if err := conclude(test.reports).print(&got, now, test.wide, test.coloured); err != nil {
-				t.Fatal(err)
-			}
+			out := terminal.NewWriter(&got)
+			out.Coloured = test.coloured
+			conclude(test.reports).print(out, now, test.wide)
 			file := filepath.Join("testdata", name+".golden.txt")
 			if *update {
 				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {

@@ -20,7 +20,7 @@ import (
 // Progress tells what is waited for: in one line on a terminal, with the time that it takes, else in a line for each
 // thing that changes. Several may tell at the same time, each about something.
 type Progress struct {
-	out   io.Writer
+	out   *Writer
 	now   func() time.Time
 	width func() int // 0 where out is no terminal
 
@@ -33,11 +33,14 @@ type Progress struct {
 
 // NewProgress tells it on out.
 func NewProgress(out io.Writer) *Progress {
-	p := &Progress{out: out, now: time.Now, width: func() int { return 0 }, said: map[string]string{}}
-	if Is(out) {
+	writer, ok := out.(*Writer)
+	if !ok {
+		writer = NewWriter(out)
+	}
+	p := &Progress{out: writer, now: time.Now, width: func() int { return 0 }, said: map[string]string{}}
+	if file, ok := writer.out.(*os.File); ok && overwritable(file) {
 		p.width = func() int {
 			const usual = 80
-			file, _ := out.(*os.File)
 			if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
 				return width
 			}
@@ -50,7 +53,7 @@ func NewProgress(out io.Writer) *Progress {
 
 // Say tells what is waited for now, about something.
 func (p *Progress) Say(about, format string, args ...any) {
-	text := OneLine(fmt.Sprintf(format, args...))
+	about, text := Line(about), OneLine(fmt.Sprintf(format, args...))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	same := p.said[about] == text
@@ -67,6 +70,7 @@ func (p *Progress) Say(about, format string, args ...any) {
 
 // Leave says no more about something.
 func (p *Progress) Leave(about string) {
+	about = Line(about)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.said, about)
@@ -81,7 +85,7 @@ func (p *Progress) Done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.written {
-		fmt.Fprint(p.out, erase)
+		p.out.control(erase)
 	}
 	p.about, p.said, p.written = nil, map[string]string{}, false
 }
@@ -103,10 +107,11 @@ func (p *Progress) overwrite(width int) {
 	for _, about := range p.about {
 		parts = append(parts, about+": "+p.said[about])
 	}
-	line := []rune(p.now().Sub(p.begun).Truncate(time.Second).String() + "  " + strings.Join(parts, " | "))
+	line := []rune(Plain(p.now().Sub(p.begun).Truncate(time.Second).String() + "  " + strings.Join(parts, " | ")))
 	if most := width - 1; len(line) > most {
 		line = append(line[:max(most-1, 0)], '…')
 	}
-	fmt.Fprint(p.out, erase+string(line))
+	p.out.control(erase)
+	fmt.Fprint(p.out, string(line))
 	p.written = true
 }

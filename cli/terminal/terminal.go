@@ -1,28 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package terminal knows how people see what a command writes.
+// Package terminal writes for people. Text from a cluster, a Vault or a file never moves the reader's cursor and never
+// recolours, reorders or hides anything: a Writer escapes it. Only this package adds control sequences.
 package terminal
 
 import (
 	"io"
 	"os"
-	"strings"
-	"unicode"
+	"sync"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
 
-// Is says whether out is a terminal that can be written over.
-func Is(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	return term.IsTerminal(int(file.Fd()))
+// Writer makes plain what is written to it.
+type Writer struct {
+	// Coloured says whether Paint shows its colours: out is a terminal of somebody who wants them (no-color.org).
+	Coloured bool
+
+	out io.Writer
+
+	mu    sync.Mutex
+	begun []byte // the beginning of a character whose end is not written yet
+	err   error  // the first
 }
 
-// Coloured says whether out is a terminal of somebody who wants colours (no-color.org).
-func Coloured(out io.Writer) bool { return Is(out) && os.Getenv("NO_COLOR") == "" }
+// NewWriter writes to out.
+func NewWriter(out io.Writer) *Writer {
+	return &Writer{out: out, Coloured: overwritable(out) && os.Getenv("NO_COLOR") == ""}
+}
+
+// Write writes the text plain.
+func (w *Writer) Write(text []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := append(w.begun, text...)
+	whole := len(all) - unfinished(all)
+	w.begun = append([]byte(nil), all[whole:]...)
+	return len(text), w.raw(Plain(string(all[:whole])))
+}
+
+// Close writes what is unfinished, and returns the first error of all writing.
+func (w *Writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.raw(Plain(string(w.begun)))
+	w.begun = nil
+	return w.err
+}
+
+// control writes a control sequence of this package's own.
+func (w *Writer) control(sequence string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.raw(sequence)
+}
+
+func (w *Writer) raw(text string) error {
+	if text == "" {
+		return nil
+	}
+	_, err := io.WriteString(w.out, text)
+	if w.err == nil {
+		w.err = err
+	}
+	return err
+}
+
+// unfinished is the length of a character's beginning at the end of a text.
+func unfinished(text []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
+		if last := text[len(text)-n:]; utf8.RuneStart(last[0]) {
+			if utf8.FullRune(last) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
 
 // The colours.
 const (
@@ -32,20 +88,33 @@ const (
 	Purple = "35"
 )
 
-// In gives a text its colour.
-func In(colour, text string) string { return "\x1b[" + colour + "m" + text + "\x1b[0m" }
-
-// OneLine has a text fit in a line, without what ends a sentence.
-func OneLine(text string) string {
-	return strings.TrimRight(strings.Join(strings.Fields(Plain(text)), " "), ".;")
+// Paint writes a text in a colour, where out shows colours. Close returns its error.
+func Paint(out io.Writer, colour, text string) {
+	w, ok := out.(*Writer)
+	ok = ok && w.Coloured && colour != ""
+	if ok {
+		w.control("\x1b[" + colour + "m")
+	}
+	_, _ = io.WriteString(out, text)
+	if ok {
+		w.control("\x1b[0m")
+	}
 }
 
-// Plain takes out of a text what a terminal would act on: who may write a status is not to move a reader's cursor.
-func Plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, text)
+// Data returns the destination for data that programs read byte for byte: out itself on a terminal, else what is below it.
+func Data(out io.Writer) io.Writer {
+	w, ok := out.(*Writer)
+	if !ok {
+		return out
+	}
+	if file, ok := w.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return out
+	}
+	return w.out
+}
+
+// overwritable says whether out is a terminal that can be written over.
+func overwritable(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
 }

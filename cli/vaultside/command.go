@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +15,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/output"
 )
 
@@ -24,7 +24,7 @@ type flags struct {
 	output.Flag
 	Options
 	filename, context, namespace string
-	apply, dryRun                bool
+	apply, dryRun, force         bool
 }
 
 // Command is `vault`.
@@ -38,15 +38,23 @@ certificates: the login, the secrets engines with their longest lease, the
 smallest policies that do, and the role. They are for a shell and may be run
 again. Nothing is asked of Vault.
 
-With --dry-run it says what differs in Vault, with --apply it changes what
-differs and says each change. Neither makes or replaces a root CA, and a
-configuration of the login that is there already stays, unless flags say
-another. They find Vault by VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT
-and the others of Vault's own programs; without VAULT_ADDR at the VirtualMesh's
-server, which is often a name inside the cluster only.
+With --dry-run it shows what differs in Vault; --apply shows the same, changes
+it, and prints each change. Neither makes or replaces a root CA, and a
+configuration of the login that is there already stays, unless flags set another.
+A larger lease stays.
 
-The role and the policies belong to this command: what they have besides is
-taken away. A larger lease stays.
+--apply overwrites nothing that this command did not make: its policies begin
+with a comment that says so, and a role is its own if all policies of the role
+are. To replace another role, policy or configuration of the login, compare the
+difference and use --force.
+
+Both find Vault by VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and the
+others of Vault's own programs; without VAULT_ADDR at the server of the
+VirtualMesh in the file of -f. The token is never sent to a server that only a
+VirtualMesh in a cluster names.
+
+The role asks for tokens of the audience in the VirtualMesh's kubernetesAuth.
+Without one, a note names the two lines that add it.
 
 Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 2 an error, or something is left that only you can do, such as the root CA.`,
@@ -77,7 +85,7 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` that istiods run as; may be repeated")
 	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` that istiods run in; may be repeated")
 	set.StringVar(&f.TrustDomain, "trust-domain", DefaultTrustDomain, "the meshes' trust `domain`")
-	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: the role's)")
+	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: "+derivedPrefix+"ROLE)")
 	set.StringVar(&f.Audience, "audience", "", "`audience` that a login's token must be for (default: the VirtualMesh's)")
 	set.DurationVar(&f.TokenTTL, "token-ttl", DefaultTokenTTL, "how long a login lives at most")
 	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "leave alone how Vault has tokens reviewed")
@@ -86,6 +94,7 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews (default: Vault's own Pod has one)")
 	set.BoolVar(&f.dryRun, "dry-run", false, "say what differs in Vault; change nothing")
 	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
+	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policies or a configuration of the login that this command did not make")
 	f.Flag.Add(cmd)
 	f.Flags.Add(set)
 	_ = cmd.RegisterFlagCompletionFunc("context", clusters.CompleteContexts(&f.Flags))
@@ -97,6 +106,9 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 func (f *flags) run(cmd *cobra.Command, args []string) error {
 	if err := f.Check(); err != nil {
 		return err
+	}
+	if f.force && !f.apply {
+		return errors.New("--force: expected together with --apply, which it is for")
 	}
 	if f.ForPrograms() && !f.apply && !f.dryRun {
 		return errors.New("--output: expected together with --dry-run or --apply; what is printed without them is for a shell")
@@ -118,12 +130,12 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if !f.apply && !f.dryRun {
-		return wanted.Print(cmd.OutOrStdout())
+		return wanted.Print(cmd.OutOrStdout(), f.filename != "")
 	}
 	for _, note := range wanted.Notes {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Note:", note)
 	}
-	vault, err := Connect(mesh, f.Timeout)
+	vault, err := Connect(mesh, f.filename != "", f.Timeout)
 	if err != nil {
 		return err
 	}
@@ -155,7 +167,7 @@ func (r *Reviewer) read() error {
 		if each.file == "" {
 			continue
 		}
-		content, err := os.ReadFile(each.file)
+		content, err := files.Read(each.file, files.MaxSmall)
 		if err != nil {
 			return fmt.Errorf("--%s: %w", each.flag, err)
 		}
@@ -166,10 +178,10 @@ func (r *Reviewer) read() error {
 	return nil
 }
 
-// work says what differs, or makes it right and says so.
+// work shows the differences, and with --apply removes them.
 func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted) error {
-	if !vault.HasToken() {
-		return errors.New("VAULT_TOKEN is not set: Vault shows this to nobody without a token; export one that may read and write policies, mounts and auth methods")
+	if err := vault.CheckToken(); err != nil {
+		return err
 	}
 	if _, err := vault.Health(ctx); err != nil {
 		return err
@@ -182,36 +194,44 @@ func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *W
 	if err != nil {
 		return err
 	}
-	told := []Difference{}
-	yours := 0
-	for _, difference := range differences {
-		if difference.Kind == Yours {
-			yours++
-		} else if f.apply {
-			if err = vault.Apply(ctx, difference); err != nil {
-				break // what was done before is told
-			}
-		}
-		if !f.apply {
-			difference.Done = ""
-		}
-		told = append(told, difference)
-	}
-	answer := map[string]any{"vault": vault.Address(), "applied": f.apply, "differences": told}
-	written := f.Write(out, answer, func(out io.Writer) error {
+	if !f.ForPrograms() { // before anything changes
 		if len(differences) == 0 {
 			fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
 		}
-		for _, difference := range told {
-			difference.print(out, f.apply)
+		for _, difference := range differences {
+			difference.print(out)
 		}
-		return nil
-	})
+	}
+	applying, blocked := f.apply, f.blocked(differences)
+	if blocked != nil {
+		applying = false
+	}
+	yours := 0
+	for i := range differences {
+		difference := &differences[i]
+		done := difference.Done
+		difference.Done = ""
+		switch {
+		case difference.Kind == Yours:
+			yours++
+		case applying && err == nil:
+			if err = vault.Apply(ctx, *difference); err != nil {
+				break // what was done before is told
+			}
+			if difference.Done = done; !f.ForPrograms() {
+				fmt.Fprintf(out, "%s: %s\n", difference.What, done)
+			}
+		}
+	}
+	answer := map[string]any{"vault": vault.Address(), "applied": applying, "differences": append([]Difference{}, differences...)}
+	written := f.Write(out, answer, func(io.Writer) {})
 	switch {
 	case err != nil:
 		return err
 	case written != nil:
 		return written
+	case blocked != nil:
+		return blocked
 	case !f.apply && len(differences) > 0:
 		return exit.With(exit.Wrong, nil)
 	case f.apply && yours > 0:
@@ -220,17 +240,32 @@ func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *W
 	return nil
 }
 
-func (d *Difference) print(out io.Writer, applied bool) {
-	switch {
-	case d.Kind == Yours:
-		fmt.Fprintln(out, d.What+": yours to do:")
-	case applied:
-		fmt.Fprintln(out, d.What+": "+d.Done)
-	case d.Kind == Missing:
-		fmt.Fprintln(out, d.What+": is not there:")
-	default:
-		fmt.Fprintln(out, d.What+": differs:")
+// blocked returns an error if --apply would overwrite something that this command did not make.
+func (f *flags) blocked(differences []Difference) error {
+	var others []string
+	for _, difference := range differences {
+		if difference.NeedsForce {
+			others = append(others, difference.What)
+		}
 	}
+	if !f.apply || f.force || len(others) == 0 {
+		return nil
+	}
+	return fmt.Errorf("nothing was changed: this command did not make %s; compare the differences, and overwrite what is there by --force, or choose other names (the role in the VirtualMesh, --policy)", strings.Join(others, ", "))
+}
+
+func (d *Difference) print(out io.Writer) {
+	what := d.What + ": differs"
+	switch d.Kind {
+	case Yours:
+		what = d.What + ": yours to do"
+	case Missing:
+		what = d.What + ": is not there"
+	}
+	if d.NeedsForce {
+		what += ", and was not made by this command"
+	}
+	fmt.Fprintln(out, what+":")
 	for _, line := range d.Lines {
 		fmt.Fprintln(out, "  "+line)
 	}

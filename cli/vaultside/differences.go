@@ -4,10 +4,8 @@ package vaultside
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -19,7 +17,7 @@ type Found struct {
 	// Config and Role are what Vault answers there, nil when there is none.
 	Config, Role map[string]any
 	Mounts       map[string]FoundMount
-	// Policies by name; one that is not there is absent.
+	// Policies by name, the wanted ones and those of the role; one that is not there is absent.
 	Policies map[string]string
 }
 
@@ -59,6 +57,10 @@ type Difference struct {
 	Lines []string `json:"lines"`
 	// Done says what was done about it, in the past tense.
 	Done string `json:"done,omitempty"`
+	// NeedsForce is true where the change replaces something that this command did not make.
+	NeedsForce bool `json:"needsForce,omitempty"`
+	// Unused is true for a missing policy that the role, which is there, does not name.
+	Unused bool `json:"-"`
 	// change makes it so; nil for Yours.
 	change *change
 }
@@ -84,7 +86,7 @@ const (
 func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 	var all []Difference
 	add := func(kind Kind, what string, lines []string, done string, change *change) {
-		all = append(all, Difference{kind, what, lines, done, change})
+		all = append(all, Difference{Kind: kind, What: what, Lines: lines, Done: done, change: change})
 	}
 	if w.Auth != nil {
 		at := "auth/" + w.Auth.Mount
@@ -130,7 +132,7 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 	}
 	for _, policy := range w.Policies {
 		text, there := found.Policies[policy.Name]
-		if there && strings.TrimSpace(text) == strings.TrimSpace(policy.Text) {
+		if there && rules(text) == rules(policy.Text) {
 			continue
 		}
 		kind := Differs
@@ -138,9 +140,13 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 			kind = Missing
 		}
 		add(kind, "policy "+policy.Name, textDifference(text, policy.Text), "wrote the policy", &change{do: writePolicy, path: policy.Name, data: map[string]any{"policy": policy.Text}})
+		last := &all[len(all)-1]
+		last.NeedsForce = there && !policy.made(text)
+		last.Unused = !there && found.Role != nil && !slices.Contains(found.rolePolicies(), policy.Name)
 	}
 	if w.Auth != nil {
 		if difference := w.Auth.roleDifference(found.Role); difference != nil {
+			difference.NeedsForce = found.Role != nil && !w.madeRole(found)
 			all = append(all, *difference)
 		}
 	}
@@ -197,124 +203,10 @@ func (a *Auth) configDifference(found map[string]any) (*Difference, error) {
 	if reviewer.Token != "" {
 		data["token_reviewer_jwt"] = reviewer.Token
 	}
-	return &Difference{kind, what, lines, "wrote how tokens are reviewed", &change{do: writeData, path: what, data: data}}, nil
-}
-
-// field of a role.
-type roleField struct {
-	name string
-	// value is a []string or a time.Duration or a string.
-	value any
-}
-
-func (f roleField) text() string { return shown(f.value) }
-
-func shown(value any) string {
-	switch value := value.(type) {
-	case []string:
-		return strings.Join(value, ",")
-	case time.Duration:
-		return short(value)
-	default:
-		return fmt.Sprint(value)
-	}
-}
-
-// short is 10m and not 10m0s.
-func short(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
-
-func (r *Role) fields() []roleField {
-	fields := []roleField{
-		{"bound_service_account_names", r.ServiceAccounts},
-		{"bound_service_account_namespaces", r.Namespaces},
-	}
-	if r.Audience != "" {
-		fields = append(fields, roleField{"audience", r.Audience})
-	}
-	return append(fields,
-		roleField{"token_policies", r.Policies},
-		roleField{"token_ttl", r.TokenTTL},
-		roleField{"token_max_ttl", r.TokenTTL},
-	)
-}
-
-func (a *Auth) roleDifference(found map[string]any) *Difference {
-	what := "auth/" + a.Mount + "/role/" + a.Role.Name
-	difference := &Difference{Kind: Differs, What: what, Done: "wrote the role", change: &change{do: writeData, path: what, data: map[string]any{}}}
-	if found == nil {
-		difference.Kind = Missing
-	}
-	for _, field := range a.Role.fields() {
-		difference.change.data[field.name] = field.text()
-		is, there := decoded(field.value, found[field.name])
-		if there && shown(is) == shown(sortedValue(field.value)) {
-			continue
-		}
-		if there {
-			difference.Lines = append(difference.Lines, "- "+field.name+" "+shown(is))
-		}
-		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.text())
-	}
-	// Every writing resets it; it binds further namespaces.
-	if selector, _ := found["bound_service_account_namespace_selector"].(string); selector != "" {
-		difference.Lines = append(difference.Lines, "- bound_service_account_namespace_selector "+selector)
-	}
-	if len(difference.Lines) == 0 {
-		return nil
-	}
-	return difference
-}
-
-func sortedValue(value any) any {
-	if list, ok := value.([]string); ok {
-		return sorted(list)
-	}
-	return value
-}
-
-// decoded reads a field of Vault's answer as a value of the wanted one's type.
-func decoded(like, answer any) (any, bool) {
-	switch like.(type) {
-	case []string:
-		values, ok := answer.([]any)
-		if !ok {
-			return nil, false
-		}
-		list := make([]string, len(values))
-		for i, value := range values {
-			list[i] = fmt.Sprint(value)
-		}
-		return sorted(list), true
-	case time.Duration:
-		seconds, ok := number(answer)
-		return time.Duration(seconds) * time.Second, ok
-	default:
-		text, ok := answer.(string)
-		return text, ok
-	}
-}
-
-func number(answer any) (int64, bool) {
-	switch answer := answer.(type) {
-	case json.Number:
-		n, err := answer.Int64()
-		return n, err == nil
-	case float64:
-		return int64(answer), true
-	case string:
-		n, err := strconv.ParseInt(answer, 10, 64)
-		return n, err == nil
-	}
-	return 0, false
+	return &Difference{
+		Kind: kind, What: what, Lines: lines, Done: "wrote how tokens are reviewed",
+		NeedsForce: kind == Differs, change: &change{do: writeData, path: what, data: data},
+	}, nil
 }
 
 // textDifference is by lines, with what stays the same around.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,22 +17,22 @@ import (
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 )
 
 // ReadFile reads a VirtualMesh from a file, or from in when that is -. Its defaults are filled in, and it has no mistakes.
 func ReadFile(file string, in io.Reader) (*networkingv1.VirtualMesh, error) {
-	name, reader := "standard input", in
-	if file != "-" {
-		opened, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = opened.Close() }()
-		name, reader = file, opened
+	name := file
+	var content []byte
+	var err error
+	if file == "-" {
+		name = "standard input"
+		content, err = files.ReadAll(name, in, networkingv1.MaxFileSize)
+	} else {
+		content, err = files.Read(file, networkingv1.MaxFileSize)
 	}
-	content, err := io.ReadAll(io.LimitReader(reader, networkingv1.MaxFileSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	mesh, err := networkingv1.Decode(content)
 	if err != nil {

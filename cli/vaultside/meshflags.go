@@ -42,10 +42,11 @@ func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Du
 	if err != nil {
 		return nil, err
 	}
-	vault, err := Connect(mesh, timeout)
+	vault, err := Connect(mesh, f.Filename != "", timeout)
 	if err != nil {
 		return nil, err
 	}
+	vault.client.ClearToken() // the root is public
 	text, err := vault.Root(ctx, mesh)
 	if err != nil {
 		return nil, err

@@ -3,23 +3,33 @@
 package vaultside
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 // Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
-func (w *Wanted) Print(out io.Writer) error {
+// given says that the VirtualMesh comes from the person's file. Only then is its server the default for VAULT_ADDR, to which
+// the commands send the token.
+func (w *Wanted) Print(out io.Writer, given bool) error {
 	p := &printer{}
-	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.")
+	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.\n" +
+		"It replaces a role and policies of these names; --dry-run shows what there is.")
 	for _, note := range w.Notes {
 		p.comment("Note: " + note)
 	}
-	p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
-		`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+clusters.ShellWord(w.Server))
+	if given {
+		p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
+			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+clusters.ShellWord(w.Server))
+	} else {
+		p.command("The VirtualMesh in the cluster names "+w.Server+"; your token goes nowhere but to the address that you set.",
+			`: "${VAULT_ADDR:?expected the address of your Vault}"`)
+	}
 	if w.Namespace != "" {
 		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+clusters.ShellWord(w.Namespace))
 	}
@@ -35,21 +45,30 @@ func (w *Wanted) Print(out io.Writer) error {
 	if w.Auth != nil {
 		w.Auth.Role.print(p, w.Auth.Mount)
 	}
+	if terminal.Plain(p.String()) != p.String() {
+		return errors.New("the VirtualMesh holds control or invisible characters, with which commands would not be what they look like; remove them from the VirtualMesh")
+	}
 	_, err := io.WriteString(out, p.String())
 	return err
 }
 
-// RootAdvice says how a mount gets its CA, which nothing here does.
+// RootAdvice says how a mount gets its CA, which nothing here does. The key goes through a pipe: a command line is readable
+// for every user of the machine.
 func RootAdvice(mount string) []string {
 	return []string{
 		"a new one, whose key stays in Vault: vault write -field=certificate " + clusters.ShellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
-		"or one that you have:                vault write " + clusters.ShellWord(mount+"/config/ca") + ` pem_bundle="$(cat root-key.pem root-cert.pem)"`,
+		"or one that you have:                cat root-key.pem root-cert.pem | vault write " + clusters.ShellWord(mount+"/config/ca") + " pem_bundle=-",
 	}
 }
 
 type printer struct{ strings.Builder }
 
-func (p *printer) comment(text string) { p.WriteString("# " + text + "\n") }
+// comment never ends before the text does.
+func (p *printer) comment(text string) {
+	for line := range strings.Lines(text) {
+		p.WriteString("# " + strings.TrimSuffix(line, "\n") + "\n")
+	}
+}
 
 // command writes a command with why it is there.
 func (p *printer) command(why, line string) {
@@ -71,13 +90,15 @@ func (a *Auth) printMount(p *printer) {
 	if a.Reviewer.own() {
 		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
 		why = "For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;\n" +
-			"# for one elsewhere use --kubernetes-host and its companions. What is set already stays."
+			"for one elsewhere use --kubernetes-host and its companions. What is set already stays."
 	}
 	if a.Reviewer.CAFile != "" {
 		line += " \\\n    kubernetes_ca_cert=@" + clusters.ShellWord(a.Reviewer.CAFile)
 	}
 	if a.Reviewer.TokenFile != "" {
-		line += " \\\n    token_reviewer_jwt=\"$(cat " + clusters.ShellWord(a.Reviewer.TokenFile) + ")\""
+		// Through a pipe: a command line is readable for every user of the machine. The file's last line break is no part of
+		// the token.
+		line = "tr -d '\\n' <" + clusters.ShellWord(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
 	}
 	p.command(why, line)
 }

@@ -3,14 +3,11 @@
 package vaultside
 
 import (
-	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -20,57 +17,6 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
-
-// Vault is one to look at and to change.
-type Vault struct {
-	client *api.Client
-}
-
-// Connect reads VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and the others of Vault's own programs; what they do
-// not say, the VirtualMesh does. It sends nothing yet.
-func Connect(mesh *networkingv1.VirtualMesh, timeout time.Duration) (*Vault, error) {
-	ca := mesh.Spec.IntermediateCA()
-	if ca == nil || ca.Vault == nil {
-		return nil, errors.New("the VirtualMesh names no Vault")
-	}
-	config := api.DefaultConfig()
-	if config.Error != nil {
-		return nil, fmt.Errorf("reading the environment variables VAULT_*: %w", config.Error)
-	}
-	if os.Getenv(api.EnvVaultAddress) == "" && os.Getenv(api.EnvVaultAgentAddr) == "" {
-		config.Address = ca.Vault.Server
-	}
-	if len(ca.Vault.CABundle) > 0 && os.Getenv(api.EnvVaultCACert) == "" && os.Getenv(api.EnvVaultCAPath) == "" && os.Getenv(api.EnvVaultCACertBytes) == "" {
-		if err := config.ConfigureTLS(&api.TLSConfig{
-			CACertBytes: ca.Vault.CABundle, ClientCert: os.Getenv(api.EnvVaultClientCert), ClientKey: os.Getenv(api.EnvVaultClientKey),
-			TLSServerName: os.Getenv(api.EnvVaultTLSServerName),
-		}); err != nil {
-			return nil, fmt.Errorf("reading caBundle: %w", err)
-		}
-	}
-	config.MaxRetries, config.Timeout = 0, timeout
-	client, err := api.NewClient(config)
-	if err != nil {
-		return nil, fmt.Errorf("reading Vault's address and the environment variables VAULT_*: %w", err)
-	}
-	client.SetMaxRetries(0)
-	if namespace := cmp.Or(os.Getenv(api.EnvVaultNamespace), strings.Trim(ca.Vault.Namespace, "/")); namespace != "" {
-		client.SetNamespace(namespace)
-	}
-	return &Vault{client}, nil
-}
-
-// Address is where Vault is asked, fit to be shown.
-func (v *Vault) Address() string {
-	address, err := url.Parse(v.client.Address())
-	if err != nil {
-		return "the given address"
-	}
-	return address.Redacted()
-}
-
-// HasToken says whether more than the seal's state can be asked.
-func (v *Vault) HasToken() bool { return v.client.Token() != "" }
 
 // Health is an error unless Vault can be reached, is initialized and unsealed.
 func (v *Vault) Health(ctx context.Context) (version string, err error) {
@@ -86,7 +32,7 @@ func (v *Vault) Health(ctx context.Context) (version string, err error) {
 	return health.Version, nil
 }
 
-// Root is the root certificate, PEM, that the CA of a VirtualMesh leads to. It needs no token.
+// Root is the root certificate, PEM, that the CA of a VirtualMesh leads to. It needs no token, and sends none.
 func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byte, error) {
 	ca := mesh.Spec.IntermediateCA().Vault
 	endpoints, err := vault.Config{Server: ca.Server, CAPath: ca.CAPath, CSRPath: ca.CSRPath, Token: noToken}.Endpoints()
@@ -157,15 +103,29 @@ func (v *Vault) Read(ctx context.Context, wanted *Wanted) (*Found, error) {
 		found.Mounts[each.Path] = there
 	}
 	for _, policy := range wanted.Policies {
-		text, err := v.client.Sys().GetPolicyWithContext(ctx, policy.Name)
-		if err != nil {
-			return nil, v.explain("read the policy", "read", "sys/policies/acl/"+policy.Name, err)
+		if err := v.readPolicy(ctx, policy.Name, found); err != nil {
+			return nil, err
 		}
-		if text != "" {
-			found.Policies[policy.Name] = text
+	}
+	// A role is this command's own if its policies are. More than a few are not, and one that may not be read is not.
+	const few = 4
+	if names := found.rolePolicies(); len(names) <= few {
+		for _, name := range names {
+			_ = v.readPolicy(ctx, name, found)
 		}
 	}
 	return found, nil
+}
+
+func (v *Vault) readPolicy(ctx context.Context, name string, found *Found) error {
+	if _, known := found.Policies[name]; known {
+		return nil
+	}
+	text, err := v.client.Sys().GetPolicyWithContext(ctx, name)
+	if err == nil && text != "" {
+		found.Policies[name] = text
+	}
+	return v.explain("read the policy", "read", "sys/policies/acl/"+name, err)
 }
 
 func (v *Vault) readAuth(ctx context.Context, auth *Auth, found *Found) error {

@@ -77,7 +77,7 @@ func TestWhatIsPrinted(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got bytes.Buffer
-			if err := wanted.Print(&got); err != nil {
+			if err := wanted.Print(&got, name != "local-key"); err != nil {
 				t.Fatal(err)
 			}
 			file := filepath.Join("testdata", name+".golden.sh")
@@ -106,8 +106,9 @@ func TestThePoliciesAreThePages(t *testing.T) {
 	}
 	for _, mesh := range []*networkingv1.VirtualMesh{read(t, guide, ""), read(t, "-", localKey)} {
 		for _, policy := range want(t, mesh, vaultside.Options{}).Policies {
-			if !strings.Contains(string(page), " - <<EOF\n"+policy.Text+"EOF\n") {
-				t.Errorf("docs/vault.md has no such policy:\n%s", policy.Text)
+			_, rules, marked := strings.Cut(policy.Text, "\n")
+			if !marked || !strings.Contains(string(page), " - <<EOF\n"+rules+"EOF\n") {
+				t.Errorf("docs/vault.md has no such policy:\n%s", rules)
 			}
 		}
 	}
@@ -115,9 +116,12 @@ func TestThePoliciesAreThePages(t *testing.T) {
 
 func TestDifferences(t *testing.T) {
 	t.Parallel()
+	const policy = "istiod-agent-istiod"
+	unmarked := func(f *vaultside.Found) { _, f.Policies[policy], _ = strings.Cut(f.Policies[policy], "\n") }
 	reviewer := vaultside.Reviewer{Host: "https://10.0.0.1:6443", CAFile: "ca.crt", CA: "CA", TokenFile: "jwt", Token: "secret"}
 	for name, test := range map[string]struct {
 		options vaultside.Options
+		without bool // an audience
 		change  func(f *vaultside.Found)
 		// want are the differences, each with its lines but those that stay the same.
 		want []string
@@ -130,7 +134,7 @@ func TestDifferences(t *testing.T) {
 			"0 pki: + secrets engine of type pki",
 			"1 pki: + max_lease_ttl 2160h",
 			"2 pki: it has no CA to sign with",
-			"0 policy istiod: + path \"pki/root/sign-intermediate\" {",
+			"0 policy istiod-agent-istiod: + # Made by kubectl istiod-agent vault for auth/kubernetes/role/istiod, + path \"pki/root/sign-intermediate\" {",
 			"0 auth/kubernetes/role/istiod: + bound_service_account_names istiod",
 		}},
 		"a login of another kind":   {change: func(f *vaultside.Found) { f.AuthType = "jwt" }, err: "auth/kubernetes is of type jwt"},
@@ -139,32 +143,51 @@ func TestDifferences(t *testing.T) {
 		"a longer lease stays":      {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 87600 * time.Hour, true} }},
 		"no CA":                     {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 87600 * time.Hour, false} }, want: []string{"2 pki: it has no CA to sign with"}},
 		"another API server stays":  {change: func(f *vaultside.Found) { f.Config["kubernetes_host"] = "https://other" }},
-		"another API server is set": {options: vaultside.Options{Reviewer: reviewer}, change: func(*vaultside.Found) {}, want: []string{"1 auth/kubernetes/config: - kubernetes_host https://kubernetes.default.svc, + kubernetes_host https://10.0.0.1:6443, + kubernetes_ca_cert of ca.crt, + token_reviewer_jwt of jwt"}},
+		"another API server is set": {options: vaultside.Options{Reviewer: reviewer}, change: func(*vaultside.Found) {}, want: []string{"1! auth/kubernetes/config: - kubernetes_host https://kubernetes.default.svc, + kubernetes_host https://10.0.0.1:6443, + kubernetes_ca_cert of ca.crt, + token_reviewer_jwt of jwt"}},
 		"that is set already": {options: vaultside.Options{Reviewer: reviewer}, change: func(f *vaultside.Found) {
 			f.Config = map[string]any{"kubernetes_host": reviewer.Host, "kubernetes_ca_cert": "CA\n", "token_reviewer_jwt_set": true}
 		}},
 		"a reviewer's token would be lost": {options: vaultside.Options{Reviewer: vaultside.Reviewer{Host: reviewer.Host}}, change: func(f *vaultside.Found) { f.Config["token_reviewer_jwt_set"] = true }, err: "would lose"},
 		"nothing there, and skipped":       {options: vaultside.Options{SkipAuthConfig: true}, change: func(f *vaultside.Found) { f.Config = nil }},
 		"a broader policy": {change: func(f *vaultside.Found) {
-			f.Policies["istiod"] = strings.Replace(f.Policies["istiod"], `["update"]`, `["update", "sudo"]`, 1)
-		}, want: []string{`1 policy istiod: -   capabilities        = ["update", "sudo"], +   capabilities        = ["update"]`}},
-		"another service account": {change: func(f *vaultside.Found) { f.Role["bound_service_account_names"] = []any{"istiod", "default"} }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_names default,istiod, + bound_service_account_names istiod"}},
-		"a long login":            {change: func(f *vaultside.Found) { f.Role["token_ttl"] = json.Number("8640000") }, want: []string{"1 auth/kubernetes/role/istiod: - token_ttl 2400h, + token_ttl 10m"}},
-		"another audience":        {change: func(f *vaultside.Found) { f.Role["audience"] = "" }, want: []string{"1 auth/kubernetes/role/istiod: - audience , + audience vault"}},
-		"more namespaces":         {change: func(f *vaultside.Found) { f.Role["bound_service_account_namespace_selector"] = "{}" }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_namespace_selector {}"}},
-		"order does not count":    {options: vaultside.Options{Namespaces: []string{"b", "a"}, TrustDomain: "x"}, change: func(f *vaultside.Found) { f.Role["bound_service_account_namespaces"] = []any{"b", "a"} }},
+			f.Policies[policy] = strings.Replace(f.Policies[policy], `["update"]`, `["update", "sudo"]`, 1)
+		}, want: []string{`1 policy istiod-agent-istiod: -   capabilities        = ["update", "sudo"], +   capabilities        = ["update"]`}},
+		"another service account":    {change: func(f *vaultside.Found) { f.Role["bound_service_account_names"] = []any{"istiod", "default"} }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_names default,istiod, + bound_service_account_names istiod"}},
+		"a long login":               {change: func(f *vaultside.Found) { f.Role["token_ttl"] = json.Number("8640000") }, want: []string{"1 auth/kubernetes/role/istiod: - token_ttl 2400h, + token_ttl 10m"}},
+		"another audience":           {change: func(f *vaultside.Found) { f.Role["audience"] = "" }, want: []string{"1 auth/kubernetes/role/istiod: - audience , + audience vault"}},
+		"more namespaces":            {change: func(f *vaultside.Found) { f.Role["bound_service_account_namespace_selector"] = "{}" }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_namespace_selector {}"}},
+		"made by hand, and the same": {change: unmarked},
+		"a policy made by hand": {change: func(f *vaultside.Found) { f.Policies[policy] = "path \"a\" {}" },
+			want: []string{"1! policy istiod-agent-istiod: - path \"a\" {}, + # Made by"}},
+		"a policy of another role": {change: func(f *vaultside.Found) {
+			f.Policies[policy] = strings.NewReplacer("role/istiod", "role/other", "Istio", "Other").Replace(f.Policies[policy])
+		}, want: []string{"1! policy istiod-agent-istiod: "}},
+		"a role made by hand": {change: func(f *vaultside.Found) {
+			f.Role["token_policies"], f.Policies = []any{"app"}, map[string]string{"app": "path \"a\" {}"}
+		}, want: []string{"0 policy istiod-agent-istiod: ", "1! auth/kubernetes/role/istiod: - token_policies app, + token_policies " + policy}},
+		"a role with more policies": {change: func(f *vaultside.Found) {
+			f.Role["token_policies"] = []any{policy, "app"}
+		}, want: []string{"1! auth/kubernetes/role/istiod: - token_policies app,istiod-agent-istiod"}},
+		"a role without policies":           {change: func(f *vaultside.Found) { f.Role["token_policies"] = []any{} }, want: []string{"1! auth/kubernetes/role/istiod: "}},
+		"a role whose policy is not marked": {change: func(f *vaultside.Found) { unmarked(f); f.Role["token_ttl"] = json.Number("60") }, want: []string{"1! auth/kubernetes/role/istiod: - token_ttl 1m"}},
+		"no audience wanted":                {without: true, change: func(*vaultside.Found) {}, want: []string{"1 auth/kubernetes/role/istiod: - audience vault"}},
+		"order does not count":              {options: vaultside.Options{Namespaces: []string{"b", "a"}, TrustDomain: "x"}, change: func(f *vaultside.Found) { f.Role["bound_service_account_namespaces"] = []any{"b", "a"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			wanted := want(t, read(t, "-", localKey), test.options)
+			text := localKey
+			if test.without {
+				text = strings.Replace(text, ", audience: vault", "", 1)
+			}
+			wanted := want(t, read(t, "-", text), test.options)
 			found := &vaultside.Found{
 				AuthType: "kubernetes", Config: map[string]any{"kubernetes_host": "https://kubernetes.default.svc", "token_reviewer_jwt_set": false},
 				Role: map[string]any{
 					"bound_service_account_names": []any{"istiod"}, "bound_service_account_namespaces": []any{"istio-system"},
-					"audience": "vault", "token_policies": []any{"istiod"}, "token_ttl": json.Number("600"), "token_max_ttl": json.Number("600"), "token_type": "default",
+					"audience": "vault", "token_policies": []any{policy}, "token_ttl": json.Number("600"), "token_max_ttl": json.Number("600"), "token_type": "default",
 				},
 				Mounts:   map[string]vaultside.FoundMount{"pki": {Type: "pki", Longest: 2160 * time.Hour, HasCA: true}},
-				Policies: map[string]string{"istiod": wanted.Policies[0].Text},
+				Policies: map[string]string{policy: wanted.Policies[0].Text},
 			}
 			test.change(found)
 			differences, err := wanted.Differences(found)
@@ -185,7 +208,8 @@ func TestDifferences(t *testing.T) {
 						lines = append(lines, line)
 					}
 				}
-				got = append(got, string('0'+rune(difference.Kind))+" "+difference.What+": "+strings.Join(lines, ", "))
+				force := map[bool]string{true: "!"}[difference.NeedsForce]
+				got = append(got, string('0'+rune(difference.Kind))+force+" "+difference.What+": "+strings.Join(lines, ", "))
 			}
 			if len(got) != len(test.want) {
 				t.Fatalf("got\n%s", strings.Join(got, "\n"))
@@ -205,6 +229,11 @@ func TestDifferences(t *testing.T) {
 // What a policy or a shell would take for more than a name is refused.
 func TestMistakes(t *testing.T) {
 	t.Parallel()
+	for _, name := range []string{"root", "default", "Default", "response-wrapping", "control-group", "a/b", "..", "a b", "-a", "a\nb"} {
+		if _, err := vaultside.For(read(t, "-", localKey), vaultside.Options{Policy: name}); err == nil || !strings.Contains(err.Error(), "--policy") {
+			t.Errorf("--policy %q: %v", name, err)
+		}
+	}
 	for name, options := range map[string]vaultside.Options{
 		"--service-account":  {ServiceAccounts: []string{"*"}},
 		"--istiod-namespace": {Namespaces: []string{"a b"}},
@@ -239,4 +268,66 @@ func want(t *testing.T, mesh *networkingv1.VirtualMesh, options vaultside.Option
 		t.Fatal(err)
 	}
 	return wanted
+}
+
+// A role of any name leads to no policy of Vault's own, whatever its case.
+func TestDerivedNames(t *testing.T) {
+	t.Parallel()
+	for _, role := range []string{"default", "Default", "ROOT", "root", "response-wrapping", "gen-int-ca-istio", "a.b_c"} {
+		mesh := read(t, "-", strings.Replace(localKey, "role: istiod,", "role: "+role+",", 1))
+		for _, policy := range want(t, mesh, vaultside.Options{}).Policies {
+			if wanted := "istiod-agent-" + strings.ToLower(role); policy.Name != wanted {
+				t.Errorf("role %s: got %q, want %q", role, policy.Name, wanted)
+			}
+		}
+	}
+}
+
+// The role's audience is that of the agents' tokens, or a note says what to change.
+func TestAudience(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ mesh, flag, audience, note string }{
+		"as the VirtualMesh":    {"vault", "", "vault", ""},
+		"the same by flag":      {"vault", "vault", "vault", ""},
+		"none, as in the guide": {"", "", "", "audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role"},
+		"by flag alone":         {"", "vault", "vault", "until the VirtualMesh has the line audience: vault"},
+		"another one by flag":   {"vault", "other", "other", "until the VirtualMesh has the line audience: other"},
+	} {
+		text := strings.Replace(localKey, ", audience: vault", "", 1)
+		if test.mesh != "" {
+			text = strings.Replace(localKey, "audience: vault", "audience: "+test.mesh, 1)
+		}
+		wanted := want(t, read(t, "-", text), vaultside.Options{Audience: test.flag})
+		notes := strings.Join(wanted.Notes, "\n")
+		if wanted.Auth.Role.Audience != test.audience || !strings.Contains(notes, test.note) || test.note == "" && strings.Contains(notes, "audience") {
+			t.Errorf("%s: got %q, notes %s", name, wanted.Auth.Role.Audience, notes)
+		}
+	}
+}
+
+// What is printed is what it looks like, and a comment stays one.
+func TestPrintHidesNothing(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a\u202eb", "a\x1b[2Kb", "a\u200bb"} {
+		wanted := &vaultside.Wanted{Server: "https://vault", Mounts: []vaultside.Mount{{Path: name}}}
+		var out bytes.Buffer
+		if err := wanted.Print(&out, true); err == nil || out.Len() > 0 {
+			t.Errorf("%q is printed: %s", name, &out)
+		}
+	}
+	wanted := &vaultside.Wanted{Server: "https://vault", Notes: []string{"a\nrm -r /"}}
+	var out bytes.Buffer
+	if err := wanted.Print(&out, true); err != nil || !strings.Contains(out.String(), "\n# rm -r /\n") {
+		t.Errorf("%v: %s", err, &out)
+	}
+}
+
+// No key and no token is on a command line.
+func TestNoSecretOnACommandLine(t *testing.T) {
+	t.Parallel()
+	wanted := want(t, read(t, "-", localKey), vaultside.Options{Reviewer: vaultside.Reviewer{TokenFile: "my reviewer.jwt"}})
+	var out bytes.Buffer
+	if err := wanted.Print(&out, true); err != nil || strings.Contains(out.String(), "$(cat") || !strings.Contains(out.String(), "pem_bundle=-\n") || !strings.Contains(out.String(), "token_reviewer_jwt=-\n") {
+		t.Errorf("%v: %s", err, &out)
+	}
 }

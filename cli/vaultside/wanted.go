@@ -34,7 +34,7 @@ type Options struct {
 	ServiceAccounts, Namespaces []string
 	// TrustDomain is in the SPIFFE IDs that are signed.
 	TrustDomain string
-	// Policy is the policy's name; the role's by default.
+	// Policy is the policy's name; by default it is derived from the role's.
 	Policy string
 	// Audience that a token must be for; the VirtualMesh's by default.
 	Audience string
@@ -88,11 +88,13 @@ type Auth struct {
 	Role      Role
 }
 
+func (a *Auth) rolePath() string { return "auth/" + a.Mount + "/role/" + a.Role.Name }
+
 // Role binds service accounts to policies.
 type Role struct {
 	Name                        string
 	ServiceAccounts, Namespaces []string
-	// Audience that a token must be for; empty leaves that as it is in Vault.
+	// Audience that a token must be for; empty: the API server's own.
 	Audience string
 	Policies []string
 	TokenTTL time.Duration
@@ -107,7 +109,13 @@ type Mount struct {
 }
 
 // Policy is a policy's text.
-type Policy struct{ Name, Text, Why string }
+type Policy struct {
+	// Name is in lower case, as Vault stores it.
+	Name string
+	// Text begins with a comment, by which this command recognizes what it made.
+	Text string
+	Why  string
+}
 
 // For gives what a VirtualMesh with its defaults filled in, and without mistakes, wants.
 func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
@@ -141,9 +149,9 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 	}
 
 	wanted := &Wanted{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
-	name := options.Policy
+	name, maker := options.Policy, endpoints.Sign
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
-		name = cmp.Or(name, auth.Role)
+		name = cmp.Or(name, derivedPrefix+strings.ToLower(auth.Role))
 		wanted.Auth = &Auth{
 			Mount:     strings.TrimSuffix(strings.TrimPrefix(endpoints.Login, "auth/"), "/login"),
 			Configure: !options.SkipAuthConfig,
@@ -153,17 +161,21 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 				Audience: cmp.Or(options.Audience, auth.Audience), TokenTTL: options.TokenTTL,
 			},
 		}
-		if auth.Audience == "" {
-			wanted.note("Without kubernetesAuth.audience a login's token is good for the API server too; safer: set audience to vault in the VirtualMesh.")
-		}
+		wanted.noteAudience(auth.Audience)
 	} else {
 		wanted.note("The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.")
 	}
-	name = cmp.Or(name, "istiod")
+	name = cmp.Or(name, derivedPrefix+"istiod")
+	if err := validatePolicy(name); err != nil {
+		return nil, err
+	}
+	if wanted.Auth != nil {
+		maker = wanted.Auth.rolePath()
+	}
 
 	wanted.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, Longest: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
 	wanted.Policies = []Policy{{
-		Name: name, Text: signingPolicy(endpoints.Sign, organization, options.hosts()),
+		Name: name, Text: marker(maker) + signingPolicy(endpoints.Sign, organization, options.hosts()),
 		Why: "One call, with pinned parameters: a CA of path length 0, of istiod's name alone.",
 	}}
 	if endpoints.Generate != "" {
@@ -171,7 +183,7 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 			wanted.Mounts = append(wanted.Mounts, Mount{Path: endpoints.KeyMount})
 		}
 		wanted.Policies = append(wanted.Policies, Policy{
-			Name: name + "-exported", Text: exportingPolicy(endpoints.Generate, endpoints.KeyMount),
+			Name: name + "-exported", Text: marker(maker) + exportingPolicy(endpoints.Generate, endpoints.KeyMount),
 			Why: "csrPath: Vault makes istiod's CA key and hands it out. The second path lets the agent remove the copy that Vault keeps.",
 		})
 		wanted.note("With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.")
@@ -190,6 +202,16 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 		}
 	}
 	return wanted, nil
+}
+
+// noteAudience compares the role's audience with the VirtualMesh's, which is that of the agents' tokens.
+func (w *Wanted) noteAudience(sent string) {
+	switch required := w.Auth.Role.Audience; {
+	case required == "":
+		w.note("The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
+	case required != sent:
+		w.note("The role accepts only tokens of audience %s: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", required, required)
+	}
 }
 
 func (w *Wanted) note(format string, args ...any) {
@@ -225,9 +247,6 @@ func (o *Options) validate() error {
 			}
 		}
 	}
-	if o.Policy != "" && (strings.Trim(o.Policy, policyCharacters) != "" || o.Policy == "root" || o.Policy == "default") {
-		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, - and _, and neither root nor default", o.Policy)
-	}
 	if strings.ContainsFunc(o.Audience, func(r rune) bool { return r <= ' ' }) {
 		return fmt.Errorf("--audience %q: expected a name or a URL without spaces, such as vault", o.Audience)
 	}
@@ -236,8 +255,6 @@ func (o *Options) validate() error {
 	}
 	return nil
 }
-
-const policyCharacters = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // hosts are the SPIFFE IDs of all istiods.
 func (o *Options) hosts() []string {
@@ -252,43 +269,4 @@ func (o *Options) hosts() []string {
 
 func sorted(values []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(values)))
-}
-
-// signingPolicy is docs/vault.md's.
-func signingPolicy(path, organization string, hosts []string) string {
-	quotedHosts := make([]string, len(hosts))
-	for i, host := range hosts {
-		quotedHosts[i] = quoted(host)
-	}
-	return `path ` + quoted(path) + ` {
-  capabilities        = ["update"]
-  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
-  allowed_parameters = {
-    "csr"                  = []
-    "ttl"                  = []
-    "format"               = ["pem"]
-    "common_name"          = [` + quoted(organization) + `]
-    "organization"         = [` + quoted(organization) + `]
-    "uri_sans"             = [` + strings.Join(quotedHosts, ", ") + `]
-    "max_path_length"      = ["0"]
-    "exclude_cn_from_sans" = ["true"]
-  }
-}
-`
-}
-
-// exportingPolicy is docs/vault.md's.
-func exportingPolicy(generate, mount string) string {
-	return `path ` + quoted(generate) + ` {
-  capabilities = ["update"]
-}
-path ` + quoted(mount+"/key/*") + ` {
-  capabilities = ["delete"]
-}
-`
-}
-
-// quoted is a string of a policy's language (HCL 1).
-func quoted(text string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
@@ -119,7 +119,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		result.Lines, unknown = append(result.Lines, found...), unknown || failed
 	}
 	progress.Done()
-	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) error { return result.print(out, f.Is(wide), terminal.Coloured(out)) })
+	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) { result.print(out, f.Is(wide)) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
@@ -161,7 +161,7 @@ type place struct {
 func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*x509.Certificate, error) {
 	switch {
 	case f.root != "":
-		text, err := os.ReadFile(f.root)
+		text, err := files.Read(f.root, files.MaxSmall)
 		if err != nil {
 			return nil, fmt.Errorf("--root: %w", err)
 		}

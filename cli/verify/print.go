@@ -35,10 +35,9 @@ type Line struct {
 }
 
 // print writes it for people: unless wide, namespaces of which the same is to be said share a line.
-func (r *Result) print(out io.Writer, wide, coloured bool) error {
-	var text strings.Builder
+func (r *Result) print(out io.Writer, wide bool) {
 	for _, root := range r.roots {
-		fmt.Fprintf(&text, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Plain(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
+		fmt.Fprintf(out, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Line(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
 	}
 	said := map[Line]bool{}
 	for _, line := range r.Lines {
@@ -54,13 +53,9 @@ func (r *Result) print(out io.Writer, wide, coloured bool) error {
 		if !line.OK {
 			status, colour = "fail", terminal.Red
 		}
-		if coloured {
-			status = terminal.In(colour, status)
-		}
-		fmt.Fprintf(&text, "%s  %s\n", status, line.words(namespaces))
+		terminal.Paint(out, colour, status)
+		fmt.Fprintf(out, "  %s\n", line.words(namespaces))
 	}
-	_, err := io.WriteString(out, text.String())
-	return err
 }
 
 // alike are the namespaces of which the same is to be said.
@@ -86,7 +81,7 @@ func (l *Line) words(namespaces []string) string {
 	if words[1] == "" {
 		words = words[:1]
 	}
-	return strings.Join(append(words, terminal.OneLine(l.Detail)), ": ")
+	return terminal.Line(strings.Join(append(words, terminal.OneLine(l.Detail)), ": "))
 }
 
 // few names the first ones.

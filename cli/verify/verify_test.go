@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -125,9 +126,9 @@ ok    four: istio-ca-root-cert in 5 namespaces (v, w, x, y and 1 more): is the r
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got bytes.Buffer
-			if err := result.print(&got, test.wide, test.coloured); err != nil {
-				t.Fatal(err)
-			}
+			out := terminal.NewWriter(&got)
+			out.Coloured = test.coloured
+			result.print(out, test.wide)
 			if !strings.HasPrefix(got.String(), test.want) || !test.wide && got.String() != test.want {
 				t.Errorf("got\n%s\nwant\n%s", &got, test.want)
 			}
@@ -145,7 +146,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
 		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
 		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
-		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"--root: stat /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
 		"[root vault] were all set":                                {"--root=x", "--vault"},
 		"unknown command":                                          {"argument"},
 		"unknown flag: --roots":                                    {"--roots"},

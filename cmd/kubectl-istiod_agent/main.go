@@ -5,30 +5,26 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"log"
 	"os"
 	"os/signal"
 
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 func main() {
+	// The libraries' logs repeat what the commands report, with texts of servers, on standard error.
+	klog.SetLogger(logr.Discard())
+	ctrllog.SetLogger(logr.Discard())
+	log.SetOutput(terminal.NewWriter(os.Stderr))
+
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := cli.NewCommand().ExecuteContext(ctx)
+	code := cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
-	if err == nil {
-		return
-	}
-	if said := err.Error(); said != "" {
-		fmt.Fprintln(os.Stderr, "Error:", said)
-	}
-	code := 1
-	if exit, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err); ok {
-		code = exit.ExitCode()
-	}
 	os.Exit(code)
 }

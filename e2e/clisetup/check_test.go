@@ -238,7 +238,7 @@ func TestCheckVault(t *testing.T) {
 		return run(t, mesh, "check", "--kubeconfig", admin(t), "--vault", "-f", "-")
 	}
 	check(t).Wants(t, 1, "ok       Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — "+s.vault.Address+" answers",
-		"from this machine  — policy istiod is not there; next: kubectl istiod-agent vault -f - --apply")
+		"from this machine  — policy istiod-agent-istiod is not there; next: kubectl istiod-agent vault -f - --apply")
 	s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0)
 	check(t).Wants(t, 0, "the role, the policies, the mounts and their longest lease are as they shall be")
 	t.Setenv("VAULT_TOKEN", "")

@@ -5,6 +5,8 @@ package clisetup
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +49,9 @@ spec:
 	}
 	return text
 }
+
+// policy is that of the role istiod.
+const policy = "istiod-agent-istiod"
 
 // setup is a Vault with a root CA and nothing else, and how the plugin is told about it.
 type setup struct {
@@ -145,18 +150,18 @@ func TestApply(t *testing.T) {
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "Nothing to do")
 		s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 0, "Nothing to do")
 		s.issue(t, exported)
-		if !exported { // for which the second way takes nothing but its own
-			must(t, s.vault.Client.Sys().DeletePolicyWithContext(t.Context(), "istiod"))
-		}
 	}
 	ctx, mesh := t.Context(), virtualMesh(s.vault.Address, true)
-	must(t, s.vault.Client.Sys().PutPolicyWithContext(ctx, "istiod", "path \"pki/*\" {\n  capabilities = [\"sudo\"]\n}\n"))
-	_, err := s.vault.Client.Logical().WriteWithContext(ctx, "auth/kubernetes/role/istiod", map[string]any{"bound_service_account_names": "*", "token_ttl": "5m", "audience": "other"})
+	text, err := s.vault.Client.Sys().GetPolicyWithContext(ctx, policy)
+	must(t, err)
+	mark, _, _ := strings.Cut(text, "\n")
+	must(t, s.vault.Client.Sys().PutPolicyWithContext(ctx, policy, mark+"\npath \"pki/*\" {\n  capabilities = [\"sudo\"]\n}\n"))
+	_, err = s.vault.Client.Logical().WriteWithContext(ctx, "auth/kubernetes/role/istiod", map[string]any{"bound_service_account_names": "*", "token_ttl": "5m", "audience": "other"})
 	must(t, err)
 	s.run(t, mesh, "--dry-run").Wants(t, 1,
-		"policy istiod: differs:", `- path "pki/*" {`, `+ path "pki/root/sign-intermediate" {`,
+		"policy istiod-agent-istiod: differs:", `- path "pki/*" {`, `+ path "pki/root/sign-intermediate" {`,
 		"- bound_service_account_names *", "+ bound_service_account_names istiod", "- token_ttl 5m", "+ token_ttl 10m", "- audience other", "+ audience vault")
-	s.run(t, mesh, "--apply").Wants(t, 0, "policy istiod: wrote the policy", "auth/kubernetes/role/istiod: wrote the role")
+	s.run(t, mesh, "--apply").Wants(t, 0, "policy istiod-agent-istiod: wrote the policy", "auth/kubernetes/role/istiod: wrote the role")
 	s.run(t, mesh, "--dry-run").Wants(t, 0, "Nothing to do")
 	s.issue(t, true)
 
@@ -169,13 +174,121 @@ func TestApply(t *testing.T) {
 	if answer.Vault != s.vault.Address || answer.Applied || len(answer.Differences) != 0 {
 		t.Errorf("got %+v", answer)
 	}
-	must(t, s.vault.Client.Sys().DeletePolicyWithContext(ctx, "istiod"))
-	s.run(t, mesh, "--dry-run", "-o=json").Wants(t, 1, `"kind": "missing"`, `"what": "policy istiod"`)
+	must(t, s.vault.Client.Sys().DeletePolicyWithContext(ctx, policy))
+	s.run(t, mesh, "--dry-run", "-o=json").Wants(t, 1, `"kind": "missing"`, `"what": "policy istiod-agent-istiod"`)
 	s.run(t, mesh, "--apply", "-o=json").Parse(t, &answer)
 	if !answer.Applied || len(answer.Differences) != 1 || answer.Differences[0].Done != "wrote the policy" {
 		t.Errorf("got %+v", answer)
 	}
 	s.run(t, mesh, "-o=json").Wants(t, 2, "--output: expected together with --dry-run or --apply")
+}
+
+// What the command did not make stays as it is, is shown, and is overwritten by --force alone.
+func TestApplyOverwritesNothingOfOthers(t *testing.T) {
+	s := start(t, true)
+	ctx, sys := t.Context(), s.vault.Client.Sys()
+	role := func(name, policies string) {
+		t.Helper()
+		_, err := s.vault.Client.Logical().WriteWithContext(ctx, "auth/kubernetes/role/"+name, map[string]any{
+			"bound_service_account_names": "app", "bound_service_account_namespaces": "app", "token_policies": policies,
+		})
+		must(t, err)
+	}
+	state := func() string {
+		t.Helper()
+		var all strings.Builder
+		names, err := sys.ListPoliciesWithContext(ctx)
+		must(t, err)
+		for _, name := range names {
+			text, err := sys.GetPolicyWithContext(ctx, name)
+			must(t, err)
+			all.WriteString(name + ": " + text + "\n")
+		}
+		for _, path := range []string{"auth/kubernetes/config", "auth/kubernetes/role/default", "auth/kubernetes/role/app", "auth/kubernetes/role/gen-int-ca-istio"} {
+			answer, err := s.vault.Client.Logical().ReadWithContext(ctx, path)
+			must(t, err)
+			if answer != nil {
+				all.WriteString(fmt.Sprintln(path, answer.Data))
+			}
+		}
+		return all.String()
+	}
+	mesh := func(role string) string {
+		return strings.Replace(virtualMesh(s.vault.Address, false), "role: istiod,", "role: "+role+",", 1)
+	}
+
+	// A role of the name of a built-in policy leaves that policy alone.
+	builtIn, err := sys.GetPolicyWithContext(ctx, "default")
+	must(t, err)
+	s.run(t, mesh("Default"), append(s.reviewer, "--apply")...).Wants(t, 0, "policy istiod-agent-default: wrote the policy")
+	if now, err := sys.GetPolicyWithContext(ctx, "default"); err != nil || now != builtIn {
+		t.Errorf("Vault's policy default is another: %v", err)
+	}
+	for _, name := range []string{"default", "root", "Default", "response-wrapping"} {
+		s.run(t, mesh("istiod"), append(s.reviewer, "--apply", "--force", "--policy", name)...).Wants(t, 2, "none of Vault's own")
+	}
+
+	// A role and a policy of somebody's, the guide's among them.
+	role("app", "app")
+	role("gen-int-ca-istio", "gen-int-ca-istio")
+	must(t, sys.PutPolicyWithContext(ctx, "app", "path \"app/*\" {\n  capabilities = [\"read\"]\n}\n"))
+	for _, test := range []struct {
+		role  string
+		flags []string
+		wants []string
+	}{
+		{"app", nil, []string{"auth/kubernetes/role/app: differs, and was not made by this command:", "- token_policies app"}},
+		{"gen-int-ca-istio", nil, []string{"auth/kubernetes/role/gen-int-ca-istio: differs, and was not made by this command:"}},
+		{"new", []string{"--policy", "app"}, []string{"policy app: differs, and was not made by this command:", `- path "app/*" {`}},
+		{"new", []string{"--kubernetes-host", "https://127.0.0.1:1", "--token-reviewer-jwt-file", filepath.Join(s.dir, "reviewer")}, []string{"auth/kubernetes/config: differs, and was not made by this command:", "+ kubernetes_host https://127.0.0.1:1"}},
+	} {
+		before := state()
+		s.run(t, mesh(test.role), append(test.flags, "--apply")...).Wants(t, 2, append(test.wants, "nothing was changed", "--force")...)
+		if now := state(); now != before {
+			t.Errorf("role %s %q: something was changed:\n%s\nbefore:\n%s", test.role, test.flags, now, before)
+		}
+		s.run(t, mesh(test.role), append(test.flags, "--dry-run")...).Wants(t, 1, test.wants...)
+	}
+	var answer struct {
+		Applied     bool
+		Differences []struct {
+			What       string
+			NeedsForce bool
+		}
+	}
+	r := s.run(t, mesh("app"), "--apply", "-o", "json")
+	r.Wants(t, 2, "nothing was changed")
+	must(t, json.Unmarshal([]byte(r.Stdout), &answer))
+	if answer.Applied || len(answer.Differences) != 2 || answer.Differences[0].NeedsForce || !answer.Differences[1].NeedsForce {
+		t.Errorf("got %+v", answer)
+	}
+	s.run(t, mesh("app"), "--apply", "--force").Wants(t, 0, "policy istiod-agent-app: wrote the policy", "auth/kubernetes/role/app: wrote the role")
+	s.run(t, mesh("app"), "--apply").Wants(t, 0, "Nothing to do")
+	// What it has made, it changes without --force.
+	s.run(t, mesh("app"), "--apply", "--token-ttl", "5m").Wants(t, 0, "auth/kubernetes/role/app: wrote the role")
+	s.run(t, mesh("app"), "--force").Wants(t, 2, "--force: expected together with --apply")
+}
+
+// The role asks for the audience of the agents' tokens: none, as in the guide, or the VirtualMesh's.
+func TestAudience(t *testing.T) {
+	s := start(t, true)
+	guide := strings.Replace(virtualMesh(s.vault.Address, false), ", audience: vault", "", 1)
+	audience := func() string {
+		t.Helper()
+		answer, err := s.vault.Client.Logical().ReadWithContext(t.Context(), "auth/kubernetes/role/istiod")
+		must(t, err)
+		audience, _ := answer.Data["audience"].(string) // absent where there is none
+		return audience
+	}
+	s.run(t, virtualMesh(s.vault.Address, false), append(s.reviewer, "--apply")...).Wants(t, 0)
+	if got := audience(); got != "vault" {
+		t.Errorf("the role's audience is %q", got)
+	}
+	s.run(t, guide, "--apply").Wants(t, 0, "Note: ", "audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role", "- audience vault")
+	if got := audience(); got != "" {
+		t.Errorf("the role's audience is %q, and the agents' tokens have none", got)
+	}
+	s.run(t, guide, "--dry-run").Wants(t, 0, "Nothing to do")
 }
 
 // A root CA is never made, and its lack is an error that says what to do.

@@ -31,7 +31,7 @@ func documented(t *testing.T, name, namespace string) string {
 // The documented policy and role of the safer way are enough, and nothing in the policy can be left out.
 func TestTheMinimalPolicyIsEnoughAndNeeded(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
-	minimal := documented(t, "istiod", s.Namespace)
+	minimal := documented(t, "istiod-agent-istiod", s.Namespace)
 	s.write(t, "auth/kubernetes/role/istiod", map[string]any{
 		"bound_service_account_names": agents.ServiceAccount, "bound_service_account_namespaces": s.Namespace,
 		"token_policies": "istiod", "token_ttl": "10m", "token_max_ttl": "10m",
@@ -73,9 +73,9 @@ func TestAnExportedKeyTakesTwoLinesMore(t *testing.T) {
 		vault["csrPath"] = "pki_int/intermediate/generate/exported"
 		vault["kubernetesAuth"] = map[string]any{"role": "istiod"}
 	})
-	s.policy(t, "istiod", documented(t, "istiod", s.Namespace))
+	s.policy(t, "istiod", documented(t, "istiod-agent-istiod", s.Namespace))
 	s.refused(t, "VaultPolicyDenies", `path "pki_int/intermediate/generate/exported"`)
-	exported := documented(t, "istiod-exported", s.Namespace)
+	exported := documented(t, "istiod-agent-istiod-exported", s.Namespace)
 	s.policy(t, "istiod-exported", strings.Replace(exported, `["delete"]`, `["read"]`, 1))
 	if output := s.issues(t); !strings.Contains(output, "reason=NotTidied") {
 		t.Errorf("that Vault keeps a copy is not said:\n%s", output)

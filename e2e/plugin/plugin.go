@@ -28,24 +28,8 @@ type Result struct {
 // Run runs it with a file on standard input.
 func Run(ctx context.Context, stdin string, arguments ...string) Result {
 	var stdout, stderr bytes.Buffer
-	command := cli.NewCommand()
-	command.SetArgs(arguments)
-	command.SetIn(strings.NewReader(stdin))
-	command.SetOut(&stdout)
-	command.SetErr(&stderr)
-	err := command.ExecuteContext(ctx)
-	r := Result{Stdout: stdout.String(), Stderr: stderr.String()}
-	if err != nil {
-		r.Code = 1
-		if exit, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err); ok {
-			r.Code = exit.ExitCode()
-		}
-		r.Stderr += err.Error()
-	}
-	return r
+	code := cli.Run(ctx, arguments, strings.NewReader(stdin), &stdout, &stderr)
+	return Result{stdout.String(), stderr.String(), code}
 }
 
 func (r Result) String() string {

@@ -138,8 +138,10 @@ func (c *CLI) write(ctx context.Context, call Call) (string, error) {
 	for _, argument := range arguments[1:] {
 		key, value, ok := strings.Cut(argument, "=")
 		switch _, twice := data[key]; {
-		case !ok || twice || value == "-" || strings.HasPrefix(value, `\`):
+		case !ok || twice || value == "-" && call.Input == "" || strings.HasPrefix(value, `\`):
 			return "", fmt.Errorf("the test does not know what Vault makes of %q", argument)
+		case value == "-":
+			value = call.Input
 		case strings.HasPrefix(value, "@"):
 			if value, err = c.Read(value[1:]); err != nil {
 				return "", err

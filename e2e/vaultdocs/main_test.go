@@ -184,6 +184,9 @@ func newWay(t *testing.T, p *page, vault *vaultserver.Server, account string, au
 	w.Commands = map[string]func(context.Context, vaultdocs.Call) (string, error){
 		"vault":   cli.Run,
 		"openssl": w.OpenSSL,
+		"cat": func(ctx context.Context, call vaultdocs.Call) (string, error) {
+			return w.External(ctx, "cat", nil, call)
+		},
 		"mkdir": func(ctx context.Context, call vaultdocs.Call) (string, error) {
 			return w.External(ctx, "mkdir", nil, call)
 		},

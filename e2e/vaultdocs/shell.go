@@ -36,7 +36,7 @@ type Shell struct {
 type Call struct {
 	// Arguments are without the command's name.
 	Arguments []string
-	// Input is the heredoc's text.
+	// Input is the heredoc's text, or what another command writes into a pipe.
 	Input string
 }
 
@@ -77,6 +77,14 @@ func (s *Shell) command(ctx context.Context, line string, following []string) (r
 			call.Arguments = append(call.Arguments, word.text)
 		case len(words) < 2 || words[1].operator:
 			return nil, fmt.Errorf("nothing follows %s", word.text)
+		case word.text == "|" && (name == "" || target != ""):
+			return nil, errors.New("the test knows a pipe from a command's standard output alone")
+		case word.text == "|":
+			output, err := s.run(ctx, name, call)
+			if err != nil {
+				return nil, err
+			}
+			call, name = Call{Input: output}, ""
 		case word.text == ">":
 			target, words = words[1].text, words[1:]
 		default:
@@ -87,11 +95,7 @@ func (s *Shell) command(ctx context.Context, line string, following []string) (r
 		}
 		words = words[1:]
 	}
-	run := s.Commands[name]
-	if run == nil {
-		return nil, fmt.Errorf("the test knows no command %q; teach it, or list it as an exception with the reason", name)
-	}
-	output, err := run(ctx, call)
+	output, err := s.run(ctx, name, call)
 	if err != nil || target == "" {
 		return following, err
 	}
@@ -100,6 +104,14 @@ func (s *Shell) command(ctx context.Context, line string, following []string) (r
 		return nil, err
 	}
 	return following, os.WriteFile(path, []byte(output), 0o600)
+}
+
+func (s *Shell) run(ctx context.Context, name string, call Call) (string, error) {
+	run := s.Commands[name]
+	if run == nil {
+		return "", fmt.Errorf("the test knows no command %q; teach it, or list it as an exception with the reason", name)
+	}
+	return run(ctx, call)
 }
 
 // heredoc gives the lines up to the delimiter, and those after it.
@@ -116,7 +128,7 @@ func heredoc(delimiter string, lines []string) (text string, rest []string, err 
 	return "", nil, fmt.Errorf("the heredoc does not end with %s", delimiter)
 }
 
-// word is an argument, expanded, or one of the operators > and <<.
+// word is an argument, expanded, or one of the operators >, << and |.
 type word struct {
 	text     string
 	operator bool
@@ -124,7 +136,7 @@ type word struct {
 
 var (
 	blank    = regexp.MustCompile(`^[ \t]+`)
-	operator = regexp.MustCompile(`^(<<|>)`)
+	operator = regexp.MustCompile(`^(<<|>|\|)`)
 	// plain holds no character that means something to a shell.
 	plain    = regexp.MustCompile(`^[A-Za-z0-9./_:=@,%+-]+`)
 	single   = regexp.MustCompile(`^'([^']*)'`)

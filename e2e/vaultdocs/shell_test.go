@@ -48,6 +48,7 @@ func TestShell(t *testing.T) {
 		"a variable":     {`say "https://$NAME:443"`, one("https://some thing:443")},
 		"contents":       {`say x="$(cat a /etc/letters/b)."`, one("x=A\n\nB.")},
 		"a heredoc":      {"say - <<EOF\nx \"y\" {\nEOF\nsay b", []vaultdocs.Call{{Arguments: []string{"-"}, Input: "x \"y\" {\n"}, {Arguments: []string{"b"}}}},
+		"a pipe":         {"say a | say b", []vaultdocs.Call{{Arguments: []string{"a"}}, {Arguments: []string{"b"}, Input: "a"}}},
 		"a redirection":  {"say c d > a\nsay \"$(cat a)\"", []vaultdocs.Call{{Arguments: []string{"c", "d"}}, {Arguments: []string{"c d"}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +65,9 @@ func TestShell(t *testing.T) {
 func TestShellRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ script, want string }{
 		"another command":            {"tell a", `no command "tell"`},
-		"a pipe":                     {"say a | say b", "what a shell makes"},
+		"a pipe that goes nowhere":   {"say a |", "nothing follows"},
+		"an alternative":             {"say a || say b", "nothing follows"},
+		"a pipe after a redirection": {"say a > b | say c", "standard output alone"},
 		"several commands":           {"say a; say b", "what a shell makes"},
 		"a pattern":                  {"say *", "what a shell makes"},
 		"a comment":                  {"say a # b", "what a shell makes"},
@@ -102,6 +105,7 @@ func TestVaultRefuses(t *testing.T) {
 		"no value":                 "vault write a b",
 		"a value twice":            "vault write a b=c b=d",
 		"a file that is not there": "vault write a b=@c",
+		"a value without input":    "vault write a b=-",
 		"a policy in a file":       "vault policy write a b",
 		"a policy without text":    "vault policy write a -",
 	} {

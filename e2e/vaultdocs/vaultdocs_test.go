@@ -125,7 +125,7 @@ func (p *page) safer(t *testing.T, vault *vaultserver.Server) {
 	w.run(t, "The policy 3")
 	after, err := vault.Client.Logical().ReadWithContext(t.Context(), "auth/kubernetes/role/istiod")
 	must(t, err)
-	before.Data["token_policies"] = []any{"istiod", "istiod-exported"}
+	before.Data["token_policies"] = []any{"istiod-agent-istiod", "istiod-agent-istiod-exported"}
 	if diff := cmp.Diff(before.Data, after.Data); diff != "" {
 		t.Errorf("more than the role's policies has changed (-before +after):\n%s", diff)
 	}

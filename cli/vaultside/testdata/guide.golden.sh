@@ -1,5 +1,6 @@
 # The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
-# Note: Without kubernetesAuth.audience a login's token is good for the API server too; safer: set audience to vault in the VirtualMesh.
+# It replaces a role and policies of these names; --dry-run shows what there is.
+# Note: The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.
 # Note: With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.
 # Note: The server is an http:// one: logins and, with csrPath, CA keys can be read on the network; use https://.
 
@@ -22,13 +23,14 @@ vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -pat
 
 # Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
 #   a new one, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
-#   or one that you have:                vault write pki/config/ca pem_bundle="$(cat root-key.pem root-cert.pem)"
+#   or one that you have:                cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
 
 # Vault makes istiod's CA keys here. It needs no CA.
 vault secrets list -format=json | grep -qF '"pki_int/"' || vault secrets enable -path=pki_int pki
 
 # One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
-vault policy write gen-int-ca-istio - <<'EOF'
+vault policy write istiod-agent-gen-int-ca-istio - <<'EOF'
+# Made by kubectl istiod-agent vault for auth/kubernetes/role/gen-int-ca-istio
 path "pki/root/sign-intermediate" {
   capabilities        = ["update"]
   required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
@@ -46,7 +48,8 @@ path "pki/root/sign-intermediate" {
 EOF
 
 # csrPath: Vault makes istiod's CA key and hands it out. The second path lets the agent remove the copy that Vault keeps.
-vault policy write gen-int-ca-istio-exported - <<'EOF'
+vault policy write istiod-agent-gen-int-ca-istio-exported - <<'EOF'
+# Made by kubectl istiod-agent vault for auth/kubernetes/role/gen-int-ca-istio
 path "pki_int/intermediate/generate/exported" {
   capabilities = ["update"]
 }
@@ -59,6 +62,6 @@ EOF
 vault write auth/kubernetes/role/gen-int-ca-istio \
     bound_service_account_names=istiod \
     bound_service_account_namespaces=istio-system \
-    token_policies=gen-int-ca-istio,gen-int-ca-istio-exported \
+    token_policies=istiod-agent-gen-int-ca-istio,istiod-agent-gen-int-ca-istio-exported \
     token_ttl=10m \
     token_max_ttl=10m

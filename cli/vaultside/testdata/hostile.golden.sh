@@ -1,4 +1,5 @@
 # The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
+# It replaces a role and policies of these names; --dry-run shows what there is.
 # Note: The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.
 # Note: Mesh istiod-other-cluster-1 does not look like one in namespace istio-system: name its namespace by --istiod-namespace.
 
@@ -16,10 +17,11 @@ vault secrets list -format=json | grep -qF '"p'\''k$(id)i/"' || vault secrets en
 
 # Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
 #   a new one, whose key stays in Vault: vault write -field=certificate 'p'\''k$(id)i/root/generate/internal' common_name=my-org ttl=87600h > root-cert.pem
-#   or one that you have:                vault write 'p'\''k$(id)i/config/ca' pem_bundle="$(cat root-key.pem root-cert.pem)"
+#   or one that you have:                cat root-key.pem root-cert.pem | vault write 'p'\''k$(id)i/config/ca' pem_bundle=-
 
 # One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
-vault policy write istiod - <<'EOF'
+vault policy write istiod-agent-istiod - <<'EOF'
+# Made by kubectl istiod-agent vault for p'k$(id)i/root/sign-intermediate
 path "p'k$(id)i/root/sign-intermediate" {
   capabilities        = ["update"]
   required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]

@@ -1,7 +1,8 @@
 # The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
+# It replaces a role and policies of these names; --dry-run shows what there is.
 
-# Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.
-[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=https://vault.vault:8200
+# The VirtualMesh in the cluster names https://vault.vault:8200; your token goes nowhere but to the address that you set.
+: "${VAULT_ADDR:?expected the address of your Vault}"
 
 # Service accounts log in here.
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
@@ -19,10 +20,11 @@ vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -pat
 
 # Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
 #   a new one, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
-#   or one that you have:                vault write pki/config/ca pem_bundle="$(cat root-key.pem root-cert.pem)"
+#   or one that you have:                cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
 
 # One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
-vault policy write istiod - <<'EOF'
+vault policy write istiod-agent-istiod - <<'EOF'
+# Made by kubectl istiod-agent vault for auth/kubernetes/role/istiod
 path "pki/root/sign-intermediate" {
   capabilities        = ["update"]
   required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
@@ -44,6 +46,6 @@ vault write auth/kubernetes/role/istiod \
     bound_service_account_names=istiod \
     bound_service_account_namespaces=istio-system \
     audience=vault \
-    token_policies=istiod \
+    token_policies=istiod-agent-istiod \
     token_ttl=10m \
     token_max_ttl=10m

@@ -1,4 +1,5 @@
 # The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
+# It replaces a role and policies of these names; --dry-run shows what there is.
 
 # Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.
 [ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=https://vault.vault:8200
@@ -7,10 +8,10 @@
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
 
 # Vault has their tokens reviewed by this API server.
-vault write auth/kubernetes/config \
+tr -d '\n' <'my reviewer.jwt' | vault write auth/kubernetes/config \
     kubernetes_host=https://10.0.0.1:6443 \
     kubernetes_ca_cert=@ca.crt \
-    token_reviewer_jwt="$(cat 'my reviewer.jwt')"
+    token_reviewer_jwt=-
 
 # Vault signs istiod's CA certificates here.
 vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -path=pki pki
@@ -20,10 +21,11 @@ vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -pat
 
 # Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
 #   a new one, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
-#   or one that you have:                vault write pki/config/ca pem_bundle="$(cat root-key.pem root-cert.pem)"
+#   or one that you have:                cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
 
 # One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
 vault policy write mesh - <<'EOF'
+# Made by kubectl istiod-agent vault for auth/kubernetes/role/istiod
 path "pki/root/sign-intermediate" {
   capabilities        = ["update"]
   required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package files
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, link, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	for _, err := range []error{
+		os.WriteFile(file, []byte("12345"), 0o600), os.Symlink(file, link),
+		syscall.Mkfifo(pipe, 0o600), os.Symlink(pipe, link+"-pipe"), os.Symlink("/dev/zero", link+"-zero"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		file      string
+		most      int64
+		want, err string
+	}{
+		"a file":                 {file, 5, "12345", ""},
+		"a link":                 {link, 5, "12345", ""},
+		"a file that is larger":  {file, 4, "", "is larger than"},
+		"none":                   {file + "-gone", 5, "", "no such file"},
+		"a directory":            {dir, 5, "", "a directory"},
+		"a pipe without an end":  {pipe, 5, "", "expected a regular file"},
+		"a link to it":           {link + "-pipe", 5, "", "expected a regular file"},
+		"an endless device":      {"/dev/zero", 5, "", "expected a regular file"},
+		"a link to a device":     {link + "-zero", 5, "", "expected a regular file"},
+		"a descriptor, not open": {"/dev/fd/987654", 5, "", "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := Read(test.file, test.most)
+			if string(got) != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// A shell's <(command) is a pipe that the shell has opened.
+func TestReadDescriptor(t *testing.T) {
+	t.Parallel()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zero.Close()
+	_, _ = writer.WriteString("12345")
+	_ = writer.Close()
+	if got, err := Read(fmt.Sprintf("/dev/fd/%d", reader.Fd()), 5); string(got) != "12345" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := Read(fmt.Sprintf("/dev/fd/%d", zero.Fd()), 5); err == nil || !strings.Contains(err.Error(), "is larger than") {
+		t.Errorf("an endless one: %v", err)
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+)
+
+// Vault is one to look at and to change.
+type Vault struct {
+	client *api.Client
+	// own is false for a server that only a VirtualMesh in a cluster names: it gets no token.
+	own bool
+}
+
+// Connect connects to the Vault at VAULT_ADDR, or else at the server of the VirtualMesh. VAULT_TOKEN and whatever else the
+// environment holds of the person's own (VAULT_NAMESPACE, VAULT_HEADERS, VAULT_CLIENT_CERT) is sent only to an address that
+// the person gives: VAULT_ADDR, or the server of a VirtualMesh in the person's file (given). Otherwise every author of a
+// VirtualMesh in a cluster could collect tokens. Connect sends nothing.
+func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) (*Vault, error) {
+	ca := mesh.Spec.IntermediateCA()
+	if ca == nil || ca.Vault == nil {
+		return nil, errors.New("the VirtualMesh names no Vault")
+	}
+	config := api.DefaultConfig()
+	if config.Error != nil {
+		return nil, fmt.Errorf("reading the environment variables VAULT_*: %w", config.Error)
+	}
+	transport, ok := config.HttpClient.Transport.(*http.Transport)
+	if !ok {
+		return nil, fmt.Errorf("the client of Vault has a transport of another kind, %T", config.HttpClient.Transport)
+	}
+	own := true
+	if os.Getenv(api.EnvVaultAddress) == "" && os.Getenv(api.EnvVaultAgentAddr) == "" {
+		config.Address, own = ca.Vault.Server, given
+	}
+	if len(ca.Vault.CABundle) > 0 && os.Getenv(api.EnvVaultCACert) == "" && os.Getenv(api.EnvVaultCAPath) == "" && os.Getenv(api.EnvVaultCACertBytes) == "" {
+		if err := config.ConfigureTLS(&api.TLSConfig{
+			CACertBytes: ca.Vault.CABundle, ClientCert: os.Getenv(api.EnvVaultClientCert), ClientKey: os.Getenv(api.EnvVaultClientKey),
+			TLSServerName: os.Getenv(api.EnvVaultTLSServerName),
+		}); err != nil {
+			return nil, fmt.Errorf("reading caBundle: %w", err)
+		}
+	}
+	config.MaxRetries, config.Timeout = 0, timeout
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, fmt.Errorf("reading Vault's address and the environment variables VAULT_*: %w", err)
+	}
+	client.SetMaxRetries(0)
+	namespace := strings.Trim(ca.Vault.Namespace, "/")
+	if own {
+		namespace = cmp.Or(os.Getenv(api.EnvVaultNamespace), namespace)
+	} else {
+		client.ClearToken()
+		client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
+		transport.TLSClientConfig.GetClientCertificate = nil
+	}
+	if namespace != "" {
+		client.SetNamespace(namespace)
+	}
+	config.HttpClient.Transport = sameHost{transport}
+	return &Vault{client, own}, nil
+}
+
+// CheckToken returns an error unless requests carry a token.
+func (v *Vault) CheckToken() error {
+	switch {
+	case v.client.Token() != "":
+		return nil
+	case !v.own:
+		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), clusters.ShellWord(v.Address()))
+	default:
+		return errors.New("VAULT_TOKEN is not set, and Vault requires a token for this; export one that may read and write policies, mounts and auth methods")
+	}
+}
+
+// Address is where Vault is asked, fit to be shown.
+func (v *Vault) Address() string {
+	address, err := url.Parse(v.client.Address())
+	if err != nil {
+		return "the given address"
+	}
+	return address.Redacted()
+}
+
+// maxAnswer limits a response body, in bytes.
+const maxAnswer = 16 << 20
+
+// sameHost refuses redirects to other hosts, which Vault's client would follow with the token, and endless responses.
+type sameHost struct{ transport *http.Transport }
+
+func (s sameHost) RoundTrip(request *http.Request) (*http.Response, error) {
+	answer, err := s.transport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode >= 300 && answer.StatusCode < 400 {
+		to, err := answer.Location()
+		if err != nil || to.Host != request.URL.Host {
+			_ = answer.Body.Close()
+			if err == nil {
+				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, clusters.ShellWord(to.Scheme+"://"+to.Host))
+			}
+			return nil, err
+		}
+	}
+	answer.Body = http.MaxBytesReader(nil, answer.Body, maxAnswer)
+	return answer, nil
+}

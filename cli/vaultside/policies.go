@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// derivedPrefix keeps derived names apart from names that people choose.
+const derivedPrefix = "istiod-agent-"
+
+var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
+
+// builtInPolicies are Vault's own (vault/policy_store.go), which a policy of the same name would replace.
+var builtInPolicies = []string{"root", "default", "response-wrapping", "control-group", "default-service-account"}
+
+// validatePolicy checks a given or derived name. It must be in lower case: Vault ignores the case of policy names.
+func validatePolicy(name string) error {
+	if !policyName.MatchString(name) || slices.Contains(builtInPolicies, name) {
+		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, and none of Vault's own (%s)", name, strings.Join(builtInPolicies, ", "))
+	}
+	return nil
+}
+
+const markerStart = "# Made by kubectl istiod-agent vault for "
+
+// marker is the first line of each policy that this command writes. A role of the Kubernetes auth method has no field for
+// one, so a role is recognized by its policies.
+func marker(maker string) string { return markerStart + maker + "\n" }
+
+// rules returns a policy's text without the marker.
+func rules(text string) string {
+	if strings.HasPrefix(text, markerStart) {
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	return strings.TrimSpace(text)
+}
+
+// made reports whether this command wrote a policy's text, for the same role.
+func (p Policy) made(text string) bool {
+	mark, _, _ := strings.Cut(p.Text, "\n")
+	first, _, _ := strings.Cut(text, "\n")
+	return first == mark
+}
+
+// madeRole reports whether this command wrote the existing role: all its policies are this command's.
+func (w *Wanted) madeRole(found *Found) bool {
+	policies := found.rolePolicies()
+	return len(policies) > 0 && !slices.ContainsFunc(policies, func(name string) bool { return !w.Policies[0].made(found.Policies[name]) })
+}
+
+// rolePolicies returns the names of the existing role's policies.
+func (f *Found) rolePolicies() []string {
+	policies, _ := decoded([]string{}, f.Role["token_policies"])
+	names, _ := policies.([]string)
+	return names
+}
+
+// signingPolicy is docs/vault.md's.
+func signingPolicy(path, organization string, hosts []string) string {
+	quotedHosts := make([]string, len(hosts))
+	for i, host := range hosts {
+		quotedHosts[i] = quoted(host)
+	}
+	return `path ` + quoted(path) + ` {
+  capabilities        = ["update"]
+  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
+  allowed_parameters = {
+    "csr"                  = []
+    "ttl"                  = []
+    "format"               = ["pem"]
+    "common_name"          = [` + quoted(organization) + `]
+    "organization"         = [` + quoted(organization) + `]
+    "uri_sans"             = [` + strings.Join(quotedHosts, ", ") + `]
+    "max_path_length"      = ["0"]
+    "exclude_cn_from_sans" = ["true"]
+  }
+}
+`
+}
+
+// exportingPolicy is docs/vault.md's.
+func exportingPolicy(generate, mount string) string {
+	return `path ` + quoted(generate) + ` {
+  capabilities = ["update"]
+}
+path ` + quoted(mount+"/key/*") + ` {
+  capabilities = ["delete"]
+}
+`
+}
+
+// quoted is a string of a policy's language (HCL 1).
+func quoted(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+}
