@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -191,7 +192,7 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context
 }
 
 func (o *options) logger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{}
+	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
 	switch o.logLevel {
 	case "info":
 	case "debug":

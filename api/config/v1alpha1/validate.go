@@ -136,6 +136,9 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("bindAddress"), s.BindAddress, "expected an IP address such as 127.0.0.1"))
 		}
 	}
+	if s.ClientCA != "" && !filepath.IsAbs(s.ClientCA) {
+		errs = append(errs, field.Invalid(path.Child("clientCA"), s.ClientCA, "expected the absolute path of a PEM file"))
+	}
 	taken := map[int32]string{}
 	for _, port := range []struct {
 		name   string
