@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // stuck is how long the agent's loop may stand still; issuing takes a few calls of --vault-timeout each.
@@ -62,7 +63,7 @@ func (a *Agent) report() {
 }
 
 func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
-	mine := certificatesv1.CertificateStatus{Pod: a.Identity.Pod, Error: a.problems.String(), OfferedRootFingerprint: a.offered}
+	mine := certificatesv1.CertificateStatus{Pod: a.Identity.Pod, Error: bounded.Text(a.problems.String(), certificatesv1.MaxStatusText), OfferedRootFingerprint: a.offered}
 	state := certificatesv1.Pending
 	if held := a.state.Held; held != nil {
 		state = certificatesv1.Issued

@@ -64,6 +64,9 @@ type Istiods struct {
 	// began is when this program did: what was well before is no news.
 	began    time.Time
 	reported reports
+	// Lacking, when set, reports what rights the agent lacks that runs as a service account; empty for none.
+	Lacking func(ctx context.Context, namespace, serviceAccount string) string
+	lacking reports
 }
 
 // NewIstiods returns the reconciler.
@@ -108,6 +111,7 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	if err := r.client.Get(ctx, request.NamespacedName, istiod); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.reported.forget(request.NamespacedName)
+			r.lacking.forget(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -123,6 +127,7 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 		return reconcile.Result{RequeueAfter: rolloutCheck}, nil
 	}
 
+	r.reportLacking(ctx, istiod, found)
 	operations, report := r.decide(istiod, found)
 	if len(operations) > 0 {
 		if err := r.patch(ctx, istiod, operations); err != nil {

@@ -14,8 +14,10 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -35,6 +37,17 @@ type Handler struct {
 	injector *patches.Injector
 	rights   RightsChecker
 	log      logr.Logger
+	lines    flowcontrol.PassiveRateLimiter
+}
+
+// Log lines of answers per second, and how many at once: anybody who reaches the port can cause one. The metric counts all.
+const (
+	linesRate  = 10
+	linesBurst = 200
+)
+
+func newLines() flowcontrol.PassiveRateLimiter {
+	return flowcontrol.NewTokenBucketPassiveRateLimiter(linesRate, linesBurst)
 }
 
 // RightsChecker says, in a sentence, what keeps a service account from running the agent; nothing when nothing does.
@@ -45,13 +58,13 @@ type RightsChecker interface {
 // NewHandler returns the admission handler for one kind. Without a RightsChecker
 // nothing is said of rights.
 func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChecker, log logr.Logger) *Handler {
-	return &Handler{kind: kind, injector: injector, rights: rights, log: log}
+	return &Handler{kind: kind, injector: injector, rights: rights, log: log, lines: newLines()}
 }
 
 // Register serves VirtualMeshes, and both kinds of istiods at their paths: after a change of the target the
 // API server may ask about the other one for a while, and must get an answer.
 func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, rights RightsChecker, log logr.Logger) {
-	server.Register(VirtualMeshPath, Served(&VirtualMeshes{Log: log}, log))
+	server.Register(VirtualMeshPath, Served(&VirtualMeshes{Log: log, lines: newLines()}, log))
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
 		server.Register(path, Served(NewHandler(kind, injector, rights, log), log))
 	}
@@ -76,6 +89,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	default:
 		result = h.injector.Inject(h.kind, req.Object.Raw)
 	}
+	result.Message = bounded.Message(result.Message) // it may name what is in the object
 
 	var response admission.Response
 	switch {
@@ -101,7 +115,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 		h.record(req, result, "allowed")
 	}
 	response.AuditAnnotations = map[string]string{"reason": string(result.Reason)}
-	for _, warning := range result.Warnings {
+	for _, warning := range bounded.List(result.Warnings, maxWarnings) {
 		response.Warnings = append(response.Warnings, "istiod-agent: "+string(result.Reason)+": "+warning)
 	}
 	return response
@@ -140,12 +154,19 @@ func (h *Handler) record(req admission.Request, result patches.Result, outcome s
 	if outcome == "allowed" || dryRun {
 		log = log.V(1) // nothing happens, and GitOps tools ask all day
 	}
-	if !log.Enabled() {
+	if !log.Enabled() || !h.lines.TryAccept() {
 		return
 	}
-	log.Info(result.Message, "outcome", outcome, "reason", result.Reason, "kind", h.kind,
-		"namespace", req.Namespace, "name", name(req), "operation", req.Operation, "dryRun", dryRun,
-		"user", req.UserInfo.Username, "uid", req.UID)
+	log.Info(result.Message, append(claims(req), "outcome", outcome, "reason", result.Reason, "kind", h.kind, "dryRun", dryRun)...)
+}
+
+// claims are what a review says of itself. Without server.clientCA anybody who reaches the port may have written it.
+func claims(req admission.Request) []any {
+	const most = 253 // of a Kubernetes name
+	return []any{
+		"claimedNamespace", bounded.Text(req.Namespace, most), "claimedName", bounded.Text(name(req), most), "claimedOperation", bounded.Text(string(req.Operation), most),
+		"claimedUser", bounded.Text(req.UserInfo.Username, bounded.MaxMessage), "uid", bounded.Text(string(req.UID), most),
+	}
 }
 
 // name of the object; a Pod of a ReplicaSet has only a prefix when it is created.

@@ -132,7 +132,7 @@ func TestEachOutcomeIsToldAlike(t *testing.T) {
 			if got := difference(before, counted(t)); len(got) != 1 || got[label] != 1 {
 				t.Errorf("counted %v, want one %s", got, label)
 			}
-			log.wantOne(t, `"outcome"="`+test.outcome+`"`, `"reason"="`+string(test.reason)+`"`, `"name"="istiod"`)
+			log.wantOne(t, `"outcome"="`+test.outcome+`"`, `"reason"="`+string(test.reason)+`"`, `"claimedName"="istiod"`)
 		})
 	}
 }
@@ -188,7 +188,7 @@ func TestThePodThatHasNoNameYetIsLogged(t *testing.T) {
 	path, review := reviewOf(patches.Pod, pod)
 	review.Request.Name = ""
 	s.ask(t, path, review)
-	log.wantOne(t, `"name"="(name not yet generated)"`, `"namespace"="istio-system"`)
+	log.wantOne(t, `"claimedName"="(name not yet generated)"`, `"claimedNamespace"="istio-system"`)
 }
 
 // lines are what is logged.

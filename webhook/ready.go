@@ -22,9 +22,10 @@ import (
 // server completes, shows a certificate that is valid now and holds the name
 // that the API server asks for, and the source expects clients to trust it. It
 // logs a reason for not being ready when it is new, since the probe's answer
-// does not hold it.
-func Ready(server v1alpha1.Server, source servingcert.Source, log logr.Logger) func(*http.Request) error {
-	check := handshake(server, source)
+// does not hold it. probe is the check's client certificate, for a port that
+// asks for one.
+func Ready(server v1alpha1.Server, probe *tls.Certificate, source servingcert.Source, log logr.Logger) func(*http.Request) error {
+	check := handshake(server, probe, source)
 	var mu sync.Mutex
 	last := ""
 	return func(request *http.Request) error {
@@ -43,7 +44,7 @@ func Ready(server v1alpha1.Server, source servingcert.Source, log logr.Logger) f
 	}
 }
 
-func handshake(server v1alpha1.Server, source servingcert.Source) func(*http.Request) error {
+func handshake(server v1alpha1.Server, probe *tls.Certificate, source servingcert.Source) func(*http.Request) error {
 	host := server.BindAddress
 	if host == "" {
 		host = "localhost"
@@ -59,6 +60,9 @@ func handshake(server v1alpha1.Server, source servingcert.Source) func(*http.Req
 			InsecureSkipVerify: true, //nolint:gosec // see above
 			VerifyConnection:   func(state tls.ConnectionState) error { return usable(state, time.Now()) },
 		},
+	}
+	if probe != nil {
+		dialer.Config.Certificates = []tls.Certificate{*probe}
 	}
 	return func(request *http.Request) error {
 		ctx, cancel := context.WithTimeout(request.Context(), 10*time.Second)

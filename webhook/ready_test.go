@@ -52,7 +52,7 @@ func TestReadyJudgesTheCertificateThatIsServed(t *testing.T) {
 			s.StartTLS()
 			t.Cleanup(s.Close)
 
-			err := webhook.Ready(serverAt(s.Listener.Addr()), test.source, logr.Discard())(probe(t.Context()))
+			err := webhook.Ready(serverAt(s.Listener.Addr()), nil, test.source, logr.Discard())(probe(t.Context()))
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -65,7 +65,7 @@ func TestNotReadyWithoutAServer(t *testing.T) {
 	listener := listen(t)
 	address := listener.Addr()
 	listener.Close()
-	err := webhook.Ready(serverAt(address), fixedSource{}, logr.Discard())(probe(t.Context()))
+	err := webhook.Ready(serverAt(address), nil, fixedSource{}, logr.Discard())(probe(t.Context()))
 	if err == nil || !strings.Contains(err.Error(), "the webhook's own TLS port "+address.String()) {
 		t.Errorf("got %v", err)
 	}
@@ -75,7 +75,7 @@ func TestNotReadyWithAServerThatDoesNotSpeakTLS(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(s.Close)
-	if err := webhook.Ready(serverAt(s.Listener.Addr()), fixedSource{}, logr.Discard())(probe(t.Context())); err == nil {
+	if err := webhook.Ready(serverAt(s.Listener.Addr()), nil, fixedSource{}, logr.Discard())(probe(t.Context())); err == nil {
 		t.Error("it is ready")
 	}
 }
@@ -91,7 +91,7 @@ func TestAProbeThatGivesUpIsNotHeldByAServerThatHangs(t *testing.T) {
 		}
 		giveUp()
 	}()
-	if err := webhook.Ready(serverAt(listener.Addr()), fixedSource{}, logr.Discard())(probe(ctx)); !errors.Is(err, context.Canceled) {
+	if err := webhook.Ready(serverAt(listener.Addr()), nil, fixedSource{}, logr.Discard())(probe(ctx)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func TestAChangeOfReadinessIsLoggedOnce(t *testing.T) {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	logged, source := &lines{}, &changingSource{}
-	ready := webhook.Ready(serverAt(s.Listener.Addr()), source, logged.logger())
+	ready := webhook.Ready(serverAt(s.Listener.Addr()), nil, source, logged.logger())
 	for _, reason := range []error{nil, errors.New("not trusted"), errors.New("not trusted"), nil, nil} {
 		source.err = reason
 		if err := ready(probe(t.Context())); !errors.Is(err, reason) {

@@ -7,25 +7,32 @@ import (
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
+	"os"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionv1beta1 "k8s.io/api/admission/v1beta1"
+	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 	"sigs.k8s.io/json"
 
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
 const (
-	// maxReview is the most bytes of a review that are read, controller-runtime's own limit: two objects of at most
-	// three megabytes, the largest that an API server takes, and one megabyte for the rest.
-	maxReview = 7 << 20
-	// maxAtOnce is the most bytes that are set aside on the word of a request's Content-Length: most reviews, and
-	// little for whoever only says that there is more to come.
-	maxAtOnce = 64 << 10
+	// maxReview is the most bytes of a review that are read: two objects of at most one and a half megabytes, the most that
+	// etcd takes in one request by default, and one megabyte for the rest.
+	maxReview = 4 << 20
+	// maxValues is about the most values that a review may hold, in lists and objects: decoded, each takes a hundred bytes
+	// of memory, also the one that took two bytes of text. An istiod has about a thousand.
+	maxValues = 100_000
+	// maxWarnings is the most warnings of an answer. An API server passes on 4 KiB of them.
+	maxWarnings = 20
 )
 
 // Served answers HTTP requests that hold an AdmissionReview with what a handler decides. Whatever is asked, the answer
@@ -39,13 +46,22 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 		Handler:        handler,
 		LogConstructor: func(logr.Logger, *admission.Request) logr.Logger { return log },
 	}
+	malformed := flowcontrol.NewTokenBucketPassiveRateLimiter(0.1, 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		review, err := readReview(w, r)
-		if err != nil {
-			log.Info("answered a request that is no admission review", "path", r.URL.Path, "problem", err.Error())
+		review, err := readReview(r)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded): // abandoned, or too slow
+			serve.Busy(w)
+			return
+		case r.Context().Err() != nil:
+			return
+		case err != nil:
+			if malformed.TryAccept() { // anybody can cause this line
+				log.Info("answered a request that is no admission review", "path", r.URL.Path, "problem", bounded.Message(err.Error()))
+			}
 			review = &admissionv1.AdmissionReview{Response: &refused(err).AdmissionResponse}
 			review.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
-		} else {
+		default:
 			response := hook.Handle(r.Context(), admission.Request{AdmissionRequest: *review.Request})
 			review.Request, review.Response = nil, &response.AdmissionResponse
 		}
@@ -57,17 +73,24 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 }
 
 // readReview reads what is asked, in whichever version: those that exist differ in nothing but the name.
-func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionReview, error) {
+func readReview(r *http.Request) (*admissionv1.AdmissionReview, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, fmt.Errorf("expected Content-Type application/json, got %s", quoted(r.Header.Get("Content-Type")))
 	}
-	expected := min(max(r.ContentLength, 0), maxAtOnce)
-	body := bytes.NewBuffer(make([]byte, 0, expected+bytes.MinRead)) // with room left, the buffer does not grow to find the end
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReview)); err != nil {
+	if r.ContentLength > maxReview {
+		return nil, serve.ErrTooLarge
+	}
+	body := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead)) // with room left, the buffer does not grow to find the end
+	if n, err := body.ReadFrom(io.LimitReader(r.Body, maxReview+1)); err != nil {
 		return nil, fmt.Errorf("reading the admission review: %w", err)
+	} else if n > maxReview {
+		return nil, serve.ErrTooLarge
 	}
 	if body.Len() == 0 {
 		return nil, errors.New("expected an admission review, got an empty request")
+	}
+	if values := atMost(body.Bytes()); values > maxValues {
+		return nil, fmt.Errorf("the admission review holds too many values: more than %d", maxValues)
 	}
 	var review admissionv1.AdmissionReview
 	if err := json.UnmarshalCaseSensitivePreserveInts(body.Bytes(), &review); err != nil {
@@ -83,12 +106,17 @@ func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionR
 	return &review, nil
 }
 
+// atMost counts the values of JSON text, without decoding it: there are no more than this.
+func atMost(text []byte) int {
+	return bytes.Count(text, []byte(",")) + bytes.Count(text, []byte("[")) + bytes.Count(text, []byte("{"))
+}
+
 // refused is the answer to what could not be read.
 func refused(err error) *admission.Response {
 	code := int32(http.StatusBadRequest)
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+	if errors.Is(err, serve.ErrTooLarge) {
 		code = http.StatusRequestEntityTooLarge
-		err = fmt.Errorf("the admission review is larger than %d bytes, the most that is read", tooLarge.Limit)
+		err = fmt.Errorf("the admission review is larger than %d bytes, the most that is read", maxReview)
 	}
 	response := admission.Errored(code, err)
 	response.AuditAnnotations = map[string]string{"reason": string(patches.Malformed)}

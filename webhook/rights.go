@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/internal/agentrights"
@@ -20,12 +21,20 @@ const (
 	rightsTimeout = time.Second
 	// How long an answer is taken for the next ones: a rollout asks about one service account many times.
 	rightsAnswer = 10 * time.Second
+	// Lookups per second, three SubjectAccessReviews each, and how many at once. A cluster has few istiods.
+	rightsRate, rightsBurst = 1, 20
 )
 
-// Rights finds out, while istiod is injected, whether the agent will be able to work there. It implements RightsChecker
-// by SubjectAccessReviews.
+// Rights finds out whether the agent will be able to work where istiod is injected. It implements RightsChecker by
+// SubjectAccessReviews.
+//
+// Anybody who reaches the admission port can ask about any service account. So it looks up only those that a stored istiod
+// runs as, at a bounded rate: of another account an answer tells nothing, and costs nothing. At the first installation of an
+// istiod its account is not known yet; the controller reports what it lacks by an Event, once the Deployment is stored.
 type Rights struct {
 	client client.Writer
+	known  func(ctx context.Context, namespace, serviceAccount string) bool
+	bucket flowcontrol.PassiveRateLimiter
 	log    logr.Logger
 	now    func() time.Time
 
@@ -40,23 +49,34 @@ type answer struct {
 	until   time.Time
 }
 
-// NewRights gives a checker that asks through a client, which must be allowed to create SubjectAccessReviews.
-func NewRights(asking client.Writer, log logr.Logger) *Rights {
-	return &Rights{client: asking, log: log, now: time.Now, answers: map[account]answer{}}
+// NewRights gives a checker that asks through a client, which must be allowed to create SubjectAccessReviews. known reports
+// whether an istiod runs as a service account.
+func NewRights(asking client.Writer, known func(ctx context.Context, namespace, serviceAccount string) bool, log logr.Logger) *Rights {
+	return &Rights{
+		client: asking, known: known, bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(rightsRate, rightsBurst),
+		log: log, now: time.Now, answers: map[account]answer{},
+	}
 }
 
-// Warning says which rights a service account lacks and which value of the chart gives them; it is empty when none is
-// lacking, and when that cannot be found out: it is a help, and no reason to keep istiod waiting.
+// Warning says which rights a service account lacks and which value of the chart gives them. It is empty when none is
+// lacking, for an account that no istiod runs as, and when the rights cannot be looked up now: it is a help, and no reason to
+// keep istiod waiting.
 func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) string {
-	of := account{namespace, serviceAccount}
-	r.mu.Lock()
-	known, ok := r.answers[of]
-	r.mu.Unlock()
-	if ok && r.now().Before(known.until) {
-		return known.warning
-	}
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()
+	if !r.known(ctx, namespace, serviceAccount) {
+		return ""
+	}
+	of := account{namespace, serviceAccount}
+	r.mu.Lock()
+	last, ok := r.answers[of]
+	r.mu.Unlock()
+	if ok && r.now().Before(last.until) {
+		return last.warning
+	}
+	if !r.bucket.TryAccept() {
+		return last.warning
+	}
 	lacking, err := agentrights.Lacking(ctx, r.client, of.namespace, of.name)
 	if err != nil {
 		r.log.Info("The rights of the injected agent could not be looked up", "namespace", namespace, "serviceAccount", serviceAccount, "cause", err.Error())

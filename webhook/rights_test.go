@@ -5,6 +5,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,38 @@ func (a *authorizer) Create(_ context.Context, object client.Object, _ ...client
 	return a.err
 }
 
+func everyone(context.Context, string, string) bool { return true }
+
+func TestStrangersLearnNothingOfRights(t *testing.T) {
+	denying := &authorizer{denies: map[string]bool{"list": true}}
+	known := func(_ context.Context, namespace, account string) bool {
+		return namespace == "istio-system" && account == "istiod"
+	}
+	rights := NewRights(denying, known, logr.Discard())
+	for range 100 {
+		if warning := rights.Warning(t.Context(), "kube-system", "default"); warning != "" {
+			t.Fatalf("an account that no istiod runs as: %q", warning)
+		}
+	}
+	if asked := denying.asked.Load(); asked != 0 {
+		t.Errorf("%d SubjectAccessReviews for accounts that no istiod runs as", asked)
+	}
+	if rights.Warning(t.Context(), "istio-system", "istiod") == "" {
+		t.Error("no warning of an istiod's account")
+	}
+}
+
+func TestLookupsOfRightsAreBounded(t *testing.T) {
+	answering := &authorizer{}
+	rights := NewRights(answering, everyone, logr.Discard())
+	for i := range 1000 {
+		rights.Warning(t.Context(), "istio-system", strconv.Itoa(i))
+	}
+	if asked := answering.asked.Load(); asked > 3*(rightsBurst+60) {
+		t.Errorf("%d SubjectAccessReviews", asked)
+	}
+}
+
 func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
 	for name, test := range map[string]struct {
 		authorizer *authorizer
@@ -45,7 +78,7 @@ func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
 		"that cannot be found out": {&authorizer{denies: map[string]bool{"list": true}, err: errors.New("forbidden")}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			warning := NewRights(test.authorizer, logr.Discard()).Warning(t.Context(), "istio-system", "istiod")
+			warning := NewRights(test.authorizer, everyone, logr.Discard()).Warning(t.Context(), "istio-system", "istiod")
 			if (warning == "") != (test.want == nil) {
 				t.Errorf("got %q", warning)
 			}
@@ -60,7 +93,7 @@ func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
 
 func TestRightsAreAskedAgainAfterAWhile(t *testing.T) {
 	answering := &authorizer{denies: map[string]bool{"list": true}}
-	rights := NewRights(answering, logr.Discard())
+	rights := NewRights(answering, everyone, logr.Discard())
 	now := time.Now()
 	rights.now = func() time.Time { return now }
 	ask := func(account string) (warning string, asked bool) {

@@ -12,9 +12,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -33,7 +36,10 @@ const (
 
 // VirtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
 // and its path, and what is not acted on comes back as warnings. It changes nothing.
-type VirtualMeshes struct{ Log logr.Logger }
+type VirtualMeshes struct {
+	Log   logr.Logger
+	lines flowcontrol.PassiveRateLimiter
+}
 
 // Handle implements admission.Handler.
 func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
@@ -48,16 +54,40 @@ func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 	mesh.Spec.SetDefaults()
 	warnings, more := mesh.Validate()
 	if errs = append(errs, more...); len(errs) > 0 {
+		errs = few(errs)
 		refused := admission.Denied("")
-		status := apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), mesh.Name, errs).Status()
+		status := apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), bounded.Text(mesh.Name, maxName), errs).Status()
 		refused.Result = &status
 		return v.answer(req, "denied", InvalidVirtualMesh, refused)
 	}
 	response := admission.Allowed("")
-	for _, warning := range append(warnings, unknown...) {
+	for _, warning := range bounded.List(append(warnings, unknown...), maxWarnings) {
 		response.Warnings = append(response.Warnings, "istiod-agent: "+warning)
 	}
 	return v.answer(req, "allowed", ValidVirtualMesh, response)
+}
+
+const (
+	maxName = 253
+	// maxMistakes is the most that one answer lists.
+	maxMistakes = 20
+)
+
+// few keeps the first mistakes, of bounded length.
+func few(errs field.ErrorList) field.ErrorList {
+	kept := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
+	for i, err := range errs {
+		if i == maxMistakes {
+			return append(kept, field.TooMany(nil, len(errs), maxMistakes))
+		}
+		cut := *err
+		cut.Field, cut.Detail = bounded.Text(err.Field, maxName), bounded.Message(err.Detail)
+		if value, ok := err.BadValue.(string); ok {
+			cut.BadValue = bounded.Text(value, maxName)
+		}
+		kept = append(kept, &cut)
+	}
+	return kept
 }
 
 // asked is all of a VirtualMesh that is acted on.
@@ -78,7 +108,9 @@ func (v *VirtualMeshes) answer(req admission.Request, outcome string, reason pat
 	if outcome == "allowed" {
 		log = log.V(1)
 	}
-	log.Info("answered for a VirtualMesh", "outcome", outcome, "reason", reason, "kind", networkingv1.Kind,
-		"namespace", req.Namespace, "name", req.Name, "operation", req.Operation, "user", req.UserInfo.Username, "uid", req.UID)
+	if !log.Enabled() || !v.lines.TryAccept() {
+		return response
+	}
+	log.Info("answered for a VirtualMesh", append(claims(req), "outcome", outcome, "reason", reason, "kind", networkingv1.Kind)...)
 	return response
 }

@@ -15,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
@@ -84,7 +85,7 @@ func (f *flags) load(logTo io.Writer) (*v1alpha1.InjectionConfiguration, *rest.C
 }
 
 func (f *flags) logger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{}
+	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
 	switch f.logLevel {
 	case "info":
 	case "debug":

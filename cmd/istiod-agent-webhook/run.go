@@ -4,14 +4,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
+	"math"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"time"
 
@@ -26,7 +24,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -37,6 +34,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
+	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
@@ -53,6 +51,10 @@ const gcPercent = 50
 // run wires the program and serves until the context ends.
 func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *rest.Config) error {
 	debug.SetGCPercent(gcPercent)
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		// The chart gives the container's limit, at which the kernel ends the process. What Go counts is not all of it.
+		debug.SetMemoryLimit(limit / 10 * 9)
+	}
 	cluster = rest.CopyConfig(cluster)
 	cluster.QPS = -1                  // no limit of our own, of client-go's 5 requests a second: the API server has a fairer one (priority and fairness)
 	cluster.DisableCompression = true // the API server is near, and what it answers is short: unpacking takes more memory than it saves
@@ -63,6 +65,10 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return err
 	}
 	server := config.Server
+	secured, err := newTLS(server.ClientCA)
+	if err != nil {
+		return err
+	}
 	mgr, err := ctrl.NewManager(cluster, options(server, injector))
 	if err != nil {
 		return fmt.Errorf("setting up: %w", err)
@@ -70,16 +76,13 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 
 	source := servingcert.New(server, mgr)
 	log := ctrl.Log.WithName("admission")
-	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{
-		Host: server.BindAddress,
-		Port: int(server.Port),
-		TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-			c.MinVersion = tls.VersionTLS12
-			c.GetCertificate = source.GetCertificate
-		}},
-	})
-	webhook.Register(admissions, injector, webhook.NewRights(mgr.GetClient(), log), log)
-	if err := errors.Join(mgr.Add(source), mgr.Add(admissions)); err != nil {
+	secured.server.GetCertificate = source.GetCertificate
+	istiods := controllers.NewIstiods(mgr, injector, config)
+	rights := webhook.NewRights(mgr.GetClient(), istiods.RunsAs, log)
+	istiods.Lacking = rights.Warning
+	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
+	webhook.Register(admissions, injector, rights, log)
+	if err := mgr.Add(source); err != nil {
 		return err
 	}
 	if err := metrics.Registry.Register(servingcert.NotAfter(source)); err != nil {
@@ -96,32 +99,31 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 			return err
 		}
 	}
-	if err := controllers.NewIstiods(mgr, injector, config).SetupWithManager(mgr); err != nil {
+	if err := istiods.SetupWithManager(mgr); err != nil {
 		return err
 	}
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
-		rights := restarts.NewRights(mgr.GetClient())
-		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName, rights), reports.Setup(mgr), restarts.Setup(ctx, mgr, rights))
+		mayRestart := restarts.NewRights(mgr.GetClient())
+		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName, mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart))
 	}); err != nil {
 		return err
 	}
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return err
-	}
 	var started sync.Once
-	ready := webhook.Ready(server, source, ctrl.Log.WithName("readiness"))
-	if err := mgr.AddReadyzCheck("serving", func(r *http.Request) error {
+	ready := webhook.Ready(server, secured.probe, source, ctrl.Log.WithName("readiness"))
+	serving := func(r *http.Request) error {
 		err := ready(r)
 		if err == nil {
 			started.Do(func() { time.AfterFunc(time.Second, debug.FreeOSMemory) }) // a quarter of the heap is what only the start needed
 		}
 		return err
-	}); err != nil {
-		return err
 	}
 	ctrl.Log.Info("Starting", "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image,
 		"injection", injector.Digest(), "servingCertificate", server.ServingCertificate.Source)
-	return mgr.Start(ctx)
+	return serveWith(ctx, mgr, []listener{
+		{server.Port, &serve.Server{Handler: webhook.Bounded(admissions.WebhookMux()), TLS: secured.server, Connections: admissionConnections}},
+		{server.HealthPort, &serve.Server{Handler: health(serving), Connections: otherConnections}},
+		{server.MetricsPort, &serve.Server{Handler: metricsHandler(), Connections: otherConnections}},
+	}, server.BindAddress)
 }
 
 func options(server v1alpha1.Server, injector *patches.Injector) ctrl.Options {
@@ -142,7 +144,6 @@ func options(server v1alpha1.Server, injector *patches.Injector) ctrl.Options {
 			server.Namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", server.ServingCertificate.SecretName)},
 		}}
 	}
-	address := func(port int32) string { return net.JoinHostPort(server.BindAddress, strconv.Itoa(int(port))) }
 	return ctrl.Options{
 		Scheme: scheme,
 		Cache: cache.Options{
@@ -156,8 +157,9 @@ func options(server v1alpha1.Server, injector *patches.Injector) ctrl.Options {
 		LeaderElectionNamespace:       server.Namespace,
 		LeaderElectionReleaseOnCancel: true,
 
-		HealthProbeBindAddress:  address(server.HealthPort),
-		Metrics:                 metricsserver.Options{BindAddress: address(server.MetricsPort)},
+		// listeners.go serves these, within bounds that the manager's own servers do not have.
+		HealthProbeBindAddress:  "0",
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		GracefulShutdownTimeout: new(shutdownTimeout),
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cmd/istiod-agent/godebug"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -205,7 +206,7 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context
 }
 
 func (o *options) logger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{}
+	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
 	switch o.logLevel {
 	case "info":
 	case "debug":

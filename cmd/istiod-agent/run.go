@@ -22,6 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/cluster"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -31,6 +32,14 @@ const healthPort = 15085
 // gcPercent has the heap collected when it has grown by a quarter: the sidecar's is 2 MiB small, and collecting it
 // takes less than a millisecond.
 const gcPercent = 25
+
+const (
+	// connections on the port: kubelets and Prometheus have one each.
+	connections = 16
+	// memoryLimit is what Go's heap keeps below, as far as it can, where GOMEMLIMIT is not set: the injected container has
+	// 64 MiB (api/config/v1alpha1).
+	memoryLimit = 48 << 20
+)
 
 // obtain is the init container's whole work.
 func (o *options) obtain(ctx context.Context, log logr.Logger) error {
@@ -53,6 +62,9 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	// It does one thing at a time and mostly none; each further processor costs a part of a megabyte in caches.
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(gcPercent)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	calm()
 	a, background, err := o.agent(log)
 	if err != nil {
@@ -63,9 +75,16 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 		if err != nil {
 			return fmt.Errorf("--port: %w; choose a free one, and the same in the injected probe", err)
 		}
-		server := &http.Server{Handler: handler(a), ReadHeaderTimeout: 10 * time.Second}
-		go func() { _ = server.Serve(listener) }()
-		defer func() { _ = server.Close() }()
+		serving, end := context.WithCancel(ctx)
+		var served sync.WaitGroup
+		served.Go(func() {
+			server := serve.Server{Handler: handler(a), Connections: connections, Log: log}
+			if err := server.Serve(serving, listener); err != nil {
+				log.Error(err, "Health and metrics are no longer served")
+			}
+		})
+		defer served.Wait()
+		defer end()
 	}
 	stop := start(ctx, background)
 	defer stop()

@@ -135,9 +135,14 @@ func (c *Controller) list(ctx context.Context, of *unstructured.Unstructured, op
 	return list.Items, err
 }
 
-// named are the meshes that a VirtualMesh names, as far as it can be read.
+// named are the meshes that a VirtualMesh names, as far as it can be read. One that names too many is invalid and counts for
+// none.
 func named(object *unstructured.Unstructured) []string {
-	refs, _, _ := unstructured.NestedSlice(object.Object, "spec", "meshes")
+	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "meshes")
+	refs, _ := field.([]any)
+	if len(refs) > networkingv1.MaxMeshes {
+		return nil
+	}
 	var names []string
 	for _, ref := range refs {
 		if ref, ok := ref.(map[string]any); ok {

@@ -18,6 +18,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 const (
@@ -159,14 +160,15 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 		}
 		status.State, status.Errors = summary(status.Meshes)
 	}
-	plan.Status = status
+	plan.Status = fitting(status)
 	if plan.KeepAll {
 		plan.Status.RootRotation = before.RootRotation
 	} else {
 		plan.rotate(mesh, before.RootRotation, facts)
 	}
 	ready := metav1.Condition{Type: ReadyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
-	ready.Status, ready.Reason, ready.Message = condition(status)
+	ready.Status, ready.Reason, ready.Message = condition(plan.Status)
+	ready.Message = bounded.Message(ready.Message)
 	meta.SetStatusCondition(&plan.Status.Conditions, ready)
 	return plan
 }

@@ -116,6 +116,10 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in cannot be read, and is not acted on", "cause", err.Error())
 		return reconcile.Result{}, nil
 	}
+	if sets := len(directive.Spec.PodsToBounce); sets > certificatesv1.MaxPodSets {
+		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in has too many sets of Pods, and is not acted on", "sets", sets, "most", certificatesv1.MaxPodSets)
+		return reconcile.Result{}, nil
+	}
 	mesh, err := c.mesh(ctx, request.NamespacedName)
 	if err != nil || len(mesh.certificates) == 0 {
 		return reconcile.Result{}, err

@@ -142,11 +142,18 @@ func single(content []byte) error {
 	}
 }
 
+// maxMistakes is the most that are looked for. One more says that there are others.
+const maxMistakes = 100
+
 // Into gives what fits T, and every part that does not: unknown fields, which
 // include those in the wrong case, and values of another type. What does not
 // fit is taken out of the tree.
 func Into[T any](tree map[string]any) (*T, field.ErrorList) {
-	misfits := misfits[T](nil, tree, func(subtree any) any { return subtree })
+	left := maxMistakes
+	misfits := misfits[T](nil, tree, func(subtree any) any { return subtree }, &left)
+	if left <= 0 {
+		misfits = append(misfits, field.Invalid(field.NewPath("spec"), field.OmitValueType{}, fmt.Sprintf("holds more than %d unknown fields and misfits; only the first are listed", maxMistakes)))
+	}
 	into := new(T)
 	if err := decode(tree, into); err != nil && len(misfits) == 0 {
 		misfits = append(misfits, field.Invalid(nil, field.OmitValueType{}, expectation(err)))
@@ -155,15 +162,16 @@ func Into[T any](tree map[string]any) (*T, field.ErrorList) {
 }
 
 // misfits takes each part that does not decode alone apart until the smallest
-// such parts are known. within puts a part in its place in an otherwise empty
-// document.
-func misfits[T any](path *field.Path, value any, within func(any) any) field.ErrorList {
+// such parts are known, or none are left to look for. within puts a part in its
+// place in an otherwise empty document.
+func misfits[T any](path *field.Path, value any, within func(any) any, left *int) field.ErrorList {
 	err := decode(within(value), new(T))
 	if err == nil {
 		return nil
 	}
 	fits := func(part any) bool { return decode(within(part), new(T)) == nil }
 	if path != nil && !fits(nil) { // null fits every field there is
+		*left--
 		return field.ErrorList{field.Forbidden(path, "there is no such field")}
 	}
 	var found field.ErrorList
@@ -173,8 +181,11 @@ func misfits[T any](path *field.Path, value any, within func(any) any) field.Err
 			break
 		}
 		for _, key := range slices.Sorted(maps.Keys(value)) {
+			if *left <= 0 {
+				break
+			}
 			inPlace := func(part any) any { return within(map[string]any{key: part}) }
-			found = append(found, misfits[T](child(path, key), value[key], inPlace)...)
+			found = append(found, misfits[T](child(path, key), value[key], inPlace, left)...)
 			if !fits(map[string]any{key: value[key]}) {
 				delete(value, key)
 			}
@@ -184,14 +195,18 @@ func misfits[T any](path *field.Path, value any, within func(any) any) field.Err
 			break
 		}
 		for i := range value {
+			if *left <= 0 {
+				break
+			}
 			inPlace := func(part any) any { return within([]any{part}) }
-			found = append(found, misfits[T](path.Index(i), value[i], inPlace)...)
+			found = append(found, misfits[T](path.Index(i), value[i], inPlace, left)...)
 			if !fits([]any{value[i]}) {
 				value[i] = nil
 			}
 		}
 	}
-	if len(found) == 0 {
+	if len(found) == 0 && *left > 0 {
+		*left--
 		found = append(found, field.Invalid(path, value, expectation(err)))
 	}
 	return found

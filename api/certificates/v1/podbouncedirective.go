@@ -40,6 +40,8 @@ type PodBounceDirectiveList struct {
 // +kubebuilder:pruning:PreserveUnknownFields
 type PodBounceDirectiveSpec struct {
 	// Sets of pods, restarted one set after another in this order.
+	//
+	// +kubebuilder:validation:MaxItems=100
 	PodsToBounce []PodSelector `json:"podsToBounce,omitempty"`
 }
 
@@ -50,9 +52,12 @@ type PodSelector struct {
 	// Namespace of the pods. Required: no set spans namespaces.
 	//
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 
 	// Labels that each pod of the set has. Default: every pod of the namespace is in the set.
+	//
+	// +kubebuilder:validation:MaxProperties=100
 	Labels map[string]string `json:"labels,omitempty"`
 
 	// How many pods of the set must be ready again before the next set's turn. Default: 0, nobody waits.
@@ -74,20 +79,28 @@ type RootCertSync struct {
 	SecretRef *BounceRef `json:"secretRef,omitempty"`
 
 	// Key in the Secret, such as root-cert.pem.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	SecretKey string `json:"secretKey,omitempty"`
 
 	// The ConfigMap from which the pods get the root certificate, such as istio-ca-root-cert.
 	ConfigMapRef *BounceRef `json:"configMapRef,omitempty"`
 
 	// Key in the ConfigMap, such as root-cert.pem.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	ConfigMapKey string `json:"configMapKey,omitempty"`
 }
 
 // BounceRef names an object that a restart waits for.
 type BounceRef struct {
 	// Name of the object.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the object. Default: the pods' own.
+	//
+	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
 
@@ -113,22 +126,31 @@ type PodBounceDirectiveStatus struct {
 	// spec.podsToBounce, and so on. It starts anew when the root changes again.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
 	PodsBounced []BouncedPodSet `json:"podsBounced,omitempty"`
 
 	// How far it is: IDLE (no root has changed since the pods were started), RESTARTING or FINISHED. Not in the
 	// public API.
+	//
+	// +kubebuilder:validation:MaxLength=64
 	State RestartState `json:"state,omitempty"`
 
 	// SHA-256 of the root certificates (DER), in hexadecimal, sorted, that the pods are restarted for, or were
 	// last; at first those that were trusted when the directive was first seen. Not in the public API.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=128
 	Roots []string `json:"roots,omitempty"`
 
 	// The set of pods whose turn it is. Not in the public API.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Set string `json:"set,omitempty"`
 
 	// What is waited for, or what became of it. Not in the public API.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 
 	// When restarts for status.roots began. Not in the public API.
@@ -141,6 +163,7 @@ type PodBounceDirectiveStatus struct {
 	// public API.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
 	Restarting []RestartingWorkload `json:"restarting,omitempty"`
 
 	// About how many workloads of the set are still to be restarted, after those. Not in the public API.
@@ -149,6 +172,8 @@ type PodBounceDirectiveStatus struct {
 	// Pods that are left as they are, and why: such as those that nobody would start again. Not in the public API.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=32768
 	Left []string `json:"left,omitempty"`
 }
 
@@ -159,9 +184,13 @@ type BouncedPodSet struct {
 	// Names of the pods, as they were before the restart; of a set with very many the first ones.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=5000
+	// +kubebuilder:validation:items:MaxLength=253
 	BouncedPods []string `json:"bouncedPods,omitempty"`
 
 	// What the set is. Not in the public API.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Set string `json:"set,omitempty"`
 
 	// How many workloads of the set have been restarted. Not in the public API.
@@ -174,14 +203,24 @@ type BouncedPodSet struct {
 // RestartingWorkload is what owns pods that are being replaced.
 type RestartingWorkload struct {
 	// API version of the owner, such as apps/v1.
+	//
+	// +kubebuilder:validation:MaxLength=317
 	APIVersion string `json:"apiVersion,omitempty"`
 	// Kind of the owner, such as Deployment.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	Kind string `json:"kind"`
 	// Namespace of the owner.
+	//
+	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 	// Name of the owner.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 	// UID of the owner.
+	//
+	// +kubebuilder:validation:MaxLength=128
 	UID string `json:"uid,omitempty"`
 	// How the pods are replaced: by a rollout of the owner, or by evicting them one by one.
 	Method RestartMethod `json:"method"`

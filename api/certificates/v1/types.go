@@ -67,9 +67,14 @@ type IssuedCertificateSpec struct {
 	// The SPIFFE IDs that the certificate is for, at least one, none twice, each of the form
 	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>. An agent acts on the IssuedCertificates in
 	// which it finds the namespace and the service account of its own istiod.
+	//
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=2048
 	Hosts []string `json:"hosts,omitempty"`
 
 	// Deprecated: use certOptions.orgName, which goes before it. The certificate's organization.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	Org string `json:"org,omitempty"`
 
 	// Deprecated: stood for what glooMeshCa.signingCertificateSecret is now. The agent refuses it, since it
@@ -97,8 +102,12 @@ type IssuedCertificateSpec struct {
 // ObjectRef names an object.
 type ObjectRef struct {
 	// Name of the object.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the object. Default: the IssuedCertificate's own.
+	//
+	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
 
@@ -121,6 +130,8 @@ type CertOptions struct {
 
 	// The certificate's organization, also its common name: printable, without commas, at most 64 characters.
 	// Default: Istio; in an IssuedCertificate the deprecated spec.org goes before that.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	OrgName string `json:"orgName,omitempty"`
 
 	// The part of the certificate's life that is left when it is renewed, more than 0 and less than 1:
@@ -167,24 +178,34 @@ type VaultCA struct {
 	// Path of the endpoint that signs the certificate. Required. It must sign intermediate CAs:
 	// <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, with or without /v1/ in
 	// front. An endpoint that signs leaf certificates (<mount>/sign/<role>) is refused, since istiod needs a CA.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	CAPath string `json:"caPath,omitempty"`
 
 	// Path of the endpoint at which Vault makes the CA key and hands it out:
 	// <mount>/intermediate/generate/exported or <mount>/issuers/generate/intermediate/exported, with or
 	// without /v1/ in front. .../internal is refused, since such a key never leaves Vault.
 	// Default: the agent makes the key itself, and it never leaves istiod's pod.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	CSRPath string `json:"csrPath,omitempty"`
 
 	// Where Vault is: https://<host>[:<port>] without a path. Required. http:// is taken with a warning: it
 	// sends the login token and, with csrPath, the CA key unencrypted.
+	//
+	// +kubebuilder:validation:MaxLength=2048
 	Server string `json:"server,omitempty"`
 
 	// PEM certificates that Vault's own certificate must lead to, in base64; nothing but certificates.
 	// Default: the system's root certificates, and Mozilla's in the agent's image.
+	//
+	// +kubebuilder:validation:MaxLength=350000
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// Vault namespace (Vault Enterprise, OpenBao) that all calls are made in, such as admin/mesh.
 	// Default: the root namespace.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	Namespace string `json:"namespace,omitempty"`
 
 	// The Secret that holds a Vault token under the key token, in istiod's own namespace. The agent never
@@ -203,12 +224,18 @@ type VaultCA struct {
 // +kubebuilder:validation:XValidation:rule="!(has(self.serviceAccountRef) && has(self.mountedSaPath))",message="expected one source of the token: set serviceAccountRef or mountedSaPath, not both"
 type KubernetesAuth struct {
 	// Path of the auth method: /v1/auth/<mount>, or auth/<mount>. Default: /v1/auth/kubernetes.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	MountPath string `json:"mountPath,omitempty"`
 
 	// Vault role to log in with. Required.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	Role string `json:"role,omitempty"`
 
 	// Name of the file in mountedSaPath that holds the token. Default: token.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	SecretTokenKey string `json:"secretTokenKey,omitempty"`
 
 	// The service account, in istiod's own namespace, that a token is requested of (TokenRequest); the agent
@@ -217,12 +244,16 @@ type KubernetesAuth struct {
 
 	// Absolute path of the directory that a service account token is mounted in, below /var/run/secrets.
 	// Not together with serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, the pod's own.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	MountedSAPath string `json:"mountedSaPath,omitempty"`
 
 	// Audience of the token, such as vault; Vault's role must name the same. Not in the public API. The agent
 	// sends a mounted token of exactly this audience (the injection mounts one for vault), and requests one from
 	// the API server where no mounted token has it.
 	// Default: none; the token in mountedSaPath is sent, which by default the API server accepts too.
+	//
+	// +kubebuilder:validation:MaxLength=1024
 	Audience string `json:"audience,omitempty"`
 }
 
@@ -249,22 +280,28 @@ type IssuedCertificateStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// What went wrong last and what to do about it; empty when all is well.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
 
 	// How far it is: PENDING, REQUESTED (the CA was asked), ISSUED (istiod has the files), FINISHED (istiod
 	// uses them) or FAILED (see error). With several pods it is one of theirs; see certificates.
+	//
+	// +kubebuilder:validation:MaxLength=64
 	State State `json:"state,omitempty"`
 
 	// Standing observations about this istiod's CA, such as TokenAudienceBound. Not in the public API.
 	//
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// What each pod of istiod has. Not in the public API.
 	//
 	// +listType=map
 	// +listMapKey=pod
+	// +kubebuilder:validation:MaxItems=1000
 	Certificates []CertificateStatus `json:"certificates,omitempty"`
 }
 
@@ -275,25 +312,39 @@ const TokenAudienceBoundCondition = "TokenAudienceBound"
 // CertificateStatus is what one pod of istiod has.
 type CertificateStatus struct {
 	// Name of the pod.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	Pod string `json:"pod"`
 	// Serial number of the pod's CA certificate, as Vault writes it: hexadecimal bytes with colons between.
+	//
+	// +kubebuilder:validation:MaxLength=256
 	SerialNumber string `json:"serialNumber,omitempty"`
 	// Who signed the CA certificate: its issuer's distinguished name (RFC 2253).
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Issuer string `json:"issuer,omitempty"`
 	// Kind of the CA key, such as RSA 4096 or EC P-256.
+	//
+	// +kubebuilder:validation:MaxLength=64
 	Key string `json:"key,omitempty"`
 	// When the CA certificate became valid, which is about when it was issued.
 	NotBefore *metav1.Time `json:"notBefore,omitempty"`
 	// When the CA certificate expires.
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
 	// SHA-256 of the root certificate (DER) that the pod's CA certificate leads to, in hexadecimal.
+	//
+	// +kubebuilder:validation:MaxLength=128
 	RootFingerprint string `json:"rootFingerprint,omitempty"`
 	// Those of all roots that the pod's istiod publishes as trusted, in their order: one, but while the root changes.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=128
 	TrustedRoots []string `json:"trustedRoots,omitempty"`
 	// That of another root, to which Vault's last answer led; nothing of that answer was published. Absent while
 	// Vault's root is istiod's.
+	//
+	// +kubebuilder:validation:MaxLength=128
 	OfferedRootFingerprint string `json:"offeredRootFingerprint,omitempty"`
 	// Whether istiod was seen to use this certificate.
 	// +optional
@@ -301,5 +352,7 @@ type CertificateStatus struct {
 	// When the certificate will be renewed.
 	RenewAt *metav1.Time `json:"renewAt,omitempty"`
 	// What went wrong last in this pod and what to do about it; empty when all is well.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
 }

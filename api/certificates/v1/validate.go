@@ -41,6 +41,9 @@ var istioIdentity = regexp.MustCompile(`^spiffe://([a-z0-9._-]+)/ns/([^/]*)/sa/(
 // Neither holds a token, a password or a key.
 func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList) {
 	spec, path := &c.Spec, field.NewPath("spec")
+	if errs := spec.bounds(path); len(errs) > 0 {
+		return nil, errs
+	}
 	errs = validateHosts(path.Child("hosts"), spec.Hosts)
 	if spec.IssuedCertificateSecret != nil {
 		errs = append(errs, field.Forbidden(path.Child("issuedCertificateSecret"),
@@ -60,17 +63,21 @@ func validateHosts(path *field.Path, hosts []string) field.ErrorList {
 		return field.ErrorList{field.Required(path, "expected at least one SPIFFE ID such as "+exampleHost)}
 	}
 	var errs field.ErrorList
+	seen := make(map[string]bool, len(hosts))
 	for i, host := range hosts {
+		if len(host) > maxSPIFFEID {
+			errs = append(errs, field.TooLong(path.Index(i), nil, maxSPIFFEID))
+			continue
+		}
 		parts := istioIdentity.FindStringSubmatch(host)
 		switch {
-		case slices.Contains(hosts[:i], host):
+		case seen[host]:
 			errs = append(errs, field.Duplicate(path.Index(i), host))
-		case len(host) > maxSPIFFEID:
-			errs = append(errs, field.TooLong(path.Index(i), host, maxSPIFFEID))
 		case parts == nil || len(parts[1]) > maxTrustDomain || len(validation.IsDNS1123Label(parts[2])) > 0 || len(validation.IsDNS1123Subdomain(parts[3])) > 0:
 			errs = append(errs, field.Invalid(path.Index(i), host,
 				"expected a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>, in lower case, such as "+exampleHost))
 		}
+		seen[host] = true
 	}
 	return errs
 }
@@ -106,6 +113,9 @@ func (s *IssuedCertificateSpec) validateOptions(path *field.Path) field.ErrorLis
 // Validate finds every mistake in options whose defaults are filled in; path is
 // where they stand.
 func (o *CertOptions) Validate(path *field.Path) field.ErrorList {
+	if errs := o.bounds(path); len(errs) > 0 {
+		return errs
+	}
 	return o.validate(path, path.Child("orgName"))
 }
 

@@ -38,6 +38,9 @@ var (
 // Validate finds every mistake in a CA whose defaults are filled in; path is where
 // it stands. Neither errors nor warnings hold a token, a password or a key.
 func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.ErrorList) {
+	if errs := v.bounds(path); len(errs) > 0 {
+		return nil, errs
+	}
 	server, errs := validateServer(path.Child("server"), v.Server)
 	errs = append(errs, validateCABundle(path.Child("caBundle"), v.CABundle)...)
 	errs = append(errs, validateCAPath(path.Child("caPath"), v.CAPath)...)

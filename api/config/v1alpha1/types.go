@@ -134,6 +134,10 @@ type Server struct {
 	HealthPort int32 `json:"healthPort,omitempty"`
 	// MetricsPort serves /metrics over HTTP. Default: 8080.
 	MetricsPort int32 `json:"metricsPort,omitempty"`
+	// ClientCA is a PEM file with the CA certificates of the API server's client
+	// certificate for this webhook. With it the admission port answers no client
+	// without such a certificate. Default: none, and any client is answered.
+	ClientCA string `json:"clientCA,omitempty"`
 	// LeaderElection of the controllers; admission never needs a leader.
 	// Default: true.
 	LeaderElection *bool `json:"leaderElection,omitempty"`

@@ -49,6 +49,12 @@ const maxServer = 512
 // expression: as many states would take a hundred kilobytes for good.
 const maxTag = 128
 
+// The most variables of the agent, and names of the serving certificate.
+const (
+	maxEnv      = 200
+	maxDNSNames = 100
+)
+
 // minLeafDuration keeps a serving certificate valid for longer than the ten
 // seconds in which a change of the CA that was missed is noticed.
 const minLeafDuration = 30 * time.Second
@@ -112,6 +118,9 @@ func (t *VaultToken) validate(path *field.Path) field.ErrorList {
 }
 
 func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {
+	if len(env) > maxEnv {
+		return field.ErrorList{field.TooMany(path, len(env), maxEnv)}
+	}
 	var errs field.ErrorList
 	seen := sets.New(GuideEnv...)
 	for i, variable := range env {
@@ -185,6 +194,9 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("bindAddress"), s.BindAddress, "expected an IP address such as 127.0.0.1"))
 		}
 	}
+	if s.ClientCA != "" && !filepath.IsAbs(s.ClientCA) {
+		errs = append(errs, field.Invalid(path.Child("clientCA"), s.ClientCA, "expected the absolute path of a PEM file"))
+	}
 	taken := map[int32]string{}
 	for _, port := range []struct {
 		name   string
@@ -207,6 +219,9 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 
 func (s *ServingCertificate) validate(path *field.Path) field.ErrorList {
 	errs := oneOf(path.Child("source"), s.Source, CertificateSelfManaged, CertificateCertManager, CertificateSecret)
+	if len(s.DNSNames) > maxDNSNames {
+		return append(errs, field.TooMany(path.Child("dnsNames"), len(s.DNSNames), maxDNSNames))
+	}
 	for i, name := range s.DNSNames {
 		errs = append(errs, subdomain(path.Child("dnsNames").Index(i), name)...)
 	}

@@ -60,13 +60,19 @@ var RootRotationWords = []RootRotation{RotateTrustBoth, RotateSignWithNew, Rotat
 type RootRotationStatus struct {
 	// How far it is: TrustBoth (istiods sign with the CA that they have, and all roots are trusted), SignWithNew
 	// (istiods sign under the new root, and all are trusted) or DropOld (the new root alone is trusted).
+	//
+	// +kubebuilder:validation:MaxLength=64
 	Stage RootRotationStage `json:"stage,omitempty"`
 	// Whether every replica of every istiod of this cluster was seen to have loaded what the stage asks for.
 	// +optional
 	Complete bool `json:"complete"`
 	// SHA-256 of the new root certificate (DER) in hexadecimal.
+	//
+	// +kubebuilder:validation:MaxLength=128
 	NewRoot string `json:"newRoot,omitempty"`
 	// What is waited for, or what to do next.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 }
 

@@ -64,6 +64,8 @@ type VirtualMeshList struct {
 type VirtualMeshSpec struct {
 	// The meshes that trust each other, none twice. Those of other clusters may be among them: each cluster
 	// acts on its own.
+	//
+	// +kubebuilder:validation:MaxItems=1000
 	Meshes []MeshRef `json:"meshes,omitempty"`
 
 	// How the meshes trust each other. Default: nothing is done.
@@ -74,6 +76,8 @@ type VirtualMeshSpec struct {
 
 	// Whether traffic needs an AccessPolicy: MESH_DEFAULT, ENABLED or DISABLED. Kept, but not acted on: it is
 	// for other programs.
+	//
+	// +kubebuilder:validation:MaxLength=64
 	GlobalAccessPolicy string `json:"globalAccessPolicy,omitempty"`
 }
 
@@ -185,14 +189,21 @@ type VirtualMeshStatus struct {
 
 	// What is wrong and what to do about it, with the path of the field where it is one's fault; empty when
 	// all is well.
+	//
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=32768
 	Errors []string `json:"errors,omitempty"`
 
 	// What became of each mesh, by <name>.<namespace>. as in spec.meshes, with the dot at the end.
+	//
+	// +kubebuilder:validation:MaxProperties=1000
 	Meshes map[string]MeshStatus `json:"meshes,omitempty"`
 
 	// The parts of the specification that are not acted on, each with its path and why. Not in the public API.
 	//
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=32768
 	NotActedOn []string `json:"notActedOn,omitempty"`
 
 	// How far a change of the root of trust is, while one is going on. Not in the public API.
@@ -203,6 +214,7 @@ type VirtualMeshStatus struct {
 	//
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=32
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
@@ -219,12 +231,20 @@ type MeshStatus struct {
 	State ApprovalState `json:"state,omitempty"`
 
 	// What is wrong and what to do about it; empty when all is well.
+	//
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=32768
 	Errors []string `json:"errors,omitempty"`
 
 	// What works, but not as safely as it could or not as its author may believe.
+	//
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=32768
 	Warnings []string `json:"warnings,omitempty"`
 
 	// What is going on, in a sentence: such as that the mesh is another cluster's. Not in the public API.
+	//
+	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 
 	// The IssuedCertificate that was made for the mesh. Not in the public API.
@@ -240,8 +260,12 @@ type MeshStatus struct {
 // StatusRef names an object that was made.
 type StatusRef struct {
 	// Name of the object.
+	//
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the object.
+	//
+	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
 

@@ -4,7 +4,6 @@ package v1
 
 import (
 	"fmt"
-	"slices"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -22,6 +21,9 @@ const meshDefault = "MESH_DEFAULT"
 func (m *VirtualMesh) Validate() (warnings []string, errs field.ErrorList) {
 	spec, path := &m.Spec, field.NewPath("spec")
 	warnings = spec.NotActedOn()
+	if errs := m.bounds(); len(errs) > 0 {
+		return warnings, errs
+	}
 	errs = append(m.validateRotation(), validateMeshes(path.Child("meshes"), spec.Meshes)...)
 	if len(spec.Meshes) == 0 {
 		warnings = append(warnings, fmt.Sprintf("%s: is empty, so that nothing is done; name the meshes, such as %s", path.Child("meshes"), exampleMesh))
@@ -61,6 +63,7 @@ func notActedOn(path, why string) string { return path + ": is not acted on: " +
 
 func validateMeshes(path *field.Path, meshes []MeshRef) field.ErrorList {
 	var errs field.ErrorList
+	seen := make(map[MeshRef]bool, len(meshes))
 	for i, mesh := range meshes {
 		name, namespace := path.Index(i).Child("name"), path.Index(i).Child("namespace")
 		switch problems := validation.IsDNS1123Subdomain(mesh.Name); {
@@ -68,9 +71,10 @@ func validateMeshes(path *field.Path, meshes []MeshRef) field.ErrorList {
 			errs = append(errs, field.Required(name, "expected the mesh's name, such as "+exampleMesh))
 		case len(problems) > 0:
 			errs = append(errs, field.Invalid(name, mesh.Name, "expected <istiod's Deployment>-<its namespace>-<cluster>, in lower case, such as "+exampleMesh))
-		case slices.Contains(meshes[:i], mesh):
+		case seen[mesh]:
 			errs = append(errs, field.Duplicate(path.Index(i), mesh.Name))
 		}
+		seen[mesh] = true
 		if mesh.Namespace != "" {
 			for _, problem := range validation.IsDNS1123Label(mesh.Namespace) {
 				errs = append(errs, field.Invalid(namespace, mesh.Namespace, problem))

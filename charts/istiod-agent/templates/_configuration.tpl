@@ -41,6 +41,9 @@ server:
   port: {{ .Values.server.port }}
   healthPort: {{ .Values.server.healthPort }}
   metricsPort: {{ .Values.server.metricsPort }}
+  {{- if .Values.server.clientCA }}
+  clientCA: /etc/istiod-agent-webhook/client-ca.crt
+  {{- end }}
   leaderElection: {{ .Values.server.leaderElection }}
   namespace: {{ .Release.Namespace }}
   webhookConfiguration: {{ include "istiod-agent.fullname" . }}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import "k8s.io/apimachinery/pkg/util/validation/field"
+
+// The bounds of the CRDs, which a CRD of Gloo Mesh's does not have. They are checked before anything else, so that what an
+// object costs does not depend on who wrote it.
+const (
+	maxHosts = 100
+	maxName  = 253 // of a Kubernetes object
+	maxPath  = 1024
+	maxURL   = 2048
+	// maxCABundle is about a hundred certificates, in bytes. In base64 it is the CRD's 350000 characters.
+	maxCABundle = 256 << 10
+	// maxText is of what has a bound of its own, which names the reason.
+	maxText = 1024
+
+	// MaxPodSets is the most sets of Pods of a PodBounceDirective.
+	MaxPodSets = 100
+	// MaxStatusText is the most bytes of a message in a status that is written here.
+	MaxStatusText = 4096
+)
+
+// bounds collects what is too long or too many.
+type bounds struct{ errs field.ErrorList }
+
+func (b *bounds) text(path *field.Path, value string, limit int) {
+	if len(value) > limit {
+		b.errs = append(b.errs, field.TooLong(path, nil, limit))
+	}
+}
+
+func (b *bounds) ref(path *field.Path, ref *ObjectRef) {
+	if ref != nil {
+		b.text(path.Child("name"), ref.Name, maxName)
+		b.text(path.Child("namespace"), ref.Namespace, maxName)
+	}
+}
+
+func (s *IssuedCertificateSpec) bounds(path *field.Path) field.ErrorList {
+	var b bounds
+	if len(s.Hosts) > maxHosts {
+		b.errs = append(b.errs, field.TooMany(path.Child("hosts"), len(s.Hosts), maxHosts))
+	}
+	b.text(path.Child("org"), s.Org, maxText)
+	b.ref(path.Child("signingCertificateSecret"), s.SigningCertificateSecret)
+	b.ref(path.Child("issuedCertificateSecret"), s.IssuedCertificateSecret)
+	b.ref(path.Child("podBounceDirective"), s.PodBounceDirective)
+	if s.CertOptions != nil {
+		b.errs = append(b.errs, s.CertOptions.bounds(path.Child("certOptions"))...)
+	}
+	if s.AgentCA != nil && s.AgentCA.Vault != nil {
+		b.errs = append(b.errs, s.AgentCA.Vault.bounds(path.Child("agentCa", "vault"))...)
+	}
+	return b.errs
+}
+
+func (o *CertOptions) bounds(path *field.Path) field.ErrorList {
+	var b bounds
+	b.text(path.Child("orgName"), o.OrgName, maxText)
+	b.text(path.Child("ecKeyCurve"), string(o.ECKeyCurve), maxText)
+	return b.errs
+}
+
+func (v *VaultCA) bounds(path *field.Path) field.ErrorList {
+	var b bounds
+	b.text(path.Child("server"), v.Server, maxURL)
+	b.text(path.Child("caPath"), v.CAPath, maxPath)
+	b.text(path.Child("csrPath"), v.CSRPath, maxPath)
+	b.text(path.Child("namespace"), v.Namespace, maxPath)
+	if len(v.CABundle) > maxCABundle {
+		b.errs = append(b.errs, field.TooLong(path.Child("caBundle"), nil, maxCABundle))
+	}
+	b.ref(path.Child("tokenSecretRef"), v.TokenSecretRef)
+	if auth, at := v.KubernetesAuth, path.Child("kubernetesAuth"); auth != nil {
+		b.text(at.Child("mountPath"), auth.MountPath, maxPath)
+		b.text(at.Child("role"), auth.Role, maxText)
+		b.text(at.Child("secretTokenKey"), auth.SecretTokenKey, maxName)
+		b.text(at.Child("mountedSaPath"), auth.MountedSAPath, maxPath)
+		b.text(at.Child("audience"), auth.Audience, maxText)
+		b.ref(at.Child("serviceAccountRef"), auth.ServiceAccountRef)
+	}
+	return b.errs
+}

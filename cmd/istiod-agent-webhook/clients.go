@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"time"
+)
+
+// securedTLS is how the admission port serves, and how its readiness check connects there.
+type securedTLS struct {
+	server *tls.Config
+	// probe is the readiness check's own client certificate; nil where none is asked for.
+	probe *tls.Certificate
+}
+
+// newTLS gives the TLS configuration of the admission port, without its certificate. With a file of CA certificates, clients
+// must have a certificate that one of them signed.
+func newTLS(clientCA string) (securedTLS, error) {
+	secured := securedTLS{server: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if clientCA == "" {
+		return secured, nil
+	}
+	content, err := os.ReadFile(clientCA)
+	if err != nil {
+		return secured, fmt.Errorf("server.clientCA: %w", err)
+	}
+	trusted := x509.NewCertPool()
+	if !trusted.AppendCertsFromPEM(content) {
+		return secured, errors.New("server.clientCA: " + clientCA + " holds no PEM certificate")
+	}
+	probe, err := probeCertificate(time.Now())
+	if err != nil {
+		return secured, fmt.Errorf("making the readiness check's client certificate: %w", err)
+	}
+	trusted.AddCert(probe.Leaf)
+	secured.probe = probe
+	secured.server.ClientCAs, secured.server.ClientAuth = trusted, tls.RequireAndVerifyClientCert
+	return secured, nil
+}
+
+// probeCertificate is a client certificate that signs itself, with which this process alone can reach its own port. Its key
+// is nowhere else.
+func probeCertificate(now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "readiness check"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(100, 0, 0), // the process does not live longer
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}

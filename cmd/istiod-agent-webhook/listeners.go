@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/istiod-agent/istiod-agent/internal/serve"
+)
+
+const (
+	// An API server has a connection or two, and more for each 16 admissions at a time.
+	admissionConnections = 64
+	// Kubelets and Prometheus have one each.
+	otherConnections = 32
+)
+
+// listener is a port and how it is served.
+type listener struct {
+	port   int32
+	server *serve.Server
+}
+
+// serveWith runs the manager and serves on all ports until the context ends. The ports are open before anything else runs,
+// so that the kubelet gets an answer while the manager waits for the API server.
+func serveWith(ctx context.Context, mgr manager.Manager, listeners []listener, address string) error {
+	all, ctx := errgroup.WithContext(ctx)
+	var open []net.Listener
+	for _, each := range listeners {
+		listening, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(each.port))))
+		if err != nil {
+			for _, other := range open {
+				_ = other.Close()
+			}
+			return fmt.Errorf("opening port %d: %w", each.port, err)
+		}
+		open = append(open, listening)
+	}
+	for i, each := range listeners {
+		each.server.Log = ctrl.Log.WithName("http").WithValues("port", each.port)
+		each.server.Drain = shutdownTimeout
+		all.Go(func() error { return each.server.Serve(ctx, open[i]) })
+	}
+	all.Go(func() error {
+		err := mgr.Start(ctx)
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("the controllers have ended")
+		}
+		return err
+	})
+	return all.Wait()
+}
+
+// health serves /healthz and /readyz, and each check by its name below them.
+func health(ready healthz.Checker) http.Handler {
+	mux := http.NewServeMux()
+	for path, checks := range map[string]map[string]healthz.Checker{
+		"/healthz": {"ping": healthz.Ping},
+		"/readyz":  {"serving": atMostEvery(time.Second, ready)},
+	} {
+		handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
+		mux.Handle(path, handler)
+		mux.Handle(path+"/", handler)
+	}
+	return mux
+}
+
+// atMostEvery has requests share an answer for an interval, and wait for each other: what a check costs does not grow with
+// the requests. A failure is not kept, since its cause may be the end of that request.
+func atMostEvery(interval time.Duration, check healthz.Checker) healthz.Checker {
+	var mu sync.Mutex
+	var passed time.Time
+	return func(r *http.Request) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(passed) < interval {
+			return nil
+		}
+		err := check(r)
+		if err == nil {
+			passed = time.Now()
+		}
+		return err
+	}
+}
+
+// metricsHandler serves /metrics. Each answer is a part of a megabyte, and as many are made at a time as the budget allows.
+func metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, DisableCompression: true}))
+	return serve.NewMemory(8<<20, time.Second).Limit(0, 0, mux)
+}

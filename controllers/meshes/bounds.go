@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"encoding/json"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+)
+
+// The most that a status holds. An object of at most 1.5 MiB fits into etcd, and the specification is a part of it.
+const (
+	maxStatusLines = 20
+	maxMeshLines   = 5
+	// maxStatusSize is where the messages of each mesh are cut to shortMessage.
+	maxStatusSize, shortMessage = 512 << 10, 128
+)
+
+// fitting cuts a status to what can be stored, whatever the specification holds.
+func fitting(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
+	status.Errors = bounded.List(status.Errors, maxStatusLines)
+	status.NotActedOn = bounded.List(status.NotActedOn, maxStatusLines)
+	cut := func(lines, length int) {
+		for key, mesh := range status.Meshes {
+			mesh.Errors, mesh.Warnings = bounded.List(mesh.Errors, lines), bounded.List(mesh.Warnings, lines)
+			for i := range mesh.Errors {
+				mesh.Errors[i] = bounded.Text(mesh.Errors[i], length)
+			}
+			for i := range mesh.Warnings {
+				mesh.Warnings[i] = bounded.Text(mesh.Warnings[i], length)
+			}
+			mesh.Message = bounded.Text(mesh.Message, length)
+			status.Meshes[key] = mesh
+		}
+	}
+	cut(maxMeshLines, bounded.MaxMessage)
+	if raw, err := json.Marshal(status.Meshes); err == nil && len(raw) > maxStatusSize {
+		cut(1, shortMessage)
+	}
+	return status
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// AgentLacksRights is the reason of an Event about an injected istiod whose service account may not do what the agent does.
+const AgentLacksRights patches.Reason = "AgentLacksRights"
+
+// RunsAs reports whether a stored istiod of a namespace that has opted in runs as a service account. It reads the cache.
+func (r *Istiods) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
+	if labelled, err := r.labelled(ctx, namespace); err != nil || !labelled {
+		return false
+	}
+	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return false
+	}
+	for i := range istiods {
+		if serviceAccountOf(&istiods[i]) == serviceAccount {
+			return true
+		}
+	}
+	return false
+}
+
+// serviceAccountOf is the name that a Deployment's Pods run as.
+func serviceAccountOf(istiod *unstructured.Unstructured) string {
+	name, _, _ := unstructured.NestedString(istiod.Object, "spec", "template", "spec", "serviceAccountName")
+	if name == "" {
+		return "default"
+	}
+	return name
+}
+
+// reportLacking reports by Event, once, what the agent of an injected istiod may not do.
+func (r *Istiods) reportLacking(ctx context.Context, istiod *unstructured.Unstructured, found inspection) {
+	if r.Lacking == nil || found.state != patches.StateInjected {
+		return
+	}
+	key := client.ObjectKeyFromObject(istiod)
+	warning := r.Lacking(ctx, istiod.GetNamespace(), serviceAccountOf(istiod))
+	if r.lacking.again(key, warning) || warning == "" {
+		return
+	}
+	r.events.Eventf(istiod, nil, corev1.EventTypeWarning, string(AgentLacksRights), "Inject", "%s", bounded.Message(warning))
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bounded cuts text from other programs to a length that a log line, an
+// Event, a status or an admission answer can hold.
+package bounded
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// MaxMessage is the most bytes of one message or one log attribute. It is also
+// the API server's limit for the note of an Event.
+const MaxMessage = 1024
+
+const ellipsis = "…"
+
+// Text returns text that has at most limit bytes, cut at a character and marked
+// with an ellipsis where it was longer.
+func Text(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	cut := max(0, limit-len(ellipsis))
+	return strings.ToValidUTF8(text[:cut], "") + ellipsis
+}
+
+// Message is Text of at most MaxMessage bytes.
+func Message(text string) string { return Text(text, MaxMessage) }
+
+// List returns the first elements of a list, each cut to MaxMessage. When some
+// are left out, the last element that it returns reports how many.
+func List(texts []string, limit int) []string {
+	if texts == nil {
+		return nil
+	}
+	kept := make([]string, 0, min(len(texts), limit))
+	for i, text := range texts {
+		if i == limit-1 && len(texts) > limit {
+			return append(kept, fmt.Sprintf("and %d more", len(texts)-i))
+		}
+		kept = append(kept, Message(text))
+	}
+	return kept
+}
+
+// Attr cuts a log attribute, for slog.HandlerOptions.ReplaceAttr. It applies to
+// the message of a line as well, so that no line grows with what others send.
+func Attr(_ []string, attr slog.Attr) slog.Attr {
+	switch attr.Value.Kind() {
+	case slog.KindString:
+		return slog.String(attr.Key, Message(attr.Value.String()))
+	case slog.KindAny:
+		switch value := attr.Value.Any().(type) {
+		case error:
+			return slog.String(attr.Key, Message(value.Error()))
+		case fmt.Stringer:
+			return slog.String(attr.Key, Message(value.String()))
+		default:
+			if text := fmt.Sprint(value); len(text) > MaxMessage {
+				return slog.String(attr.Key, Message(text))
+			}
+		}
+	}
+	return attr
+}

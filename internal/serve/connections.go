@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package serve
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+)
+
+// connections is a listener of which at most limit connections are open. One more takes the place of another, of a source
+// address that has most of them: the oldest that has not finished its handshake and begun a request, else the newest. So
+// one address cannot keep another out, whatever it opens, and an API server keeps the connection that it has.
+type connections struct {
+	net.Listener
+	limit int
+
+	mu   sync.Mutex
+	open []*connection // in the order in which they were accepted
+}
+
+type connection struct {
+	net.Conn
+	source string
+	of     *connections
+	begun  bool
+	once   sync.Once
+}
+
+func newConnections(listener net.Listener, limit int) *connections {
+	return &connections{Listener: listener, limit: limit}
+}
+
+// Accept implements net.Listener.
+func (c *connections) Accept() (net.Conn, error) {
+	accepted, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	added := &connection{Conn: accepted, source: sourceOf(accepted.RemoteAddr().String()), of: c}
+	if victim := c.add(added); victim != nil {
+		_ = victim.Close() // also when it is the one that was added: its first read fails
+	}
+	return added, nil
+}
+
+// add takes a connection in, and returns the one to close for it.
+func (c *connections) add(added *connection) (victim *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = append(c.open, added)
+	if len(c.open) <= c.limit {
+		return nil
+	}
+	count, most := map[string]int{}, 0
+	for _, each := range c.open {
+		count[each.source]++
+		most = max(most, count[each.source])
+	}
+	for _, each := range c.open {
+		if count[each.source] < most {
+			continue
+		}
+		victim = each
+		if !each.begun {
+			break
+		}
+	}
+	return victim
+}
+
+// state is the server's hook (http.Server.ConnState): a connection becomes active after its handshake, with the first
+// byte of a request.
+func (c *connections) state(of net.Conn, state http.ConnState) {
+	if state != http.StateActive {
+		return
+	}
+	if secured, ok := of.(*tls.Conn); ok {
+		of = secured.NetConn()
+	}
+	if known, ok := of.(*connection); ok {
+		c.mu.Lock()
+		known.begun = true
+		c.mu.Unlock()
+	}
+}
+
+// Close implements net.Conn.
+func (c *connection) Close() error {
+	c.once.Do(func() {
+		c.of.mu.Lock()
+		defer c.of.mu.Unlock()
+		for i, each := range c.of.open {
+			if each == c {
+				c.of.open = append(c.of.open[:i], c.of.open[i+1:]...)
+				return
+			}
+		}
+	})
+	return c.Conn.Close()
+}
+
+// sourceOf is what counts as one client: an IPv4 address, or an IPv6 network of 64 bits, of which one machine may have
+// every address.
+func sourceOf(remote string) string {
+	address, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	ip := address.Addr().Unmap().WithZone("")
+	if ip.Is4() {
+		return ip.String()
+	}
+	prefix, err := ip.Prefix(64)
+	if err != nil {
+		return remote
+	}
+	return prefix.String()
+}
