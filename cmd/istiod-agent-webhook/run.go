@@ -78,7 +78,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 			c.GetCertificate = source.GetCertificate
 		}},
 	})
-	webhook.Register(admissions, injector, webhook.NewRights(mgr.GetClient(), log), log)
+	webhook.Register(admissions, injector, config.VirtualMesh, webhook.NewRights(mgr.GetClient(), log), log)
 	if err := errors.Join(mgr.Add(source), mgr.Add(admissions)); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
 		rights := restarts.NewRights(mgr.GetClient())
-		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName, rights), reports.Setup(mgr), restarts.Setup(ctx, mgr, rights))
+		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), rights), reports.Setup(mgr), restarts.Setup(ctx, mgr, rights))
 	}); err != nil {
 		return err
 	}
