@@ -50,7 +50,7 @@ type Plan struct {
 	Certificates []*certificatesv1.IssuedCertificate
 	// Directives too; that of a planned certificate without one is to go.
 	Directives []*certificatesv1.PodBounceDirective
-	// Keep are the meshes that the VirtualMesh asks a certificate for: an IssuedCertificate of one of these names stays,
+	// Keep are the meshes of this cluster that the VirtualMesh asks a certificate for: an IssuedCertificate of one of these names stays,
 	// planned or not, and so does its PodBounceDirective.
 	Keep map[string]bool
 	// KeepAll keeps every one: what the VirtualMesh says now cannot be acted on.
@@ -133,8 +133,10 @@ func (p *Plan) mesh(
 	if mesh.Spec.IntermediateCA() == nil {
 		return networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
 	}
-	p.Keep[name] = true
 	here := strings.HasSuffix(name, "-"+sanitized(facts.Cluster))
+	if here { // what was made while this cluster had another name would be a second certificate of its istiod's
+		p.Keep[name] = true
+	}
 	istiod, others, ok := facts.istiod(name, recorded)
 	switch {
 	case len(others) == 0 && !ok && len(facts.NotSelected[name]) > 0:
