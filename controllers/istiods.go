@@ -115,7 +115,7 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	labelled, err := r.labelled(ctx, request.Namespace)
+	labelled, err := OptedIn(ctx, r.client, request.Namespace)
 	if err != nil || !labelled {
 		return reconcile.Result{}, err
 	}

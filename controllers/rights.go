@@ -18,7 +18,7 @@ const AgentLacksRights patches.Reason = "AgentLacksRights"
 
 // RunsAs reports whether a stored istiod of a namespace that has opted in runs as a service account. It reads the cache.
 func (r *Istiods) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
-	if labelled, err := r.labelled(ctx, namespace); err != nil || !labelled {
+	if optedIn, err := OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
 		return false
 	}
 	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace), client.UnsafeDisableDeepCopy)

@@ -47,7 +47,7 @@ func serve(t *testing.T, file string) *server {
 		t.Fatal(err)
 	}
 	paths := mux{http.NewServeMux()}
-	webhook.Register(paths, injector, nil, logr.Discard())
+	webhook.Register(paths, injector, v1alpha1.Default().VirtualMesh, nil, logr.Discard())
 	s := httptest.NewServer(paths)
 	t.Cleanup(s.Close)
 	return &server{s}

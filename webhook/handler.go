@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -63,8 +64,8 @@ func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChec
 
 // Register serves VirtualMeshes, and both kinds of istiods at their paths: after a change of the target the
 // API server may ask about the other one for a while, and must get an answer.
-func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, rights RightsChecker, log logr.Logger) {
-	server.Register(VirtualMeshPath, Served(&VirtualMeshes{Log: log, lines: newLines()}, log))
+func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, allowed v1alpha1.VirtualMesh, rights RightsChecker, log logr.Logger) {
+	server.Register(VirtualMeshPath, Served(&VirtualMeshes{Log: log, Allowed: allowed, lines: newLines()}, log))
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
 		server.Register(path, Served(NewHandler(kind, injector, rights, log), log))
 	}

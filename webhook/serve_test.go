@@ -39,7 +39,7 @@ func handler(t testing.TB, config string, log logr.Logger) http.Handler {
 		t.Fatal(err)
 	}
 	p := paths{http.NewServeMux()}
-	webhook.Register(p, injector, nil, log)
+	webhook.Register(p, injector, v1alpha1.Default().VirtualMesh, nil, log)
 	return p
 }
 

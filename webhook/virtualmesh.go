@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -32,13 +33,17 @@ const (
 	InvalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
 	// UnchangedSpecification is a change of something else: it may be how a bad one is taken away.
 	UnchangedSpecification patches.Reason = "UnchangedSpecification"
+	// NamespaceNotAllowed is not acted on here, and is for other programs to judge: the API is Gloo Mesh's.
+	NamespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
 )
 
 // VirtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
 // and its path, and what is not acted on comes back as warnings. It changes nothing.
 type VirtualMeshes struct {
-	Log   logr.Logger
-	lines flowcontrol.PassiveRateLimiter
+	Log logr.Logger
+	// Allowed are the namespaces whose VirtualMeshes are acted on.
+	Allowed v1alpha1.VirtualMesh
+	lines   flowcontrol.PassiveRateLimiter
 }
 
 // Handle implements admission.Handler.
@@ -49,6 +54,11 @@ func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 	}
 	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(asked(old), asked(object)) {
 		return v.answer(req, "allowed", UnchangedSpecification, admission.Allowed("the specification does not change"))
+	}
+	if !v.Allowed.Allows(req.Namespace) {
+		response := admission.Allowed("")
+		response.Warnings = []string{"istiod-agent: " + string(NamespaceNotAllowed) + ": " + v.Allowed.NotAllowed(req.Namespace)}
+		return v.answer(req, "allowed", NamespaceNotAllowed, response)
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
 	mesh.Spec.SetDefaults()

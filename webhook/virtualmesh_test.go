@@ -3,6 +3,7 @@
 package webhook
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 )
 
 func meshWith(mtls string) string {
@@ -27,6 +30,7 @@ const (
 func TestVirtualMeshesAreAnswered(t *testing.T) {
 	for name, test := range map[string]struct {
 		object, old string
+		namespace   string // gloo-mesh by default
 		allowed     bool
 		says        []string
 		warns       []string
@@ -50,16 +54,23 @@ func TestVirtualMeshesAreAnswered(t *testing.T) {
 		},
 		"a bad one that was there before": {object: meshWith(badVault), old: meshWith(badVault), allowed: true, reason: "UnchangedSpecification"},
 		"a good one made bad":             {object: meshWith(badVault), old: meshWith(goodVault), reason: "InvalidVirtualMesh", says: []string{"server"}},
-		"no JSON":                         {object: "{", reason: "Malformed"},
+		"one of a namespace that is not allowed": {
+			object: strings.Replace(meshWith(goodVault), "gloo-mesh", "tenant", 1), namespace: "tenant", allowed: true, reason: "NamespaceNotAllowed",
+			warns: []string{"istiod-agent: NamespaceNotAllowed: VirtualMeshes in namespace \"tenant\" are not acted on, only those in gloo-mesh, trust: move this one, or add \"tenant\" to the chart's value virtualMesh.namespaces"},
+		},
+		"a bad one of a namespace that is not allowed, which is for others to judge": {
+			object: meshWith(badVault), namespace: "tenant", allowed: true, reason: "NamespaceNotAllowed", warns: []string{"virtualMesh.namespaces"},
+		},
+		"no JSON": {object: "{", reason: "Malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
-				Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: []byte(test.object)},
+				Operation: admissionv1.Create, Namespace: cmp.Or(test.namespace, "gloo-mesh"), Object: runtime.RawExtension{Raw: []byte(test.object)},
 			}}
 			if test.old != "" {
 				request.Operation, request.OldObject = admissionv1.Update, runtime.RawExtension{Raw: []byte(test.old)}
 			}
-			response := (&VirtualMeshes{Log: logr.Discard()}).Handle(t.Context(), request)
+			response := (&VirtualMeshes{Log: logr.Discard(), Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "trust"}}}).Handle(t.Context(), request)
 			if response.Allowed != test.allowed || len(response.Patches) > 0 || response.AuditAnnotations["reason"] != test.reason {
 				t.Errorf("got %+v", response)
 			}

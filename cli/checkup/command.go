@@ -116,7 +116,7 @@ func (f *flags) lookAtVault(ctx context.Context, name string, facts *Facts, give
 	var lines []Line
 	for i := range facts.Meshes.Value {
 		mesh := valid(&facts.Meshes.Value[i])
-		if mesh != nil {
+		if mesh != nil && !facts.ignores(&facts.Meshes.Value[i]) {
 			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, false, facts,
 				"kubectl istiod-agent vault "+clusters.ShellWord(mesh.Name)+" -n "+clusters.ShellWord(mesh.Namespace)+" --context="+clusters.ShellWord(name))...)
 		}

@@ -45,6 +45,7 @@ func decide(context string, facts *Facts, now time.Time) []Line {
 	d.rights()
 	d.meshes()
 	d.certificates()
+	d.deciders()
 	return d.lines
 }
 
@@ -151,12 +152,8 @@ func (d *decision) bundleProblem(bundle []byte) string {
 
 // pods are the webhook's.
 func (d *decision) pods() string {
-	if configuration := d.facts.Webhook.Value; configuration != nil {
-		for _, hook := range configuration.Webhooks {
-			if service := hook.ClientConfig.Service; service != nil {
-				return "get pods -n " + service.Namespace + " -l app.kubernetes.io/component=webhook"
-			}
-		}
+	if at := service(d.facts.Webhook.Value); at != nil {
+		return "get pods -n " + at.Namespace + " -l app.kubernetes.io/component=webhook"
 	}
 	return "get pods -A -l app.kubernetes.io/part-of=istiod-agent,app.kubernetes.io/component=webhook"
 }

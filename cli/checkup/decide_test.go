@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -47,6 +48,7 @@ func healthy(t *testing.T) *Facts {
 	if err != nil {
 		t.Fatal(err)
 	}
+	facts.Allowed.Value = v1alpha1.Default().VirtualMesh
 	facts.Meshes.Value = []unstructured.Unstructured{parse(t, string(sample)+"status: {state: ACCEPTED}\n")}
 	facts.Certificates.Value = []unstructured.Unstructured{parse(t, `
 metadata: {name: istiod-istio-system-cluster-1, namespace: istio-system}
@@ -112,8 +114,17 @@ func TestDecisions(t *testing.T) {
 		"no cluster name": {func(f *Facts) {
 			set(f.Meshes.Value, map[string]any{"state": "FAILED", "errors": []any{"set clusterName"}}, "status")
 		}, Fail, "clusterName  — is not set"},
-		"no IssuedCertificate": {func(f *Facts) { f.Certificates.Value = nil }, Warn, "IssuedCertificate  — there is none for istiod istio-system/istiod"},
-		"an agent that fails":  {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
+		"a tenant's VirtualMesh": {func(f *Facts) {
+			f.Meshes.Value = append(f.Meshes.Value, parse(t, "{metadata: {name: mesh, namespace: tenant}, spec: {meshes: x}, status: {state: FAILED}}"))
+		}, Warn, "VirtualMesh  — tenant/mesh: not acted on, since the namespace is not one of gloo-mesh, istiod-agent-system"},
+		"a tenant's VirtualMesh, without a right to read the configuration": {func(f *Facts) {
+			f.Allowed.Err = forbidden
+			f.Meshes.Value = append(f.Meshes.Value, parse(t, "{metadata: {name: mesh, namespace: tenant}, spec: {meshes: x}, status: {state: FAILED, conditions: [{reason: NamespaceNotAllowed}]}}"))
+		}, Warn, "VirtualMesh  — tenant/mesh: not acted on"},
+		"nobody else decides":   {func(*Facts) {}, OK, "who decides about the CA  — only cluster administrators"},
+		"no right to read RBAC": {func(f *Facts) { f.Grants.Err = forbidden }, Unknown, "who decides about the CA  — listing Roles"},
+		"no IssuedCertificate":  {func(f *Facts) { f.Certificates.Value = nil }, Warn, "IssuedCertificate  — there is none for istiod istio-system/istiod"},
+		"an agent that fails":   {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
 		"an expired certificate": {func(f *Facts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "notAfter": "2025-01-01T00:00:00Z"}}, "status", "certificates")
 		}, Fail, "the CA certificate of Pod istiod-0 expired at 2025-01-01"},

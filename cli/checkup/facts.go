@@ -50,6 +50,12 @@ type Facts struct {
 	Istiods      Fact[[]Istiod]
 	Meshes       Fact[[]unstructured.Unstructured]
 	Certificates Fact[[]unstructured.Unstructured]
+	// Allowed are the namespaces whose VirtualMeshes are acted on, the default where the configuration cannot be read.
+	Allowed Fact[v1alpha1.VirtualMesh]
+	// Controllers are the service accounts of the webhook's program, as namespace/name.
+	Controllers []string
+	// Grants are the rights that RBAC gives, as far as they concern istiod's CA.
+	Grants Fact[[]grant]
 }
 
 // CRD is what counts of one.
@@ -119,6 +125,9 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *Facts {
 	facts.Istiods = known(readIstiods(ctx, cluster.Client, target))
 	facts.Meshes = known(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
 	facts.Certificates = known(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
+	facts.Allowed = known(readAllowed(ctx, cluster.Client, facts.Webhook.Value))
+	facts.Controllers = readControllers(ctx, cluster.Client, facts.Webhook.Value)
+	facts.Grants = known(readGrants(ctx, cluster.Client))
 	if namespace := probedNamespace(facts); namespace != "" && facts.Webhook.Value != nil {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}
@@ -168,6 +177,55 @@ func readWebhook(ctx context.Context, reader client.Reader) (*admissionregistrat
 		}
 	}
 	return nil, nil
+}
+
+// service is the webhook's, nil where it is called by a URL or is not there.
+func service(configuration *admissionregistrationv1.MutatingWebhookConfiguration) *admissionregistrationv1.ServiceReference {
+	if configuration == nil {
+		return nil
+	}
+	for i := range configuration.Webhooks {
+		if service := configuration.Webhooks[i].ClientConfig.Service; service != nil {
+			return service
+		}
+	}
+	return nil
+}
+
+// readAllowed reads the webhook's configuration, which the chart names as it names the Service.
+func readAllowed(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) (v1alpha1.VirtualMesh, error) {
+	allowed := v1alpha1.Default().VirtualMesh
+	at := service(webhook)
+	if at == nil {
+		return allowed, nil
+	}
+	var stored corev1.ConfigMap
+	if err := reader.Get(ctx, client.ObjectKey{Namespace: at.Namespace, Name: at.Name}, &stored); err != nil {
+		return allowed, err
+	}
+	config, err := v1alpha1.Decode([]byte(stored.Data["config.yaml"]))
+	if err != nil {
+		return allowed, err
+	}
+	return config.VirtualMesh, nil
+}
+
+// readControllers gives the service accounts of the webhook's Deployments, and without a right to read these the one
+// that the chart names as it names the Service.
+func readControllers(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) []string {
+	at := service(webhook)
+	if at == nil {
+		return nil
+	}
+	accounts := []string{at.Namespace + "/" + at.Name}
+	var deployments appsv1.DeploymentList
+	labels := client.MatchingLabels{"app.kubernetes.io/part-of": "istiod-agent", "app.kubernetes.io/component": "webhook"}
+	if reader.List(ctx, &deployments, client.InNamespace(at.Namespace), labels) == nil {
+		for i := range deployments.Items {
+			accounts = append(accounts, at.Namespace+"/"+deployments.Items[i].Spec.Template.Spec.ServiceAccountName)
+		}
+	}
+	return accounts
 }
 
 // injecting is the webhook that injects a resource, if there is one.

@@ -27,9 +27,31 @@ func (d *decision) meshes() {
 		}
 		return
 	}
+	var ignored []string
 	for i := range found.Value {
+		if d.facts.ignores(&found.Value[i]) {
+			ignored = append(ignored, found.Value[i].GetNamespace()+"/"+found.Value[i].GetName())
+			continue
+		}
 		d.mesh(&found.Value[i])
 	}
+	if len(ignored) > 0 {
+		d.add(Warn, "VirtualMesh", listed(ignored)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Allowed.Value.Namespaces, ", "),
+			"leave it to others, move it, or add its namespace to the chart's value virtualMesh.namespaces")
+	}
+}
+
+// ignores reports whether a VirtualMesh is in a namespace that is not allowed. Where the configuration cannot be read,
+// the status says so.
+func (f *Facts) ignores(mesh *unstructured.Unstructured) bool {
+	if f.Allowed.Err == nil {
+		return !f.Allowed.Value.Allows(mesh.GetNamespace())
+	}
+	conditions, _, _ := unstructured.NestedSlice(mesh.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(each any) bool {
+		condition, _ := each.(map[string]any)
+		return condition["reason"] == "NamespaceNotAllowed"
+	})
 }
 
 func (d *decision) mesh(object *unstructured.Unstructured) {

@@ -81,7 +81,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	rights := webhook.NewRights(mgr.GetClient(), istiods.RunsAs, log)
 	istiods.Lacking = rights.Warning
 	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(admissions, injector, rights, log)
+	webhook.Register(admissions, injector, config.VirtualMesh, rights, log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
 		mayRestart := restarts.NewRights(mgr.GetClient())
-		return errors.Join(meshes.Setup(ctx, mgr, config.ClusterName, mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart))
+		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart))
 	}); err != nil {
 		return err
 	}

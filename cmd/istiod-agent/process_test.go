@@ -254,7 +254,7 @@ spec:
       `+bundle+`
 `)
 	command, output := launch(t, "run", environment, "init-container", "--timeout", "500ms", "--log-level", "debug",
-		"--spec", spec, "--token-file", write("token", secretJWT), "--cacerts-dir", dir, "--allow-disk")
+		"--spec", spec, "--token-file", write("token", secretJWT), "--token-file-anywhere", "--cacerts-dir", dir, "--allow-disk")
 	if err := command.Wait(); err == nil {
 		t.Error("it succeeded")
 	}

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
@@ -49,7 +50,7 @@ func TestAStoredMonsterIsAnsweredBriefly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			object := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "a", "namespace": "b"}, "spec": test.spec}}
-			plan := Translate(sourceOf(object), networkingv1.VirtualMeshStatus{}, Facts{Cluster: "cluster-1"})
+			plan := Translate(sourceOf(object), networkingv1.VirtualMeshStatus{}, Facts{Cluster: "cluster-1", Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"b"}}})
 			raw, err := json.Marshal(plan.Status)
 			if err != nil {
 				t.Fatal(err)

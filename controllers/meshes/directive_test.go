@@ -94,7 +94,7 @@ func TestAHeldRotationKeepsTheDirective(t *testing.T) {
 	source := read(t, guide, nil)
 	before := networkingv1.VirtualMeshStatus{RootRotation: &networkingv1.RootRotationStatus{Stage: networkingv1.StageSignWithNew}}
 	plan := Translate(source, before, facts("cluster-1", source))
-	if len(plan.Directives) > 0 || !plan.Keep[types.NamespacedName{Namespace: "istio-system", Name: ours}] {
+	if len(plan.Directives) > 0 || !plan.Keep[ours] {
 		t.Errorf("planned %+v, kept %v", plan.Directives, plan.Keep)
 	}
 }

@@ -99,9 +99,6 @@ type rotation struct {
 
 // holdAll keeps the IssuedCertificates, and what goes with them, as they are.
 func (p *Plan) holdAll() {
-	for _, certificate := range p.Certificates {
-		p.Keep[keyOf(certificate)] = true
-	}
 	p.Certificates, p.Directives = nil, nil
 }
 
@@ -140,7 +137,7 @@ func adopted(certificates []*certificatesv1.IssuedCertificate, facts Facts) stri
 func (r rotation) waiting(stage networkingv1.RootRotationStage, p *Plan, facts Facts) []string {
 	waiting := slices.Clone(p.left)
 	for _, certificate := range p.Certificates {
-		istiod := facts.Istiods[certificate.Name][0]
+		istiod := p.istiods[keyOf(certificate)]
 		reports := facts.Certificates[keyOf(certificate)].Replicas
 		if missing := istiod.Replicas - len(reports); missing > 0 {
 			waiting = append(waiting, fmt.Sprintf("%d of %d replicas of istiod %s/%s, which have not reported", missing, istiod.Replicas, istiod.Namespace, istiod.Name))

@@ -188,7 +188,7 @@ func TestTheRootChangesInStages(t *testing.T) {
 				t.Errorf("status %+v", status)
 			}
 			if test.held {
-				if len(plan.Certificates) > 0 || !plan.Keep[key] {
+				if len(plan.Certificates) > 0 || !plan.Keep[ours] {
 					t.Errorf("planned %+v", plan)
 				}
 				return

@@ -18,7 +18,9 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/patches"
 )
 
 const (
@@ -39,89 +41,25 @@ const (
 	reasonPending  = "Pending"
 	reasonInvalid  = "Invalid"
 	reasonFailed   = "Failed"
+	// reasonNamespaceNotAllowed is also a reason of admission, package webhook.
+	reasonNamespaceNotAllowed = "NamespaceNotAllowed"
 )
-
-// Istiod is an istiod Deployment of this cluster.
-type Istiod struct {
-	Name, Namespace, ServiceAccount string
-	TrustDomain                     string
-	// Replicas are how many Pods it has, or is to have, whichever is more.
-	Replicas int
-	// Problem says what is not known of it yet; it is not acted on.
-	Problem string
-}
-
-// Mesh is what the public API calls the mesh of an istiod of a cluster: <deployment>-<namespace>-<cluster>, with what
-// no object's name may hold made dashes (Gloo Mesh pkg/mesh-discovery/translation/utils/object_meta.go).
-func (i Istiod) Mesh(cluster string) string {
-	return sanitized(i.Name + "-" + i.Namespace + "-" + cluster)
-}
-
-var sanitize = strings.NewReplacer(".", "-", "_", "-", ":", "-", "/", "-", " ", "-")
-
-func sanitized(name string) string { return strings.ToLower(sanitize.Replace(name)) }
-
-// Host is the identity that the istiod's certificate is for.
-func (i Istiod) Host() string {
-	return "spiffe://" + i.TrustDomain + "/ns/" + i.Namespace + "/sa/" + i.ServiceAccount
-}
-
-// Source is a VirtualMesh as it is stored.
-type Source struct {
-	*networkingv1.VirtualMesh
-	// Unknown are warnings about its fields that nobody knows; Unreadable are those of the wrong type.
-	Unknown    []string
-	Unreadable field.ErrorList
-}
-
-func (s Source) key() types.NamespacedName {
-	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
-}
-
-// Stored is what counts of an IssuedCertificate that is there.
-type Stored struct {
-	// For is the VirtualMesh that it was made for; empty when it was not made here.
-	For   string
-	State certificatesv1.State
-	Error string
-	// AgentCA is the CA that it names, where that can be read.
-	AgentCA *certificatesv1.IntermediateCertificateAuthority
-	// FromSecret is the Secret that it has istiod's CA in, while a change of the root begins.
-	FromSecret string
-	// Replicas are what istiod's Pods report of themselves.
-	Replicas []certificatesv1.CertificateStatus
-}
-
-// Facts are what a VirtualMesh is translated with.
-type Facts struct {
-	// Cluster is what this cluster is called in the names of meshes.
-	Cluster string
-	// Istiods of this cluster, by their mesh. Two may come to the same name.
-	Istiods map[string][]Istiod
-	// Claims are, by mesh, the VirtualMeshes that name it and a CA, the one to translate among them.
-	Claims map[string][]Source
-	// Certificates are the IssuedCertificates that are there.
-	Certificates map[types.NamespacedName]Stored
-	// Directives are the PodBounceDirectives that are there, and whether they were made here.
-	Directives map[types.NamespacedName]bool
-	// MayNotRestart says which rights are lacking to restart Pods, empty when none is.
-	MayNotRestart string
-	// Now is when conditions change.
-	Now metav1.Time
-}
 
 // Plan is what is to be there for a VirtualMesh.
 type Plan struct {
 	// Certificates are to be made, or made so.
 	Certificates []*certificatesv1.IssuedCertificate
-	// Directives too; those that are not here, nor in Keep, are to go.
+	// Directives too; that of a planned certificate without one is to go.
 	Directives []*certificatesv1.PodBounceDirective
-	// Keep are names of IssuedCertificates and their PodBounceDirectives, besides, that are to stay as they are.
-	Keep map[types.NamespacedName]bool
+	// Keep are the meshes of this cluster that the VirtualMesh asks a certificate for: an IssuedCertificate of one of these names stays,
+	// planned or not, and so does its PodBounceDirective.
+	Keep map[string]bool
 	// KeepAll keeps every one: what the VirtualMesh says now cannot be acted on.
 	KeepAll bool
 	Status  networkingv1.VirtualMeshStatus
 
+	// istiods are those that certificates are planned for.
+	istiods map[types.NamespacedName]Istiod
 	// left are istiods of this cluster that nothing is planned for, and why: a change of the root waits for them.
 	left []string
 }
@@ -138,25 +76,31 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 	}
 	warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(parts, w) })
 
-	plan := Plan{Keep: map[types.NamespacedName]bool{}}
+	plan := Plan{Keep: map[string]bool{}, istiods: map[types.NamespacedName]Istiod{}}
 	status := networkingv1.VirtualMeshStatus{
 		ObservedGeneration: mesh.Generation, NotActedOn: parts, Conditions: slices.Clone(before.Conditions),
 		Meshes: map[string]networkingv1.MeshStatus{},
 	}
 	switch {
+	case !facts.Allowed.Allows(mesh.Namespace):
+		plan.KeepAll = true
+		status.State, status.NotActedOn = networkingv1.Failed, nil
+		status.Errors = []string{facts.Allowed.NotAllowed(mesh.Namespace)}
+		if len(facts.Made) > 0 {
+			status.Errors = append(status.Errors, "IssuedCertificate "+listed(facts.Made)+", made for this VirtualMesh before, stays as it is; "+
+				"a VirtualMesh of an allowed namespace that names the mesh takes it over")
+		}
 	case len(errs) > 0:
 		plan.KeepAll = true
 		status.State = networkingv1.Invalid
-		for _, err := range errs {
-			status.Errors = append(status.Errors, err.Error())
-		}
+		status.Errors = messages(errs)
 	case facts.Cluster == "" && mesh.Spec.IntermediateCA() != nil:
 		plan.KeepAll = true
 		status.State = networkingv1.Failed
 		status.Errors = []string{"it is not known what this cluster is called in spec.meshes: set the chart's value clusterName, as in helm upgrade --reuse-values --set clusterName=cluster-1"}
 	default:
 		for _, ref := range mesh.Spec.Meshes {
-			status.Meshes[ref.Key()] = plan.mesh(source, mesh, ref, warnings, facts)
+			status.Meshes[ref.Key()] = plan.mesh(source, mesh, ref, warnings, before.Meshes[ref.Key()].IssuedCertificate, facts)
 		}
 		status.State, status.Errors = summary(status.Meshes)
 	}
@@ -168,13 +112,19 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 	}
 	ready := metav1.Condition{Type: ReadyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
 	ready.Status, ready.Reason, ready.Message = condition(plan.Status)
+	if !facts.Allowed.Allows(mesh.Namespace) {
+		ready.Reason = reasonNamespaceNotAllowed
+	}
 	ready.Message = bounded.Message(ready.Message)
 	meta.SetStatusCondition(&plan.Status.Conditions, ready)
 	return plan
 }
 
-// mesh plans for one of the meshes that a VirtualMesh names, and says what becomes of it.
-func (p *Plan) mesh(source Source, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, facts Facts) networkingv1.MeshStatus {
+// mesh plans for one of the meshes that a VirtualMesh names, and says what becomes of it. recorded is the IssuedCertificate
+// that the status named for it before.
+func (p *Plan) mesh(
+	source Source, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts Facts,
+) networkingv1.MeshStatus {
 	name := sanitized(ref.Name)
 	pending := func(format string, args ...any) networkingv1.MeshStatus {
 		return networkingv1.MeshStatus{State: networkingv1.Pending, Message: fmt.Sprintf(format, args...)}
@@ -185,29 +135,41 @@ func (p *Plan) mesh(source Source, mesh *networkingv1.VirtualMesh, ref networkin
 	if mesh.Spec.IntermediateCA() == nil {
 		return networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
 	}
-	istiods := facts.Istiods[name]
+	here := strings.HasSuffix(name, "-"+sanitized(facts.Cluster))
+	if here { // what was made while this cluster had another name would be a second certificate of its istiod's
+		p.Keep[name] = true
+	}
+	istiod, others, ok := facts.istiod(name, recorded)
 	switch {
-	case len(istiods) == 0 && strings.HasSuffix(name, "-"+sanitized(facts.Cluster)):
-		return pending("waiting for an istiod Deployment with this name: <deployment>-<namespace>-%s, labelled app=istiod", facts.Cluster)
-	case len(istiods) == 0:
+	case len(others) == 0 && !ok && len(facts.NotSelected[name]) > 0:
+		return pending("waiting for an istiod Deployment with this name that is injected: %s", p.notSelected(name, facts))
+	case len(others) == 0 && !ok && here:
+		return pending("waiting for an istiod Deployment with this name: <deployment>-<namespace>-%s, labelled app=istiod, in a namespace labelled %s",
+			facts.Cluster, controllers.NamespaceLabels)
+	case len(others) == 0 && !ok:
 		return networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}
-	case len(istiods) > 1:
-		return failed("several istiod Deployments have this name, %s/%s and %s/%s; rename one of them",
-			istiods[0].Namespace, istiods[0].Name, istiods[1].Namespace, istiods[1].Name)
+	case !ok:
+		p.left = append(p.left, "istiods "+listed(others)+", which have the same mesh's name")
+		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates stay as they are",
+			listed(others), patches.InjectKey)
 	}
-	istiod := istiods[0]
 	at := types.NamespacedName{Namespace: istiod.Namespace, Name: name}
-	p.Keep[at] = true
-	claims := slices.Clone(facts.Claims[name])
-	slices.SortFunc(claims, older)
-	order := slices.IndexFunc(claims, func(s Source) bool { return s.key() == source.key() })
-	if order > 0 {
-		refused := failed("VirtualMesh %s, which is older, already says what this mesh's CA is; remove the mesh from one of them", claims[0].key())
-		refused.AcceptanceOrder = uint32(order) //nolint:gosec // how many VirtualMeshes name it
-		return refused
-	}
 	stored, exists := facts.Certificates[at]
+	governs, ok := facts.governing(name, istiod)
+	foreign := foreignReferences(&mesh.Spec, istiod.Namespace)
 	switch {
+	case ok && governs.key() != source.key():
+		refused := failed("%s", refusal(governs, istiod))
+		refused.AcceptanceOrder = 1
+		for _, claim := range facts.Claims[name] {
+			if claim.key() != governs.key() && older(claim, source) < 0 {
+				refused.AcceptanceOrder++
+			}
+		}
+		return refused
+	case len(foreign) > 0:
+		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose VirtualMesh refers to another namespace", istiod.Namespace, istiod.Name))
+		return networkingv1.MeshStatus{State: networkingv1.Failed, Errors: messages(foreign)}
 	case istiod.Problem != "":
 		p.left = append(p.left, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
 		return pending("%s", istiod.Problem)
@@ -215,8 +177,11 @@ func (p *Plan) mesh(source Source, mesh *networkingv1.VirtualMesh, ref networkin
 		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
 		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, ManagedByLabel, Manager)
 	}
-	delete(p.Keep, at)
-	p.Certificates = append(p.Certificates, certificate(mesh, istiod, at))
+	_, twice := p.istiods[at] // by another name that is sanitized to this one
+	if !twice {
+		p.istiods[at] = istiod
+		p.Certificates = append(p.Certificates, certificate(mesh, istiod, at))
+	}
 	accepted := networkingv1.MeshStatus{
 		State: networkingv1.Accepted, IssuedCertificate: &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace},
 		CertificateState: stored.State, Warnings: warnings,
@@ -232,21 +197,45 @@ func (p *Plan) mesh(source Source, mesh *networkingv1.VirtualMesh, ref networkin
 		accepted.PodBounceDirective = &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace}
 		if made, exists := facts.Directives[at]; exists && !made {
 			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("PodBounceDirective %s was not made here, and is followed as it is", at))
-		} else {
+		} else if !twice {
 			p.Directives = append(p.Directives, directive(mesh, at))
 		}
 	}
-	for _, other := range claims[min(1, len(claims)):] {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s, which is newer, names this mesh too and does not count", other.key()))
+	var rivals []string
+	for _, claim := range slices.SortedFunc(slices.Values(facts.Claims[name]), older) {
+		if claim.key() != source.key() {
+			rivals = append(rivals, claim.key().String())
+		}
+	}
+	if len(rivals) > 0 {
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and does not count", listed(rivals)))
+	}
+	if len(others) > 0 {
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh's name and gets no IssuedCertificate; rename its Deployment", listed(others)))
 	}
 	return accepted
 }
 
-func older(a, b Source) int {
-	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-		return c
+// notSelected says why Deployments of a mesh's name do not count. Where one has an IssuedCertificate from before, that
+// stays, and a change of the root waits for it.
+func (p *Plan) notSelected(name string, facts Facts) string {
+	var all []string
+	for _, each := range facts.NotSelected[name] {
+		said := fmt.Sprintf("Deployment %s/%s does not count, since %s", each.Namespace, each.Name, each.Why)
+		if facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].For != "" {
+			said += " (its IssuedCertificate stays as it is)"
+			p.left = append(p.left, fmt.Sprintf("istiod %s/%s, which is not injected here", each.Namespace, each.Name))
+		}
+		all = append(all, said)
 	}
-	return strings.Compare(a.key().String(), b.key().String())
+	return listed(all)
+}
+
+func messages(errs field.ErrorList) (all []string) {
+	for _, err := range errs {
+		all = append(all, err.Error())
+	}
+	return all
 }
 
 // certificate is the IssuedCertificate of an istiod.

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
@@ -50,6 +51,9 @@ var (
 	istiod = Istiod{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod-service-account", TrustDomain: "cluster.local"}
 )
 
+// collides is another Deployment whose mesh has the name of istiod's.
+var collides = Istiod{Name: "istiod-istio", Namespace: "system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
+
 const (
 	ours   = "istiod-istio-system-cluster-1"
 	theirs = "istiod-istio-system-cluster-2"
@@ -73,7 +77,7 @@ func read(t *testing.T, content string, change func(map[string]any)) Source {
 // facts are those of a cluster with one istiod.
 func facts(cluster string, claims ...Source) Facts {
 	return Facts{
-		Cluster: cluster, Now: metav1.NewTime(start),
+		Cluster: cluster, Now: metav1.NewTime(start), Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "istiod-agent-system"}},
 		Istiods:      map[string][]Istiod{istiod.Mesh(cluster): {istiod}},
 		Claims:       map[string][]Source{istiod.Mesh(cluster): claims},
 		Certificates: map[types.NamespacedName]Stored{},
@@ -135,7 +139,7 @@ spec:
 			if mine.State != networkingv1.Accepted || mine.IssuedCertificate == nil || mine.IssuedCertificate.Namespace != "istio-system" || mine.IssuedCertificate.Name != names[0] {
 				t.Errorf("the mesh of this cluster: %+v", mine)
 			}
-			if len(mine.Warnings) != 2 || !strings.Contains(mine.Warnings[0], "http://") || !strings.Contains(mine.Warnings[1], "do not use it in production") {
+			if len(mine.Warnings) != 3 || !strings.Contains(mine.Warnings[0], "http://") || !strings.Contains(mine.Warnings[1], "audience: vault") || !strings.Contains(mine.Warnings[2], "do not use it in production") {
 				t.Errorf("warnings of the mesh: %q", mine.Warnings)
 			}
 			if other.State != "" || other.IssuedCertificate != nil || other.Message != "it is not in this cluster, "+cluster {
@@ -165,7 +169,7 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 		state  networkingv1.ApprovalState // of the whole
 		says   string                     // in the mesh's message, errors or warnings, or the whole's errors
 		made   bool
-		kept   bool // what is there stays, whether or not it is planned
+		gone   bool // what is there does not stay
 	}{
 		"all is well": {state: networkingv1.Accepted, says: "have not reported yet", made: true},
 		"istiod uses it": {
@@ -186,17 +190,15 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 		},
 		"no ConfigMap yet": {
 			facts: func(f *Facts) { f.Istiods[ours][0].Problem = "waiting for istiod's ConfigMap" },
-			state: networkingv1.Pending, says: "waiting for istiod's ConfigMap", kept: true,
+			state: networkingv1.Pending, says: "waiting for istiod's ConfigMap",
 		},
 		"two istiods of one name": {
-			facts: func(f *Facts) {
-				f.Istiods[ours] = append(f.Istiods[ours], Istiod{Name: "istiod-istio", Namespace: "system"})
-			},
-			state: networkingv1.Failed, says: "several istiod Deployments have this name, istio-system/istiod and system/istiod-istio",
+			facts: func(f *Facts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },
+			state: networkingv1.Failed, says: "several istiod Deployments have this name, istio-system/istiod, system/istiod-istio",
 		},
 		"another's IssuedCertificate": {
 			facts: func(f *Facts) { f.Certificates[at] = Stored{} },
-			state: networkingv1.Failed, says: "IssuedCertificate istio-system/" + ours + " is there and was not made here", kept: true,
+			state: networkingv1.Failed, says: "IssuedCertificate istio-system/" + ours + " is there and was not made here",
 		},
 		"an IssuedCertificate of a VirtualMesh that is gone": {
 			facts: func(f *Facts) { f.Certificates[at] = Stored{For: "gloo-mesh/before"} },
@@ -204,31 +206,31 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 		},
 		"an older VirtualMesh": {
 			facts: func(f *Facts) { f.Claims[ours] = append(f.Claims[ours], named("first", time.Hour)) },
-			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first, which is older, already says", kept: true,
+			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first already decides",
 		},
 		"a newer VirtualMesh": {
 			facts: func(f *Facts) { f.Claims[ours] = append([]Source{named("second", -time.Hour)}, f.Claims[ours]...) },
-			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second, which is newer, names this mesh too", made: true,
+			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second names this mesh too and does not count", made: true,
 		},
 		"one of the same age": {
 			facts: func(f *Facts) { f.Claims[ours] = append(f.Claims[ours], named("another", 0)) },
-			state: networkingv1.Failed, says: "gloo-mesh/another, which is older", kept: true,
+			state: networkingv1.Failed, says: "gloo-mesh/another already decides",
 		},
 		"the cluster's name is not set": {
 			facts: func(f *Facts) { f.Cluster = "" },
-			state: networkingv1.Failed, says: "clusterName", kept: true,
+			state: networkingv1.Failed, says: "clusterName",
 		},
 		"a mistake": {
 			change: func(object map[string]any) { set(object, "no URL", "server") },
-			state:  networkingv1.Invalid, says: "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server", kept: true,
+			state:  networkingv1.Invalid, says: "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server",
 		},
 		"a number for a text": {
 			change: func(object map[string]any) { set(object, int64(8200), "server") },
-			state:  networkingv1.Invalid, says: "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server", kept: true,
+			state:  networkingv1.Invalid, says: "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server",
 		},
 		"no CA": {
 			change: func(object map[string]any) { delete(object["spec"].(map[string]any), "mtlsConfig") },
-			state:  networkingv1.Accepted, says: "nothing is done",
+			state:  networkingv1.Accepted, says: "nothing is done", gone: true,
 		},
 		"a name that Gloo Mesh would sanitize": {
 			facts: func(f *Facts) {
@@ -256,8 +258,8 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			if made := len(plan.Certificates) == 1; made != test.made || len(plan.Certificates) > 1 {
 				t.Errorf("made %d", len(plan.Certificates))
 			}
-			if kept := plan.KeepAll || plan.Keep[at]; kept != test.kept {
-				t.Errorf("what is there is kept: %v, want %v", kept, test.kept)
+			if kept := plan.KeepAll || plan.Keep[ours]; kept == test.gone {
+				t.Errorf("what is there is kept: %v", kept)
 			}
 			ready := meta.FindStatusCondition(plan.Status.Conditions, ReadyCondition)
 			if ready == nil || (ready.Status == metav1.ConditionTrue) != (test.state == networkingv1.Accepted) || ready.Message == "" {

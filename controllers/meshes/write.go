@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -63,16 +64,24 @@ func sameContent(stored, wanted *unstructured.Unstructured) bool {
 	return errA == nil && errB == nil && string(a) == string(b)
 }
 
-// prune deletes what was made for a VirtualMesh, but what is to be kept.
+// prune deletes what was made for a VirtualMesh, but what is to be kept, and what another VirtualMesh names: that takes it
+// over.
 func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ...keeping) error {
 	for _, each := range keep {
-		made, err := c.list(ctx, each.of, client.MatchingFields{byVirtualMesh: of.Namespace + "/" + of.Name})
+		made, err := c.list(ctx, each.of, client.MatchingFields{byVirtualMesh: of.String()})
 		if err != nil {
 			return fmt.Errorf("listing %ss: %w", each.of.GetKind(), err)
 		}
 		for i := range made {
 			key := client.ObjectKeyFromObject(&made[i])
-			if each.keys[key] || made[i].GetDeletionTimestamp() != nil {
+			if made[i].GetDeletionTimestamp() != nil || each.keep(key) {
+				continue
+			}
+			others, err := c.claims(ctx, key.Name)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(others, func(s Source) bool { return s.key() != of }) {
 				continue
 			}
 			// Just what was read: another VirtualMesh may have taken it over since.
@@ -86,11 +95,23 @@ func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ..
 	return nil
 }
 
-// keeping are objects of a kind that are not deleted.
+// keeping says which objects of a kind are not deleted.
 type keeping struct {
 	of   *unstructured.Unstructured
-	keys map[types.NamespacedName]bool
+	keep func(types.NamespacedName) bool
 }
 
-// keepNothing is for a VirtualMesh that is gone.
-var keepNothing = []keeping{{podBounceDirective(), nil}, {issuedCertificate(), nil}}
+// keepings are those of a plan.
+func (p *Plan) keepings() []keeping {
+	planned, directives := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}
+	for _, certificate := range p.Certificates {
+		planned[keyOf(certificate)] = true
+	}
+	for _, directive := range p.Directives {
+		directives[client.ObjectKeyFromObject(directive)] = true
+	}
+	return []keeping{
+		{podBounceDirective(), func(key types.NamespacedName) bool { return directives[key] || p.Keep[key.Name] && !planned[key] }},
+		{issuedCertificate(), func(key types.NamespacedName) bool { return p.Keep[key.Name] }},
+	}
+}

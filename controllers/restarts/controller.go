@@ -92,14 +92,15 @@ func untyped(kind string) *unstructured.Unstructured {
 	return object
 }
 
-// named is the PodBounceDirective that an IssuedCertificate names.
+// named is the PodBounceDirective that an IssuedCertificate names, none for one of another namespace: a user who may write
+// IssuedCertificates in a namespace of their own would have other meshes restarted.
 func named(certificate *unstructured.Unstructured) types.NamespacedName {
 	name, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "name")
 	namespace, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "namespace")
-	if namespace == "" {
-		namespace = certificate.GetNamespace()
+	if namespace != "" && namespace != certificate.GetNamespace() {
+		return types.NamespacedName{}
 	}
-	return types.NamespacedName{Namespace: namespace, Name: name}
+	return types.NamespacedName{Namespace: certificate.GetNamespace(), Name: name}
 }
 
 // Reconcile implements reconcile.Reconciler.

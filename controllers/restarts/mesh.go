@@ -30,8 +30,11 @@ type istiod struct {
 	reporting []string
 }
 
-// mesh reads what refers to a directive.
+// mesh reads what refers to a directive, nothing where its namespace has not opted in: no istiod is looked after there.
 func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
+	if optedIn, err := controllers.OptedIn(ctx, c.client, directive.Namespace); err != nil || !optedIn {
+		return &mesh{}, err
+	}
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
 	if err := c.client.List(ctx, list, client.MatchingFields{byDirective: directive.String()}, client.UnsafeDisableDeepCopy); err != nil {
@@ -77,7 +80,7 @@ func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certi
 	return nil
 }
 
-// identities are the namespaces and service accounts of the istiods that a certificate is for.
+// identities are the namespaces and service accounts of the istiods that a certificate is for, in its own namespace.
 func identities(certificate *certificatesv1.IssuedCertificate) []types.NamespacedName {
 	var all []types.NamespacedName
 	for _, host := range certificate.Spec.Hosts {
@@ -85,7 +88,7 @@ func identities(certificate *certificatesv1.IssuedCertificate) []types.Namespace
 		if len(parts) != 7 || parts[3] != "ns" || parts[5] != "sa" {
 			continue
 		}
-		if at := (types.NamespacedName{Namespace: parts[4], Name: parts[6]}); !slices.Contains(all, at) {
+		if at := (types.NamespacedName{Namespace: parts[4], Name: parts[6]}); at.Namespace == certificate.Namespace && !slices.Contains(all, at) {
 			all = append(all, at)
 		}
 	}

@@ -70,6 +70,36 @@ func TestAbsentAndEmptyValues(t *testing.T) {
 	}
 }
 
+// Without the value, VirtualMeshes of the guide's namespace and of the release's own are acted on.
+func TestNamespacesOfVirtualMeshes(t *testing.T) {
+	for name, test := range map[string]struct {
+		value any
+		want  []string
+	}{
+		"absent": {nil, []string{"gloo-mesh", "istiod-agent-system"}},
+		"empty":  {[]any{}, []string{"gloo-mesh", "istiod-agent-system"}},
+		"given":  {[]any{"trust"}, []string{"trust"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := configuration(t, render(t, standard, helm.Values{"virtualMesh": helm.Values{"namespaces": test.value}}))
+			if diff := cmp.Diff(test.want, got.VirtualMesh.Namespaces); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	for name, virtualMesh := range map[string]helm.Values{
+		"not in the default": {"namespace": "trust", "spec": helm.Values{"meshes": []any{}}},
+		"not in the list":    {"namespaces": []any{"trust"}, "spec": helm.Values{"meshes": []any{}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tryRender(t, standard, helm.Values{"virtualMesh": virtualMesh}, "v1.30.0")
+			if err == nil || !strings.Contains(err.Error(), "virtualMesh.namespaces: expected ") {
+				t.Errorf("a VirtualMesh that is not acted on is rendered: %v", err)
+			}
+		})
+	}
+}
+
 func TestAChangedConfigurationRollsTheWebhook(t *testing.T) {
 	checksum := func(values helm.Values) string {
 		template := webhookPods(t, render(t, standard, values))

@@ -36,16 +36,28 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2, Values: helm.Values{"clusterName": "cluster-1"}})
 }
 
-// mesh is an istiod with its VirtualMesh, both in a namespace of one test.
+// home is the namespace of VirtualMeshes, one of those that the chart's default allows.
+const home = "gloo-mesh"
+
+// mesh is an istiod in a namespace of one test, which has opted in, with its VirtualMeshes in home.
 type mesh struct {
 	namespace string
 	istiod    *unstructured.Unstructured
+	// suffix of the names of its VirtualMeshes.
+	suffix string
+}
+
+// key names a VirtualMesh of this test's.
+func (m *mesh) key(name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: home, Name: name + m.suffix}
 }
 
 // newMesh gives an istiod of Istio's chart that is not applied yet, and its ConfigMap, which is.
 func newMesh(t *testing.T, trustDomain string, values ...helm.Values) *mesh {
 	t.Helper()
-	m := &mesh{namespace: shared.Namespace(t, false)}
+	m := &mesh{namespace: shared.Namespace(t, true)}
+	m.suffix = "-of-" + m.namespace
+	must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: home}})))
 	m.istiod = cluster.Istiod(t, m.namespace, values...)
 	if trustDomain != "" {
 		must(t, shared.Create(t.Context(), m.configMap(trustDomain, map[string]string{"istio.io/rev": "default"})))
@@ -79,8 +91,8 @@ func (m *mesh) guide(t *testing.T, name string, change func(spec map[string]any)
 		ref := ref.(map[string]any)
 		ref["name"] = strings.Replace(ref["name"].(string), "istio-system", m.namespace, 1)
 	}
-	object.SetName(name)
-	object.SetNamespace(m.namespace)
+	object.SetName(m.key(name).Name)
+	object.SetNamespace(home)
 	if change != nil {
 		change(object.Object["spec"].(map[string]any))
 	}
@@ -156,12 +168,12 @@ func (m *mesh) wantNoCertificate(t *testing.T, name string) {
 	})
 }
 
-// stored reads a VirtualMesh of this namespace, and its status.
+// stored reads a VirtualMesh of this test, and its status.
 func (m *mesh) stored(t *testing.T, name string) (*unstructured.Unstructured, networkingv1.VirtualMeshStatus, error) {
 	t.Helper()
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
-	if err := shared.Get(t.Context(), types.NamespacedName{Namespace: m.namespace, Name: name}, object); err != nil {
+	if err := shared.Get(t.Context(), m.key(name), object); err != nil {
 		return nil, networkingv1.VirtualMeshStatus{}, err
 	}
 	stored, _, _ := unstructured.NestedMap(object.Object, "status")

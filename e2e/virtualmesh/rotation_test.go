@@ -38,12 +38,13 @@ type agent struct {
 	trusted []string
 }
 
-// newAgent makes the Pod: the reports of Pods that are not there are taken away.
+// newAgent makes the Pod, as istiod's Deployment has it: the reports of Pods that are not there are taken away.
 func newAgent(t *testing.T, m *mesh, pod string, roots map[string]string) *agent {
 	t.Helper()
+	template := shared.Stored(t, m.namespace, m.istiod.GetName()).Spec.Template
 	must(t, shared.Create(t.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: m.namespace, Labels: map[string]string{"app": "istiod"}},
-		Spec:       corev1.PodSpec{ServiceAccountName: "istiod", Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
+		ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: m.namespace, Labels: template.Labels, Annotations: template.Annotations},
+		Spec:       template.Spec,
 	}))
 	return &agent{mesh: m, pod: pod, roots: roots}
 }

@@ -137,10 +137,6 @@ func TestWhatNothingAsksForGoes(t *testing.T) {
 			must(t, shared.Delete(t.Context(), object.DeepCopy()))
 			m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { delete(spec, "mtlsConfig") }))
 		},
-		"istiod": func(t *testing.T, m *mesh, _ *unstructured.Unstructured) {
-			t.Helper()
-			must(t, shared.Delete(t.Context(), m.istiod.DeepCopy()))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -178,6 +174,8 @@ func TestARevisionComesAndGoes(t *testing.T) {
 		return err
 	})
 	must(t, shared.Delete(t.Context(), canary.DeepCopy()))
+	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "waiting for an istiod Deployment with this name") // and what is there stays
+	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { spec["meshes"] = []any{map[string]any{"name": m.name()}} }))
 	m.wantNoCertificate(t, "istiod-canary-"+m.namespace+"-cluster-1")
 	if after := m.wantCertificate(t, m.wantHost("cluster.local")); after.UID != before.UID || after.ResourceVersion != before.ResourceVersion {
 		t.Error("the default istiod's was written")
@@ -193,8 +191,8 @@ func TestTwoVirtualMeshes(t *testing.T) {
 	m.apply(t, m.guide(t, "a-first", nil))
 	made := m.wantCertificate(t, m.wantHost("cluster.local"))
 	m.apply(t, m.guide(t, "b-second", func(spec map[string]any) { vaultOf(spec)["server"] = "https://second:8200" }))
-	m.wantStatus(t, "b-second", networkingv1.Failed, "VirtualMesh "+m.namespace+"/a-first, which is older")
-	m.wantStatus(t, "a-first", networkingv1.Accepted, "VirtualMesh "+m.namespace+"/b-second, which is newer")
+	m.wantStatus(t, "b-second", networkingv1.Failed, "VirtualMesh "+m.key("a-first").String()+" already decides")
+	m.wantStatus(t, "a-first", networkingv1.Accepted, "VirtualMesh "+m.key("b-second").String()+" names this mesh too")
 	must(t, shared.Delete(t.Context(), m.guide(t, "a-first", nil)))
 	m.wantCertificate(t, func(c *certificatesv1.IssuedCertificate) error {
 		if c.Spec.AgentCA.Vault.Server != "https://second:8200" {
@@ -203,8 +201,8 @@ func TestTwoVirtualMeshes(t *testing.T) {
 		return nil
 	})
 	m.wantStatus(t, "b-second", networkingv1.Accepted, "")
-	if after := m.wantCertificate(t, m.wantHost("cluster.local")); after.Annotations["istiod-agent.io/virtual-mesh"] != m.namespace+"/b-second" {
-		t.Errorf("it is for %v (it was %s)", after.Annotations, made.UID)
+	if after := m.wantCertificate(t, m.wantHost("cluster.local")); after.Annotations["istiod-agent.io/virtual-mesh"] != m.key("b-second").String() || after.UID != made.UID {
+		t.Errorf("it is for %v, as %s (it was %s)", after.Annotations, after.UID, made.UID)
 	}
 }
 
@@ -302,8 +300,8 @@ func TestTheStatusIsSharedWithOthers(t *testing.T) {
 	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "1 of 2")
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
-	object.SetName("virtual-mesh")
-	object.SetNamespace(m.namespace)
+	object.SetName(m.key("virtual-mesh").Name)
+	object.SetNamespace(home)
 	theirs := client.RawPatch(types.MergePatchType, []byte(`{"status":{"state":"PENDING","destinations":{"x":{"state":"ACCEPTED"}}}}`))
 	must(t, shared.Status().Patch(t.Context(), object, theirs, client.FieldOwner("gloo-mesh")))
 	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "destinations")
@@ -315,6 +313,7 @@ func TestTheGuidesVirtualMeshVerbatimInEitherCluster(t *testing.T) {
 	for _, namespace := range []string{"gloo-mesh", "istio-system"} {
 		must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})))
 	}
+	must(t, shared.SetInjection(t.Context(), "istio-system", true))
 	m := &mesh{namespace: "istio-system"}
 	m.istiod = cluster.Istiod(t, m.namespace)
 	t.Cleanup(func() { must(t, shared.Delete(context.Background(), m.istiod.DeepCopy())) })
@@ -323,7 +322,6 @@ func TestTheGuidesVirtualMeshVerbatimInEitherCluster(t *testing.T) {
 	object := sample(t)
 	t.Cleanup(func() { must(t, shared.Delete(context.Background(), object.DeepCopy())) })
 	m.apply(t, object)
-	gloo := &mesh{namespace: object.GetNamespace()}
 
 	names := []string{"cluster-1", "cluster-2"}
 	for i, name := range names {
@@ -339,7 +337,7 @@ func TestTheGuidesVirtualMeshVerbatimInEitherCluster(t *testing.T) {
 			return err
 		})
 		m.wantNoCertificate(t, other)
-		status := gloo.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "it is not in this cluster, "+name)
+		status := m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "it is not in this cluster, "+name)
 		if made := status.Meshes[mine+".gloo-mesh."].IssuedCertificate; made == nil || made.Name != mine || made.Namespace != "istio-system" {
 			t.Errorf("in %s its mesh is %+v", name, status.Meshes)
 		}

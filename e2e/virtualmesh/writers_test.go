@@ -5,6 +5,7 @@ package virtualmesh
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -123,11 +124,11 @@ func TestWhoInsistsIsNotFought(t *testing.T) {
 	}
 }
 
-// written is how often the controller has written the status of this namespace's VirtualMeshes.
+// written is how often the controller has written the status of this test's VirtualMeshes.
 func (m *mesh) written(t *testing.T) int {
 	t.Helper()
 	return len(requests(t, func(event *controlplane.AuditEvent) bool {
-		return event.Write() && event.ObjectRef.Namespace == m.namespace && event.ObjectRef.Resource == networkingv1.VirtualMeshes.Resource
+		return event.Write() && strings.HasSuffix(event.ObjectRef.Name, m.suffix) && event.ObjectRef.Resource == networkingv1.VirtualMeshes.Resource
 	}))
 }
 

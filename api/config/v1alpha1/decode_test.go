@@ -162,6 +162,18 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 				`server.servingCertificate.directory: Invalid value: "tls": expected an absolute path`,
 			},
 		},
+		"namespaces of VirtualMeshes": {
+			"virtualMesh: {namespaces: [gloo-mesh, a.b, '', gloo-mesh]}\n",
+			[]string{
+				`virtualMesh.namespaces[1]: Invalid value: "a.b": `,
+				`virtualMesh.namespaces[2]: Invalid value: "": `,
+				`virtualMesh.namespaces[3]: Duplicate value: "gloo-mesh"`,
+			},
+		},
+		"too many namespaces of VirtualMeshes": {
+			"virtualMesh: {namespaces: [" + strings.Repeat("'*',", 64) + "x]}\n",
+			[]string{`virtualMesh.namespaces: Too many: 65: must have at most 64 items`},
+		},
 		"durations that are none": {
 			"server: {servingCertificate: {caDuration: 1y, leafDuration: 0s}}\n",
 			[]string{

@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,9 @@ import (
 
 // AgentImageRepository is where releases of the agent are published.
 const AgentImageRepository = "ghcr.io/istiod-agent/istiod-agent"
+
+// GuideNamespace is the namespace of Gloo Mesh's management plane, in which its guides create VirtualMeshes.
+const GuideNamespace = "gloo-mesh"
 
 // Default returns the configuration that an empty file stands for.
 func Default() *InjectionConfiguration {
@@ -58,6 +62,10 @@ func (c *InjectionConfiguration) setDefaults() {
 	orElse(&s.ServingCertificate.CADuration, "8760h") // a year
 	orElse(&s.ServingCertificate.LeafDuration, "168h")
 	orElse(&s.ServingCertificate.Directory, "/tls")
+
+	if len(c.VirtualMesh.Namespaces) == 0 {
+		c.VirtualMesh.Namespaces = slices.Compact([]string{GuideNamespace, s.Namespace})
+	}
 }
 
 func orElse[T comparable](field *T, value T) {

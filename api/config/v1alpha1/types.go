@@ -44,6 +44,9 @@ type InjectionConfiguration struct {
 	// <istiod's Deployment>-<its namespace>-<cluster>. Default: none, and
 	// VirtualMeshes are answered with what to set; the command line ignores it.
 	ClusterName string `json:"clusterName,omitempty"`
+	// VirtualMesh limits which VirtualMeshes are acted on; the command line
+	// ignores it.
+	VirtualMesh VirtualMesh `json:"virtualMesh,omitzero"`
 	// Server is how the webhook program serves; the command line ignores it.
 	Server Server `json:"server,omitzero"`
 }
@@ -122,6 +125,14 @@ type VaultToken struct {
 type CACerts struct {
 	// SizeLimit of the in-memory volume, a quantity. "0" means none. Default: 1Mi.
 	SizeLimit string `json:"sizeLimit,omitempty"`
+}
+
+// VirtualMesh limits which VirtualMeshes are acted on.
+type VirtualMesh struct {
+	// Namespaces whose VirtualMeshes are acted on, 64 at most. A user who may
+	// write a VirtualMesh in one of them decides which CA signs istiod's
+	// certificate. Default: gloo-mesh and server.namespace.
+	Namespaces []string `json:"namespaces,omitempty"`
 }
 
 // Server is how the webhook program serves.

@@ -55,6 +55,9 @@ const (
 	maxDNSNames = 100
 )
 
+// maxNamespaces bounds virtualMesh.namespaces: messages list them all.
+const maxNamespaces = 64
+
 // minLeafDuration keeps a serving certificate valid for longer than the ten
 // seconds in which a change of the CA that was missed is noticed.
 const minLeafDuration = 30 * time.Second
@@ -76,7 +79,30 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 			errs = append(errs, field.Invalid(field.NewPath("clusterName"), c.ClusterName, problem))
 		}
 	}
+	errs = append(errs, c.VirtualMesh.validate(field.NewPath("virtualMesh"), c.Server.Namespace)...)
 	return append(errs, c.Server.validate(field.NewPath("server"))...)
+}
+
+// validate leaves mistakes in server.namespace, a default here, to that field.
+func (v *VirtualMesh) validate(path *field.Path, server string) field.ErrorList {
+	path = path.Child("namespaces")
+	if len(v.Namespaces) > maxNamespaces {
+		return field.ErrorList{field.TooMany(path, len(v.Namespaces), maxNamespaces)}
+	}
+	var errs field.ErrorList
+	seen := sets.New[string]()
+	for i, namespace := range v.Namespaces {
+		if namespace != server {
+			for _, problem := range validation.IsDNS1123Label(namespace) {
+				errs = append(errs, field.Invalid(path.Index(i), namespace, problem))
+			}
+		}
+		if seen.Has(namespace) {
+			errs = append(errs, field.Duplicate(path.Index(i), namespace))
+		}
+		seen.Insert(namespace)
+	}
+	return errs
 }
 
 func (a *Agent) validate(path *field.Path) field.ErrorList {

@@ -37,6 +37,10 @@ rollout: {{ .rollout }}
 {{- with .Values.clusterName }}
 clusterName: {{ . | quote }}
 {{- end }}
+{{- with .Values.virtualMesh.namespaces }}
+virtualMesh:
+  namespaces: {{- toYaml . | nindent 2 }}
+{{- end }}
 server:
   port: {{ .Values.server.port }}
   healthPort: {{ .Values.server.healthPort }}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+)
+
+func sourceOf(object *unstructured.Unstructured) Source {
+	mesh, unknown, errs := networkingv1.FromObject(object.Object)
+	return Source{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
+}
+
+// statusOf reads the status as far as it is ours.
+func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMeshStatus) {
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
+		return networkingv1.VirtualMeshStatus{} // another's, which is replaced
+	}
+	return status
+}
+
+// gather reads what a VirtualMesh is translated with.
+func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructured) (Facts, error) {
+	facts := Facts{
+		Cluster: c.cluster, Allowed: c.allowed, Now: metav1.Now(),
+		Istiods: map[string][]Istiod{}, NotSelected: map[string][]NotSelected{}, Claims: map[string][]Source{}, Owners: map[string]Source{},
+		Certificates: map[types.NamespacedName]Stored{}, Directives: map[types.NamespacedName]bool{},
+	}
+	if !c.allowed.Allows(object.GetNamespace()) {
+		made, err := c.list(ctx, issuedCertificate(), client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
+		for i := range made {
+			facts.Made = append(facts.Made, client.ObjectKeyFromObject(&made[i]).String())
+		}
+		slices.Sort(facts.Made)
+		return facts, err
+	}
+	if restart, _, _ := unstructured.NestedBool(object.Object, "spec", "mtlsConfig", "autoRestartPods"); restart {
+		lacking, err := c.rights.Lacking(ctx)
+		if err != nil {
+			return facts, err
+		}
+		facts.MayNotRestart = lacking
+	}
+	wanted := map[string]bool{}
+	for _, mesh := range named(object) {
+		wanted[mesh] = true
+	}
+	deployments, err := c.list(ctx, deployment())
+	if err != nil {
+		return facts, fmt.Errorf("listing istiods: %w", err)
+	}
+	for i := range deployments {
+		mesh := Istiod{Name: deployments[i].GetName(), Namespace: deployments[i].GetNamespace()}.Mesh(c.cluster)
+		if !wanted[mesh] || deployments[i].GetDeletionTimestamp() != nil {
+			continue
+		}
+		why, err := controllers.NotSelected(ctx, c.client, &deployments[i], c.target)
+		if err != nil {
+			return facts, err
+		}
+		if why != "" {
+			at := types.NamespacedName{Namespace: deployments[i].GetNamespace(), Name: mesh}
+			facts.NotSelected[mesh] = append(facts.NotSelected[mesh], NotSelected{at.Namespace, deployments[i].GetName(), why})
+			if err := c.stored(ctx, at, facts.Certificates); err != nil {
+				return facts, err
+			}
+			continue
+		}
+		if err := c.gatherIstiod(ctx, &deployments[i], mesh, &facts); err != nil {
+			return facts, err
+		}
+	}
+	for mesh := range facts.Istiods {
+		if facts.Claims[mesh], err = c.claims(ctx, mesh); err != nil {
+			return facts, err
+		}
+	}
+	return facts, nil
+}
+
+// gatherIstiod reads an istiod, and what is there for it.
+func (c *Controller) gatherIstiod(ctx context.Context, deployment *unstructured.Unstructured, mesh string, facts *Facts) error {
+	istiod, err := readIstiod(ctx, c.client, c.live, deployment)
+	if err != nil {
+		return err
+	}
+	facts.Istiods[mesh] = append(facts.Istiods[mesh], istiod)
+	at := types.NamespacedName{Namespace: istiod.Namespace, Name: mesh}
+	if err := c.stored(ctx, at, facts.Certificates); err != nil {
+		return err
+	}
+	directive := podBounceDirective()
+	if err := c.client.Get(ctx, at, directive); err == nil {
+		facts.Directives[at] = madeFor(directive) != nil
+	} else if !apierrors.IsNotFound(err) {
+		return err
+	}
+	owner := facts.Certificates[at].For
+	namespace, name, _ := strings.Cut(owner, "/")
+	if name == "" || !c.allowed.Allows(namespace) {
+		return nil
+	}
+	object := virtualMesh()
+	if err := c.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, object); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if object.GetDeletionTimestamp() == nil {
+		facts.Owners[owner] = sourceOf(object)
+	}
+	return nil
+}
+
+// claims are the VirtualMeshes of allowed namespaces that name a mesh and a CA.
+func (c *Controller) claims(ctx context.Context, mesh string) (claims []Source, err error) {
+	naming, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: mesh})
+	if err != nil {
+		return nil, fmt.Errorf("listing VirtualMeshes of mesh %s: %w", mesh, err)
+	}
+	for i := range naming {
+		if !c.allowed.Allows(naming[i].GetNamespace()) || naming[i].GetDeletionTimestamp() != nil {
+			continue
+		}
+		if source := sourceOf(&naming[i]); source.Spec.IntermediateCA() != nil {
+			claims = append(claims, source)
+		}
+	}
+	return claims, nil
+}
+
+func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into map[types.NamespacedName]Stored) error {
+	object := issuedCertificate()
+	if err := c.client.Get(ctx, at, object); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	stored := Stored{}
+	for _, key := range madeFor(object) {
+		stored.For = key
+		if key == "" {
+			stored.For = Manager // labelled by hand, to be taken over
+		}
+	}
+	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
+	stored.State = certificatesv1.State(state)
+	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
+	stored.FromSecret = object.GetAnnotations()[certificatesv1.CAFromSecretAnnotation]
+	stored.AgentCA = partOf[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
+	entries, _, _ := unstructured.NestedSlice(object.Object, "status", "certificates")
+	for _, entry := range entries {
+		var report certificatesv1.CertificateStatus
+		if fields, ok := entry.(map[string]any); ok && runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &report) == nil && report.Pod != "" {
+			stored.Replicas = append(stored.Replicas, report)
+		}
+	}
+	into[at] = stored
+	return nil
+}
+
+// partOf gives a part of an object as its Go type, nil where it is absent or something else.
+func partOf[T any](object *unstructured.Unstructured, fields ...string) *T {
+	content, found, err := unstructured.NestedMap(object.Object, fields...)
+	if err != nil || !found {
+		return nil
+	}
+	part := new(T)
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(content, part) != nil {
+		return nil
+	}
+	return part
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+)
+
+// report writes the status. What others have written beside it stays.
+func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
+		return err
+	}
+	changed := object.DeepCopy()
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	if stored == nil {
+		stored = map[string]any{}
+	}
+	for _, ours := range []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"} {
+		delete(stored, ours)
+		if value, ok := content[ours]; ok {
+			stored[ours] = value
+		}
+	}
+	changed.Object["status"] = stored
+	if err := c.client.Status().Patch(ctx, changed, client.MergeFrom(object), client.FieldOwner(Manager)); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil // it is gone, or its CRD has no status
+		}
+		return fmt.Errorf("writing the status of VirtualMesh %s: %w", client.ObjectKeyFromObject(object), err)
+	}
+	if before.State != status.State {
+		c.tell(object, status)
+	}
+	if now := status.RootRotation; now != nil && (before.RootRotation == nil || before.RootRotation.Stage != now.Stage || before.RootRotation.Complete != now.Complete) {
+		c.note(object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
+	}
+	return nil
+}
+
+// normal makes what means the same equal.
+func normal(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
+	raw, err := json.Marshal(status)
+	if err != nil {
+		return status
+	}
+	var same networkingv1.VirtualMeshStatus
+	if json.Unmarshal(raw, &same) != nil {
+		return status
+	}
+	if len(same.Meshes) == 0 {
+		same.Meshes = nil
+	}
+	return same
+}
+
+// tell says by Event that the state has changed.
+func (c *Controller) tell(object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
+	ready := meta.FindStatusCondition(status.Conditions, ReadyCondition)
+	if ready == nil {
+		return
+	}
+	kind := corev1.EventTypeNormal
+	if status.State == networkingv1.Invalid || status.State == networkingv1.Failed {
+		kind = corev1.EventTypeWarning
+	}
+	c.note(object, kind, ready.Reason, ready.Message)
+}
+
+func (c *Controller) note(object *unstructured.Unstructured, kind, reason, message string) {
+	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
+	if len(message) > most {
+		message = strings.ToValidUTF8(message[:most-3], "") + "..."
+	}
+	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", message)
+}

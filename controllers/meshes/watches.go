@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meshes
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+)
+
+// named are the meshes that a VirtualMesh names, as far as it can be read.
+func named(object *unstructured.Unstructured) []string {
+	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "meshes")
+	refs, _ := field.([]any)
+	if len(refs) > networkingv1.MaxMeshes {
+		return nil // it is invalid, and counts for none
+	}
+	var names []string
+	for _, ref := range refs {
+		if ref, ok := ref.(map[string]any); ok {
+			if name, ok := ref["name"].(string); ok {
+				names = append(names, sanitized(name))
+			}
+		}
+	}
+	return names
+}
+
+// madeFor is the VirtualMesh that an object was made for here, none for another's.
+func madeFor(object client.Object) []string {
+	if object.GetLabels()[ManagedByLabel] != Manager {
+		return nil
+	}
+	return []string{object.GetAnnotations()[VirtualMeshAnnotation]}
+}
+
+// naming requests every VirtualMesh of an allowed namespace that names one of the meshes.
+func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, mesh := range meshes {
+		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: mesh})
+		if err != nil {
+			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", mesh)
+			continue
+		}
+		for i := range found {
+			if !c.allowed.Allows(found[i].GetNamespace()) {
+				continue // nothing of this makes a difference to it
+			}
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&found[i])})
+		}
+	}
+	return requests
+}
+
+// concerned requests a VirtualMesh that has changed, and every one whose turn may come with that: those that name the same
+// meshes, those that own an IssuedCertificate of these, and those that name a mesh whose IssuedCertificate it owns.
+func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
+	self := client.ObjectKeyFromObject(mesh)
+	names := named(mesh)
+	requests := []reconcile.Request{{NamespacedName: self}}
+	if !c.allowed.Allows(self.Namespace) {
+		return requests // it makes no difference to others
+	}
+	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
+		certificates, err := c.list(ctx, issuedCertificate(), selection)
+		if err != nil {
+			logf.FromContext(ctx).Error(err, "Listing IssuedCertificates", "virtualMesh", self)
+			continue
+		}
+		for i := range certificates {
+			for _, owner := range madeFor(&certificates[i]) {
+				namespace, name, _ := strings.Cut(owner, "/")
+				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+				names = append(names, certificates[i].GetName())
+			}
+		}
+	}
+	slices.Sort(names)
+	return append(requests, c.naming(ctx, slices.Compact(names)...)...)
+}
+
+func matching(index string, values ...string) (selections []client.MatchingFields) {
+	for _, value := range values {
+		selections = append(selections, client.MatchingFields{index: value})
+	}
+	return selections
+}
+
+// configuredBy requests the VirtualMeshes of the istiods that a ConfigMap may configure.
+func (c *Controller) configuredBy(ctx context.Context, object client.Object) []reconcile.Request {
+	return c.namingIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool { return configuration(istiod) == object.GetName() })
+}
+
+// within requests the VirtualMeshes of the istiods of a namespace, which may have been labelled.
+func (c *Controller) within(ctx context.Context, object client.Object) []reconcile.Request {
+	return c.namingIstiods(ctx, object.GetName(), func(*unstructured.Unstructured) bool { return true })
+}
+
+// namingIstiods requests the VirtualMeshes that name some of the istiods of a namespace.
+func (c *Controller) namingIstiods(ctx context.Context, namespace string, wanted func(*unstructured.Unstructured) bool) []reconcile.Request {
+	deployments, err := c.list(ctx, deployment(), client.InNamespace(namespace))
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		return nil
+	}
+	var meshes []string
+	for i := range deployments {
+		if wanted(&deployments[i]) {
+			meshes = append(meshes, Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster))
+		}
+	}
+	return c.naming(ctx, meshes...)
+}
