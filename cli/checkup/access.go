@@ -204,7 +204,7 @@ func (d *decision) deciders() {
 	for _, right := range deciding {
 		namespaces := istiods
 		if right.ofMeshes {
-			namespaces = d.facts.Allowed.Value.Namespaces
+			namespaces = d.facts.Configuration.Value.VirtualMesh.Namespaces
 		}
 		holders := right.holders(d.facts.Grants.Value, namespaces, ours)
 		if len(holders) == 0 {

@@ -43,6 +43,7 @@ func decide(context string, facts *Facts, now time.Time) []Line {
 	d.namespaces()
 	d.istiods()
 	d.rights()
+	d.servers()
 	d.meshes()
 	d.certificates()
 	d.deciders()
@@ -287,6 +288,18 @@ func (d *decision) istiods() {
 		default:
 			d.add(Fail, what, "runs without the agent, and so with a root of its own", restart)
 		}
+	}
+}
+
+// servers warns where the author of a VirtualMesh chooses the server that istiod's agents log in to.
+func (d *decision) servers() {
+	const what = "allowed servers"
+	switch configuration := d.facts.Configuration; {
+	case d.facts.Webhook.Value == nil, configuration.Err != nil:
+	case len(configuration.Value.Agent.AllowedServers) == 0:
+		d.add(Warn, what, "istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names", helm+` --reset-then-reuse-values --set 'injection.agent.allowedServers={https://vault.example.com:8200}', with your Vault's address; then restart istiod`)
+	default:
+		d.add(OK, what, "istiod's agents log in to "+listed(configuration.Value.Agent.AllowedServers)+" only", "")
 	}
 }
 

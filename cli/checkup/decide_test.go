@@ -48,7 +48,8 @@ func healthy(t *testing.T) *Facts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts.Allowed.Value = v1alpha1.Default().VirtualMesh
+	facts.Configuration.Value = v1alpha1.Default()
+	facts.Configuration.Value.Agent.AllowedServers = []string{"https://vault.example.com:8200"}
 	facts.Meshes.Value = []unstructured.Unstructured{parse(t, string(sample)+"status: {state: ACCEPTED}\n")}
 	facts.Certificates.Value = []unstructured.Unstructured{parse(t, `
 metadata: {name: istiod-istio-system-cluster-1, namespace: istio-system}
@@ -66,7 +67,13 @@ func TestDecisions(t *testing.T) {
 		status Status
 		want   string
 	}{
-		"healthy":              {func(*Facts) {}, OK, "Vault  — seen from istiod's Pods: the agents of 1 IssuedCertificate"},
+		"healthy":    {func(*Facts) {}, OK, "Vault  — seen from istiod's Pods: the agents of 1 IssuedCertificate"},
+		"any server": {func(f *Facts) { f.Configuration.Value.Agent.AllowedServers = nil }, Warn, "allowed servers  — istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names; next: helm upgrade --install"},
+		"one server": {func(*Facts) {}, OK, "allowed servers  — istiod's agents log in to https://vault.example.com:8200 only"},
+		"a token that opens more": {func(f *Facts) {
+			status := f.Certificates.Value[0].Object["status"].(map[string]any)
+			status["conditions"] = []any{map[string]any{"type": "TokenAudienceBound", "status": "False", "reason": "NoAudience", "message": "The agent sends a token."}}
+		}, Warn, "IssuedCertificate istio-system/istiod-istio-system-cluster-1  — The agent sends a token; next: set audience=vault in Vault's role"},
 		"unreachable":          {func(f *Facts) { f.Version.Err = errors.New("refused") }, Unknown, "Kubernetes  — asking the API server for its version: refused; next: kubectl --context=a version"},
 		"an old cluster":       {func(f *Facts) { f.Version.Value = "v1.29.9-gke.1" }, Fail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
 		"no CRD":               {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: helm upgrade --install"},
@@ -118,7 +125,7 @@ func TestDecisions(t *testing.T) {
 			f.Meshes.Value = append(f.Meshes.Value, parse(t, "{metadata: {name: mesh, namespace: tenant}, spec: {meshes: x}, status: {state: FAILED}}"))
 		}, Warn, "VirtualMesh  — tenant/mesh: not acted on, since the namespace is not one of gloo-mesh, istiod-agent-system"},
 		"a tenant's VirtualMesh, without a right to read the configuration": {func(f *Facts) {
-			f.Allowed.Err = forbidden
+			f.Configuration.Err = forbidden
 			f.Meshes.Value = append(f.Meshes.Value, parse(t, "{metadata: {name: mesh, namespace: tenant}, spec: {meshes: x}, status: {state: FAILED, conditions: [{reason: NamespaceNotAllowed}]}}"))
 		}, Warn, "VirtualMesh  — tenant/mesh: not acted on"},
 		"nobody else decides":   {func(*Facts) {}, OK, "who decides about the CA  — only cluster administrators"},

@@ -50,8 +50,8 @@ type Facts struct {
 	Istiods      Fact[[]Istiod]
 	Meshes       Fact[[]unstructured.Unstructured]
 	Certificates Fact[[]unstructured.Unstructured]
-	// Allowed are the namespaces whose VirtualMeshes are acted on, the default where the configuration cannot be read.
-	Allowed Fact[v1alpha1.VirtualMesh]
+	// Configuration is the webhook's, the default where it cannot be read.
+	Configuration Fact[*v1alpha1.InjectionConfiguration]
 	// Controllers are the service accounts of the webhook's program, as namespace/name.
 	Controllers []string
 	// Grants are the rights that RBAC gives, as far as they concern istiod's CA.
@@ -125,7 +125,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *Facts {
 	facts.Istiods = known(readIstiods(ctx, cluster.Client, target))
 	facts.Meshes = known(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
 	facts.Certificates = known(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
-	facts.Allowed = known(readAllowed(ctx, cluster.Client, facts.Webhook.Value))
+	facts.Configuration = known(readConfiguration(ctx, cluster.Client, facts.Webhook.Value))
 	facts.Controllers = readControllers(ctx, cluster.Client, facts.Webhook.Value)
 	facts.Grants = known(readGrants(ctx, cluster.Client))
 	if namespace := probedNamespace(facts); namespace != "" && facts.Webhook.Value != nil {
@@ -192,22 +192,21 @@ func service(configuration *admissionregistrationv1.MutatingWebhookConfiguration
 	return nil
 }
 
-// readAllowed reads the webhook's configuration, which the chart names as it names the Service.
-func readAllowed(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) (v1alpha1.VirtualMesh, error) {
-	allowed := v1alpha1.Default().VirtualMesh
+// readConfiguration reads the webhook's configuration, which the chart names as it names the Service.
+func readConfiguration(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) (*v1alpha1.InjectionConfiguration, error) {
 	at := service(webhook)
 	if at == nil {
-		return allowed, nil
+		return v1alpha1.Default(), nil
 	}
 	var stored corev1.ConfigMap
 	if err := reader.Get(ctx, client.ObjectKey{Namespace: at.Namespace, Name: at.Name}, &stored); err != nil {
-		return allowed, err
+		return v1alpha1.Default(), err
 	}
 	config, err := v1alpha1.Decode([]byte(stored.Data["config.yaml"]))
 	if err != nil {
-		return allowed, err
+		return v1alpha1.Default(), err
 	}
-	return config.VirtualMesh, nil
+	return config, nil
 }
 
 // readControllers gives the service accounts of the webhook's Deployments, and without a right to read these the one

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -36,7 +38,7 @@ func (d *decision) meshes() {
 		d.mesh(&found.Value[i])
 	}
 	if len(ignored) > 0 {
-		d.add(Warn, "VirtualMesh", listed(ignored)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Allowed.Value.Namespaces, ", "),
+		d.add(Warn, "VirtualMesh", listed(ignored)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Configuration.Value.VirtualMesh.Namespaces, ", "),
 			"leave it to others, move it, or add its namespace to the chart's value virtualMesh.namespaces")
 	}
 }
@@ -44,8 +46,8 @@ func (d *decision) meshes() {
 // ignores reports whether a VirtualMesh is in a namespace that is not allowed. Where the configuration cannot be read,
 // the status says so.
 func (f *Facts) ignores(mesh *unstructured.Unstructured) bool {
-	if f.Allowed.Err == nil {
-		return !f.Allowed.Value.Allows(mesh.GetNamespace())
+	if f.Configuration.Err == nil {
+		return !f.Configuration.Value.VirtualMesh.Allows(mesh.GetNamespace())
 	}
 	conditions, _, _ := unstructured.NestedSlice(mesh.Object, "status", "conditions")
 	return slices.ContainsFunc(conditions, func(each any) bool {
@@ -139,6 +141,9 @@ func (d *decision) certificate(object *unstructured.Unstructured) (reached, fail
 	stored, _, _ := unstructured.NestedMap(object.Object, "status")
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
 		status = certificatesv1.IssuedCertificateStatus{} // another's
+	}
+	if exposed := meta.FindStatusCondition(status.Conditions, certificatesv1.TokenAudienceBoundCondition); exposed != nil && exposed.Status == metav1.ConditionFalse {
+		d.add(Warn, what, exposed.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
 	}
 	mistakes := []string{}
 	add := func(mistake string) {
