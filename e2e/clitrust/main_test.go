@@ -71,6 +71,7 @@ func newSide(t *testing.T, c *cluster.Cluster, name string, root func() (*vaults
 	}
 	must(t, serviceaccount.Ensure(ctx, clients, "default", "default"))
 	s.MustApply(t, cluster.Istiod(t, namespace))
+	must(t, s.SetInjection(ctx, namespace, true))
 	must(t, s.Create(ctx, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio", Namespace: namespace, Labels: map[string]string{"istio.io/rev": "default"}},
 		Data:       map[string]string{"mesh": "trustDomain: cluster.local"},

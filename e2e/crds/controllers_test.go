@@ -97,6 +97,7 @@ func TestTheControllersWorkOnOthersCRDs(t *testing.T) {
 		Data:       map[string]string{"mesh": "trustDomain: cluster.local"},
 	}))
 	c.MustApply(t, cluster.Istiod(t, "istio-system"))
+	must(t, c.SetInjection(ctx, "istio-system", true))
 	mesh := object(t, guide, "gloo-mesh")
 	must(t, c.Create(ctx, mesh.DeepCopy()))
 	made := named(t, certificate, "istio-system", "istiod-istio-system-cluster-1")

@@ -290,7 +290,7 @@ func TestWithoutRights(t *testing.T) {
 	const says = "set restarts.enabled=true"
 	m.wantStatus(t, certificatesv1.Restarting, says)
 	cluster.Within(t, limit, "the VirtualMesh says so", func() error {
-		mesh := untyped("networking.mesh.gloo.solo.io/v1", "VirtualMesh", m.system, "virtual-mesh")
+		mesh := untyped("networking.mesh.gloo.solo.io/v1", "VirtualMesh", "gloo-mesh", "virtual-mesh-of-"+m.system)
 		must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 		status, _ := mesh.Object["status"].(map[string]any)
 		if !strings.Contains(fmt.Sprint(status["notActedOn"]), says) {

@@ -77,7 +77,7 @@ type mesh struct {
 func newMesh(t *testing.T) (*mesh, root) {
 	t.Helper()
 	first := newRoot(t)
-	m := &mesh{system: namespace(t), a: namespace(t), b: namespace(t), vault: first}
+	m := &mesh{system: namespace(t, true), a: namespace(t, false), b: namespace(t, false), vault: first}
 	m.player = &player{namespaces: []string{m.system, m.a, m.b}, born: m.born}
 	for _, each := range m.namespaces {
 		m.publish(t, each, first)
@@ -91,6 +91,7 @@ func newMesh(t *testing.T) (*mesh, root) {
 	istiod.Labels = map[string]string{"app": "istiod"}
 	istiod.Spec.Replicas = new(int32(2))
 	istiod.Spec.Template.Spec.ServiceAccountName = "istiod"
+	istiod.Spec.Template.Spec.Containers[0].Name = "discovery"
 	must(t, shared.Create(t.Context(), istiod))
 	m.virtualMesh(t, true)
 	cluster.Eventually(t, "istiod's agents report, and pods are taken to trust the first root", func() error {
@@ -106,9 +107,9 @@ func newMesh(t *testing.T) (*mesh, root) {
 	return m, first
 }
 
-func namespace(t *testing.T) string {
+func namespace(t *testing.T, labelled bool) string {
 	t.Helper()
-	name := shared.Namespace(t, false)
+	name := shared.Namespace(t, labelled)
 	must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: name}})))
 	return name
 }
@@ -323,7 +324,8 @@ func (m *mesh) virtualMesh(t *testing.T, restart bool) {
 	content = bytes.ReplaceAll(content, []byte("istiod-istio-system-cluster"), []byte("istiod-"+m.system+"-cluster"))
 	objects, err := manifest.Parse(content)
 	must(t, err)
-	objects[0].SetNamespace(m.system)
+	must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: objects[0].GetNamespace()}})))
+	objects[0].SetName("virtual-mesh-of-" + m.system)
 	must(t, unstructured.SetNestedField(objects[0].Object, restart, "spec", "mtlsConfig", "autoRestartPods"))
 	_, err = shared.ServerSideApply(t.Context(), objects[0], client.ForceOwnership)
 	must(t, err)

@@ -207,7 +207,7 @@ func TestARootThatChangesInStages(t *testing.T) {
 	m.runDeployment(t, m.system, "public", "istio", "eastwestgateway")
 	m.runDeployment(t, m.a, "web")
 	second := newRoot(t)
-	mesh := untyped("networking.mesh.gloo.solo.io/v1", "VirtualMesh", m.system, "virtual-mesh")
+	mesh := untyped("networking.mesh.gloo.solo.io/v1", "VirtualMesh", "gloo-mesh", "virtual-mesh-of-"+m.system)
 	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	stage := func(word string) {
 		before := mesh.DeepCopy()

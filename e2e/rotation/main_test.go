@@ -57,7 +57,7 @@ type mesh struct {
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	ctx := t.Context()
-	m := &mesh{namespace: shared.Namespace(t, false)}
+	m := &mesh{namespace: shared.Namespace(t, true)}
 	istiod := cluster.Istiod(t, m.namespace, helm.Values{"replicaCount": 2, "autoscaleEnabled": false})
 	must(t, unstructured.SetNestedField(istiod.Object, int64(2), "spec", "replicas"))
 	shared.MustApply(t, istiod)
@@ -82,7 +82,8 @@ func newMesh(t *testing.T) *mesh {
 	objects, err := manifest.Parse(bytes.ReplaceAll(content, []byte("istiod-istio-system-cluster"), []byte("istiod-"+m.namespace+"-cluster")))
 	must(t, err)
 	m.object = objects[0]
-	m.object.SetNamespace(m.namespace)
+	must(t, client.IgnoreAlreadyExists(shared.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: m.object.GetNamespace()}})))
+	t.Cleanup(func() { _ = client.IgnoreNotFound(shared.Delete(context.Background(), m.object.DeepCopy())) })
 	vault := m.vaultOf()
 	vault["server"] = m.vault.Address
 	delete(vault, "csrPath")

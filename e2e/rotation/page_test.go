@@ -64,7 +64,7 @@ func newPage(t *testing.T, m *mesh) *page {
 	dir, tools := t.TempDir(), t.TempDir()
 	p := &page{
 		mesh: m, blocks: pageBlocks(t), dir: dir,
-		names: strings.NewReplacer("gloo-mesh", m.namespace, "bookinfo", m.namespace, "istio-system", m.namespace),
+		names: strings.NewReplacer("bookinfo", m.namespace, "istio-system", m.namespace),
 		environment: append(os.Environ(), "PATH="+tools+string(os.PathListSeparator)+os.Getenv("PATH"), "HOME="+dir,
 			"KUBECONFIG="+kubeconfig(t, dir), "VAULT_ADDR="+m.vault.Address, "VAULT_TOKEN="+m.vault.Client.Token()),
 	}
