@@ -16,11 +16,11 @@ import (
 
 // The places of the plain Deployment that the ways below edit.
 const (
-	ownEnv    = "{name: PILOT_CERT_PROVIDER, value: istiod}"
-	ownMount  = "        - {name: cacerts, mountPath: /etc/cacerts, readOnly: true}"
-	ownImage  = "        image: pilot"
-	allEnv    = "        env: [{name: PILOT_CERT_PROVIDER, value: istiod}]"
-	lists     = "      containers:"
+	ownEnv   = "{name: PILOT_CERT_PROVIDER, value: istiod}"
+	ownMount = "        - {name: cacerts, mountPath: /etc/cacerts, readOnly: true}"
+	ownImage = "        image: pilot"
+	allEnv   = "        env: [{name: PILOT_CERT_PROVIDER, value: istiod}]"
+	lists    = "      containers:"
 )
 
 // Every way in which istiod could read its CA elsewhere than in the agent's
