@@ -38,8 +38,9 @@ const (
 	InjectKey = "istiod-agent.io/inject"
 	// InjectedAnnotation of the pod template holds a digest of what was rendered.
 	InjectedAnnotation = "istiod-agent.io/injected"
-	// OriginalAnnotation of the pod template holds what the injection replaced,
-	// where that is not what Istio's chart writes.
+	// OriginalAnnotation of the pod template holds what a removal restores: what
+	// the injection replaced, where that is not what Istio's chart writes, and
+	// what it added to istiod's own container.
 	OriginalAnnotation = "istiod-agent.io/original"
 
 	// AgentContainer is the agent's container beside istiod.

@@ -11,8 +11,8 @@ import (
 )
 
 // original is what the injection replaced, kept in OriginalAnnotation only
-// where it differs from what Istio's chart writes: an optional Secret volume
-// called cacerts, mounted in istiod's container.
+// where it differs from what Istio's chart writes (an optional Secret volume
+// called cacerts, mounted in istiod's container), and what it added to that container.
 type original struct {
 	// Volume as it was; null when there was none; absent when it was the chart's.
 	Volume json.RawMessage `json:"volume,omitempty"`

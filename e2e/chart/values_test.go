@@ -30,6 +30,7 @@ func TestMistakesInValuesAreRefusedByName(t *testing.T) {
 		"two that fill the caBundle":        {`servingCertificate: {source: secret, secret: {name: x, caBundle: "-----BEGIN CERTIFICATE-----\nx", injectCAFromSecret: true}}`, `caBundle and injectCAFromSecret exclude each other`},
 		"issuer without name":               {`servingCertificate: {source: cert-manager, issuerRef: {kind: ClusterIssuer}}`, `servingCertificate.issuerRef.name is needed`},
 		"ServiceAccount not named":          {`serviceAccount: {create: false}`, `serviceAccount.name is needed`},
+		"own objects labelled as istiods":   {`commonLabels: {app: istiod}`, `commonLabels: app=istiod is the label of istiods`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			values := helm.Values{}

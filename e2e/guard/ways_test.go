@@ -19,8 +19,6 @@ import (
 // way is one by which an edit of istiod could have it start without the agent's
 // files, or could have another container read the key.
 type way struct {
-	// row of the table in docs/install.md.
-	row string
 	// from is the istiod that is edited.
 	from form
 	edit func(i *istiod)
@@ -58,83 +56,84 @@ const (
 	notCovered = passes
 )
 
+// ways are the rows of the table in docs/install.md, "What the guard covers".
 var ways = map[string]way{
-	"ROOT_CA_DIR elsewhere":                  {"ROOT_CA_DIR", injectedForm, rootCADir(corev1.EnvVar{Value: "/elsewhere"}), elsewhere, elsewhere},
-	"ROOT_CA_DIR from a ConfigMap":           {"ROOT_CA_DIR", injectedForm, rootCADir(corev1.EnvVar{ValueFrom: fromConfigMap}), elsewhere, elsewhere},
-	"ROOT_CA_DIR with a reference":           {"ROOT_CA_DIR", injectedForm, rootCADir(corev1.EnvVar{Value: "/etc/cacerts$(X)"}), elsewhere, elsewhere},
-	"ROOT_CA_DIR empty":                      {"ROOT_CA_DIR", injectedForm, rootCADir(corev1.EnvVar{}), elsewhere, elsewhere},
-	"ROOT_CA_DIR with ..":                    {"ROOT_CA_DIR", injectedForm, rootCADir(corev1.EnvVar{Value: "/etc/x/../cacerts"}), elsewhere, elsewhere},
-	"ROOT_CA_DIR relative, and a workingDir": {"ROOT_CA_DIR", injectedForm, both(rootCADir(corev1.EnvVar{Value: "./etc/cacerts"}), workingDir), elsewhere, elsewhere},
-	"ROOT_CA_DIR spelled oddly":              {"ROOT_CA_DIR", injectedForm, rootCADir(corev1.EnvVar{Value: "//etc/./cacerts/"}), passes, passes},
-	"envFrom":                                {"envFrom", injectedForm, both(noRootCADir, envFrom), elsewhere, injected},
-	"envFrom and ROOT_CA_DIR":                {"envFrom", injectedForm, envFrom, passes, passes},
-	"workingDir":                             {"workingDir", injectedForm, both(noRootCADir, workingDir), elsewhere, injected},
-	"workingDir and ROOT_CA_DIR":             {"workingDir", injectedForm, workingDir, passes, passes},
-	"CA off by a reference":                  {"built-in CA", plainForm, env("EXTERNAL_CA", "$(X)", "PILOT_CERT_PROVIDER", "k8s.io/x"), notMemory, injected},
+	"ROOT_CA_DIR elsewhere":                  {injectedForm, rootCADir(corev1.EnvVar{Value: "/elsewhere"}), elsewhere, elsewhere},
+	"ROOT_CA_DIR from a ConfigMap":           {injectedForm, rootCADir(corev1.EnvVar{ValueFrom: fromConfigMap}), elsewhere, elsewhere},
+	"ROOT_CA_DIR with a reference":           {injectedForm, rootCADir(corev1.EnvVar{Value: "/etc/cacerts$(X)"}), elsewhere, elsewhere},
+	"ROOT_CA_DIR empty":                      {injectedForm, rootCADir(corev1.EnvVar{}), elsewhere, elsewhere},
+	"ROOT_CA_DIR with ..":                    {injectedForm, rootCADir(corev1.EnvVar{Value: "/etc/x/../cacerts"}), elsewhere, elsewhere},
+	"ROOT_CA_DIR relative, and a workingDir": {injectedForm, both(rootCADir(corev1.EnvVar{Value: "./etc/cacerts"}), workingDir), elsewhere, elsewhere},
+	"ROOT_CA_DIR spelled oddly":              {injectedForm, rootCADir(corev1.EnvVar{Value: "//etc/./cacerts/"}), passes, passes},
+	"envFrom":                                {injectedForm, both(noRootCADir, envFrom), elsewhere, injected},
+	"envFrom and ROOT_CA_DIR":                {injectedForm, envFrom, passes, passes},
+	"workingDir":                             {injectedForm, both(noRootCADir, workingDir), elsewhere, injected},
+	"workingDir and ROOT_CA_DIR":             {injectedForm, workingDir, passes, passes},
+	"CA off by a reference":                  {plainForm, env("EXTERNAL_CA", "$(X)", "PILOT_CERT_PROVIDER", "k8s.io/x"), notMemory, injected},
 
-	"a mount below":          {"mounts", injectedForm, mount("/etc/cacerts/ca-key.pem"), hidden, mounted},
-	"a mount below, oddly":   {"mounts", injectedForm, mount("//etc/cacerts/./..data"), hidden, mounted},
-	"a mount of /etc":        {"mounts", injectedForm, mount("/etc/"), hidden, mounted},
-	"a mount of the root":    {"mounts", injectedForm, mount("/"), hidden, mounted},
-	"a mount with ..":        {"mounts", injectedForm, mount("/x/../etc/cacerts"), hidden, mounted},
-	"a second mount":         {"mounts", injectedForm, mount("/etc/cacerts/"), hidden, mounted},
-	"a mount beside":         {"mounts", injectedForm, mount("/etc/cacerts-old"), passes, passes},
-	"subPath":                {"mounts", injectedForm, func(i *istiod) { i.ownMount().SubPath = "x" }, hidden, mounted},
-	"subPathExpr":            {"mounts", injectedForm, func(i *istiod) { i.ownMount().SubPathExpr = "$(POD_NAME)" }, hidden, mounted},
-	"a device below":         {"mounts", injectedForm, device, hidden, mounted},
-	"the path spelled oddly": {"mounts", injectedForm, func(i *istiod) { i.ownMount().MountPath = "/etc/./cacerts//" }, passes, passes},
-	"the path relative":      {"mounts", injectedForm, func(i *istiod) { i.ownMount().MountPath = "etc/cacerts" }, passes, passes},
-	"a helper mounts it, and istiod nothing": {"helper", plainForm, func(i *istiod) {
+	"a mount below":          {injectedForm, mount("/etc/cacerts/ca-key.pem"), hidden, mounted},
+	"a mount below, oddly":   {injectedForm, mount("//etc/cacerts/./..data"), hidden, mounted},
+	"a mount of /etc":        {injectedForm, mount("/etc/"), hidden, mounted},
+	"a mount of the root":    {injectedForm, mount("/"), hidden, mounted},
+	"a mount with ..":        {injectedForm, mount("/x/../etc/cacerts"), hidden, mounted},
+	"a second mount":         {injectedForm, mount("/etc/cacerts/"), hidden, mounted},
+	"a mount beside":         {injectedForm, mount("/etc/cacerts-old"), passes, passes},
+	"subPath":                {injectedForm, func(i *istiod) { i.ownMount().SubPath = "x" }, hidden, mounted},
+	"subPathExpr":            {injectedForm, func(i *istiod) { i.ownMount().SubPathExpr = "$(POD_NAME)" }, hidden, mounted},
+	"a device below":         {injectedForm, device, hidden, mounted},
+	"the path spelled oddly": {injectedForm, func(i *istiod) { i.ownMount().MountPath = "/etc/./cacerts//" }, passes, passes},
+	"the path relative":      {injectedForm, func(i *istiod) { i.ownMount().MountPath = "etc/cacerts" }, passes, passes},
+	"a helper mounts it, and istiod nothing": {plainForm, func(i *istiod) {
 		i.own().VolumeMounts = slices.DeleteFunc(i.own().VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/etc/cacerts" })
 		i.add(corev1.Container{Name: "helper", Image: "helper", VolumeMounts: []corev1.VolumeMount{{Name: "local-certs", MountPath: "/etc/cacerts"}}})
 	}, noMount, injected},
-	"a second istiod": {"second istiod", injectedForm, func(i *istiod) {
+	"a second istiod": {injectedForm, func(i *istiod) {
 		i.add(corev1.Container{Name: "pilot", Image: "pilot", Args: []string{"discovery"}})
 	}, second, mounted},
-	"a second istiod that starts first": {"second istiod", injectedForm, func(i *istiod) {
+	"a second istiod that starts first": {injectedForm, func(i *istiod) {
 		always := corev1.ContainerRestartPolicyAlways
 		i.pod().InitContainers = append(i.pod().InitContainers, corev1.Container{Name: "pilot", Image: "pilot", Args: []string{"discovery"}, RestartPolicy: &always})
 	}, second, mounted},
 
-	"an agent with another command": {"agent", injectedForm, func(i *istiod) { i.init().Command = []string{"true"} }, noAgent, injected},
-	"an agent that prints its help": {"agent", injectedForm, func(i *istiod) { i.init().Args = append(i.init().Args, "--help") }, noAgent, injected},
-	"an agent that istiod does not wait on": {"agent", injectedForm, func(i *istiod) {
+	"an agent with another command": {injectedForm, func(i *istiod) { i.init().Command = []string{"true"} }, noAgent, injected},
+	"an agent that prints its help": {injectedForm, func(i *istiod) { i.init().Args = append(i.init().Args, "--help") }, noAgent, injected},
+	"an agent that istiod does not wait on": {injectedForm, func(i *istiod) {
 		always := corev1.ContainerRestartPolicyAlways
 		i.init().RestartPolicy = &always
 	}, noAgent, injected},
-	"an agent with another volume":         {"agent", injectedForm, func(i *istiod) { i.init().VolumeMounts[0].Name = "local-certs" }, noAgent, injected},
-	"an agent with subPath":                {"agent", injectedForm, func(i *istiod) { i.init().VolumeMounts[0].SubPath = "x" }, noAgent, injected},
-	"an agent with a mount below":          {"agent", injectedForm, agentMount("/etc/cacerts/.staging"), noAgent, injected},
-	"an agent with a mount over it":        {"agent", injectedForm, agentMount("/etc/cacerts/"), noAgent, injected},
-	"a native agent without probe":         {"agent", nativeForm, func(i *istiod) { i.init().StartupProbe = nil }, noAgent, injected},
-	"a native agent, another's probe":      {"agent", nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Host = "example.com" }, noAgent, injected},
-	"a native agent, another path's probe": {"agent", nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Path = "/" }, noAgent, injected},
-	"a native agent, another port's probe": {"agent", nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Port.IntVal = 8080 }, noAgent, injected},
-	"an agent of another image":            {"agent's image", injectedForm, func(i *istiod) { i.init().Image = "true" }, notCovered, injected},
-	"an istiod with another command":       {"istiod's command", injectedForm, func(i *istiod) { i.own().Command = []string{"sh"} }, notCovered, notCovered},
+	"an agent with another volume":         {injectedForm, func(i *istiod) { i.init().VolumeMounts[0].Name = "local-certs" }, noAgent, injected},
+	"an agent with subPath":                {injectedForm, func(i *istiod) { i.init().VolumeMounts[0].SubPath = "x" }, noAgent, injected},
+	"an agent with a mount below":          {injectedForm, agentMount("/etc/cacerts/.staging"), noAgent, injected},
+	"an agent with a mount over it":        {injectedForm, agentMount("/etc/cacerts/"), noAgent, injected},
+	"a native agent without probe":         {nativeForm, func(i *istiod) { i.init().StartupProbe = nil }, noAgent, injected},
+	"a native agent, another's probe":      {nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Host = "example.com" }, noAgent, injected},
+	"a native agent, another path's probe": {nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Path = "/" }, noAgent, injected},
+	"a native agent, another port's probe": {nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Port.IntVal = 8080 }, noAgent, injected},
+	"an agent of another image":            {injectedForm, func(i *istiod) { i.init().Image = "true" }, notCovered, injected},
+	"an istiod with another command":       {injectedForm, func(i *istiod) { i.own().Command = []string{"sh"} }, notCovered, notCovered},
 
-	"part-of istiod-agent": {"labels", plainForm, func(i *istiod) { i.meta().Labels["app.kubernetes.io/part-of"] = "istiod-agent" }, notMemory, injected},
-	"app.kubernetes.io/name alone": {"labels", plainForm, func(i *istiod) {
+	"part-of istiod-agent": {plainForm, func(i *istiod) { i.meta().Labels["app.kubernetes.io/part-of"] = "istiod-agent" }, notMemory, injected},
+	"app.kubernetes.io/name alone": {plainForm, func(i *istiod) {
 		i.unlabel()
 		i.own().Args = nil
 		i.meta().Labels["app.kubernetes.io/name"] = "istiod"
 	}, notMemory, notMemory},
-	"no labels": {"labels", plainForm, func(i *istiod) { i.unlabel() }, notMemory, notMemory},
-	"created as being deleted": {"deletionTimestamp", plainForm, func(i *istiod) {
+	"no labels": {plainForm, func(i *istiod) { i.unlabel() }, notMemory, notMemory},
+	"created as being deleted": {plainForm, func(i *istiod) {
 		i.meta().DeletionTimestamp, i.meta().Finalizers = &longAgo, []string{"example.com/wait"}
 	}, notMemory, injected},
 
-	"a helper mounts the volume": {"another container", injectedForm, func(i *istiod) {
+	"a helper mounts the volume": {injectedForm, func(i *istiod) {
 		i.add(corev1.Container{Name: "helper", Image: "helper", VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/x", ReadOnly: true}}})
 	}, stranger, stranger},
-	"an init container mounts the volume": {"another container", injectedForm, func(i *istiod) {
+	"an init container mounts the volume": {injectedForm, func(i *istiod) {
 		i.pod().InitContainers = append(i.pod().InitContainers, corev1.Container{Name: "helper", Image: "helper", VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts"}}})
 	}, stranger, stranger},
-	"a helper by the agent's other name": {"another container", nativeForm, func(i *istiod) {
+	"a helper by the agent's other name": {nativeForm, func(i *istiod) {
 		i.add(corev1.Container{Name: "istiod-agent-init", Image: "helper", VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/x"}}})
 	}, stranger, injected},
-	"processes shared in the Pod":  {"processes", injectedForm, func(i *istiod) { i.pod().ShareProcessNamespace = new(true) }, ofProcess, ofProcess},
-	"processes shared on the node": {"processes", injectedForm, func(i *istiod) { i.pod().HostPID = true }, ofProcess, ofProcess},
+	"processes shared in the Pod":  {injectedForm, func(i *istiod) { i.pod().ShareProcessNamespace = new(true) }, ofProcess, ofProcess},
+	"processes shared on the node": {injectedForm, func(i *istiod) { i.pod().HostPID = true }, ofProcess, ofProcess},
 }
 
 func TestWays(t *testing.T) {

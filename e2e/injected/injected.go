@@ -27,7 +27,8 @@ type Want struct {
 	// Hardened says that the containers have a CPU request and the restricted
 	// security context.
 	Hardened bool
-	// Annotated says that the pod template records the injection.
+	// Annotated says that the pod template records the injection, and so may
+	// istiod's container get ROOT_CA_DIR.
 	Annotated bool
 }
 
@@ -55,6 +56,7 @@ func Check(without, stored *corev1.PodTemplateSpec, want Want) []Point {
 	points := []Point{
 		{"volume cacerts is in memory, and nothing else", checkVolume(pod, want)},
 		{"istiod keeps its read-only mount of /etc/cacerts", checkIstiodsMount(pod)},
+		{"istiod reads its CA from /etc/cacerts, whatever its envFrom and workingDir", checkRootCADir(pod, want)},
 	}
 	if want.Native {
 		points = append(points,
@@ -99,6 +101,19 @@ func checkIstiodsMount(pod *corev1.PodSpec) error {
 		return fmt.Errorf("no container discovery among %v", names(pod.Containers))
 	}
 	return differ([]corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts", ReadOnly: true}}, mounts(pod.Containers[i]))
+}
+
+func checkRootCADir(pod *corev1.PodSpec, want Want) error {
+	for _, c := range pod.Containers {
+		if c.Name == "discovery" && slices.ContainsFunc(c.Env, isRootCADir) != want.Annotated {
+			return fmt.Errorf("its environment is %s; wanted: %t", asJSON(c.Env), want.Annotated)
+		}
+	}
+	return nil
+}
+
+func isRootCADir(e corev1.EnvVar) bool {
+	return e.Name == "ROOT_CA_DIR" && e.Value == "/etc/cacerts" && e.ValueFrom == nil
 }
 
 func checkPlace(containers []corev1.Container, index int, name string) error {
@@ -217,8 +232,10 @@ func bare(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	t.Spec.Volumes = slices.DeleteFunc(t.Spec.Volumes, isCACerts)
 	for i, c := range t.Spec.Containers {
 		t.Spec.Containers[i].VolumeMounts = slices.DeleteFunc(c.VolumeMounts, isCACertsMount)
+		t.Spec.Containers[i].Env = slices.DeleteFunc(c.Env, isRootCADir)
 	}
 	delete(t.Annotations, "istiod-agent.io/injected")
+	delete(t.Annotations, "istiod-agent.io/original")
 	return t
 }
 

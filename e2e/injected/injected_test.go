@@ -29,6 +29,9 @@ func TestCheckSeesEachDeviation(t *testing.T) {
 		"istiod may write": {func(p *corev1.PodTemplateSpec) {
 			p.Spec.Containers[0].VolumeMounts[0].ReadOnly = false
 		}, "istiod keeps its read-only mount of /etc/cacerts"},
+		"istiod may look elsewhere": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.Containers[0].Env = nil
+		}, "istiod reads its CA from /etc/cacerts, whatever its envFrom and workingDir"},
 		"another init container is first": {func(p *corev1.PodTemplateSpec) {
 			slices.Reverse(p.Spec.InitContainers)
 		}, "istiod-agent-init is the first init container"},
@@ -111,6 +114,7 @@ func wellInjected() *corev1.PodTemplateSpec {
 	p.Spec.InitContainers = append([]corev1.Container{agent("istiod-agent-init", "init-container")}, p.Spec.InitContainers...)
 	p.Spec.Containers = append(p.Spec.Containers, agent("istiod-agent", "sidecar"))
 	p.Spec.Volumes[1].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &limit}}
+	p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "ROOT_CA_DIR", Value: "/etc/cacerts"}}
 	p.Annotations["istiod-agent.io/injected"] = "0123"
 	return p
 }
