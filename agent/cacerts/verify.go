@@ -41,7 +41,7 @@ const (
 	skew = time.Minute
 	// lifetimeAllowance is how much later than requested a certificate may end. CAs count its life from their own clock.
 	lifetimeAllowance = 5 * time.Minute
-	// minRSABits is the least for certificates that outlive 2013 (NIST SP 800-131A), and of BoringSSL's for TLS.
+	// minRSABits is the least that NIST SP 800-131A allows, and that Envoy takes for a certificate of its own.
 	minRSABits = 2048
 	// maxDetail bounds the text about an answer, parts of which come from that answer.
 	maxDetail = 1 << 10
@@ -181,7 +181,8 @@ func (s *Set) verify(now time.Time) error {
 		return err
 	}
 	for i, each := range chain {
-		switch key, isRSA := each.PublicKey.(*rsa.PublicKey); {
+		key, isRSA := each.PublicKey.(*rsa.PublicKey)
+		switch {
 		case isRSA && key.N.BitLen() < minRSABits:
 			return refuse(BadKey, "certificate %d of its chain (%s) has an RSA key of %d bits, less than %d", i, each.Subject, key.N.BitLen(), minRSABits)
 		case now.Before(each.NotBefore.Add(-skew)):
