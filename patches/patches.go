@@ -56,8 +56,8 @@ const (
 	CACertsPath = "/etc/cacerts"
 	// VaultTokenVolume is the volume with the agent's service account token for Vault, and VaultTokenPath where the
 	// agent's containers mount it.
-	VaultTokenVolume = "istiod-agent-vault-token" //nolint:gosec // the name of a volume
-	VaultTokenPath   = "/var/run/secrets/istiod-agent.io/vault"
+	VaultTokenVolume = "istiod-agent-vault-token"               //nolint:gosec // the name of a volume
+	VaultTokenPath   = "/var/run/secrets/istiod-agent.io/vault" //nolint:gosec // a directory
 	vaultTokenFile   = "token"
 	// MultiRootVariable set to true has istiod take other roots of trust while it runs
 	// (pilot/pkg/features/pilot.go, Istio 1.9 to 1.31). The agent is told the same.

@@ -12,8 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"os"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
 // securedTLS is how the admission port serves, and how its readiness check connects there.
@@ -23,6 +24,9 @@ type securedTLS struct {
 	probe *tls.Certificate
 }
 
+// maxClientCA is more than any bundle of CA certificates takes.
+const maxClientCA = 1 << 20
+
 // newTLS gives the TLS configuration of the admission port, without its certificate. With a file of CA certificates, clients
 // must have a certificate that one of them signed.
 func newTLS(clientCA string) (securedTLS, error) {
@@ -30,7 +34,7 @@ func newTLS(clientCA string) (securedTLS, error) {
 	if clientCA == "" {
 		return secured, nil
 	}
-	content, err := os.ReadFile(clientCA)
+	content, err := regular.Read(clientCA, maxClientCA)
 	if err != nil {
 		return secured, fmt.Errorf("server.clientCA: %w", err)
 	}

@@ -96,7 +96,8 @@ func TestLicenceTexts(t *testing.T) {
 			packages: []string{"."},
 			files:    fstest.MapFS{"LICENSE-MIT": file(licence), "NOTICE": file(another), "PATENTS": file("A grant\n"), "license.go": file("package m"), "LICENSES": file("a list")},
 			want: []text{
-				{licence, []string{"example.test/m v1.0.0: LICENSE-MIT"}}, {another, []string{"example.test/m v1.0.0: NOTICE"}},
+				{licence, []string{"example.test/m v1.0.0: LICENSE-MIT"}},
+				{another, []string{"example.test/m v1.0.0: NOTICE"}},
 				{"A grant\n", []string{"example.test/m v1.0.0: PATENTS"}},
 			},
 		},

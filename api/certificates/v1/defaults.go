@@ -18,7 +18,7 @@ const (
 
 // TokenRoot is the directory below which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
 // else, whatever a specification names.
-const TokenRoot = "/var/run/secrets"
+const TokenRoot = "/var/run/secrets" //nolint:gosec // a directory
 
 // SetDefaults fills in what is absent. What is there stays, even where Validate
 // refuses it. Doing it twice changes nothing.
