@@ -40,7 +40,7 @@ func newRecorder(t *testing.T, redirect string) *recorder {
 	t.Helper()
 	r := &recorder{redirect: redirect}
 	r.Server = httptest.NewUnstartedServer(r)
-	r.Server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	r.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	r.StartTLS()
 	t.Cleanup(r.Close)
 	return r

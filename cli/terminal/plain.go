@@ -24,9 +24,9 @@ func plain(text, backslash string) string {
 		return text
 	}
 	var out strings.Builder
-	for at, size := 0, 0; at < len(text); at += size {
-		var r rune
-		switch r, size = utf8.DecodeRuneInString(text[at:]); {
+	for at := 0; at < len(text); {
+		r, size := utf8.DecodeRuneInString(text[at:])
+		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&out, `%sx%02x`, backslash, text[at])
 		case r == '\r' && strings.HasPrefix(text[at+1:], "\n"), !hidden(r):
@@ -36,6 +36,7 @@ func plain(text, backslash string) string {
 				fmt.Fprintf(&out, `%su%04x`, backslash, unit)
 			}
 		}
+		at += size
 	}
 	return out.String()
 }

@@ -157,8 +157,10 @@ func TestDifferences(t *testing.T) {
 		"another audience":           {change: func(f *vaultside.Found) { f.Role["audience"] = "" }, want: []string{"1 auth/kubernetes/role/istiod: - audience , + audience vault"}},
 		"more namespaces":            {change: func(f *vaultside.Found) { f.Role["bound_service_account_namespace_selector"] = "{}" }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_namespace_selector {}"}},
 		"made by hand, and the same": {change: unmarked},
-		"a policy made by hand": {change: func(f *vaultside.Found) { f.Policies[policy] = "path \"a\" {}" },
-			want: []string{"1! policy istiod-agent-istiod: - path \"a\" {}, + # Made by"}},
+		"a policy made by hand": {
+			change: func(f *vaultside.Found) { f.Policies[policy] = "path \"a\" {}" },
+			want:   []string{"1! policy istiod-agent-istiod: - path \"a\" {}, + # Made by"},
+		},
 		"a policy of another role": {change: func(f *vaultside.Found) {
 			f.Policies[policy] = strings.NewReplacer("role/istiod", "role/other", "Istio", "Other").Replace(f.Policies[policy])
 		}, want: []string{"1! policy istiod-agent-istiod: "}},
