@@ -15,7 +15,7 @@ import (
 // have written is made plain there, and nowhere else.
 func Run(ctx context.Context, arguments []string, in io.Reader, out, errs io.Writer) int {
 	stdout, stderr := terminal.NewWriter(out), terminal.NewWriter(errs)
-	cmd := NewCommand() //nolint:contextcheck // cobra hands it on
+	cmd := NewCommand() //nolint:contextcheck // the context comes with ExecuteContext
 	cmd.SetArgs(arguments)
 	cmd.SetIn(in)
 	cmd.SetOut(stdout)
