@@ -27,6 +27,8 @@ type Want struct {
 	// Hardened says that the containers have a CPU request and the restricted
 	// security context.
 	Hardened bool
+	// VaultToken says that a service account token for Vault is mounted in the agent's containers.
+	VaultToken bool
 	// Annotated says that the pod template records the injection, and so may
 	// istiod's container get ROOT_CA_DIR.
 	Annotated bool
@@ -34,7 +36,7 @@ type Want struct {
 
 // Default is what an empty configuration file asks for, with the given image.
 func Default(image string) Want {
-	return Want{Image: image, SizeLimit: "1Mi", Hardened: true, Annotated: true}
+	return Want{Image: image, SizeLimit: "1Mi", Hardened: true, VaultToken: true, Annotated: true}
 }
 
 // Point is one thing that must hold.
@@ -71,6 +73,7 @@ func Check(without, stored *corev1.PodTemplateSpec, want Want) []Point {
 		points = append(points, checkContainer(pod, pod.Containers, "istiod-agent", "sidecar", want)...)
 	}
 	return append(points,
+		Point{"a token for Vault alone is mounted in the agent's containers alone", checkToken(pod, want)},
 		Point{"the pod template records the injection", checkAnnotation(stored, want)},
 		Point{"all else is as it was applied", checkRest(without, stored)})
 }
@@ -210,6 +213,37 @@ func istiodsSecurityContext(pod *corev1.PodSpec) *corev1.SecurityContext {
 	return nil
 }
 
+const tokenVolume = "istiod-agent-vault-token"
+
+func checkToken(pod *corev1.PodSpec, want Want) error {
+	seconds, mode := int64(600), corev1.ProjectedVolumeSourceDefaultMode
+	expected := []corev1.Volume{{Name: tokenVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: &mode,
+		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			Audience: "vault", ExpirationSeconds: &seconds, Path: "token",
+		}}},
+	}}}}
+	mount := []corev1.VolumeMount{{Name: tokenVolume, MountPath: "/var/run/secrets/istiod-agent.io/vault", ReadOnly: true}}
+	if !want.VaultToken {
+		expected, mount = []corev1.Volume{}, []corev1.VolumeMount{}
+	}
+	if err := differ(expected, slices.DeleteFunc(slices.Clone(pod.Volumes), func(v corev1.Volume) bool { return v.Name != tokenVolume })); err != nil {
+		return err
+	}
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		expected := mount
+		if !isAgent(c) {
+			expected = []corev1.VolumeMount{}
+		}
+		if err := differ(expected, slices.DeleteFunc(slices.Clone(c.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != tokenVolume })); err != nil {
+			return fmt.Errorf("container %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+func isAgent(c corev1.Container) bool { return strings.HasPrefix(c.Name, "istiod-agent") }
+
 func checkAnnotation(template *corev1.PodTemplateSpec, want Want) error {
 	digest, found := template.Annotations["istiod-agent.io/injected"]
 	if found != want.Annotated || (found && strings.TrimSpace(digest) == "") {
@@ -226,10 +260,9 @@ func checkRest(without, stored *corev1.PodTemplateSpec) error {
 
 func bare(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	t := template.DeepCopy()
-	isAgent := func(c corev1.Container) bool { return strings.HasPrefix(c.Name, "istiod-agent") }
 	t.Spec.Containers = slices.DeleteFunc(t.Spec.Containers, isAgent)
 	t.Spec.InitContainers = slices.DeleteFunc(t.Spec.InitContainers, isAgent)
-	t.Spec.Volumes = slices.DeleteFunc(t.Spec.Volumes, isCACerts)
+	t.Spec.Volumes = slices.DeleteFunc(t.Spec.Volumes, isInjected)
 	for i, c := range t.Spec.Containers {
 		t.Spec.Containers[i].VolumeMounts = slices.DeleteFunc(c.VolumeMounts, isCACertsMount)
 		t.Spec.Containers[i].Env = slices.DeleteFunc(c.Env, isRootCADir)
@@ -255,6 +288,8 @@ func asJSON(value any) string {
 }
 
 func isCACerts(v corev1.Volume) bool { return v.Name == "cacerts" }
+
+func isInjected(v corev1.Volume) bool { return isCACerts(v) || v.Name == tokenVolume }
 
 func isCACertsMount(m corev1.VolumeMount) bool { return m.MountPath == "/etc/cacerts" }
 
