@@ -56,7 +56,7 @@ func program(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, each := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(each, 0o755); err != nil { //nolint:gosec // as an image's folders are
+		if err := os.Chmod(each, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -65,7 +65,7 @@ func program(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "istiod-agent")
-	if err := os.WriteFile(path, content, 0o755); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(path, content, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -225,13 +225,13 @@ func ask(t *testing.T, server string, ca []byte, environment ...string) string {
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil { //nolint:gosec // another user reads it
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
 	for _, each := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(each, 0o777); err != nil { //nolint:gosec // another user writes there
+		if err := os.Chmod(each, 0o777); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -287,10 +287,10 @@ func TestGODEBUGPrintsNoSecret(t *testing.T) {
 func TestCertificatesOfTheEnvironment(t *testing.T) {
 	server, other := newSecure(t), newSecure(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, server.ca, 0o644); err != nil { //nolint:gosec // another user reads it
+	if err := os.WriteFile(file, server.ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Dir(filepath.Dir(file)), 0o755); err != nil { //nolint:gosec // another user reads below
+	if err := os.Chmod(filepath.Dir(filepath.Dir(file)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if text := ask(t, server.URL, nil, "SSL_CERT_FILE="+file); !strings.Contains(text, "VaultPolicyDenies") {
