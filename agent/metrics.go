@@ -63,10 +63,10 @@ func writeProcess(w io.Writer) {
 	if text, err := os.ReadFile("/proc/self/statm"); err == nil { // size and resident, in pages
 		var size, resident uint64
 		if _, err := fmt.Sscan(string(text), &size, &resident); err == nil {
-			metrics.WriteGaugeUint64(w, "process_resident_memory_bytes", resident*uint64(os.Getpagesize())) //nolint:gosec // a page has a size above 0
+			metrics.WriteGaugeFloat64(w, "process_resident_memory_bytes", float64(resident)*float64(os.Getpagesize()))
 		}
 	}
-	metrics.WriteGaugeUint64(w, "process_start_time_seconds", uint64(started.Unix())) //nolint:gosec // after 1970
+	metrics.WriteGaugeFloat64(w, "process_start_time_seconds", float64(started.Unix()))
 }
 
 var started = time.Now()

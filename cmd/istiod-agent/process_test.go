@@ -110,12 +110,12 @@ func (b *buffer) String() string {
 
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	for tick := time.NewTicker(10 * time.Millisecond); !holds(); {
 		select {
 		case <-deadline.C:
-			t.Fatalf("not within 20 seconds: %s", what)
+			t.Fatalf("not within two minutes: %s", what)
 		case <-tick.C:
 		}
 	}
@@ -219,7 +219,7 @@ func newSecure(t *testing.T) *secure {
 	return s
 }
 
-// ask runs an init container once against a server, whose CA is in the specification if it is given.
+// ask runs an init container until its first failure against a server, whose CA is in the specification if it is given.
 func ask(t *testing.T, server string, ca []byte, environment ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -253,8 +253,12 @@ spec:
       kubernetesAuth: {role: istiod}
       `+bundle+`
 `)
-	command, output := launch(t, "run", environment, "init-container", "--timeout", "500ms", "--log-level", "debug",
+	command, output := launch(t, "run", environment, "init-container", "--timeout", "5m", "--log-level", "debug",
 		"--spec", spec, "--token-file", write("token", secretJWT), "--token-file-anywhere", "--cacerts-dir", dir, "--allow-disk")
+	eventually(t, "an answer or none", func() bool { return strings.Contains(output.String(), `"reason":"Vault`) })
+	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 	if err := command.Wait(); err == nil {
 		t.Error("it succeeded")
 	}
