@@ -60,9 +60,9 @@ func TestCheckWritesNothingAndSaysWhatWouldChange(t *testing.T) {
 		err           error
 		says          string
 	}{
-		"inject what is not":      {"inject", istiod, cli.ErrWouldChange, "would change: add container istiod-agent-init, add container istiod-agent, make volume cacerts in-memory, set annotation istiod-agent.io/injected"},
+		"inject what is not":      {"inject", istiod, cli.ErrWouldChange, "would change: set ROOT_CA_DIR in container discovery, add container istiod-agent-init, add container istiod-agent, make volume cacerts in-memory, set annotation istiod-agent.io/injected"},
 		"inject what is":          {"inject", injected, nil, "AlreadyInjected: "},
-		"uninject what is":        {"uninject", injected, cli.ErrWouldChange, "would change: put volume cacerts back, remove container istiod-agent-init"},
+		"uninject what is":        {"uninject", injected, cli.ErrWouldChange, "would change: unset ROOT_CA_DIR in container discovery, put volume cacerts back, remove container istiod-agent-init"},
 		"uninject what is not":    {"uninject", istiod, nil, "NotInjected: "},
 		"one of two":              {"inject", injected + "---\n" + istiod, cli.ErrWouldChange, "standard input, document 2: deployment/istiod in namespace istio-system: would change: "},
 		"nothing there":           {"inject", service, nil, "No istiod found: looked for a Deployment or Pod with the label app=istiod."},
