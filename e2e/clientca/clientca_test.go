@@ -146,6 +146,8 @@ func certificates(t *testing.T) (ca, crt, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	encode := func(kind string, der []byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})) }
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
 	return encode("CERTIFICATE", root.Raw), encode("CERTIFICATE", leaf.Raw), encode("PRIVATE KEY", der)
 }
