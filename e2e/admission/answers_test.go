@@ -3,12 +3,14 @@
 package admission
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -30,13 +32,8 @@ func TestAnswers(t *testing.T) {
 		refused []string // what the refusal must say; nil when it is admitted
 		warned  []string // what the warning must say; nil for none
 		absent  bool     // nothing is injected
-		lacking bool     // the agent has no rights
 	}{
 		"injected": {reason: "Injected"},
-		"injected without the agent's rights": {
-			lacking: true, reason: "Injected",
-			warned: []string{"/istiod may not list issuedcertificates", "wait in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "helm upgrade"},
-		},
 		"opted out": {
 			change: func(u *unstructured.Unstructured) {
 				u.SetAnnotations(map[string]string{"istiod-agent.io/inject": "false"})
@@ -70,10 +67,8 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			istiod := cluster.Istiod(t, shared.Namespace(t, true), test.values)
-			if !test.lacking {
-				if err := agents.Grant(t.Context(), shared, istiod.GetNamespace()); err != nil {
-					t.Fatal(err)
-				}
+			if err := agents.Grant(t.Context(), shared, istiod.GetNamespace()); err != nil {
+				t.Fatal(err)
 			}
 			if test.change != nil {
 				test.change(istiod)
@@ -93,6 +88,43 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of an istiod that is not stored yet, the webhook says nothing: whoever reaches it could ask about any service account.
+func TestMissingRightsAreReported(t *testing.T) {
+	t.Parallel()
+	words := []string{"/istiod may not list issuedcertificates", "wait in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "helm upgrade"}
+	istiod := cluster.Istiod(t, shared.Namespace(t, true))
+	warnings, listening := warned(t)
+	if err := listening.Create(t.Context(), istiod.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	wantWords(t, "the warnings of a first installation", nil, warnings.said())
+	cluster.Eventually(t, "an Event reports them", func() error {
+		var events eventsv1.EventList
+		if err := shared.List(t.Context(), &events, client.InNamespace(istiod.GetNamespace())); err != nil {
+			return err
+		}
+		for _, event := range events.Items {
+			if event.Reason == "AgentLacksRights" {
+				wantWords(t, "the Event", words, said(event.Note))
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d Events does", len(events.Items))
+	})
+	cluster.Eventually(t, "a change warns", func() error {
+		stored := shared.Stored(t, istiod.GetNamespace(), istiod.GetName())
+		delete(stored.Spec.Template.Annotations, "istiod-agent.io/injected") // so that there is something to inject
+		if err := listening.Update(t.Context(), stored, client.DryRunAll); err != nil {
+			return err
+		}
+		if warnings.said() == nil {
+			return errors.New("no warning")
+		}
+		return nil
+	})
+	wantWords(t, "the warnings", words, warnings.said())
 }
 
 func TestReapplyIsAudited(t *testing.T) {

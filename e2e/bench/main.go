@@ -3,7 +3,8 @@
 // Command bench measures time and memory against bounds, in one run. Of the
 // webhook: time as ratios to a controller-runtime handler that does nothing (the
 // floor) and to one written in the usual way, all served alike; memory and size
-// of the program as it is shipped, before a real API server. Of the agent: what
+// of the program as it is shipped, before a real API server, and admissions while
+// strangers flood it. Of the agent: what
 // it adds to Vault's own time, what it takes at rest, and what a large fleet of
 // agents asks of one Vault in a year, by the agent's own schedule on a clock of
 // its own. It exits 1 when anything is over its bound.
@@ -29,6 +30,7 @@ type section struct {
 // sections are all, in the order in which they run.
 var sections = []section{
 	{"webhook", "Measuring the webhook: before a real API server, 20,000 admissions at 16 in parallel; then against other handlers ...", measureWebhook},
+	{"floods", "Measuring admissions while strangers flood the webhook, in 256 MiB of memory ...", measureFloods},
 	{"agent", "Measuring the agent: before a real API server, Vault and istiod ...", measureAgent},
 	{"controllers", "Measuring the controllers: 1,000 VirtualMeshes, 3,000 IssuedCertificates and 300 istiods in a real API server; five minutes of it are quiet ...", measureControllers},
 }
@@ -61,7 +63,7 @@ func choose(names []string) ([]section, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no section %q; there are webhook, agent and controllers", name)
+			return nil, fmt.Errorf("there is no section %q; there are webhook, floods, agent and controllers", name)
 		}
 		chosen = append(chosen, sections[i])
 	}

@@ -45,8 +45,8 @@ rules:
 `
 
 // Start starts etcd and kube-apiserver on free loopback ports and waits until
-// they serve. Stop must be called, also after a failed test.
-func Start() (*ControlPlane, error) {
+// they serve. Stop must be called, also after a failed test. Each of configure may add to the API server's flags.
+func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 	apiserver, etcd, err := built.ControlPlane()
 	if err != nil {
 		return nil, err
@@ -75,6 +75,9 @@ func Start() (*ControlPlane, error) {
 		Set("audit-policy-file", policy).
 		Set("audit-log-path", c.auditLog()).
 		Set("audit-log-mode", "blocking")
+	for _, each := range configure {
+		each(server)
+	}
 	c.env.ControlPlane.Etcd = &envtest.Etcd{Path: etcd}
 
 	c.Config, err = c.env.Start()

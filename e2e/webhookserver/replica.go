@@ -31,7 +31,7 @@ type Replica struct {
 
 // startReplica runs the program with its own ports in a configuration that is
 // otherwise every replica's.
-func startReplica(program, kubeconfig, dir string, config map[string]any) (*Replica, error) {
+func startReplica(program []string, kubeconfig, dir string, config map[string]any) (*Replica, error) {
 	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func startReplica(program, kubeconfig, dir string, config map[string]any) (*Repl
 	}
 	defer log.Close()
 
-	r.command = exec.Command(program, "--config", file, "--kubeconfig", kubeconfig)
+	r.command = exec.Command(program[0], append(program[1:], "--config", file, "--kubeconfig", kubeconfig)...)
 	r.command.Stdout, r.command.Stderr = log, log
 	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for who started it, who ends it in order
 	if err := r.command.Start(); err != nil {
@@ -65,6 +65,9 @@ func startReplica(program, kubeconfig, dir string, config map[string]any) (*Repl
 
 // Address is where the replica serves admission.
 func (r *Replica) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port)) }
+
+// Exited is closed when the process has ended.
+func (r *Replica) Exited() <-chan struct{} { return r.exited }
 
 // PID of the process.
 func (r *Replica) PID() int { return r.command.Process.Pid }

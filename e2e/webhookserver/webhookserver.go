@@ -43,6 +43,8 @@ type Options struct {
 	Configuration map[string]any
 	// Replicas to run; 1 by default.
 	Replicas int
+	// Before is put in front of the program's command line, such as what bounds its memory.
+	Before []string
 }
 
 // Webhook is an installed chart with its program running.
@@ -105,7 +107,7 @@ func (w *Webhook) start(ctx context.Context) (err error) {
 
 // Scale adds a replica and returns once it is ready and an endpoint of the Service.
 func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
-	replica, err := startReplica(w.program, cmp.Or(w.through, w.kubeconfig), w.dir, w.config)
+	replica, err := startReplica(append(slices.Clone(w.options.Before), w.program), cmp.Or(w.through, w.kubeconfig), w.dir, w.config)
 	if err != nil {
 		return nil, err
 	}

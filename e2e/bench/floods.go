@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/floods"
+	"github.com/istiod-agent/istiod-agent/e2e/istio"
+	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+)
+
+// measureFloods gives how long an admission through the API server takes while strangers flood the replica, in ratio to a
+// quiet one: at most twice as long is half the speed or better.
+func measureFloods(ctx context.Context) (_ []result, err error) {
+	group, err := floods.NewCgroup(floods.Memory)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, group.Remove()) }()
+	c, err := cluster.Start()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Stop()) }()
+	if err := c.Install(ctx, webhookserver.Options{Before: group.Command()}); err != nil {
+		return nil, err
+	}
+	const namespace = "floods"
+	labelled := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{"istiod-agent.io/injection": "enabled"}}}
+	if err := c.Create(ctx, labelled); err != nil {
+		return nil, err
+	}
+	istiod, err := istio.Deployment(ctx, namespace, istio.Values(namespace, "1.31.0"))
+	if err != nil {
+		return nil, err
+	}
+	var results []result
+	for _, flood := range floods.All {
+		quiet, err := admissionsTake(ctx, c, istiod)
+		if err != nil {
+			return nil, err
+		}
+		stop := flood.Start(ctx, floods.TargetOf(c.Webhook.Replicas[0]))
+		flooded, err := admissionsTake(ctx, c, istiod)
+		stop()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", flood.Name, err)
+		}
+		results = append(results, ratio("an admission amid "+flood.Name+" / a quiet one", flooded, quiet, 2))
+	}
+	most, err := mostResidentMiB(c.Webhook.Replicas[0].PID())
+	return append(results, memory("most resident memory amid floods", most, 240)), err
+}
+
+// admissionsTake is the median of a hundred dry runs of istiod's creation, one after the other.
+func admissionsTake(ctx context.Context, c *cluster.Cluster, istiod *unstructured.Unstructured) (time.Duration, error) {
+	took := make([]time.Duration, 0, 100)
+	for range cap(took) {
+		start := time.Now()
+		if err := c.Create(ctx, istiod.DeepCopy(), ctrlclient.DryRunAll); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package clientca tests the webhook with server.clientCA before an API server that proves itself by a client certificate.
+package clientca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
+	"github.com/istiod-agent/istiod-agent/e2e/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+)
+
+func TestClientCA(t *testing.T) {
+	dir := t.TempDir()
+	ca, crt, key := certificates(t)
+	write := func(name, content string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	kubeconfig := write("webhooks.kubeconfig", fmt.Sprintf("apiVersion: v1\nkind: Config\nusers:\n- name: '*'\n  user:\n    client-certificate: %s\n    client-key: %s\n",
+		write("tls.crt", crt), write("tls.key", key)))
+	configuration := write("admission.yaml", `apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: MutatingAdmissionWebhook
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: WebhookAdmissionConfiguration
+    kubeConfigFile: `+kubeconfig+"\n")
+	for name, test := range map[string]struct {
+		configure []func(*envtest.APIServer)
+		admitted  bool
+	}{
+		"with its certificate": {[]func(*envtest.APIServer){func(server *envtest.APIServer) {
+			server.Configure().Set("admission-control-config-file", configuration)
+		}}, true},
+		"without": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plane, err := controlplane.Start(test.configure...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := plane.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			served, err := webhookserver.Start(t.Context(), plane, webhookserver.Options{ // which waits until it is ready
+				Values:        helm.Values{"server": helm.Values{"clientCA": ca}},
+				Configuration: map[string]any{"server": map[string]any{"clientCA": write("ca.crt", ca)}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := served.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			c, err := client.New(plane.Config, client.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "mesh", Labels: map[string]string{"istiod-agent.io/injection": "enabled"}}}
+			if err := c.Create(t.Context(), namespace); err != nil {
+				t.Fatal(err)
+			}
+			labels := map[string]string{"app": "istiod"}
+			err = c.Create(t.Context(), &appsv1.Deployment{
+				ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: "mesh", Labels: labels},
+				Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+					ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "discovery", Image: "pilot"}}},
+				}},
+			}, client.DryRunAll)
+			if (err == nil) != test.admitted {
+				t.Errorf("admission: %v", err)
+			}
+			stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+			if answer, err := stranger.Post("https://"+served.Replicas[0].Address(), "application/json", strings.NewReader("{}")); err == nil {
+				answer.Body.Close()
+				t.Errorf("a stranger is answered with %s", answer.Status)
+			}
+			if said, err := served.Check(t.Context()); err != nil || !strings.Contains(said, "server.clientCA") {
+				t.Errorf("check: %v: %s", err, said)
+			}
+		})
+	}
+}
+
+// certificates are a CA and a client certificate that it signed, in PEM.
+func certificates(t *testing.T) (ca, crt, key string) {
+	t.Helper()
+	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+		own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if signer == nil {
+			parent, signer = template, own
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, own.Public(), signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made, own
+	}
+	now := time.Now()
+	root, signer := issue(&x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "webhooks"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, nil, nil)
+	leaf, own := issue(&x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "kube-apiserver"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, root, signer)
+	der, err := x509.MarshalPKCS8PrivateKey(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	return encode("CERTIFICATE", root.Raw), encode("CERTIFICATE", leaf.Raw), encode("PRIVATE KEY", der)
+}
