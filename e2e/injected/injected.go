@@ -216,14 +216,7 @@ func istiodsSecurityContext(pod *corev1.PodSpec) *corev1.SecurityContext {
 const tokenVolume = "istiod-agent-vault-token"
 
 func checkToken(pod *corev1.PodSpec, want Want) error {
-	seconds, mode := int64(600), corev1.ProjectedVolumeSourceDefaultMode
-	expected := []corev1.Volume{{Name: tokenVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-		DefaultMode: &mode,
-		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
-			Audience: "vault", ExpirationSeconds: &seconds, Path: "token",
-		}}},
-	}}}}
-	mount := []corev1.VolumeMount{{Name: tokenVolume, MountPath: "/var/run/secrets/istiod-agent.io/vault", ReadOnly: true}}
+	expected, mount := []corev1.Volume{forVault()}, []corev1.VolumeMount{forVaultMount()}
 	if !want.VaultToken {
 		expected, mount = []corev1.Volume{}, []corev1.VolumeMount{}
 	}
@@ -240,6 +233,20 @@ func checkToken(pod *corev1.PodSpec, want Want) error {
 		}
 	}
 	return nil
+}
+
+func forVault() corev1.Volume {
+	seconds, mode := int64(600), corev1.ProjectedVolumeSourceDefaultMode
+	return corev1.Volume{Name: tokenVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: &mode,
+		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			Audience: "vault", ExpirationSeconds: &seconds, Path: "token",
+		}}},
+	}}}
+}
+
+func forVaultMount() corev1.VolumeMount {
+	return corev1.VolumeMount{Name: tokenVolume, MountPath: "/var/run/secrets/istiod-agent.io/vault", ReadOnly: true}
 }
 
 func isAgent(c corev1.Container) bool { return strings.HasPrefix(c.Name, "istiod-agent") }
@@ -264,7 +271,7 @@ func bare(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	t.Spec.InitContainers = slices.DeleteFunc(t.Spec.InitContainers, isAgent)
 	t.Spec.Volumes = slices.DeleteFunc(t.Spec.Volumes, isInjected)
 	for i, c := range t.Spec.Containers {
-		t.Spec.Containers[i].VolumeMounts = slices.DeleteFunc(c.VolumeMounts, isCACertsMount)
+		t.Spec.Containers[i].VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return isCACertsMount(m) || m.Name == tokenVolume })
 		t.Spec.Containers[i].Env = slices.DeleteFunc(c.Env, isRootCADir)
 	}
 	delete(t.Annotations, "istiod-agent.io/injected")

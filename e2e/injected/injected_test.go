@@ -56,6 +56,12 @@ func TestCheckSeesEachDeviation(t *testing.T) {
 		"a user id of its own": {func(p *corev1.PodTemplateSpec) {
 			p.Spec.Containers[1].SecurityContext.RunAsUser = new(int64(1337))
 		}, "istiod-agent has the restricted security context"},
+		"a token for others": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.Volumes[2].Projected.Sources[0].ServiceAccountToken.Audience = "others"
+		}, "a token for Vault alone is mounted in the agent's containers alone"},
+		"istiod has the token": {func(p *corev1.PodTemplateSpec) {
+			p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, forVaultMount())
+		}, "a token for Vault alone is mounted in the agent's containers alone"},
 		"no record": {func(p *corev1.PodTemplateSpec) {
 			delete(p.Annotations, "istiod-agent.io/injected")
 		}, "the pod template records the injection"},
@@ -99,7 +105,7 @@ func wellInjected() *corev1.PodTemplateSpec {
 	agent := func(name, arg string) corev1.Container {
 		return corev1.Container{
 			Name: name, Image: "agent:1", ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{arg}, Env: guideEnv(),
-			VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts"}},
+			VolumeMounts: []corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts"}, forVaultMount()},
 			Resources:    corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m")}},
 			SecurityContext: &corev1.SecurityContext{
 				AllowPrivilegeEscalation: new(false),
@@ -114,6 +120,7 @@ func wellInjected() *corev1.PodTemplateSpec {
 	p.Spec.InitContainers = append([]corev1.Container{agent("istiod-agent-init", "init-container")}, p.Spec.InitContainers...)
 	p.Spec.Containers = append(p.Spec.Containers, agent("istiod-agent", "sidecar"))
 	p.Spec.Volumes[1].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &limit}}
+	p.Spec.Volumes = append(p.Spec.Volumes, forVault())
 	p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "ROOT_CA_DIR", Value: "/etc/cacerts"}}
 	p.Annotations["istiod-agent.io/injected"] = "0123"
 	return p
