@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,10 +21,8 @@ import (
 type labelledNamespaces []string
 
 func (l labelledNamespaces) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
-	for _, name := range l {
-		if name == key.Name {
-			return nil
-		}
+	if slices.Contains(l, key.Name) {
+		return nil
 	}
 	return apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, key.Name)
 }
