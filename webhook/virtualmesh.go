@@ -4,6 +4,7 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"reflect"
 
@@ -48,6 +49,9 @@ type VirtualMeshes struct {
 
 // Handle implements admission.Handler.
 func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
+	if size := max(len(req.Object.Raw), len(req.OldObject.Raw)); size > maxObject {
+		return v.answer(req, "error", patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the most that an API server stores", maxObject)))
+	}
 	var object, old map[string]any
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
 		return v.answer(req, "error", patches.Malformed, admission.Errored(http.StatusBadRequest, err))
@@ -79,6 +83,8 @@ func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 
 const (
 	maxName = 253
+	// maxObject is the most bytes of an object: etcd takes no larger request by default.
+	maxObject = 3 << 19
 	// maxMistakes is the most that one answer lists.
 	maxMistakes = 20
 )

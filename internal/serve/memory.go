@@ -17,8 +17,8 @@ const requestCost = 512 << 10
 // Memory is a budget of bytes that requests in flight share. A request waits for its part, for patience at most; it is then
 // answered with 429, which an API server repeats after the time that the answer names (client-go, rest/with_retry.go).
 //
-// The next part goes to the source address that holds least. It holds no more than half of the budget, unless by one
-// request. Where the part of the next is not free, the newest requests of the source that holds most are abandoned if they
+// The next part goes to the source address that will hold least with it, so that a small request never waits for large ones.
+// An address holds no more than half of the budget, unless by one request. Where the part of the next is not free, the newest requests of the source that holds most are abandoned if they
 // still send their bodies: no body that trickles in keeps others waiting.
 type Memory struct {
 	total    int64
@@ -45,13 +45,15 @@ func NewMemory(total int64, patience time.Duration) *Memory {
 }
 
 // Limit serves requests within the budget. Each costs perByte times its body, of which at most maxBody bytes can be read;
-// one that announces more costs little, since its body is not to be read.
+// one that announces more costs little, since its body is not to be read. One of unknown length is refused: an API server
+// always knows it.
 func (m *Memory) Limit(maxBody, perByte int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		length := r.ContentLength
 		switch {
 		case length < 0:
-			length = maxBody
+			http.Error(w, "the request's Content-Length is required", http.StatusLengthRequired)
+			return
 		case length > maxBody:
 			length = 0
 		}
@@ -129,11 +131,11 @@ func (m *Memory) grant() {
 		held[p.source] += p.size
 	}
 	for {
-		next := -1
+		next, least := -1, int64(0)
 		for i, p := range m.waiting {
-			mayHold := held[p.source] == 0 || held[p.source]+p.size <= m.total/2
-			if mayHold && (next < 0 || held[p.source] < held[m.waiting[next].source]) {
-				next = i
+			would := held[p.source] + p.size
+			if mayHold := held[p.source] == 0 || would <= m.total/2; mayHold && (next < 0 || would < least) {
+				next, least = i, would
 			}
 		}
 		if next < 0 {

@@ -86,6 +86,18 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
+	t.Parallel()
+	budget := NewMemory(100, 0)
+	var none []string
+	for _, source := range []string{"a", "b", "c", "d"} {
+		budget.hold(source, 60, &none)
+	}
+	if honest := budget.hold("e", 1, &none); !honest.isGranted() {
+		t.Error("it waits behind requests that do not fit")
+	}
+}
+
 func TestMemoryIsGrantedToWhoHoldsLeast(t *testing.T) {
 	t.Parallel()
 	budget := NewMemory(100, 0)

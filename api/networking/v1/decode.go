@@ -28,6 +28,12 @@ func Decode(content []byte) (*VirtualMesh, error) {
 // not acted on. Neither quotes a value. The status is not read: the public
 // implementation writes parts of it in another type.
 func FromObject(object map[string]any) (mesh *VirtualMesh, warnings []string, errs field.ErrorList) {
+	if spec, ok := object["spec"].(map[string]any); ok {
+		if meshes, ok := spec["meshes"].([]any); ok && len(meshes) > MaxMeshes { // not looked at one by one
+			mesh, _, _ = strict.Stored[VirtualMesh](map[string]any{"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": object["metadata"]})
+			return mesh, nil, field.ErrorList{field.TooMany(field.NewPath("spec", "meshes"), len(meshes), MaxMeshes)}
+		}
+	}
 	mesh, unknown, errs := strict.Stored[VirtualMesh](object)
 	for _, mistake := range unknown {
 		warnings = append(warnings, notActedOn(mistake.Field, "there is no such field; it may be misspelt"))
