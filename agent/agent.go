@@ -368,7 +368,7 @@ func (a *Agent) failed(err error) {
 		reason = e.Reason
 		a.state.RootChanged = reason == cacerts.RootNotTrusted
 	} else if _, ok := errors.AsType[*tokenError](err); ok {
-		reason = reasonTokenRefused
+		reason = reasonTokenUnavailable
 	} else if _, ok := errors.AsType[*publishError](err); ok {
 		reason = reasonPublishFailed
 	}

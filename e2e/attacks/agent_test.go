@@ -203,7 +203,7 @@ func TestWhatASpecificationCannotHaveSent(t *testing.T) {
 		"a process's environment":               {login(map[string]any{"mountedSaPath": "/proc/self", "secretTokenKey": "environ"}), nil, "mountedSaPath"},
 		"a key that is mounted":                 {login(map[string]any{"mountedSaPath": "/var/run/secrets/istiod/tls", "secretTokenKey": "tls.key"}), nil, "is no JWT"},
 		"a token behind a link":                 {login(map[string]any{"mountedSaPath": "/var/run/secrets/.", "secretTokenKey": "link"}), nil, "mountedSaPath"},
-		"the API server's audience":             {login(map[string]any{"audience": "https://kubernetes.default.svc.cluster.local"}), nil, "TokenRefused"},
+		"the API server's audience":             {login(map[string]any{"audience": "https://kubernetes.default.svc.cluster.local"}), nil, "TokenUnavailable"},
 		"an audience without the right":         {login(map[string]any{"audience": "https://stranger.example.com"}), nil, "injection.agent.vaultToken.audience"},
 		"a token of another account":            {login(map[string]any{"audience": "vault", "serviceAccountRef": map[string]any{"name": "reader"}}), nil, "may not request one of reader"},
 		"a token of another namespace":          {login(map[string]any{"audience": "vault", "serviceAccountRef": map[string]any{"name": "default", "namespace": "kube-system"}}), nil, "serviceAccountRef.namespace"},

@@ -110,19 +110,19 @@ func TestATokenOfASecret(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
 	s.specify(t, fromSecret)
-	s.refused(t, "IssueFailed", `cannot get resource "secrets"`)
+	s.refused(t, "TokenUnavailable", `cannot get resource "secrets"`)
 	s.allow(t)
 	const denied = "log in anew if the token has expired"
 	for name, test := range map[string]struct {
 		values       func(t *testing.T) map[string]string // none for no Secret
 		reason, says string
 	}{
-		"no Secret": {nil, "IssueFailed", `reading Vault's token: reading Secret ` + s.Namespace + `/vault-token: secrets "vault-token" not found`},
+		"no Secret": {nil, "TokenUnavailable", `reading Vault's token: reading Secret ` + s.Namespace + `/vault-token: secrets "vault-token" not found`},
 		"no key token": {
 			func(t *testing.T) map[string]string { return map[string]string{"vault-token": s.token(t, "1h")} },
-			"IssueFailed", `Secret ` + s.Namespace + `/vault-token: it has no key "token"`,
+			"TokenUnavailable", `Secret ` + s.Namespace + `/vault-token: it has no key "token"`,
 		},
-		"an empty token":  {func(*testing.T) map[string]string { return map[string]string{"token": ""} }, "IssueFailed", `it has no key "token"`},
+		"an empty token":  {func(*testing.T) map[string]string { return map[string]string{"token": ""} }, "TokenUnavailable", `it has no key "token"`},
 		"a blank token":   {func(*testing.T) map[string]string { return map[string]string{"token": "\n"} }, "VaultBadConfiguration", "the token is empty"},
 		"a foreign token": {func(*testing.T) map[string]string { return map[string]string{"token": "not-of-this-vault"} }, "VaultPolicyDenies", denied},
 		"an expired one":  {func(t *testing.T) map[string]string { return map[string]string{"token": s.expired(t)} }, "VaultPolicyDenies", denied},
