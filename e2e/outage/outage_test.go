@@ -27,6 +27,22 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{}) }
 
+// somethingElse is a Deployment that neither is called istiod nor runs it.
+func somethingElse(namespace string) *unstructured.Unstructured {
+	labels := map[string]any{"app": "something-else"}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1", "kind": "Deployment",
+		"metadata": map[string]any{"name": "something-else", "namespace": namespace, "labels": labels},
+		"spec": map[string]any{
+			"selector": map[string]any{"matchLabels": labels},
+			"template": map[string]any{
+				"metadata": map[string]any{"labels": labels},
+				"spec":     map[string]any{"containers": []any{map[string]any{"name": "something", "image": "registry.example/something"}}},
+			},
+		},
+	}}
+}
+
 // The steps build on one another: each takes away one thing more.
 func TestOutage(t *testing.T) {
 	namespace := shared.Namespace(t, true)
@@ -44,9 +60,7 @@ func TestOutage(t *testing.T) {
 		wantRefused(t, upgrade(t, release, "1.31.1"), "deployments.istiod-agent.io")
 
 		shared.MustApply(t, cluster.Istiod(t, shared.Namespace(t, false))) // elsewhere nobody notices
-		other := istiod.DeepCopy()
-		other.SetLabels(map[string]string{"app": "something-else"})
-		other.SetName("something-else")
+		other := somethingElse(namespace)
 		shared.MustApply(t, other)
 
 		t.Run("taking the label off does not help", func(t *testing.T) {
