@@ -375,17 +375,22 @@ func TestAnotherReplicaTakesOver(t *testing.T) {
 	object := m.guide(t, "virtual-mesh", nil)
 	m.apply(t, object)
 	m.wantCertificate(t, m.wantHost("cluster.local"))
+	other := newMesh(t, "cluster.local")
+	shared.MustApply(t, other.istiod) // which the webhook must admit
 	must(t, shared.Webhook.StopReplicas())
 	must(t, shared.Delete(t.Context(), object.DeepCopy()))
 	// Nobody looks at what is applied now; the one after it must not suffer.
-	m.apply(t, m.guide(t, "a-bad-one", func(spec map[string]any) { vaultOf(spec)["server"] = "no URL" }))
-	other := newMesh(t, "cluster.local")
-	shared.MustApply(t, other.istiod)
+	bad := m.guide(t, "a-bad-one", func(spec map[string]any) { vaultOf(spec)["server"] = "no URL" })
+	m.apply(t, bad)
 	other.apply(t, other.guide(t, "virtual-mesh", nil))
 	_, err := shared.Webhook.Scale(t.Context())
 	must(t, err)
-	m.wantNoCertificate(t, m.name())
 	m.wantStatus(t, "a-bad-one", networkingv1.Invalid, "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server")
 	other.wantCertificate(t, other.wantHost("cluster.local"))
 	other.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "")
+	// What the bad one names stays until it is gone too.
+	_, err = m.certificate(t, m.name())
+	must(t, err)
+	must(t, shared.Delete(t.Context(), bad))
+	m.wantNoCertificate(t, m.name())
 }
