@@ -52,7 +52,7 @@ func TestTheGuide(t *testing.T) {
 	}
 	_, err = sidecar.Get(t.Context(), "/readyz")
 	must(t, err)
-	if warnings := strings.Count(sidecar.Output(), "SpecificationWarning"); warnings != 1 {
-		t.Errorf("%d warnings of http://, want one", warnings)
+	if warnings := strings.Count(sidecar.Output(), "SpecificationWarning"); warnings != 2 {
+		t.Errorf("%d warnings, want those of http:// and of the audience", warnings)
 	}
 }
