@@ -44,9 +44,7 @@ func TestOutage(t *testing.T) {
 		wantRefused(t, upgrade(t, release, "1.31.1"), "deployments.istiod-agent.io")
 
 		shared.MustApply(t, cluster.Istiod(t, shared.Namespace(t, false))) // elsewhere nobody notices
-		other := istiod.DeepCopy()
-		other.SetLabels(map[string]string{"app": "something-else"})
-		other.SetName("something-else")
+		other := somethingElse(t, istiod)
 		shared.MustApply(t, other)
 
 		t.Run("taking the label off does not help", func(t *testing.T) {
@@ -189,6 +187,32 @@ func remove(t *testing.T, object client.Object) {
 	if err := shared.Delete(t.Context(), object); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// somethingElse is a Deployment of the namespace that is no istiod, neither by its
+// labels nor by what it runs.
+func somethingElse(t *testing.T, istiod *unstructured.Unstructured) *unstructured.Unstructured {
+	t.Helper()
+	other := istiod.DeepCopy()
+	other.SetLabels(map[string]string{"app": "something-else"})
+	other.SetName("something-else")
+	for path, value := range map[string]any{
+		"spec.template.metadata.labels": map[string]any{"app": "something-else"},
+		"spec.selector.matchLabels":     map[string]any{"app": "something-else"},
+	} {
+		if err := unstructured.SetNestedField(other.Object, value, strings.Split(path, ".")...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	containers, _, err := unstructured.NestedSlice(other.Object, "spec", "template", "spec", "containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(containers[0].(map[string]any), "args")
+	if err := unstructured.SetNestedSlice(other.Object, containers, "spec", "template", "spec", "containers"); err != nil {
+		t.Fatal(err)
+	}
+	return other
 }
 
 func wantRefused(t *testing.T, err error, words ...string) {
