@@ -65,10 +65,10 @@ func TestKinds(t *testing.T) {
 		optedOut, unlabelled := plain.copied(), plain.copied()
 		optedOut.deployment.Spec.Template.Annotations = map[string]string{"istiod-agent.io/inject": "false"}
 		unlabelled.unlabel()
-		for kind, make := range kinds {
+		for kind, of := range kinds {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				create := func(i istiod) error {
-					object := make(*i.deployment.Spec.Template.DeepCopy())
+					object := of(*i.deployment.Spec.Template.DeepCopy())
 					object.SetName("istiod")
 					object.SetNamespace(namespace)
 					return c.Create(t.Context(), object, client.DryRunAll)
