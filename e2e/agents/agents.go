@@ -156,8 +156,11 @@ func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, d
 	}
 	// No kubelet runs it; that it is there is what counts: the reports of Pods that are not are taken away.
 	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod"}},
-		Spec:       corev1.PodSpec{ServiceAccountName: ServiceAccount, Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod"},
+			Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // for the guard: it stands for an injected one
+		},
+		Spec: corev1.PodSpec{ServiceAccountName: ServiceAccount, Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
 	}
 	return p, client.IgnoreAlreadyExists(c.Create(ctx, object))
 }
