@@ -15,7 +15,6 @@ const (
 )
 
 const (
-	kubernetesRBAC        = kubernetes + ": https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles"
 	kubernetesRights      = kubernetes + ": https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources"
 	kubernetesTokens      = kubernetes + ": https://kubernetes.io/docs/concepts/security/rbac-good-practices/#workload-creation"
 	kubernetesWebhookAuth = kubernetes + ": https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#authenticate-apiservers"
@@ -97,7 +96,7 @@ var claims = map[string]map[string]string{
 		"The name of a mesh":                             "controllers/meshes.TestMeshNamesThatCollide e2e/virtualmesh.TestATenantsDeploymentTakesNoMeshsName",
 		"References of a `VirtualMesh`":                  "controllers/meshes.TestReferencesStayInIstiodsNamespace agent.TestPermit",
 		"For restarts, `IssuedCertificate`s":             "controllers/restarts.TestAnIssuedCertificateIsForItsNamespace controllers/restarts.TestOnlyLabelledNamespacesAreRestarted",
-		"Kubernetes' `admin` and `edit` roles":           kubernetesRBAC,
+		"Kubernetes' `admin` and `edit` roles":           "e2e/attacks.TestKubernetesRoles e2e/chart.TestNoRightsAreAggregated",
 		"Give the rights on the kinds":                   "docs.TestTrustAdmin e2e/chart.TestNoRightsAreAggregated",
 		"`kubectl istiod-agent check` names":             "cli/checkup.TestRightsThatDecide cli/checkup.TestDeciders",
 		"It does not look for those":                     limit,
@@ -106,7 +105,7 @@ var claims = map[string]map[string]string{
 	"Secrets": {
 		"The webhook never sees a key": chartRights,
 		"What it sets up is that":      "golden.TestManifests agent/cacerts.TestADirectoryThatIsNotMemoryIsRefused e2e/issuing.TestTheSidecarGetsOverTrouble",
-		"The webhook's own CA":         "webhook/servingcert.TestACAIsMadeWhereNoneIsGood",
+		"The webhook's own CA":         "webhook/servingcert.TestTheKeeperWritesTheBundleOfEveryWebhook webhook/servingcert.TestACAIsMadeWhereNoneIsGood",
 		"Its keys stay in that Secret": chartRights + " webhook/servingcert.TestACAIsMadeWhereNoneIsGood",
 		"If one may have leaked":       "webhook/servingcert.TestTheCAIsMadeAgainWhenItIsTakenAway webhook/servingcert.TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile",
 		"It would stay trusted":        "webhook/servingcert.TestMerge",
