@@ -12,6 +12,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -123,5 +124,24 @@ func TestAnIstiodThatDoesNotAnswerIsToldApart(t *testing.T) {
 	err = confirm(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate, "")
 	if err == nil || !strings.Contains(err.Error(), "does not answer on "+address) || errors.Is(err, errOtherCA) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Garbage may hold parts of a key; it is returned to the kernel, which clears it, once there is nothing to do for months.
+func TestMemoryIsReturnedOnceConfirmed(t *testing.T) {
+	a, specifications, _ := newAgent(t)
+	specifications.certificate = named("mine", 1)
+	a.observe(time.Now())
+	set, key := newSetAndKey(t)
+	if err := a.publish(set, note{}); err != nil {
+		t.Fatal(err)
+	}
+	a.IstiodAddress, _ = istiodServing(t, set, key)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	a.confirm(t.Context())
+	runtime.ReadMemStats(&after)
+	if !a.state.Held.Confirmed || after.NumForcedGC == before.NumForcedGC {
+		t.Errorf("confirmed: %t, with %d forced collections", a.state.Held.Confirmed, after.NumForcedGC-before.NumForcedGC)
 	}
 }

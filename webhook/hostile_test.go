@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -75,6 +76,31 @@ func TestAForgedReviewWritesLittle(t *testing.T) {
 				if len(line) > 8<<10 {
 					t.Errorf("a line of %d bytes: %.300s", len(line), line)
 				}
+			}
+		})
+	}
+}
+
+// The log names the object, who is claimed to have sent it, and the outcome; nothing else of the review.
+func TestTheLogHoldsNoObject(t *testing.T) {
+	t.Parallel()
+	const secret = "hvs.a-token-that-nobody-may-read"
+	for name, object := range map[string]string{
+		"patched":   strings.Replace(deployment, `{"name":"discovery"}`, `{"name":"discovery","env":[{"name":"TOKEN","value":"`+secret+`"}],"args":["`+secret+`"]}`, 1),
+		"denied":    strings.Replace(notIstiod, `{"name":"pilot"}`, `{"name":"pilot","env":[{"name":"TOKEN","value":"`+secret+`"}]}`, 1),
+		"malformed": `{"spec":{"template":"` + secret + `"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := &lines{}
+			s := serve(t, "", log.logger())
+			path, review := reviewOf(patches.Deployment, object)
+			review.Request.UserInfo.Extra = map[string]authenticationv1.ExtraValue{"token": {secret}}
+			review.Request.OldObject.Raw = []byte(object)
+			s.ask(t, path, review)
+			log.wantOne(t, `"claimedName"="istiod"`)
+			if strings.Contains(log.all[0], secret) {
+				t.Error("the log line holds a value of the object")
 			}
 		})
 	}

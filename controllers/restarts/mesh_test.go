@@ -6,8 +6,12 @@ import (
 	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -38,5 +42,27 @@ func TestAnIssuedCertificateIsForItsNamespace(t *testing.T) {
 	}
 	if got := identities(certificate); !slices.Equal(got, []types.NamespacedName{{Namespace: "tenant", Name: "istiod"}}) {
 		t.Errorf("it is for %v", got)
+	}
+}
+
+// A PodBounceDirective has nothing restarted where its namespace is not labelled for injection.
+func TestOnlyLabelledNamespacesAreRestarted(t *testing.T) {
+	labelled := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}
+	builder := fake.NewClientBuilder().WithObjects(labelled).WithIndex(untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
+		return []string{named(object.(*unstructured.Unstructured)).String()}
+	})
+	for _, namespace := range []string{"istio-system", "tenant"} { // the cache holds no other namespaces than labelled ones
+		certificate := untyped(certificatesv1.Kind)
+		certificate.SetNamespace(namespace)
+		certificate.SetName("istiod")
+		certificate.Object["spec"] = map[string]any{"hosts": []any{"spiffe://cluster.local/ns/" + namespace + "/sa/istiod"}, "podBounceDirective": map[string]any{"name": "a"}}
+		builder.WithObjects(certificate)
+	}
+	c := &Controller{client: builder.Build()}
+	for namespace, want := range map[string]int{"istio-system": 1, "tenant": 0} {
+		m, err := c.mesh(t.Context(), types.NamespacedName{Namespace: namespace, Name: "a"})
+		if err != nil || len(m.certificates) != want {
+			t.Errorf("%s: %d IssuedCertificates count, want %d (%v)", namespace, len(m.certificates), want, err)
+		}
 	}
 }

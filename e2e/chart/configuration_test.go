@@ -109,6 +109,9 @@ func TestAChangedConfigurationRollsTheWebhook(t *testing.T) {
 	if before == "" || before == checksum(helm.Values{"injection": helm.Values{"rollout": "automatic"}}) {
 		t.Error("another configuration has the same checksum")
 	}
+	if one := checksum(helm.Values{"server": helm.Values{"clientCA": "one"}}); one == before || one == checksum(helm.Values{"server": helm.Values{"clientCA": "another"}}) {
+		t.Error("another client CA has the same checksum")
+	}
 	if before != checksum(helm.Values{"replicas": 3}) {
 		t.Error("the same configuration has another checksum")
 	}

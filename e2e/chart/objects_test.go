@@ -111,6 +111,39 @@ func TestEveryPortIsConfigurable(t *testing.T) {
 // istiodsNamespaces are where the examples have istiods.
 var istiodsNamespaces = map[string]bool{"istio-system": true}
 
+// Who may reach the webhook's ports: see docs/security.md.
+func TestNetworkPolicy(t *testing.T) {
+	from := []any{helm.Values{"ipBlock": helm.Values{"cidr": "10.0.0.0/8"}}}
+	for name, test := range map[string]struct {
+		values helm.Values
+		want   string
+	}{
+		"default":  {nil, "9443: all, 8081: all, 8080: any Pod"},
+		"narrowed": {helm.Values{"networkPolicy": helm.Values{"webhookFrom": from, "metricsFrom": from}}, "9443: 10.0.0.0/8, 8081: all, 8080: 10.0.0.0/8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, rule := range typed[networkingv1.NetworkPolicy](t, render(t, standard, test.values).one(t, "NetworkPolicy")).Spec.Ingress {
+				peer := "all"
+				for _, each := range rule.From {
+					switch {
+					case each.IPBlock != nil:
+						peer = each.IPBlock.CIDR
+					case each.NamespaceSelector != nil && len(each.NamespaceSelector.MatchLabels)+len(each.NamespaceSelector.MatchExpressions) == 0 && each.PodSelector == nil:
+						peer = "any Pod"
+					}
+				}
+				for _, port := range rule.Ports {
+					got = append(got, port.Port.String()+": "+peer)
+				}
+			}
+			if strings.Join(got, ", ") != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 // Any release name and namespace do: names follow from them and stay valid,
 // and what refers to an object finds it.
 func TestAnyReleaseNameAndNamespace(t *testing.T) {

@@ -123,6 +123,19 @@ func TestTheAgentsRights(t *testing.T) {
 	}
 }
 
+// Kubernetes' roles (admin, edit, view) get none of the rights on this project's kinds.
+func TestNoRightsAreAggregated(t *testing.T) {
+	renderExamples(t, func(t *testing.T, r rendered) {
+		for key, object := range r.objects {
+			for label := range object.GetLabels() {
+				if strings.Contains(label, "aggregate-to-") {
+					t.Errorf("%s has label %s", key, label)
+				}
+			}
+		}
+	})
+}
+
 func with(some []string, more ...string) []string {
 	return append(append([]string{}, some...), more...)
 }
