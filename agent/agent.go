@@ -25,6 +25,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -242,7 +243,7 @@ func (a *Agent) unspecified(err error, now time.Time) {
 			reason = reasonNoSpec
 		}
 		if e.Listing && now.Sub(a.started) < look {
-			a.problems.specification = problem{reason, err.Error()} // nobody needs to hear of an answer that is just awaited
+			a.problems.specification = problem{reason, bounded.Message(err.Error())} // nobody needs to hear of an answer that is just awaited
 			return
 		}
 	}
@@ -292,6 +293,7 @@ func (a *Agent) rootsWanted(roots []string) {
 
 func (a *Agent) issue(ctx context.Context, reason Reason) {
 	a.Log.Info("getting a CA certificate from Vault", "why", reason, "server", a.wanted.Spec.AgentCA.Vault.Server)
+	a.state.begin(time.Now())
 	asked := note{Digest: a.state.Wanted.Digest, Renew: a.state.Wanted.Renew}
 	result, err := a.Issuer.issue(ctx, a.wanted)
 	for _, warning := range result.Warnings {

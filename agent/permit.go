@@ -4,13 +4,13 @@ package agent
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
@@ -21,10 +21,10 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 	if certificate.Spec.AgentCA == nil || certificate.Spec.AgentCA.Vault == nil {
 		return nil // Validate refuses it
 	}
-	vault, path := certificate.Spec.AgentCA.Vault, field.NewPath("spec", "agentCa", "vault")
+	source, path := certificate.Spec.AgentCA.Vault, field.NewPath("spec", "agentCa", "vault")
 	var errs field.ErrorList
 	if len(i.AllowedServers) > 0 {
-		origin, err := Origin(vault.Server)
+		origin, err := Origin(source.Server)
 		if err != nil || !slices.ContainsFunc(i.AllowedServers, func(allowed string) bool { same, err := Origin(allowed); return err == nil && same == origin }) {
 			errs = append(errs, field.Forbidden(path.Child("server"),
 				fmt.Sprintf("expected one of the servers that this istiod's agent may ask, %s (injection.agent.allowedServers)", strings.Join(i.AllowedServers, ", "))))
@@ -33,8 +33,8 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 	refs := []struct {
 		path *field.Path
 		ref  *certificatesv1.ObjectRef
-	}{{path.Child("tokenSecretRef"), vault.TokenSecretRef}}
-	if auth := vault.KubernetesAuth; auth != nil {
+	}{{path.Child("tokenSecretRef"), source.TokenSecretRef}}
+	if auth := source.KubernetesAuth; auth != nil {
 		refs = append(refs, struct {
 			path *field.Path
 			ref  *certificatesv1.ObjectRef
@@ -60,9 +60,5 @@ func Origin(server string) (string, error) {
 		address.User != nil || strings.Trim(address.Path, "/") != "" || strings.ContainsAny(server, "?#") {
 		return "", fmt.Errorf("expected https://<host>[:<port>]")
 	}
-	port := address.Port()
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[address.Scheme]
-	}
-	return address.Scheme + "://" + net.JoinHostPort(strings.ToLower(address.Hostname()), port), nil
+	return vault.Origin(address), nil
 }

@@ -71,7 +71,7 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 			state = certificatesv1.Finished
 		}
 		mine.SerialNumber = held.Serial
-		mine.Issuer, mine.Key = a.set.Certificate.Issuer.String(), a.set.KeyKind()
+		mine.Issuer, mine.Key = bounded.Text(a.set.Certificate.Issuer.String(), certificatesv1.MaxStatusText), a.set.KeyKind()
 		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: held.NotBefore}, &metav1.Time{Time: held.NotAfter}
 		mine.RootFingerprint, mine.TrustedRoots = held.Root, held.Roots
 		mine.Confirmed = held.Confirmed

@@ -34,6 +34,11 @@ const (
 	retryLimit = 5 * time.Minute
 	// Asking again does not bring the old root back, and every answer costs Vault a signature.
 	rootChangedRetryLimit = time.Hour
+
+	// What asks for certificates without an end, such as an annotation that changes every second or a CA whose certificates
+	// end at once, gets this many, and then one in each interval.
+	attemptBurst    = 250
+	attemptInterval = time.Minute
 )
 
 // State is all that the next step depends on.
@@ -47,6 +52,8 @@ type State struct {
 	FailedAt time.Time
 	// RootChanged is set when the last attempt failed because Vault's root is not istiod's.
 	RootChanged bool
+	// Paced is when the attempts so far, without those that Backoff puts off, would end at one in each attemptInterval.
+	Paced time.Time
 	// RetryLimit is the longest pause between two attempts, 5 minutes when zero.
 	RetryLimit time.Duration
 	// Seed tells the replicas of all clusters apart.
@@ -157,11 +164,20 @@ func (s State) due() (Reason, time.Time) {
 	reason, at := s.wish()
 	if s.Failures > 0 {
 		at = later(at, s.FailedAt.Add(s.backoff()))
+	} else {
+		at = later(at, s.Paced.Add(-(attemptBurst-1)*attemptInterval))
 	}
 	if h := s.Held; h != nil && !h.Confirmed && !h.Lost {
 		at = later(at, h.ConfirmFrom.Add(confirmationLimit))
 	}
 	return reason, at
+}
+
+// begin notes an attempt.
+func (s *State) begin(now time.Time) {
+	if s.Failures == 0 {
+		s.Paced = later(s.Paced, now).Add(attemptInterval)
+	}
 }
 
 func (s State) wish() (Reason, time.Time) {

@@ -233,6 +233,42 @@ func TestTheNextStep(t *testing.T) {
 	}
 }
 
+// A value of the annotation that changes every second, and a CA whose certificates end at once, ask for a certificate again and
+// again: each costs a key here, a signature of Vault and a reload of istiod.
+func TestAttemptsArePaced(t *testing.T) {
+	t.Parallel()
+	const seconds = 6 * 3600
+	attempts := func(ask func(*State, time.Time)) (count int) {
+		s := State{Wanted: wanted(), Held: held(), WorkloadTTL: day}
+		for i := range seconds {
+			now := start.Add(time.Duration(i) * time.Second)
+			ask(&s, now)
+			if Next(s, now).Action != Issue {
+				continue
+			}
+			s.begin(now)
+			count++
+			s.Held = &Held{Serial: "01", NotBefore: now, NotAfter: now.Add(100 * day), Digest: s.Wanted.Digest, Renew: s.Wanted.Renew, ConfirmFrom: now, Confirmed: true}
+		}
+		return count
+	}
+	for name, ask := range map[string]func(*State, time.Time){
+		"the annotation changes": func(s *State, now time.Time) { s.Wanted.Renew, s.Wanted.SeenAt = now.String(), now },
+		"certificates end":       func(s *State, now time.Time) { s.Held.NotAfter = now },
+	} {
+		if count := attempts(ask); count < attemptBurst || count > attemptBurst+seconds/60+1 {
+			t.Errorf("%s: %d attempts", name, count)
+		}
+	}
+	if count := attempts(func(s *State, now time.Time) {
+		if now.Minute() == 0 && now.Second() == 0 {
+			s.Wanted.Renew, s.Wanted.SeenAt = now.String(), now
+		}
+	}); count != seconds/3600 {
+		t.Errorf("asked once an hour: %d attempts", count)
+	}
+}
+
 // Whatever the state: an action that is put off is due when its time comes, so the agent neither spins nor sleeps through.
 func FuzzNextComesToItsAction(f *testing.F) {
 	f.Add(int64(100), int64(90), 0.1, uint8(0), uint8(0), false, false, int64(5))

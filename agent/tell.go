@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // What can happen besides a Vault.Kind or a cacerts refusal: keys of log lines, events and metrics.
@@ -42,6 +43,9 @@ type event struct {
 // untoldLimit is how many events are kept until it is known what they are about.
 const untoldLimit = 10
 
+// maxReported is how many messages are remembered, so that each is reported once.
+const maxReported = 1000
+
 // problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.
 type problems struct{ specification, attempt, istiod problem }
 
@@ -60,6 +64,7 @@ func (p problems) String() string {
 
 // trouble says what is wrong, once until it changes.
 func (a *Agent) trouble(at *problem, reason, message string) {
+	message = bounded.Message(message) // the author of a specification can have a long one every second
 	if *at == (problem{}) {
 		delete(a.said, reason+message) // it was well in between
 	}
@@ -69,10 +74,11 @@ func (a *Agent) trouble(at *problem, reason, message string) {
 
 // tell says a thing once.
 func (a *Agent) tell(warning bool, reason, message string) {
+	message = bounded.Message(message)
 	if a.said[reason+message] {
 		return
 	}
-	if len(a.said) > 1000 { // of messages that differ each time
+	if len(a.said) >= maxReported { // of messages that differ each time
 		clear(a.said)
 	}
 	a.said[reason+message] = true

@@ -25,8 +25,13 @@ import (
 
 const (
 	defaultTimeout = 30 * time.Second
-	// A chain is a few kilobytes; what is longer is no answer of Vault's.
-	answerLimit = 1 << 20
+	// A chain is a few kilobytes; what is longer is no answer of Vault's. Decoded, JSON can take fifty times its length,
+	// and istiod's sidecar has 64 MiB.
+	answerLimit = 256 << 10
+	// headerLimit is of an answer's header, which net/http would read up to 10 MiB of.
+	headerLimit = 64 << 10
+	// maxWarnings of an answer are passed on, each to the log and as an Event.
+	maxWarnings = 10
 	// Logging out must not keep a renewal from its end.
 	closeTimeout = 5 * time.Second
 )
@@ -86,6 +91,7 @@ func New(config Config) (*Client, error) {
 		transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 10 * time.Second, MaxIdleConnsPerHost: 1,
+			MaxResponseHeaderBytes: headerLimit,
 		},
 	}, nil
 }

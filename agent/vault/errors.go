@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -193,7 +194,7 @@ func tlsProblem(err error) string {
 	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		issuer := "an unknown CA"
 		if unknown.Cert != nil {
-			issuer = fmt.Sprintf("%q", unknown.Cert.Issuer)
+			issuer = fmt.Sprintf("%.200q", unknown.Cert.Issuer.String())
 		}
 		return fmt.Sprintf("its certificate, signed by %s, is not trusted; %s", issuer, bundle)
 	}
@@ -221,7 +222,7 @@ var secretLike = regexp.MustCompile(`(?i)\b(hv[sbr]|s|b)\.[a-z0-9_-]{8,}|eyJ|---
 
 // quotable gives words of Vault's on one line, at most 200 characters, if nothing in them can be a secret.
 func quotable(words string) (string, bool) {
-	words = strings.Join(strings.Fields(words), " ")
+	words = strings.Join(strings.FieldsFunc(words, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	if words == "" || secretLike.MatchString(words) {
 		return "", false
 	}

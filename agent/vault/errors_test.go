@@ -84,8 +84,8 @@ func TestEachAnswerIsExplained(t *testing.T) {
 		"a page since the login":   {signEndpoint, 200, `<html>welcome</html>`, BadAnswer, []string{"not JSON", "no proxy answers in its place"}},
 		"JSON of another kind":     {signEndpoint, 200, `["welcome"]`, BadAnswer, []string{"not JSON of the kind"}},
 		"truncated JSON":           {signEndpoint, 200, `{"data":{"certificate":"C`, Unreachable, []string{"cut off in the middle"}},
-		"longer than any answer":   {signEndpoint, 200, `{"data":{"certificate":"` + strings.Repeat("A", answerLimit) + `"}}`, BadAnswer, []string{"longer than 1048576 bytes"}},
-		"an error longer than any": {signEndpoint, 400, strings.Repeat(" ", 2*answerLimit), BadAnswer, []string{"longer than 1048576 bytes"}},
+		"longer than any answer":   {signEndpoint, 200, `{"data":{"certificate":"` + strings.Repeat("A", answerLimit) + `"}}`, BadAnswer, []string{"longer than 262144 bytes"}},
+		"an error longer than any": {signEndpoint, 400, strings.Repeat(" ", 2*answerLimit), BadAnswer, []string{"longer than 262144 bytes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := serve(t, with(test.endpoint, test.status, test.body))
@@ -105,6 +105,32 @@ func TestAnAnswerOfTheLargestSizeIsRead(t *testing.T) {
 	body := start + strings.Repeat("A", answerLimit-len(start)-len(end)) + end
 	if err := try(t.Context(), configuration(serve(t, with(signEndpoint, 200, body)).URL), signEndpoint); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestHeadersAreBounded(t *testing.T) {
+	for name, secured := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				for range 10_000 {
+					w.Header().Add("A", "many of them take more memory than istiod's sidecar has")
+				}
+				_, _ = io.WriteString(w, `{"auth":{"client_token":"own-token"}}`)
+			}))
+			if server.EnableHTTP2 = secured; secured {
+				server.StartTLS()
+			} else {
+				server.Start()
+			}
+			t.Cleanup(server.Close)
+			config := configuration(server.URL)
+			if secured {
+				config.CABundle = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+			}
+			if err := try(t.Context(), config, loginEndpoint); err == nil {
+				t.Error("was read")
+			}
+		})
 	}
 }
 

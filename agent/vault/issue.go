@@ -114,7 +114,7 @@ func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signe
 		return nil, s.bad(signCall, path, "it holds no data.certificate")
 	}
 	for _, warning := range answer.Warnings {
-		if w, ok := quotable(warning); ok && !expected(warning) {
+		if w, ok := quotable(warning); ok && !expected(warning) && len(signed.Warnings) < maxWarnings {
 			signed.Warnings = append(signed.Warnings, w)
 		}
 	}

@@ -18,7 +18,7 @@ type confined struct {
 }
 
 func (c confined) RoundTrip(request *http.Request) (*http.Response, error) {
-	if to := origin(request.URL); to != origin(c.server) {
+	if to := Origin(request.URL); to != Origin(c.server) {
 		if request.Body != nil {
 			_ = request.Body.Close()
 		}
@@ -32,8 +32,17 @@ type elsewhereError struct{ origin string }
 
 func (*elsewhereError) Error() string { return "a request to another server was not sent" }
 
-// origin is scheme, host and port of a URL, in one form.
-func origin(u *url.URL) string {
+// Origin is the scheme, host and port of a URL in one form. Two URLs of one origin lead Go's HTTP client to one server.
+//
+// Only ASCII letters are made lower case: strings.ToLower makes vault.istio of vault.İstio, for which the client connects
+// to vault.xn--istio-7fd.
+func Origin(u *url.URL) string {
 	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), port))
+	host := strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r - 'A' + 'a'
+		}
+		return r
+	}, u.Hostname())
+	return u.Scheme + "://" + net.JoinHostPort(host, cmp.Or(u.Port(), port))
 }

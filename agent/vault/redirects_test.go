@@ -96,7 +96,7 @@ func TestOrigin(t *testing.T) {
 		"https://[::1]:8200":         "https://user@[::1]:8200/v1",
 		"https://vault.example:8200": "https://vault.example:8200",
 	} {
-		if x, y := origin(mustParse(t, a)), origin(mustParse(t, b)); x != y {
+		if x, y := Origin(mustParse(t, a)), Origin(mustParse(t, b)); x != y {
 			t.Errorf("%s and %s differ", x, y)
 		}
 	}
@@ -104,8 +104,9 @@ func TestOrigin(t *testing.T) {
 		"https://vault.example":  "http://vault.example:443",
 		"https://vault.example ": "https://vault.example.evil",
 		"https://vault.example:": "https://vault.example:8443",
+		"https://vault.istio":    "https://vault.İstio", // Go's client connects to vault.xn--istio-7fd
 	} {
-		if x, y := origin(mustParse(t, strings.TrimSpace(a))), origin(mustParse(t, b)); x == y {
+		if x, y := Origin(mustParse(t, strings.TrimSpace(a))), Origin(mustParse(t, b)); x == y {
 			t.Errorf("%s is both", x)
 		}
 	}

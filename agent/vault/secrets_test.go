@@ -104,6 +104,14 @@ func TestNoWarningHoldsASecret(t *testing.T) {
 	}
 }
 
+func TestWarningsAreFew(t *testing.T) {
+	body := `{"data":{"certificate":"C"},"warnings":["beware"` + strings.Repeat(`,"beware"`, 1000) + `]}`
+	signed, err := login(t, configuration(serve(t, with(signEndpoint, 200, body)).URL)).Sign(t.Context(), nil, request)
+	if err != nil || len(signed.Warnings) != maxWarnings {
+		t.Errorf("%d warnings, %v", len(signed.Warnings), err)
+	}
+}
+
 func TestQuotable(t *testing.T) {
 	for name, test := range map[string]struct {
 		words, want string
@@ -124,6 +132,7 @@ func TestQuotable(t *testing.T) {
 		"long base64":      {strings.Repeat("aB3/", 10), "", false},
 		"long hexadecimal": {strings.Repeat("0f", 20), "", false},
 		"a UUID":           {"6ba7b810-9dad-11d1-80b4-00c04fd430c8", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", true},
+		"controls":         {"a\x1b[2J\u202eb", "a [2J b", true},
 		"many runes":       {strings.Repeat("é ", 150), strings.Repeat("é ", 100) + "…", true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -25,7 +26,7 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	}
 	ended := done.Stage == networkingv1.StageDropOld && done.Complete
 	hold := func(format string, args ...any) {
-		done.Message = fmt.Sprintf(format, args...)
+		done.Message = bounded.Text(fmt.Sprintf(format, args...), certificatesv1.MaxStatusText)
 		p.Status.RootRotation = &done
 		p.holdAll()
 	}
@@ -76,7 +77,7 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	if status.Complete {
 		status.Message = next[stage]
 	} else {
-		status.Message = "waiting for " + strings.Join(waiting, "; ")
+		status.Message = bounded.Text("waiting for "+strings.Join(waiting, "; "), certificatesv1.MaxStatusText)
 	}
 	p.Status.RootRotation = status
 }

@@ -230,6 +230,27 @@ func TestTheRootWaitsForAnIstiodThatIsNotUnderstood(t *testing.T) {
 	}
 }
 
+// What replicas report is written by others; the CRD takes a message of 32 KiB.
+func TestWhatReplicasReportIsAnsweredBriefly(t *testing.T) {
+	oldText, oldRoot := newRoot(t)
+	newText, _ := newRoot(t)
+	source := read(t, guide, nil)
+	source.Annotations = map[string]string{
+		networkingv1.TrustedRootsAnnotation: oldText + newText, networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth),
+	}
+	given := facts("cluster-1", source)
+	given.Istiods[ours] = []Istiod{istiod}
+	var reports []certificatesv1.CertificateStatus
+	for range 100 {
+		reports = append(reports, certificatesv1.CertificateStatus{Pod: "a", RootFingerprint: oldRoot, Error: strings.Repeat("long ", 1000)})
+	}
+	given.Certificates[types.NamespacedName{Namespace: "istio-system", Name: ours}] = Stored{For: "gloo-mesh/virtual-mesh", Replicas: reports}
+	plan := Translate(source, networkingv1.VirtualMeshStatus{}, given)
+	if message := plan.Status.RootRotation.Message; !strings.HasPrefix(message, "waiting for istio-system/a") || len(message) > certificatesv1.MaxStatusText {
+		t.Errorf("a message of %d bytes: %.200s", len(message), message)
+	}
+}
+
 // What a VirtualMesh says of the change is looked at before it is acted on; what is there stays as it is.
 func TestAChangeOfTheRootThatCannotBeActedOn(t *testing.T) {
 	text, _ := newRoot(t)

@@ -20,14 +20,31 @@ import (
 // (OPENSSL_RSA_MAX_MODULUS_BITS). Go has none for certificates, and the time for a signature grows with the square of it.
 const MaxRSABits = 16384
 
-// ParseOne parses one certificate (DER) whose key is not too large to verify signatures with.
+const (
+	// maxDER is the most bytes of a certificate: one with a key of MaxRSABits has five kilobytes. Names of a megabyte would
+	// take seconds to print, and no proxy takes such a chain in a handshake (SSL_MAX_CERT_LIST_DEFAULT of OpenSSL and
+	// BoringSSL: 100 KiB).
+	maxDER = 16 << 10
+	// maxSerial is the most bytes of a serial number, of 20 that RFC 5280 (4.1.2.2) allows.
+	maxSerial = 32
+	// maxRoots is the most roots to trust, as in the CRD's status.
+	maxRoots = 100
+)
+
+// ParseOne parses one certificate (DER) that is of bounded size and whose key is not too large to verify signatures with.
 func ParseOne(der []byte) (*x509.Certificate, error) {
+	if len(der) > maxDER {
+		return nil, fmt.Errorf("a certificate in it is larger than %d bytes", maxDER)
+	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, errors.New("a certificate in it cannot be read")
 	}
 	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
 		return nil, fmt.Errorf("a certificate in it has an RSA key of %d bits, more than %d", key.N.BitLen(), MaxRSABits)
+	}
+	if certificate.SerialNumber.BitLen() > 8*maxSerial {
+		return nil, fmt.Errorf("a certificate in it has a serial number of more than %d bytes", maxSerial)
 	}
 	return certificate, nil
 }
@@ -57,6 +74,9 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	roots, err := Parse(text)
 	if err != nil {
 		return nil, err
+	}
+	if len(roots) > maxRoots {
+		return nil, fmt.Errorf("it holds %d certificates, more than %d", len(roots), maxRoots)
 	}
 	for i, root := range roots {
 		switch {
