@@ -15,12 +15,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// The label by which this project's own workloads are excluded, as in the webhook configuration.
-const (
-	partOfLabel = "app.kubernetes.io/part-of"
-	partOf      = "istiod-agent"
-)
-
 // NotSelected returns why a Deployment labelled app=istiod is not an istiod of this project's: the webhook would not
 // inject it either. It is empty for an istiod.
 //
@@ -35,8 +29,6 @@ func NotSelected(ctx context.Context, reader client.Reader, deployment *unstruct
 		return "namespace " + metav1.NamespaceSystem + " is excluded from injection", nil
 	case !optedIn:
 		return "its namespace is not labelled " + NamespaceLabels.String(), nil
-	case deployment.GetLabels()[partOfLabel] == partOf:
-		return "it is labelled " + partOfLabel + "=" + partOf, nil
 	}
 	labels, annotations := deployment.GetLabels(), deployment.GetAnnotations()
 	if target == patches.Pod {

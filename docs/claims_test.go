@@ -122,7 +122,7 @@ var claims = map[string]map[string]string{
 		"A workload certificate":                 "agent/cacerts.TestVerifyRefusesAnUnusableCA",
 		"An answer that is wrong":                "agent/cacerts.TestEachWrongAnswerIsRefused e2e/issuing.TestTheSidecarGetsOverTrouble",
 		"Verification takes bounded time":        "agent/cacerts.TestVerifyBoundsTheKeys agent/cacerts.TestRefusalsAreShortAndPlain agent/vault.TestEachAnswerIsExplained/longer_than_any_answer docs.TestBounds",
-		"It sends service account tokens":        hostileSpec + " agent/token.TestParse agent/token.TestRead agent.TestJWT",
+		"The agent sends service account tokens": hostileSpec + " agent/token.TestParse agent/token.TestRead agent.TestJWT",
 		"With `injection.agent.allowedServers`":  "agent.TestPermit e2e/attacks.TestRandomSpecifications",
 		"The root that istiod was started":       "agent.TestARootIsSignedUnderOnlyOnceItIsTrusted agent.TestRootsThatIstiodWouldNotTakeAreNotPublished e2e/renewal.TestAnotherRootInVaultWaitsForANewPod",
 		"Vault's certificate is always verified": "agent/vault.TestTheEnvironmentDoesNotWeakenTLS agent/vault.TestTheEnvironmentChangesNothing e2e/issuing.TestTLSIsVerified",

@@ -121,7 +121,10 @@ func createIstiod(ctx context.Context, c *cluster.Cluster, chart []*unstructured
 	}
 	for i := range replicasOfIstiod {
 		objects = append(objects, &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: istiodPod(i), Namespace: name, Labels: map[string]string{"app": "istiod"}},
+			ObjectMeta: metav1.ObjectMeta{
+				Name: istiodPod(i), Namespace: name, Labels: map[string]string{"app": "istiod"},
+				Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // for the guard: it stands for an injected one
+			},
 			Spec:       corev1.PodSpec{ServiceAccountName: "istiod", Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
 		})
 	}

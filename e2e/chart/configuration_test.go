@@ -109,7 +109,10 @@ func TestAChangedConfigurationRollsTheWebhook(t *testing.T) {
 	if before == "" || before == checksum(helm.Values{"injection": helm.Values{"rollout": "automatic"}}) {
 		t.Error("another configuration has the same checksum")
 	}
-	if one := checksum(helm.Values{"server": helm.Values{"clientCA": "one"}}); one == before || one == checksum(helm.Values{"server": helm.Values{"clientCA": "another"}}) {
+	clientCA := func(content string) helm.Values {
+		return helm.Values{"server": helm.Values{"clientCA": "-----BEGIN CERTIFICATE-----\n" + content}}
+	}
+	if one := checksum(clientCA("one")); one == before || one == checksum(clientCA("another")) {
 		t.Error("another client CA has the same checksum")
 	}
 	if before != checksum(helm.Values{"replicas": 3}) {

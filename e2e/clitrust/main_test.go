@@ -174,7 +174,10 @@ func (s *side) startSidecar(t *testing.T) {
 func (s *side) pod(t *testing.T, namespace, name string, ready bool, change func(*corev1.Pod)) {
 	t.Helper()
 	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod", "istio.io/rev": "default"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod", "istio.io/rev": "default"},
+			Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // for the guard: it stands for an injected one
+		},
 		Spec: corev1.PodSpec{ServiceAccountName: agents.ServiceAccount, Containers: []corev1.Container{
 			{Name: "discovery", Image: "registry.example/pilot"}, {Name: "istiod-agent", Image: "registry.example/agent"},
 		}},
