@@ -125,7 +125,7 @@ func createIstiod(ctx context.Context, c *cluster.Cluster, chart []*unstructured
 				Name: istiodPod(i), Namespace: name, Labels: map[string]string{"app": "istiod"},
 				Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // for the guard: it stands for an injected one
 			},
-			Spec:       corev1.PodSpec{ServiceAccountName: "istiod", Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
+			Spec: corev1.PodSpec{ServiceAccountName: "istiod", Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
 		})
 	}
 	return create(ctx, c, objects...)
