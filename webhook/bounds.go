@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// budget is the bytes of bodies that are in flight at a time: some ten reviews of istiod, half of them from one address.
-	// Decoding takes at most thirty times their memory, and one that is larger takes turns with its likes.
-	budget     = 256 << 10
+	// budget is the bytes of bodies that are in flight at a time: some six reviews of istiod, half of them from one address.
+	// Decoding takes at most thirty times their memory; a review larger than five eighths takes turns with its likes.
+	budget     = 128 << 10
 	perRequest = 2 << 10
 	// patience is how long a review waits for its part of the budget. It leaves an API server, which waits five seconds by
 	// default, the time to try again after one.
