@@ -9,12 +9,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 )
 
-// What admission reviews in flight may take, of a container's 256 MiB: half stays for the controllers' cache, for
-// connections, and for what has not been collected yet.
 const (
-	memoryBudget = 64 << 20
-	// memoryPerByte of a review's body: the body, the objects in it as text, as values, and as Go types (bounds_test.go).
-	memoryPerByte = 8
+	// budget is the bytes of bodies that are in flight at a time: some six reviews of istiod, half of them from one address.
+	// Decoding takes at most thirty times their memory; a review larger than five eighths takes turns with its likes.
+	budget     = 128 << 10
+	perRequest = 2 << 10
 	// patience is how long a review waits for its part of the budget. It leaves an API server, which waits five seconds by
 	// default, the time to try again after one.
 	patience = 2 * time.Second
@@ -22,5 +21,5 @@ const (
 
 // Bounded serves admission reviews within the budget.
 func Bounded(next http.Handler) http.Handler {
-	return serve.NewMemory(memoryBudget, patience).Limit(maxReview, memoryPerByte, next)
+	return serve.NewBudget(budget, perRequest, patience).Limit(maxReview, next)
 }

@@ -30,7 +30,7 @@ const (
 	maxReview = 4 << 20
 	// maxValues is about the most values that a review may hold, in lists and objects: decoded, each takes a hundred bytes
 	// of memory, also the one that took two bytes of text. An istiod has about a thousand.
-	maxValues = 100_000
+	maxValues = 50_000
 	// maxWarnings is the most warnings of an answer. An API server passes on 4 KiB of them.
 	maxWarnings = 20
 )

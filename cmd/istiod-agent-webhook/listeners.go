@@ -98,9 +98,9 @@ func atMostEvery(interval time.Duration, check healthz.Checker) healthz.Checker 
 	}
 }
 
-// metricsHandler serves /metrics. Each answer is a part of a megabyte, and as many are made at a time as the budget allows.
+// metricsHandler serves /metrics, of which two answers are made at a time: each takes a processor for some milliseconds.
 func metricsHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, DisableCompression: true}))
-	return serve.NewMemory(8<<20, time.Second).Limit(0, 0, mux)
+	return serve.NewBudget(2, 1, time.Second).Limit(0, mux)
 }

@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"slices"
 	"time"
 
@@ -51,7 +54,10 @@ func measureFloods(ctx context.Context) (_ []result, err error) {
 		if err != nil {
 			return nil, err
 		}
-		stop := flood.Start(ctx, floods.TargetOf(c.Webhook.Replicas[0]))
+		stop, err := attack(ctx, flood.Name, floods.TargetOf(c.Webhook.Replicas[0]))
+		if err != nil {
+			return nil, err
+		}
 		flooded, err := admissionsTake(ctx, c, istiod)
 		stop()
 		if err != nil {
@@ -75,4 +81,51 @@ func admissionsTake(ctx context.Context, c *cluster.Cluster, istiod *unstructure
 	}
 	slices.Sort(took)
 	return took[len(took)/2], nil
+}
+
+// attack floods from a process of its own, of the least priority: attackers have machines of their own, and what they take of
+// this one is not to be measured.
+func attack(ctx context.Context, name string, target floods.Target) (stop func(), err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	command := exec.CommandContext(ctx, "nice", "-n", "19", program, attacker, name, target.Admission, target.Health, target.Metrics)
+	command.Stderr = os.Stderr
+	input, err := command.StdinPipe() // its end ends the attack, also when this process is gone
+	if err != nil {
+		return nil, err
+	}
+	started, err := command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := started.Read(make([]byte, 1)); err != nil {
+		return nil, errors.Join(err, command.Wait())
+	}
+	return func() {
+		_ = input.Close()
+		_ = command.Wait()
+	}, nil
+}
+
+// attacker is the first argument of such a process.
+const attacker = "attack"
+
+// runAttacker floods until its input ends.
+func runAttacker(ctx context.Context, arguments []string) error {
+	for _, flood := range floods.All {
+		if len(arguments) != 4 || flood.Name != arguments[0] {
+			continue
+		}
+		stop := flood.Start(ctx, floods.Target{Admission: arguments[1], Health: arguments[2], Metrics: arguments[3]})
+		defer stop()
+		fmt.Println()
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	}
+	return fmt.Errorf("unknown attack %q", arguments)
 }

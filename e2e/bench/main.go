@@ -38,6 +38,10 @@ var sections = []section{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == attacker {
+		exitOn(runAttacker(ctx, os.Args[2:]))
+		return
+	}
 	chosen, err := choose(os.Args[1:])
 	exitOn(err)
 	over, err := run(ctx, chosen)

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+
+	"k8s.io/client-go/util/flowcontrol"
 )
 
 // connections is a listener of which at most limit connections are open. One more takes the place of another, of a source
@@ -17,9 +19,18 @@ type connections struct {
 	net.Listener
 	limit int
 
-	mu   sync.Mutex
-	open []*connection // in the order in which they were accepted
+	mu    sync.Mutex
+	open  []*connection // in the order in which they were accepted
+	rates map[string]flowcontrol.PassiveRateLimiter
 }
+
+// New connections per second of a source, and how many at once. More are closed before a handshake, which takes as much of a
+// processor as a small request.
+const (
+	connectionRate, connectionBurst = 10, 64
+	// maxRates is the most sources that are remembered. When there are more, all start anew.
+	maxRates = 4096
+)
 
 type connection struct {
 	net.Conn
@@ -35,15 +46,38 @@ func newConnections(listener net.Listener, limit int) *connections {
 
 // Accept implements net.Listener.
 func (c *connections) Accept() (net.Conn, error) {
-	accepted, err := c.Listener.Accept()
-	if err != nil {
-		return nil, err
+	var accepted net.Conn
+	var source string
+	for {
+		var err error
+		if accepted, err = c.Listener.Accept(); err != nil {
+			return nil, err
+		}
+		if source = sourceOf(accepted.RemoteAddr().String()); c.within(source) {
+			break
+		}
+		_ = accepted.Close()
 	}
-	added := &connection{Conn: accepted, source: sourceOf(accepted.RemoteAddr().String()), of: c}
+	added := &connection{Conn: accepted, source: source, of: c}
 	if victim := c.add(added); victim != nil {
 		_ = victim.Close() // also when it is the one that was added: its first read fails
 	}
 	return added, nil
+}
+
+// within reports whether a source keeps to the rate of new connections.
+func (c *connections) within(source string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rate, known := c.rates[source]
+	if !known {
+		if c.rates == nil || len(c.rates) >= maxRates {
+			c.rates = map[string]flowcontrol.PassiveRateLimiter{}
+		}
+		rate = flowcontrol.NewTokenBucketPassiveRateLimiter(connectionRate, connectionBurst)
+		c.rates[source] = rate
+	}
+	return rate.TryAccept()
 }
 
 // add takes a connection in, and returns the one to close for it.

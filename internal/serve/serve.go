@@ -2,7 +2,7 @@
 
 // Package serve runs every HTTP listener of this project's programs, within bounds
 // that no client can exceed: time for a handshake, a header, a body and an answer;
-// connections, and HTTP/2 streams of each; bytes of headers; and, with Memory, what
+// connections, and HTTP/2 streams of each; bytes of headers; and, with Budget, what
 // all requests together hold. Where a bound is reached, the client that uses most
 // gives way, so that no single one can keep the others out.
 package serve

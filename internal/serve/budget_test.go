@@ -9,9 +9,9 @@ import (
 )
 
 // hold requests a part of the budget for a source.
-func (m *Memory) hold(source string, size int64, abandoned *[]string) *part {
+func (b *Budget) hold(source string, size int64, abandoned *[]string) *part {
 	p := &part{source: source, size: size, granted: make(chan struct{}), abandon: func() { *abandoned = append(*abandoned, source) }}
-	m.request(p)
+	b.request(p)
 	return p
 }
 
@@ -24,7 +24,7 @@ func (p *part) isGranted() bool {
 	}
 }
 
-func TestMemory(t *testing.T) {
+func TestBudget(t *testing.T) {
 	t.Parallel()
 	type want struct {
 		source    string
@@ -42,7 +42,7 @@ func TestMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			budget := NewMemory(100, 0)
+			budget := NewBudget(100, 0, 0)
 			var parts []*part
 			for i, step := range steps {
 				var abandoned []string
@@ -88,7 +88,7 @@ func TestMemory(t *testing.T) {
 
 func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
 	t.Parallel()
-	budget := NewMemory(100, 0)
+	budget := NewBudget(100, 0, 0)
 	var none []string
 	for _, source := range []string{"a", "b", "c", "d"} {
 		budget.hold(source, 60, &none)
@@ -98,9 +98,9 @@ func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
 	}
 }
 
-func TestMemoryIsGrantedToWhoHoldsLeast(t *testing.T) {
+func TestBudgetIsGrantedToWhoHoldsLeast(t *testing.T) {
 	t.Parallel()
-	budget := NewMemory(100, 0)
+	budget := NewBudget(100, 0, 0)
 	var none []string
 	flood := make([]*part, 0, 100)
 	for range 100 {
