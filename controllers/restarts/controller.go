@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -148,6 +149,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 			}
 		}
 	}
+	status.Message = bounded.Text(status.Message, certificatesv1.MaxStatusText) // it names Pods, as they report
 	err = c.report(ctx, object, directive.Status, status)
 	switch {
 	case errors.Is(err, errDropped):

@@ -82,7 +82,7 @@ func (r *round) resolve(ctx context.Context, of *owned) (*certificatesv1.Restart
 		if err := r.live.Get(ctx, types.NamespacedName{Namespace: of.namespace, Name: owner.Name}, replicaSet); err != nil {
 			return nil, client.IgnoreNotFound(err)
 		}
-		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) {
+		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) && plausible(*above) {
 			owner = *above
 		}
 	}

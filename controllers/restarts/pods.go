@@ -12,6 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
@@ -186,8 +187,23 @@ func unmovable(owner *metav1.OwnerReference) string {
 		return "it is static; the kubelet starts it from a file"
 	case owner.Kind == "Job":
 		return "its Job's work would be lost, and it ends by itself"
+	case !plausible(*owner):
+		return "no object can be the owner that it names; replace it yourself"
 	}
 	return ""
+}
+
+// plausible reports whether an object may exist that an owner reference names, in the bounds of the CRD's status. A user who
+// creates a Pod writes its references, and the API server hardly checks them: a request for such an owner would fail, not find
+// nothing, and hold up all restarts.
+func plausible(owner metav1.OwnerReference) bool {
+	switch {
+	case len(owner.APIVersion) > 317, len(owner.Kind) > 253, len(owner.UID) > 128:
+		return false
+	case owner.APIVersion == apps && owner.Kind != "ReplicaSet" && !rollsOut(owner):
+		return false
+	}
+	return len(validation.IsDNS1123Subdomain(owner.Name)) == 0
 }
 
 // inOrder are the owners, by namespace, kind and name.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -126,5 +128,32 @@ func TestWhatIsFoundToRestart(t *testing.T) {
 	}
 	if len(there.left) != 3 {
 		t.Errorf("left %q", there.left)
+	}
+}
+
+// A user who may create Pods writes what owns them as they like. The API server checks neither that the owner exists nor how
+// long its name is; a request for it, or a status with it, would fail and hold up every other workload.
+func TestPodsWithOwnersThatCannotBeAreLeft(t *testing.T) {
+	for name, test := range map[string]struct {
+		owner metav1.OwnerReference
+		left  bool
+	}{
+		"a ReplicaSet":             {metav1.OwnerReference{APIVersion: apps, Kind: "ReplicaSet", Name: "a", UID: "1"}, false},
+		"a kind of others":         {metav1.OwnerReference{APIVersion: "kruise.io/v1", Kind: "CloneSet", Name: "a", UID: "1"}, false},
+		"a path for a name":        {metav1.OwnerReference{APIVersion: apps, Kind: "ReplicaSet", Name: "../../secrets/a", UID: "1"}, true},
+		"a kind that is not there": {metav1.OwnerReference{APIVersion: apps, Kind: "Nothing", Name: "a", UID: "1"}, true},
+		"a long kind":              {metav1.OwnerReference{APIVersion: "a/v1", Kind: strings.Repeat("A", 254), Name: "a", UID: "1"}, true},
+		"a long name":              {metav1.OwnerReference{APIVersion: "a/v1", Kind: "A", Name: strings.Repeat("a", 254), UID: "1"}, true},
+		"a long uid":               {metav1.OwnerReference{APIVersion: "a/v1", Kind: "A", Name: "a", UID: types.UID(strings.Repeat("a", 129))}, true},
+		"a long API version":       {metav1.OwnerReference{APIVersion: strings.Repeat("a", 318) + "/v1", Kind: "A", Name: "a", UID: "1"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.owner.Controller = new(true)
+			there := newFound()
+			there.add(&metav1.ObjectMeta{Name: "pod", Namespace: "apps", OwnerReferences: []metav1.OwnerReference{test.owner}}, gate{open: true, since: time.Now()})
+			if (len(there.left) > 0) != test.left || (len(there.owners) > 0) == test.left {
+				t.Errorf("left %.200q, owners %d", there.left, len(there.owners))
+			}
+		})
 	}
 }
