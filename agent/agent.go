@@ -293,7 +293,7 @@ func (a *Agent) rootsWanted(roots []string) {
 
 func (a *Agent) issue(ctx context.Context, reason Reason) {
 	a.Log.Info("getting a CA certificate from Vault", "why", reason, "server", a.wanted.Spec.AgentCA.Vault.Server)
-	a.state.begin(time.Now())
+	a.state.Paced = a.state.paced(time.Now())
 	asked := note{Digest: a.state.Wanted.Digest, Renew: a.state.Wanted.Renew}
 	result, err := a.Issuer.issue(ctx, a.wanted)
 	for _, warning := range result.Warnings {

@@ -173,11 +173,12 @@ func (s State) due() (Reason, time.Time) {
 	return reason, at
 }
 
-// begin notes an attempt.
-func (s *State) begin(now time.Time) {
-	if s.Failures == 0 {
-		s.Paced = later(s.Paced, now).Add(attemptInterval)
+// paced is Paced after an attempt now.
+func (s State) paced(now time.Time) time.Time {
+	if s.Failures > 0 {
+		return s.Paced
 	}
+	return later(s.Paced, now).Add(attemptInterval)
 }
 
 func (s State) wish() (Reason, time.Time) {

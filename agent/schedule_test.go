@@ -246,7 +246,7 @@ func TestAttemptsArePaced(t *testing.T) {
 			if Next(s, now).Action != Issue {
 				continue
 			}
-			s.begin(now)
+			s.Paced = s.paced(now)
 			count++
 			s.Held = &Held{Serial: "01", NotBefore: now, NotAfter: now.Add(100 * day), Digest: s.Wanted.Digest, Renew: s.Wanted.Renew, ConfirmFrom: now, Confirmed: true}
 		}
