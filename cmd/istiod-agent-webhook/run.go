@@ -69,7 +69,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cluster, options(server, injector))
+	mgr, err := ctrl.NewManager(cluster, options(server, config.VirtualMesh, injector))
 	if err != nil {
 		return fmt.Errorf("setting up: %w", err)
 	}
@@ -126,7 +126,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}, server.BindAddress)
 }
 
-func options(server v1alpha1.Server, injector *patches.Injector) ctrl.Options {
+func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *patches.Injector) ctrl.Options {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -148,7 +148,7 @@ func options(server v1alpha1.Server, injector *patches.Injector) ctrl.Options {
 		Scheme: scheme,
 		Cache: cache.Options{
 			ByObject:         byObject,
-			DefaultTransform: cache.TransformStripManagedFields(),
+			DefaultTransform: meshes.Transform(allowed),
 		},
 		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 

@@ -71,3 +71,25 @@ func TestOneConnectionTooMany(t *testing.T) {
 type nothing struct{ net.Conn }
 
 func (nothing) Close() error { return nil }
+
+func TestNewConnectionsOfOneSourceAreFew(t *testing.T) {
+	t.Parallel()
+	of := newConnections(nil, 4)
+	for i := range connectionBurst {
+		if !of.within("a") {
+			t.Fatalf("connection %d is refused", i)
+		}
+	}
+	if of.within("a") {
+		t.Error("more are accepted at once than the burst")
+	}
+	if !of.within("b") {
+		t.Error("another source is refused")
+	}
+	for i := range 2 * maxRates {
+		of.within(strings.Repeat("x", i))
+	}
+	if len(of.rates) > maxRates {
+		t.Errorf("%d sources are remembered", len(of.rates))
+	}
+}
