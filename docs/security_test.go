@@ -97,7 +97,7 @@ func TestBounds(t *testing.T) {
 		"| connections | 64 (admission), ":        {"cmd/istiod-agent-webhook/listeners.go", "admissionConnections = 64"},
 		", 32 (health, metrics), ":                {"cmd/istiod-agent-webhook/listeners.go", "otherConnections = 32"},
 		", 16 (agent) |":                          {"cmd/istiod-agent/run.go", "connections = 16"},
-		"| 64 at once, then 10 a second |":        {"internal/serve/connections.go", "connectionRate, connectionBurst = 10, 64"},
+		"| 256 at once, then 100 a second |":      {"internal/serve/connections.go", "connectionRate, connectionBurst = 100, 256"},
 		"| an admission review | 4 MiB, ":         {"webhook/review.go", "maxReview = 4 << 20"},
 		", 50,000 values |":                       {"webhook/review.go", "maxValues = 50_000"},
 		"| bodies of all reviews in flight | 128": {"webhook/bounds.go", "budget     = 128 << 10"},

@@ -48,7 +48,11 @@ func wantInstalled(t *testing.T, name string, install, undo []string) {
 	environment.Test(t, feature(name, full).
 		Assess("istiod comes up with the agent", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
-			run(ctx, t, append([]string{"istioctl uninstall -y --purge --context=$CONTEXT"}, install...)...)
+			run(ctx, t, append([]string{
+				"istioctl uninstall -y --purge --context=$CONTEXT",
+				// What is still being deleted would take the next one's objects along.
+				"kubectl wait --for=delete deployment/istiod -n istio-system --timeout=120s --context=$CONTEXT",
+			}, install...)...)
 			for _, pod := range cluster.istiods(ctx, t) {
 				wantInjected(t, cluster, &pod)
 			}

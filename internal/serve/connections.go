@@ -27,7 +27,7 @@ type connections struct {
 // New connections per second of a source, and how many at once. More are closed before a handshake, which takes as much of a
 // processor as a small request.
 const (
-	connectionRate, connectionBurst = 10, 64
+	connectionRate, connectionBurst = 100, 256
 	// maxRates is the most sources that are remembered. When there are more, all start anew.
 	maxRates = 4096
 )
