@@ -182,6 +182,8 @@ func TestACanaryRevision(t *testing.T) {
 			cluster := clusters[0]
 			_, err := shell(ctx, "istioctl uninstall -y --context="+cluster.name+" --revision=canary")
 			must(t, err)
+			// Nothing is deleted that a VirtualMesh still names: its istiod may come back.
+			cluster.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=json -p '[{"op":"remove","path":"/spec/meshes/2"}]'`)
 			eventually(ctx, t, time.Minute, "its IssuedCertificate is deleted", func(ctx context.Context) error {
 				if output := cluster.kubectl(ctx, t, "get issuedcertificates -n istio-system -o name"); strings.Contains(output, "canary") {
 					return errNotYet
