@@ -125,11 +125,11 @@ func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
 		change  func(*Issued)
 		issuers int
 	}{
-		"of Vault since 1.11":   {func(*Issued) {}, 0},
-		"of Vault before 1.11":  {func(a *Issued) { a.Chain = a.Chain[1:] }, 0},
-		"without a chain":       {func(a *Issued) { a.Chain = nil }, 0},
-		"without an issuing CA": {func(a *Issued) { a.IssuingCA = nil }, 0},
-		"with a key in SEC 1":   {func(a *Issued) { a.Key = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}) }, 0},
+		"of Vault since 1.11":      {func(*Issued) {}, 0},
+		"of Vault before 1.11":     {func(a *Issued) { a.Chain = a.Chain[1:] }, 0},
+		"without a chain":          {func(a *Issued) { a.Chain = nil }, 0},
+		"without an issuing CA":    {func(a *Issued) { a.IssuingCA = nil }, 0},
+		"with a key in SEC 1":      {func(a *Issued) { a.Key = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}) }, 0},
 		"with another root beside": {func(a *Issued) { a.Chain = append(a.Chain, certPEM(other.root)) }, 0},
 		"out of order": {func(a *Issued) {
 			a.Certificate, a.IssuingCA = certPEM(h.deep), nil
@@ -215,10 +215,10 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, BadPEM},
 		"no self-signed root":            {func(a *Issued) { a.Certificate, a.IssuingCA, a.Chain = certPEM(h.deep), certPEM(h.issuer), nil }, NoRoot},
 		"no chain at all":                {func(a *Issued) { a.IssuingCA, a.Chain = nil, nil }, NoRoot},
-		"another root in its place":   {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
-		"another issuing CA":          {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
-		"an issuer that allows no CA": {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
-		"an issuer that is no CA":     {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
+		"another root in its place":      {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
+		"another issuing CA":             {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
+		"an issuer that allows no CA":    {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
+		"an issuer that is no CA":        {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)
