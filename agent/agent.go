@@ -295,7 +295,11 @@ func (a *Agent) issue(ctx context.Context, reason Reason) {
 	a.Log.Info("getting a CA certificate from Vault", "why", reason, "server", a.wanted.Spec.AgentCA.Vault.Server)
 	a.state.Paced = a.state.paced(time.Now())
 	asked := note{Digest: a.state.Wanted.Digest, Renew: a.state.Wanted.Renew}
-	result, err := a.Issuer.issue(ctx, a.wanted)
+	var published []*x509.Certificate
+	if a.set != nil {
+		published = a.set.Roots
+	}
+	result, err := a.Issuer.issue(ctx, a.wanted, published)
 	for _, warning := range result.Warnings {
 		a.tell(false, reasonVaultWarning, "Vault says: "+warning)
 	}

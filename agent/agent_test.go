@@ -264,7 +264,22 @@ func newSet(t *testing.T) *cacerts.Set {
 
 func newSetAndKey(t *testing.T) (*cacerts.Set, *ecdsa.PrivateKey) {
 	t.Helper()
-	key, rootKey := newP256(t), newP256(t)
+	key := newP256(t)
+	return newSetUnder(t, key, newP256(t)), key
+}
+
+// newReissued is a set with its root, and that root reissued with the same key.
+func newReissued(t *testing.T) (set *cacerts.Set, old, reissued *x509.Certificate) {
+	t.Helper()
+	rootKey := newP256(t)
+	set = newSetUnder(t, newP256(t), rootKey)
+	template := *set.Root()
+	template.SerialNumber = big.NewInt(3)
+	return set, set.Root(), certify(t, &template, &template, rootKey, rootKey)
+}
+
+func newSetUnder(t *testing.T, key, rootKey *ecdsa.PrivateKey) *cacerts.Set {
+	t.Helper()
 	uri, err := url.Parse("spiffe://cluster.local/ns/istio-system/sa/istiod")
 	if err != nil {
 		t.Fatal(err)
@@ -288,7 +303,7 @@ func newSetAndKey(t *testing.T) (*cacerts.Set, *ecdsa.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set, key
+	return set
 }
 
 func encode(certificate *x509.Certificate) []byte {

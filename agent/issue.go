@@ -5,6 +5,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -51,18 +52,19 @@ type issued struct {
 	tidy func(context.Context) []string
 }
 
-// issue logs in, gets a key and a certificate, and verifies both. The result is never nil.
-func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate) (*issued, error) {
+// issue logs in, gets a key and a certificate, and verifies both. A chain to one of the published roots, which istiod
+// trusts already, is preferred. The result is never nil.
+func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published []*x509.Certificate) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
 	if err := i.Permit(certificate); err != nil {
 		return result, err
 	}
+	trusted, err := trustedRoots(certificate)
+	if err != nil {
+		return result, err
+	}
 	if name := certificate.Annotations[certificatesv1.CAFromSecretAnnotation]; name != "" {
-		roots, err := trustedRoots(certificate)
-		if err != nil {
-			return result, err
-		}
-		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, roots)
+		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, trusted)
 		return result, err
 	}
 	source := certificate.Spec.AgentCA.Vault
@@ -113,7 +115,10 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	result.Warnings = signed.Warnings
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
-	wanted := cacerts.Wanted{Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL}
+	wanted := cacerts.Wanted{
+		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
+		Trusted: trusted, Published: published,
+	}
 	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot {
 		return result, err

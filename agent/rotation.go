@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
@@ -74,11 +75,9 @@ func (a *Agent) mayFollow(next *cacerts.Set) error {
 	if was == nil || was.SameRoots(next) {
 		return nil
 	}
-	root := next.Root()
-	known := false
-	for _, each := range was.Roots {
-		known = known || each.Equal(root)
-	}
+	known := slices.ContainsFunc(next.Roots, func(root *x509.Certificate) bool {
+		return next.LeadsTo(root) && slices.ContainsFunc(was.Roots, root.Equal)
+	})
 	switch {
 	case !known:
 		a.offered = next.RootFingerprint()

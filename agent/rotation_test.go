@@ -112,6 +112,45 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 	}
 }
 
+// A root that was reissued with its own key is the same CA: certificates lead to the old and to the new one. istiod signs
+// under it as long as it publishes one of them, and takes the other as any new root.
+func TestReissuedRootIsPublishedLikeAnother(t *testing.T) {
+	set, old, reissued := newReissued(t)
+	for name, test := range map[string]struct {
+		trusted   []*x509.Certificate
+		published []*x509.Certificate
+		refused   string
+	}{
+		"both are to be trusted, the old one is published": {trusted: []*x509.Certificate{old, reissued}, published: []*x509.Certificate{old}},
+		"both are published, the old one is dropped":       {trusted: nil, published: []*x509.Certificate{old, reissued}},
+		"the old one is published, the new one follows":    {trusted: []*x509.Certificate{reissued}, published: []*x509.Certificate{old}, refused: "Vault's root has changed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, specifications, _ := newAgent(t)
+			a.MultiRoot = true
+			specifications.certificate = named("mine", 1)
+			if test.trusted != nil {
+				specifications.certificate = trusting(test.trusted...)
+			}
+			a.observe(time.Now())
+			published, err := set.WithRoots(test.published)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.put(published, note{}); err != nil {
+				t.Fatal(err)
+			}
+			next, err := a.withRoots(published)
+			if (err != nil) != (test.refused != "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+				t.Fatalf("got %v, want %q", err, test.refused)
+			}
+			if err == nil && !next.Root().Equal(reissued) {
+				t.Error("the new root does not count")
+			}
+		})
+	}
+}
+
 // istiodServing serves as istiod does: a leaf of the set's certificate, made anew when told to.
 func istiodServing(t *testing.T, set *cacerts.Set, key *ecdsa.PrivateKey) (address string, reload func()) {
 	t.Helper()
@@ -274,7 +313,7 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
 			issuer := &Issuer{Identity: me, Cluster: inCluster{test.secret}, Now: time.Now}
-			result, err := issuer.issue(t.Context(), certificate)
+			result, err := issuer.issue(t.Context(), certificate, nil)
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}

@@ -4,24 +4,31 @@ package cacerts
 
 import (
 	"crypto/x509"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Root is the one of the set's roots that its certificate leads to, nil where there is none.
+// Root is the root that the set's certificate leads to, nil without one. A root that was reissued with the same key is
+// as good as the one before it: the last of them counts, since new roots come after old ones.
 func (s *Set) Root() *x509.Certificate {
-	last := s.Certificate
-	if n := len(s.Issuers); n > 0 {
-		last = s.Issuers[n-1]
-	}
-	for _, root := range s.Roots {
-		if root.Equal(last) || last.CheckSignatureFrom(root) == nil {
+	for _, root := range slices.Backward(s.Roots) {
+		if s.LeadsTo(root) {
 			return root
 		}
 	}
 	return nil
+}
+
+// LeadsTo reports whether a root is, or signed, the last certificate that istiod sends to proxies.
+func (s *Set) LeadsTo(root *x509.Certificate) bool {
+	last := s.Certificate
+	if n := len(s.Issuers); n > 0 {
+		last = s.Issuers[n-1]
+	}
+	return root.Equal(last) || last.CheckSignatureFrom(root) == nil
 }
 
 // RootFingerprint is the SHA-256 of Root (DER) in hexadecimal.
@@ -71,6 +78,7 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 	if set.Certificate, err = parseOne("certificate", certificate); err != nil {
 		return nil, err
 	}
+	var issuers []*x509.Certificate
 	if len(chain) > 0 {
 		above, err := pemcerts.Parse(chain)
 		if err != nil {
@@ -79,13 +87,19 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 		if len(above) > maxChain {
 			return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
 		}
-		set.Issuers = slices.DeleteFunc(above, func(each *x509.Certificate) bool {
-			return each.Equal(set.Certificate) || pemcerts.SelfSigned(each)
-		})
+		issuers = above
 	}
-	if set.Root() == nil {
+	paths, err := findPaths(set.Certificate, issuers, roots)
+	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == BadChain {
+		return nil, err
+	}
+	i := slices.IndexFunc(paths, func(path []*x509.Certificate) bool {
+		return slices.ContainsFunc(roots, path[len(path)-1].Equal)
+	})
+	if i < 0 {
 		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots that are to be trusted", set.Certificate.Subject)
 	}
+	set.Issuers = paths[i][1:max(1, len(paths[i])-1)]
 	if err := set.verify(now); err != nil {
 		return nil, err
 	}

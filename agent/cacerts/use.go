@@ -81,6 +81,12 @@ func (s *Set) Warnings() (all []string) {
 				"certificates by that may fail to connect; an EC P-256 or RSA key works everywhere", each.Subject)))
 		}
 	}
+	for _, root := range s.Roots {
+		if root.SignatureAlgorithm == x509.SHA1WithRSA || root.SignatureAlgorithm == x509.ECDSAWithSHA1 {
+			all = append(all, plain(fmt.Sprintf("root %s is signed with SHA-1: istiod and Envoy accept that of a root, other TLS libraries and scanners may not; "+
+				"plan a root that is signed with SHA-256", root.Subject)))
+		}
+	}
 	return all
 }
 

@@ -9,11 +9,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
-
-	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // Refusals: the keys of log lines, events and metrics.
@@ -28,7 +27,7 @@ const (
 	NotValidNow       = "NotValidNow"
 	LivesTooLong      = "LivesTooLong"
 	BadChain          = "BadChain"
-	// NoRoot is a chain that is in order and ends before a self-signed certificate.
+	// NoRoot is a chain that ends before a self-signed certificate.
 	NoRoot = "NoRoot"
 	// RootNotTrusted is a chain that is in order and leads to a root that is not among those to be trusted.
 	RootNotTrusted = "RootNotTrusted"
@@ -94,6 +93,10 @@ type Wanted struct {
 	// TTL is the longest time from Now that it may be valid.
 	TTL time.Duration
 	Now time.Time
+	// Trusted and Published are the roots that istiod is to trust and that it trusts already, where known. A path to one
+	// of both, to one of the former and to one of the latter are preferred, in this order. All other roots are
+	// accepted: the caller decides whether they are published.
+	Trusted, Published []*x509.Certificate
 }
 
 // Set is what istiod gets: verified, and in the one form that is ever written.
@@ -129,35 +132,48 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 	if err := wanted.checkNames(certificate); err != nil {
 		return nil, err
 	}
-	above, err := parseChain(answer, certificate)
+	issuers, err := parseIssuers(answer, certificate)
 	if err != nil {
 		return nil, err
 	}
-	set := &Set{Certificate: certificate, key: key}
-	if n := len(above); n > 0 && pemcerts.SelfSigned(above[n-1]) {
-		set.Issuers, set.Roots = above[:n-1], above[n-1:]
-	} else if err := linked(certificate, above); err != nil {
+	paths, err := findPaths(certificate, issuers, slices.Concat(wanted.Trusted, wanted.Published))
+	if err != nil {
 		return nil, err
-	} else {
-		return nil, refuse(NoRoot, "its chain of %d does not reach a self-signed root; give Vault's signing mount the whole chain, so that istiod's root is not a mere intermediate", len(above))
+	}
+	slices.SortStableFunc(paths, func(a, b []*x509.Certificate) int {
+		return wanted.rank(a[len(a)-1]) - wanted.rank(b[len(b)-1])
+	})
+	var refusal error
+	for _, path := range paths {
+		set := &Set{Certificate: certificate, Issuers: path[1:max(1, len(path)-1)], Roots: path[len(path)-1:], key: key}
+		err := set.verifyIssued(wanted)
+		if err == nil {
+			return set, nil
+		}
+		if refusal == nil {
+			refusal = err
+		}
+	}
+	return nil, refusal
+}
+
+// verifyIssued checks a set against the request.
+func (s *Set) verifyIssued(wanted Wanted) error {
+	certificate := s.Certificate
+	if err := s.verify(wanted.Now); err != nil { // what is worse is told first
+		return err
 	}
 	if certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero {
-		if err := set.verify(wanted.Now); err != nil { // what is worse is told first
-			return nil, err
-		}
-		return nil, refuse(BadPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
+		return refuse(BadPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
 	}
-	if err := set.verify(wanted.Now); err != nil {
-		return nil, err
+	if certificate.Equal(s.Root()) {
+		return refuse(NoRoot, "it is signed by its own key, not by a CA")
 	}
 	if latest := wanted.Now.Add(wanted.TTL + lifetimeAllowance); certificate.NotAfter.After(latest) {
-		return nil, refuse(LivesTooLong, "it is valid until %s, and %s were requested, until %s; check the CA's clock, and that it does not ignore the requested ttl",
+		return refuse(LivesTooLong, "it is valid until %s, and %s were requested, until %s; check the CA's clock, and that it does not ignore the requested ttl",
 			utc(certificate.NotAfter), wanted.TTL, utc(wanted.Now.Add(wanted.TTL)))
 	}
-	if err := set.verifyUse(wanted.Hosts, wanted.Now); err != nil {
-		return nil, err
-	}
-	return set, nil
+	return s.verifyUse(wanted.Hosts, wanted.Now)
 }
 
 // verify checks all that does not depend on what was asked for.

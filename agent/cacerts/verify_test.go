@@ -116,7 +116,7 @@ func (h hierarchy) answer(t testing.TB) Issued {
 }
 
 func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
-	h := newHierarchy(t)
+	h, other := newHierarchy(t), newHierarchy(t)
 	sec1, err := x509.MarshalECPrivateKey(h.signed.key)
 	if err != nil {
 		t.Fatal(err)
@@ -125,11 +125,20 @@ func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
 		change  func(*Issued)
 		issuers int
 	}{
-		"of Vault since 1.11":   {func(*Issued) {}, 0},
-		"of Vault before 1.11":  {func(a *Issued) { a.Chain = a.Chain[1:] }, 0},
-		"without a chain":       {func(a *Issued) { a.Chain = nil }, 0},
-		"without an issuing CA": {func(a *Issued) { a.IssuingCA = nil }, 0},
-		"with a key in SEC 1":   {func(a *Issued) { a.Key = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}) }, 0},
+		"of Vault since 1.11":      {func(*Issued) {}, 0},
+		"of Vault before 1.11":     {func(a *Issued) { a.Chain = a.Chain[1:] }, 0},
+		"without a chain":          {func(a *Issued) { a.Chain = nil }, 0},
+		"without an issuing CA":    {func(a *Issued) { a.IssuingCA = nil }, 0},
+		"with a key in SEC 1":      {func(a *Issued) { a.Key = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}) }, 0},
+		"with another root beside": {func(a *Issued) { a.Chain = append(a.Chain, certPEM(other.root)) }, 0},
+		"out of order": {func(a *Issued) {
+			a.Certificate, a.IssuingCA = certPEM(h.deep), nil
+			a.Chain = [][]byte{certPEM(h.root), certPEM(h.deep), certPEM(h.issuer)}
+		}, 1},
+		"with a certificate twice": {func(a *Issued) {
+			a.Certificate, a.IssuingCA = certPEM(h.deep), certPEM(h.issuer)
+			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.issuer), certPEM(h.issuer), certPEM(h.root)}
+		}, 1},
 		"with an issuer in between": {func(a *Issued) {
 			a.Certificate, a.IssuingCA = certPEM(h.deep), certPEM(h.issuer)
 			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.issuer), certPEM(h.root)}
@@ -206,19 +215,10 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, BadPEM},
 		"no self-signed root":            {func(a *Issued) { a.Certificate, a.IssuingCA, a.Chain = certPEM(h.deep), certPEM(h.issuer), nil }, NoRoot},
 		"no chain at all":                {func(a *Issued) { a.IssuingCA, a.Chain = nil, nil }, NoRoot},
-		"a chain out of order": {func(a *Issued) {
-			a.Certificate, a.IssuingCA = certPEM(h.deep), nil
-			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.root), certPEM(h.issuer)}
-		}, BadChain},
-		"a chain that holds one twice": {func(a *Issued) {
-			a.Certificate, a.IssuingCA = certPEM(h.deep), certPEM(h.issuer)
-			a.Chain = [][]byte{certPEM(h.deep), certPEM(h.issuer), certPEM(h.issuer), certPEM(h.root)}
-		}, BadChain},
-		"another root slipped in":     {func(a *Issued) { a.Chain = append(a.Chain, certPEM(other.root)) }, BadChain},
-		"another root in its place":   {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
-		"another issuing CA":          {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
-		"an issuer that allows no CA": {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
-		"an issuer that is no CA":     {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
+		"another root in its place":      {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
+		"another issuing CA":             {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
+		"an issuer that allows no CA":    {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
+		"an issuer that is no CA":        {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)

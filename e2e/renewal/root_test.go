@@ -85,6 +85,50 @@ func TestAnotherRootInVaultWaitsForANewPod(t *testing.T) {
 	}
 }
 
+// A root that is reissued with its own key, and another root that the first one has cross-signed, join every answer of
+// Vault's. Renewals continue, and istiod keeps its root.
+func TestReissuedAndCrossSignedRoots(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, nil)
+	m.start(t)
+	serial := m.confirmed(t, "")
+	_, before := m.file(t, "root-cert.pem")
+	write := func(path string, data map[string]any) map[string]any {
+		t.Helper()
+		answer, err := m.vault.Client.Logical().WriteWithContext(t.Context(), "pki/"+path, data)
+		must(t, err)
+		return answer.Data
+	}
+	renew := func(request string, intermediates int) {
+		t.Helper()
+		must(t, agents.Renew(t.Context(), shared, m.certificate, request))
+		serial = m.confirmed(t, serial)
+		if _, after := m.file(t, "root-cert.pem"); !bytes.Equal(before, after) {
+			t.Errorf("%s: root-cert.pem has changed", request)
+		}
+		if _, chain := m.file(t, "cert-chain.pem"); bytes.Count(chain, []byte("-----BEGIN")) != 1+intermediates {
+			t.Errorf("%s: cert-chain.pem is %s", request, chain)
+		}
+		must(t, m.signs(t.Context()))
+	}
+
+	answer, err := m.vault.Client.Logical().ReadWithContext(t.Context(), "pki/issuer/default")
+	must(t, err)
+	old := answer.Data["issuer_id"].(string)
+	subject := map[string]any{"organization": "my-org", "ttl": "80000h", "key_ref": answer.Data["key_id"]}
+	reissued := write("issuers/generate/root/existing", subject)
+	renew("beside-a-reissued-root", 0)
+	write("root/replace", map[string]any{"default": reissued["issuer_id"]})
+	renew("under-the-reissued-root", 0)
+
+	next := write("root/rotate/internal", map[string]any{"common_name": "root-b", "issuer_name": "root-b", "key_type": "ec", "key_bits": 256, "ttl": "80000h"})
+	request := write("intermediate/cross-sign", map[string]any{"common_name": "root-b", "key_ref": next["key_id"]})
+	signed := write("issuer/"+old+"/sign-intermediate", map[string]any{"csr": request["csr"], "common_name": "root-b", "ttl": "700h", "use_csr_values": true})
+	write("intermediate/set-signed", map[string]any{"certificate": signed["certificate"]})
+	write("root/replace", map[string]any{"default": next["issuer_id"]})
+	renew("under-a-cross-signed-root", 1)
+}
+
 // fails waits until the status says that the certificate with this serial number stays, and why.
 func (m *mesh) fails(t *testing.T, serial string, words ...string) {
 	t.Helper()

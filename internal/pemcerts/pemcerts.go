@@ -90,8 +90,20 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 }
 
 // SelfSigned says whether a certificate is signed by its own key.
-func SelfSigned(certificate *x509.Certificate) bool {
-	return bytes.Equal(certificate.RawIssuer, certificate.RawSubject) && certificate.CheckSignatureFrom(certificate) == nil
+func SelfSigned(certificate *x509.Certificate) bool { return CheckSelfSigned(certificate) == nil }
+
+// CheckSelfSigned returns why a certificate is not signed by its own key, nil if it is. A SHA-1 signature counts, which
+// CheckSignatureFrom refuses: the signature of a trust anchor proves nothing, and Go, OpenSSL and BoringSSL do not
+// verify it.
+func CheckSelfSigned(certificate *x509.Certificate) error {
+	if !bytes.Equal(certificate.RawIssuer, certificate.RawSubject) {
+		return errors.New("it names another issuer")
+	}
+	err := certificate.CheckSignatureFrom(certificate)
+	if _, insecure := errors.AsType[x509.InsecureAlgorithmError](err); insecure {
+		return certificate.CheckSignature(certificate.SignatureAlgorithm, certificate.RawTBSCertificate, certificate.Signature)
+	}
+	return err
 }
 
 // Fingerprint is the SHA-256 of a certificate (DER) in hexadecimal.
