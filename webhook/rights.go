@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/internal/agentrights"
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
 const (
@@ -85,8 +86,8 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	warning := ""
 	if len(lacking) > 0 {
 		warning = fmt.Sprintf("service account %s/%s may not %s; istiod will wait in Init for its CA until it may: "+
-			"set istiodSidecar.createRoleBinding=true, add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts, and run helm upgrade",
-			namespace, serviceAccount, strings.Join(lacking, ", nor "), serviceAccount, namespace)
+			"set istiodSidecar.createRoleBinding=true, add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts, if it is missing, and run %s",
+			namespace, serviceAccount, strings.Join(lacking, ", nor "), serviceAccount, namespace, helm.Upgrade("-f values.yaml"))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -15,16 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
 // minimum is the least version of Kubernetes: ValidatingAdmissionPolicy is in it for good.
 const minimum = "1.30.0"
 
-const (
-	helm    = "helm upgrade --install istiod-agent charts/istiod-agent -n istiod-agent-system --create-namespace"
-	guarded = "ValidatingAdmissionPolicy"
-)
+const guarded = "ValidatingAdmissionPolicy"
 
 // decide says what facts mean, in the order in which a person would mend them. context is for the commands to run, now for
 // what has expired.
@@ -70,6 +68,14 @@ func (d *decision) unknown(what, doing, verb, resource string, err error) {
 	d.add(Unknown, what, doing+": "+err.Error(), next)
 }
 
+// release returns the command that sets values of the chart: an upgrade where the cluster shows a release.
+func (d *decision) release(flags ...string) string {
+	if d.facts.Webhook.Value == nil {
+		return helm.Install(flags...)
+	}
+	return helm.Upgrade(flags...)
+}
+
 func (d *decision) version() {
 	is, err := version.ParseGeneric(d.facts.Version.Value)
 	switch {
@@ -89,9 +95,9 @@ func (d *decision) definitions() {
 		case crd.Err != nil:
 			d.unknown(what, "reading it", "get", "customresourcedefinitions", crd.Err)
 		case crd.Value == nil:
-			d.add(Fail, what, "is not installed", helm+" --set crds.install=true")
+			d.add(Fail, what, "is not installed", d.release("--set crds.install=true"))
 		case !slices.Contains(crd.Value.Served, "v1"):
-			d.add(Fail, what, fmt.Sprintf("serves %s, and not v1", orNothing(crd.Value.Served)), "install the CRDs of this release: "+helm+" --set crds.install=true")
+			d.add(Fail, what, fmt.Sprintf("serves %s, and not v1", orNothing(crd.Value.Served)), "install the CRDs of this release: "+d.release("--set crds.install=true"))
 		case !crd.Value.Established:
 			d.add(Fail, what, "is not established: the API server does not serve it", d.kubectl+" describe crd "+each.name)
 		case !crd.Value.Ours:
@@ -117,7 +123,7 @@ func (d *decision) webhook() {
 		d.unknown(what, "listing MutatingWebhookConfigurations", "list", "mutatingwebhookconfigurations", found.Err)
 		return
 	case found.Value == nil:
-		d.add(Fail, what, "is not there: no istiod is injected", helm)
+		d.add(Fail, what, "is not there: no istiod is injected", d.release())
 		return
 	}
 	for i := range found.Value.Webhooks {
@@ -181,13 +187,13 @@ func (d *decision) probe() {
 	case p.Err == nil && p.Injected:
 		d.add(OK, what, "the API server reaches it, trusts it, and has it inject an istiod in namespace "+p.Namespace, "")
 	case p.Err == nil:
-		d.add(Fail, what, doing+": it was stored without the agent: the API server did not call the webhook", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm)
+		d.add(Fail, what, doing+": it was stored without the agent: the API server did not call the webhook", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
 	case calling && (strings.Contains(message, "x509:") || strings.Contains(message, "tls:")):
 		d.add(Fail, what, doing+": the API server does not trust its certificate by the caBundle: "+message, d.kubectl+" "+strings.Replace(d.pods(), "get pods", "logs --tail=50", 1))
 	case calling:
 		d.add(Fail, what, doing+": the API server does not reach it: "+message, d.kubectl+" "+d.pods()+"; with private nodes open the webhook's port to the control plane")
 	case strings.Contains(message, guarded) && strings.Contains(message, "-guard'"):
-		d.add(Fail, what, doing+": the webhook did not inject it, and the guard refused it", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm)
+		d.add(Fail, what, doing+": the webhook did not inject it, and the guard refused it", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
 	case apierrors.IsForbidden(p.Err) && strings.Contains(message, "cannot create"):
 		d.unknown(what, doing, "create", "deployments.apps", p.Err)
 	default:
@@ -209,7 +215,7 @@ func (d *decision) guard() {
 		return strings.HasSuffix(p.Name, "-guard") && p.Labels["app.kubernetes.io/part-of"] == "istiod-agent"
 	})
 	if at < 0 {
-		d.add(Warn, what, "is not there: without the webhook an istiod would start with a root of its own", helm+" --set guard.enabled=true")
+		d.add(Warn, what, "is not there: without the webhook an istiod would start with a root of its own", d.release("--set guard.enabled=true"))
 		return
 	}
 	policy := &d.facts.Policies.Value[at]
@@ -222,9 +228,9 @@ func (d *decision) guard() {
 	}
 	switch {
 	case !bound:
-		d.add(Fail, what, policy.Name+" is there without its ValidatingAdmissionPolicyBinding, and so does nothing", helm)
+		d.add(Fail, what, policy.Name+" is there without its ValidatingAdmissionPolicyBinding, and so does nothing", d.release())
 	case !denies:
-		d.add(Warn, what, policy.Name+" does not refuse an istiod without the agent; it only tells", helm+` --set 'guard.actions={Deny}'`)
+		d.add(Warn, what, policy.Name+" does not refuse an istiod without the agent; it only tells", d.release("--set 'guard.actions={Deny}'"))
 	default:
 		d.add(OK, what, policy.Name+" is there and bound", "")
 	}
@@ -297,7 +303,7 @@ func (d *decision) servers() {
 	switch configuration := d.facts.Configuration; {
 	case d.facts.Webhook.Value == nil, configuration.Err != nil:
 	case len(configuration.Value.Agent.AllowedServers) == 0:
-		d.add(Warn, what, "istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names", helm+` --reset-then-reuse-values --set 'injection.agent.allowedServers={https://vault.example.com:8200}', with your Vault's address; then restart istiod`)
+		d.add(Warn, what, "istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names", helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")+", with your Vault's address; then restart istiod")
 	default:
 		d.add(OK, what, "istiod's agents log in to "+listed(configuration.Value.Agent.AllowedServers)+" only", "")
 	}
@@ -317,7 +323,7 @@ func (d *decision) rights() {
 			d.unknown(what, "asking what it may do", "create", "subjectaccessreviews.authorization.k8s.io", istiod.Lacking.Err)
 		case len(istiod.Lacking.Value) > 0:
 			d.add(Fail, what, "it may not "+strings.Join(istiod.Lacking.Value, ", nor ")+"; istiod waits in Init until it may",
-				fmt.Sprintf("add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts in your values, and run %s -f values.yaml", istiod.ServiceAccount, istiod.Namespace, helm))
+				fmt.Sprintf("add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts in your values, if it is missing, and run %s", istiod.ServiceAccount, istiod.Namespace, d.release("-f values.yaml")))
 		default:
 			d.add(OK, what, "has what the agent needs", "")
 		}

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -68,19 +69,21 @@ func TestDecisions(t *testing.T) {
 		want   string
 	}{
 		"healthy":    {func(*Facts) {}, OK, "Vault  — seen from istiod's Pods: the agents of 1 IssuedCertificate"},
-		"any server": {func(f *Facts) { f.Configuration.Value.Agent.AllowedServers = nil }, Warn, "allowed servers  — istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names; next: helm upgrade --install"},
+		"any server": {func(f *Facts) { f.Configuration.Value.Agent.AllowedServers = nil }, Warn, "allowed servers  — istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names; next: " + helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")},
 		"one server": {func(*Facts) {}, OK, "allowed servers  — istiod's agents log in to https://vault.example.com:8200 only"},
 		"a token that opens more": {func(f *Facts) {
 			status := f.Certificates.Value[0].Object["status"].(map[string]any)
 			status["conditions"] = []any{map[string]any{"type": "TokenAudienceBound", "status": "False", "reason": "NoAudience", "message": "The agent sends a token."}}
 		}, Warn, "IssuedCertificate istio-system/istiod-istio-system-cluster-1  — The agent sends a token; next: set audience=vault in Vault's role"},
-		"unreachable":          {func(f *Facts) { f.Version.Err = errors.New("refused") }, Unknown, "Kubernetes  — asking the API server for its version: refused; next: kubectl --context=a version"},
-		"an old cluster":       {func(f *Facts) { f.Version.Value = "v1.29.9-gke.1" }, Fail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
-		"no CRD":               {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: helm upgrade --install"},
+		"unreachable":    {func(f *Facts) { f.Version.Err = errors.New("refused") }, Unknown, "Kubernetes  — asking the API server for its version: refused; next: kubectl --context=a version"},
+		"an old cluster": {func(f *Facts) { f.Version.Value = "v1.29.9-gke.1" }, Fail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
+		"no CRD":         {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Upgrade("--set crds.install=true")},
+		"nothing installed": {func(f *Facts) { f.CRDs[crds[0].name], f.Webhook.Value = Fact[*CRD]{}, nil }, Fail,
+			"CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Install("--set crds.install=true")},
 		"Gloo's CRD":           {func(f *Facts) { f.CRDs[crds[0].name].Value.Ours = false }, OK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is Gloo Mesh's or another's, serves v1"},
 		"an old CRD":           {func(f *Facts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, Fail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, and not v1"},
 		"no CRD of restarts":   {func(f *Facts) { f.CRDs[crds[2].name] = Fact[*CRD]{} }, Fail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
-		"no webhook":           {func(f *Facts) { f.Webhook.Value = nil }, Fail, "webhook configuration  — is not there"},
+		"no webhook":           {func(f *Facts) { f.Webhook.Value = nil }, Fail, "webhook configuration  — is not there: no istiod is injected; next: " + helm.Install()},
 		"no right to see it":   {func(f *Facts) { f.Webhook.Err = forbidden }, Unknown, "kubectl --context=a auth can-i list mutatingwebhookconfigurations -A"},
 		"no caBundle":          {func(f *Facts) { hook(f, "") }, Fail, "caBundle of deployments.istiod-agent.io is empty"},
 		"no certificate there": {func(f *Facts) { hook(f, "text") }, Fail, "caBundle of deployments.istiod-agent.io holds no certificate"},

@@ -79,7 +79,7 @@ func (d *decision) mesh(object *unstructured.Unstructured) {
 	problems := strings.Join(status.Errors, "; ")
 	switch {
 	case strings.Contains(problems, "clusterName"):
-		d.add(Fail, "clusterName", "is not set: "+what+" is not acted on, since it is not known what this cluster is called in spec.meshes", helm+" --reuse-values --set clusterName=NAME")
+		d.add(Fail, "clusterName", "is not set, so spec.meshes of "+what+" cannot be matched to this cluster", d.release("--set clusterName=NAME"))
 	case status.State == "":
 		d.add(Warn, what, "is valid, and nothing has acted on it yet", d.kubectl+" "+d.pods())
 	case status.ObservedGeneration < object.GetGeneration():

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
 const kubeconfig = `
@@ -110,7 +112,7 @@ func TestExplain(t *testing.T) {
 	}{
 		"a missing right": {apierrors.NewForbidden(things, "", errors.New("no")), []string{"listing things: ", "; get the right to list things.g/part (kubectl --context='it'\\''s two' auth can-i list things.g --subresource=part -A)"}},
 		"no login":        {apierrors.NewUnauthorized("who are you"), []string{"listing things: who are you; get the right to"}},
-		"no CRD":          {&meta.NoKindMatchError{}, []string{"listing things: the cluster has no things.g/part; install the CRDs: helm upgrade --install"}},
+		"no CRD":          {&meta.NoKindMatchError{}, []string{"listing things: the cluster has no things.g/part; install the CRDs: " + helm.Install("--set crds.install=true")}},
 		"no such object":  {apierrors.NewNotFound(things, "x"), []string{`listing things: things.g "x" not found`}},
 		"no answer":       {errors.New("connection refused"), []string{"listing things: connection refused; check the cluster's address and your login: kubectl --context='it'\\''s two' version"}},
 	} {

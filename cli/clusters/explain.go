@@ -9,6 +9,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
 // Explain says what was being done when the API server answered with an error, and what to do about it. verb and
@@ -20,7 +22,7 @@ func (c *Cluster) Explain(doing, verb, resource string, err error) error {
 	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: %w; get the right to %s %s (%s)", doing, err, verb, resource, c.canI(verb, resource))
 	case meta.IsNoMatchError(err) || apierrors.IsNotFound(err) && strings.Contains(err.Error(), "could not find the requested resource"):
-		return fmt.Errorf("%s: the cluster has no %s; install the CRDs: helm upgrade --install istiod-agent charts/istiod-agent -n istiod-agent-system --create-namespace --set crds.install=true", doing, resource)
+		return fmt.Errorf("%s: the cluster has no %s; install the CRDs: %s", doing, resource, helm.Install("--set crds.install=true"))
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, err)
 	default:

@@ -20,6 +20,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -97,7 +98,7 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 	case facts.Cluster == "" && mesh.Spec.IntermediateCA() != nil:
 		plan.KeepAll = true
 		status.State = networkingv1.Failed
-		status.Errors = []string{"it is not known what this cluster is called in spec.meshes: set the chart's value clusterName, as in helm upgrade --reuse-values --set clusterName=cluster-1"}
+		status.Errors = []string{"clusterName is not set, so spec.meshes cannot be matched to this cluster: set it, as in " + helm.Upgrade("--set clusterName=cluster-1")}
 	default:
 		for _, ref := range mesh.Spec.Meshes {
 			status.Meshes[ref.Key()] = plan.mesh(source, mesh, ref, warnings, before.Meshes[ref.Key()].IssuedCertificate, facts)

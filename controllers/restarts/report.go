@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
 // Reason is a key of log lines and Events.
@@ -57,7 +58,7 @@ const attempts = 10
 
 // errDropped is for a status that is not stored as it was written.
 var errDropped = errors.New("the API server drops the fields of the status that say what is restarted, and nothing is: the CRD of PodBounceDirective is not this release's; " +
-	"install it, as by helm upgrade --reuse-values --set crds.install=true")
+	"install it, as by " + helm.Upgrade("--set crds.install=true"))
 
 // report writes the status where it is not so already, in place of just what was read: whoever is late must read again
 // before they restart anything. What others write beside it stays, and holds up nothing.

@@ -11,6 +11,8 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
 // rightsAnswer is how long an answer is taken for the next ones.
@@ -64,7 +66,7 @@ func (r *Rights) Lacking(ctx context.Context) (string, error) {
 	}
 	r.lacking, r.until = "", r.now().Add(rightsAnswer)
 	if len(lacking) > 0 {
-		r.lacking = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in helm upgrade --reuse-values --set restarts.enabled=true"
+		r.lacking = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
 	}
 	return r.lacking, nil
 }

@@ -73,6 +73,7 @@ func TestNotesSayWhatToDoNext(t *testing.T) {
 		want   []string
 	}{
 		"by default": {nil, []string{
+			"kubectl apply -f virtual-mesh.yaml",
 			"kubectl label namespace istio-system istiod-agent.io/injection=enabled",
 			"istioctl install",
 			"and restarts, as soon as its namespace is labelled",

@@ -15,7 +15,7 @@ import (
 // A cluster where nothing is installed is told so by each command, with what to do.
 func TestNothingInstalled(t *testing.T) {
 	config := contexts(t)
-	const install = "install the CRDs: helm upgrade --install istiod-agent"
+	const install = "install the CRDs: helm upgrade --install istiod-agent charts/istiod-agent -n istiod-agent-system --create-namespace --reset-then-reuse-values --set crds.install=true"
 	for _, command := range [][]string{{"status"}, {"renew", "--all"}, {"renew", "istiod"}, {"rotate-root"}, {"rotate-root", "drop-old"}, {"verify", "--vault"}} {
 		run(t, config, "", append(command, "--context=cluster-2")...).Wants(t, 2, install)
 	}

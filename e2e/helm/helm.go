@@ -109,6 +109,19 @@ func (c *Client) Rollback(r Release, revision int) error {
 	return rollback.Run(r.Name)
 }
 
+// Notes is `helm get notes`.
+func (c *Client) Notes(r Release) (string, error) {
+	configuration, err := c.configuration(r.Namespace)
+	if err != nil {
+		return "", err
+	}
+	found, err := action.NewGet(configuration).Run(r.Name)
+	if err != nil {
+		return "", err
+	}
+	return found.(*release.Release).Info.Notes, nil
+}
+
 // Uninstall is `helm uninstall`.
 func (c *Client) Uninstall(r Release) error {
 	configuration, err := c.configuration(r.Namespace)

@@ -158,7 +158,7 @@ func TestACanaryRevision(t *testing.T) {
 		Assess("it has a CA of the same root", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=json -p '[{"op":"add","path":"/spec/meshes/-","value":{"name":"istiod-canary-istio-system-`+cluster.name+`"}}]'`)
-			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reuse-values --kube-context="+cluster.name+
+			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --kube-context="+cluster.name+
 				" --set 'istiodSidecar.serviceAccounts[0].name=istiod,istiodSidecar.serviceAccounts[0].namespace=istio-system,istiodSidecar.serviceAccounts[1].name=istiod-canary,istiodSidecar.serviceAccounts[1].namespace=istio-system'")
 			must(t, err)
 			cluster.kubectl(ctx, t, `exec -n vault vault-0 -- /bin/sh -c 'vault write auth/kubernetes/role/gen-int-ca-istio bound_service_account_names=istiod,istiod-canary bound_service_account_namespaces=istio-system policies=gen-int-ca-istio ttl=2400h'`)

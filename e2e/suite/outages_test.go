@@ -227,7 +227,7 @@ func TestTheGuardAlone(t *testing.T) {
 			})
 		})).
 		Teardown(teardown(func(ctx context.Context, t *testing.T) {
-			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reuse-values --kube-context="+clusters[0].name)
+			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --kube-context="+clusters[0].name)
 			must(t, err)
 			clusters[0].scaleWebhook(ctx, t, 2)
 		})).
