@@ -208,7 +208,7 @@ func TestApplyOverwritesNothingOfOthers(t *testing.T) {
 			answer, err := s.vault.Client.Logical().ReadWithContext(ctx, path)
 			must(t, err)
 			if answer != nil {
-				all.WriteString(fmt.Sprintln(path, answer.Data))
+				_, _ = fmt.Fprintln(&all, path, answer.Data)
 			}
 		}
 		return all.String()
