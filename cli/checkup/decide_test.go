@@ -78,8 +78,10 @@ func TestDecisions(t *testing.T) {
 		"unreachable":    {func(f *Facts) { f.Version.Err = errors.New("refused") }, Unknown, "Kubernetes  — asking the API server for its version: refused; next: kubectl --context=a version"},
 		"an old cluster": {func(f *Facts) { f.Version.Value = "v1.29.9-gke.1" }, Fail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
 		"no CRD":         {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Upgrade("--set crds.install=true")},
-		"nothing installed": {func(f *Facts) { f.CRDs[crds[0].name], f.Webhook.Value = Fact[*CRD]{}, nil }, Fail,
-			"CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Install("--set crds.install=true")},
+		"nothing installed": {
+			func(f *Facts) { f.CRDs[crds[0].name], f.Webhook.Value = Fact[*CRD]{}, nil }, Fail,
+			"CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Install("--set crds.install=true"),
+		},
 		"Gloo's CRD":           {func(f *Facts) { f.CRDs[crds[0].name].Value.Ours = false }, OK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is Gloo Mesh's or another's, serves v1"},
 		"an old CRD":           {func(f *Facts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, Fail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, and not v1"},
 		"no CRD of restarts":   {func(f *Facts) { f.CRDs[crds[2].name] = Fact[*CRD]{} }, Fail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},

@@ -64,7 +64,7 @@ func TestTheNotesBringWhatWasMissing(t *testing.T) {
 	notes, err = later.Notes(release)
 	must(t, err)
 	wantOrder(t, notes, labelCommand, "istioctl install")
-	for _, done := range []string{"create namespace", "helm upgrade"} {
+	for _, done := range []string{"create namespace", upgradeCommand} {
 		if strings.Contains(notes, done) {
 			t.Errorf("%s is still in the notes\n%s", done, notes)
 		}
