@@ -109,6 +109,21 @@ func (p *pathSearch) verify(l link) error {
 	return err
 }
 
+// linked checks that each certificate is signed by the next, a CA.
+func linked(certificate *x509.Certificate, above []*x509.Certificate) error {
+	below := certificate
+	for i, each := range above {
+		if err := below.CheckSignatureFrom(each); err != nil {
+			return refuse(BadChain, "certificate %d of its chain (%s) did not sign the one before it (%s): %v", i+1, each.Subject, below.Subject, err)
+		}
+		if each.MaxPathLen >= 0 && (each.MaxPathLen > 0 || each.MaxPathLenZero) && each.MaxPathLen <= i {
+			return refuse(BadChain, "certificate %d of its chain (%s) allows no CA below it at this depth", i+1, each.Subject)
+		}
+		below = each
+	}
+	return nil
+}
+
 // sameCA reports whether two certificates are of one CA: its name and its key. A path goes through a CA only once.
 func sameCA(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)

@@ -265,21 +265,6 @@ func begun(chain []*x509.Certificate, now time.Time) time.Time {
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// linked checks that each certificate is signed by the next, a CA.
-func linked(certificate *x509.Certificate, above []*x509.Certificate) error {
-	below := certificate
-	for i, each := range above {
-		if err := below.CheckSignatureFrom(each); err != nil {
-			return refuse(BadChain, "certificate %d of its chain (%s) did not sign the one before it (%s): %v", i+1, each.Subject, below.Subject, err)
-		}
-		if each.MaxPathLen >= 0 && (each.MaxPathLen > 0 || each.MaxPathLenZero) && each.MaxPathLen <= i {
-			return refuse(BadChain, "certificate %d of its chain (%s) allows no CA below it at this depth", i+1, each.Subject)
-		}
-		below = each
-	}
-	return nil
-}
-
 func (w Wanted) checkKey(key crypto.Signer) error {
 	var got Key
 	switch public := key.Public().(type) {
