@@ -41,9 +41,12 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 		}
 	}
 	switch {
+	case chosen >= 0:
+	case recorded != nil && recorded.Name == name && f.Certificates[types.NamespacedName{Namespace: recorded.Namespace, Name: name}].For != "":
+		// The name stays with an istiod that is not there just now, as long as its IssuedCertificate is.
 	case len(candidates) == 1:
 		chosen = 0
-	case chosen < 0 && len(holders) == 1:
+	case len(holders) == 1:
 		chosen = holders[0]
 	}
 	for i, candidate := range candidates {

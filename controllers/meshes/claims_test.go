@@ -183,14 +183,23 @@ func TestMeshNamesThatCollide(t *testing.T) {
 			facts:    func(f *Facts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made },
 			recorded: "istio-system", planned: "istio-system", says: "istiod system/istiod-istio has the same mesh's name",
 		},
+		"the one that has it is away": {
+			facts: func(f *Facts) {
+				f.Istiods[ours], f.Certificates[inIstioSystem] = nil, made
+			},
+			recorded: "istio-system", says: "IssuedCertificate istio-system/" + ours + " is for another istiod of this name, which is not there; delete it to give the name to system/istiod-istio",
+		},
+		"the one that had it is away, and it was deleted": {
+			facts: func(f *Facts) { f.Istiods[ours] = nil }, recorded: "istio-system", planned: "system",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := read(t, guide, nil)
 			f := facts("cluster-1", source)
-			f.Istiods[ours] = append(f.Istiods[ours], collides)
 			if test.facts != nil {
 				test.facts(&f)
 			}
+			f.Istiods[ours] = append(f.Istiods[ours], collides)
 			var before networkingv1.VirtualMeshStatus
 			if test.recorded != "" {
 				before.Meshes = map[string]networkingv1.MeshStatus{ours + ".gloo-mesh.": {IssuedCertificate: &networkingv1.StatusRef{Name: ours, Namespace: test.recorded}}}

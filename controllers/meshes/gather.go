@@ -85,6 +85,13 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 			return facts, err
 		}
 	}
+	for _, mesh := range statusOf(object).Meshes {
+		if at := mesh.IssuedCertificate; at != nil {
+			if err := c.stored(ctx, types.NamespacedName{Namespace: at.Namespace, Name: at.Name}, facts.Certificates); err != nil {
+				return facts, err
+			}
+		}
+	}
 	for mesh := range facts.Istiods {
 		if facts.Claims[mesh], err = c.claims(ctx, mesh); err != nil {
 			return facts, err

@@ -149,6 +149,9 @@ func (p *Plan) mesh(
 			facts.Cluster, controllers.NamespaceLabels)
 	case len(others) == 0 && !ok:
 		return networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}
+	case !ok && len(others) == 1:
+		p.left = append(p.left, "istiod "+others[0]+", whose mesh's name is another's")
+		return failed("IssuedCertificate %s/%s is for another istiod of this name, which is not there; delete it to give the name to %s", recorded.Namespace, name, others[0])
 	case !ok:
 		p.left = append(p.left, "istiods "+listed(others)+", which have the same mesh's name")
 		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates stay as they are",
