@@ -178,6 +178,13 @@ func TestMergeKeysStayAsWritten(t *testing.T) {
 	back := run(t, out, "uninject", "-f", "-").succeeds(t)
 	wantSame(t, parse(t, withMerges), parse(t, back))
 
+	// A merged key that has to go: the volume's source.
+	volume := strings.Replace(withMerges, "      <<: *pod\n", "      volumes: [{<<: {name: cacerts, secret: {secretName: cacerts}}}, {name: x, emptyDir: {}}]\n", 1)
+	out = run(t, volume, "inject", "-f", "-").succeeds(t)
+	if !strings.HasPrefix(out, head) || !strings.Contains(out, "- <<: *container\n") {
+		t.Errorf("other merge keys are lost:\n%s", out)
+	}
+
 	// A container that is itself the source of another: the other keeps its
 	// own copy of what it had.
 	shared := strings.Replace(withMerges, "      - <<: *container\n        name: discovery\n", "      - &first\n        <<: *container\n        name: discovery\n", 1)

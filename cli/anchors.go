@@ -45,31 +45,31 @@ func ownChild(document, parent *yaml.Node, step string) *yaml.Node {
 // merged returns the value that a mapping gets for a key by its merge keys; nil
 // where there is none.
 func merged(mapping *yaml.Node, key string) *yaml.Node {
-	var value *yaml.Node
-	for _, source := range mergeSources(mapping) {
+	for _, source := range mergeSources(mapping, map[*yaml.Node]bool{}) {
 		if i := keyIndex(source, key); i >= 0 {
-			value = source.Content[i+1]
-		} else if deeper := merged(source, key); deeper != nil {
-			value = deeper
+			return source.Content[i+1]
 		}
 	}
-	return value
+	return nil
 }
 
-// mergeSources returns the mappings that a mapping merges, the one that counts
-// most last: the first in a list, and the last of several merge keys.
-func mergeSources(mapping *yaml.Node) []*yaml.Node {
+// mergeSources returns the mappings that a mapping merges, and those that they
+// merge, each once and the one that counts most first: the first of a list, and
+// the last of several merge keys.
+func mergeSources(mapping *yaml.Node, seen map[*yaml.Node]bool) []*yaml.Node {
 	var sources []*yaml.Node
-	for i := 0; i+1 < len(mapping.Content); i += 2 {
-		if !isMerge(mapping.Content[i]) {
+	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
+		if mapping.Kind != yaml.MappingNode || !isMerge(mapping.Content[i]) {
 			continue
 		}
-		switch source := target(mapping.Content[i+1]); source.Kind {
-		case yaml.MappingNode:
-			sources = append(sources, source)
-		case yaml.SequenceNode:
-			for _, entry := range slices.Backward(source.Content) {
-				sources = append(sources, target(entry))
+		entries := []*yaml.Node{target(mapping.Content[i+1])}
+		if entries[0].Kind == yaml.SequenceNode {
+			entries = entries[0].Content
+		}
+		for _, entry := range entries {
+			if source := target(entry); !seen[source] {
+				seen[source] = true
+				sources = append(append(sources, source), mergeSources(source, seen)...)
 			}
 		}
 	}
@@ -78,23 +78,17 @@ func mergeSources(mapping *yaml.Node) []*yaml.Node {
 
 // expandMerges replaces the merge keys of a mapping by what they merge.
 func expandMerges(mapping *yaml.Node) {
-	var keys []string
-	for _, source := range mergeSources(mapping) {
-		own := *source
-		own.Content = slices.Clone(source.Content)
-		expandMerges(&own)
-		for i := 0; i+1 < len(own.Content); i += 2 {
-			keys = append(keys, own.Content[i].Value)
-		}
-	}
-	for _, key := range keys {
-		if keyIndex(mapping, key) < 0 {
-			mapping.Content = append(mapping.Content, keyNode(key), detached(merged(mapping, key)))
-		}
-	}
+	sources := mergeSources(mapping, map[*yaml.Node]bool{})
 	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
 		if isMerge(mapping.Content[i]) {
 			mapping.Content = slices.Delete(mapping.Content, i, i+2)
+		}
+	}
+	for _, source := range sources {
+		for i := 0; i+1 < len(source.Content); i += 2 {
+			if key := source.Content[i]; !isMerge(key) && keyIndex(mapping, key.Value) < 0 {
+				mapping.Content = append(mapping.Content, detached(key), detached(source.Content[i+1]))
+			}
 		}
 	}
 }

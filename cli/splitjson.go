@@ -57,12 +57,11 @@ func opensJSON(first byte) bool { return first == '{' || first == '[' }
 // YAML allows both around JSON; Helm writes a comment before each template.
 func skipBlank(text []byte, at int) int {
 	for at < len(text) {
-		line := firstLine(text[at:])
 		switch {
 		case strings.IndexByte(" \t\r\n", text[at]) >= 0:
 			at++
-		case text[at] == '#', isMarker(line, "...") && (at == 0 || text[at-1] == '\n'):
-			at += len(line)
+		case text[at] == '#', text[at] == '.' && (at == 0 || text[at-1] == '\n') && isMarker(firstLine(text[at:]), "..."):
+			at += len(firstLine(text[at:]))
 		default:
 			return at
 		}
