@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	evanphx "github.com/evanphx/json-patch/v5"
 	goyaml "go.yaml.in/yaml/v2"
 	"gomodules.xyz/jsonpatch/v2"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -29,6 +31,12 @@ type document struct {
 	// text as it was read, its "---" line included; written as it is unless
 	// the document changes.
 	text []byte
+	// value is the part of text that is a JSON object or array; nil for YAML.
+	value []byte
+	// notJSON says why text that begins as JSON is not JSON.
+	notJSON error
+	// follows is set where a JSON value comes before text, and no "---" line.
+	follows bool
 
 	// after is the changed document as JSON; nil when nothing changes. edits is
 	// the patch that makes it.
@@ -43,14 +51,18 @@ func (d *document) decided() bool { return d.operations != nil }
 
 // object is what tells an istiod from anything else.
 type object struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
+	typeMeta
+
+	Metadata struct {
 		Name      string            `json:"name"`
 		Namespace string            `json:"namespace"`
 		Labels    map[string]string `json:"labels"`
 	} `json:"metadata"`
-	Items []json.RawMessage `json:"items"`
+}
+
+type typeMeta struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
 }
 
 // apply decides on each istiod of the document and reports on it.
@@ -58,51 +70,82 @@ func (d *document) apply(decide decision, checking bool, report io.Writer) error
 	if mapping, err := d.isMapping(); err != nil || !mapping {
 		return err // empty, or no object: none of ours
 	}
-	raw, err := yaml.YAMLToJSON(d.text)
+	raw, err := d.asJSON()
 	if err != nil {
-		return fmt.Errorf("%s: not YAML: %w", d.where, err)
-	}
-	var o object
-	if json.Unmarshal(raw, &o) != nil {
-		return nil //nolint:nilerr // no Kubernetes object, so none of ours
-	}
-
-	// A List, as kubectl prints for several objects, or the object itself.
-	parts, at := []json.RawMessage{raw}, func(int) string { return "" }
-	if strings.HasSuffix(o.Kind, "List") {
-		parts, at = o.Items, func(i int) string { return "/items/" + strconv.Itoa(i) }
-	}
-	var all []jsonpatch.Operation
-	for i, part := range parts {
-		operations, err := d.decide(decide, part, checking, report)
-		if err != nil {
-			return err
-		}
-		for _, operation := range operations {
-			operation.Path = at(i) + operation.Path
-			all = append(all, operation)
-		}
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	if _, err := yaml.YAMLToJSONStrict(d.text); err != nil {
 		return fmt.Errorf("%s: %w", d.where, err)
 	}
-	d.edits = all
-	d.after, err = applied(raw, all)
+	edits, err := d.visit(raw, typeMeta{}, 0, func(raw []byte, o object) ([]jsonpatch.Operation, error) {
+		return d.decide(decide, raw, o, checking, report)
+	})
+	if err != nil || len(edits) == 0 {
+		return err
+	}
+	if err := d.uniqueKeys(); err != nil {
+		return fmt.Errorf("%s: %w", d.where, err)
+	}
+	d.edits = edits
+	d.after, err = applied(raw, edits)
 	return err
 }
 
-// isMapping tells whether the text can be an object. It refuses what would be
-// left unread, and lost: a second document that no "---" line starts.
+// maxListDepth bounds the Lists within Lists: each level is decoded again.
+const maxListDepth = 8
+
+// visit calls decide for an object, or for each item of a List, as kubectl
+// prints it for several objects, and returns all operations with paths from
+// the document's root. The items that the API server returns in a
+// DeploymentList or PodList have no type of their own; byDefault is the List's.
+func (d *document) visit(raw []byte, byDefault typeMeta, depth int, decide func([]byte, object) ([]jsonpatch.Operation, error)) ([]jsonpatch.Operation, error) {
+	var o object
+	if json.Unmarshal(raw, &o) != nil {
+		return nil, nil //nolint:nilerr // no Kubernetes object, so none of ours
+	}
+	o.APIVersion, o.Kind = cmp.Or(o.APIVersion, byDefault.APIVersion), cmp.Or(o.Kind, byDefault.Kind)
+	itemKind, isList := strings.CutSuffix(o.Kind, "List")
+	var list struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if !isList || json.Unmarshal(raw, &list) != nil {
+		return decide(raw, o)
+	}
+	if depth == maxListDepth {
+		return nil, fmt.Errorf("%s: expected at most %d Lists within each other", d.where, maxListDepth)
+	}
+	var itemType typeMeta
+	if itemKind != "" {
+		itemType = typeMeta{APIVersion: o.APIVersion, Kind: itemKind}
+	}
+	var all []jsonpatch.Operation
+	for i, item := range list.Items {
+		operations, err := d.visit(item, itemType, depth+1, decide)
+		if err != nil {
+			return nil, err
+		}
+		for _, operation := range operations {
+			operation.Path = "/items/" + strconv.Itoa(i) + operation.Path
+			all = append(all, operation)
+		}
+	}
+	return all, nil
+}
+
+// isMapping reports whether the document can be an object. It refuses text that
+// would be left unread, and lost: a second document without a "---" line.
 func (d *document) isMapping() (mapping bool, err error) {
+	switch {
+	case d.value != nil:
+		return d.value[0] == '{', nil
+	case d.follows:
+		return false, fmt.Errorf(`%s: after a JSON document, expected another one or a line "---": not JSON: %w`, d.where, d.notJSON)
+	}
 	documents := goyaml.NewDecoder(bytes.NewReader(d.text))
 	for n := 0; ; n++ {
 		var document any
 		switch err := documents.Decode(&document); {
 		case errors.Is(err, io.EOF):
 			return mapping, nil
+		case err != nil && d.notJSON != nil:
+			return false, fmt.Errorf("%s: not YAML: %w; not JSON: %w", d.where, err, d.notJSON)
 		case err != nil:
 			return false, fmt.Errorf("%s: not YAML: %w", d.where, err)
 		case n > 0:
@@ -112,11 +155,33 @@ func (d *document) isMapping() (mapping bool, err error) {
 	}
 }
 
+// asJSON returns the document as JSON: text that is JSON as it was read.
+func (d *document) asJSON() ([]byte, error) {
+	if d.value != nil {
+		return d.value, nil
+	}
+	raw, err := yaml.YAMLToJSON(d.text)
+	if err != nil {
+		return nil, fmt.Errorf("not YAML: %w", err)
+	}
+	return raw, nil
+}
+
+// uniqueKeys refuses a document in which a key is given twice: readers differ
+// in which of the two they take.
+func (d *document) uniqueKeys() error {
+	if d.value == nil {
+		return uniqueKeys(d.text)
+	}
+	var object map[string]any
+	repeated, err := kjson.UnmarshalStrict(d.value, &object)
+	return cmp.Or(err, errors.Join(repeated...))
+}
+
 // decide on one object; what is not an istiod is left alone without a word.
-func (d *document) decide(decide decision, raw []byte, checking bool, report io.Writer) ([]jsonpatch.Operation, error) {
-	var o object
-	if json.Unmarshal(raw, &o) != nil || o.Metadata.Labels["app"] != "istiod" {
-		return nil, nil //nolint:nilerr // no Kubernetes object, so none of ours
+func (d *document) decide(decide decision, raw []byte, o object, checking bool, report io.Writer) ([]jsonpatch.Operation, error) {
+	if o.Metadata.Labels["app"] != "istiod" {
+		return nil, nil
 	}
 	var kind patches.Kind
 	switch {

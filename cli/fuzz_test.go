@@ -22,6 +22,11 @@ func FuzzInject(f *testing.F) {
 	f.Add("--- &a\napiVersion: apps/v1\nkind: Deployment\nmetadata: {labels: &l {app: istiod}}\nspec: {template: {metadata: {labels: *l}, spec: {<<: {x: 1}, containers: [{name: discovery, image: ! \"a\"}]}}}\n")
 	f.Add("kind: List\nitems:\n  - # c\n    apiVersion: v1\n    kind: Pod\n    metadata: {labels: {app: istiod}}\n    spec: {containers: [{name: discovery}]}\n")
 	f.Add("? apiVersion\n: apps/v1\n? kind\n: Deployment\nmetadata:\n  labels: !!map {app: !!str istiod}\nspec:\n  template:\n    spec:\n      containers:\n      - name: >-\n          discovery\n        port: 0o17\n        at: 12:30\n        on: yes\n")
+	f.Add(escapedJSON)
+	f.Add(otherJSON + escapedJSON + "---\n# c\n" + otherJSON + "\n...\n" + escapedJSON)
+	f.Add(`{"apiVersion":"apps/v1","kind":"DeploymentList","items":[{"metadata":{"labels":{"app":"istiod"}},"spec":{"template":{"spec":{"containers":[{"name":"discovery","args":["\n  a\n","- ","~","0o7","1_0","<<"]}]}}}}]}`)
+	f.Add(withMerges)
+	f.Add("apiVersion: v1\nkind: PodList\nitems: &i\n- &p\n  metadata: {labels: {app: istiod}}\n  spec: {containers: [{name: discovery}]}\n- {<<: *p, <<: {a: b}}\nmore: *i\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		out := run(t, text, "inject", "-f", "-")
 		if out.err != nil {
@@ -38,7 +43,7 @@ func FuzzInject(f *testing.F) {
 			return // what passes through need not fit JSON, where 0 and 00 are one key
 		}
 		if written := run(t, out.stdout, "inject", "-f", "-", "-o", "json").succeeds(t); written != asJSON.stdout {
-			wantSame(t, parse(t, asJSON.stdout), parse(t, written))
+			wantSame(t, decode(t, asJSON.stdout), decode(t, written))
 		}
 	})
 }

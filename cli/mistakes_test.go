@@ -34,7 +34,6 @@ func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
 		"binary":                           {"\x00\xff", []string{"-f", "-"}, []string{"standard input: not YAML: "}},
 		"a key given twice in istiod":      {strings.Replace(istiod, "      volumes:\n", "      volumes: []\n      volumes:\n", 1), []string{"-f", "-"}, []string{`key "volumes" already set in map`}},
 		"documents that nothing separates": {istiod + "...\na: b\n", []string{"-f", "-"}, []string{"standard input: not YAML: ", "did not find expected <document start>"}},
-		"objects that nothing separates":   {`{"a": 1}` + "\n" + `{"b": 2}`, []string{"-f", "-"}, []string{"standard input: not YAML: ", "did not find expected <document start>"}},
 		"old Macintosh line ends":          {"a: b\r---\rc: d\r", []string{"-f", "-"}, []string{`standard input: holds several documents; start each with a line "---"`}},
 		"no file named":                    {"", nil, []string{`required flag(s) "filename" not set`}},
 		"an unknown format":                {istiod, []string{"-f", "-", "-o", "xml"}, []string{`--output: expected yaml, json or patch, got "xml"`}},

@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/cli/files"
 )
@@ -85,18 +84,14 @@ func expand(name string, recursive bool) ([]string, error) {
 	return manifests, err
 }
 
-// split takes a stream apart before each line that starts a document, keeping
-// every byte.
+// split takes a stream apart before each line that starts a document, and
+// between JSON values, keeping every byte.
 func split(from string, text []byte) []document {
 	var documents []document
 	start := 0
 	cut := func(end int) {
 		if end > start {
-			where := from
-			if len(documents) > 0 || end < len(text) {
-				where = fmt.Sprintf("%s, document %d", from, len(documents)+1)
-			}
-			documents = append(documents, document{where: where, text: text[start:end]})
+			documents = append(documents, splitJSON(text[start:end])...)
 			start = end
 		}
 	}
@@ -111,11 +106,20 @@ func split(from string, text []byte) []document {
 		at = end
 	}
 	cut(len(text))
+	for i := range documents {
+		documents[i].where = from
+		if len(documents) > 1 {
+			documents[i].where = fmt.Sprintf("%s, document %d", from, i+1)
+		}
+	}
 	return documents
 }
 
-func isSeparator(line []byte) bool {
-	rest, ok := bytes.CutPrefix(line, []byte("---"))
+func isSeparator(line []byte) bool { return isMarker(line, "---") }
+
+// isMarker reports whether the line begins with a YAML document marker.
+func isMarker(line []byte, marker string) bool {
+	rest, ok := bytes.CutPrefix(line, []byte(marker))
 	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)
 }
 
@@ -126,10 +130,19 @@ var printers = map[string]func([]document, io.Writer) error{
 	"patch": printPatches,
 }
 
-// printYAML writes unchanged documents byte for byte.
+// printYAML writes unchanged documents byte for byte. A changed document is
+// written as YAML, so JSON documents then need separators between them.
 func printYAML(documents []document, out io.Writer) error {
+	changed := slices.ContainsFunc(documents, func(d document) bool { return d.changed() })
 	ended := true // with a line break
 	for i, d := range documents {
+		if d.follows && !changed {
+			if _, err := out.Write(d.text); err != nil {
+				return err
+			}
+			ended = bytes.HasSuffix(d.text, []byte("\n"))
+			continue
+		}
 		text, err := d.yaml()
 		if err != nil {
 			return err
@@ -154,9 +167,9 @@ func (d *document) yaml() ([]byte, error) {
 	if !d.changed() {
 		return d.text, nil
 	}
-	text, err := patchYAML(d.text, d.edits, d.after)
+	text, err := d.edited()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", d.where, err)
 	}
 	if isSeparator(firstLine(d.text)) {
 		text = append([]byte("---\n"), text...)
@@ -165,6 +178,14 @@ func (d *document) yaml() ([]byte, error) {
 		text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
 	}
 	return text, nil
+}
+
+// edited is the changed document as YAML. JSON has no layout to keep.
+func (d *document) edited() ([]byte, error) {
+	if d.value != nil {
+		return writeYAML(d.after)
+	}
+	return patchYAML(d.text, d.edits, d.after)
 }
 
 func firstLine(text []byte) []byte {
@@ -181,7 +202,7 @@ func printJSON(documents []document, out io.Writer) error {
 		raw := d.after
 		if raw == nil {
 			var err error
-			if raw, err = yaml.YAMLToJSON(d.text); err != nil {
+			if raw, err = d.asJSON(); err != nil {
 				return err
 			}
 		}

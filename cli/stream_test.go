@@ -4,12 +4,14 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"testing"
 )
 
 func FuzzSplit(f *testing.F) {
 	for _, text := range []string{
 		"", "a: b", "a: b\n---\nc: d\n", "---\n---", "--- # x\r\na\r\n---\r\n", "----\n--- a\n---b\n", "a: |\n  ---\n", "\n\n---\n\n", "\ufeff---\n",
+		`{"a": "\/"}{"b": 1}` + "\n{}\n---\n[]", "\ufeff# a\n{}\n...\n{} # b\n--- {}", "{a: b}\n---\n{} c: d", "{", "{}\n{\"a\": \"\xff\"}", "--- \n\n[", "{}\r\n{}\r\n---\r\n",
 	} {
 		f.Add([]byte(text))
 	}
@@ -20,7 +22,10 @@ func FuzzSplit(f *testing.F) {
 			if len(d.text) == 0 {
 				t.Errorf("document %d is empty", i+1)
 			}
-			if i > 0 && !isSeparator(firstLine(d.text)) {
+			if d.value != nil && !json.Valid(d.value) {
+				t.Errorf("document %d is not JSON: %q", i+1, d.value)
+			}
+			if i > 0 && !d.follows && !isSeparator(firstLine(d.text)) {
 				t.Errorf("document %d starts without a separator: %q", i+1, d.text)
 			}
 			joined = append(joined, d.text...)

@@ -12,21 +12,41 @@ import (
 	"strconv"
 	"strings"
 
+	goyaml "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
 	"gomodules.xyz/jsonpatch/v2"
 	kyaml "sigs.k8s.io/yaml"
 )
 
-// patchYAML applies operations to a YAML document and keeps its comments, the
-// order of its keys and the style of its values, so that the result reads as a
-// small difference from what a person wrote. after is the same change made to
-// the document as JSON: where the YAML cannot be changed to mean just that (it
-// has anchors, say), after is written in place of it.
+// patchYAML applies operations to a YAML document and keeps its comments, its
+// anchors and merge keys, the order of its keys and the style of its values, so
+// that the result reads as a small difference from what a person wrote. after
+// is the same change made to the document as JSON: where the YAML cannot be
+// changed to mean just that, after is written in place of it.
 func patchYAML(text []byte, operations []jsonpatch.Operation, after []byte) ([]byte, error) {
 	if edited, err := editNodes(text, operations); err == nil && means(edited, after) {
 		return edited, nil
 	}
-	return kyaml.JSONToYAML(after)
+	return writeYAML(after)
+}
+
+// writeYAML writes JSON as YAML. It does not read JSON as YAML, which lacks
+// some of JSON's escapes.
+func writeYAML(object []byte) ([]byte, error) {
+	var value any
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	decoder.UseNumber()
+	if err := decoder.Decode(&value); err != nil {
+		return nil, err
+	}
+	text, err := goyaml.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	if !means(text, object) {
+		return nil, errors.New("it holds a value that YAML cannot hold; use -o json")
+	}
+	return text, nil
 }
 
 func means(text, wanted []byte) bool {
@@ -47,10 +67,11 @@ func editNodes(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
 		return nil, errors.New("it is JSON, or written like it: there is no layout to keep")
 	}
 	for _, operation := range operations {
-		if err := edit(document.Content[0], operation); err != nil {
+		if err := edit(&document, operation); err != nil {
 			return nil, err
 		}
 	}
+	plainMerges(&document)
 	var out bytes.Buffer
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
@@ -84,11 +105,11 @@ func indentsLists(text []byte) bool {
 }
 
 // edit applies one operation (RFC 6902: add, replace or remove).
-func edit(root *yaml.Node, operation jsonpatch.Operation) error {
+func edit(document *yaml.Node, operation jsonpatch.Operation) error {
 	steps := strings.Split(operation.Path, "/")[1:]
-	parent := root
+	parent := document.Content[0]
 	for _, step := range steps[:len(steps)-1] {
-		if parent = child(parent, step); parent == nil {
+		if parent = ownChild(document, parent, step); parent == nil {
 			return fmt.Errorf("no %s in %s", step, operation.Path)
 		}
 		parent.Style &^= yaml.FlowStyle // which would put all that is added on one line
@@ -113,12 +134,15 @@ func edit(root *yaml.Node, operation jsonpatch.Operation) error {
 }
 
 func editMapping(parent *yaml.Node, key string, value *yaml.Node) error {
+	if value == nil && merged(parent, key) != nil {
+		expandMerges(parent) // a merged key cannot be taken away
+	}
 	at := keyIndex(parent, key)
 	switch {
 	case at < 0 && value == nil:
 		return fmt.Errorf("no %s to remove", key)
 	case at < 0:
-		parent.Content = append(parent.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, value)
+		parent.Content = append(parent.Content, keyNode(key), value)
 	case value == nil:
 		parent.Content = slices.Delete(parent.Content, at, at+2)
 	default:
@@ -148,23 +172,22 @@ func editSequence(parent *yaml.Node, step, operation string, value *yaml.Node) e
 	return nil
 }
 
-func child(parent *yaml.Node, step string) *yaml.Node {
-	if parent.Kind == yaml.SequenceNode {
-		if at, err := strconv.Atoi(step); err == nil && at >= 0 && at < len(parent.Content) {
-			return parent.Content[at]
-		}
-		return nil
+// entryIndex returns the position in a list that a step names, or -1.
+func entryIndex(list *yaml.Node, step string) int {
+	if at, err := strconv.Atoi(step); err == nil && at >= 0 && at < len(list.Content) {
+		return at
 	}
-	if at := keyIndex(parent, unescape(step)); at >= 0 {
-		return parent.Content[at+1]
-	}
-	return nil
+	return -1
+}
+
+func keyNode(key string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}
 }
 
 func keyIndex(mapping *yaml.Node, key string) int {
 	if mapping.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(mapping.Content); i += 2 {
-			if mapping.Content[i].Value == key {
+			if name := mapping.Content[i]; name.Kind == yaml.ScalarNode && name.Value == key {
 				return i
 			}
 		}
