@@ -302,7 +302,7 @@ $(ISTIOCTL_BINARY):
 
 .PHONY: lint
 lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go modules, and the CI's workflows
-	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run) || status=1; done; \
+	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
 		.build/actionlint || status=1; exit $$status
 
 .PHONY: generate
