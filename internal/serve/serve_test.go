@@ -126,7 +126,7 @@ func TestServerBoundsHeaders(t *testing.T) {
 }
 
 func clientOf(address string, secured bool) (*http.Client, string) {
-	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's own server
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	if secured {
 		return &http.Client{Transport: transport}, "https://" + address
 	}
