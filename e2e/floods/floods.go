@@ -68,7 +68,7 @@ func (f Flood) Start(ctx context.Context, target Target) (stop func() int64) {
 				if f.once(ctx, from, target) != nil { // what is refused is tried again, not at once: this machine is shared
 					select {
 					case <-ctx.Done():
-					case <-time.After(5 * time.Millisecond):
+					case <-time.After(50 * time.Millisecond):
 					}
 				}
 				times.Add(1)
