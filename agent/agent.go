@@ -243,7 +243,7 @@ func (a *Agent) unspecified(err error, now time.Time) {
 			reason = reasonNoSpec
 		}
 		if e.Listing && now.Sub(a.started) < look {
-			a.problems.specification = problem{reason, bounded.Message(err.Error())} // nobody needs to hear of an answer that is just awaited
+			a.problems.specification = problem{reason, bounded.Text(err.Error(), maxProblem)} // nobody needs to hear of an answer that is just awaited
 			return
 		}
 	}

@@ -43,8 +43,13 @@ type event struct {
 // untoldLimit is how many events are kept until it is known what they are about.
 const untoldLimit = 10
 
-// maxReported is how many messages are remembered, so that each is reported once.
-const maxReported = 1000
+const (
+	// maxProblem is the bytes of a message: every mistake of a usual specification, and what the kubelet keeps of a
+	// termination log (k8s.io/kubernetes pkg/kubelet/kuberuntime, MaxContainerTerminationMessageLength).
+	maxProblem = 4 << 10
+	// maxReported is how many messages are remembered, so that each is reported once.
+	maxReported = 250
+)
 
 // problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.
 type problems struct{ specification, attempt, istiod problem }
@@ -64,7 +69,7 @@ func (p problems) String() string {
 
 // trouble says what is wrong, once until it changes.
 func (a *Agent) trouble(at *problem, reason, message string) {
-	message = bounded.Message(message) // the author of a specification can have a long one every second
+	message = bounded.Text(message, maxProblem) // the author of a specification can have a long one every second
 	if *at == (problem{}) {
 		delete(a.said, reason+message) // it was well in between
 	}
@@ -74,7 +79,7 @@ func (a *Agent) trouble(at *problem, reason, message string) {
 
 // tell says a thing once.
 func (a *Agent) tell(warning bool, reason, message string) {
-	message = bounded.Message(message)
+	message = bounded.Text(message, maxProblem)
 	if a.said[reason+message] {
 		return
 	}

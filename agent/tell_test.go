@@ -21,7 +21,7 @@ func TestMessagesTakeBoundedMemory(t *testing.T) {
 	for message := range a.said {
 		size += len(message)
 	}
-	if limit := 2 * maxReported << 10; size > limit {
+	if limit := maxReported * (maxProblem + 64); size > limit {
 		t.Errorf("%d bytes are kept, more than %d", size, limit)
 	}
 	if message := a.problems.String(); len(message) > 4<<10 {
