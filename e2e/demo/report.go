@@ -37,8 +37,8 @@ func webhooksReport(ctx context.Context, c *cluster.Cluster) (report []string, e
 
 func logLines(_ context.Context, c *cluster.Cluster) (found []string, err error) {
 	for line := range strings.Lines(c.Webhook.Replicas[0].Log()) {
-		var said struct{ Msg, Reason, Name string }
-		if json.Unmarshal([]byte(line), &said) == nil && said.Name == "istiod" {
+		var said struct{ Msg, Reason, ClaimedName string }
+		if json.Unmarshal([]byte(line), &said) == nil && said.ClaimedName == "istiod" {
 			found = append(found, fmt.Sprintf("  log     %s: %s", said.Reason, said.Msg))
 		}
 	}
