@@ -327,6 +327,9 @@ func TestForms(t *testing.T) {
 				wantInjected(t, cluster, &pod)
 				form.istiod(ctx, t, &pod)
 			}
+			for _, each := range clusters {
+				each.deployWorkload(ctx, t, "bookinfo")
+			}
 			wantLastStep(ctx, t)
 		}))
 	}
