@@ -41,8 +41,8 @@ func TestOutputAsPatches(t *testing.T) {
 		t.Fatalf("%v: %s", err, patches[0])
 	}
 	for _, operation := range operations {
-		if !strings.HasPrefix(operation.Path, "/spec/template/") {
-			t.Errorf("an operation outside of the pod template: %+v", operation)
+		if !strings.HasPrefix(operation.Path, "/spec/template/") && !strings.HasPrefix(operation.Path, "/metadata/annotations") {
+			t.Errorf("an operation outside of the pod template and the annotations: %+v", operation)
 		}
 	}
 	// A List's patches are each for the object itself, as kubectl patch wants them.

@@ -74,7 +74,7 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 		return r.judge(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
-	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent exactly as configured"}
+	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent as configured"}
 	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", RestartedForAnnotation)
 
 	pods, err := r.podsOf(ctx, istiod)

@@ -33,7 +33,7 @@ func TestTheWorstPodCounts(t *testing.T) {
 		"none wanted":                {int64(0), nil, patches.StateInjected, patches.AlreadyInjected, false},
 		"all injected":               {nil, pods(carrying, carrying), patches.StateInjected, patches.AlreadyInjected, false},
 		"one without the agent":      {nil, pods(carrying, plain, carrying), patches.StateMissing, patches.Injected, false},
-		"one of another image":       {nil, pods(carrying, outdated), patches.StateOutdated, patches.Injected, false},
+		"one of another digest":      {nil, pods(carrying, outdated), patches.StateOutdated, patches.Injected, false},
 		"missing is worse":           {nil, pods(outdated, plain, outdated), patches.StateMissing, patches.Injected, false},
 		"one that says no":           {nil, pods(carrying, optedOut), patches.StateSkipped, patches.OptedOut, false},
 		"outdated is worse than no":  {nil, pods(optedOut, outdated), patches.StateOutdated, patches.Injected, false},
@@ -162,11 +162,9 @@ func carrying(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
 func outdated(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
 	t.Helper()
 	carrying(t, r, p)
-	containers, _, _ := unstructured.NestedSlice(p.Object, "spec", "containers")
-	containers[len(containers)-1].(map[string]any)["image"] = "earlier"
-	if err := unstructured.SetNestedSlice(p.Object, containers, "spec", "containers"); err != nil {
-		t.Fatal(err)
-	}
+	annotations := p.GetAnnotations()
+	annotations[patches.InjectedAnnotation] = "earlier"
+	p.SetAnnotations(annotations)
 }
 
 func optedOut(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {

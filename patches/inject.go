@@ -24,66 +24,130 @@ func (i *Injector) inject(o *object) Result {
 		Operations: make([]jsonpatch.Operation, 0, ordinary), Changes: make([]string, 0, ordinary),
 		ServiceAccount: cmp.Or(o.serviceAccount, "default"),
 	}}
-	original := i.original(o)
-	volume := o.istiod.volume
-	if volume == "" {
-		volume = CACertsVolume
-		p.addMount(o)
+	volume := o.cacerts()
+	was, replaced := i.original(o, volume)
+	if replaced != nil && was.Volume != nil {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s (%s), which is not the Secret volume of Istio's chart, is replaced: what is in it is not used", volume, strings.Join(sourcesOf(replaced), ", ")))
+	}
+	if o.istiod.volume == "" {
+		p.addMount(o, volume)
 	}
 	i.setVariables(&p, o)
 
-	r := &i.rendered
-	multiRoot := i.takesOtherRoots(o)
+	r, f := &i.rendered, i.fitOf(o, volume)
+	p.noToken(o, f)
 	fit := func(c *corev1.Container, ready json.RawMessage) (*corev1.Container, json.RawMessage) {
-		fitted := r.forIstiod(c, volume, o.istiod.user, o.istiod.group, multiRoot)
+		fitted := r.fitted(c, f)
 		if fitted == c {
 			return c, ready
 		}
 		raw, _ := containerJSON(fitted) // the same type was marshalled when it was rendered
 		return fitted, raw
 	}
+	keep := i.keeps(o)
 	init, initJSON := fit(r.init, r.ready.init)
-	p.place(o.kind, &o.initContainers, init, initJSON, true)
+	p.place(o, &o.initContainers, init, initJSON, true, keep)
 	if r.sidecar == nil {
 		p.drop(&o.containers)
 	} else {
 		sidecar, sidecarJSON := fit(r.sidecar, r.ready.sidecar)
-		p.place(o.kind, &o.containers, sidecar, sidecarJSON, false)
+		p.place(o, &o.containers, sidecar, sidecarJSON, false, keep)
 	}
-	i.injectVolume(&p, o, volume)
-	i.injectToken(&p, o)
-	i.annotate(&p, o, original)
+	i.injectVolumes(&p, o, volume)
+	i.annotate(&p, o, was.text())
 	return p.Result
 }
 
-// injectVolume replaces the volume as a whole: a merge by the API server leaves
-// `secret` and `emptyDir` side by side, which no API server accepts.
-func (i *Injector) injectVolume(p *patch, o *object, name string) {
-	want := i.rendered.volume
-	raw := i.rendered.ready.volume
+// cacerts is the name of the volume that holds istiod's CA: what istiod mounts, else what an earlier injection used, else
+// the chart's. One of that name that is mounted elsewhere has another purpose, and keeps its content.
+func (o *object) cacerts() string {
+	switch {
+	case o.istiod != nil && o.istiod.volume != "":
+		return o.istiod.volume
+	case len(o.agentsVolumes) > 0:
+		return o.agentsVolumes[0]
+	case o.mounted[CACertsVolume]:
+		return OwnCACertsVolume
+	}
+	return CACertsVolume
+}
+
+// noToken warns where the agent would have no token for the API server.
+func (p *patch) noToken(o *object, f fit) {
+	if o.tokenOff && f.token == nil {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has none either and cannot read its IssuedCertificate: istiod will not start; mount one in container %s, or remove automountServiceAccountToken", o.istiod.name, TokenPath, o.istiod.name))
+	}
+}
+
+// volumeEdit replaces a volume of the list, or takes it out.
+type volumeEdit struct {
+	at     int
+	raw    json.RawMessage // nil to take it out
+	change string
+}
+
+// injectVolumes makes the volume called name the agent's, as a whole: a merge by
+// the API server leaves `secret` and `emptyDir` side by side, which no API server
+// accepts. It adds the volume with the token for Vault, or takes out one that an
+// earlier configuration asked for, and what a moved mount has left behind.
+func (i *Injector) injectVolumes(p *patch, o *object, name string) {
+	want, raw := i.rendered.volume, i.rendered.ready.volume
 	if name != want.Name {
 		want.Name = name
 		raw, _ = json.Marshal(want) // the same type was marshalled when it was rendered
 	}
+	token, tokenAt := i.rendered.token, o.volumes.index(VaultTokenVolume)
+
+	edits := o.leftBehind(name)
 	at := o.volumes.index(name)
+	if at >= 0 && !isVolume(o.volumes.items[at].raw, want) {
+		edits = append(edits, volumeEdit{at: at, raw: raw, change: "make volume " + name + " in-memory"})
+	}
 	switch {
-	case at < 0:
+	case tokenAt < 0:
+	case token == nil:
+		edits = append(edits, volumeEdit{at: tokenAt, change: "remove volume " + VaultTokenVolume})
+	case !isTokenVolume(o.volumes.items[tokenAt].raw, *token):
+		edits = append(edits, volumeEdit{at: tokenAt, raw: i.rendered.ready.token, change: "update volume " + VaultTokenVolume})
+	}
+	p.editVolumes(o, edits)
+	if at < 0 {
 		p.insert(&o.volumes, false, raw, "add in-memory volume "+name)
-	case !isVolume(o.volumes.items[at].raw, want):
-		p.add("replace", o.volumes.entry(at), raw, "make volume "+name+" in-memory")
+	}
+	if token != nil && tokenAt < 0 {
+		p.insert(&o.volumes, false, i.rendered.ready.token, "add volume "+VaultTokenVolume)
 	}
 }
 
-// injectToken adds the volume with the token for Vault, or takes out one that an earlier configuration asked for.
-func (i *Injector) injectToken(p *patch, o *object) {
-	want, at := i.rendered.token, o.volumes.index(VaultTokenVolume)
-	switch {
-	case want == nil && at >= 0:
-		p.add("remove", o.volumes.entry(at), nil, "remove volume "+VaultTokenVolume)
-	case want != nil && at < 0:
-		p.insert(&o.volumes, false, i.rendered.ready.token, "add volume "+VaultTokenVolume)
-	case want != nil && !isTokenVolume(o.volumes.items[at].raw, *want):
-		p.add("replace", o.volumes.entry(at), i.rendered.ready.token, "update volume "+VaultTokenVolume)
+// leftBehind is what an earlier injection made of volumes that istiod's container does not mount any more, since its
+// owner has moved the mount.
+func (o *object) leftBehind(name string) []volumeEdit {
+	var edits []volumeEdit
+	for _, left := range o.agentsVolumes {
+		at := o.volumes.index(left)
+		if left == name || at < 0 {
+			continue
+		}
+		switch raw := o.volumes.items[at].raw; {
+		case !slices.Contains(sourcesOf(raw), "emptyDir"):
+		case !emptyDirOnly(raw):
+			edits = append(edits, volumeEdit{at: at, raw: withoutEmptyDir(raw), change: "put volume " + left + " back"})
+		case !o.mounted[left]:
+			edits = append(edits, volumeEdit{at: at, change: "remove volume " + left})
+		}
+	}
+	return edits
+}
+
+// editVolumes makes the edits, the last volume first, so that the indices before it stay true.
+func (p *patch) editVolumes(o *object, edits []volumeEdit) {
+	slices.SortFunc(edits, func(a, b volumeEdit) int { return b.at - a.at })
+	for _, edit := range edits {
+		if edit.raw == nil {
+			p.add("remove", o.volumes.entry(edit.at), nil, edit.change)
+		} else {
+			p.add("replace", o.volumes.entry(edit.at), edit.raw, edit.change)
+		}
 	}
 }
 
@@ -106,33 +170,37 @@ func isVolume(stored []byte, want corev1.Volume) bool {
 	return emptyDirOnly(stored) && json.Unmarshal(stored, &have) == nil && equality.Semantic.DeepEqual(have, want)
 }
 
-// annotate records the digest and what was replaced on the pod template.
-func (i *Injector) annotate(p *patch, o *object, original string) {
-	want := map[string]string{InjectedAnnotation: i.rendered.digest, OriginalAnnotation: original}
-	if !i.rendered.annotate {
-		want = map[string]string{InjectedAnnotation: ""}
+// annotate records the digest on the pod template, and what was replaced on the object itself. A note of an earlier
+// version stays on the pod template until that changes anyway, for the sake of a Deployment that would restart.
+func (i *Injector) annotate(p *patch, o *object, note string) {
+	digest := ""
+	if i.rendered.annotate {
+		digest = i.rendered.digest
 	}
-	fresh := map[string]string{}
-	for _, key := range []string{InjectedAnnotation, OriginalAnnotation} {
-		value, known := want[key]
-		have, exists := o.annotations[key]
-		switch at := o.podMeta + "/annotations/" + escape(key); {
-		case !known || (value == "" && !exists) || (value != "" && have == value):
-		case value == "":
-			p.add("remove", at, nil, "remove annotation "+key)
-		case o.hasAnnotations:
-			p.add("add", at, value, "set annotation "+key)
-		default:
-			fresh[key] = value
-		}
+	stale := o.template.annotations[InjectedAnnotation] != digest
+	p.setAnnotation(o.template, InjectedAnnotation, digest)
+	if _, noted := o.template.annotations[OriginalAnnotation]; noted && stale && o.template != o.own {
+		p.setAnnotation(o.template, OriginalAnnotation, "")
 	}
-	if len(fresh) == 0 {
-		return
+	p.setAnnotation(o.own, OriginalAnnotation, note)
+}
+
+// setAnnotation sets one, or removes it where the value is empty.
+func (p *patch) setAnnotation(m *metadata, key, value string) {
+	have, exists := m.annotations[key]
+	switch at := m.at + "/annotations/" + escape(key); {
+	case have == value && exists == (value != ""):
+	case value == "":
+		p.add("remove", at, nil, "remove annotation "+key)
+	case m.hasAnnotations:
+		p.add("add", at, value, "set annotation "+key)
+	case m.exists:
+		p.add("add", m.at+"/annotations", map[string]string{key: value}, "set annotation "+key)
+	default:
+		p.add("add", m.at, map[string]any{"annotations": map[string]string{key: value}}, "set annotation "+key)
 	}
-	if o.hasPodMeta {
-		p.add("add", o.podMeta+"/annotations", fresh, "set annotation "+InjectedAnnotation)
-	} else {
-		p.add("add", o.podMeta, map[string]any{"annotations": fresh}, "set annotation "+InjectedAnnotation)
+	if value != "" {
+		m.exists, m.hasAnnotations = true, true
 	}
 }
 
@@ -147,18 +215,23 @@ func (p *patch) add(op, path string, value any, change string) {
 }
 
 // place puts one of the agent's containers at its place, first or last, and
-// takes any other of the agent's out of the list.
-func (p *patch) place(kind Kind, l *list, want *corev1.Container, raw json.RawMessage, first bool) {
+// takes any other of the agent's out of the list. One that stays is completed
+// where it is.
+func (p *patch) place(o *object, l *list, want *corev1.Container, raw json.RawMessage, first bool, keep keeping) {
 	at := len(l.items) - 1
 	if first {
 		at = 0
 	}
-	if ours := l.agents(); len(ours) == 1 && ours[0] == at && l.items[at].name == want.Name {
-		stored := l.items[at].raw
-		if !bytes.Equal(stored, raw) && !asRendered(kind, stored, want) {
-			p.add("replace", l.entry(at), raw, "update container "+want.Name)
+	if ours := l.agents(); len(ours) == 1 && l.items[ours[0]].name == want.Name {
+		switch {
+		case keep != nothing && p.complete(o, l, ours[0], want, keep):
+			return
+		case ours[0] == at:
+			if !bytes.Equal(l.items[at].raw, raw) {
+				p.add("replace", l.entry(at), raw, "update container "+want.Name)
+			}
+			return
 		}
-		return
 	}
 	p.drop(l)
 	p.insert(l, first, raw, "add container "+want.Name)
@@ -189,13 +262,16 @@ func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) 
 }
 
 // addMount gives istiod's container the mount that Istio's chart gives it.
-func (p *patch) addMount(o *object) {
-	mount := json.RawMessage(`{"name":"` + CACertsVolume + `","mountPath":"` + CACertsPath + `","readOnly":true}`)
+func (p *patch) addMount(o *object, volume string) {
+	name, _ := json.Marshal(volume) // a string
+	mount := json.RawMessage(`{"name":` + string(name) + `,"mountPath":"` + CACertsPath + `","readOnly":true}`)
 	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts", exists: o.istiod.hasMounts}
 	p.insert(&mounts, false, mount, fmt.Sprintf("mount %s in container %s", CACertsPath, o.istiod.name))
 }
 
-func (l *list) entry(index int) string { return l.at + "/" + strconv.Itoa(index) }
+func (l *list) entry(index int) string { return entry(l.at, index) }
+
+func entry(list string, index int) string { return list + "/" + strconv.Itoa(index) }
 
 // agents are the indices of the agent's containers, in order.
 func (l *list) agents() []int {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	evanphx "github.com/evanphx/json-patch/v5"
+
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -167,7 +169,7 @@ func TestBothSourcesInOneVolume(t *testing.T) {
 			t.Errorf("got %s\nwant %s", again, injected)
 		}
 		// Opting out in the same apply.
-		optedOut := []byte(strings.Replace(string(merged), `"metadata":{"labels"`, `"metadata":{"annotations":{"istiod-agent.io/inject":"false"},"labels"`, 1))
+		optedOut := optOut(t, merged)
 		result := i.Inject(patches.Deployment, optedOut)
 		if back := apply(t, optedOut, result.Operations); result.Reason != patches.OptedOut || !strings.Contains(string(back), `"secretName"`) || strings.Contains(string(back), "istiod-agent-init") || strings.Contains(string(back), `"sizeLimit"`) {
 			t.Errorf("opted out: %s, got %s", result.Reason, back)
@@ -206,11 +208,27 @@ func TestOptOutTakesOutWhatWasInjected(t *testing.T) {
 	t.Parallel()
 	for _, config := range []string{"", "annotate: false", "sidecar: native"} {
 		i, object := injector(t, config), edit(t)
-		optedOut := []byte(strings.Replace(string(inject(t, i, patches.Deployment, object)), `"metadata":{"labels"`, `"metadata":{"annotations":{"istiod-agent.io/inject":"false"},"labels"`, 1))
+		optedOut := optOut(t, inject(t, i, patches.Deployment, object))
 		result := i.Inject(patches.Deployment, optedOut)
-		want := []byte(strings.Replace(string(object), `"metadata":{"labels"`, `"metadata":{"annotations":{"istiod-agent.io/inject":"false"},"labels"`, 1))
+		want := optOut(t, object)
 		if back := apply(t, optedOut, result.Operations); result.Reason != patches.OptedOut || len(result.Warnings) != 1 || !same(t, back, want) {
 			t.Errorf("%q: %s with warnings %q, got %s", config, result.Reason, result.Warnings, back)
 		}
 	}
+}
+
+// optOut annotates an object.
+func optOut(t *testing.T, object []byte) []byte {
+	t.Helper()
+	return change(t, object, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
+}
+
+// change merges into an object (RFC 7386).
+func change(t *testing.T, object []byte, merge string) []byte {
+	t.Helper()
+	changed, err := evanphx.MergePatch(object, []byte(merge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
 }

@@ -5,6 +5,7 @@ package patches
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,10 @@ type istiod struct {
 	workingDir string
 	// discovers is set where the command line names pilot-discovery's subcommand.
 	discovers bool
+	// token is the mount at TokenPath as it is written; nil for none.
+	token []byte
+	// workloadTTL is the variable WorkloadTTLVariable as it is written; nil for none.
+	workloadTTL []byte
 	// user and group ids that the container's security context sets; nil when unset.
 	user, group *int64
 }
@@ -47,24 +52,14 @@ type variable struct {
 // readContainers reads the containers and finds istiod's own: the one called
 // discovery, else the first that mounts /etc/cacerts. The agent's own never counts.
 func (o *object) readContainers(c *cursor) {
-	var candidates []*istiod
-	o.containers.read(c, func(index int, key []byte) {
-		for len(candidates) <= index {
-			candidates = append(candidates, &istiod{index: len(candidates)})
-		}
-		candidates[index].read(c, key)
-	})
-	for len(candidates) < len(o.containers.items) {
-		candidates = append(candidates, &istiod{index: len(candidates)})
-	}
-	for i, container := range o.containers.items {
-		candidates[i].name = container.name
+	candidates := o.readList(c, &o.containers)
+	for _, candidate := range candidates {
 		switch {
-		case isAgent(container.name):
-		case container.name == IstiodContainer:
-			o.istiod = candidates[i]
-		case o.istiod == nil && candidates[i].volume != "":
-			o.istiod = candidates[i]
+		case isAgent(candidate.name):
+		case candidate.name == IstiodContainer:
+			o.istiod = candidate
+		case o.istiod == nil && candidate.volume != "":
+			o.istiod = candidate
 		}
 	}
 	for _, candidate := range candidates {
@@ -76,17 +71,43 @@ func (o *object) readContainers(c *cursor) {
 
 // readInitContainers reads the init containers. None of them may be an istiod.
 func (o *object) readInitContainers(c *cursor) {
-	discovers := map[int]bool{}
-	o.initContainers.read(c, func(index int, key []byte) {
-		if string(key) == "args" || string(key) == "command" {
-			discovers[index] = discovers[index] || readDiscovers(c)
-		}
-	})
-	for i, container := range o.initContainers.items {
-		if discovers[i] && !isAgent(container.name) {
+	for _, container := range o.readList(c, &o.initContainers) {
+		if container.discovers && !isAgent(container.name) {
 			o.second = container.name
 		}
 	}
+}
+
+// readList reads a list of containers, and notes which volumes they mount.
+func (o *object) readList(c *cursor, l *list) []*istiod {
+	var containers []*istiod
+	upTo := func(count int) {
+		for len(containers) < count {
+			containers = append(containers, &istiod{index: len(containers)})
+		}
+	}
+	l.read(c, func(index int, key []byte) {
+		upTo(index + 1)
+		containers[index].read(c, key)
+	})
+	upTo(len(l.items))
+	containers = containers[:len(l.items)] // one more where the text broke off
+	for i, item := range l.items {
+		containers[i].name = item.name
+		if isAgent(item.name) {
+			if volume := containers[i].volume; volume != "" && !slices.Contains(o.agentsVolumes, volume) {
+				o.agentsVolumes = append(o.agentsVolumes, volume)
+			}
+			continue
+		}
+		for _, m := range containers[i].mounts {
+			if o.mounted == nil {
+				o.mounted = map[string]bool{}
+			}
+			o.mounted[string(m.volume)] = true
+		}
+	}
+	return containers
 }
 
 // read a member of the container that the decision depends on.
@@ -139,6 +160,7 @@ func (i *istiod) readMounts(c *cursor) {
 	}
 	found := false
 	c.array(func() {
+		start := c.at
 		var m mount
 		var path, subPath []byte
 		m.at = elsewhere
@@ -154,6 +176,9 @@ func (i *istiod) readMounts(c *cursor) {
 			}
 		})
 		i.mounts = append(i.mounts, m)
+		if isTokenPath(path) && c.err == nil {
+			i.token = c.text[start:c.at]
+		}
 		switch {
 		case m.at == atCACerts && found:
 			i.hides = "mounts " + CACertsPath + " twice; remove one of the mounts"
@@ -186,6 +211,7 @@ func (i *istiod) readDevices(c *cursor) {
 func (i *istiod) readEnv(c *cursor) {
 	i.hasEnv = c.peek() == '['
 	c.array(func() {
+		start := c.at
 		var name, value []byte
 		plain := true
 		c.object(func(key []byte) {
@@ -199,6 +225,10 @@ func (i *istiod) readEnv(c *cursor) {
 			}
 		})
 		switch string(name) {
+		case WorkloadTTLVariable:
+			if i.workloadTTL = nil; c.err == nil && !bytes.Contains(value, []byte("$(")) {
+				i.workloadTTL = c.text[start:c.at]
+			}
 		case MultiRootVariable, RootCADirVariable, "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER":
 			if i.env == nil {
 				i.env = map[string]variable{}

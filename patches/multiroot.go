@@ -22,15 +22,13 @@ func (i *Injector) takesOtherRoots(o *object) bool {
 	return err == nil && on
 }
 
-// withMultiRoot tells the agent's container what istiod does, unless its own configuration does. The variable follows
-// the four that every agent has.
+// withMultiRoot tells the agent's container what istiod does, unless its own configuration does.
 func withMultiRoot(c *corev1.Container, on bool) {
-	const first = 4
-	has := len(c.Env) > first && c.Env[first] == multiRootVariable
-	switch {
-	case on && !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == MultiRootVariable }):
-		c.Env = slices.Insert(c.Env, first, multiRootVariable)
-	case !on && has:
-		c.Env = slices.Delete(c.Env, first, first+1)
+	if on {
+		insertVariable(c, multiRootVariable)
+		return
+	}
+	if at := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e == multiRootVariable }); at == alwaysSet {
+		c.Env = slices.Delete(c.Env, at, at+1)
 	}
 }

@@ -59,7 +59,7 @@ func TestTheAgentKnowsWhetherIstiodTakesOtherRoots(t *testing.T) {
 					t.Errorf("%s has %q, want %q", c.Name, got, want)
 				}
 			}
-			note := deployment.Spec.Template.Annotations[patches.OriginalAnnotation]
+			note := deployment.Annotations[patches.OriginalAnnotation]
 			if strings.Contains(note, "multiRootAdded") != test.added {
 				t.Errorf("the note is %q", note)
 			}

@@ -38,9 +38,10 @@ const (
 	InjectKey = "istiod-agent.io/inject"
 	// InjectedAnnotation of the pod template holds a digest of what was rendered.
 	InjectedAnnotation = "istiod-agent.io/injected"
-	// OriginalAnnotation of the pod template holds what a removal restores: what
-	// the injection replaced, where that is not what Istio's chart writes, and
-	// what it added to istiod's own container.
+	// OriginalAnnotation of the object itself, where a change restarts nothing, holds
+	// what a removal restores: what the injection replaced, where that is not what
+	// Istio's chart writes, and what it added to istiod's own container. Earlier
+	// versions wrote it on a Deployment's pod template.
 	OriginalAnnotation = "istiod-agent.io/original"
 
 	// AgentContainer is the agent's container beside istiod.
@@ -54,6 +55,14 @@ const (
 	// CACertsPath is where istiod looks for its intermediate CA
 	// (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
 	CACertsPath = "/etc/cacerts"
+	// OwnCACertsVolume is the volume at CACertsPath where istiod mounts nothing there and something else is called cacerts.
+	OwnCACertsVolume = "istiod-agent-cacerts"
+	// TokenPath is where Kubernetes mounts a service account's token for the API server
+	// (DefaultAPITokenMountPath, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
+	TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
+	// WorkloadTTLVariable is how long the certificates live that istiod signs
+	// (pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31). The agent is told the same.
+	WorkloadTTLVariable = "DEFAULT_WORKLOAD_CERT_TTL"
 	// VaultTokenVolume is the volume with the agent's service account token for Vault, and VaultTokenPath where the
 	// agent's containers mount it.
 	VaultTokenVolume = "istiod-agent-vault-token"               //nolint:gosec // the name of a volume
@@ -188,10 +197,12 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 	}
 
 	injection := i.inject(o)
+	warnings := injection.Warnings
 	injection.Report = report(Injected, strings.Join(injection.Changes, ", "))
 	if len(injection.Operations) == 0 {
 		injection.Report = report(AlreadyInjected, kind)
 	}
+	injection.Warnings = warnings
 	if i.rendered.multiRoot && !i.takesOtherRoots(o) {
 		injection.Warnings = append(injection.Warnings,
 			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, MultiRootVariable, o.istiod.env[MultiRootVariable].value))
@@ -218,8 +229,7 @@ func (i *Injector) optOut(o *object) Result {
 	removal := remove(o)
 	removal.Report = report(OptedOut, o.kind)
 	removal.Message += "; the agent is removed"
-	removal.Warnings = append(removal.Warnings,
-		"the agent is removed: istiod starts anew with what Secret cacerts holds, or else with a root of its own that no other cluster trusts")
+	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.after())
 	return removal
 }
 
@@ -243,10 +253,10 @@ type State string
 
 // The states, as the istiods metric names them.
 const (
-	// StateInjected is exactly as configured.
+	// StateInjected is as configured, but for what others have changed since and
+	// what is put right at its next change.
 	StateInjected State = "injected"
-	// StateOutdated gets its CA from the agent, as an earlier configuration
-	// rendered it or somebody changed it.
+	// StateOutdated gets its CA from the agent, as an earlier configuration rendered it.
 	StateOutdated State = "outdated"
 	// StateMissing would start without the agent's CA.
 	StateMissing State = "missing"
@@ -262,10 +272,14 @@ func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
 	case AlreadyInjected:
 		return StateInjected, result
 	case Injected:
-		if read(kind, object).protected() {
-			return StateOutdated, result
+		o := read(kind, object)
+		switch {
+		case !o.protected():
+			return StateMissing, result
+		case i.rendered.annotate && i.isCurrent(o):
+			return StateInjected, Result{Report: report(AlreadyInjected, kind)}
 		}
-		return StateMissing, result
+		return StateOutdated, result
 	case NoIstiodContainer, CACertsElsewhere, Malformed:
 		return StateMissing, result
 	default:

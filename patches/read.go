@@ -10,20 +10,35 @@ type object struct {
 	// inject is the object's own istiod-agent.io/inject, "" when unset.
 	inject string
 
-	// pod and podMeta are JSON pointers to the pod's spec and metadata.
-	pod, podMeta   string
-	hasPodMeta     bool
-	hasAnnotations bool
-	annotations    map[string]string
+	// pod is the JSON pointer to the pod's spec.
+	pod string
+	// own is the object's metadata, and template the pod's; of a Pod both are the same.
+	own, template *metadata
 
 	initContainers, containers, volumes list
 	serviceAccount                      string // empty means default
+	// mounted are the volumes that containers mount which are not the agent's.
+	mounted map[string]bool
+	// agentsVolumes are what the agent's containers mount at CACertsPath.
+	agentsVolumes []string
+	// resources are the pod's own (PodLevelResources); nil for none.
+	resources []byte
+	// tokenOff is set where the pod spec asks for no token of its service account.
+	tokenOff bool
 	// defaulted tells that the pod spec has been through an API server.
 	defaulted bool
 
 	istiod *istiod
 	// second is the name of a container that runs istiod too; "" when there is none.
 	second string
+}
+
+// metadata of the object or of its pod template.
+type metadata struct {
+	at             string // JSON pointer
+	exists         bool
+	hasAnnotations bool
+	annotations    map[string]string
 }
 
 // list is a list of named things at a JSON pointer.
@@ -40,9 +55,10 @@ type named struct {
 
 // read finds the places in one walk. It returns nil when the object has no pod spec.
 func read(kind Kind, raw []byte) *object {
-	o := &object{kind: kind, pod: "/spec", podMeta: "/metadata"}
+	o := &object{kind: kind, pod: "/spec", own: &metadata{at: "/metadata"}}
+	o.template = o.own
 	if kind == Deployment {
-		o.pod, o.podMeta = "/spec/template/spec", "/spec/template/metadata"
+		o.pod, o.template = "/spec/template/spec", &metadata{at: "/spec/template/metadata"}
 	}
 	o.initContainers.at, o.containers.at, o.volumes.at = o.pod+"/initContainers", o.pod+"/containers", o.pod+"/volumes"
 
@@ -64,7 +80,7 @@ func read(kind Kind, raw []byte) *object {
 				c.object(func(key []byte) {
 					switch string(key) {
 					case "metadata":
-						o.readPodMeta(c)
+						o.template.read(c, nil)
 					case "spec":
 						hasPod = o.readPod(c)
 					}
@@ -80,15 +96,11 @@ func read(kind Kind, raw []byte) *object {
 
 // readMeta reads the object's own metadata, which a Pod's is too.
 func (o *object) readMeta(c *cursor) {
-	own := object{}
-	own.hasPodMeta = c.peek() == '{'
 	var label string
-	c.object(func(key []byte) {
+	o.own.read(c, func(key []byte) {
 		switch string(key) {
 		case "deletionTimestamp":
 			o.deleting = c.peek() != 'n'
-		case "annotations":
-			own.readAnnotations(c)
 		case "labels":
 			c.object(func(key []byte) {
 				if string(key) == InjectKey {
@@ -97,28 +109,25 @@ func (o *object) readMeta(c *cursor) {
 			})
 		}
 	})
-	o.inject = own.annotations[InjectKey]
+	o.inject = o.own.annotations[InjectKey]
 	if o.inject == "" || label == "false" {
 		o.inject = label
 	}
-	if o.kind == Pod {
-		o.hasPodMeta, o.hasAnnotations, o.annotations = own.hasPodMeta, own.hasAnnotations, own.annotations
-	}
 }
 
-func (o *object) readPodMeta(c *cursor) {
-	o.hasPodMeta = c.peek() == '{'
+// read the annotations; other may walk what else is there, and is nil where nothing of that is asked for.
+func (m *metadata) read(c *cursor, other func(key []byte)) {
+	m.exists = c.peek() == '{'
 	c.object(func(key []byte) {
-		if string(key) == "annotations" {
-			o.readAnnotations(c)
+		switch {
+		case string(key) == "annotations":
+			m.hasAnnotations = c.peek() == '{'
+			m.annotations = map[string]string{}
+			c.object(func(key []byte) { m.annotations[string(key)] = string(c.string()) })
+		case other != nil:
+			other(key)
 		}
 	})
-}
-
-func (o *object) readAnnotations(c *cursor) {
-	o.hasAnnotations = c.peek() == '{'
-	o.annotations = map[string]string{}
-	c.object(func(key []byte) { o.annotations[string(key)] = string(c.string()) })
 }
 
 // readPod reads the pod spec, and tells whether there is one.
@@ -135,6 +144,10 @@ func (o *object) readPod(c *cursor) bool {
 			o.readContainers(c)
 		case "volumes":
 			o.volumes.read(c, nil)
+		case "resources":
+			o.resources = c.skip()
+		case "automountServiceAccountToken":
+			o.tokenOff = string(c.skip()) == "false"
 		case "serviceAccountName":
 			o.serviceAccount = string(c.string())
 		case "dnsPolicy":
@@ -196,9 +209,8 @@ func (o *object) hasAgent() bool {
 
 // annotated tells whether an injection has left its mark.
 func (o *object) annotated() bool {
-	_, digest := o.annotations[InjectedAnnotation]
-	_, note := o.annotations[OriginalAnnotation]
-	return digest || note
+	_, digest := o.template.annotations[InjectedAnnotation]
+	return digest || o.own.annotations[OriginalAnnotation] != "" || o.template.annotations[OriginalAnnotation] != ""
 }
 
 // protected tells whether istiod can only start with files of the agent's, in

@@ -95,6 +95,15 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	return r, nil
 }
 
+// alwaysSet is how many variables the agent always has.
+const alwaysSet = 4
+
+// ownVariables are the agent's own, which no other webhook may change.
+var ownVariables = map[string]bool{
+	"PILOT_CERT_PROVIDER": true, "POD_NAME": true, "POD_NAMESPACE": true, "SERVICE_ACCOUNT": true,
+	v1alpha1.AllowedServersVariable: true, MultiRootVariable: true, WorkloadTTLVariable: true,
+}
+
 // container is the guide's, with what the configuration adds.
 func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
 	c := &corev1.Container{
@@ -156,28 +165,6 @@ func publishedProbe() *corev1.Probe {
 		SuccessThreshold: 1,
 		FailureThreshold: 3600,
 	}
-}
-
-// forIstiod fits a container to one istiod: it mounts the volume that istiod
-// mounts, runs with the ids that istiod's container sets, so that both may read
-// the key file, and knows whether istiod takes other roots while it runs.
-func (r *rendering) forIstiod(c *corev1.Container, volume string, user, group *int64, multiRoot bool) *corev1.Container {
-	if !r.takesIDs {
-		user, group = nil, nil
-	}
-	if volume == CACertsVolume && user == nil && group == nil && multiRoot == r.multiRoot {
-		return c
-	}
-	c = c.DeepCopy()
-	withMultiRoot(c, multiRoot)
-	c.VolumeMounts[0].Name = volume
-	if user != nil && c.SecurityContext.RunAsUser == nil {
-		c.SecurityContext.RunAsUser = user
-	}
-	if group != nil && c.SecurityContext.RunAsGroup == nil {
-		c.SecurityContext.RunAsGroup = group
-	}
-	return c
 }
 
 // containerJSON leaves out the empty "resources" that the API type always writes.

@@ -26,7 +26,7 @@ const (
 // sentences say each reason; %s is filled in by the decision.
 var sentences = map[Reason]string{
 	Injected:          "istiod gets its intermediate CA from the agent: %s",
-	AlreadyInjected:   "the %s carries the agent exactly as configured",
+	AlreadyInjected:   "the %s carries the agent as configured",
 	OptedOut:          `the %s says istiod-agent.io/inject: "false"`,
 	NoBuiltInCA:       "not injected: istiod runs without its built-in CA (%s), so it has no use for an intermediate CA",
 	BeingDeleted:      "the %s is being deleted",

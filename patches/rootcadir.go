@@ -18,7 +18,7 @@ import (
 var rootCADirVariable = corev1.EnvVar{Name: RootCADirVariable, Value: CACertsPath}
 
 // setsRootCADir tells whether istiod's container gets the variable. Without
-// annotations nothing would record that it is to be removed again.
+// annotations the injection is what Gloo Mesh's guide makes of istiod.
 func (r *rendering) setsRootCADir() bool { return r.annotate }
 
 // rootCADirProblem says why istiod would look for its CA elsewhere than in
@@ -26,7 +26,7 @@ func (r *rendering) setsRootCADir() bool { return r.annotate }
 // the variable where it has none.
 func (i *istiod) rootCADirProblem(injected bool) string {
 	dir, set := i.env[RootCADirVariable]
-	inRoot := strings.Trim(i.workingDir, "/.") == ""
+	inRoot := clean(i.workingDir) == "/"
 	switch {
 	case !set && injected:
 		return ""

@@ -43,6 +43,8 @@ func TestWaysAroundTheVolume(t *testing.T) {
 		"ROOT_CA_DIR below workingDir":            {edit: []string{ownEnv, "{name: ROOT_CA_DIR, value: ./etc/cacerts}", ownImage, ownImage + "\n        workingDir: /x"}, denied: "below workingDir /x"},
 		"workingDir":                              {edit: []string{ownImage, ownImage + "\n        workingDir: /x"}},
 		"workingDir, without annotations":         {config: withoutAnnotations, edit: []string{ownImage, ownImage + "\n        workingDir: /x"}, denied: "workingDir /x"},
+		"workingDir of dots":                      {config: withoutAnnotations, edit: []string{ownImage, ownImage + "\n        workingDir: /..."}, denied: "workingDir /..."},
+		"workingDir the root, oddly":              {config: withoutAnnotations, edit: []string{ownImage, ownImage + "\n        workingDir: ///./"}},
 		"workingDir the root":                     {config: withoutAnnotations, edit: []string{ownImage, ownImage + "\n        workingDir: /"}},
 		"envFrom":                                 {edit: []string{ownImage, ownImage + "\n        envFrom: [{configMapRef: {name: a}}]"}},
 		"envFrom, without annotations":            {config: withoutAnnotations, edit: []string{ownImage, ownImage + "\n        envFrom: [{configMapRef: {name: a}}]"}, denied: "envFrom"},
@@ -130,7 +132,7 @@ func TestRootCADir(t *testing.T) {
 			if got := strings.Join(values, " and "); got != test.want {
 				t.Errorf("ROOT_CA_DIR is %q, want %q", got, test.want)
 			}
-			if note := template.Annotations[patches.OriginalAnnotation]; strings.Contains(note, "rootCADirAdded") != test.noted {
+			if note := deployment.Annotations[patches.OriginalAnnotation]; strings.Contains(note, "rootCADirAdded") != test.noted {
 				t.Errorf("the note is %q", note)
 			}
 			for _, config := range []string{"", "multiRootMesh: true", "sidecar: native", ""} {

@@ -199,10 +199,11 @@ func withoutInjection(t *testing.T, before, after []byte) (was, is map[string]an
 			})
 		}
 		template := member(member(object, "spec"), "template")
-		annotations := member(member(template, "metadata"), "annotations")
-		delete(annotations, patches.InjectedAnnotation)
-		delete(annotations, patches.OriginalAnnotation)
+		delete(member(member(template, "metadata"), "annotations"), patches.InjectedAnnotation)
+		delete(member(member(object, "metadata"), "annotations"), patches.OriginalAnnotation)
 		dropEmpty(member(template, "metadata"), "annotations")
+		dropEmpty(member(object, "metadata"), "annotations")
+		dropEmpty(object, "metadata")
 		dropEmpty(template, "metadata")
 	}
 	return was, is

@@ -157,7 +157,7 @@ func TestOptingOutTakesTheAgentOutAndWarns(t *testing.T) {
 	s := serve(t, "", logr.Discard())
 	path, review := reviewOf(patches.Deployment, deployment)
 	injected := patched(t, []byte(deployment), s.ask(t, path, review).Patch)
-	review.Request.Object.Raw = []byte(strings.Replace(string(injected), `"name":"istiod"`, `"name":"istiod","annotations":{"istiod-agent.io/inject":"false"}`, 1))
+	review.Request.Object.Raw = []byte(strings.Replace(string(injected), `"annotations":{`, `"annotations":{"istiod-agent.io/inject":"false",`, 1))
 	answer := s.ask(t, path, review)
 	after := patched(t, review.Request.Object.Raw, answer.Patch)
 	if !answer.Allowed || strings.Contains(string(after), `"name":"istiod-agent`) {

@@ -43,6 +43,16 @@ func TestCommandsThatCannotWorkFailAndSayWhy(t *testing.T) {
 			[]string{"init-container"},
 			[]string{"/no/such/directory"},
 		},
+		"no token for the API server": {
+			map[string]string{"POD_NAMESPACE": "istio-system", "SERVICE_ACCOUNT": "istiod", "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"},
+			[]string{"init-container", "--cacerts-dir", t.TempDir(), "--allow-disk"},
+			[]string{"/var/run/secrets/kubernetes.io/serviceaccount/token", "automountServiceAccountToken"},
+		},
+		"no API server": {
+			map[string]string{"POD_NAMESPACE": "istio-system", "SERVICE_ACCOUNT": "istiod"},
+			[]string{"init-container", "--cacerts-dir", t.TempDir(), "--allow-disk"},
+			[]string{"run in a pod, or set --kubeconfig or --spec"},
+		},
 		"a variable that is no number": {
 			map[string]string{"ISTIOD_AGENT_PORT": "many"}, []string{"sidecar", "--spec", "x"}, []string{"environment variable ISTIOD_AGENT_PORT"},
 		},

@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -123,7 +125,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	config, err := o.cluster()
 	switch {
 	case err != nil && o.spec == "":
-		return nil, nil, fmt.Errorf("no API server to find the IssuedCertificate in: %w; run in a pod, or set --kubeconfig or --spec", err)
+		return nil, nil, noAPIServer(err)
 	case err == nil:
 		api, err := cluster.New(config, o.identity)
 		if err != nil {
@@ -144,6 +146,15 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		a.Specifications = &agent.File{Path: o.spec, Identity: o.identity}
 	}
 	return a, background, nil
+}
+
+// noAPIServer says what to do next. A Pod without the token of its service account is most often one whose
+// automountServiceAccountToken is false.
+func noAPIServer(err error) error {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("no token for the API server, to find the IssuedCertificate with: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
+	}
+	return fmt.Errorf("no API server to find the IssuedCertificate in: %w; run in a pod, or set --kubeconfig or --spec", err)
 }
 
 // cluster is the API server of the pod, or of --kubeconfig.

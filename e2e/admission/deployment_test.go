@@ -189,7 +189,7 @@ func TestOtherManagersEdits(t *testing.T) {
 		for _, edit := range []string{
 			`[{"op":"remove","path":"/spec/template/spec/containers/1"}]`,
 			`[{"op":"remove","path":"/spec/template/spec/initContainers"}]`,
-			`[{"op":"replace","path":"/spec/template/spec/containers/1/image","value":"somebody/elses:1"}]`,
+			`[{"op":"replace","path":"/spec/template/spec/containers/1/image","value":"gcr.io/gloo-mesh/istiod-agent:1"}]`,
 			`[{"op":"replace","path":"/spec/template/spec/containers/1/args","value":["sidecar","--debug"]}]`,
 			`[{"op":"remove","path":"/spec/template/metadata/annotations/istiod-agent.io~1injected"}]`,
 		} {

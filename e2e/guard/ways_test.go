@@ -109,7 +109,7 @@ var ways = map[string]way{
 	"a native agent, another's probe":      {nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Host = "example.com" }, noAgent, injected},
 	"a native agent, another path's probe": {nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Path = "/" }, noAgent, injected},
 	"a native agent, another port's probe": {nativeForm, func(i *istiod) { i.init().StartupProbe.HTTPGet.Port.IntVal = 8080 }, noAgent, injected},
-	"an agent of another image":            {injectedForm, func(i *istiod) { i.init().Image = "true" }, notCovered, injected},
+	"an agent of another image":            {injectedForm, func(i *istiod) { i.init().Image = "true" }, notCovered, notCovered},
 	"an istiod with another command":       {injectedForm, func(i *istiod) { i.own().Command = []string{"sh"} }, notCovered, notCovered},
 
 	"part-of istiod-agent": {plainForm, func(i *istiod) { i.meta().Labels["app.kubernetes.io/part-of"] = "istiod-agent" }, notMemory, injected},

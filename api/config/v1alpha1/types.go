@@ -30,9 +30,9 @@ type InjectionConfiguration struct {
 	// so that the root can change without a restart. Default: false.
 	MultiRootMesh bool `json:"multiRootMesh,omitempty"`
 	// Annotate records the injection on the pod template, as
-	// istiod-agent.io/injected (a digest of what was rendered) and, where the
-	// replaced volume was not the one of Istio's chart,
-	// istiod-agent.io/original. Default: true.
+	// istiod-agent.io/injected (a digest of what was rendered). Default: true.
+	// What a removal restores is recorded in any case, on the object itself, as
+	// istiod-agent.io/original.
 	Annotate *bool `json:"annotate,omitempty"`
 	// InjectExisting brings in the istiods that are already there when their
 	// namespace is labelled; it restarts them. Default: true.
