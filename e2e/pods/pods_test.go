@@ -56,8 +56,8 @@ func TestPodIsInjectedAndDeploymentIsNot(t *testing.T) {
 			}
 		}
 	})
-	t.Run("asked again after the token was mounted, the webhook changes nothing", func(t *testing.T) {
-		wantRounds(t, pod, true, false)
+	t.Run("the token is mounted at once, so the webhook is asked once", func(t *testing.T) {
+		wantRounds(t, pod, true)
 	})
 	t.Run("a change of the Pod is no matter", func(t *testing.T) {
 		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`))
