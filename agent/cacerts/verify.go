@@ -242,6 +242,25 @@ func (s *Set) NotAfter() time.Time {
 	return end
 }
 
+// LimitedBy names the certificate above that ends first, where it cuts the certificate short: it ends no later than the
+// certificate and before ttl, which was requested, is over. It is empty where none does. CAs before Vault 1.17, and OpenBao,
+// sign past their own end; others shorten the certificate to it.
+func (s *Set) LimitedBy(ttl time.Duration) string {
+	var first *x509.Certificate
+	for _, each := range s.chain() {
+		if each.Equal(s.Certificate) {
+			continue
+		}
+		if first == nil || each.NotAfter.Before(first.NotAfter) {
+			first = each
+		}
+	}
+	if first == nil || first.NotAfter.After(s.Certificate.NotAfter) || !first.NotAfter.Before(s.Certificate.NotBefore.Add(ttl-lifetimeAllowance)) {
+		return ""
+	}
+	return plain(fmt.Sprintf("%s, which ends at %s", first.Subject, utc(first.NotAfter)))
+}
+
 // pools are what a proxy verifies a certificate below this chain with: the root it trusts, and the rest, which is sent.
 func pools(chain []*x509.Certificate) (roots, intermediates *x509.CertPool) {
 	roots, intermediates = x509.NewCertPool(), x509.NewCertPool()
