@@ -253,7 +253,7 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	a.concern(certificate)
 	w := Wanted{
 		Digest: digest(certificate), Renew: certificate.Annotations[certificatesv1.RenewAnnotation],
-		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
+		Ratio: min(*certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, certificatesv1.MaxRenewalRatio), SeenAt: now,
 	}
 	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read
 	w.Roots = pemcerts.Fingerprints(a.trusted)

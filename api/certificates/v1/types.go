@@ -67,6 +67,7 @@ type IssuedCertificateList struct {
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.glooMeshCa) && has(self.agentCa))",message="expected one CA: set agentCa or glooMeshCa, not both"
+// +kubebuilder:validation:XValidation:rule="!has(self.certOptions) || !has(self.certOptions.secretRotationGracePeriodRatio) || self.certOptions.secretRotationGracePeriodRatio <= 0.9",fieldPath=".certOptions.secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"
 type IssuedCertificateSpec struct {
 	// The SPIFFE IDs that the certificate is for, at least one, none twice, each of the form
 	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>. An agent acts on the IssuedCertificates in
@@ -138,7 +139,7 @@ type CertOptions struct {
 	// +kubebuilder:validation:MaxLength=1024
 	OrgName string `json:"orgName,omitempty"`
 
-	// The part of the certificate's life that is left when it is renewed, more than 0 and less than 1:
+	// The part of the certificate's life that is left when it is renewed, more than 0 and at most 0.9:
 	// 0.10 renews when a tenth is left. Default: 0.10.
 	SecretRotationGracePeriodRatio *float64 `json:"secretRotationGracePeriodRatio,omitempty"`
 
