@@ -77,7 +77,7 @@ func TestTheWholeChainCounts(t *testing.T) {
 	}
 	var metrics bytes.Buffer
 	a.Metrics.Write(&metrics)
-	for _, name := range []string{"ca", "root"} {
+	for _, name := range []string{"ca", "root", "issuer"} {
 		if want := fmt.Sprintf("istiod_agent_%s_not_after_seconds %d\n", name, soon.Unix()); !strings.Contains(metrics.String(), want) {
 			t.Errorf("the metrics do not hold %q", want)
 		}

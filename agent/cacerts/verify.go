@@ -242,20 +242,24 @@ func (s *Set) NotAfter() time.Time {
 	return end
 }
 
-// LimitedBy names the certificate above that ends first, where it cuts the certificate short: it ends no later than the
-// certificate and before ttl, which was requested, is over. It is empty where none does. CAs before Vault 1.17, and OpenBao,
-// sign past their own end; others shorten the certificate to it.
-func (s *Set) LimitedBy(ttl time.Duration) string {
-	var first *x509.Certificate
-	for _, each := range s.chain() {
-		if each.Equal(s.Certificate) {
-			continue
-		}
-		if first == nil || each.NotAfter.Before(first.NotAfter) {
+// Issuer is the certificate above that expires first; a CA that is its own root is its own issuer.
+func (s *Set) Issuer() *x509.Certificate {
+	chain := s.chain()
+	first := chain[len(chain)-1]
+	for _, each := range chain[1:] {
+		if each.NotAfter.Before(first.NotAfter) {
 			first = each
 		}
 	}
-	if first == nil || first.NotAfter.After(s.Certificate.NotAfter) || !first.NotAfter.Before(s.Certificate.NotBefore.Add(ttl-lifetimeAllowance)) {
+	return first
+}
+
+// LimitedBy names the certificate above that expires first, where it cuts the certificate short: it expires no later than the
+// certificate and before ttl, which was requested, is over. It is empty where none does. CAs before Vault 1.17, and OpenBao,
+// sign past their own end; others shorten the certificate to it.
+func (s *Set) LimitedBy(ttl time.Duration) string {
+	first := s.Issuer()
+	if first.NotAfter.After(s.Certificate.NotAfter) || !first.NotAfter.Before(s.Certificate.NotBefore.Add(ttl-lifetimeAllowance)) {
 		return ""
 	}
 	return plain(fmt.Sprintf("%s, which ends at %s", first.Subject, utc(first.NotAfter)))

@@ -27,6 +27,9 @@ const (
 	RootTrustedCondition = "RootTrusted"
 )
 
+// RootEndsSoon is how long before its end a root is warned of: to change it takes all clusters and their workloads.
+const RootEndsSoon = 90 * 24 * time.Hour
+
 // ReasonFilesLost is the reason of a Pod whose files do not hold what was published.
 const ReasonFilesLost = "FilesLost"
 
