@@ -230,7 +230,7 @@ func (s State) wish() (Reason, time.Time) {
 func RenewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Duration, random float64) (at time.Time, tooShort bool) {
 	lifetime := notAfter.Sub(notBefore)
 	lead := time.Duration(ratio * float64(lifetime))
-	if safe := workloadTTL + renewalMargin; lead < safe {
+	if safe := min(workloadTTL, lifetime) + renewalMargin; lead < safe {
 		if safe+lifetime/10 > lifetime-lifetime/4 {
 			tooShort = true
 		} else {

@@ -27,8 +27,9 @@ func TestTheRenewalTimeFollowsTheCertificate(t *testing.T) {
 		"what Vault's default maximum gives":                       {lifetime: 768 * time.Hour, ratio: 0.1, ttl: day, want: 691*time.Hour + 12*time.Minute},
 		"the workloads' time and an hour, where the ratio is less": {lifetime: 5 * day, ratio: 0.1, ttl: day, want: 95 * time.Hour},
 		"the ratio alone, where the workloads' time is too long":   {lifetime: 30 * time.Hour, ratio: 0.1, ttl: day, want: 27 * time.Hour, wantShort: true},
-		"of a minute":                         {lifetime: time.Minute, ratio: 0.1, ttl: day, random: 0.5, want: 51 * time.Second, wantShort: true},
-		"never before the certificate begins": {lifetime: 100 * day, ratio: 0.99, ttl: day, random: 1, want: 0},
+		"of workloads that live for ever":                          {lifetime: 100 * day, ratio: 0.1, ttl: math.MaxInt64, want: 90 * day, wantShort: true},
+		"of a minute":                                              {lifetime: time.Minute, ratio: 0.1, ttl: day, random: 0.5, want: 51 * time.Second, wantShort: true},
+		"never before the certificate begins":                      {lifetime: 100 * day, ratio: 0.99, ttl: day, random: 1, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			at, short := RenewAt(start, start.Add(test.lifetime), test.ratio, test.ttl, test.random)

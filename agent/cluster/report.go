@@ -84,7 +84,7 @@ func (r *Report) Run(ctx context.Context) {
 		case newest := <-r.status:
 			pending = &newest
 		case event := <-r.events:
-			r.send(ctx, event)
+			r.send(context.WithoutCancel(ctx), event) // an init container ends while its last events are on their way
 			continue
 		case <-again:
 		case <-ctx.Done():
