@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
@@ -35,7 +34,8 @@ const look = 30 * time.Second
 
 // Reporter tells others what happens. Its methods do not wait for anybody.
 type Reporter interface {
-	// Status tells how this pod's certificate is, in full.
+	// Status tells how this pod's certificate is, in full. Its conditions have no times, and lack those that follow from
+	// what all pods report.
 	Status(certificate *certificatesv1.IssuedCertificate, status certificatesv1.IssuedCertificateStatus)
 	// Event tells once that something happened; a warning asks for a person.
 	Event(certificate *certificatesv1.IssuedCertificate, warning bool, reason, message string)
@@ -73,8 +73,6 @@ type Agent struct {
 	issuing  Reason
 	problems problems
 	reported certificatesv1.IssuedCertificateStatus
-	// conditions are those of the specification that is acted on.
-	conditions []metav1.Condition
 	// said is what was told already and still holds.
 	said    map[string]bool
 	started time.Time
@@ -255,7 +253,7 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	a.concern(certificate)
 	w := Wanted{
 		Digest: digest(certificate), Renew: certificate.Annotations[certificatesv1.RenewAnnotation],
-		Ratio: *certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, SeenAt: now,
+		Ratio: min(*certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, certificatesv1.MaxRenewalRatio), SeenAt: now,
 	}
 	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read
 	w.Roots = pemcerts.Fingerprints(a.trusted)
@@ -355,6 +353,10 @@ func (a *Agent) published(reason Reason) {
 		held.Serial, reason, held.NotAfter.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339)))
 	for _, warning := range a.set.Warnings() {
 		a.tell(true, reasonCAWarning, warning)
+	}
+	if issuer := a.limitedBy(); issuer != "" {
+		a.tell(true, reasonLimited, fmt.Sprintf("the CA certificate cannot be used for the %d days that ttlDays asks for: its chain is limited by %s; renew that certificate in time, "+
+			"a root as docs/rotation.md describes", *a.wanted.Spec.CertOptions.TTLDays, issuer))
 	}
 	if tooShort {
 		a.tell(true, reasonLifetimeShort, fmt.Sprintf("the CA certificate lives for %s, which is too short for the %s that istiod's certificates live: "+

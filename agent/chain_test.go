@@ -72,12 +72,28 @@ func TestTheWholeChainCounts(t *testing.T) {
 	if !status.RenewAt.Time.Before(soon) {
 		t.Errorf("it is renewed at %s, after the root's end %s", status.RenewAt, soon)
 	}
+	if limited := "O=root, which ends at " + soon.Format(time.RFC3339); !status.RootNotAfter.Time.Equal(soon) || status.LimitedBy != limited {
+		t.Errorf("the root ends at %s, limited by %q, want %q", status.RootNotAfter, status.LimitedBy, limited)
+	}
 	var metrics bytes.Buffer
 	a.Metrics.Write(&metrics)
-	if want := fmt.Sprintf("istiod_agent_ca_not_after_seconds %d\n", soon.Unix()); !strings.Contains(metrics.String(), want) {
-		t.Errorf("the metrics do not hold %q", want)
+	for _, name := range []string{"ca", "root", "issuer"} {
+		if want := fmt.Sprintf("istiod_agent_%s_not_after_seconds %d\n", name, soon.Unix()); !strings.Contains(metrics.String(), want) {
+			t.Errorf("the metrics do not hold %q", want)
+		}
 	}
-	if !slices.Contains(reporter.events, "mine CAWarning true") {
-		t.Errorf("told %q", reporter.events)
+	for _, event := range []string{"mine CAWarning true", "mine LimitedByIssuer true"} {
+		if !slices.Contains(reporter.events, event) {
+			t.Errorf("told %q, not %q", reporter.events, event)
+		}
+	}
+}
+
+func TestLimitedBy(t *testing.T) {
+	set := newSet(t) // both it and its root end in 100 days
+	for ttl, limited := range map[time.Duration]bool{100 * day: false, 101 * day: true} {
+		if got := set.LimitedBy(ttl); (got != "") != limited {
+			t.Errorf("asked for %s: %q", ttl, got)
+		}
 	}
 }

@@ -165,8 +165,12 @@ func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {
 	}
 	return vault.Request{
 		Hosts: spec.Hosts, Organization: options.OrgName, Key: key,
-		TTL: time.Duration(*options.TTLDays) * 24 * time.Hour,
+		TTL: requestedTTL(spec),
 	}
+}
+
+func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
+	return time.Duration(*spec.CertOptions.TTLDays) * 24 * time.Hour
 }
 
 func orElse(values ...string) string {

@@ -21,6 +21,7 @@ import (
 type Metrics struct {
 	set                              *metrics.Set
 	notBefore, notAfter, renewAt     *metrics.Gauge
+	rootNotAfter, issuerNotAfter     *metrics.Gauge
 	confirmed, rootChanged, accepted *metrics.Gauge
 	root                             string // name of the gauge that tells the root, with its label
 }
@@ -35,6 +36,8 @@ func NewMetrics() *Metrics {
 	gauge := func(name string) *metrics.Gauge { return m.set.NewGauge("istiod_agent_"+name, nil) }
 	// The validity of the published CA certificate, and when it is to be replaced; 0 while there is none.
 	m.notBefore, m.notAfter, m.renewAt = gauge("ca_not_before_seconds"), gauge("ca_not_after_seconds"), gauge("ca_renew_at_seconds")
+	// When the root that it leads to expires, and when the first of the certificates above it does; 0 while there is none.
+	m.rootNotAfter, m.issuerNotAfter = gauge("root_not_after_seconds"), gauge("issuer_not_after_seconds")
 	// 1 when istiod was seen to sign under the published CA certificate.
 	m.confirmed = gauge("istiod_confirmed")
 	// 1 when Vault answers with a root that istiod was not started with; the published certificate stays until
@@ -87,6 +90,8 @@ func (m *Metrics) published(set *cacerts.Set, renewAt time.Time) {
 	m.notBefore.Set(float64(set.Certificate.NotBefore.Unix()))
 	m.notAfter.Set(float64(set.NotAfter().Unix()))
 	m.renewAt.Set(float64(renewAt.Unix()))
+	m.rootNotAfter.Set(float64(set.Root().NotAfter.Unix()))
+	m.issuerNotAfter.Set(float64(set.Issuer().NotAfter.Unix()))
 	root := fmt.Sprintf(`%s{sha256=%q}`, "istiod_agent_root_info", set.RootFingerprint())
 	if root != m.root {
 		m.set.UnregisterMetric(m.root)

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -63,7 +61,10 @@ func (a *Agent) report() {
 }
 
 func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
-	mine := certificatesv1.CertificateStatus{Pod: a.Identity.Pod, Error: bounded.Text(a.problems.String(), certificatesv1.MaxStatusText), OfferedRootFingerprint: a.offered}
+	mine := certificatesv1.CertificateStatus{
+		Pod: a.Identity.Pod, Reason: a.problems.reason(), Error: bounded.Text(a.problems.String(), certificatesv1.MaxStatusText),
+		OfferedRootFingerprint: a.offered,
+	}
 	state := certificatesv1.Pending
 	if held := a.state.Held; held != nil {
 		state = certificatesv1.Issued
@@ -74,7 +75,13 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 		mine.Issuer, mine.Key = bounded.Text(a.set.Certificate.Issuer.String(), certificatesv1.MaxStatusText), a.set.KeyKind()
 		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: held.NotBefore}, &metav1.Time{Time: held.NotAfter}
 		mine.RootFingerprint, mine.TrustedRoots = held.Root, held.Roots
+		mine.RootNotAfter = &metav1.Time{Time: a.set.Root().NotAfter}
+		mine.LimitedBy = a.limitedBy()
 		mine.Confirmed = held.Confirmed
+		if held.Lost {
+			mine.Reason = certificatesv1.ReasonFilesLost
+			mine.Error = orElse(mine.Error, "istiod's files do not hold what was published; they are replaced")
+		}
 		if at, _ := a.renewAt(); !at.IsZero() {
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
 		}
@@ -82,16 +89,24 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 	if mine.Error != "" {
 		state = certificatesv1.Failed
 	}
-	if a.wanted != nil {
-		condition := audienceBound(a.wanted, a.Identity)
-		condition.ObservedGeneration, condition.LastTransitionTime = a.wanted.Generation, metav1.Now().Rfc3339Copy()
-		meta.SetStatusCondition(&a.conditions, condition)
-	}
-	return certificatesv1.IssuedCertificateStatus{
+	status := certificatesv1.IssuedCertificateStatus{
 		ObservedGeneration: a.about.Generation, State: state, Error: mine.Error,
-		Conditions:   slices.Clone(a.conditions),
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
+	if a.wanted != nil {
+		condition := audienceBound(a.wanted, a.Identity)
+		condition.ObservedGeneration = a.wanted.Generation
+		status.Conditions = []metav1.Condition{condition}
+	}
+	return status
+}
+
+// limitedBy names the certificate that cuts istiod's short, empty when none does.
+func (a *Agent) limitedBy() string {
+	if a.wanted == nil || a.wanted.Annotations[certificatesv1.CAFromSecretAnnotation] != "" {
+		return "" // nothing was requested of a CA
+	}
+	return a.set.LimitedBy(requestedTTL(&a.wanted.Spec))
 }
 
 // audienceBound reports whether the token that a specification has sent is of use to its receiver elsewhere.

@@ -35,10 +35,12 @@ const (
 	// Asking again does not bring the old root back, and every answer costs Vault a signature.
 	rootChangedRetryLimit = time.Hour
 
-	// What asks for certificates without an end, such as an annotation that changes every second or a CA whose certificates
-	// end at once, gets this many, and then one in each interval.
-	attemptBurst    = 250
-	attemptInterval = time.Minute
+	// Between two publications lies a pause: a minute, or a tenth of the certificate's life where that is shorter, as near the
+	// end of a root. No CA whose certificates end at once shortens it below a second.
+	longestPause, shortestPause = time.Minute, time.Second
+	// What others ask for, by the annotation, the specification or by taking files away, need not wait for the pause this many
+	// times in a row, so that a person gets an answer at once; then it has the same pause.
+	requestBurst = 5
 )
 
 // State is all that the next step depends on.
@@ -52,7 +54,7 @@ type State struct {
 	FailedAt time.Time
 	// RootChanged is set when the last attempt failed because Vault's root is not istiod's.
 	RootChanged bool
-	// Paced is when the attempts so far, without those that Backoff puts off, would end at one in each attemptInterval.
+	// Paced is when the attempts so far, without those that Backoff puts off, would end with a pause after each.
 	Paced time.Time
 	// RetryLimit is the longest pause between two attempts, 5 minutes when zero.
 	RetryLimit time.Duration
@@ -162,12 +164,16 @@ func (s State) due() (Reason, time.Time) {
 		return "", time.Time{}
 	}
 	reason, at := s.wish()
-	if s.Failures > 0 {
+	h := s.Held
+	switch {
+	case s.Failures > 0:
 		at = later(at, s.FailedAt.Add(s.backoff()))
-	} else {
-		at = later(at, s.Paced.Add(-(attemptBurst-1)*attemptInterval))
+	case reason == Expiring:
+		at = later(at, h.ConfirmFrom.Add(h.pause()))
+	default:
+		at = later(at, s.Paced.Add(-(requestBurst-1)*h.pause()))
 	}
-	if h := s.Held; h != nil && !h.Confirmed && !h.Lost {
+	if h != nil && !h.Confirmed && !h.Lost {
 		at = later(at, h.ConfirmFrom.Add(confirmationLimit))
 	}
 	return reason, at
@@ -178,7 +184,15 @@ func (s State) paced(now time.Time) time.Time {
 	if s.Failures > 0 {
 		return s.Paced
 	}
-	return later(s.Paced, now).Add(attemptInterval)
+	return later(s.Paced, now).Add(s.Held.pause())
+}
+
+// pause is the least time between two publications.
+func (h *Held) pause() time.Duration {
+	if h == nil {
+		return longestPause
+	}
+	return max(shortestPause, min(longestPause, h.NotAfter.Sub(h.NotBefore)/10))
 }
 
 func (s State) wish() (Reason, time.Time) {
@@ -216,7 +230,7 @@ func (s State) wish() (Reason, time.Time) {
 func RenewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Duration, random float64) (at time.Time, tooShort bool) {
 	lifetime := notAfter.Sub(notBefore)
 	lead := time.Duration(ratio * float64(lifetime))
-	if safe := workloadTTL + renewalMargin; lead < safe {
+	if safe := min(workloadTTL, lifetime) + renewalMargin; lead < safe {
 		if safe+lifetime/10 > lifetime-lifetime/4 {
 			tooShort = true
 		} else {
@@ -224,7 +238,7 @@ func RenewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Dura
 		}
 	}
 	at = notAfter.Add(-lead - time.Duration(random*float64(lifetime/10)))
-	if at.Before(notBefore) { // a ratio of nearly one
+	if at.Before(notBefore) { // a ratio above 0.9
 		at = notBefore
 	}
 	return at, tooShort

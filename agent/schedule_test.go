@@ -27,8 +27,9 @@ func TestTheRenewalTimeFollowsTheCertificate(t *testing.T) {
 		"what Vault's default maximum gives":                       {lifetime: 768 * time.Hour, ratio: 0.1, ttl: day, want: 691*time.Hour + 12*time.Minute},
 		"the workloads' time and an hour, where the ratio is less": {lifetime: 5 * day, ratio: 0.1, ttl: day, want: 95 * time.Hour},
 		"the ratio alone, where the workloads' time is too long":   {lifetime: 30 * time.Hour, ratio: 0.1, ttl: day, want: 27 * time.Hour, wantShort: true},
-		"of a minute":                         {lifetime: time.Minute, ratio: 0.1, ttl: day, random: 0.5, want: 51 * time.Second, wantShort: true},
-		"never before the certificate begins": {lifetime: 100 * day, ratio: 0.99, ttl: day, random: 1, want: 0},
+		"of workloads that live for ever":                          {lifetime: 100 * day, ratio: 0.1, ttl: math.MaxInt64, want: 90 * day, wantShort: true},
+		"of a minute":                                              {lifetime: time.Minute, ratio: 0.1, ttl: day, random: 0.5, want: 51 * time.Second, wantShort: true},
+		"never before the certificate begins":                      {lifetime: 100 * day, ratio: 0.99, ttl: day, random: 1, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			at, short := RenewAt(start, start.Add(test.lifetime), test.ratio, test.ttl, test.random)
@@ -233,39 +234,87 @@ func TestTheNextStep(t *testing.T) {
 	}
 }
 
-// A value of the annotation that changes every second, and a CA whose certificates end at once, ask for a certificate again and
-// again: each costs a key here, a signature of Vault and a reload of istiod.
-func TestAttemptsArePaced(t *testing.T) {
+// A value of the annotation that changes every second, files that are lost again and again, a ratio near one and a root in its last
+// minutes ask for a certificate again and again: each costs a key here, a signature of Vault and a reload of istiod.
+func TestPublicationsHaveAPause(t *testing.T) {
 	t.Parallel()
-	const seconds = 6 * 3600
-	attempts := func(ask func(*State, time.Time)) (count int) {
-		s := State{Wanted: wanted(), Held: held(), WorkloadTTL: day}
-		for i := range seconds {
-			now := start.Add(time.Duration(i) * time.Second)
-			ask(&s, now)
-			if Next(s, now).Action != Issue {
-				continue
+	const seconds = 3600
+	asks := func(s *State, now time.Time) { s.Wanted.Renew, s.Wanted.SeenAt = now.String(), now }
+	for name, test := range map[string]struct {
+		ratio float64
+		life  func(now time.Time) (notBefore, notAfter time.Time) // of what is issued now
+		ask   func(*State, time.Time)
+		most  int
+	}{
+		"a ratio near one":       {ratio: 0.99999, life: lives(100 * day), most: seconds / 60},
+		"certificates that end":  {ratio: 0.1, life: lives(0), most: seconds},
+		"certificates of 10 min": {ratio: 0.1, life: lives(10 * time.Minute), most: seconds/(7*60) + 1},
+		"the last minutes of a root": {ratio: 0.1, life: func(now time.Time) (time.Time, time.Time) {
+			return now.Add(-30 * time.Second), later(now, start.Add(10*time.Minute)) // as Vault dates and shortens them
+		}, most: 30 + seconds/3},
+		"the annotation changes":                  {ratio: 0.1, life: lives(100 * day), ask: asks, most: requestBurst + seconds/60},
+		"the annotation changes, of a short life": {ratio: 0.1, life: lives(100 * time.Second), ask: asks, most: requestBurst + seconds/10},
+		"files are lost":                          {ratio: 0.1, life: lives(100 * day), ask: func(s *State, _ time.Time) { s.Held.Lost = true }, most: requestBurst + seconds/60},
+		"asked once in 10 min": {ratio: 0.1, life: lives(100 * day), ask: func(s *State, now time.Time) {
+			if now.Minute()%10 == 0 && now.Second() == 0 {
+				asks(s, now)
 			}
-			s.Paced = s.paced(now)
-			count++
-			s.Held = &Held{Serial: "01", NotBefore: now, NotAfter: now.Add(100 * day), Digest: s.Wanted.Digest, Renew: s.Wanted.Renew, ConfirmFrom: now, Confirmed: true}
-		}
-		return count
-	}
-	for name, ask := range map[string]func(*State, time.Time){
-		"the annotation changes": func(s *State, now time.Time) { s.Wanted.Renew, s.Wanted.SeenAt = now.String(), now },
-		"certificates end":       func(s *State, now time.Time) { s.Held.NotAfter = now },
+		}, most: seconds / 600},
 	} {
-		if count := attempts(ask); count < attemptBurst || count > attemptBurst+seconds/60+1 {
-			t.Errorf("%s: %d attempts", name, count)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := State{Wanted: wanted(), Held: held(), WorkloadTTL: day}
+			s.Wanted.Ratio = test.ratio
+			count := 0
+			var last time.Time
+			for i := range seconds {
+				now := start.Add(time.Duration(i) * time.Second)
+				if test.ask != nil {
+					test.ask(&s, now)
+				}
+				if Next(s, now).Action != Issue {
+					continue
+				}
+				if pause := s.Held.pause(); test.ask == nil && count > 0 && now.Sub(last) < pause {
+					t.Fatalf("after %s, want %s at least", now.Sub(last), pause)
+				}
+				last = now
+				s.Paced = s.paced(now)
+				count++
+				notBefore, notAfter := test.life(now)
+				s.Held = &Held{
+					Serial: "01", NotBefore: notBefore, NotAfter: notAfter, Digest: s.Wanted.Digest, Renew: s.Wanted.Renew, ConfirmFrom: now, Confirmed: true,
+				}
+			}
+			if count > test.most+1 {
+				t.Errorf("%d certificates in %d s, want %d at most", count, seconds, test.most+1)
+			}
+		})
 	}
-	if count := attempts(func(s *State, now time.Time) {
-		if now.Minute() == 0 && now.Second() == 0 {
-			s.Wanted.Renew, s.Wanted.SeenAt = now.String(), now
+}
+
+func lives(life time.Duration) func(time.Time) (time.Time, time.Time) {
+	return func(now time.Time) (time.Time, time.Time) { return now, now.Add(life) }
+}
+
+// A person who asks for a renewal gets it at once, just after another as well.
+func TestARequestNeedNotWait(t *testing.T) {
+	t.Parallel()
+	s := State{Wanted: wanted(), Held: held(), WorkloadTTL: day}
+	for i := range requestBurst {
+		now := start.Add(time.Duration(i) * time.Second)
+		s.Wanted.Renew, s.Wanted.SeenAt = now.String(), now
+		if step := Next(s, now); step.Action != Issue || step.Reason != RenewRequested {
+			t.Fatalf("request %d: %+v", i, step)
 		}
-	}); count != seconds/3600 {
-		t.Errorf("asked once an hour: %d attempts", count)
+		s.Paced = s.paced(now)
+		s.Held.Renew, s.Held.ConfirmFrom = s.Wanted.Renew, now
+	}
+	// What is asked for does not put off the renewal in time.
+	s.Held.NotBefore, s.Held.NotAfter = start, start.Add(20*time.Second)
+	now := start.Add(19 * time.Second)
+	if step := Next(s, now); step.Action != Issue || step.Reason != Expiring {
+		t.Errorf("%+v", step)
 	}
 }
 

@@ -86,6 +86,27 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 	return prepared, warnings, nil
 }
 
+// PrepareStored is Prepare for an object of the API server, which may be older than a bound: a renewal ratio from MaxRenewalRatio
+// to 1 counts as MaxRenewalRatio, with a warning. A Pod that starts has no last good specification to stay with.
+func PrepareStored(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
+	options := certificate.Spec.CertOptions
+	if options == nil || options.SecretRotationGracePeriodRatio == nil {
+		return Prepare(certificate)
+	}
+	ratio := *options.SecretRotationGracePeriodRatio
+	if ratio <= certificatesv1.MaxRenewalRatio || ratio >= 1 {
+		return Prepare(certificate)
+	}
+	bounded := certificate.DeepCopy()
+	*bounded.Spec.CertOptions.SecretRotationGracePeriodRatio = certificatesv1.MaxRenewalRatio
+	if prepared, warnings, err = Prepare(bounded); err != nil {
+		return prepared, warnings, err
+	}
+	*prepared.Spec.CertOptions.SecretRotationGracePeriodRatio = ratio // which the published certificate's digest is of
+	return prepared, append(warnings, fmt.Sprintf("spec.certOptions.secretRotationGracePeriodRatio: is %g, and counts as %g; expected at most that",
+		ratio, certificatesv1.MaxRenewalRatio)), nil
+}
+
 // SpecificationError says what keeps a specification from being acted on, or that there is none.
 type SpecificationError struct {
 	// Missing is set when nobody has written one yet.

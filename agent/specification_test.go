@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -140,6 +141,50 @@ func TestSpecificationIsARegularFile(t *testing.T) {
 		var problem *SpecificationError
 		if _, _, err := f.Current(); !errors.As(err, &problem) || problem.Missing || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", filepath.Base(path), err, want)
+		}
+	}
+}
+
+// A ratio that was stored before it had its bound counts as the bound; in a file it is refused.
+func TestAStoredRatioIsBounded(t *testing.T) {
+	for _, test := range []struct {
+		ratio        float64
+		stored, file bool // accepted
+		warning      bool
+	}{
+		{0.9, true, true, false},
+		{0.91, true, false, true},
+		{0.99999, true, false, true},
+		{1, false, false, false},
+		{-1, false, false, false},
+	} {
+		certificate := named("mine", 1)
+		certificate.Spec.CertOptions.SecretRotationGracePeriodRatio = &test.ratio
+		_, _, err := Prepare(certificate)
+		if (err == nil) != test.file || err != nil && !strings.Contains(err.Error(), "spec.certOptions.secretRotationGracePeriodRatio: Invalid value: ") {
+			t.Errorf("%v in a file: %v", test.ratio, err)
+		}
+		stored, warnings, err := PrepareStored(certificate)
+		if (err == nil) != test.stored {
+			t.Errorf("%v stored: %v", test.ratio, err)
+		}
+		if err != nil {
+			continue
+		}
+		if digest(stored) != digest(certificate) {
+			t.Errorf("%v: the digest is another", test.ratio)
+		}
+		told := slices.ContainsFunc(warnings, func(w string) bool {
+			return strings.HasPrefix(w, "spec.certOptions.secretRotationGracePeriodRatio: ")
+		})
+		if told != test.warning {
+			t.Errorf("%v: warnings %q", test.ratio, warnings)
+		}
+		a, specifications, _ := newAgent(t)
+		specifications.certificate = stored
+		a.observe(time.Now())
+		if a.state.Wanted.Ratio != min(test.ratio, 0.9) {
+			t.Errorf("%v counts as %v", test.ratio, a.state.Wanted.Ratio)
 		}
 	}
 }

@@ -26,6 +26,7 @@ const (
 	reasonVaultWarning     = "VaultWarning"
 	reasonCAWarning        = "CAWarning"
 	reasonLifetimeShort    = "LifetimeTooShort"
+	reasonLimited          = "LimitedByIssuer"
 	reasonNotTidied        = "NotTidied"
 	reasonTokenUnavailable = "TokenUnavailable"
 	reasonAlreadyThere     = "AlreadyPublished"
@@ -65,6 +66,11 @@ func (p problems) String() string {
 		}
 	}
 	return strings.Join(words, "; ")
+}
+
+// reason is that of the first problem, empty when nothing is wrong.
+func (p problems) reason() string {
+	return orElse(p.specification.reason, p.attempt.reason, p.istiod.reason)
 }
 
 // trouble says what is wrong, once until it changes.

@@ -242,6 +242,29 @@ func (s *Set) NotAfter() time.Time {
 	return end
 }
 
+// Issuer is the certificate above that expires first; a CA that is its own root is its own issuer.
+func (s *Set) Issuer() *x509.Certificate {
+	chain := s.chain()
+	first := chain[len(chain)-1]
+	for _, each := range chain[1:] {
+		if each.NotAfter.Before(first.NotAfter) {
+			first = each
+		}
+	}
+	return first
+}
+
+// LimitedBy names the certificate above that expires first, where it cuts the certificate short: it expires no later than the
+// certificate and before ttl, which was requested, is over. It is empty where none does. CAs before Vault 1.17, and OpenBao,
+// sign past their own end; others shorten the certificate to it.
+func (s *Set) LimitedBy(ttl time.Duration) string {
+	first := s.Issuer()
+	if first.NotAfter.After(s.Certificate.NotAfter) || !first.NotAfter.Before(s.Certificate.NotBefore.Add(ttl-lifetimeAllowance)) {
+		return ""
+	}
+	return plain(fmt.Sprintf("%s, which ends at %s", first.Subject, utc(first.NotAfter)))
+}
+
 // pools are what a proxy verifies a certificate below this chain with: the root it trusts, and the rest, which is sent.
 func pools(chain []*x509.Certificate) (roots, intermediates *x509.CertPool) {
 	roots, intermediates = x509.NewCertPool(), x509.NewCertPool()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -158,5 +159,51 @@ func TestNobodyWaitsForTheAPIServer(t *testing.T) {
 	}
 	if newest := <-r.status; newest.status.ObservedGeneration != 99 {
 		t.Errorf("kept the status of generation %d", newest.status.ObservedGeneration)
+	}
+}
+
+// What follows from all Pods' entries is of the stored ones and the own. Times of conditions whose status stays are the
+// stored ones; conditions of others are not claimed.
+func TestSummarized(t *testing.T) {
+	before, now := "2025-01-01T00:00:00Z", time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	condition := func(kind string) any {
+		return map[string]any{"type": kind, "status": "True", "reason": "Old", "message": "", "lastTransitionTime": before}
+	}
+	mine := certificatesv1.IssuedCertificateStatus{
+		ObservedGeneration: 2, Conditions: []metav1.Condition{{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue, Reason: "AudienceSet"}},
+		Certificates: []certificatesv1.CertificateStatus{{Pod: "a", SerialNumber: "01"}},
+	}
+	for name, test := range map[string]struct {
+		status map[string]any
+		want   string
+	}{
+		"the first":  {nil, "TokenAudienceBound True now, Ready True now, Confirmed False now, RootTrusted Unknown now"},
+		"of another": {map[string]any{"state": int64(3)}, "TokenAudienceBound True now, Ready True now, Confirmed False now, RootTrusted Unknown now"},
+		"beside one that is ready": {map[string]any{
+			"certificates": []any{map[string]any{"pod": "b", "serialNumber": "02", "confirmed": true}, map[string]any{"pod": "a", "error": "old", "confirmed": false}},
+			"conditions":   []any{condition("Another"), condition("Ready"), condition("Confirmed"), condition("TokenAudienceBound")},
+		}, "Ready True before, Confirmed False now, TokenAudienceBound True before, RootTrusted Unknown now"},
+		"beside one that is not": {map[string]any{
+			"certificates": []any{map[string]any{"pod": "b", "error": "sealed", "reason": "VaultSealed", "confirmed": false}},
+			"conditions":   []any{condition("Ready")},
+		}, "Ready False now, TokenAudienceBound True now, Confirmed False now, RootTrusted Unknown now"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := summarized(mine, &unstructured.Unstructured{Object: map[string]any{"status": test.status}}, now)
+			var words []string
+			for _, c := range got.Conditions {
+				when := "before"
+				if c.LastTransitionTime.Time.Equal(now) {
+					when = "now"
+				}
+				words = append(words, fmt.Sprintf("%s %s %s", c.Type, c.Status, when))
+			}
+			if got := strings.Join(words, ", "); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+			if len(got.Certificates) != 1 || got.Certificates[0].Pod != "a" {
+				t.Errorf("it claims the entries %+v", got.Certificates)
+			}
+		})
 	}
 }

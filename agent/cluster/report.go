@@ -4,15 +4,17 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -82,7 +84,7 @@ func (r *Report) Run(ctx context.Context) {
 		case newest := <-r.status:
 			pending = &newest
 		case event := <-r.events:
-			r.send(ctx, event)
+			r.send(context.WithoutCancel(ctx), event) // an init container ends while its last events are on their way
 			continue
 		case <-again:
 		case <-ctx.Done():
@@ -119,39 +121,102 @@ func (r *Report) rest(ctx context.Context, pending *statusOf) {
 }
 
 // apply writes the status by server-side apply, as this pod's field manager: each pod owns its own entry of
-// certificates[], and the last one to speak the fields that all share.
+// certificates[], and the last one to report the fields that all share. Those that follow from all entries are of the
+// entries that are stored: the write is refused when another pod's came in between, and done again.
 func (r *Report) apply(ctx context.Context, s *statusOf) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	status, err := json.Marshal(s.status)
+	var err error
+	for range applyAttempts {
+		if err = r.applyOnce(ctx, s); !apierrors.IsConflict(err) {
+			break
+		}
+	}
+	return err
+}
+
+// applyAttempts is more than there are replicas that report at the same moment.
+const applyAttempts = 20
+
+func (r *Report) applyOnce(ctx context.Context, s *statusOf) error {
+	stored, err := r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(s.certificate.Namespace).
+		Get(ctx, s.certificate.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	var content map[string]any
-	if err := json.Unmarshal(status, &content); err != nil {
+	status := summarized(s.status, stored, time.Now())
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
 		return err
 	}
-	err = r.applyContent(ctx, s.certificate, content)
-	if err != nil && strings.Contains(err.Error(), undeclared) {
-		delete(content, "certificates") // a CRD of Gloo Mesh's has neither
-		delete(content, "conditions")
-		err = r.applyContent(ctx, s.certificate, content)
+	for _, older := range []func(map[string]any){func(map[string]any) {}, withoutDetails, withoutAdditions} {
+		older(content)
+		err = r.applyContent(ctx, stored, content)
+		if err == nil || !strings.Contains(err.Error(), undeclared) {
+			return err
+		}
 	}
 	return err
+}
+
+// summarized is what a pod reports, with what follows from it and the stored entries of the other pods.
+func summarized(mine certificatesv1.IssuedCertificateStatus, stored *unstructured.Unstructured, now time.Time) certificatesv1.IssuedCertificateStatus {
+	var all certificatesv1.IssuedCertificateStatus
+	content, _, _ := unstructured.NestedMap(stored.Object, "status")
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(content, &all) != nil {
+		all = certificatesv1.IssuedCertificateStatus{} // the public implementation writes parts of it in another type
+	}
+	own := []string{certificatesv1.ReadyCondition, certificatesv1.ConfirmedCondition, certificatesv1.RootTrustedCondition}
+	for _, condition := range mine.Conditions {
+		condition.LastTransitionTime = metav1.NewTime(now.UTC().Truncate(time.Second)) // unless its status is the stored one
+		meta.SetStatusCondition(&all.Conditions, condition)
+		own = append(own, condition.Type)
+	}
+	for _, entry := range mine.Certificates {
+		at := slices.IndexFunc(all.Certificates, func(c certificatesv1.CertificateStatus) bool { return c.Pod == entry.Pod })
+		if at < 0 {
+			at, all.Certificates = len(all.Certificates), append(all.Certificates, entry)
+		}
+		all.Certificates[at] = entry
+	}
+	all.Summarize(mine.ObservedGeneration, now)
+	mine.NotAfter, mine.Root, mine.RootNotAfter = all.NotAfter, all.Root, all.RootNotAfter
+	mine.Conditions = slices.DeleteFunc(all.Conditions, func(c metav1.Condition) bool { return !slices.Contains(own, c.Type) })
+	return mine
 }
 
 // undeclared is how the API server refuses to apply a field that the CRD does not have
 // (structured-merge-diff typed/validate.go).
 const undeclared = "field not declared in schema"
 
-func (r *Report) applyContent(ctx context.Context, certificate *certificatesv1.IssuedCertificate, status map[string]any) error {
+// withoutDetails takes out what the CRD of the version before does not have.
+func withoutDetails(status map[string]any) {
+	for _, field := range []string{"notAfter", "root", "rootNotAfter"} {
+		delete(status, field)
+	}
+	entries, _ := status["certificates"].([]any)
+	for _, entry := range entries {
+		fields, _ := entry.(map[string]any)
+		for _, field := range []string{"reason", "rootNotAfter", "limitedBy"} {
+			delete(fields, field)
+		}
+	}
+}
+
+// withoutAdditions takes out what a CRD of Gloo Mesh's does not have.
+func withoutAdditions(status map[string]any) {
+	delete(status, "certificates")
+	delete(status, "conditions")
+}
+
+func (r *Report) applyContent(ctx context.Context, stored *unstructured.Unstructured, status map[string]any) error {
 	object := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": certificatesv1.GroupVersion.String(), "kind": certificatesv1.Kind,
-		"metadata": map[string]any{"name": certificate.Name, "namespace": certificate.Namespace},
+		"metadata": map[string]any{"name": stored.GetName(), "namespace": stored.GetNamespace(), "resourceVersion": stored.GetResourceVersion()},
 		"status":   status,
 	}}
-	_, err := r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(certificate.Namespace).
-		ApplyStatus(ctx, certificate.Name, object, metav1.ApplyOptions{FieldManager: manager(r.cluster.identity.Pod), Force: true})
+	_, err := r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(stored.GetNamespace()).
+		ApplyStatus(ctx, stored.GetName(), object, metav1.ApplyOptions{FieldManager: manager(r.cluster.identity.Pod), Force: true})
 	return err
 }
 

@@ -113,7 +113,7 @@ func (w *Watch) Current() (*certificatesv1.IssuedCertificate, []string, error) {
 	if chosen == nil {
 		return nil, nil, w.none(broken)
 	}
-	prepared, warnings, err := agent.Prepare(chosen)
+	prepared, warnings, err := agent.PrepareStored(chosen)
 	if warning != "" {
 		warnings = append(warnings, warning)
 	}

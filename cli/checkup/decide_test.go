@@ -140,6 +140,12 @@ func TestDecisions(t *testing.T) {
 		"an expired certificate": {func(f *Facts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "notAfter": "2025-01-01T00:00:00Z"}}, "status", "certificates")
 		}, Fail, "the CA certificate of Pod istiod-0 expired at 2025-01-01"},
+		"a root that ends soon": {func(f *Facts) {
+			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "rootNotAfter": "2026-03-31T00:00:00Z"}, map[string]any{"pod": "istiod-1", "rootNotAfter": "2036-01-01T00:00:00Z"}}, "status", "certificates")
+		}, Warn, "the root of its CA ends at 2026-03-31T00:00:00Z"},
+		"an issuer that cuts short": {func(f *Facts) {
+			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "limitedBy": "CN=mid, which ends at 2026-01-20T00:00:00Z" + strings.Repeat("x", 30000)}}, "status", "certificates")
+		}, Warn, "istiod's CA gets less time than ttlDays asks for, by CN=mid, which ends at 2026-01-20T00:00:00Z"},
 		"an agent that asks": {func(f *Facts) { set(f.Certificates.Value, "REQUESTED", "status", "state") }, Warn, "is REQUESTED, and not yet FINISHED"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 func (d *decision) meshes() {
@@ -145,6 +146,7 @@ func (d *decision) certificate(object *unstructured.Unstructured) (reached, fail
 	if exposed := meta.FindStatusCondition(status.Conditions, certificatesv1.TokenAudienceBoundCondition); exposed != nil && exposed.Status == metav1.ConditionFalse {
 		d.add(Warn, what, exposed.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
 	}
+	d.ends(what, &status)
 	mistakes := []string{}
 	add := func(mistake string) {
 		if mistake != "" && !slices.Contains(mistakes, mistake) {
@@ -179,4 +181,26 @@ func (d *decision) certificate(object *unstructured.Unstructured) (reached, fail
 		d.add(Warn, what, "is "+string(status.State)+", and not yet FINISHED", describe)
 	}
 	return 0, 0
+}
+
+// ends warns of a root that ends soon, and of what cuts istiod's CA short.
+func (d *decision) ends(what string, status *certificatesv1.IssuedCertificateStatus) {
+	var root *metav1.Time
+	limited := ""
+	for i := range status.Certificates {
+		pod := &status.Certificates[i]
+		if end := pod.RootNotAfter; end != nil && (root == nil || end.Before(root)) {
+			root = end
+		}
+		if limited == "" {
+			limited = pod.LimitedBy
+		}
+	}
+	if root != nil && root.Sub(d.now) < certificatesv1.RootEndsSoon {
+		d.add(Warn, what, fmt.Sprintf("the root of its CA ends at %s: no certificate below it is accepted after that", root.UTC().Format(time.RFC3339)),
+			"begin to change the root of trust: docs/rotation.md, or kubectl istiod-agent rotate-root")
+	}
+	if limited != "" {
+		d.add(Warn, what, "istiod's CA gets less time than ttlDays asks for, by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
+	}
 }

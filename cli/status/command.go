@@ -32,6 +32,8 @@ type Found struct {
 	Roots []Root `json:"roots"`
 	// Problems say what is wrong, in words.
 	Problems []string `json:"problems"`
+	// Notes say what will be wrong: a root that ends soon, or a certificate above istiod's that cuts it short.
+	Notes []string `json:"notes"`
 }
 
 type flags struct {
@@ -55,7 +57,9 @@ wrong, and whether the roots of trust differ. It changes nothing.
 
 STATE is Ready, NotInjected, NoCertificate, NoReport, NotConfirmed, Failing or
 Expired. ROOT is the beginning of the root's SHA-256; (+1) means that one more is
-trusted, as while the root changes.
+trusted, as while the root changes. ROOT-LEFT is the time until the root ends: a
+root that ends within 90 days, and a certificate above istiod's CA that cuts it
+short, are named below the table.
 
 Exit codes: 0 all are Ready and have one root; 1 some are not, or have another;
 2 something could not be found out, or the flags are wrong.`,
@@ -80,7 +84,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report {
 		return report(cmd.Context(), cluster, err, f.namespace, now)
 	})
-	found := conclude(reports)
+	found := conclude(reports, now)
 	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) { found.print(out, now, f.Is(wide)) })
 	switch {
 	case err != nil:

@@ -25,11 +25,15 @@ func (f *Found) print(out io.Writer, now time.Time, wide bool) {
 		fmt.Fprintln(out)
 		colours = colours[1:]
 	}
-	if table.Len() > 0 && (len(f.Problems) > 0 || len(f.Roots) > 1) {
+	if table.Len() > 0 && (len(f.Problems) > 0 || len(f.Notes) > 0 || len(f.Roots) > 1) {
 		fmt.Fprintln(out)
 	}
 	for _, problem := range f.Problems {
 		terminal.Paint(out, terminal.Red, terminal.OneLine(problem))
+		fmt.Fprintln(out)
+	}
+	for _, note := range f.Notes {
+		terminal.Paint(out, terminal.Yellow, terminal.OneLine(note))
 		fmt.Fprintln(out)
 	}
 	if len(f.Roots) > 1 && f.allTrusted() {
@@ -40,9 +44,9 @@ func (f *Found) print(out io.Writer, now time.Time, wide bool) {
 // table writes a header and a line for each replica, if there are any, and returns the colour of each of these lines.
 func (f *Found) table(out io.Writer, now time.Time, wide bool) (colours []string) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "RENEWED", "NEXT"}
+	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT"}
 	if wide {
-		header = append(header, "CONFIRMED", "ISSUER", "CERTIFICATE")
+		header = append(header, "CONFIRMED", "ISSUER", "LIMITED-BY", "CERTIFICATE")
 	}
 	for _, report := range f.Contexts {
 		for i := range report.Replicas {
@@ -75,9 +79,9 @@ func (r *Replica) cells(now time.Time, wide bool) []string {
 	cells := []string{r.Namespace, r.Pod, string(r.State)}
 	ca := r.CA
 	if ca == nil {
-		cells = append(cells, "-", "-", "-", "-", "-", "-")
+		cells = append(cells, "-", "-", "-", "-", "-", "-", "-")
 		if wide {
-			cells = append(cells, "-", "-", dash(r.IssuedCertificate))
+			cells = append(cells, "-", "-", "-", dash(r.IssuedCertificate))
 		}
 		return cells
 	}
@@ -91,13 +95,13 @@ func (r *Replica) cells(now time.Time, wide bool) []string {
 			root += " (trusts " + strings.Join(ca.TrustedRoots, ", ") + ")"
 		}
 	}
-	cells = append(cells, dash(serial), dash(ca.Key), until(ca.NotAfter, now), dash(root), since(ca.NotBefore, now), in(ca.RenewAt, now))
+	cells = append(cells, dash(serial), dash(ca.Key), until(ca.NotAfter, now), dash(root), until(ca.RootNotAfter, now), since(ca.NotBefore, now), in(ca.RenewAt, now))
 	if wide {
 		confirmed := "no"
 		if ca.Confirmed {
 			confirmed = "yes"
 		}
-		cells = append(cells, confirmed, dash(ca.Issuer), dash(r.IssuedCertificate))
+		cells = append(cells, confirmed, dash(ca.Issuer), dash(ca.LimitedBy), dash(r.IssuedCertificate))
 	}
 	return cells
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
 // Root is one that istiods sign under.
@@ -20,8 +23,8 @@ type Root struct {
 }
 
 // conclude says what the answers mean.
-func conclude(reports []Report) *Found {
-	f := &Found{Contexts: reports, Roots: rootsOf(reports), Problems: []string{}}
+func conclude(reports []Report, now time.Time) *Found {
+	f := &Found{Contexts: reports, Roots: rootsOf(reports), Problems: []string{}, Notes: notes(reports, now)}
 	add := func(format string, args ...any) { f.Problems = append(f.Problems, fmt.Sprintf(format, args...)) }
 	for _, report := range reports {
 		if report.Error != "" {
@@ -41,6 +44,30 @@ func conclude(reports []Report) *Found {
 		add("The roots of trust differ: %s. Workloads of different roots refuse each other; kubectl istiod-agent rotate-root leads to one root", f.rootsInWords())
 	}
 	return f
+}
+
+// notes name the roots that end soon, and what cuts CAs short, each once in a context.
+func notes(reports []Report, now time.Time) []string {
+	all := []string{}
+	add := func(format string, args ...any) {
+		if note := fmt.Sprintf(format, args...); !slices.Contains(all, note) {
+			all = append(all, note)
+		}
+	}
+	for _, report := range reports {
+		for _, replica := range report.Replicas {
+			if replica.CA == nil {
+				continue
+			}
+			if end := replica.CA.RootNotAfter; end != nil && end.Sub(now) < certificatesv1.RootEndsSoon {
+				add("%s: root %s ends at %s; begin to change it (docs/rotation.md)", report.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
+			}
+			if replica.CA.LimitedBy != "" {
+				add("%s: istiod's CA gets less time than ttlDays asks for, by %s", report.Context, replica.CA.LimitedBy)
+			}
+		}
+	}
+	return all
 }
 
 // rootsOf gives the root of most replicas first.

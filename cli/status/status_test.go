@@ -33,7 +33,7 @@ const (
 func ca(pod, root string, trusted ...string) certificatesv1.CertificateStatus {
 	return certificatesv1.CertificateStatus{
 		Pod: pod, SerialNumber: "18:47:8e:6d:08:42:50:18:0f:01:fe:d8:53:1f:28:24:2a:0c:c8:09", Issuer: "CN=Vault,O=my-org", Key: "RSA 4096",
-		NotBefore: at(-48 * time.Hour), NotAfter: at(363 * 24 * time.Hour), RenewAt: at(300 * 24 * time.Hour),
+		NotBefore: at(-48 * time.Hour), NotAfter: at(363 * 24 * time.Hour), RootNotAfter: at(3000 * 24 * time.Hour), RenewAt: at(300 * 24 * time.Hour),
 		RootFingerprint: root, TrustedRoots: append([]string{root}, trusted...), Confirmed: true,
 	}
 }
@@ -133,7 +133,7 @@ func TestRoots(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			found := conclude(test.reports)
+			found := conclude(test.reports, now)
 			if differ := strings.Contains(strings.Join(found.Problems, ""), "The roots of trust differ"); differ != test.differ || len(found.Roots) != test.roots {
 				t.Errorf("roots %+v, problems %q", found.Roots, found.Problems)
 			}
@@ -150,10 +150,13 @@ func TestPrinted(t *testing.T) {
 	away := Report{Context: "cluster-3", Error: "listing istiod's Pods: refused; check the cluster's address"}
 	bare := Report{Context: "cluster-2", Replicas: replicas([]corev1.Pod{pod("istiod-x", func(p *corev1.Pod) { p.Spec.Containers = nil })}, nil, now)}
 	mixed := []Report{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
+	ending := ca("istiod-a", rootA)
+	ending.RootNotAfter, ending.NotAfter, ending.LimitedBy = at(89*24*time.Hour), at(89*24*time.Hour), "O=my-org, which ends at 2026-03-31T00:00:00Z"
 	for name, test := range map[string]struct {
 		reports        []Report
 		wide, coloured bool
 	}{
+		"ending":       {[]Report{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
 		"healthy":      {[]Report{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
 		"healthy-wide": {[]Report{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},
 		"changing":     {[]Report{answered("cluster-1", "", ca("istiod-a", rootA, rootB)), answered("cluster-2", "", ca("istiod-a", rootB, rootA))}, false, false},
@@ -167,7 +170,7 @@ func TestPrinted(t *testing.T) {
 			var got bytes.Buffer
 			out := terminal.NewWriter(&got)
 			out.Coloured = test.coloured
-			conclude(test.reports).print(out, now, test.wide)
+			conclude(test.reports, now).print(out, now, test.wide)
 			file := filepath.Join("testdata", name+".golden.txt")
 			if *update {
 				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {

@@ -34,6 +34,7 @@ type options struct {
 	kubeconfig          string
 	certificatesIn      string
 	identity            agent.Identity
+	workloadTTL         time.Duration
 	vaultTimeout        time.Duration
 	logFormat, logLevel string
 
@@ -41,7 +42,6 @@ type options struct {
 
 	port          int // of the sidecar
 	istiodAddress string
-	workloadTTL   time.Duration
 	multiRoot     bool
 }
 
@@ -102,7 +102,6 @@ Serves /healthz, /readyz and /metrics on --port.`,
 	o.common(cmd.Flags())
 	cmd.Flags().IntVar(&o.port, "port", healthPort, "`port` of /healthz, /readyz and /metrics, 0 for none")
 	cmd.Flags().StringVar(&o.istiodAddress, "istiod-address", "127.0.0.1:15012", "`HOST:PORT` of istiod's TLS port, to see which CA it signs with")
-	cmd.Flags().DurationVar(&o.workloadTTL, "workload-ttl", 24*time.Hour, "how long the certificates live that istiod signs (its DEFAULT_WORKLOAD_CERT_TTL): the CA is renewed that `long` and an hour before it ends, at least")
 	cmd.Flags().BoolVar(&o.multiRoot, "multi-root", false, "istiod runs with ISTIO_MULTIROOT_MESH=true, and so takes other roots of trust while it runs")
 	fromEnvironment(cmd.Flags())
 	return cmd
@@ -120,6 +119,7 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, by which its status is told from others'")
 	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
 	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
+	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "how `long` the certificates live that istiod signs: the CA is renewed that long and an hour before it ends, at least; without it, istiod's $DEFAULT_WORKLOAD_CERT_TTL counts")
 	f.DurationVar(&o.vaultTimeout, "vault-timeout", 30*time.Second, "how `long` each call to Vault may take")
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level` of the log: info or debug")
@@ -161,6 +161,31 @@ func environment(flags *pflag.FlagSet) (err error) {
 	return err
 }
 
+const (
+	workloadTTLFlag = "workload-ttl"
+	// istiodsWorkloadTTL is istiod's own variable, and defaultWorkloadTTL its default (Istio pilot/pkg/bootstrap/istio_ca.go).
+	istiodsWorkloadTTL = "DEFAULT_WORKLOAD_CERT_TTL"
+	defaultWorkloadTTL = 24 * time.Hour
+)
+
+// asIstiod sets the workloads' TTL from istiod's own variable, where neither the flag nor its variable was given. As in istiod
+// (Istio pkg/env/var.go), a value that is no duration leaves the default, with a warning.
+func (o *options) asIstiod(flags *pflag.FlagSet) (warning string) {
+	value := os.Getenv(istiodsWorkloadTTL)
+	if value == "" || flags.Changed(workloadTTLFlag) {
+		return ""
+	}
+	ttl, err := time.ParseDuration(value)
+	if err != nil || ttl <= 0 {
+		return fmt.Sprintf("environment variable %s: expected a positive duration such as 24h, got %q: the CA is renewed as for %s", istiodsWorkloadTTL, bounded.Text(value, maxValue), o.workloadTTL)
+	}
+	o.workloadTTL = ttl
+	return ""
+}
+
+// maxValue is the most bytes of a wrong value that are printed.
+const maxValue = 64
+
 // check refuses what cannot work, all at once.
 func (o *options) check() error {
 	var wrong []string
@@ -192,12 +217,16 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context
 	if err := environment(cmd.Flags()); err != nil {
 		return err
 	}
+	warning := o.asIstiod(cmd.Flags())
 	if err := o.check(); err != nil {
 		return err
 	}
 	log, err := o.logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
+	}
+	if warning != "" {
+		log.Info(warning)
 	}
 	if names := godebug.Removed; len(names) > 0 {
 		log.Info("Ignoring settings in GODEBUG that could print secrets or weaken TLS", "settings", names)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -129,6 +130,52 @@ func TestEveryFlagNamesItsVariable(t *testing.T) {
 				t.Errorf("%s --%s: %q", cmd.Name(), f.Name, f.Usage)
 			}
 		})
+	}
+}
+
+// Both containers plan by istiod's own variable, unless the flag or its variable says otherwise.
+func TestTheWorkloadsTTL(t *testing.T) {
+	const own = "ISTIOD_AGENT_WORKLOAD_TTL"
+	for name, test := range map[string]struct {
+		environment map[string]string
+		arguments   []string
+		want        time.Duration
+		warning     string
+	}{
+		"by default":             {nil, nil, 24 * time.Hour, ""},
+		"istiod's":               {map[string]string{istiodsWorkloadTTL: "72h"}, nil, 72 * time.Hour, ""},
+		"less than a day":        {map[string]string{istiodsWorkloadTTL: "90m"}, nil, 90 * time.Minute, ""},
+		"the flag before it":     {map[string]string{istiodsWorkloadTTL: "72h"}, []string{"--workload-ttl=48h"}, 48 * time.Hour, ""},
+		"its own variable":       {map[string]string{istiodsWorkloadTTL: "72h", own: "36h"}, nil, 36 * time.Hour, ""},
+		"the flag, though wrong": {map[string]string{istiodsWorkloadTTL: "x"}, []string{"--workload-ttl=48h"}, 48 * time.Hour, ""},
+		"days":                   {map[string]string{istiodsWorkloadTTL: "3d"}, nil, 24 * time.Hour, `environment variable DEFAULT_WORKLOAD_CERT_TTL: expected a positive duration such as 24h, got "3d"`},
+		"a number":               {map[string]string{istiodsWorkloadTTL: "86400"}, nil, 24 * time.Hour, `got "86400"`},
+		"nothing":                {map[string]string{istiodsWorkloadTTL: "0s"}, nil, 24 * time.Hour, `got "0s"`},
+		"negative":               {map[string]string{istiodsWorkloadTTL: "-1h"}, nil, 24 * time.Hour, `got "-1h"`},
+		"the longest":            {map[string]string{istiodsWorkloadTTL: "2562047h47m16.854775807s"}, nil, 1<<63 - 1, ""},
+		"longer":                 {map[string]string{istiodsWorkloadTTL: "2562048h"}, nil, 24 * time.Hour, `got "2562048h"`},
+		"very long":              {map[string]string{istiodsWorkloadTTL: strings.Repeat("\x1b", 1<<20)}, nil, 24 * time.Hour, `got "\x1b`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, variable := range []string{istiodsWorkloadTTL, own} {
+				t.Setenv(variable, test.environment[variable])
+			}
+			var o options
+			flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+			o.common(flags)
+			if err := errors.Join(flags.Parse(test.arguments), environment(flags)); err != nil {
+				t.Fatal(err)
+			}
+			warning := o.asIstiod(flags)
+			if o.workloadTTL != test.want || !strings.Contains(warning, test.warning) || (warning == "") != (test.warning == "") || len(warning) > 1024 {
+				t.Errorf("got %s, %q", o.workloadTTL, warning)
+			}
+		})
+	}
+	for _, cmd := range newCommand().Commands() {
+		if cmd.Name() != "version" && cmd.Flags().Lookup(workloadTTLFlag) == nil {
+			t.Errorf("%s has no such flag", cmd.Name())
+		}
 	}
 }
 

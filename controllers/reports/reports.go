@@ -2,7 +2,7 @@
 
 // Package reports takes what Pods that are gone have reported out of the status
 // of IssuedCertificates: each rollout of istiod would leave its entries there
-// for good.
+// for good. What the status says of all Pods follows from those that remain.
 package reports
 
 import (
@@ -11,12 +11,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -112,7 +115,7 @@ func (c *Cleaner) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	if len(gone) == 0 {
 		return reconcile.Result{}, nil
 	}
-	patch, err := json.Marshal(without(certificate.GetResourceVersion(), gone))
+	patch, err := json.Marshal(without(certificate, gone, time.Now()))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -159,11 +162,41 @@ func namespace(certificate *unstructured.Unstructured) string {
 	return certificate.GetNamespace()
 }
 
-// without removes entries, the last one first, of just the version of the status that was read.
-func without(resourceVersion string, entries []int) []jsonpatch.Operation {
-	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", resourceVersion)}
+// without removes entries, the last one first, of just the version of the status that was read, and sets what follows from
+// those that remain.
+func without(certificate *unstructured.Unstructured, entries []int, now time.Time) []jsonpatch.Operation {
+	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", certificate.GetResourceVersion())}
 	for _, entry := range slices.Backward(entries) {
 		operations = append(operations, jsonpatch.NewOperation("remove", fmt.Sprintf("/status/certificates/%d", entry), nil))
+	}
+	stored, _, _ := unstructured.NestedMap(certificate.Object, "status")
+	var status certificatesv1.IssuedCertificateStatus
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
+		return operations // another program's
+	}
+	ready := meta.FindStatusCondition(status.Conditions, certificatesv1.ReadyCondition)
+	if ready == nil {
+		return operations // no agent that knows conditions has reported
+	}
+	remaining := slices.Clone(status.Certificates)
+	for _, entry := range slices.Backward(entries) {
+		remaining = slices.Delete(remaining, entry, entry+1)
+	}
+	status.Certificates = remaining
+	status.Summarize(ready.ObservedGeneration, now)
+	summary, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
+		return operations
+	}
+	for _, field := range []string{"conditions", "notAfter", "root", "rootNotAfter"} {
+		value, is := summary[field]
+		_, was := stored[field]
+		switch {
+		case is:
+			operations = append(operations, jsonpatch.NewOperation("add", "/status/"+field, value)) // or replaces it
+		case was:
+			operations = append(operations, jsonpatch.NewOperation("remove", "/status/"+field, nil))
+		}
 	}
 	return operations
 }

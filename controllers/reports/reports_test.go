@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -45,14 +46,35 @@ func TestWhoReportsAndFromWhere(t *testing.T) {
 	}
 }
 
-// The indices of a JSON patch are those after each operation before: the last entry goes first.
+// The indices of a JSON patch are those after each operation before: the last entry goes first. The conditions are those
+// of the Pods that remain.
 func TestTheRightEntriesGo(t *testing.T) {
-	raw, err := json.Marshal(without("7", []int{0, 2}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = `[{"op":"replace","path":"/metadata/resourceVersion","value":"7"},{"op":"remove","path":"/status/certificates/2"},{"op":"remove","path":"/status/certificates/0"}]`
-	if string(raw) != want {
-		t.Errorf("got %s", raw)
+	const removed = `{"op":"replace","path":"/metadata/resourceVersion","value":"7"},{"op":"remove","path":"/status/certificates/2"},{"op":"remove","path":"/status/certificates/0"}`
+	for name, test := range map[string]struct{ status, want string }{
+		"without conditions": {`{"certificates":[{"pod":"a"},{"pod":"b"},{"pod":"c"}]}`, "[" + removed + "]"},
+		"of another type":    {`{"state":3,"certificates":[{"pod":"a"},{"pod":"b"},{"pod":"c"}]}`, "[" + removed + "]"},
+		"with conditions": {
+			`{"notAfter":"2025-01-01T00:00:00Z","certificates":[{"pod":"a"},{"pod":"b","serialNumber":"01","confirmed":true,"rootFingerprint":"aaaaaaaaaaaaaaaa"},{"pod":"c"}],
+			"conditions":[{"type":"Ready","status":"False","reason":"Initial","message":"","observedGeneration":3,"lastTransitionTime":"2025-01-01T00:00:00Z"}]}`,
+			"[" + removed + `,{"op":"add","path":"/status/conditions","value":[` +
+				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"Every istiod that reports has a valid CA certificate (Pods: 1).","observedGeneration":3,"reason":"Published","status":"True","type":"Ready"},` +
+				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"Every istiod that reports was seen to use its CA certificate (Pods: 1).","observedGeneration":3,"reason":"Confirmed","status":"True","type":"Confirmed"},` +
+				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"The CA certificates lead to a root that every istiod that reports publishes as trusted.","observedGeneration":3,"reason":"Trusted","status":"True","type":"RootTrusted"}]},` +
+				`{"op":"remove","path":"/status/notAfter"},{"op":"add","path":"/status/root","value":"aaaaaaaaaaaa"}]`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			object := &unstructured.Unstructured{}
+			if err := json.Unmarshal([]byte(`{"metadata":{"resourceVersion":"7"},"status":`+test.status+`}`), &object.Object); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := json.Marshal(without(object, []int{0, 2}, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(raw) != test.want {
+				t.Errorf("got %s", raw)
+			}
+		})
 	}
 }

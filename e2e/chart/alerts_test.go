@@ -32,7 +32,7 @@ type prometheusRule struct {
 func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
 	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}})
 	rules := typed[prometheusRule](t, r.one(t, "PrometheusRule")).Spec.Groups[0].Rules
-	if len(rules) != 12 {
+	if len(rules) != 15 {
 		t.Errorf("there are %d alerts", len(rules))
 	}
 	for _, rule := range rules {

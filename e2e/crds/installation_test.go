@@ -3,22 +3,30 @@
 package crds
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-logr/logr/testr"
 	"github.com/google/go-cmp/cmp"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/agent"
+	agentcluster "github.com/istiod-agent/istiod-agent/agent/cluster"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/agents"
@@ -56,7 +64,7 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 	for _, namespace := range []string{release.Namespace, "istio-system"} {
 		must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	}
-	// An older version had fewer columns.
+	// An older version had fewer columns, fewer fields in the status, and no bound of the renewal ratio.
 	older := func(crd *unstructured.Unstructured) error {
 		if crd.GetKind() != crdKind.Kind {
 			return nil
@@ -66,6 +74,18 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 			return err
 		}
 		delete(versions[0].(map[string]any), "additionalPrinterColumns")
+		if crd.GetName() == certificatesv1.IssuedCertificates.GroupResource().String() {
+			properties := func(of any) map[string]any { return of.(map[string]any)["properties"].(map[string]any) }
+			schema := properties(versions[0].(map[string]any)["schema"].(map[string]any)["openAPIV3Schema"])
+			delete(schema["spec"].(map[string]any), "x-kubernetes-validations")
+			status := properties(schema["status"])
+			maps.DeleteFunc(status, func(name string, _ any) bool {
+				return slices.Contains([]string{"notAfter", "root", "rootNotAfter"}, name)
+			})
+			maps.DeleteFunc(properties(status["certificates"].(map[string]any)["items"]), func(name string, _ any) bool {
+				return slices.Contains([]string{"reason", "rootNotAfter", "limitedBy"}, name)
+			})
+		}
 		return unstructured.SetNestedSlice(crd.Object, versions, "spec", "versions")
 	}
 	columns := func() int {
@@ -91,7 +111,21 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 				created := mesh.DeepCopy()
 				return client.IgnoreAlreadyExists(c.Create(t.Context(), created))
 			})
+			stored := named(t, certificate, "default", "older")
+			must(t, unstructured.SetNestedField(stored.Object, 0.95, "spec", "certOptions", "secretRotationGracePeriodRatio"))
+			must(t, client.IgnoreAlreadyExists(c.Create(t.Context(), stored.DeepCopy())))
+			wantReport(t, c, stored, false)
 			must(t, c.Helm.Upgrade(t.Context(), release, chart, nil))
+			cluster.Eventually(t, "the API server knows the bound of the ratio", func() error {
+				err := c.Create(t.Context(), with(stored, map[string]any{"metadata.name": "newer"}), client.DryRunAll)
+				if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.certOptions.secretRotationGracePeriodRatio: Invalid value: ") {
+					return fmt.Errorf("want a refusal, got: %w", err)
+				}
+				return nil
+			})
+			// What is stored can be reported about, and changed elsewhere.
+			wantReport(t, c, stored, true)
+			must(t, c.Patch(t.Context(), stored.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"istiod-agent.io/renew":"now"}}}`))))
 			if found := columns(); found != 4 {
 				t.Errorf("after the upgrade the CRD has %d columns", found)
 			}
@@ -116,6 +150,33 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// wantReport has an agent report, and wants its entry and its conditions to be stored, whatever of it the CRD does not know.
+func wantReport(t *testing.T, c *cluster.Cluster, about *unstructured.Unstructured, all bool) {
+	t.Helper()
+	api, err := agentcluster.New(c.Plane.Config, agent.Identity{Pod: "istiod-0", Namespace: about.GetNamespace()})
+	must(t, err)
+	end := metav1.NewTime(time.Now().Add(24 * time.Hour).Truncate(time.Second))
+	object := &certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Name: about.GetName(), Namespace: about.GetNamespace()}}
+	report := api.Report(testr.New(t))
+	report.Status(object, certificatesv1.IssuedCertificateStatus{ObservedGeneration: 1, Certificates: []certificatesv1.CertificateStatus{{
+		Pod: "istiod-0", SerialNumber: "01", Reason: "VaultSealed", Error: "sealed", NotAfter: &end, RootNotAfter: &end, LimitedBy: "the root",
+	}}})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	report.Run(ended)
+	stored := about.DeepCopy()
+	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(about), stored))
+	var status certificatesv1.IssuedCertificateStatus
+	content, _, _ := unstructured.NestedMap(stored.Object, "status")
+	must(t, runtime.DefaultUnstructuredConverter.FromUnstructured(content, &status))
+	if len(status.Certificates) != 1 || status.Certificates[0].SerialNumber != "01" || !meta.IsStatusConditionTrue(status.Conditions, certificatesv1.ReadyCondition) {
+		t.Errorf("the status is %v", content)
+	}
+	if known := status.NotAfter != nil && status.Certificates[0].Reason != "" && status.Certificates[0].LimitedBy != ""; known != all {
+		t.Errorf("want all of the details: %t; the status is %v", all, content)
+	}
 }
 
 // othersCRD is a CRD of Gloo Mesh's for a kind.

@@ -134,8 +134,9 @@ func TestMistakesAreRefusedWhereTheyAre(t *testing.T) {
 		"two sources of the token": {with(mesh, parts{vault + ".kubernetesAuth.serviceAccountRef": parts{"name": "a"}, vault + ".kubernetesAuth.mountedSaPath": "/a"}), vault + ".kubernetesAuth: Invalid value: expected one source of the token"},
 		"a Secret unnamed":         {with(mesh, parts{vault + ".kubernetesAuth": nil, vault + ".tokenSecretRef": some}), vault + ".tokenSecretRef.name: Required value"},
 		"certificates not base64":  {with(mesh, parts{vault + ".caBundle": "-----BEGIN"}), vault + ".caBundle: Invalid value"},
-		"no renewal":               {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": 0.0}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and less than 1"},
-		"renewal at once":          {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": int64(1)}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and less than 1"},
+		"no renewal":               {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": 0.0}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and at most 0.9"},
+		"renewal at once":          {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": int64(1)}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and at most 0.9"},
+		"renewal nearly at once":   {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": 0.91}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and at most 0.9"},
 		"a ratio of words":         {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": "0.1"}}), options + ".secretRotationGracePeriodRatio: Invalid value: "},
 		"no days":                  {with(mesh, parts{options: parts{"ttlDays": int64(0)}}), options + ".ttlDays: Invalid value: expected 1 to 36500 days"},
 		"a negative number":        {with(mesh, parts{options: parts{"ttlDays": int64(-1)}}), options + ".ttlDays: Invalid value: "},
@@ -259,14 +260,24 @@ func TestWhatKubectlGetShows(t *testing.T) {
 		"state": "RESTARTING", "set": "gateways", "remaining": int64(7), "message": "gateways: waiting for a Pod",
 	}, "status"))
 	must(t, shared.Status().Update(ctx, bounce))
-	must(t, shared.Create(ctx, object(t, certificate, namespace)))
+	issued := object(t, certificate, namespace)
+	must(t, shared.Create(ctx, issued))
+	must(t, unstructured.SetNestedField(issued.Object, map[string]any{
+		"state": "FINISHED", "notAfter": "2027-01-01T00:00:00Z", "root": "fc6b512f9e95", "rootNotAfter": "2036-01-01T00:00:00Z",
+		"conditions": []any{
+			map[string]any{"type": "Confirmed", "status": "False", "reason": "NotConfirmed", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+			map[string]any{"type": "Ready", "status": "True", "reason": "Published", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+		},
+	}, "status"))
+	must(t, shared.Status().Update(ctx, issued))
 
 	for resource, want := range map[string]map[string]any{
 		"networking.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/virtualmeshes": {
 			"Name": "virtual-mesh", "State": "INVALID", "Vault": "http://vault.vault:8200", "Error": "spec.meshes: no",
 		},
 		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/issuedcertificates": {
-			"Name": "istiod-istio-system-cluster-1", "State": nil, "Error": nil,
+			"Name": "istiod-istio-system-cluster-1", "Ready": "True", "State": "FINISHED", "Ends": "2027-01-01T00:00:00Z",
+			"Root": "fc6b512f9e95", "Root-Ends": "2036-01-01T00:00:00Z", "Error": nil,
 		},
 		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/podbouncedirectives": {
 			"Name": "istiod-istio-system-cluster-1", "State": "RESTARTING", "Set": "gateways", "Remaining": float64(7), "Message": "gateways: waiting for a Pod",

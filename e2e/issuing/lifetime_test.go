@@ -3,7 +3,15 @@
 package issuing
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +30,17 @@ func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
 	must(t, s.vault.Client.Sys().TuneMountAllowNilWithContext(t.Context(), "pki", api.TuneMountConfigInput{
 		DefaultLeaseTTL: new(given.String()), MaxLeaseTTL: new(given.String()),
 	}))
-	s.specify(t, nil) // for 365 days
+	s.specify(t, nil)                                 // for 365 days
+	s.Env = []string{"DEFAULT_WORKLOAD_CERT_TTL=30h"} // istiod's own
+	planned := regexp.MustCompile(`valid until (\S+), to be renewed at ([^"]+)"`).FindStringSubmatch(s.issues(t))
+	if planned == nil {
+		t.Fatal("the init container does not say when it would renew")
+	}
+	until, err := time.Parse(time.RFC3339, planned[1])
+	must(t, err)
+	if at, err := time.Parse(time.RFC3339, planned[2]); err != nil || at.After(until.Add(-31*time.Hour)) {
+		t.Errorf("the init container plans to renew at %s, want 31 hours before %s at least", planned[2], until)
+	}
 	sidecar := s.runs(t)
 	must(t, agents.Renew(t.Context(), shared, s.certificate(), "once"))
 	cluster.Eventually(t, "it is renewed", func() error { return s.metric(t, sidecar, renewed, 1) })
@@ -39,7 +57,7 @@ func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
 
 	// docs/agent.md: the end of validity less the larger of a tenth of the lifetime and --workload-ttl + 1 hour, less
 	// up to a tenth of the lifetime.
-	latest := end.Add(-25 * time.Hour)
+	latest := end.Add(-31 * time.Hour)
 	earliest := latest.Add(-end.Sub(certificate.NotBefore) / 10)
 	_, entry := s.status(t)
 	renewAt, err := time.Parse(time.RFC3339, fmt.Sprint(entry["renewAt"]))
@@ -58,6 +76,70 @@ func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
 		})
 	}
 	if told := s.events(t, "Warning", "LifetimeTooShort"); len(told) > 0 {
-		t.Errorf("two days are enough for certificates of a day: %q", told)
+		t.Errorf("two days are enough for certificates of 30 hours: %q", told)
 	}
+}
+
+// A middle CA that outlives its root, as OpenBao and Vault before 1.17 sign one: all goes by the root's end, and people
+// are told of it.
+func TestARootThatEndsBeforeItsIntermediate(t *testing.T) {
+	s := newSetting(t, vaultserver.Options{})
+	soon := time.Now().Add(20 * 24 * time.Hour).Truncate(time.Second).UTC()
+	bundle := endsFirst(t, soon)
+	must(t, s.vault.Client.Sys().MountWithContext(t.Context(), "ends", &api.MountInput{Type: "pki", Config: api.MountConfigInput{MaxLeaseTTL: "87600h"}}))
+	s.write(t, "ends/config/ca", map[string]any{"pem_bundle": bundle})
+	rules, err := s.vault.Client.Sys().GetPolicyWithContext(t.Context(), vaultserver.Role)
+	must(t, err)
+	s.policy(t, vaultserver.Role, rules+"\n"+`path "ends/root/sign-intermediate" { capabilities = ["update"] }`)
+	s.specify(t, func(vault map[string]any) { vault["caPath"] = "ends/root/sign-intermediate" })
+	sidecar := s.runs(t)
+
+	if end := parse(t, s.files(t)["ca-cert.pem"]).NotAfter; !end.After(soon) {
+		t.Fatalf("the certificate ends at %s, with its root: there is nothing to see", end)
+	}
+	limited := "CN=ends first, which ends at " + soon.Format(time.RFC3339)
+	_, entry := s.status(t)
+	for field, want := range map[string]string{"notAfter": soon.Format(time.RFC3339), "rootNotAfter": soon.Format(time.RFC3339), "limitedBy": limited} {
+		if entry[field] != want {
+			t.Errorf("%s is %v, want %s", field, entry[field], want)
+		}
+	}
+	if at, err := time.Parse(time.RFC3339, fmt.Sprint(entry["renewAt"])); err != nil || !at.Before(soon) {
+		t.Errorf("it is to be renewed at %s (%v), after the root's end", at, err)
+	}
+	must(t, s.metric(t, sidecar, "istiod_agent_ca_not_after_seconds", float64(soon.Unix())))
+	must(t, s.metric(t, sidecar, "istiod_agent_root_not_after_seconds", float64(soon.Unix())))
+	cluster.Eventually(t, "it is an event", func() error {
+		return contains(strings.Join(s.events(t, "Warning", "LimitedByIssuer"), "\n"), limited)
+	})
+}
+
+// endsFirst is a middle CA of five years, with its key, and its root, which ends before.
+func endsFirst(t *testing.T, end time.Time) (bundle string) {
+	t.Helper()
+	var keys [2]*ecdsa.PrivateKey
+	for i := range keys {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		must(t, err)
+		keys[i] = key
+	}
+	template := func(serial int64, name string, end time.Time) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
+			BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		}
+	}
+	root, middle := template(1, "ends first", end), template(2, "middle", time.Now().AddDate(5, 0, 0))
+	key, err := x509.MarshalPKCS8PrivateKey(keys[1])
+	must(t, err)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	for _, each := range []struct {
+		certificate *x509.Certificate
+		key         *ecdsa.PrivateKey
+	}{{middle, keys[1]}, {root, keys[0]}} {
+		der, err := x509.CreateCertificate(rand.Reader, each.certificate, root, each.key.Public(), keys[0])
+		must(t, err)
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return string(text)
 }

@@ -31,7 +31,10 @@ import (
 
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+func TestMain(m *testing.M) {
+	beKubectl()
+	cluster.Main(m, &shared, nil)
+}
 
 // mesh is one istiod with its agent and its Vault.
 type mesh struct {

@@ -60,7 +60,7 @@ func TestTheInitContainerSaysWhatIsMissing(t *testing.T) {
 					options["ttlDays"] = int64(36501)
 					options["rsaKeySizeBytes"] = int64(512)
 					options["orgName"] = "one, two"
-					options["secretRotationGracePeriodRatio"] = 1.5
+					options["secretRotationGracePeriodRatio"] = 0.0
 				})
 				hosts := []string{"spiffe://cluster.local/ns/" + m.Namespace + "/sa/istiod", "istiod.istio-system.svc"}
 				must(t, unstructured.SetNestedStringSlice(certificate.Object, hosts, "spec", "hosts"))

@@ -15,15 +15,20 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 )
 
+// inARow is how many renewals an agent makes in a row when it is asked to, before it pauses.
+const inARow = 5
+
 // Renewal after renewal, each asked for as soon as the one before is confirmed: istiod runs on and reloads
-// exactly once for each, its root stays what it was, and workloads get certificates all the while.
+// exactly once for each, its root stays what it was, and workloads get certificates all the while. The agent, which would
+// pause, is another one after a few of them.
 func TestTwoHundredRenewalsInARow(t *testing.T) {
 	count := 200
 	if testing.Short() {
 		count = 20
 	}
 	m := newMesh(t, nil)
-	sidecar := m.start(t)
+	m.startWithoutSidecar(t)
+	sidecar := m.crashing(t)
 	m.confirmed(t, "")
 	serial := m.serial(t)
 	istiod := m.istiod.Process().PID()
@@ -33,13 +38,18 @@ func TestTwoHundredRenewalsInARow(t *testing.T) {
 	begin := time.Now()
 	for i := 1; i <= count; i++ {
 		must(t, agents.Renew(t.Context(), shared, m.certificate, strconv.Itoa(i)))
-		metric(t, sidecar, requested, float64(i))
+		metric(t, sidecar, requested, float64((i-1)%inARow+1))
 		if _, again := m.file(t, "root-cert.pem"); !bytes.Equal(root, again) {
 			t.Fatalf("root-cert.pem has changed with renewal %d", i)
 		}
 		before := serial
 		if serial = m.serial(t); serial == before {
 			t.Fatalf("renewal %d left the certificate as it was", i)
+		}
+		if i%inARow == 0 {
+			must(t, sidecar.Kill())
+			sidecar = m.crashing(t)
+			metric(t, sidecar, "istiod_agent_istiod_confirmed", 1)
 		}
 	}
 	took := time.Since(begin)

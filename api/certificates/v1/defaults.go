@@ -16,6 +16,10 @@ const (
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
+// MaxRenewalRatio is the largest secretRotationGracePeriodRatio. Renewals are spread over a tenth of a certificate's life besides:
+// with more, a certificate would be due as soon as it is issued.
+const MaxRenewalRatio = 0.9
+
 // TokenRoot is the directory below which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
 // else, whatever a specification names.
 const TokenRoot = "/var/run/secrets" //nolint:gosec // a directory

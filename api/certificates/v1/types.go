@@ -35,7 +35,11 @@ func AddToScheme(scheme *runtime.Scheme) error {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
+// +kubebuilder:printcolumn:name="Ends",type=string,JSONPath=`.status.notAfter`
+// +kubebuilder:printcolumn:name="Root",type=string,JSONPath=`.status.root`
+// +kubebuilder:printcolumn:name="Root-Ends",type=string,JSONPath=`.status.rootNotAfter`
 // +kubebuilder:printcolumn:name="Error",type=string,priority=1,JSONPath=`.status.error`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type IssuedCertificate struct {
@@ -63,6 +67,7 @@ type IssuedCertificateList struct {
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.glooMeshCa) && has(self.agentCa))",message="expected one CA: set agentCa or glooMeshCa, not both"
+// +kubebuilder:validation:XValidation:rule="!has(self.certOptions) || !has(self.certOptions.secretRotationGracePeriodRatio) || self.certOptions.secretRotationGracePeriodRatio <= 0.9",fieldPath=".certOptions.secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"
 type IssuedCertificateSpec struct {
 	// The SPIFFE IDs that the certificate is for, at least one, none twice, each of the form
 	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>. An agent acts on the IssuedCertificates in
@@ -134,7 +139,7 @@ type CertOptions struct {
 	// +kubebuilder:validation:MaxLength=1024
 	OrgName string `json:"orgName,omitempty"`
 
-	// The part of the certificate's life that is left when it is renewed, more than 0 and less than 1:
+	// The part of the certificate's life that is left when it is renewed, more than 0 and at most 0.9:
 	// 0.10 renews when a tenth is left. Default: 0.10.
 	SecretRotationGracePeriodRatio *float64 `json:"secretRotationGracePeriodRatio,omitempty"`
 
@@ -290,7 +295,20 @@ type IssuedCertificateStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	State State `json:"state,omitempty"`
 
-	// Standing observations about this istiod's CA, such as TokenAudienceBound. Not in the public API.
+	// The earliest end of the Pods' CA certificates, each with the chain above it. Not in the public API.
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+
+	// The roots that the Pods' CA certificates lead to: the first 12 digits of each SHA-256. Not in the public API.
+	//
+	// +kubebuilder:validation:MaxLength=128
+	Root string `json:"root,omitempty"`
+
+	// The earliest end of these roots. Not in the public API.
+	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
+
+	// Ready is true when every istiod that reports has a valid CA certificate in its files, Confirmed when each was
+	// seen to use it, RootTrusted when these lead to a root that all of them trust, and TokenAudienceBound when the
+	// token that the agent sends to Vault is of no use elsewhere. Not in the public API.
 	//
 	// +listType=map
 	// +listMapKey=type
@@ -329,8 +347,14 @@ type CertificateStatus struct {
 	Key string `json:"key,omitempty"`
 	// When the CA certificate became valid, which is about when it was issued.
 	NotBefore *metav1.Time `json:"notBefore,omitempty"`
-	// When the CA certificate expires.
+	// When the CA certificate expires, or the first certificate above it.
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+	// When the root that it leads to expires.
+	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
+	// The certificate above it that ends before ttlDays are over, and so cuts it short; empty when none does.
+	//
+	// +kubebuilder:validation:MaxLength=32768
+	LimitedBy string `json:"limitedBy,omitempty"`
 	// SHA-256 of the root certificate (DER) that the pod's CA certificate leads to, in hexadecimal.
 	//
 	// +kubebuilder:validation:MaxLength=128
@@ -351,6 +375,10 @@ type CertificateStatus struct {
 	Confirmed bool `json:"confirmed"`
 	// When the certificate will be renewed.
 	RenewAt *metav1.Time `json:"renewAt,omitempty"`
+	// Key of the error, such as VaultSealed (docs/agent.md lists them); empty when all is well.
+	//
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
 	// What went wrong last in this pod and what to do about it; empty when all is well.
 	//
 	// +kubebuilder:validation:MaxLength=32768

@@ -126,9 +126,9 @@ func (o *CertOptions) validate(path, orgPath *field.Path) field.ErrorList {
 	}
 	errs = append(errs, o.validateKey(path)...)
 	errs = append(errs, validateOrg(orgPath, o.OrgName)...)
-	if ratio := o.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio < 1) {
+	if ratio := o.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio <= MaxRenewalRatio) {
 		errs = append(errs, field.Invalid(path.Child("secretRotationGracePeriodRatio"), *ratio,
-			"expected more than 0 and less than 1: the part of the certificate's life that is left when it is renewed, such as 0.10"))
+			"expected more than 0 and at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"))
 	}
 	return errs
 }

@@ -142,7 +142,7 @@ type SharedTrust struct {
 	//
 	// +kubebuilder:validation:XValidation:rule="!has(self.ttlDays) || (self.ttlDays >= 1 && self.ttlDays <= 36500)",fieldPath=".ttlDays",reason=FieldValueInvalid,message="expected 1 to 36500 days"
 	// +kubebuilder:validation:XValidation:rule="!has(self.rsaKeySizeBytes) || self.rsaKeySizeBytes in [2048, 3072, 4096]",fieldPath=".rsaKeySizeBytes",reason=FieldValueInvalid,message="expected 2048, 3072 or 4096; in spite of the field's name these are bits"
-	// +kubebuilder:validation:XValidation:rule="!has(self.secretRotationGracePeriodRatio) || (self.secretRotationGracePeriodRatio > 0.0 && self.secretRotationGracePeriodRatio < 1.0)",fieldPath=".secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected more than 0 and less than 1: the part of the certificate's life that is left when it is renewed, such as 0.10"
+	// +kubebuilder:validation:XValidation:rule="!has(self.secretRotationGracePeriodRatio) || (self.secretRotationGracePeriodRatio > 0.0 && self.secretRotationGracePeriodRatio <= 0.9)",fieldPath=".secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected more than 0 and at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"
 	IntermediateCertOptions *certificatesv1.CertOptions `json:"intermediateCertOptions,omitempty"`
 }
 

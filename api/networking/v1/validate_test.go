@@ -115,7 +115,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"a CA that is none": {trust(func(s *shared) { s.IntermediateCertificateAuthority.Vault = nil }), []string{ca + ".vault: Required value"}, nil},
 
 		"numbers that are zero": {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0", o + "rsaKeySizeBytes: Invalid value: 0", o + "secretRotationGracePeriodRatio: Invalid value: 0"}, nil},
-		"numbers too large":     {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(8192)), SecretRotationGracePeriodRatio: new(1.0)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}, nil},
+		"numbers too large":     {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(8192)), SecretRotationGracePeriodRatio: new(0.91)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}, nil},
 		"two kinds of key":      {options(opts{RSAKeySizeBytes: new(uint32(2048)), ECKeyCurve: certificatesv1.P256}), []string{o + "rsaKeySizeBytes: Forbidden: "}, nil},
 		"an unknown curve":      {options(opts{ECKeyCurve: "P-521"}), []string{o + "ecKeyCurve: Unsupported value: "}, nil},
 		"organizations":         {options(opts{OrgName: "Acme, Inc."}), []string{o + `orgName: Invalid value: "Acme, Inc.": expected no comma`}, nil},

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+)
+
+// The conditions of an IssuedCertificate that follow from what its Pods report.
+const (
+	// ReadyCondition is true when the files of every istiod hold a valid CA certificate.
+	ReadyCondition = "Ready"
+	// ConfirmedCondition is true when every istiod was seen to use the CA certificate in its files.
+	ConfirmedCondition = "Confirmed"
+	// RootTrustedCondition is true when every istiod's CA certificate leads to a root that all these istiods publish as
+	// trusted, and the CA's last answer did too. It is unknown before the first answer.
+	RootTrustedCondition = "RootTrusted"
+)
+
+// RootEndsSoon is how long before its end a root is warned of: to change it takes all clusters and their workloads.
+const RootEndsSoon = 90 * 24 * time.Hour
+
+// ReasonFilesLost is the reason of a Pod whose files do not hold what was published.
+const ReasonFilesLost = "FilesLost"
+
+// Reasons of the conditions, besides those that Pods report; docs/agent.md lists all.
+const (
+	reasonInitial        = "Initial"
+	reasonPublished      = "Published"
+	reasonConfirmed      = "Confirmed"
+	reasonNotConfirmed   = "NotConfirmed"
+	reasonTrusted        = "Trusted"
+	reasonRootChanged    = "RootChanged"
+	reasonRootNotTrusted = "RootNotTrusted"
+	reasonIssueFailed    = "IssueFailed"
+)
+
+// maxRoots is how many roots a status names in short.
+const maxRoots = 3
+
+var (
+	// reasonFormat is what the API server accepts as a condition's reason (metav1.Condition), within the bound of our own.
+	reasonFormat = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+	// fingerprintFormat finds the beginning of a fingerprint, by which a person tells it from others.
+	fingerprintFormat = regexp.MustCompile(`^[0-9a-f]{12}`)
+)
+
+// Summarize sets what follows from the entries of all Pods: the conditions Ready, Confirmed and RootTrusted, the earliest
+// ends, and the roots in short. Conditions of other types stay, and the time of a condition changes with its status alone.
+// generation is of the object that the reporting agent acts on.
+func (s *IssuedCertificateStatus) Summarize(generation int64, now time.Time) {
+	pods := s.reporting(now)
+	for _, condition := range []metav1.Condition{ready(pods, now), confirmed(pods, now), rootTrusted(pods)} {
+		condition.ObservedGeneration, condition.LastTransitionTime = generation, metav1.NewTime(now.UTC().Truncate(time.Second))
+		condition.Message = bounded.Text(condition.Message, MaxStatusText)
+		meta.SetStatusCondition(&s.Conditions, condition)
+	}
+	s.NotAfter, s.RootNotAfter = nil, nil
+	var roots []string
+	for _, pod := range pods {
+		s.NotAfter, s.RootNotAfter = earliest(s.NotAfter, pod.NotAfter), earliest(s.RootNotAfter, pod.RootNotAfter)
+		if root := fingerprintFormat.FindString(pod.RootFingerprint); root != "" && !slices.Contains(roots, root) {
+			roots = append(roots, root)
+		}
+	}
+	if extra := len(roots) - maxRoots; extra > 0 {
+		roots = append(roots[:maxRoots], fmt.Sprintf("and %d more", extra))
+	}
+	s.Root = strings.Join(roots, ", ")
+}
+
+// reporting are the entries that count. An agent reports that its certificate has expired: an entry that lies past its end
+// without an error is of an agent that is gone.
+func (s *IssuedCertificateStatus) reporting(now time.Time) []CertificateStatus {
+	return slices.DeleteFunc(slices.Clone(s.Certificates), func(pod CertificateStatus) bool {
+		return pod.expired(now) && pod.Error == ""
+	})
+}
+
+func (c *CertificateStatus) expired(now time.Time) bool {
+	return c.NotAfter != nil && !now.Before(c.NotAfter.Time)
+}
+
+func (c *CertificateStatus) hasCA(now time.Time) bool {
+	return c.SerialNumber != "" && c.Reason != ReasonFilesLost && !c.expired(now)
+}
+
+// failure is why a Pod has no CA certificate.
+func (c *CertificateStatus) failure() (reason, message string) {
+	switch {
+	case c.Error == "":
+		return reasonInitial, fmt.Sprintf("Pod %s has no CA certificate yet.", c.Pod)
+	case reasonFormat.MatchString(c.Reason):
+		reason = c.Reason
+	default: // of an older agent, or not of an agent
+		reason = reasonIssueFailed
+	}
+	return reason, fmt.Sprintf("Pod %s: %s", c.Pod, c.Error)
+}
+
+func ready(pods []CertificateStatus, now time.Time) metav1.Condition {
+	condition := metav1.Condition{Type: ReadyCondition, Status: metav1.ConditionFalse}
+	if len(pods) == 0 {
+		condition.Reason, condition.Message = reasonInitial, "No Pod has a CA certificate yet."
+		return condition
+	}
+	if without := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.hasCA(now) }); without >= 0 {
+		condition.Reason, condition.Message = pods[without].failure()
+		return condition
+	}
+	condition.Status, condition.Reason = metav1.ConditionTrue, reasonPublished
+	condition.Message = fmt.Sprintf("Every istiod that reports has a valid CA certificate (Pods: %d).", len(pods))
+	return condition
+}
+
+func confirmed(pods []CertificateStatus, now time.Time) metav1.Condition {
+	condition := metav1.Condition{Type: ConfirmedCondition, Status: metav1.ConditionFalse}
+	if has := ready(pods, now); has.Status != metav1.ConditionTrue {
+		condition.Reason, condition.Message = has.Reason, has.Message
+		return condition
+	}
+	if waiting := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.Confirmed }); waiting >= 0 {
+		condition.Reason = reasonNotConfirmed
+		condition.Message = fmt.Sprintf("Pod %s: istiod was not seen to use its CA certificate yet.", pods[waiting].Pod)
+		return condition
+	}
+	condition.Status, condition.Reason = metav1.ConditionTrue, reasonConfirmed
+	condition.Message = fmt.Sprintf("Every istiod that reports was seen to use its CA certificate (Pods: %d).", len(pods))
+	return condition
+}
+
+func rootTrusted(pods []CertificateStatus) metav1.Condition {
+	condition := metav1.Condition{Type: RootTrustedCondition, Status: metav1.ConditionFalse}
+	roots := map[string]string{} // the first Pod with each
+	for i := range pods {
+		pod := &pods[i]
+		if pod.OfferedRootFingerprint != "" {
+			condition.Reason = reasonRootChanged
+			if pod.Reason == reasonRootNotTrusted {
+				condition.Reason = reasonRootNotTrusted
+			}
+			_, condition.Message = pod.failure()
+			return condition
+		}
+		if _, known := roots[pod.RootFingerprint]; !known && pod.RootFingerprint != "" {
+			roots[pod.RootFingerprint] = pod.Pod
+		}
+	}
+	for i := range pods {
+		if root := pods[i].distrusts(roots); root != "" {
+			condition.Reason = reasonRootChanged
+			condition.Message = fmt.Sprintf("The CA certificate of Pod %s leads to a root that istiod in Pod %s does not trust.", roots[root], pods[i].Pod)
+			return condition
+		}
+	}
+	if len(roots) == 0 {
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionUnknown, reasonInitial, "No Pod has a CA certificate yet."
+		return condition
+	}
+	condition.Status, condition.Reason = metav1.ConditionTrue, reasonTrusted
+	condition.Message = "The CA certificates lead to a root that every istiod that reports publishes as trusted."
+	return condition
+}
+
+// distrusts returns the first of the roots, by its fingerprint, that a Pod does not publish as trusted; empty when there is none.
+func (c *CertificateStatus) distrusts(roots map[string]string) string {
+	if len(c.TrustedRoots) == 0 {
+		return ""
+	}
+	trusted := make(map[string]bool, len(c.TrustedRoots))
+	for _, root := range c.TrustedRoots {
+		trusted[root] = true
+	}
+	for _, root := range slices.Sorted(maps.Keys(roots)) { // the same one each time
+		if !trusted[root] {
+			return root
+		}
+	}
+	return ""
+}
+
+func earliest(a, b *metav1.Time) *metav1.Time {
+	if a == nil || b != nil && b.Before(a) {
+		return b
+	}
+	return a
+}
