@@ -86,6 +86,10 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 		condition := audienceBound(a.wanted, a.Identity)
 		condition.ObservedGeneration, condition.LastTransitionTime = a.wanted.Generation, metav1.Now().Rfc3339Copy()
 		meta.SetStatusCondition(&a.conditions, condition)
+		if trusted := a.rootTrusted(); trusted != nil {
+			trusted.ObservedGeneration, trusted.LastTransitionTime = a.wanted.Generation, metav1.Now().Rfc3339Copy()
+			meta.SetStatusCondition(&a.conditions, *trusted)
+		}
 	}
 	return certificatesv1.IssuedCertificateStatus{
 		ObservedGeneration: a.about.Generation, State: state, Error: mine.Error,

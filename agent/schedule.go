@@ -35,6 +35,9 @@ const (
 	// Asking again does not bring the old root back, and every answer costs Vault a signature.
 	rootChangedRetryLimit = time.Hour
 
+	// What other replicas have, and what the mesh publishes, may change at any time; an istiod that waits for it signs nothing.
+	rootWaitsRetry = time.Minute
+
 	// What asks for certificates without an end, such as an annotation that changes every second or a CA whose certificates
 	// end at once, gets this many, and then one in each interval.
 	attemptBurst    = 250
@@ -52,6 +55,8 @@ type State struct {
 	FailedAt time.Time
 	// RootChanged is set when the last attempt failed because Vault's root is not istiod's.
 	RootChanged bool
+	// RootWaits is set besides when that kept an istiod from starting.
+	RootWaits bool
 	// Paced is when the attempts so far, without those that Backoff puts off, would end at one in each attemptInterval.
 	Paced time.Time
 	// RetryLimit is the longest pause between two attempts, 5 minutes when zero.
@@ -246,10 +251,14 @@ func (s State) backoff() time.Duration {
 	if limit == 0 {
 		limit = retryLimit
 	}
+	random := spread(s.Seed + strconv.Itoa(s.Failures))
+	if s.RootWaits {
+		return rootWaitsRetry - time.Duration(random*float64(rootWaitsRetry/2))
+	}
 	if s.RootChanged {
 		limit = rootChangedRetryLimit
 	}
-	return Backoff(s.Failures, limit, spread(s.Seed+strconv.Itoa(s.Failures)))
+	return Backoff(s.Failures, limit, random)
 }
 
 // nextConfirmation is when to ask istiod next: soon after a swap, then ever more seldom.

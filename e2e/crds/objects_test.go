@@ -45,6 +45,12 @@ func TestEveryFieldSurvives(t *testing.T) {
 			vault + ".namespace":      "admin/mesh",
 			vault + ".kubernetesAuth": map[string]any{"role": "istiod", "mountPath": "/v1/auth/kubernetes", "secretTokenKey": "token", "serviceAccountRef": map[string]any{"name": "a", "namespace": "b"}},
 		}),
+		"a VirtualMesh with roots": with(mesh, map[string]any{
+			"spec.mtlsConfig.shared.intermediateCertificateAuthority.trustedRoots": map[string]any{"pem": "-----BEGIN CERTIFICATE-----\n"},
+		}),
+		"a VirtualMesh with roots in a ConfigMap": with(mesh, map[string]any{
+			"spec.mtlsConfig.shared.intermediateCertificateAuthority.trustedRoots": map[string]any{"configMapRef": map[string]any{"name": "mesh-roots", "key": "ca.crt"}},
+		}),
 		"a VirtualMesh with a token": with(mesh, map[string]any{
 			vault + ".kubernetesAuth": nil,
 			vault + ".tokenSecretRef": map[string]any{"name": "vault-token", "namespace": "istio-system"},
@@ -134,6 +140,11 @@ func TestMistakesAreRefusedWhereTheyAre(t *testing.T) {
 		"two sources of the token": {with(mesh, parts{vault + ".kubernetesAuth.serviceAccountRef": parts{"name": "a"}, vault + ".kubernetesAuth.mountedSaPath": "/a"}), vault + ".kubernetesAuth: Invalid value: expected one source of the token"},
 		"a Secret unnamed":         {with(mesh, parts{vault + ".kubernetesAuth": nil, vault + ".tokenSecretRef": some}), vault + ".tokenSecretRef.name: Required value"},
 		"certificates not base64":  {with(mesh, parts{vault + ".caBundle": "-----BEGIN"}), vault + ".caBundle: Invalid value"},
+		"roots from nowhere":       {with(mesh, parts{ca + ".trustedRoots": some}), ca + ".trustedRoots: Invalid value: expected one source of the roots"},
+		"roots from two places":    {with(mesh, parts{ca + ".trustedRoots": parts{"pem": "a", "configMapRef": some}}), ca + ".trustedRoots: Invalid value: expected one source of the roots"},
+		"a thousand roots":         {with(mesh, parts{ca + ".trustedRoots": parts{"pem": strings.Repeat("-----BEGIN CERTIFICATE-----\n", 10_000)}}), ca + ".trustedRoots.pem: Too long"},
+		"roots in one word":        {with(mesh, parts{ca + ".trustedRoots": "all"}), ca + ".trustedRoots: Invalid value"},
+		"an endless name of roots": {with(mesh, parts{ca + ".trustedRoots": parts{"configMapRef": parts{"name": strings.Repeat("a", 254)}}}), ca + ".trustedRoots.configMapRef.name: Too long"},
 		"no renewal":               {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": 0.0}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and less than 1"},
 		"renewal at once":          {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": int64(1)}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and less than 1"},
 		"a ratio of words":         {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": "0.1"}}), options + ".secretRotationGracePeriodRatio: Invalid value: "},

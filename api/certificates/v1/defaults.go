@@ -14,6 +14,8 @@ const (
 	DefaultMountPath      = "/v1/auth/kubernetes"
 	DefaultSecretTokenKey = "token"
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// DefaultRootsKey is the key of Istio's own ConfigMap of roots, istio-ca-root-cert.
+	DefaultRootsKey = "root-cert.pem"
 )
 
 // TokenRoot is the directory below which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
@@ -27,8 +29,19 @@ func (s *IssuedCertificateSpec) SetDefaults() {
 		s.CertOptions = &CertOptions{}
 	}
 	s.CertOptions.SetDefaults(s.Org)
-	if s.AgentCA != nil && s.AgentCA.Vault != nil {
-		s.AgentCA.Vault.SetDefaults()
+	if s.AgentCA != nil {
+		s.AgentCA.SetDefaults()
+	}
+}
+
+// SetDefaults fills in what is absent.
+func (c *IntermediateCertificateAuthority) SetDefaults() {
+	if c.Vault != nil {
+		c.Vault.SetDefaults()
+	}
+	if c.TrustedRoots != nil && c.TrustedRoots.ConfigMapRef != nil {
+		ref := c.TrustedRoots.ConfigMapRef
+		ref.Key = cmp.Or(ref.Key, DefaultRootsKey)
 	}
 }
 
