@@ -85,8 +85,12 @@ func (a *Agent) mayStart(root string) error {
 	return &rootWaitsError{strangers: strangers, is: root, accept: acceptCommand(a.wanted, root), meshUnknown: a.meshUnknown}
 }
 
-// acceptCommand has istiods that start take a root, and no other.
+// acceptCommand has istiods that start take a root, and no other. It is empty for a specification in a file, where nobody
+// knows of other replicas.
 func acceptCommand(certificate *certificatesv1.IssuedCertificate, root string) string {
+	if certificate.Namespace == "" {
+		return ""
+	}
 	return fmt.Sprintf("kubectl annotate issuedcertificate -n %s %s --overwrite %s=%s", certificate.Namespace, certificate.Name, certificatesv1.AcceptRootAnnotation, root)
 }
 
@@ -118,7 +122,7 @@ func (e *rootWaitsError) Error() string {
 
 // rootTrusted is the condition about the roots of Vault's last answer and of what istiod has; nil while there is neither.
 func (a *Agent) rootTrusted() *metav1.Condition {
-	condition := &metav1.Condition{Type: certificatesv1.RootTrustedCondition, Status: metav1.ConditionTrue, Reason: "RootTrusted", Message: "The CA certificate leads to a root that the mesh is to trust."}
+	condition := &metav1.Condition{Type: certificatesv1.RootTrustedCondition, Status: metav1.ConditionTrue, Reason: "Trusted", Message: "The CA certificate leads to a root that the mesh is to trust."}
 	switch {
 	case a.state.RootChanged:
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, a.problems.attempt.reason, bounded.Message(a.problems.attempt.message)

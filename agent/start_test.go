@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -124,16 +123,13 @@ func TestANewPodWaitsForTheRootOfTheOthers(t *testing.T) {
 			a.failed(err)
 			a.observe(time.Now())
 			a.report()
-			condition := meta.FindStatusCondition(reporter.status.Conditions, certificatesv1.RootTrustedCondition)
-			if condition == nil || condition.Status != metav1.ConditionFalse || condition.Reason != reasonRootChanged {
-				t.Fatalf("condition %+v", condition)
-			}
-			for _, said := range []string{condition.Message, reporter.status.Error} {
-				for _, want := range []string{was, is, "istiod-9", "docs/rotation.md", "kubectl annotate issuedcertificate -n istio-system mine --overwrite istiod-agent.io/accept-root=" + is} {
-					if !strings.Contains(said, want) {
-						t.Errorf("want %q in %q", want, said)
-					}
+			for _, want := range []string{was, is, "istiod-9", "docs/rotation.md", "kubectl annotate issuedcertificate -n istio-system mine --overwrite istiod-agent.io/accept-root=" + is} {
+				if !strings.Contains(reporter.status.Error, want) {
+					t.Errorf("want %q in %q", want, reporter.status.Error)
 				}
+			}
+			if got := a.problems.attempt.reason; got != reasonRootChanged {
+				t.Errorf("reason %s", got)
 			}
 			if s := reporter.status; s.State != certificatesv1.Failed || s.Certificates[0].RootFingerprint != "" || s.Certificates[0].OfferedRootFingerprint != is {
 				t.Errorf("status %+v", s)
@@ -155,11 +151,41 @@ func TestANewPodWaitsForTheRootOfTheOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.published(Initial)
-			a.report()
-			if condition := meta.FindStatusCondition(reporter.status.Conditions, certificatesv1.RootTrustedCondition); condition.Status != metav1.ConditionTrue {
-				t.Errorf("condition %+v", condition)
+			if a.offered != "" || a.state.RootChanged || a.state.RootWaits {
+				t.Errorf("offered %q", a.offered)
 			}
 		})
+	}
+}
+
+func TestRootTrusted(t *testing.T) {
+	t.Parallel()
+	a, specifications, reporter := newAgent(t)
+	condition := func() string {
+		a.report()
+		for _, each := range reporter.status.Conditions {
+			if each.Type == certificatesv1.RootTrustedCondition {
+				return string(each.Status) + " " + each.Reason
+			}
+		}
+		return ""
+	}
+	old, set := newSet(t), newSet(t)
+	specifications.certificate = beside(old.RootFingerprint())
+	a.observe(time.Now())
+	if got := condition(); got != "" {
+		t.Errorf("before the first answer: %s", got)
+	}
+	a.failed(a.publish(set, note{}))
+	if got := condition(); got != "False RootChanged" {
+		t.Errorf("while it waits: %s", got)
+	}
+	if err := a.publish(old, note{}); err != nil {
+		t.Fatal(err)
+	}
+	a.published(Initial)
+	if got := condition(); got != "True Trusted" {
+		t.Errorf("with a root: %s", got)
 	}
 }
 

@@ -113,8 +113,12 @@ func (a *Agent) concern(certificate *certificatesv1.IssuedCertificate) {
 type rootChangedError struct{ was, is, accept string }
 
 func (e *rootChangedError) Error() string {
-	return fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
-		"to change it without downtime, see docs/rotation.md; otherwise set Vault's back, or restart istiod when all clusters are to trust the new root, after %s", e.was, e.is, e.accept)
+	said := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
+		"to change it without downtime, see docs/rotation.md; otherwise set Vault's back, or restart istiod when all clusters are to trust the new root", e.was, e.is)
+	if e.accept != "" {
+		said += ", after: " + e.accept
+	}
+	return said
 }
 
 type publishError struct{ cause error }
