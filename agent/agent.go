@@ -63,6 +63,9 @@ type Agent struct {
 	wanted, about *certificatesv1.IssuedCertificate
 	// untold are the last events from before it was known what they are about.
 	untold []event
+	// start is what decides about the root of an istiod that has no CA yet; meshUnknown is why start.Mesh could not be read.
+	start       Start
+	meshUnknown error
 	// trusted are the roots that istiod is to trust, nil for that of its certificate alone.
 	trusted []*x509.Certificate
 	// offered is the root that Vault's last answer led to when that could not be published, empty otherwise.
@@ -96,8 +99,8 @@ type note struct {
 }
 
 // Obtain gets the first certificate and returns when it is published, for an init container: istiod is not
-// running, so whatever root Vault has may become istiod's. Files that an earlier run left are enough while
-// they are valid. When ctx ends first, the error says what kept it from succeeding.
+// running, so whatever root Vault has may become istiod's, unless other replicas run under another (Start). Files that an
+// earlier run left are enough while they are valid. When ctx ends first, the error says what kept it from succeeding.
 func (a *Agent) Obtain(ctx context.Context) error {
 	if err := a.takeOver(time.Now()); err != nil {
 		return err
@@ -257,6 +260,7 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	}
 	a.trusted, _ = trustedRoots(certificate) // Prepare has refused what cannot be read
 	w.Roots = pemcerts.Fingerprints(a.trusted)
+	a.startWanted(startOf(certificate, a.Identity.Pod, w.Roots, now))
 	old := a.state.Wanted
 	if old != nil && old.Digest == w.Digest && old.Renew == w.Renew {
 		if !slices.Equal(old.Roots, w.Roots) {
@@ -275,7 +279,17 @@ func (a *Agent) want(certificate *certificatesv1.IssuedCertificate, now time.Tim
 	}
 	a.state.Wanted = &w
 	a.rootsWanted(w.Roots)
-	a.state.Failures, a.state.RootChanged = 0, false
+	a.state.Failures, a.state.RootChanged, a.state.RootWaits = 0, false, false
+}
+
+// startWanted has what kept an istiod from starting under a root tried again at once when it has changed.
+func (a *Agent) startWanted(start Start) {
+	changed := !start.same(a.start)
+	start.Mesh = a.start.Mesh
+	a.start = start
+	if changed && a.state.RootWaits {
+		a.state.Failures, a.state.RootChanged, a.state.RootWaits = 0, false, false
+	}
 }
 
 // rootsWanted has what other roots would keep from being done tried again at once.
@@ -285,7 +299,7 @@ func (a *Agent) rootsWanted(roots []string) {
 		a.state.Held.RootsRefused = false
 	}
 	if a.state.RootChanged {
-		a.state.Failures, a.state.RootChanged = 0, false
+		a.state.Failures, a.state.RootChanged, a.state.RootWaits = 0, false, false
 	}
 }
 
@@ -293,11 +307,14 @@ func (a *Agent) issue(ctx context.Context, reason Reason) {
 	a.Log.Info("getting a CA certificate from Vault", "why", reason, "server", a.wanted.Spec.AgentCA.Vault.Server)
 	a.state.Paced = a.state.paced(time.Now())
 	asked := note{Digest: a.state.Wanted.Digest, Renew: a.state.Wanted.Renew}
-	var published []*x509.Certificate
+	var published, mesh []*x509.Certificate
 	if a.set != nil {
 		published = a.set.Roots
+	} else {
+		mesh, a.meshUnknown = a.Issuer.meshRoots(ctx)
+		a.start.Mesh = pemcerts.Fingerprints(mesh)
 	}
-	result, err := a.Issuer.issue(ctx, a.wanted, published)
+	result, err := a.Issuer.issue(ctx, a.wanted, published, mesh)
 	for _, warning := range result.Warnings {
 		a.tell(false, reasonVaultWarning, "Vault says: "+warning)
 	}
@@ -342,7 +359,7 @@ func (a *Agent) put(set *cacerts.Set, asked note) error {
 }
 
 func (a *Agent) published(reason Reason) {
-	a.state.Failures, a.state.RootChanged = 0, false
+	a.state.Failures, a.state.RootChanged, a.state.RootWaits = 0, false, false
 	a.problems.attempt, a.problems.istiod = problem{}, problem{}
 	a.offered = ""
 	flag(a.Metrics.rootChanged, false)
@@ -369,23 +386,27 @@ func (a *Agent) failed(err error) {
 	a.state.Failures++
 	a.state.FailedAt = time.Now()
 	reason := reasonIssueFailed
-	a.state.RootChanged = false
+	a.state.RootChanged, a.state.RootWaits = false, false
 	if e, ok := errors.AsType[*vault.Error](err); ok {
 		reason = string(e.Kind)
 	} else if e, ok := errors.AsType[*cacerts.Refusal](err); ok {
 		reason = e.Reason
-		a.state.RootChanged = reason == cacerts.RootNotTrusted
+		a.state.RootChanged = reason == cacerts.RootNotTrusted || reason == cacerts.RootNotPinned
 	} else if _, ok := errors.AsType[*tokenError](err); ok {
 		reason = reasonTokenUnavailable
 	} else if _, ok := errors.AsType[*publishError](err); ok {
 		reason = reasonPublishFailed
+	} else if _, ok := errors.AsType[*rootsUnavailableError](err); ok {
+		reason = reasonRootsUnavailable
 	}
 	if _, ok := errors.AsType[*rootChangedError](err); ok {
 		reason, a.state.RootChanged = reasonRootChanged, true
 	} else if _, ok := errors.AsType[*rootsRefusedError](err); ok {
 		reason, a.state.RootChanged = reasonRootsRefused, true
+	} else if _, ok := errors.AsType[*rootWaitsError](err); ok {
+		reason, a.state.RootChanged, a.state.RootWaits = reasonRootChanged, true, true
 	}
-	if !a.state.RootChanged {
+	if !a.state.RootChanged || reason == cacerts.RootNotPinned { // nothing is to be restarted for a root that is not wanted
 		a.offered = ""
 	}
 	flag(a.Metrics.rootChanged, a.state.RootChanged)

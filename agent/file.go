@@ -41,6 +41,7 @@ func (f *File) decode(content []byte) (*certificatesv1.IssuedCertificate, []stri
 	if err != nil {
 		return nil, nil, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
 	}
+	decoded.Status = certificatesv1.IssuedCertificateStatus{} // a file does not know which replicas run
 	prepared, warnings, err := Prepare(decoded)
 	if err != nil {
 		return nil, warnings, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}

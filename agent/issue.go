@@ -24,6 +24,9 @@ type Cluster interface {
 	Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error)
 	// Secret returns the values of a Secret. It returns an error for a Secret that holds a service account's token.
 	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
+	// ConfigMapValue returns the value of a key of a ConfigMap. It returns an error for one of more than limit bytes, and
+	// where there is no such key.
+	ConfigMapValue(ctx context.Context, namespace, name, key string, limit int) (string, error)
 }
 
 // Issuer gets certificates from Vault.
@@ -53,8 +56,8 @@ type issued struct {
 }
 
 // issue logs in, gets a key and a certificate, and verifies both. A chain to one of the published roots, which istiod
-// trusts already, is preferred. The result is never nil.
-func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published []*x509.Certificate) (*issued, error) {
+// trusts already, is preferred, as is one to a root that the mesh trusts. The result is never nil.
+func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published, mesh []*x509.Certificate) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
 	if err := i.Permit(certificate); err != nil {
 		return result, err
@@ -65,6 +68,10 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	}
 	if name := certificate.Annotations[certificatesv1.CAFromSecretAnnotation]; name != "" {
 		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, trusted)
+		return result, err
+	}
+	pinned, err := i.pinned(ctx, certificate.Spec.AgentCA.TrustedRoots)
+	if err != nil {
 		return result, err
 	}
 	source := certificate.Spec.AgentCA.Vault
@@ -117,13 +124,13 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
 	wanted := cacerts.Wanted{
 		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
-		Trusted: trusted, Published: published,
+		Trusted: trusted, Published: published, Pinned: pinned, Preferred: mesh,
 	}
 	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
-	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot {
+	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot && refusal.Reason != cacerts.RootNotPinned {
 		return result, err
 	}
-	// The signer is not the root, and its answer stops short of it: its mount may know more.
+	// The signer is not the root, and its answer stops short of it or leads to another: its mount may know more.
 	var roots [][]byte
 	if err := i.step("roots", func() error { roots, err = session.Roots(ctx); return err }); err != nil {
 		return result, err

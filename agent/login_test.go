@@ -46,6 +46,17 @@ func mountedTokens(t *testing.T, files map[string]string) Tokens {
 type requests struct {
 	secret map[string][]byte
 	read   []string
+	// values are those of ConfigMaps, by name and key.
+	values map[string]string
+}
+
+func (r *requests) ConfigMapValue(_ context.Context, namespace, name, key string, limit int) (string, error) {
+	r.read = append(r.read, namespace+"/"+name)
+	value, found := r.values[name+"/"+key]
+	if !found || len(value) > limit {
+		return "", fmt.Errorf("no such value of at most %d bytes", limit)
+	}
+	return value, nil
 }
 
 func (r *requests) Token(_ context.Context, namespace, account, audience string) (string, error) {

@@ -15,7 +15,7 @@ import (
 )
 
 // Permit reports what a specification asks for that this istiod's operator does not permit, each with its field's path:
-// another server than the allowed ones, or a Secret or service account of another namespace. It bounds what the author
+// another server than the allowed ones, or a Secret, service account or ConfigMap of another namespace. It bounds what the author
 // of a specification can have sent, and where to.
 func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 	if certificate.Spec.AgentCA == nil || certificate.Spec.AgentCA.Vault == nil {
@@ -45,6 +45,10 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 			errs = append(errs, field.Forbidden(each.path.Child("namespace"),
 				fmt.Sprintf("expected none, or istiod's own namespace, %s: an agent uses nothing of other namespaces", i.Identity.Namespace)))
 		}
+	}
+	if roots := certificate.Spec.AgentCA.TrustedRoots; roots != nil && roots.ConfigMapRef != nil && roots.ConfigMapRef.Namespace != "" && roots.ConfigMapRef.Namespace != i.Identity.Namespace {
+		errs = append(errs, field.Forbidden(field.NewPath("spec", "agentCa", "trustedRoots", "configMapRef", "namespace"),
+			fmt.Sprintf("expected none, or istiod's own namespace, %s: an agent uses nothing of other namespaces", i.Identity.Namespace)))
 	}
 	if len(errs) == 0 {
 		return nil

@@ -50,6 +50,18 @@ func TestPermit(t *testing.T) {
 	}
 }
 
+func TestPermitRoots(t *testing.T) {
+	t.Parallel()
+	for namespace, problem := range map[string]string{"": "", me.Namespace: "", "kube-system": "spec.agentCa.trustedRoots.configMapRef.namespace: Forbidden: expected none, or istiod's own namespace"} {
+		certificate := named("mine", 1)
+		certificate.Spec.AgentCA.TrustedRoots = &certificatesv1.TrustedRoots{ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "roots", Namespace: namespace}}
+		err := (&Issuer{Identity: me}).Permit(certificate)
+		if (problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), problem) {
+			t.Errorf("%q: want %q, got %v", namespace, problem, err)
+		}
+	}
+}
+
 // A specification that is not permitted leaves the one before it in force.
 func TestASpecificationThatIsNotPermittedIsNotActedOn(t *testing.T) {
 	t.Parallel()

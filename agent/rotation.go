@@ -72,7 +72,10 @@ func (a *Agent) withRoots(set *cacerts.Set) (*cacerts.Set, error) {
 // publish yet is not signed under: no workload would trust it.
 func (a *Agent) mayFollow(next *cacerts.Set) error {
 	was := a.set
-	if was == nil || was.SameRoots(next) {
+	if was == nil {
+		return a.mayStart(next.RootFingerprint())
+	}
+	if was.SameRoots(next) {
 		return nil
 	}
 	known := slices.ContainsFunc(next.Roots, func(root *x509.Certificate) bool {
@@ -81,7 +84,7 @@ func (a *Agent) mayFollow(next *cacerts.Set) error {
 	switch {
 	case !known:
 		a.offered = next.RootFingerprint()
-		return &rootChangedError{was: was.RootFingerprint(), is: next.RootFingerprint()}
+		return &rootChangedError{was: was.RootFingerprint(), is: next.RootFingerprint(), accept: acceptCommand(a.wanted, next.RootFingerprint())}
 	case !a.MultiRoot:
 		return &rootsRefusedError{"it runs without ISTIO_MULTIROOT_MESH, and takes other roots only when it starts: restart it, or set multiRootMesh=true in the webhook's configuration, which restarts it as well"}
 	case !was.Takes(next):

@@ -272,6 +272,10 @@ func (c inCluster) Secret(_ context.Context, namespace, name string) (map[string
 	return c.secret, nil
 }
 
+func (c inCluster) ConfigMapValue(context.Context, string, string, string, int) (string, error) {
+	return "", errors.New("not asked for")
+}
+
 // istiod's CA of until now is taken over from its Secret, whatever kind of CA it is.
 func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 	rootKey := newP256(t)
@@ -313,7 +317,7 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
 			issuer := &Issuer{Identity: me, Cluster: inCluster{test.secret}, Now: time.Now}
-			result, err := issuer.issue(t.Context(), certificate, nil)
+			result, err := issuer.issue(t.Context(), certificate, nil, nil)
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}

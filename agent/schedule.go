@@ -41,6 +41,9 @@ const (
 	// What others ask for, by the annotation, the specification or by taking files away, need not wait for the pause this many
 	// times in a row, so that a person gets an answer at once; then it has the same pause.
 	requestBurst = 5
+
+	// What other replicas have, and what the mesh publishes, may change at any time; an istiod that waits for it signs nothing.
+	rootWaitsRetry = time.Minute
 )
 
 // State is all that the next step depends on.
@@ -54,6 +57,8 @@ type State struct {
 	FailedAt time.Time
 	// RootChanged is set when the last attempt failed because Vault's root is not istiod's.
 	RootChanged bool
+	// RootWaits is set besides when that kept an istiod from starting.
+	RootWaits bool
 	// Paced is when the attempts so far, without those that Backoff puts off, would end with a pause after each.
 	Paced time.Time
 	// RetryLimit is the longest pause between two attempts, 5 minutes when zero.
@@ -260,10 +265,14 @@ func (s State) backoff() time.Duration {
 	if limit == 0 {
 		limit = retryLimit
 	}
+	random := spread(s.Seed + strconv.Itoa(s.Failures))
+	if s.RootWaits {
+		return rootWaitsRetry - time.Duration(random*float64(rootWaitsRetry/2))
+	}
 	if s.RootChanged {
 		limit = rootChangedRetryLimit
 	}
-	return Backoff(s.Failures, limit, spread(s.Seed+strconv.Itoa(s.Failures)))
+	return Backoff(s.Failures, limit, random)
 }
 
 // nextConfirmation is when to ask istiod next: soon after a swap, then ever more seldom.

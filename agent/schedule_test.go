@@ -145,6 +145,13 @@ func TestTheNextStep(t *testing.T) {
 			now.Add(25 * time.Minute),
 			Step{Action: Wait, Until: now.Add(Backoff(100, time.Hour, spread("istio-system/istiod-0100")))},
 		},
+		"waiting for other replicas, Vault is asked once a minute": {
+			base(func(s *State) {
+				s.Held, s.Failures, s.FailedAt, s.RootChanged, s.RootWaits = nil, 100, now, true, true
+			}),
+			now.Add(30 * time.Second),
+			Step{Action: Wait, Until: now.Add(Backoff(100, time.Minute, spread("istio-system/istiod-0100")))},
+		},
 		"what is new is confirmed": {base(func(s *State) { s.Held.Confirmed, s.Held.ConfirmFrom = false, now }), now, Step{Action: Confirm}},
 		"not confirmed at once, ask again soon": {
 			base(func(s *State) {

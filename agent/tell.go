@@ -33,6 +33,8 @@ const (
 	// Of a root that changes in stages.
 	reasonRootsPublished = "RootsPublished"
 	reasonRootsRefused   = "RootsRefused"
+	// Of the roots that a specification names.
+	reasonRootsUnavailable = "RootsUnavailable"
 )
 
 // event is something to tell.
@@ -114,11 +116,15 @@ func (a *Agent) concern(certificate *certificatesv1.IssuedCertificate) {
 }
 
 // rootChangedError is an answer that is in order in itself, under a root that istiod was not started with.
-type rootChangedError struct{ was, is string }
+type rootChangedError struct{ was, is, accept string }
 
 func (e *rootChangedError) Error() string {
-	return fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
-		"to change it without downtime, see docs/rotation.md; otherwise restart istiod when all clusters are to trust the new root, or set Vault's back", e.was, e.is)
+	said := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
+		"to change it without downtime, see docs/rotation.md; otherwise set Vault's back, or restart istiod when all clusters are to trust the new root", e.was, e.is)
+	if e.accept != "" {
+		said += ", after: " + e.accept
+	}
+	return said
 }
 
 type publishError struct{ cause error }

@@ -124,7 +124,7 @@ var claims = map[string]map[string]string{
 		"Verification takes bounded time":        "agent/cacerts.TestVerifyBoundsTheKeys agent/cacerts.TestRefusalsAreShortAndPlain agent/vault.TestEachAnswerIsExplained/longer_than_any_answer docs.TestBounds",
 		"The agent sends service account tokens": hostileSpec + " agent/token.TestParse agent/token.TestRead agent.TestJWT",
 		"With `injection.agent.allowedServers`":  "agent.TestPermit e2e/attacks.TestRandomSpecifications",
-		"The root that istiod was started":       "agent.TestARootIsSignedUnderOnlyOnceItIsTrusted agent.TestRootsThatIstiodWouldNotTakeAreNotPublished e2e/renewal.TestAnotherRootInVaultWaitsForANewPod",
+		"The root that istiod was started":       "agent.TestARootIsSignedUnderOnlyOnceItIsTrusted agent.TestRootsThatIstiodWouldNotTakeAreNotPublished e2e/renewal.TestAnotherRootInVaultWaitsForAPerson",
 		"Vault's certificate is always verified": "agent/vault.TestTheEnvironmentDoesNotWeakenTLS agent/vault.TestTheEnvironmentChangesNothing e2e/issuing.TestTLSIsVerified",
 		"Redirects are followed only":            "agent/vault.TestRedirects",
 		"A login made for a renewal":             "agent/vault.TestOnlyOwnTokensAreRevoked",

@@ -91,7 +91,7 @@ func (p *pathSearch) extend(path []*x509.Certificate) {
 	}
 	if p.deadEnd = broken; broken == nil {
 		p.deadEnd = refuse(NoRoot, "its chain ends with %s, whose issuer %s is missing, and does not reach a self-signed root; "+
-			"give Vault's signing mount the whole chain, so that istiod's root is not a mere intermediate", last.Subject, last.Issuer)
+			"give Vault's signing mount the whole chain, or name the root in spec.agentCa.trustedRoots, so that istiod's root is not a mere intermediate", last.Subject, last.Issuer)
 	}
 }
 
@@ -129,13 +129,29 @@ func sameCA(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
+// pinned returns the paths that lead to a pinned root, all without one.
+func (w Wanted) pinned(paths [][]*x509.Certificate) ([][]*x509.Certificate, error) {
+	if w.Pinned == nil {
+		return paths, nil
+	}
+	pinned := slices.DeleteFunc(slices.Clone(paths), func(path []*x509.Certificate) bool {
+		return !slices.ContainsFunc(w.Pinned, path[len(path)-1].Equal)
+	})
+	if len(pinned) == 0 {
+		root := paths[0][len(paths[0])-1]
+		return nil, refuse(RootNotPinned, "its root %s (SHA-256 %s) is none of the %d in spec.agentCa.trustedRoots; "+
+			"correct caPath, or name that root there if it is to be trusted", root.Subject, pemcerts.Fingerprint(root), len(w.Pinned))
+	}
+	return pinned, nil
+}
+
 // rank orders roots: those that istiod trusts now and is to trust come before those that would be refused.
 func (w Wanted) rank(root *x509.Certificate) int {
 	rank := 0
 	if !slices.ContainsFunc(w.Trusted, root.Equal) {
 		rank += 2
 	}
-	if !slices.ContainsFunc(w.Published, root.Equal) {
+	if !slices.ContainsFunc(w.Published, root.Equal) && !slices.ContainsFunc(w.Preferred, root.Equal) {
 		rank++
 	}
 	return rank

@@ -53,6 +53,7 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		issuing            *ca
 		chain              cas
 		trusted, published cas
+		pinned, preferred  cas
 		issuers            cas
 		root               *ca
 		refused            string
@@ -85,6 +86,19 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		"without the root, another of its name published": {certificate: succeeded, chain: nil, published: cas{oldRoot}, refused: NoRoot},
 		"another root of its name":                        {certificate: succeeded, chain: cas{oldRoot}, refused: BadChain},
 		"all expired":                                     {certificate: reissued, issuing: ended, chain: cas{ended}, refused: NotValidNow},
+		"pinned root, which completes the answer":         {certificate: deep, issuing: middle, chain: cas{middle}, pinned: cas{b, a}, issuers: cas{middle}, root: a},
+		"pinned root, which is the answer's":              {certificate: deep, issuing: middle, chain: cas{middle, a}, pinned: cas{a}, issuers: cas{middle}, root: a},
+		"pinned root, another one answers":                {certificate: deep, issuing: middle, chain: cas{middle, a}, pinned: cas{b}, refused: RootNotPinned},
+		"pinned root of the name of the missing one":      {certificate: succeeded, chain: nil, pinned: cas{oldRoot}, refused: NoRoot},
+		"pinned root, cross-signed, not the first":        {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a}, issuers: cas{bByA}, root: a},
+		"pinned root, another one is published":           {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a}, published: cas{b}, issuers: cas{bByA}, root: a},
+		"pinned roots, the published one among them":      {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a, b}, published: cas{b}, root: b},
+		"pinned root has expired":                         {certificate: reissued, issuing: ended, chain: cas{ended, newRoot}, pinned: cas{ended}, refused: NotValidNow},
+		"preferred root, reissued":                        {certificate: reissued, issuing: newRoot, chain: cas{newRoot}, preferred: cas{oldRoot}, root: oldRoot},
+		"preferred root, cross-signed":                    {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, preferred: cas{a}, issuers: cas{bByA}, root: a},
+		"preferred root that has nothing to do with it":   {certificate: deep, issuing: middle, chain: cas{middle, a}, preferred: cas{successor, b}, issuers: cas{middle}, root: a},
+		"preferred root completes nothing":                {certificate: deep, issuing: middle, chain: cas{middle}, preferred: cas{a}, refused: NoRoot},
+		"preferred root that is not pinned":               {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, preferred: cas{a}, pinned: cas{b}, root: b},
 		"issuing CA that did not sign":                    {certificate: crossed, issuing: a, chain: cas{b, bByA}, refused: BadChain},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,6 +111,7 @@ func TestVerifyBuildsThePath(t *testing.T) {
 			}
 			request := wanted()
 			request.Trusted, request.Published = certificates(test.trusted), certificates(test.published)
+			request.Pinned, request.Preferred = certificates(test.pinned), certificates(test.preferred)
 			set, err := Verify(answer, request)
 			if test.refused != "" {
 				if refusal, ok := errors.AsType[*Refusal](err); !ok || refusal.Reason != test.refused {

@@ -31,6 +31,8 @@ const (
 	NoRoot = "NoRoot"
 	// RootNotTrusted is a chain that is in order and leads to a root that is not among those to be trusted.
 	RootNotTrusted = "RootNotTrusted"
+	// RootNotPinned is a chain that is in order and leads to none of the roots that the specification names.
+	RootNotPinned = "RootNotPinned"
 	// Unusable is a CA whose workload certificates no proxy accepts.
 	Unusable = "Unusable"
 )
@@ -97,6 +99,12 @@ type Wanted struct {
 	// of both, to one of the former and to one of the latter are preferred, in this order. All other roots are
 	// accepted: the caller decides whether they are published.
 	Trusted, Published []*x509.Certificate
+	// Pinned are the roots of which a path must lead to one; any when nil. As Trusted and Published, they complete an answer
+	// that omits them.
+	Pinned []*x509.Certificate
+	// Preferred are roots that are preferred as the published ones are. They complete no answer that leads to no root
+	// without them, since others than istiod's owner may have written them.
+	Preferred []*x509.Certificate
 }
 
 // Set is what istiod gets: verified, and in the one form that is ever written.
@@ -136,8 +144,17 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths, err := findPaths(certificate, issuers, slices.Concat(wanted.Trusted, wanted.Published))
+	known := slices.Concat(wanted.Pinned, wanted.Trusted, wanted.Published)
+	paths, err := findPaths(certificate, issuers, known)
 	if err != nil {
+		return nil, err
+	}
+	if len(wanted.Preferred) > 0 {
+		if paths, err = findPaths(certificate, issuers, slices.Concat(known, wanted.Preferred)); err != nil {
+			return nil, err
+		}
+	}
+	if paths, err = wanted.pinned(paths); err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(paths, func(a, b []*x509.Certificate) int {

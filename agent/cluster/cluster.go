@@ -91,3 +91,24 @@ func (c *Cluster) Secret(ctx context.Context, namespace, name string) (map[strin
 	}
 	return values, nil
 }
+
+// ConfigMapValue implements agent.Cluster.
+func (c *Cluster) ConfigMapValue(ctx context.Context, namespace, name, key string, limit int) (string, error) {
+	object, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).
+		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsForbidden(err) {
+		return "", fmt.Errorf("service account %s/%s may not read ConfigMap %s/%s; grant it a Role that allows get on configmaps of this name (istiodSidecar.serviceAccounts in the chart)",
+			c.identity.Namespace, c.identity.ServiceAccount, namespace, name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading ConfigMap %s/%s: %w", namespace, name, err)
+	}
+	value, found, _ := unstructured.NestedString(object.Object, "data", key)
+	switch {
+	case !found:
+		return "", fmt.Errorf("reading ConfigMap %s/%s: it has no key %q", namespace, name, key)
+	case len(value) > limit:
+		return "", fmt.Errorf("reading ConfigMap %s/%s: key %q holds %d bytes, more than %d", namespace, name, key, len(value), limit)
+	}
+	return value, nil
+}

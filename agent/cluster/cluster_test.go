@@ -7,6 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +92,77 @@ func TestTheSpecificationIsReadWithoutItsStatus(t *testing.T) {
 	}
 	if _, err := decode(object(map[string]any{"hosts": int64(1)})); err == nil {
 		t.Error("a number was read as hosts")
+	}
+}
+
+// Of the status counts which roots the replicas have, as far as it is as an agent writes it.
+func TestTheReplicasOfAStatus(t *testing.T) {
+	root := strings.Repeat("a", 64)
+	good := map[string]any{"pod": "istiod-1", "rootFingerprint": root, "trustedRoots": []any{root}, "notAfter": "2030-01-01T00:00:00Z", "confirmed": true}
+	for name, test := range map[string]struct {
+		status any
+		want   int
+	}{
+		"an agent's":               {map[string]any{"certificates": []any{good, good}}, 2},
+		"as protobuf has it":       {map[string]any{"state": int64(3)}, 0},
+		"of another type":          {"FINISHED", 0},
+		"entries of another type":  {map[string]any{"certificates": map[string]any{"a": good}}, 0},
+		"an entry of another type": {map[string]any{"certificates": []any{"a", nil, int64(1), good}}, 1},
+		"fields of another type":   {map[string]any{"certificates": []any{map[string]any{"pod": int64(1), "rootFingerprint": root}, map[string]any{"pod": "a", "rootFingerprint": []any{}}}}, 0},
+		"a Pod that waits":         {map[string]any{"certificates": []any{map[string]any{"pod": "a", "offeredRootFingerprint": root}}}, 0},
+		"a name that is none":      {map[string]any{"certificates": []any{map[string]any{"pod": "a\n; kubectl delete", "rootFingerprint": root}}}, 0},
+		"a root that is none":      {map[string]any{"certificates": []any{map[string]any{"pod": "a", "rootFingerprint": strings.Repeat("A", 1<<20)}}}, 0},
+		"a time that is none":      {map[string]any{"certificates": []any{map[string]any{"pod": "a", "rootFingerprint": root, "notAfter": "never", "trustedRoots": "all"}}}, 1},
+		"very many":                {map[string]any{"certificates": slices.Repeat([]any{good}, 5000)}, 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			certificate, err := decode(&unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "mine"}, "status": test.status}})
+			if err != nil || len(certificate.Status.Certificates) != test.want {
+				t.Fatalf("%d replicas, %v", len(certificate.Status.Certificates), err)
+			}
+			if test.want == 2 {
+				if one := certificate.Status.Certificates[0]; one.Pod != "istiod-1" || one.RootFingerprint != root || len(one.TrustedRoots) != 1 || one.NotAfter.Year() != 2030 {
+					t.Errorf("%+v", one)
+				}
+			}
+		})
+	}
+}
+
+// A ConfigMap's value is bounded, and of what is in it nothing is told.
+func TestConfigMapValue(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		answer string
+		want   string
+	}{
+		"there":       {200, `{"kind":"ConfigMap","apiVersion":"v1","data":{"k":"value"}}`, ""},
+		"no such key": {200, `{"kind":"ConfigMap","apiVersion":"v1","data":{"other":"value"}}`, `it has no key "k"`},
+		"no data":     {200, `{"kind":"ConfigMap","apiVersion":"v1"}`, `it has no key "k"`},
+		"a number":    {200, `{"kind":"ConfigMap","apiVersion":"v1","data":{"k":1}}`, `it has no key "k"`},
+		"too large":   {200, `{"kind":"ConfigMap","apiVersion":"v1","data":{"k":"value of 17 bytes"}}`, `key "k" holds 17 bytes, more than 16`},
+		"forbidden":   {403, `{"kind":"Status","apiVersion":"v1","reason":"Forbidden","code":403}`, "may not read ConfigMap istio-system/name; grant it a Role"},
+		"none":        {404, `{"kind":"Status","apiVersion":"v1","reason":"NotFound","code":404}`, "reading ConfigMap istio-system/name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/api/v1/namespaces/istio-system/configmaps/name" {
+					t.Errorf("asked for %s", r.URL.Path)
+				}
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(test.status)
+				_, _ = w.Write([]byte(test.answer))
+			}))
+			defer server.Close()
+			cluster, err := New(&rest.Config{Host: server.URL}, me)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value, err := cluster.ConfigMapValue(t.Context(), "istio-system", "name", "k", 16)
+			if test.want == "" && (err != nil || value != "value") || test.want != "" && (value != "" || err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %q, %v", value, err)
+			}
+		})
 	}
 }
 

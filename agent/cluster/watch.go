@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -150,7 +153,8 @@ func (w *Watch) none(broken map[string]error) error {
 	}
 }
 
-// decode reads what an agent needs. The status is left out: the public implementation writes parts of it in another type.
+// decode reads what an agent needs. Of the status these are the roots of the other replicas: the public implementation
+// writes parts of it in another type.
 func decode(object *unstructured.Unstructured) (*certificatesv1.IssuedCertificate, error) {
 	content := maps.Clone(object.Object)
 	delete(content, "status")
@@ -158,5 +162,35 @@ func decode(object *unstructured.Unstructured) (*certificatesv1.IssuedCertificat
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, &certificate); err != nil {
 		return nil, err
 	}
+	certificate.Status.Certificates = replicas(object)
 	return &certificate, nil
+}
+
+// fingerprint is a SHA-256 in hexadecimal, as agents write it.
+var fingerprint = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// maxReplicas is the most entries of status.certificates, as in the CRD.
+const maxReplicas = 1000
+
+// replicas reads which roots the Pods in a status have, as far as the entries are as an agent writes them.
+func replicas(object *unstructured.Unstructured) []certificatesv1.CertificateStatus {
+	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "status", "certificates")
+	entries, _ := field.([]any)
+	var all []certificatesv1.CertificateStatus
+	for _, entry := range entries[:min(len(entries), maxReplicas)] {
+		fields, _ := entry.(map[string]any)
+		one := certificatesv1.CertificateStatus{}
+		one.Pod, _ = fields["pod"].(string)
+		one.RootFingerprint, _ = fields["rootFingerprint"].(string)
+		one.TrustedRoots, _, _ = unstructured.NestedStringSlice(fields, "trustedRoots")
+		if text, _ := fields["notAfter"].(string); text != "" {
+			if end, err := time.Parse(time.RFC3339, text); err == nil {
+				one.NotAfter = &metav1.Time{Time: end}
+			}
+		}
+		if len(validation.IsDNS1123Subdomain(one.Pod)) == 0 && fingerprint.MatchString(one.RootFingerprint) {
+			all = append(all, one)
+		}
+	}
+	return all
 }

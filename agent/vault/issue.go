@@ -127,12 +127,21 @@ func expected(warning string) bool {
 		strings.Contains(warning, "authority information access")
 }
 
+// chain are the endpoints that tell what is above the signer: the issuer's own (Vault builtin/logical/pki/path_fetch_issuers.go),
+// or those of the mount's default issuer. Nobody needs a right to them.
+func (p paths) chain() []string {
+	if p.issuer != "" {
+		return []string{p.issuer + "/json"}
+	}
+	return []string{p.signMount + "/cert/ca_chain", p.signMount + "/cert/ca"}
+}
+
 // Roots gives what the signer's mount knows above the signer, one certificate each, PEM.
 func (s *Session) Roots(ctx context.Context) ([][]byte, error) {
 	var found [][]byte
 	var failed error
-	for _, name := range []string{"ca_chain", "ca"} {
-		answer, err := s.read(ctx, rootsCall, s.client.paths.signMount+"/cert/"+name)
+	for _, path := range s.client.paths.chain() {
+		answer, err := s.read(ctx, rootsCall, path)
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -151,7 +160,7 @@ func (s *Session) Roots(ctx context.Context) ([][]byte, error) {
 	}
 	if len(found) == 0 {
 		if failed == nil {
-			failed = s.bad(rootsCall, s.client.paths.signMount+"/cert/ca_chain", "it holds no certificate")
+			failed = s.bad(rootsCall, s.client.paths.chain()[0], "it holds no certificate")
 		}
 		return nil, failed
 	}

@@ -3,6 +3,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"reflect"
@@ -375,6 +376,34 @@ func TestRoots(t *testing.T) {
 	}
 }
 
+// An issuer that is named has a chain of its own, which the mount's default says nothing of.
+func TestRootsOfAnIssuer(t *testing.T) {
+	one, two, three := certificate("one"), certificate("two"), certificate("three")
+	for caPath, want := range map[string][]string{
+		"pki/issuer/next/sign-intermediate": {one, two},
+		"pki/issuer/root/sign-intermediate": {two},
+		"pki/root/sign-intermediate":        {three},
+	} {
+		answers := good()
+		answers["GET /v1/pki/issuer/next/json"] = reply{200, `{"data":{"certificate":` + quoted(one) + `,"ca_chain":[` + quoted(one) + `,` + quoted(two) + `]}}`}
+		answers["GET /v1/pki/issuer/root/json"] = reply{200, `{"data":{"ca_chain":[` + quoted(two) + `]}}`}
+		answers[chainEndpoint], answers[caEndpoint] = reply{200, `{"data":{"certificate":` + quoted(three) + `}}`}, reply{200, `{"data":{"certificate":` + quoted(three) + `}}`}
+		config := configuration(serve(t, answers).URL)
+		config.CAPath = caPath
+		found, err := login(t, config).Roots(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(bytes.Join(found, nil)); got != strings.Join(want, "") {
+			t.Errorf("%s: got %q", caPath, got)
+		}
+	}
+	config := configuration(serve(t, good()).URL)
+	config.CAPath = "pki/issuer/gone/sign-intermediate"
+	_, err := login(t, config).Roots(t.Context())
+	expect(t, err, PathMissing, "pki/issuer/gone/json")
+}
+
 func TestRootsThatAreNone(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer reply
@@ -400,7 +429,7 @@ func TestRootsThatAreNone(t *testing.T) {
 func TestMountsOfTheirOwn(t *testing.T) {
 	server := serve(t, map[string]reply{
 		loginEndpoint:                                           {200, `{"auth":{"client_token":"own-token"}}`},
-		"GET /v1/a/signer/cert/ca_chain":                        {200, `{"data":{"certificate":` + quoted(certificate("one")) + `}}`},
+		"GET /v1/a/signer/issuer/x/json":                        {200, `{"data":{"certificate":` + quoted(certificate("one")) + `}}`},
 		"DELETE /v1/b/keys/key/some-id":                         {204, ""},
 		"PUT /v1/a/signer/issuer/x/sign-intermediate":           {200, `{"data":{"certificate":"C"}}`},
 		"PUT /v1/b/keys/issuers/generate/intermediate/exported": {200, `{"data":{"csr":"R","private_key":"K"}}`},

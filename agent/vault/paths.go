@@ -11,6 +11,7 @@ import (
 type paths struct {
 	login           string
 	sign, signMount string
+	issuer          string // the endpoint of the issuer that signs, empty for the mount's default
 	generate        string // empty when keys are made here
 	keyMount        string
 }
@@ -18,6 +19,9 @@ type paths struct {
 func parsePaths(config Config) (p paths, err error) {
 	if p.sign, p.signMount, err = signer(config.CAPath); err != nil {
 		return p, err
+	}
+	if issuer := strings.TrimSuffix(p.sign, "/sign-intermediate"); issuer != p.signMount+"/root" {
+		p.issuer = issuer
 	}
 	if config.CSRPath != "" {
 		if p.generate, p.keyMount, err = generator(config.CSRPath); err != nil {

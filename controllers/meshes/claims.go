@@ -105,8 +105,8 @@ func older(a, b Source) int {
 	return strings.Compare(a.key().String(), b.key().String())
 }
 
-// foreignReferences are references to Secrets and service accounts outside istiod's namespace: the agent would send
-// what belongs to others to the VirtualMesh's server.
+// foreignReferences are references to Secrets, service accounts and ConfigMaps outside istiod's namespace: the agent would
+// send what belongs to others to the VirtualMesh's server, or tell what is in it.
 func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (errs field.ErrorList) {
 	ca := spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
@@ -119,6 +119,10 @@ func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (er
 		}
 	}
 	check(ca.Vault.TokenSecretRef, path.Child("tokenSecretRef"))
+	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil && roots.ConfigMapRef.Namespace != "" && roots.ConfigMapRef.Namespace != namespace {
+		at := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "trustedRoots", "configMapRef", "namespace")
+		errs = append(errs, field.Invalid(at, roots.ConfigMapRef.Namespace, "expected none, or istiod's own namespace, "+namespace))
+	}
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
 		check(auth.ServiceAccountRef, path.Child("kubernetesAuth", "serviceAccountRef"))
 	}

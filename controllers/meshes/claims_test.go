@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
@@ -136,6 +137,14 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 			set(object, map[string]any{"name": "token", "namespace": namespace}, "tokenSecretRef")
 		}
 	}
+	roots := func(namespace string) func(map[string]any) {
+		return func(object map[string]any) {
+			roots := map[string]any{"configMapRef": map[string]any{"name": "roots", "namespace": namespace}}
+			if err := unstructured.SetNestedMap(object, roots, "spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "trustedRoots"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, test := range map[string]struct {
 		change func(map[string]any)
 		says   string
@@ -144,6 +153,8 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 		"a Secret of no namespace":              {token(""), ""},
 		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected none, or istiod's own namespace, istio-system`},
 		"a Secret of the VirtualMesh's":         {token("gloo-mesh"), vault + `tokenSecretRef.namespace: Invalid value: "gloo-mesh"`},
+		"roots of istiod's namespace":           {roots("istio-system"), ""},
+		"roots elsewhere":                       {roots("kube-system"), strings.TrimSuffix(vault, "vault.") + `trustedRoots.configMapRef.namespace: Invalid value: "kube-system"`},
 		"an account of istiod's namespace":      {refersTo("istio-system"), ""},
 		"an account elsewhere":                  {refersTo("istio-system-2"), vault + `kubernetesAuth.serviceAccountRef.namespace: Invalid value: "istio-system-2"`},
 		"an account of the VirtualMesh's space": {refersTo("gloo-mesh"), vault + `kubernetesAuth.serviceAccountRef.namespace`},
@@ -153,6 +164,8 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 			plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
 			if made := len(plan.Certificates) == 1; made != (test.says == "") || !plan.Keep[ours] {
 				t.Errorf("planned %+v", plan)
+			} else if roots := strings.HasPrefix(name, "roots"); made && roots != (plan.Certificates[0].Spec.AgentCA.TrustedRoots != nil) {
+				t.Errorf("planned with roots %+v", plan.Certificates[0].Spec.AgentCA.TrustedRoots)
 			}
 			if said := strings.Join(plan.Status.Errors, "\n"); !strings.Contains(said, test.says) || test.says == "" && said != "" {
 				t.Errorf("said %q", said)

@@ -55,6 +55,10 @@ rules:
   resources: [events]
   verbs: [create]
 - apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [istio-ca-root-cert]
+  verbs: [get]
+- apiGroups: [""]
   resources: [serviceaccounts/token]
   resourceNames: [istiod]
   verbs: [create]
@@ -204,7 +208,12 @@ func (p *Pod) Certificate(vault string, change func(vault, certOptions map[strin
 
 // Renew is `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=VALUE --overwrite`.
 func Renew(ctx context.Context, c *cluster.Cluster, certificate *unstructured.Unstructured, value string) error {
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"istiod-agent.io/renew":"`+value+`"}}}`))
+	return Annotate(ctx, c, certificate, certificatesv1.RenewAnnotation, value)
+}
+
+// Annotate is `kubectl annotate issuedcertificate NAME KEY=VALUE --overwrite`.
+func Annotate(ctx context.Context, c *cluster.Cluster, certificate *unstructured.Unstructured, key, value string) error {
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value))
 	return c.Patch(ctx, certificate.DeepCopy(), patch)
 }
 

@@ -75,6 +75,7 @@ func TestTheAgentsRights(t *testing.T) {
 			"issuedcertificates.certificates.mesh.gloo.solo.io: get list watch",
 			"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
 			"events.events.k8s.io: create",
+			"configmaps istio-ca-root-cert: get",
 		}, more...)
 	}
 	type accounts = []any
@@ -93,6 +94,10 @@ func TestTheAgentsRights(t *testing.T) {
 		"a revision with a token": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
 			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("secrets vault: get")},
+		},
+		"an account that reads roots": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "rootsConfigMap": "mesh-roots"}}},
+			map[string][]string{"mesh/istiod-agent-istiod": append(rights()[:3], "configmaps istio-ca-root-cert,mesh-roots: get")},
 		},
 		"none": {helm.Values{"createRoleBinding": false}, nil},
 	} {

@@ -45,6 +45,12 @@ func TestEveryFieldSurvives(t *testing.T) {
 			vault + ".namespace":      "admin/mesh",
 			vault + ".kubernetesAuth": map[string]any{"role": "istiod", "mountPath": "/v1/auth/kubernetes", "secretTokenKey": "token", "serviceAccountRef": map[string]any{"name": "a", "namespace": "b"}},
 		}),
+		"a VirtualMesh with roots": with(mesh, map[string]any{
+			"spec.mtlsConfig.shared.intermediateCertificateAuthority.trustedRoots": map[string]any{"pem": "-----BEGIN CERTIFICATE-----\n"},
+		}),
+		"a VirtualMesh with roots in a ConfigMap": with(mesh, map[string]any{
+			"spec.mtlsConfig.shared.intermediateCertificateAuthority.trustedRoots": map[string]any{"configMapRef": map[string]any{"name": "mesh-roots", "key": "ca.crt"}},
+		}),
 		"a VirtualMesh with a token": with(mesh, map[string]any{
 			vault + ".kubernetesAuth": nil,
 			vault + ".tokenSecretRef": map[string]any{"name": "vault-token", "namespace": "istio-system"},
@@ -137,6 +143,11 @@ func TestMistakesAreRefusedWhereTheyAre(t *testing.T) {
 		"no renewal":               {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": 0.0}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and at most 0.9"},
 		"renewal at once":          {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": int64(1)}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and at most 0.9"},
 		"renewal nearly at once":   {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": 0.91}}), options + ".secretRotationGracePeriodRatio: Invalid value: expected more than 0 and at most 0.9"},
+		"roots from nowhere":       {with(mesh, parts{ca + ".trustedRoots": some}), ca + ".trustedRoots: Invalid value: expected one source of the roots"},
+		"roots from two places":    {with(mesh, parts{ca + ".trustedRoots": parts{"pem": "a", "configMapRef": some}}), ca + ".trustedRoots: Invalid value: expected one source of the roots"},
+		"a thousand roots":         {with(mesh, parts{ca + ".trustedRoots": parts{"pem": strings.Repeat("-----BEGIN CERTIFICATE-----\n", 10_000)}}), ca + ".trustedRoots.pem: Too long"},
+		"roots in one word":        {with(mesh, parts{ca + ".trustedRoots": "all"}), ca + ".trustedRoots: Invalid value"},
+		"an endless name of roots": {with(mesh, parts{ca + ".trustedRoots": parts{"configMapRef": parts{"name": strings.Repeat("a", 254)}}}), ca + ".trustedRoots.configMapRef.name: Too long"},
 		"a ratio of words":         {with(mesh, parts{options: parts{"secretRotationGracePeriodRatio": "0.1"}}), options + ".secretRotationGracePeriodRatio: Invalid value: "},
 		"no days":                  {with(mesh, parts{options: parts{"ttlDays": int64(0)}}), options + ".ttlDays: Invalid value: expected 1 to 36500 days"},
 		"a negative number":        {with(mesh, parts{options: parts{"ttlDays": int64(-1)}}), options + ".ttlDays: Invalid value: "},

@@ -8,11 +8,19 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/e2e/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/faultproxy"
 	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
 )
@@ -130,4 +138,84 @@ func TestAnIntermediateWithoutItsRoot(t *testing.T) {
 	s.write(t, "pki_middle/issuers/import/cert", map[string]any{"pem_bundle": string(s.root.Certificate)})
 	s.issues(t)
 	s.threeLevels(t, middle)
+}
+
+// specifyRoots writes the specification with trustedRoots.
+func (s *setting) specifyRoots(t *testing.T, roots map[string]any, change func(vault map[string]any)) {
+	t.Helper()
+	certificate := s.Certificate(s.server, func(vault, options map[string]any) {
+		delete(vault, "csrPath")
+		options["ecKeyCurve"] = "P-256"
+		change(vault)
+	})
+	must(t, unstructured.SetNestedMap(certificate.Object, roots, "spec", "agentCa", "trustedRoots"))
+	_, err := shared.ServerSideApply(t.Context(), certificate, client.ForceOwnership)
+	must(t, err)
+}
+
+// Where the mount does not know its root, the specification names it, itself or in a ConfigMap; an answer that leads to
+// another root is refused.
+func TestTrustedRoots(t *testing.T) {
+	s := newSetting(t, vaultserver.Options{})
+	middle := s.middle(t, nil)
+	other, err := vaultserver.FastRoot()
+	must(t, err)
+
+	s.specifyRoots(t, map[string]any{"pem": string(other.Certificate)}, underMiddle)
+	s.refused(t, "NoRoot", "name the root in spec.agentCa.trustedRoots")
+	s.specifyRoots(t, map[string]any{"pem": string(other.Certificate)}, func(map[string]any) {})
+	s.refused(t, "RootNotPinned", "is none of the 1 in spec.agentCa.trustedRoots")
+	s.specifyRoots(t, map[string]any{"pem": string(other.Certificate) + string(s.root.Certificate)}, underMiddle)
+	s.issues(t, "--timeout", "20s")
+	s.threeLevels(t, middle)
+
+	// The right is that of the chart's istiodSidecar.serviceAccounts[].rootsConfigMap.
+	must(t, empty(s.CACerts))
+	s.specifyRoots(t, map[string]any{"configMapRef": map[string]any{"name": "mesh-roots", "key": "ca.crt"}}, underMiddle)
+	s.refused(t, "RootsUnavailable", "may not read ConfigMap "+s.Namespace+"/mesh-roots")
+	at := metav1.ObjectMeta{Name: "mesh-roots", Namespace: s.Namespace}
+	must(t, shared.Create(t.Context(), &rbacv1.Role{ObjectMeta: at, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{at.Name}, Verbs: []string{"get"}},
+	}}))
+	must(t, shared.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: at,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: at.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.Namespace, Name: agents.ServiceAccount}},
+	}))
+	roots := &corev1.ConfigMap{ObjectMeta: at, Data: map[string]string{"ca.crt": string(s.root.Key)}}
+	must(t, shared.Create(t.Context(), roots))
+	cluster.Eventually(t, "the ConfigMap is read", func() error {
+		output, err := s.Init(t.Context(), "--timeout", "2s")
+		if err == nil {
+			return errors.New("a key counts as a root")
+		}
+		return contains(output, "holds a private key")
+	})
+	roots.Data["ca.crt"] = string(s.root.Certificate)
+	must(t, shared.Update(t.Context(), roots))
+	s.issues(t, "--timeout", "20s")
+	s.threeLevels(t, middle)
+}
+
+// The chain of a named issuer is its own, not that of the mount's default.
+func TestAnotherIssuerThanTheDefaultSigns(t *testing.T) {
+	s := newSetting(t, vaultserver.Options{})
+	middle := s.middle(t, s.root.Certificate)
+	answer, err := s.vault.Client.Logical().ReadWithContext(t.Context(), "pki_middle/config/issuers")
+	must(t, err)
+	issuer := answer.Data["default"].(string)
+	answer, err = s.vault.Client.Logical().WriteWithContext(t.Context(), "pki_middle/issuers/generate/root/internal", map[string]any{"common_name": "other", "key_type": "ec", "key_bits": 256})
+	must(t, err)
+	s.write(t, "pki_middle/config/issuers", map[string]any{"default": answer.Data["issuer_id"]})
+	rules, err := s.vault.Client.Sys().GetPolicyWithContext(t.Context(), vaultserver.Role)
+	must(t, err)
+	s.policy(t, vaultserver.Role, rules+"\n"+`path "pki_middle/issuer/+/sign-intermediate" { capabilities = ["update"] }`)
+	proxy := s.proxy(t)
+	proxy.Spoil("/sign-intermediate", 0, faultproxy.Change(shortened(0)))
+	s.specify(t, func(vault map[string]any) { vault["caPath"] = "pki_middle/issuer/" + issuer + "/sign-intermediate" })
+	s.issues(t, "--timeout", "20s")
+	s.threeLevels(t, middle)
+	if proxy.Count("/pki_middle/issuer/"+issuer+"/json") == 0 || proxy.Count("/pki_middle/cert/ca_chain") > 0 {
+		t.Errorf("it has asked for %q", proxy.Calls())
+	}
 }

@@ -267,6 +267,7 @@ var secret = regexp.MustCompile(`-----BEGIN|hvs\.|eyJ[A-Za-z0-9_-]{10}|[A-Za-z0-
 func noSecrets(t *testing.T, output string) {
 	t.Helper()
 	for line := range strings.Lines(output) {
+		line = strings.ReplaceAll(line, "accept-root=", "accept-root ") // a fingerprint
 		if found := secret.FindString(line); found != "" {
 			t.Errorf("this may be a secret, %.20q…, in: %.200s", found, line)
 		}

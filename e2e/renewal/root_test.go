@@ -9,7 +9,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"testing"
+
 
 	"github.com/istiod-agent/istiod-agent/e2e/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
@@ -18,8 +21,9 @@ import (
 )
 
 // Another root in Vault never reaches an istiod that runs: it keeps what it has, byte for byte, and a person is
-// told both fingerprints. A Pod that starts takes the new root; with the old one back, renewal goes on.
-func TestAnotherRootInVaultWaitsForANewPod(t *testing.T) {
+// told both fingerprints. A Pod that starts beside it waits, until a person accepts that root by the command that it says;
+// with the old one back, renewal goes on.
+func TestAnotherRootInVaultWaitsForAPerson(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	sidecar := m.start(t)
@@ -61,10 +65,31 @@ func TestAnotherRootInVaultWaitsForANewPod(t *testing.T) {
 
 	fresh, err := agents.NewPod(t.Context(), shared, m.Namespace, "istiod-1", istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
-	_, err = fresh.Init(t.Context())
-	must(t, err)
+	m.published(t)
+	output, err := fresh.Init(t.Context(), "--timeout", "3s")
+	if err == nil {
+		t.Error("a Pod takes another root than the one that runs")
+	}
+	accept := "istiod-agent.io/accept-root=" + fingerprint(root.Certificate)
+	must(t, says(output, "reason=RootChanged", "istiod-agent: no certificates for istiod: Vault's root has changed", m.Name,
+		"kubectl annotate issuedcertificate -n "+m.Namespace+" "+m.certificate.GetName()+" --overwrite "+accept))
+	started := make(chan error, 1)
+	go func() { _, err := fresh.Init(t.Context()); started <- err }()
+	waiting := &mesh{Pod: fresh, certificate: m.certificate}
+	cluster.Eventually(t, "the new Pod waits", func() error {
+		if _, entry := waiting.status(t); entry["offeredRootFingerprint"] != fingerprint(root.Certificate) || entry["rootFingerprint"] != nil {
+			return fmt.Errorf("it has %v", entry)
+		}
+		if c := waiting.condition(t, "RootTrusted"); c["status"] != "False" || c["reason"] != "RootChanged" {
+			return fmt.Errorf("the condition is %v", c)
+		}
+		return nil
+	})
+	name, value, _ := strings.Cut(accept, "=")
+	must(t, agents.Annotate(t.Context(), shared, m.certificate, name, value))
+	must(t, <-started)
 	if _, content := (&mesh{Pod: fresh}).file(t, "root-cert.pem"); !bytes.Equal(bytes.TrimSpace(content), bytes.TrimSpace(root.Certificate)) {
-		t.Error("a Pod that starts does not get Vault's new root")
+		t.Error("a Pod that starts does not get the root that was accepted")
 	}
 
 	setRoot(issuers.was)
@@ -80,7 +105,8 @@ func TestAnotherRootInVaultWaitsForANewPod(t *testing.T) {
 		t.Error("the certificate is the same")
 	}
 	must(t, m.signs(t.Context()))
-	if found := m.events(t, "RootChanged"); len(found) != 1 {
+	found := slices.DeleteFunc(m.events(t, "RootChanged"), func(note string) bool { return strings.Contains(note, "this istiod waits") })
+	if len(found) != 1 {
 		t.Errorf("the change of the root was told %d times, want once: %q", len(found), found)
 	}
 }
@@ -127,6 +153,16 @@ func TestReissuedAndCrossSignedRoots(t *testing.T) {
 	write("intermediate/set-signed", map[string]any{"certificate": signed["certificate"]})
 	write("root/replace", map[string]any{"default": next["issuer_id"]})
 	renew("under-a-cross-signed-root", 1)
+
+	// A Pod that starts has the mesh's root too, though it is not that of the issuer that signs.
+	m.published(t)
+	fresh, err := agents.NewPod(t.Context(), shared, m.Namespace, "istiod-1", istiodserver.TmpfsDir(t), t.TempDir())
+	must(t, err)
+	_, err = fresh.Init(t.Context(), "--timeout", "30s")
+	must(t, err)
+	if _, content := (&mesh{Pod: fresh}).file(t, "root-cert.pem"); !bytes.Equal(content, before) {
+		t.Error("a Pod that starts has another root than the mesh")
+	}
 }
 
 // fails waits until the status says that the certificate with this serial number stays, and why.

@@ -19,12 +19,15 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/built"
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
@@ -262,6 +265,35 @@ func (w *way) specify(t *testing.T, sample string, change func(vault map[string]
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(w.Dir, "issuedcertificate.yaml"), content, 0o600))
 	return objects[0]
+}
+
+// pin has a specification name the page's root as a block of YAML says, and gives istiod the right that goes with it.
+func (w *way) pin(t *testing.T, certificate *unstructured.Unstructured, block string) {
+	t.Helper()
+	w.ran.Store(block, true)
+	var example struct {
+		CA certificatesv1.IntermediateCertificateAuthority `json:"intermediateCertificateAuthority"`
+	}
+	must(t, yaml.UnmarshalStrict([]byte(w.blocks[block]), &example))
+	ref := example.CA.TrustedRoots.ConfigMapRef
+	content, err := os.ReadFile(filepath.Join(w.Dir, "root-cert.pem"))
+	must(t, err)
+	at := metav1.ObjectMeta{Name: ref.Name, Namespace: namespace}
+	must(t, shared.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: at, Data: map[string]string{ref.Key: string(content)}}))
+	must(t, shared.Create(t.Context(), &rbacv1.Role{ObjectMeta: at, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{ref.Name}, Verbs: []string{"get"}},
+	}}))
+	must(t, shared.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: at,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: ref.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: agents.ServiceAccount}},
+	}))
+	roots, err := runtime.DefaultUnstructuredConverter.ToUnstructured(example.CA.TrustedRoots)
+	must(t, err)
+	pinned := certificate.DeepCopy()
+	must(t, unstructured.SetNestedMap(pinned.Object, roots, "spec", "agentCa", "trustedRoots"))
+	_, err = shared.ServerSideApply(t.Context(), pinned)
+	must(t, err)
 }
 
 // issue runs the init container of a new Pod. It wants a certificate that lives so long, and verifies it by the

@@ -119,6 +119,10 @@ func (p *page) safer(t *testing.T, vault *vaultserver.Server) {
 		t.Errorf("the other cluster's login mount is %+v", mount)
 	}
 
+	w.run(t, "vault write pki/issuers/import/cert pem_bundle=@root-cert.pem")
+	w.pin(t, certificate, "Roots that the mount does not know 1")
+	w.issue(t, 90*day)
+
 	// Vault makes the key all the same.
 	before, err := vault.Client.Logical().ReadWithContext(t.Context(), "auth/kubernetes/role/istiod")
 	must(t, err)

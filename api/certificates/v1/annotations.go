@@ -18,6 +18,11 @@ const (
 	CAFromSecretAnnotation = "istiod-agent.io/ca-from-secret" //nolint:gosec // the name of an annotation
 )
 
+// AcceptRootAnnotation of an IssuedCertificate allows istiods that start to have a certificate under a root that the mesh
+// does not publish yet, while other replicas run under the one before. Its value is the SHA-256 of that root certificate
+// (DER) in hexadecimal: another root needs another value.
+const AcceptRootAnnotation = "istiod-agent.io/accept-root"
+
 // RestartAnnotation of a PodBounceDirective, with the value RestartMesh, has the pods of the whole mesh restarted, in
 // place of those that spec.podsToBounce names: istiod, then gateways, then all others. It is an annotation so that
 // Gloo Mesh's own CRD keeps it.

@@ -13,6 +13,9 @@ const (
 	maxURL   = 2048
 	// maxCABundle is about a hundred certificates, in bytes. In base64 it is the CRD's 350000 characters.
 	maxCABundle = 256 << 10
+	// MaxTrustedRoots is the most roots of spec.agentCa.trustedRoots, and MaxTrustedRootsPEM the most bytes of them.
+	MaxTrustedRoots    = 20
+	MaxTrustedRootsPEM = 64 << 10
 	// maxText is of what has a bound of its own, which names the reason.
 	maxText = 1024
 
@@ -52,6 +55,23 @@ func (s *IssuedCertificateSpec) bounds(path *field.Path) field.ErrorList {
 	}
 	if s.AgentCA != nil && s.AgentCA.Vault != nil {
 		b.errs = append(b.errs, s.AgentCA.Vault.bounds(path.Child("agentCa", "vault"))...)
+	}
+	if s.AgentCA != nil {
+		b.errs = append(b.errs, s.AgentCA.TrustedRoots.bounds(path.Child("agentCa", "trustedRoots"))...)
+	}
+	return b.errs
+}
+
+func (r *TrustedRoots) bounds(path *field.Path) field.ErrorList {
+	if r == nil {
+		return nil
+	}
+	var b bounds
+	b.text(path.Child("pem"), r.PEM, MaxTrustedRootsPEM)
+	if ref, at := r.ConfigMapRef, path.Child("configMapRef"); ref != nil {
+		b.text(at.Child("name"), ref.Name, maxName)
+		b.text(at.Child("namespace"), ref.Namespace, maxName)
+		b.text(at.Child("key"), ref.Key, maxName)
 	}
 	return b.errs
 }

@@ -14,6 +14,8 @@ const (
 	DefaultMountPath      = "/v1/auth/kubernetes"
 	DefaultSecretTokenKey = "token"
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// DefaultRootsKey is the key of Istio's own ConfigMap of roots, istio-ca-root-cert.
+	DefaultRootsKey = "root-cert.pem"
 )
 
 // MaxRenewalRatio is the largest secretRotationGracePeriodRatio. Renewals are spread over a tenth of a certificate's life besides:
@@ -31,8 +33,19 @@ func (s *IssuedCertificateSpec) SetDefaults() {
 		s.CertOptions = &CertOptions{}
 	}
 	s.CertOptions.SetDefaults(s.Org)
-	if s.AgentCA != nil && s.AgentCA.Vault != nil {
-		s.AgentCA.Vault.SetDefaults()
+	if s.AgentCA != nil {
+		s.AgentCA.SetDefaults()
+	}
+}
+
+// SetDefaults fills in what is absent.
+func (c *IntermediateCertificateAuthority) SetDefaults() {
+	if c.Vault != nil {
+		c.Vault.SetDefaults()
+	}
+	if c.TrustedRoots != nil && c.TrustedRoots.ConfigMapRef != nil {
+		ref := c.TrustedRoots.ConfigMapRef
+		ref.Key = cmp.Or(ref.Key, DefaultRootsKey)
 	}
 }
 

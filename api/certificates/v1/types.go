@@ -173,6 +173,43 @@ type GlooMeshCA struct {
 type IntermediateCertificateAuthority struct {
 	// A PKI secrets engine of Vault or OpenBao. Required: no other kind is known.
 	Vault *VaultCA `json:"vault,omitempty"`
+
+	// Root certificates of which the CA certificate must lead to one: an answer that leads to another root is
+	// refused. They complete the chain where the CA does not know its own root. Not in the public API.
+	// Default: the root that the CA's answer leads to.
+	TrustedRoots *TrustedRoots `json:"trustedRoots,omitempty"`
+}
+
+// TrustedRoots are root certificates, from one place.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="has(self.pem) != has(self.configMapRef)",message="expected one source of the roots: set pem or configMapRef"
+type TrustedRoots struct {
+	// The root certificates in PEM, at most 20: each a CA that has signed itself, and nothing else.
+	// This or configMapRef is required, not both.
+	//
+	// +kubebuilder:validation:MaxLength=65536
+	PEM string `json:"pem,omitempty"`
+
+	// A ConfigMap in istiod's own namespace that holds them, under the same bounds. The agent must be allowed to
+	// read it. It is read each time that a certificate is issued.
+	ConfigMapRef *ConfigMapKeyRef `json:"configMapRef,omitempty"`
+}
+
+// ConfigMapKeyRef names a value in a ConfigMap.
+type ConfigMapKeyRef struct {
+	// Name of the ConfigMap.
+	//
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// Namespace of the ConfigMap. Default: istiod's own; no other is accepted.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// Key of the value. Default: root-cert.pem.
+	//
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
 }
 
 // VaultCA is a PKI secrets engine of a Vault, and how to log in there.

@@ -55,6 +55,9 @@ func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList)
 		vaultWarnings, vaultErrs := spec.AgentCA.Vault.Validate(path.Child("agentCa", "vault"))
 		warnings, errs = append(warnings, vaultWarnings...), append(errs, vaultErrs...)
 	}
+	if spec.AgentCA != nil {
+		errs = append(errs, spec.AgentCA.TrustedRoots.Validate(path.Child("agentCa", "trustedRoots"))...)
+	}
 	return warnings, errs
 }
 

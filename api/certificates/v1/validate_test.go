@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"slices"
@@ -73,6 +74,12 @@ func TestDefaults(t *testing.T) {
 				return a.MountedSAPath == ""
 			},
 		},
+		"the key of roots in a ConfigMap": {
+			func(s *certificatesv1.IssuedCertificateSpec) {
+				s.AgentCA.TrustedRoots = &certificatesv1.TrustedRoots{ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "a"}}
+			},
+			func(*certificatesv1.CertOptions, *certificatesv1.KubernetesAuth) bool { return true },
+		},
 		"an explicit zero stays, to be refused": {
 			func(s *certificatesv1.IssuedCertificateSpec) {
 				s.CertOptions = &certificatesv1.CertOptions{TTLDays: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}
@@ -90,6 +97,9 @@ func TestDefaults(t *testing.T) {
 			certificate.Spec.SetDefaults()
 			if !test.holds(certificate.Spec.CertOptions, certificate.Spec.AgentCA.Vault.KubernetesAuth) {
 				t.Errorf("got %+v, %+v", certificate.Spec.CertOptions, certificate.Spec.AgentCA.Vault.KubernetesAuth)
+			}
+			if roots := certificate.Spec.AgentCA.TrustedRoots; roots != nil && roots.ConfigMapRef.Key != "root-cert.pem" {
+				t.Errorf("got %+v", roots.ConfigMapRef)
 			}
 		})
 	}
@@ -130,11 +140,19 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 	bundle := func(text string) func(*spec) { return of(func(v *vault) { v.CABundle = []byte(text) }) }
 	options := func(o opts) func(*spec) { return func(s *spec) { s.CertOptions = &o } }
 	hosts := func(h ...string) func(*spec) { return func(s *spec) { s.Hosts = h } }
+	type (
+		trusted   = certificatesv1.TrustedRoots
+		configMap = certificatesv1.ConfigMapKeyRef
+	)
+	roots := func(t trusted) func(*spec) { return func(s *spec) { s.AgentCA.TrustedRoots = &t } }
+	inline := func(text string) func(*spec) { return roots(trusted{PEM: text}) }
+	root, root2, endless := rootPEM(t), rootPEM(t), strings.Repeat("a", 1<<20)
 
 	const (
 		v             = "spec.agentCa.vault."
 		k             = v + "kubernetesAuth."
 		o             = "spec.certOptions."
+		r             = "spec.agentCa.trustedRoots."
 		notSPIFFE     = "expected a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
 		notCAPath     = "expected <mount>/root/sign-intermediate or"
 		notCSRPath    = "expected <mount>/intermediate/generate/exported or"
@@ -260,6 +278,23 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"an audience that is a URL":    {login(auth{Role: "a", Audience: "https://vault.example.com"}), nil},
 		"an audience of several words": {login(auth{Role: "a", Audience: "vault istio-ca"}), []string{k + `audience: Invalid value: "vault istio-ca": expected a name`}},
 
+		"roots":                          {inline(root + root2), nil},
+		"roots from nowhere":             {roots(trusted{}), []string{r + "pem: Required value: expected pem or configMapRef"}},
+		"roots from two places":          {roots(trusted{PEM: root, ConfigMapRef: &configMap{Name: "a"}}), []string{r + "pem: Forbidden: expected none together with configMapRef"}},
+		"roots in a ConfigMap":           {roots(trusted{ConfigMapRef: &configMap{Name: "a", Namespace: "b", Key: "ca.crt"}}), nil},
+		"roots in a ConfigMap of no key": {roots(trusted{ConfigMapRef: &configMap{Name: "a"}}), nil},
+		"roots in a ConfigMap unnamed":   {roots(trusted{ConfigMapRef: &configMap{}}), []string{r + "configMapRef.name: Required value"}},
+		"roots in a ConfigMap misnamed":  {roots(trusted{ConfigMapRef: &configMap{Name: "A", Namespace: "b.c", Key: "../d"}}), []string{r + "configMapRef.name: Invalid value: ", r + "configMapRef.namespace: Invalid value: ", r + "configMapRef.key: Invalid value: expected a ConfigMap's key"}},
+		"an endless ConfigMap's name":    {roots(trusted{ConfigMapRef: &configMap{Name: endless, Namespace: endless, Key: endless}}), []string{r + "configMapRef.name: Too long", r + "configMapRef.namespace: Too long", r + "configMapRef.key: Too long"}},
+		"a root twice":                   {inline(root + root), []string{r + "pem: Invalid value: cannot be used, certificate 1 "}},
+		"a root that is no CA":           {inline(certificate), []string{r + "pem: Invalid value: cannot be used, certificate 0 ("}},
+		"a root's key":                   {inline(root + key), []string{r + "pem: Invalid value: holds a private key: take it out"}},
+		"a root that is none":            {inline("my-org"), []string{r + "pem: Invalid value: cannot be used, it holds something that is not a certificate"}},
+		"a root that is damaged":         {inline(strings.Replace(root, "-----END", "----END", 1)), []string{r + "pem: Invalid value: cannot be used"}},
+		"a thousand small roots":         {inline(strings.Repeat("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", 1000)), []string{r + "pem: Invalid value: holds 1000 certificates, more than 20"}},
+		"a thousand roots":               {inline(strings.Repeat(root, 1000)), []string{r + "pem: Too long: "}},
+		"endless roots":                  {inline(root + strings.Repeat(" ", 1<<20)), []string{r + "pem: Too long: "}},
+
 		"mistakes all over": {func(s *spec) {
 			s.Hosts, s.AgentCA.Vault.Server, s.AgentCA.Vault.KubernetesAuth.Role = nil, "vault", ""
 			s.CertOptions = &opts{TTLDays: new(uint32(0))}
@@ -368,4 +403,22 @@ func certificatePEM(t *testing.T) (certificate, key string) {
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+}
+
+// rootPEM is a CA that has signed itself.
+func rootPEM(t *testing.T) string {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"my-org"}},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

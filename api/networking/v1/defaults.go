@@ -18,7 +18,5 @@ func (s *VirtualMeshSpec) SetDefaults() {
 		shared.IntermediateCertOptions = &certificatesv1.CertOptions{}
 	}
 	shared.IntermediateCertOptions.SetDefaults("")
-	if ca.Vault != nil {
-		ca.Vault.SetDefaults()
-	}
+	ca.SetDefaults()
 }

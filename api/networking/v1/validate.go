@@ -128,5 +128,6 @@ func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.
 		return nil, append(errs, field.Required(path.Child("vault"), "expected the Vault that signs the certificates"))
 	}
 	warnings, vaultErrs := intermediate.Vault.Validate(path.Child("vault"))
-	return warnings, append(errs, vaultErrs...)
+	errs = append(errs, vaultErrs...)
+	return warnings, append(errs, intermediate.TrustedRoots.Validate(path.Child("trustedRoots"))...)
 }

@@ -133,6 +133,12 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"a key that stays":         {of(func(v *vault) { v.CSRPath = "pki_int/intermediate/generate/internal" }), []string{v + "csrPath: Invalid value: "}, nil},
 		"certificates of none":     {of(func(v *vault) { v.CABundle = []byte("vault") }), []string{v + "caBundle: Invalid value: holds no certificate"}, nil},
 
+		"roots of noise": {trust(func(s *shared) {
+			s.IntermediateCertificateAuthority.TrustedRoots = &certificatesv1.TrustedRoots{PEM: "my-org"}
+		}), []string{ca + ".trustedRoots.pem: Invalid value: cannot be used"}, nil},
+		"roots in a ConfigMap": {trust(func(s *shared) {
+			s.IntermediateCertificateAuthority.TrustedRoots = &certificatesv1.TrustedRoots{ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "a"}}
+		}), nil, nil},
 		"federation":             {func(s *spec) { s.Federation = set() }, nil, []string{"spec.federation: is not acted on: "}},
 		"an access policy":       {func(s *spec) { s.GlobalAccessPolicy = "ENABLED" }, nil, []string{"spec.globalAccessPolicy: is not acted on: "}},
 		"the mesh's own default": {func(s *spec) { s.GlobalAccessPolicy = "MESH_DEFAULT" }, nil, nil},

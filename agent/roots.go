@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+const (
+	// meshRoots is the ConfigMap in which istiod publishes the roots to trust in every namespace, and the key there (Istio
+	// pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go, pkg/config/constants).
+	meshRootsName = "istio-ca-root-cert"
+	meshRootsKey  = "root-cert.pem"
+	// maxMeshRoots is the most bytes of it that are read, and maxMeshRootsNumber the most certificates: each costs signatures.
+	maxMeshRoots       = 256 << 10
+	maxMeshRootsNumber = 100
+)
+
+// pinned returns the roots of which a certificate must lead to one, nil where the specification names none.
+func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots) ([]*x509.Certificate, error) {
+	if roots == nil {
+		return nil, nil
+	}
+	if roots.ConfigMapRef == nil {
+		parsed, err := certificatesv1.ParseTrustedRoots(roots.PEM)
+		if err != nil {
+			return nil, &rootsUnavailableError{fmt.Errorf("spec.agentCa.trustedRoots.pem: %w", err)}
+		}
+		return parsed, nil
+	}
+	const path = "spec.agentCa.trustedRoots.configMapRef"
+	ref := roots.ConfigMapRef
+	if i.Cluster == nil {
+		return nil, &rootsUnavailableError{fmt.Errorf("%s: the roots are in a ConfigMap, and no API server is known; run in a cluster or set --kubeconfig", path)}
+	}
+	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
+	if err != nil {
+		return nil, &rootsUnavailableError{fmt.Errorf("%s: %w", path, err)}
+	}
+	parsed, err := certificatesv1.ParseTrustedRoots(text)
+	if err != nil {
+		return nil, &rootsUnavailableError{fmt.Errorf("%s: ConfigMap %s/%s, key %s: %w", path, i.Identity.Namespace, ref.Name, ref.Key, err)}
+	}
+	return parsed, nil
+}
+
+// meshRoots returns the roots that the mesh trusts: those that an istiod of this namespace publishes.
+func (i *Issuer) meshRoots(ctx context.Context) ([]*x509.Certificate, error) {
+	if i.Cluster == nil {
+		return nil, nil
+	}
+	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, meshRootsName, meshRootsKey, maxMeshRoots)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := pemcerts.Parse([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", i.Identity.Namespace, meshRootsName, meshRootsKey, err)
+	}
+	// What is no root, or there twice, is Istio's or somebody else's to explain.
+	var found []*x509.Certificate
+	for _, root := range roots[:min(len(roots), maxMeshRootsNumber)] {
+		if root.IsCA && pemcerts.SelfSigned(root) && !slices.ContainsFunc(found, root.Equal) {
+			found = append(found, root)
+		}
+	}
+	return found, nil
+}
+
+// rootsUnavailableError is roots that a specification names and that cannot be had, or not be used.
+type rootsUnavailableError struct{ cause error }
+
+func (e *rootsUnavailableError) Error() string { return e.cause.Error() }
+func (e *rootsUnavailableError) Unwrap() error { return e.cause }

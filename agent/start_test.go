@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+// Which roots an istiod may begin under, by what the other replicas have and what is allowed.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	was, is, other := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
+	replica := func(pod, root string, trusted ...string) Replica { return Replica{pod, root, trusted} }
+	for name, test := range map[string]struct {
+		start     Start
+		strangers []string
+	}{
+		"the first replica":                           {Start{}, nil},
+		"the first replica, beside a self-signed":     {Start{Mesh: []string{was}}, nil},
+		"beside one of the same root":                 {Start{Replicas: []Replica{replica("a", is, is)}}, nil},
+		"the same, the mesh is behind":                {Start{Replicas: []Replica{replica("a", is, is)}, Mesh: []string{was}}, nil},
+		"beside one of another root":                  {Start{Replicas: []Replica{replica("a", was, was)}}, []string{"a"}},
+		"the same, the mesh has it too":               {Start{Replicas: []Replica{replica("a", was, was)}, Mesh: []string{was}}, []string{"a"}},
+		"beside one that does not say what it trusts": {Start{Replicas: []Replica{replica("a", was)}}, []string{"a"}},
+		"beside some of the same root":                {Start{Replicas: []Replica{replica("a", is, is), replica("b", was, was)}}, []string{"b"}},
+		"the mesh trusts both":                        {Start{Replicas: []Replica{replica("a", was, was)}, Mesh: []string{was, is}}, nil},
+		"the mesh trusts it already":                  {Start{Replicas: []Replica{replica("a", was, was)}, Mesh: []string{is}}, nil},
+		"beside one that trusts both":                 {Start{Replicas: []Replica{replica("a", was, was, is)}}, nil},
+		"while the root changes in stages":            {Start{Replicas: []Replica{replica("a", was, was)}, Staged: []string{was, is}}, nil},
+		"in stages to another one":                    {Start{Replicas: []Replica{replica("a", was, was)}, Staged: []string{was, other}}, []string{"a"}},
+		"where all Pods are restarted":                {Start{Replicas: []Replica{replica("a", was, was)}, Restarts: true}, nil},
+		"accepted":                                    {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: is}, nil},
+		"accepted in capitals":                        {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: strings.ToUpper(is)}, nil},
+		"another one accepted":                        {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: other}, []string{"a"}},
+		"anything accepted":                           {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: "true"}, []string{"a"}},
+		"the beginning accepted":                      {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: is[:16]}, []string{"a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var pods []string
+			for _, each := range test.start.Strangers(is) {
+				pods = append(pods, each.Pod)
+			}
+			if !slices.Equal(pods, test.strangers) {
+				t.Errorf("waits for %q, want %q", pods, test.strangers)
+			}
+		})
+	}
+}
+
+// What counts of a status: the other Pods that have a CA that is valid.
+func TestStartOf(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	end := func(d time.Duration) *metav1.Time { return &metav1.Time{Time: now.Add(d)} }
+	certificate := named("mine", 1)
+	certificate.Annotations = map[string]string{certificatesv1.AcceptRootAnnotation: " r\n"}
+	certificate.Status.Certificates = []certificatesv1.CertificateStatus{
+		{Pod: "z", RootFingerprint: "r", TrustedRoots: []string{"q", "r"}, NotAfter: end(time.Second)},
+		{Pod: me.Pod, RootFingerprint: "own"},
+		{Pod: "waiting", OfferedRootFingerprint: "r"},
+		{Pod: "expired", RootFingerprint: "r", NotAfter: end(0)},
+		{Pod: "a", RootFingerprint: "r"},
+	}
+	got := startOf(certificate, me.Pod, []string{"s"}, now)
+	want := Start{Accepted: "r", Staged: []string{"s"}, Replicas: []Replica{{"a", "r", nil}, {"z", "r", []string{"q", "r"}}}}
+	if !got.same(want) || got.Restarts {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	certificate.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: "mine"}
+	if again := startOf(certificate, me.Pod, []string{"s"}, now); !again.Restarts || again.same(got) {
+		t.Errorf("got %+v", again)
+	}
+}
+
+func list(certificates ...*x509.Certificate) []*x509.Certificate { return certificates }
+
+// beside is a specification whose status names another replica and its root.
+func beside(root string) *certificatesv1.IssuedCertificate {
+	certificate := named("mine", 1)
+	certificate.Status.Certificates = []certificatesv1.CertificateStatus{{Pod: "istiod-9", RootFingerprint: root, TrustedRoots: []string{root}}}
+	return certificate
+}
+
+// An istiod that starts does not split the mesh: it waits, says why and what allows it, and goes on as soon as that is done.
+func TestANewPodWaitsForTheRootOfTheOthers(t *testing.T) {
+	t.Parallel()
+	old, set := newSet(t), newSet(t)
+	was, is := old.RootFingerprint(), set.RootFingerprint()
+	for name, change := range map[string]func(*certificatesv1.IssuedCertificate){
+		"accepted": func(c *certificatesv1.IssuedCertificate) {
+			c.Annotations = map[string]string{certificatesv1.AcceptRootAnnotation: is}
+		},
+		"the others have gone":    func(c *certificatesv1.IssuedCertificate) { c.Status.Certificates = nil },
+		"the others have changed": func(c *certificatesv1.IssuedCertificate) { c.Status.Certificates[0].RootFingerprint = is },
+		"changing in stages": func(c *certificatesv1.IssuedCertificate) {
+			c.Annotations = trusting(old.Root(), set.Root()).Annotations
+		},
+		"all Pods to be restarted": func(c *certificatesv1.IssuedCertificate) {
+			c.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: "a"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, specifications, reporter := newAgent(t)
+			specifications.certificate = beside(was)
+			a.observe(time.Now())
+			err := a.publish(set, note{})
+			if waits, ok := errors.AsType[*rootWaitsError](err); !ok || waits.is != is || len(err.Error()) > 1000 {
+				t.Fatalf("got %v", err)
+			}
+			a.failed(err)
+			a.observe(time.Now())
+			a.report()
+			for _, want := range []string{was, is, "istiod-9", "docs/rotation.md", "kubectl annotate issuedcertificate -n istio-system mine --overwrite istiod-agent.io/accept-root=" + is} {
+				if !strings.Contains(reporter.status.Error, want) {
+					t.Errorf("want %q in %q", want, reporter.status.Error)
+				}
+			}
+			if got := a.problems.attempt.reason; got != reasonRootChanged {
+				t.Errorf("reason %s", got)
+			}
+			if s := reporter.status; s.State != certificatesv1.Failed || s.Certificates[0].RootFingerprint != "" || s.Certificates[0].OfferedRootFingerprint != is {
+				t.Errorf("status %+v", s)
+			}
+			if a.Ready(time.Now()) == nil || a.set != nil {
+				t.Error("it is ready")
+			}
+			if step := Next(a.state, time.Now()); step.Action != Wait || time.Until(step.Until) > time.Minute {
+				t.Errorf("the next step is %+v", step)
+			}
+
+			specifications.certificate = beside(was)
+			change(specifications.certificate)
+			a.observe(time.Now())
+			if step := Next(a.state, time.Now()); step.Action != Issue {
+				t.Fatalf("the next step is %+v", step)
+			}
+			if err := a.publish(set, note{}); err != nil {
+				t.Fatal(err)
+			}
+			a.published(Initial)
+			if a.offered != "" || a.state.RootChanged || a.state.RootWaits {
+				t.Errorf("offered %q", a.offered)
+			}
+		})
+	}
+}
+
+// Other replicas bind an istiod that starts, not one that runs; and what they report about nothing new is no reason to ask.
+func TestOnlyAStartLooksAtTheOthers(t *testing.T) {
+	t.Parallel()
+	a, specifications, _ := newAgent(t)
+	set := newSet(t)
+	specifications.certificate = beside(set.RootFingerprint())
+	a.observe(time.Now())
+	if err := a.publish(set, note{}); err != nil {
+		t.Fatal(err)
+	}
+	specifications.certificate = beside(newSet(t).RootFingerprint())
+	a.observe(time.Now())
+	if err := a.publish(set, note{}); err != nil {
+		t.Error(err)
+	}
+
+	waiting, specifications, _ := newAgent(t)
+	for i := range 3 {
+		certificate := beside(set.RootFingerprint())
+		certificate.Status.Certificates = append(certificate.Status.Certificates, certificatesv1.CertificateStatus{Pod: fmt.Sprint("new-", i)})
+		specifications.certificate = certificate
+		waiting.observe(time.Now())
+		if i == 0 {
+			waiting.failed(waiting.publish(newSet(t), note{}))
+		}
+	}
+	if step := Next(waiting.state, time.Now()); step.Action != Wait {
+		t.Errorf("the next step is %+v", step)
+	}
+}
+
+// The mesh's roots are read from istiod's own namespace, a bounded part of them; what cannot be read allows nothing.
+func TestMeshRoots(t *testing.T) {
+	t.Parallel()
+	one, two := newSet(t).Root(), newSet(t).Root()
+	leaf := newSet(t).Certificate
+	for name, test := range map[string]struct {
+		text    string
+		want    []string
+		problem string
+	}{
+		"one":                   {string(encode(one)), pemcerts.Fingerprints(list(one)), ""},
+		"several, twice":        {string(encodeAll(one, two, one)), pemcerts.Fingerprints(list(one, two)), ""},
+		"one that is no root":   {string(encodeAll(leaf, two)), pemcerts.Fingerprints(list(two)), ""},
+		"the last of very many": {strings.Repeat(string(encode(one)), maxMeshRootsNumber) + string(encode(two)), pemcerts.Fingerprints(list(one)), ""},
+		"too large":             {strings.Repeat(string(encode(one)), 1000), nil, "at most 262144 bytes"},
+		"a key":                 {string(encodeKey(t, newP256(t))), nil, "something that is not a certificate"},
+		"noise":                 {"\x00", nil, "something that is not a certificate"},
+		"nothing":               {"", nil, "it is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster := &requests{values: map[string]string{"istio-ca-root-cert/root-cert.pem": test.text}}
+			roots, err := (&Issuer{Identity: me, Cluster: cluster}).meshRoots(t.Context())
+			if !slices.Equal(pemcerts.Fingerprints(roots), test.want) || (test.problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.problem) {
+				t.Errorf("got %d roots, %v", len(roots), err)
+			}
+			if !slices.Equal(cluster.read, []string{"istio-system/istio-ca-root-cert"}) {
+				t.Errorf("read %q", cluster.read)
+			}
+		})
+	}
+}
+
+// The roots that a specification names come from it, or from a ConfigMap of istiod's namespace, whose author may be anybody.
+func TestPinned(t *testing.T) {
+	t.Parallel()
+	one, two := newSet(t).Root(), newSet(t).Root()
+	leaf := newSet(t).Certificate
+	for name, test := range map[string]struct {
+		text    string
+		want    int
+		problem string
+	}{
+		"two":              {string(encodeAll(one, two)), 2, ""},
+		"one that is none": {string(encodeAll(one, leaf)), 0, "is not a root"},
+		"a key":            {string(encode(one)) + string(encodeKey(t, newP256(t))), 0, "holds a private key"},
+		"noise":            {"hvs.CAESIA", 0, "something that is not a certificate"},
+		"very many":        {strings.Repeat("-----BEGIN CERTIFICATE-----\n", 1000), 0, "holds 1000 certificates, more than 20"},
+		"nothing":          {"", 0, "it is empty"},
+		"too large":        {strings.Repeat(string(encode(one)), 1000), 0, "65536"},
+	} {
+		for source, roots := range map[string]*certificatesv1.TrustedRoots{
+			"inline":      {PEM: test.text},
+			"a ConfigMap": {ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "roots", Key: "ca.crt"}},
+		} {
+			t.Run(name+", "+source, func(t *testing.T) {
+				t.Parallel()
+				issuer := &Issuer{Identity: me, Cluster: &requests{values: map[string]string{"roots/ca.crt": test.text}}}
+				pinned, err := issuer.pinned(t.Context(), roots)
+				if len(pinned) != test.want || (test.problem == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "hvs.")) {
+					t.Errorf("got %d roots, %v", len(pinned), err)
+				}
+				if err == nil {
+					return
+				}
+				if _, ok := errors.AsType[*rootsUnavailableError](err); !ok || !strings.HasPrefix(err.Error(), "spec.agentCa.trustedRoots.") {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+	}
+	if pinned, err := (&Issuer{Identity: me}).pinned(t.Context(), nil); pinned != nil || err != nil {
+		t.Errorf("got %v, %v", pinned, err)
+	}
+}
