@@ -153,7 +153,7 @@ func (e *Error) failed(err error) {
 		return
 	}
 	if elsewhere, ok := errors.AsType[*elsewhereError](err); ok {
-		other, ok := quotable(elsewhere.origin) // the host's name is the server's to choose
+		other, ok := quotable(elsewhere.address) // the host's name is the server's to choose
 		if !ok {
 			other = "another server"
 		}
