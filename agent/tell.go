@@ -69,7 +69,7 @@ func (p problems) String() string {
 
 // trouble says what is wrong, once until it changes.
 func (a *Agent) trouble(at *problem, reason, message string) {
-	message = bounded.Text(message, maxProblem) // the author of a specification can have a long one every second
+	message = bounded.Text(bounded.Plain(message), maxProblem) // the author of a specification can have a long one every second
 	if *at == (problem{}) {
 		delete(a.said, reason+message) // it was well in between
 	}
@@ -79,7 +79,7 @@ func (a *Agent) trouble(at *problem, reason, message string) {
 
 // tell says a thing once.
 func (a *Agent) tell(warning bool, reason, message string) {
-	message = bounded.Text(message, maxProblem)
+	message = bounded.Text(bounded.Plain(message), maxProblem)
 	if a.said[reason+message] {
 		return
 	}

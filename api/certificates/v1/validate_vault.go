@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const (
@@ -147,7 +149,7 @@ func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 			invalid("block %d is not a CERTIFICATE", blocks)
 		default:
 			if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-				invalid("block %d is damaged", blocks)
+				invalid("block %d is damaged (%s)", blocks, pemcerts.Unreadable(err))
 			}
 		}
 	}
