@@ -4,6 +4,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -28,6 +29,7 @@ const (
 	reasonLifetimeShort    = "LifetimeTooShort"
 	reasonNotTidied        = "NotTidied"
 	reasonTokenUnavailable = "TokenUnavailable"
+	reasonTokenExpires     = "TokenExpires"
 	reasonAlreadyThere     = "AlreadyPublished"
 	// Of a root that changes in stages.
 	reasonRootsPublished = "RootsPublished"
@@ -51,16 +53,17 @@ const (
 	maxReported = 250
 )
 
-// problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.
-type problems struct{ specification, attempt, istiod problem }
+// problems are what is wrong now: with the specification, with the last attempt to issue, with istiod's certificate, with
+// Vault's token in a Secret.
+type problems struct{ specification, attempt, istiod, token problem }
 
 type problem struct{ reason, message string }
 
 // String is empty when nothing is wrong.
 func (p problems) String() string {
 	var words []string
-	for _, each := range []problem{p.specification, p.attempt, p.istiod} {
-		if each.message != "" {
+	for _, each := range []problem{p.specification, p.attempt, p.istiod, p.token} {
+		if each.message != "" && !slices.Contains(words, each.message) {
 			words = append(words, each.message)
 		}
 	}
