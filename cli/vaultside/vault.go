@@ -140,10 +140,8 @@ func (v *Vault) readAuth(ctx context.Context, auth *Auth, found *Found) error {
 	if found.AuthType = method.Type; method.Type != "kubernetes" {
 		return nil
 	}
-	if auth.Configure {
-		if found.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil {
-			return err
-		}
+	if found.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
+		return err
 	}
 	found.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
 	return err
