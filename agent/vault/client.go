@@ -145,8 +145,10 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 		return nil, err
 	}
 	if answer.Auth != nil && answer.Auth.MFARequirement != nil {
-		return nil, &Error{Kind: NotAuthorized, Call: loginCall, Path: c.paths.login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
-			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which no program can give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.paths.login)}
+		return nil, &Error{
+			Kind: NotAuthorized, Call: loginCall, Path: c.paths.login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
+			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which no program can give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.paths.login),
+		}
 	}
 	if answer.Auth == nil || !sendable(answer.Auth.ClientToken) {
 		return nil, s.bad(loginCall, c.paths.login, "it holds no auth.client_token")

@@ -62,19 +62,26 @@ func (t traced) RoundTrip(request *http.Request) (*http.Response, error) {
 	if answer.StatusCode < 400 && !login {
 		return answer, nil
 	}
-	body, err := io.ReadAll(answer.Body) // limited
-	_ = answer.Body.Close()
-	if err != nil {
-		answer.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
-		return answer, nil
-	}
-	if login {
+	body, whole := content(answer)
+	switch {
+	case whole && login:
 		t.last.readLogin(body)
-	} else {
+	case whole:
 		t.last.readError(body)
 	}
-	answer.Body = io.NopCloser(bytes.NewReader(body))
 	return answer, nil
+}
+
+// content reads the body of an answer, which is limited, and puts it back, with the error that ended it if it is not whole.
+func content(answer *http.Response) (body []byte, whole bool) {
+	body, err := io.ReadAll(answer.Body)
+	_ = answer.Body.Close()
+	if err == nil {
+		answer.Body = io.NopCloser(bytes.NewReader(body))
+		return body, true
+	}
+	answer.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
+	return body, false
 }
 
 func (t *trace) readLogin(body []byte) {

@@ -52,3 +52,27 @@ func TestConnectPrefix(t *testing.T) {
 		})
 	}
 }
+
+// A 403 that is not Vault's has another cause than the token.
+func TestForeign403(t *testing.T) {
+	for body, says := range map[string]string{
+		"RBAC: access denied":              "a proxy, gateway or firewall before it refuses, not a policy",
+		`{"message":"Forbidden"}`:          "a proxy, gateway or firewall before it refuses, not a policy",
+		`{"errors":["permission denied"]}`: "the token in VAULT_TOKEN has expired",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, body)
+		}))
+		t.Cleanup(server.Close)
+		t.Setenv("VAULT_TOKEN", "a-token")
+		mesh := read(t, "-", strings.Replace(localKey, "https://vault.vault:8200", server.URL, 1))
+		vault, err := vaultside.Connect(mesh, true, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vault.Read(t.Context(), want(t, mesh, vaultside.Options{})); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %v", body, err)
+		}
+	}
+}

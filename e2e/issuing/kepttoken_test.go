@@ -5,6 +5,7 @@ package issuing
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -139,9 +140,7 @@ func TestLoginsThatEndByThemselves(t *testing.T) {
 				"bound_service_account_names": agents.ServiceAccount, "bound_service_account_namespaces": s.Namespace,
 				"token_policies": vaultserver.Role, "token_ttl": "10m",
 			}
-			for key, value := range test.role {
-				role[key] = value
-			}
+			maps.Copy(role, test.role)
 			s.write(t, "auth/kubernetes/role/"+vaultserver.Role, role)
 			s.specify(t, test.change)
 			if test.says != "" {
