@@ -75,10 +75,14 @@ type Agent struct {
 	// issuing is why the unconfirmed certificate was issued, empty for one that an earlier agent published.
 	issuing  Reason
 	problems problems
+	// token is Vault's token in a Secret, where the specification names one.
+	token    keptToken
 	reported certificatesv1.IssuedCertificateStatus
 	// said is what was told already and still holds.
 	said    map[string]bool
 	started time.Time
+	// running is true in the sidecar, which alone looks after Vault's token.
+	running bool
 
 	now atomic.Pointer[snapshot]
 }
@@ -123,6 +127,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.takeOver(time.Now()); err != nil {
 		return err
 	}
+	a.running = true
 	a.loop(ctx, func() bool { return false })
 	return nil
 }
@@ -143,12 +148,24 @@ func (a *Agent) loop(ctx context.Context, done func() bool) {
 			a.retrust(ctx)
 		case Wait:
 			a.report()
-			a.wait(ctx, step.Until)
+			if a.running {
+				a.keepToken(ctx, now)
+				a.report()
+			}
+			a.wait(ctx, earliest(step.Until, a.token.due))
 		}
 	}
 	if ctx.Err() == nil {
 		a.report()
 	}
+}
+
+// earliest is the earlier of two times that are not zero, if any.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (a *Agent) wait(ctx context.Context, until time.Time) {

@@ -36,7 +36,7 @@ type Issuer struct {
 	Cluster Cluster
 	// Tokens are the service account tokens to log in with.
 	Tokens Tokens
-	// AllowedServers are the servers that specifications may name, as https://host[:port]; any when empty.
+	// AllowedServers are the servers that specifications may name, as https://host[:port][/prefix]; any when empty.
 	AllowedServers []string
 	// Timeout is for each call to Vault.
 	Timeout time.Duration

@@ -60,6 +60,7 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: i.Timeout,
 	}
 	if ref := v.TokenSecretRef; ref != nil {
+		config.TokenFrom = "Secret " + i.Identity.Namespace + "/" + ref.Name
 		config.Token = func(ctx context.Context) (string, error) { return i.vaultToken(ctx, ref.Name) }
 		return config
 	}

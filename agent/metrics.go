@@ -23,6 +23,7 @@ type Metrics struct {
 	notBefore, notAfter, renewAt     *metrics.Gauge
 	rootNotAfter, issuerNotAfter     *metrics.Gauge
 	confirmed, rootChanged, accepted *metrics.Gauge
+	tokenNotAfter                    *metrics.Gauge
 	root                             string // name of the gauge that tells the root, with its label
 }
 
@@ -45,6 +46,8 @@ func NewMetrics() *Metrics {
 	m.rootChanged = gauge("root_changed")
 	// 1 when there is an IssuedCertificate for this istiod that can be acted on.
 	m.accepted = gauge("specification_accepted")
+	// The end of Vault's token in a Secret (tokenSecretRef); 0 for none, and for one without an end.
+	m.tokenNotAfter = gauge("vault_token_not_after_seconds")
 	return m
 }
 

@@ -24,8 +24,8 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 	source, path := certificate.Spec.AgentCA.Vault, field.NewPath("spec", "agentCa", "vault")
 	var errs field.ErrorList
 	if len(i.AllowedServers) > 0 {
-		origin, err := Origin(source.Server)
-		if err != nil || !slices.ContainsFunc(i.AllowedServers, func(allowed string) bool { same, err := Origin(allowed); return err == nil && same == origin }) {
+		server, err := NormalServer(source.Server)
+		if err != nil || !slices.ContainsFunc(i.AllowedServers, func(allowed string) bool { same, err := NormalServer(allowed); return err == nil && same == server }) {
 			errs = append(errs, field.Forbidden(path.Child("server"),
 				fmt.Sprintf("expected one of the servers that this istiod's agent may ask, %s (injection.agent.allowedServers)", strings.Join(i.AllowedServers, ", "))))
 		}
@@ -56,13 +56,14 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 	return &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
 }
 
-// Origin is the scheme, host and port of a server's URL in one normal form, such as https://vault.example.com:8200.
-// It returns an error for anything that is more than these, or less.
-func Origin(server string) (string, error) {
+// NormalServer is a server's URL in one normal form, such as https://vault.example.com:8200 or
+// https://gateway.example.com:443/vault: scheme, host, port, and the prefix of its paths where there is one. It returns an
+// error for anything that is more than these, or less.
+func NormalServer(server string) (string, error) {
 	address, err := url.Parse(server)
 	if err != nil || (address.Scheme != "https" && address.Scheme != "http") || address.Hostname() == "" ||
-		address.User != nil || strings.Trim(address.Path, "/") != "" || strings.ContainsAny(server, "?#") {
-		return "", fmt.Errorf("expected https://<host>[:<port>]")
+		address.User != nil || !certificatesv1.IsServerPrefix(address.EscapedPath()) || strings.ContainsAny(server, "?#") {
+		return "", fmt.Errorf("expected https://<host>[:<port>][/<prefix>]")
 	}
-	return vault.Origin(address), nil
+	return vault.Origin(address) + vault.Prefix(address), nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -29,6 +30,7 @@ const (
 	reasonLimited          = "LimitedByIssuer"
 	reasonNotTidied        = "NotTidied"
 	reasonTokenUnavailable = "TokenUnavailable"
+	reasonTokenExpires     = "TokenExpires"
 	reasonAlreadyThere     = "AlreadyPublished"
 	// Of a root that changes in stages.
 	reasonRootsPublished = "RootsPublished"
@@ -54,16 +56,17 @@ const (
 	maxReported = 250
 )
 
-// problems are what is wrong now: with the specification, with the last attempt to issue, with what istiod has.
-type problems struct{ specification, attempt, istiod problem }
+// problems are what is wrong now: with the specification, with the last attempt to issue, with istiod's certificate, with
+// Vault's token in a Secret.
+type problems struct{ specification, attempt, istiod, token problem }
 
 type problem struct{ reason, message string }
 
 // String is empty when nothing is wrong.
 func (p problems) String() string {
 	var words []string
-	for _, each := range []problem{p.specification, p.attempt, p.istiod} {
-		if each.message != "" {
+	for _, each := range []problem{p.specification, p.attempt, p.istiod, p.token} {
+		if each.message != "" && !slices.Contains(words, each.message) {
 			words = append(words, each.message)
 		}
 	}
@@ -77,7 +80,7 @@ func (p problems) reason() string {
 
 // trouble says what is wrong, once until it changes.
 func (a *Agent) trouble(at *problem, reason, message string) {
-	message = bounded.Text(message, maxProblem) // the author of a specification can have a long one every second
+	message = bounded.Text(bounded.Plain(message), maxProblem) // the author of a specification can have a long one every second
 	if *at == (problem{}) {
 		delete(a.said, reason+message) // it was well in between
 	}
@@ -87,7 +90,7 @@ func (a *Agent) trouble(at *problem, reason, message string) {
 
 // tell says a thing once.
 func (a *Agent) tell(warning bool, reason, message string) {
-	message = bounded.Text(message, maxProblem)
+	message = bounded.Text(bounded.Plain(message), maxProblem)
 	if a.said[reason+message] {
 		return
 	}

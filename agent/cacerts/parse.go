@@ -69,7 +69,7 @@ func parseOne(what string, text []byte) (*x509.Certificate, error) {
 	}
 	certificate, err := pemcerts.ParseOne(block.Bytes)
 	if err != nil {
-		return nil, refuse(BadPEM, "its %s cannot be used: %v", what, err)
+		return nil, refuse(BadPEM, "its %s cannot be used: %v; issue another certificate", what, err)
 	}
 	return certificate, nil
 }

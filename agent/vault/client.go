@@ -13,6 +13,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -49,6 +50,8 @@ type Config struct {
 	Kubernetes      *KubernetesAuth
 	// Token gives a token that is kept elsewhere. It is never revoked here.
 	Token func(context.Context) (string, error)
+	// TokenFrom names the place of Token for messages, such as Secret istio-system/vault-token.
+	TokenFrom string
 	// Timeout is that of each call, 30 seconds when zero.
 	Timeout time.Duration
 }
@@ -91,33 +94,44 @@ func New(config Config) (*Client, error) {
 		transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 10 * time.Second, MaxIdleConnsPerHost: 1,
-			MaxResponseHeaderBytes: headerLimit,
+			MaxResponseHeaderBytes: headerLimit, OnProxyConnectResponse: connected,
 		},
 	}, nil
+}
+
+// connected returns an error for the answer of a forward proxy that does not connect to Vault (RFC 9110, section 9.3.6).
+func connected(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode != http.StatusOK {
+		return &proxyError{answer.StatusCode}
+	}
+	return nil
 }
 
 // Session is a login. It is not safe for concurrent use.
 type Session struct {
 	client *Client
 	api    *api.Client
+	last   *trace
 	// own is set when the token was given for this session, and ends with it.
 	own bool
+	// uses is how many calls the token is good for, 0 for any number; used is how many were made.
+	uses, used int
 }
 
 // Login gives a session, which must be closed.
 func (c *Client) Login(ctx context.Context) (*Session, error) {
-	connection, err := c.connect()
-	if err != nil {
+	s := &Session{client: c, last: &trace{}}
+	var err error
+	if s.api, err = c.connect(s.last); err != nil {
 		return nil, err
 	}
-	s := &Session{client: c, api: connection}
 	if c.config.Token != nil {
 		token, err := c.config.Token(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if token = strings.TrimSpace(token); !sendable(token) {
-			return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the token is empty or holds characters that no token of Vault's has"}
+			return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: fmt.Sprintf("the token is empty or holds characters that no token of Vault's has; put one of Vault's into %s", cmp.Or(c.config.TokenFrom, "its place"))}
 		}
 		s.api.SetToken(token)
 		return s, nil
@@ -130,11 +144,18 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if answer.Auth != nil && answer.Auth.MFARequirement != nil {
+		return nil, &Error{
+			Kind: NotAuthorized, Call: loginCall, Path: c.paths.login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
+			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which no program can give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.paths.login),
+		}
+	}
 	if answer.Auth == nil || !sendable(answer.Auth.ClientToken) {
 		return nil, s.bad(loginCall, c.paths.login, "it holds no auth.client_token")
 	}
 	s.api.SetToken(answer.Auth.ClientToken)
-	s.own = true
+	s.own = s.last.auth.TokenType != "batch" // batch tokens end by themselves, and cannot be revoked
+	s.uses, s.used = max(0, s.last.auth.NumUses), 0
 	return s, nil
 }
 
@@ -147,7 +168,7 @@ func sendable(token string) bool {
 func (s *Session) Close(ctx context.Context) error {
 	defer s.client.transport.CloseIdleConnections()
 	defer s.api.ClearToken()
-	if !s.own {
+	if !s.own || s.uses > 0 && s.used >= s.uses { // Vault revokes a token with its last use
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -157,7 +178,7 @@ func (s *Session) Close(ctx context.Context) error {
 	return err
 }
 
-func (c *Client) connect() (*api.Client, error) {
+func (c *Client) connect(last *trace) (*api.Client, error) {
 	server, err := url.Parse(c.config.Server)
 	if err != nil {
 		return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the server's URL cannot be read"}
@@ -165,7 +186,7 @@ func (c *Client) connect() (*api.Client, error) {
 	client, err := api.NewClient(&api.Config{
 		Address: c.config.Server,
 		HttpClient: &http.Client{
-			Transport: confined{limited{c.transport}, server},
+			Transport: confined{traced{limited{c.transport}, last}, server},
 			// Vault's client follows one redirect itself, as far as confined lets it, and none from https to http.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -190,25 +211,47 @@ func (s *Session) write(ctx context.Context, call, path string, parameters map[s
 	for key, value := range parameters {
 		body[key] = value
 	}
+	s.used++
 	answer, err := s.api.Logical().WriteWithContext(ctx, path, body)
-	if err != nil {
+	if err = s.redirected(err); err != nil {
 		return nil, s.explain(ctx, call, "update", path, err)
 	}
 	if answer == nil {
 		answer = &api.Secret{}
 	}
-	return answer, nil
+	return answer, s.unwrapped(call, path, answer)
+}
+
+// errRedirected is for a redirect that is not followed, which Vault's client takes for a success.
+var errRedirected = errors.New("the answer is a redirect")
+
+func (s *Session) redirected(err error) error {
+	if err == nil && s.last.status >= 300 && s.last.status < 400 {
+		return errRedirected
+	}
+	return err
+}
+
+// unwrapped returns an error for a wrapped answer: the agent asks for none, and its content is elsewhere.
+func (s *Session) unwrapped(call, path string, answer *api.Secret) error {
+	if answer.WrapInfo == nil {
+		return nil
+	}
+	e := &Error{Kind: BadAnswer, Call: call, Path: path, Server: s.client.config.Server}
+	e.advice = fmt.Sprintf("the answer of %q is wrapped (response wrapping), though none was asked for; look for a proxy that adds the header X-Vault-Wrap-TTL, such as Vault Proxy, and turn that off", path)
+	return e
 }
 
 func (s *Session) read(ctx context.Context, call, path string) (*api.Secret, error) {
+	s.used++
 	answer, err := s.api.Logical().ReadWithContext(ctx, path)
-	if err != nil {
+	if err = s.redirected(err); err != nil {
 		return nil, s.explain(ctx, call, "read", path, err)
 	}
 	if answer == nil { // a 404 without a body
 		return nil, &Error{Kind: PathMissing, Call: call, Path: path, Server: s.client.config.Server}
 	}
-	return answer, nil
+	return answer, s.unwrapped(call, path, answer)
 }
 
 // limited cuts off answers that are longer than any of Vault's.

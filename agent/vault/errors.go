@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -42,43 +43,64 @@ const (
 type Error struct {
 	Kind Kind
 	// Call is what was asked of Vault, in words; Path its endpoint; Server its URL; Capability what a policy
-	// must allow there; Role who asked.
+	// must allow there; Role who asked, empty for a token that is kept elsewhere.
 	Call, Path, Server, Capability, Role string
 	// Detail is what else is known: never Vault's own words, unless they are checked to hold no secret.
 	Detail string
+	// advice replaces the usual sentence of the kind.
+	advice string
 	cause  error
 }
 
 // Error says what happened and what to do, in one sentence.
 func (e *Error) Error() string {
-	return fmt.Sprintf("asking Vault at %s to %s: %s", e.Server, e.Call, e.advice())
+	return fmt.Sprintf("asking Vault at %s to %s: %s", e.Server, e.Call, e.sentence())
 }
 
-func (e *Error) advice() string {
+func (e *Error) sentence() string {
+	if e.advice != "" {
+		return e.advice
+	}
 	switch e.Kind {
 	case Sealed:
 		return "it is sealed; unseal it (vault operator unseal)"
 	case Unreachable:
 		return e.Detail + "; check the server's address, its Pods and the network policies on the way"
-	case TLS:
-		return e.Detail
 	case RoleUnknown:
 		return fmt.Sprintf("%s knows no role %q; create it, or correct kubernetesAuth.role", strings.TrimSuffix(e.Path, "/login"), e.Role)
-	case NotAuthorized:
-		return e.Detail
 	case PolicyDenies:
 		return fmt.Sprintf("permission denied; allow it in the policy of role %q: path %q { capabilities = [%q] }, with all parameters that are sent, or log in anew if the token has expired", e.Role, e.Path, e.Capability)
 	case PathMissing:
-		return fmt.Sprintf("there is nothing at %q; enable the secrets engine or auth method there, or correct the path in the specification", e.Path)
+		return fmt.Sprintf("there is nothing at %q; enable the secrets engine or auth method there, or correct the path or the namespace in the specification", e.Path)
 	case RateLimited:
 		return "it answers too many requests (429); raise its rate limit quota if this goes on"
 	case Refused:
-		return fmt.Sprintf("%q refuses it: %s", e.Path, e.Detail)
+		return fmt.Sprintf("%q refuses it: %s; %s", e.Path, e.Detail, refusalAdvice(e.Detail))
 	case BadAnswer:
 		return fmt.Sprintf("the answer of %q is not Vault's: %s; check that the server's address is Vault's and no proxy answers in its place", e.Path, e.Detail)
 	default:
 		return e.Detail
 	}
+}
+
+// refusals are Vault's words for refusals with a known way out (Vault builtin/logical/pki and vault-plugin-auth-kubernetes).
+var refusals = []struct{ words, advice string }{
+	{"notBefore before signer's notBefore", "wait: its CA is younger than the 30 seconds by which it dates certificates back, and the agent tries again; if this lasts longer than a minute, set Vault's clock"},
+	{"beyond the expiration of the CA", "lower ttlDays, renew the CA that signs, or set leaf_not_after_behavior=truncate on its issuer"},
+	{"no default issuer", "give the mount its CA (kubectl istiod-agent vault says how)"},
+	{"no issuer configured", "give the mount its CA (kubectl istiod-agent vault says how)"},
+	{"CA certificate/key", "give the mount its CA (kubectl istiod-agent vault says how)"},
+	{"could not load backend configuration", "write the auth method's config (kubectl istiod-agent vault says how)"},
+	{"request needs further approval", "remove the control group from the policy: nobody can approve each renewal"},
+}
+
+func refusalAdvice(words string) string {
+	for _, each := range refusals {
+		if strings.Contains(words, each.words) {
+			return each.advice
+		}
+	}
+	return "correct what it names, in Vault or in the specification; Vault's audit log has the request"
 }
 
 // Unwrap gives the cause where it is one that callers ask for: that the context has ended.
@@ -90,26 +112,120 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 	if k := s.client.config.Kubernetes; k != nil {
 		e.Role = k.Role
 	}
-	if ctx.Err() != nil {
+	last, answer := *s.last, (*api.ResponseError)(nil)
+	switch answered := errors.As(err, &answer); {
+	case ctx.Err() != nil:
 		e.Kind, e.Detail, e.cause = Unreachable, "stopped while waiting for the answer", ctx.Err()
-		return e
-	}
-	if answer, ok := errors.AsType[*api.ResponseError](err); ok {
+	case errors.Is(err, errTooLong):
+		e.Kind, e.Detail = BadAnswer, fmt.Sprintf("it is longer than %d bytes", answerLimit)
+	case last.status >= 400 && e.standsBy(&last, answer):
+	case last.status >= 400 && !last.isVaults && !cutOff(err) && !speaksHTTPS(answer):
+		s.foreign(e, &last)
+	case answered && answer.StatusCode == http.StatusForbidden && e.Call != loginCall:
+		s.denied(e, answer)
+	case answered:
 		e.answered(answer)
-		return e
+	default:
+		s.failed(e, &last, err)
 	}
-	e.failed(err)
 	return e
 }
 
-// answered explains an answer with an error's status (Vault http/handler.go, sdk/logical/error.go).
-func (e *Error) answered(answer *api.ResponseError) {
-	says := func(words string) bool {
-		return slices.ContainsFunc(answer.Errors, func(m string) bool { return strings.Contains(strings.ToLower(m), words) })
+// says reports whether one of an answer's errors holds words, whatever their case.
+func says(answer *api.ResponseError, words string) bool {
+	return answer != nil && slices.ContainsFunc(answer.Errors, func(m string) bool { return strings.Contains(strings.ToLower(m), words) })
+}
+
+func cutOff(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) || isTimeout(err) }
+
+func isTimeout(err error) bool {
+	network, isNetwork := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || isNetwork && network.Timeout()
+}
+
+// speaksHTTPS recognizes the answers of servers to plain HTTP on their HTTPS port, of Go's (Vault) and nginx.
+func speaksHTTPS(answer *api.ResponseError) bool {
+	return says(answer, "client sent an http request to an https server") || says(answer, "plain http request was sent to https port")
+}
+
+// standsBy explains the answers of a server that is not the active Vault, by their status (those of sys/health are Vault's
+// own: https://developer.hashicorp.com/vault/api-docs/system/health) or words.
+func (e *Error) standsBy(last *trace, answer *api.ResponseError) bool {
+	const active = "set server to the active Vault, or to a load balancer or Service that leads to it"
+	e.Kind = Unreachable
+	switch {
+	case last.health != nil && *last.health.Initialized && *last.health.Sealed:
+		e.Kind = Sealed
+	case last.status == http.StatusNotImplemented, last.health != nil && !*last.health.Initialized, says(answer, "vault is not initialized"):
+		e.advice = "it is not initialized; run vault operator init"
+	case last.status == 472, says(answer, "dr secondary"), says(answer, "disaster recovery"):
+		e.advice = "it is a disaster recovery secondary (472), which issues nothing; set server to the primary"
+	case last.status == 473:
+		e.advice = "it is a performance standby that does not forward (473); " + active
+	case says(answer, "active cluster node not found"):
+		e.advice = "it is a standby that knows no active Vault; check that one of Vault's servers is unsealed and active"
+	case last.health != nil, says(answer, "in standby mode"):
+		e.advice = fmt.Sprintf("it is a standby that does not forward (%d); %s", last.status, active)
+	default:
+		e.Kind = ""
+		return false
 	}
+	return true
+}
+
+// foreign explains an answer with an error's status that is not Vault's.
+func (s *Session) foreign(e *Error, last *trace) {
+	who, code := last.who(), last.status
+	proxy := s.client.forwardProxy()
+	if proxy != "" && strings.HasPrefix(e.Server, "http:") { // else it has let the connection through
+		who = proxy + ", or " + who
+	}
+	e.Kind = BadAnswer
+	switch {
+	case code == http.StatusProxyAuthRequired && proxy != "":
+		e.Kind, e.advice = Unreachable, s.client.ofProxy(&proxyError{code})
+	case last.mesh:
+		e.advice = fmt.Sprintf("an AuthorizationPolicy of the mesh that Vault is in refuses it (RBAC: access denied, %d), and Vault was not asked; "+
+			"allow the addresses of istiod's Pods there: they have no sidecar, and so no principal in the mesh", code)
+	case code == http.StatusTooManyRequests:
+		e.Kind = RateLimited
+		e.advice = fmt.Sprintf("%s answers too many requests (429) in Vault's place; raise its limit if this goes on", who)
+	case code >= 500:
+		e.Kind = Unreachable
+		e.advice = fmt.Sprintf("it answered %d, and not in Vault's words but those of %s; check the server's address, Vault's Pods, and what stands before them", code, who)
+	case code == http.StatusForbidden, code == http.StatusUnauthorized, code == http.StatusProxyAuthRequired:
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s refuses it (%d), and no policy of Vault's; let the requests of istiod's Pods through there, or set server to an address that leads to Vault itself", e.Path, who, code)
+	case code == http.StatusNotFound:
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers that there is nothing (404); check that the server's address is Vault's, with the prefix of its paths if there is one, and no proxy answers in its place", e.Path, who)
+	default:
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers with status %d; check that the server's address is Vault's and no proxy answers in its place", e.Path, who, code)
+	}
+}
+
+// denied explains that Vault refuses a call after the login.
+func (s *Session) denied(e *Error, answer *api.ResponseError) {
+	e.Kind = PolicyDenies
+	invalid := says(answer, "invalid token") || says(answer, "bad token")
+	switch kept := s.client.config.TokenFrom; {
+	case s.client.config.Token != nil && invalid:
+		e.Kind = NotAuthorized
+		e.advice = fmt.Sprintf("it does not know the token in %s: it has expired, was revoked or used up, or is another Vault's or namespace's; put a new one there", kept)
+	case s.client.config.Token != nil:
+		e.advice = fmt.Sprintf("permission denied; allow it in a policy of the token in %s: path %q { capabilities = [%q] }, with all parameters that are sent, or put a new token there if it has expired", kept, e.Path, e.Capability)
+	case invalid && s.uses > 0:
+		e.Kind = NotAuthorized
+		e.advice = fmt.Sprintf("the login has ended before it was done: role %q allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.Role, s.uses)
+	case invalid:
+		e.Kind = NotAuthorized
+		e.advice = fmt.Sprintf("the login has ended before it was done, revoked or expired; the agent will log in anew if the token has expired; raise token_ttl of role %q to a minute or more if this goes on", e.Role)
+	}
+}
+
+// answered explains an error of Vault's (Vault http/handler.go, sdk/logical/error.go).
+func (e *Error) answered(answer *api.ResponseError) {
 	login := e.Call == loginCall
 	switch code := answer.StatusCode; {
-	case code == http.StatusServiceUnavailable && says("sealed"):
+	case code == http.StatusServiceUnavailable && says(answer, "sealed"):
 		e.Kind = Sealed
 	case code == http.StatusTooManyRequests:
 		e.Kind = RateLimited
@@ -117,24 +233,24 @@ func (e *Error) answered(answer *api.ResponseError) {
 		e.Kind, e.Detail = Unreachable, "it answered 412, from a replica that is behind"
 	case code == http.StatusNotFound:
 		e.Kind = PathMissing
-	case login && code == http.StatusBadRequest && says("invalid role name"):
+	case login && code == http.StatusBadRequest && says(answer, "invalid role name"):
 		e.Kind = RoleUnknown
-	case login && says("service account name not authorized"):
+	case login && says(answer, "service account name not authorized"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q is not for this service account; add it to the role's bound_service_account_names", e.Role)
-	case login && says("namespace not authorized"):
+	case login && says(answer, "namespace not authorized"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q is not for this namespace; add it to the role's bound_service_account_namespaces", e.Role)
-	case login && says("audience"):
+	case login && says(answer, "audience"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q wants a token of another audience; set kubernetesAuth.audience to the role's", e.Role)
 	case login && (code == http.StatusForbidden || code == http.StatusUnauthorized):
-		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q at %q; check that an auth method is there (a missing one "+
-			"answers the same), the token's audience against the role's, kubernetes_host and kubernetes_ca_cert of the auth method's config, and that its token reviewer is still valid and bound to system:auth-delegator", e.Role, e.Path)
-	case code == http.StatusForbidden:
-		e.Kind = PolicyDenies
-	case says("client sent an http request to an https server"):
+		mount := strings.TrimSuffix(e.Path, "/login")
+		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q at %q. Either no auth method is there (which answers the same), or the API server refuses Vault's question about the token. "+
+			"If logins worked before, the token_reviewer_jwt in %s/config has probably expired: one of a Pod ends with that Pod. Write the config without it, and bind Vault's service account to system:auth-delegator (docs/vault.md, The login). "+
+			"Else compare the token's audience with the role's, and check kubernetes_host and kubernetes_ca_cert there", e.Role, e.Path, mount)
+	case speaksHTTPS(answer):
 		e.Kind, e.Detail = TLS, "it speaks HTTPS; write https:// in the server's address"
-	case code == http.StatusBadRequest || code == http.StatusInternalServerError && len(answer.Errors) > 0 && !answer.RawError:
-		e.Kind, e.Detail = Refused, fmt.Sprintf("status %d; Vault's audit log has the reason", code)
-		if len(answer.Errors) > 0 && !answer.RawError { // else it is the whole body
+	case code == http.StatusBadRequest || code == http.StatusInternalServerError && len(answer.Errors) > 0:
+		e.Kind, e.Detail = Refused, fmt.Sprintf("status %d", code)
+		if len(answer.Errors) > 0 {
 			if words, ok := quotable(answer.Errors[0]); ok {
 				e.Detail = words
 			}
@@ -146,47 +262,67 @@ func (e *Error) answered(answer *api.ResponseError) {
 	}
 }
 
-// failed explains why there is no answer.
-func (e *Error) failed(err error) {
-	if words := tlsProblem(err); words != "" {
-		e.Kind, e.Detail = TLS, words
+// failed explains why there is no answer, or none that can be read.
+func (s *Session) failed(e *Error, last *trace, err error) {
+	if words := s.client.ofProxy(err); words != "" {
+		e.Kind, e.advice = Unreachable, words
 		return
 	}
+	if words := tlsProblem(err); words != "" {
+		e.Kind, e.Detail = TLS, words
+		if proxy := s.client.forwardProxy(); proxy != "" {
+			e.Detail += "; or name Vault's host in NO_PROXY, if " + proxy + " answers in its place"
+		}
+		return
+	}
+	const toActive = "set server to that address if it is right, or to one that always leads to the active Vault"
 	if elsewhere, ok := errors.AsType[*elsewhereError](err); ok {
-		other, ok := quotable(elsewhere.origin) // the host's name is the server's to choose
+		other, ok := quotable(elsewhere.address) // the host's name is the server's to choose
 		if !ok {
 			other = "another server"
 		}
-		e.Kind, e.Detail = Redirects, fmt.Sprintf("it redirects to %s, and the login goes to no server but the one in the specification; "+
-			"set server to that address if it is right, or to one that always leads to the active Vault", other)
+		e.Kind, e.Detail = Redirects, fmt.Sprintf("it redirects to %s, and the login goes to no server but the one in the specification; %s", other, toActive)
 		return
 	}
-	if errors.Is(err, errTooLong) {
-		e.Kind, e.Detail = BadAnswer, fmt.Sprintf("it is longer than %d bytes", answerLimit)
-		return
-	}
-	e.Kind = Unreachable
-	dns, isDNS := errors.AsType[*net.DNSError](err)
-	network, isNetwork := errors.AsType[net.Error](err)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), isNetwork && network.Timeout():
-		e.Detail = "it did not answer in time"
-	case isDNS:
-		e.Detail = fmt.Sprintf("its name %q cannot be resolved", dns.Name)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Detail = "the connection was refused"
-	case isNetwork, errors.Is(err, syscall.ECONNRESET):
-		e.Detail = "the connection failed"
-		if op, ok := errors.AsType[*net.OpError](err); ok {
-			e.Detail = "the connection failed (" + op.Op + ")"
+	if network := networkProblem(err); network != "" {
+		e.Kind, e.Detail = Unreachable, network
+		if proxy := s.client.forwardProxy(); proxy != "" {
+			e.advice = network + " through " + proxy + "; check Vault and the proxy, or name Vault's host in NO_PROXY if it needs no proxy"
 		}
-	case strings.Contains(err.Error(), "EOF"):
-		e.Detail = "the connection was cut off in the middle of an answer"
+		return
+	}
+	switch {
 	case strings.Contains(err.Error(), "protocol downgrade"):
-		e.Kind, e.Detail = Redirects, "it redirects from https to http, which is not followed"
+		e.Kind, e.Detail = Redirects, "it redirects from https to http, which is not followed; set server to the active Vault's https:// address"
+	case last.status >= 300 && last.status < 400:
+		e.Kind, e.Detail = Redirects, fmt.Sprintf("it redirects (%d) to where no login is sent, or more than once; %s", last.status, toActive)
 	default:
 		e.Kind, e.Detail = BadAnswer, "it is not JSON of the kind that is expected"
 	}
+}
+
+// networkProblem is why a connection failed, empty for an error that is not the network's.
+func networkProblem(err error) string {
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	_, isNetwork := errors.AsType[net.Error](err)
+	switch {
+	case isTimeout(err):
+		return "it did not answer in time"
+	case isDNS:
+		return fmt.Sprintf("its name %.200q cannot be resolved", dns.Name)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused"
+	case strings.Contains(err.Error(), "first record does not look like a TLS handshake"):
+		return "it does not speak TLS"
+	case isNetwork, errors.Is(err, syscall.ECONNRESET):
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			return "the connection failed (" + op.Op + ")"
+		}
+		return "the connection failed"
+	case strings.Contains(err.Error(), "EOF"):
+		return "the connection was cut off in the middle of an answer"
+	}
+	return ""
 }
 
 func tlsProblem(err error) string {
@@ -210,11 +346,28 @@ func tlsProblem(err error) string {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		return "it does not speak TLS; write http:// in the server's address to try things out, or turn TLS on"
 	}
+	if unverified, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Sprintf("its certificate cannot be verified (%s); give Vault another", reason(unverified.Err.Error()))
+	}
+	if _, words, ok := strings.Cut(err.Error(), "tls: failed to parse certificate from server: "); ok {
+		return fmt.Sprintf("its certificate cannot be read (%s); give Vault another", reason(words))
+	}
 	// An alert's own type is not exported; these are its words alone.
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return fmt.Sprintf("it ended the TLS connection (%s)", op.Err)
+		return fmt.Sprintf("it ended the TLS connection (%s); check its listener's TLS versions, and whether it requires a client certificate", op.Err)
+	}
+	if _, words, ok := strings.Cut(err.Error(), "tls: "); ok {
+		return fmt.Sprintf("the TLS connection failed (%s); check Vault's listener and its certificate", reason(words))
 	}
 	return ""
+}
+
+// reason is an error's text where it may be shown.
+func reason(text string) string {
+	if words, ok := quotable(text); ok {
+		return words
+	}
+	return "for a reason that is not shown"
 }
 
 // secretLike is what Vault's words must not look like to be repeated: a token, a JWT, PEM, any long run of base64 or hexadecimal.

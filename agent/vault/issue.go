@@ -77,7 +77,9 @@ func (s *Session) Generate(ctx context.Context, request Request) (*Generated, er
 // DeleteKey removes the copy of a generated key that Vault keeps.
 func (s *Session) DeleteKey(ctx context.Context, keyID string) error {
 	path := s.client.paths.keyMount + "/key/" + keyID
-	if _, err := s.api.Logical().DeleteWithContext(ctx, path); err != nil {
+	s.used++
+	_, err := s.api.Logical().DeleteWithContext(ctx, path)
+	if err = s.redirected(err); err != nil {
 		return s.explain(ctx, deleteCall, "delete", path, err)
 	}
 	return nil

@@ -319,7 +319,7 @@ func TestAnswersWithoutAField(t *testing.T) {
 		"sign, no certificate":      {signEndpoint, `{"data":{"issuing_ca":"I"}}`, "data.certificate"},
 		"sign, a list of them":      {signEndpoint, `{"data":{"certificate":["C"]}}`, "data.certificate"},
 		"login, a token of lines":   {loginEndpoint, `{"auth":{"client_token":"a\nb"}}`, "auth.client_token"},
-		"an answer that is wrapped": {signEndpoint, `{"wrap_info":{"token":"t"}}`, "data.certificate"},
+		"an answer that is wrapped": {signEndpoint, `{"wrap_info":{"token":"t"}}`, "is wrapped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := serve(t, with(test.endpoint, 200, test.body))

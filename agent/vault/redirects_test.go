@@ -112,6 +112,100 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
+func TestWithin(t *testing.T) {
+	for name, test := range map[string]struct {
+		server, to string
+		want       bool
+	}{
+		"no prefix":                        {"https://vault:8200", "https://vault:8200/v1/a", true},
+		"no prefix, a slash":               {"https://vault:8200/", "https://vault:8200/v1/a", true},
+		"no prefix, any path":              {"https://vault:8200", "https://vault:8200/elsewhere", true},
+		"below the prefix":                 {"https://gateway/vault", "https://GATEWAY:443/vault/v1/a", true},
+		"below a prefix with a slash":      {"https://gateway/vault/", "https://gateway/vault/v1/a", true},
+		"below a long prefix":              {"https://gateway/a/b", "https://gateway/a/b/v1/a/", true},
+		"the prefix itself":                {"https://gateway/vault", "https://gateway/vault", false},
+		"another origin":                   {"https://gateway/vault", "https://evil/vault/v1/a", false},
+		"another scheme":                   {"https://gateway/vault", "http://gateway:443/vault/v1/a", false},
+		"beside the prefix":                {"https://gateway/vault", "https://gateway/vault2/v1/a", false},
+		"above the prefix":                 {"https://gateway/a/b", "https://gateway/a/v1/a", false},
+		"another case":                     {"https://gateway/vault", "https://gateway/Vault/v1/a", false},
+		"dots":                             {"https://gateway/vault", "https://gateway/vault/../evil/v1/a", false},
+		"dots that come back":              {"https://gateway/vault", "https://gateway/vault/../vault/v1/a", false},
+		"one dot":                          {"https://gateway/vault", "https://gateway/vault/./v1/a", false},
+		"escaped dots":                     {"https://gateway/vault", "https://gateway/vault/%2e%2E/evil/v1/a", false},
+		"dots that are escaped twice":      {"https://gateway/vault", "https://gateway/vault/%252e%252e/evil/v1/a", false},
+		"an escaped slash":                 {"https://gateway/vault", "https://gateway/vault/..%2fevil/v1/a", false},
+		"an escaped prefix":                {"https://gateway/vault", "https://gateway/%76ault/v1/a", false},
+		"a backslash":                      {"https://gateway/vault", `https://gateway/vault/..\evil/v1/a`, false},
+		"an escaped backslash":             {"https://gateway/vault", "https://gateway/vault/..%5cevil/v1/a", false},
+		"a parameter":                      {"https://gateway/vault", "https://gateway/vault/..;/evil/v1/a", false},
+		"two slashes":                      {"https://gateway/vault", "https://gateway/vault//evil/v1/a", false},
+		"two slashes in front":             {"https://gateway/vault", "https://gateway//vault/v1/a", false},
+		"the prefix in a query":            {"https://gateway/vault", "https://gateway/?/vault/v1/a", false},
+		"the prefix in a fragment":         {"https://gateway/vault", "https://gateway/#/vault/v1/a", false},
+		"the prefix in the name of a user": {"https://gateway/vault", "https://gateway%2fvault@evil/vault/v1/a", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Within(mustParse(t, test.server), mustParse(t, test.to)); got != test.want {
+				t.Errorf("%s below %s: %t", test.to, test.server, got)
+			}
+		})
+	}
+}
+
+// All calls of a server with a prefix are below it, also after a redirect, and whatever Vault answers.
+func TestPrefix(t *testing.T) {
+	for name, test := range map[string]struct {
+		location string // of a redirect, if there is one
+		refused  bool
+	}{
+		"no redirect":                {"", false},
+		"a redirect below it":        {"/vault/here", false},
+		"a redirect beside it":       {"/vault2", true},
+		"a redirect above it":        {"", true},
+		"a redirect that climbs":     {"/vault/../evil", true},
+		"an escaped redirect":        {"/vault/%2e%2e/evil", true},
+		"a redirect to two slashes":  {"/vault//evil", true},
+		"a redirect by a parameter":  {"/vault/..;", true},
+		"a redirect with an escaped": {"/vault/..%2f..", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault, beside := &fake{}, &fake{}
+			moved := false
+			server := start(t, func(w http.ResponseWriter, r *http.Request) {
+				path, ok := strings.CutPrefix(strings.Replace(r.URL.Path, "/vault/here/", "/vault/", 1), "/vault/")
+				switch {
+				case !ok:
+					beside.handler(good()).ServeHTTP(w, r)
+				case !moved && (test.location != "" || test.refused):
+					moved = true
+					w.Header().Set("Location", test.location+"/v1/"+strings.TrimPrefix(path, "v1/"))
+					w.WriteHeader(http.StatusTemporaryRedirect)
+				default:
+					r.URL.Path = "/" + path
+					vault.handler(with(generateEndpoint, 200, `{"data":{"csr":"a request","private_key":"a key","key_id":"some-id"}}`)).ServeHTTP(w, r)
+				}
+			}, nil)
+			config := configuration(server.URL + "/vault/")
+			if test.refused {
+				expect(t, try(t.Context(), config, loginEndpoint), Redirects, "outside of /vault")
+			} else {
+				session := login(t, config)
+				all(t, session)
+				if err := session.DeleteKey(t.Context(), "../../../../evil"); err == nil {
+					t.Error("the name of a key led out of the prefix")
+				}
+				if n := len(vault.received()); n < len(good()) {
+					t.Errorf("%d calls: %q", n, vault.endpoints())
+				}
+			}
+			if len(beside.received()) > 0 {
+				t.Errorf("%q arrived beside the prefix", beside.endpoints())
+			}
+		})
+	}
+}
+
 func mustParse(t *testing.T, address string) *url.URL {
 	t.Helper()
 	parsed, err := url.Parse(address)

@@ -178,6 +178,9 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	if err != nil {
 		return append(lines, Line{Fail, what, err.Error(), "correct the VirtualMesh"})
 	}
+	if warning, likely := found.PodReviewer(wanted.Auth); likely {
+		lines = append(lines, Line{Warn, what, warning, "in Vault's Pod: vault write auth/" + wanted.Auth.Mount + "/config kubernetes_host=" + clusters.ShellWord(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
+	}
 	for _, difference := range differences {
 		lines = append(lines, vaultLine(what, difference, command+flags.String()))
 	}

@@ -136,7 +136,10 @@ func TestDecisions(t *testing.T) {
 		"nobody else decides":   {func(*Facts) {}, OK, "who decides about the CA  — only cluster administrators"},
 		"no right to read RBAC": {func(f *Facts) { f.Grants.Err = forbidden }, Unknown, "who decides about the CA  — listing Roles"},
 		"no IssuedCertificate":  {func(f *Facts) { f.Certificates.Value = nil }, Warn, "IssuedCertificate  — there is none for istiod istio-system/istiod"},
-		"an agent that fails":   {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
+		"a reviewer that is gone": {func(f *Facts) {
+			set(f.Certificates.Value, "asking Vault at x to log in: the token_reviewer_jwt in auth/kubernetes/config has probably expired", "status", "error")
+		}, Fail, "compares what is there; where logins worked before, run in Vault's Pod: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc, without token_reviewer_jwt"},
+		"an agent that fails": {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
 		"an expired certificate": {func(f *Facts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "notAfter": "2025-01-01T00:00:00Z"}}, "status", "certificates")
 		}, Fail, "the CA certificate of Pod istiod-0 expired at 2025-01-01"},

@@ -165,7 +165,11 @@ func (d *decision) certificate(object *unstructured.Unstructured) (reached, fail
 		d.add(Fail, what, strings.Join(mistakes, "; "), describe)
 		for _, mistake := range mistakes {
 			if strings.HasPrefix(mistake, "asking Vault") {
-				d.add(Fail, "Vault", "seen from istiod's Pods: "+mistake, "kubectl istiod-agent vault NAME -n NAMESPACE --dry-run, with the VirtualMesh's name and namespace, compares what is there")
+				next := "kubectl istiod-agent vault NAME -n NAMESPACE --dry-run, with the VirtualMesh's name and namespace, compares what is there"
+				if strings.Contains(mistake, "token_reviewer_jwt") {
+					next += "; where logins worked before, run in Vault's Pod: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc, without token_reviewer_jwt"
+				}
+				d.add(Fail, "Vault", "seen from istiod's Pods: "+mistake, next)
 				return 0, 1
 			}
 		}

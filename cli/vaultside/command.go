@@ -91,7 +91,7 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "leave alone how Vault has tokens reviewed")
 	set.StringVar(&f.Reviewer.Host, "kubernetes-host", "", "`URL` of the API server as Vault reaches it (default: what there is, or "+inCluster+")")
 	set.StringVar(&f.Reviewer.CAFile, "kubernetes-ca-file", "", "`file` with the API server's CA in PEM (default: Vault's own Pod has it)")
-	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews (default: Vault's own Pod has one)")
+	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews, of a Secret and not of a Pod, with which it ends (default: Vault's own Pod has one)")
 	set.BoolVar(&f.dryRun, "dry-run", false, "say what differs in Vault; change nothing")
 	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
 	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policies or a configuration of the login that this command did not make")
@@ -139,7 +139,7 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return f.work(cmd.Context(), cmd.OutOrStdout(), vault, wanted)
+	return f.work(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), vault, wanted)
 }
 
 func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMesh, error) {
@@ -179,7 +179,7 @@ func (r *Reviewer) read() error {
 }
 
 // work shows the differences, and with --apply removes them.
-func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *Wanted) error {
+func (f *flags) work(ctx context.Context, out, notes io.Writer, vault *Vault, wanted *Wanted) error {
 	if err := vault.CheckToken(); err != nil {
 		return err
 	}
@@ -189,6 +189,9 @@ func (f *flags) work(ctx context.Context, out io.Writer, vault *Vault, wanted *W
 	found, err := vault.Read(ctx, wanted)
 	if err != nil {
 		return err
+	}
+	if warning, _ := found.PodReviewer(wanted.Auth); warning != "" {
+		fmt.Fprintf(notes, "Note: %s; %s.\n", warning, reviewerAdvice)
 	}
 	differences, err := wanted.Differences(found)
 	if err != nil {

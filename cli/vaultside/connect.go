@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/istiod-agent/istiod-agent/agent/vault"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 )
@@ -71,7 +72,7 @@ func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) 
 	if namespace != "" {
 		client.SetNamespace(namespace)
 	}
-	config.HttpClient.Transport = sameHost{transport}
+	config.HttpClient.Transport = sameServer{transport, client.Address()}
 	return &Vault{client, own}, nil
 }
 
@@ -99,17 +100,25 @@ func (v *Vault) Address() string {
 // maxAnswer limits a response body, in bytes.
 const maxAnswer = 16 << 20
 
-// sameHost refuses redirects to other hosts, which Vault's client would follow with the token, and endless responses.
-type sameHost struct{ transport *http.Transport }
+// sameServer refuses requests to other hosts and, where the server has a prefix, to paths outside of it: Vault's client
+// would follow a redirect there with the token. It refuses endless responses too.
+type sameServer struct {
+	transport *http.Transport
+	address   string
+}
 
-func (s sameHost) RoundTrip(request *http.Request) (*http.Response, error) {
+func (s sameServer) RoundTrip(request *http.Request) (*http.Response, error) {
+	server, err := url.Parse(s.address)
+	if err != nil {
+		return nil, err
+	}
 	answer, err := s.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
 	if answer.StatusCode >= 300 && answer.StatusCode < 400 {
 		to, err := answer.Location()
-		if err != nil || to.Host != request.URL.Host {
+		if err != nil || !vault.Within(server, to) {
 			_ = answer.Body.Close()
 			if err == nil {
 				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, clusters.ShellWord(to.Scheme+"://"+to.Host))

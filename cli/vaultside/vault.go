@@ -140,10 +140,8 @@ func (v *Vault) readAuth(ctx context.Context, auth *Auth, found *Found) error {
 	if found.AuthType = method.Type; method.Type != "kubernetes" {
 		return nil
 	}
-	if auth.Configure {
-		if found.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil {
-			return err
-		}
+	if found.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
+		return err
 	}
 	found.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
 	return err
@@ -205,6 +203,8 @@ func (v *Vault) explain(call, capability, path string, err error) error {
 	asked := fmt.Sprintf("asking Vault at %s to %s", v.Address(), call)
 	answer, answered := errors.AsType[*api.ResponseError](err)
 	switch {
+	case answered && answer.StatusCode == http.StatusForbidden && (answer.RawError || len(answer.Errors) == 0):
+		return fmt.Errorf("%s: 403, and not in Vault's words: a proxy, gateway or firewall before it refuses, not a policy; set VAULT_ADDR to an address that leads to Vault itself", asked)
 	case answered && answer.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("%s: permission denied; the token in VAULT_TOKEN has expired, or lacks path %q { capabilities = [%q] }, or sudo there", asked, path, capability)
 	case answered:

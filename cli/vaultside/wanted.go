@@ -162,6 +162,7 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 			},
 		}
 		wanted.noteAudience(auth.Audience)
+		wanted.noteExpiry()
 	} else {
 		wanted.note("The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.")
 	}

@@ -113,7 +113,7 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.BoolVar(&o.allowDisk, "allow-disk", false, "accept a directory that is not in memory, to try things out: the CA key is then written to disk")
 	f.StringVar(&o.tokens.File, "token-file", "", "`file` below /var/run/secrets with the service account token to log in to Vault with (default: as the IssuedCertificate says)")
 	f.BoolVar(&o.tokens.FileAnywhere, "token-file-anywhere", false, "accept a --token-file that is not below /var/run/secrets, to run outside a cluster")
-	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "`servers` that an IssuedCertificate may name, as https://host[:port] with commas between; the agent sends nothing to others (default: any)")
+	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "`servers` that an IssuedCertificate may name, as https://host[:port][/prefix] with commas between; the agent sends nothing to others (default: any)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account)")
 	f.StringVar(&o.identity.Namespace, "namespace", "", "`namespace` of istiod")
 	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, by which its status is told from others'")
@@ -199,8 +199,8 @@ func (o *options) check() error {
 		need(o.identity.ServiceAccount != "", "--service-account (SERVICE_ACCOUNT): expected istiod's service account, to find its IssuedCertificate by")
 	}
 	for _, server := range o.allowedServers {
-		_, err := agent.Origin(server)
-		need(err == nil, "--allowed-servers: expected https://<host>[:<port>], got %q", server)
+		_, err := agent.NormalServer(server)
+		need(err == nil, "--allowed-servers: expected https://<host>[:<port>][/<prefix>], got %q", server)
 	}
 	need(!strings.HasPrefix(filepath.Clean(o.cacertsDir)+"/", certificatesv1.TokenRoot+"/"), "--cacerts-dir: expected a directory outside of %s, where tokens are read from, got %s", certificatesv1.TokenRoot, o.cacertsDir)
 	need(o.vaultTimeout > 0, "--vault-timeout: expected a positive duration, got %s", o.vaultTimeout)

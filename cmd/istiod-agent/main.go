@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // terminationLog is where the kubelet reads a container's last words from
@@ -47,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, terminati
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	if err := cmd.ExecuteContext(ctx); err != nil {
-		message := fmt.Sprintf("istiod-agent: %v\n", err)
+		message := fmt.Sprintf("istiod-agent: %s\n", bounded.Plain(err.Error())) // it may quote others
 		_, _ = io.WriteString(stderr, message)
 		leaveLastWords(terminationLog, message)
 		return 1

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
@@ -85,6 +87,25 @@ func TestCommandsThatCannotWorkFailAndSayWhy(t *testing.T) {
 				t.Errorf("standard output: want nothing, got %q", &stdout)
 			}
 		})
+	}
+}
+
+// What others wrote may be in the last words: kubectl describe shows them as they are.
+func TestLastWordsArePlain(t *testing.T) {
+	clearEnvironment(t)
+	log := filepath.Join(t.TempDir(), "termination-log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hostile := "a\x00b\x1b[2Jc\u202ed\ne\xff" + strings.Repeat("f", 10)
+	var stdout, stderr bytes.Buffer
+	_ = run(t.Context(), []string{hostile}, &stdout, &stderr, log)
+	said, err := os.ReadFile(log)
+	if err != nil || len(said) == 0 || strings.ContainsFunc(strings.TrimSuffix(string(said), "\n"), func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		t.Errorf("%q, %v", said, err)
+	}
+	if stderr.String() != string(said) {
+		t.Errorf("standard error: %q", &stderr)
 	}
 }
 

@@ -339,6 +339,9 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	if read := through.String(); read == "" || strings.Contains(read, secretToken) || strings.Contains(read, secretJWT) {
 		t.Error("the proxy has read a secret")
 	}
+	if text := ask(t, "https://"+host, server.ca, "HTTPS_PROXY=http://somebody:a-password@127.0.0.1:1"); !strings.Contains(text, "the proxy 127.0.0.1:1 (HTTPS_PROXY) cannot be reached: the connection was refused") || strings.Contains(text, "a-password") {
+		t.Error(text)
+	}
 	if text := ask(t, "https://"+host, server.ca, "HTTPS_PROXY="+proxy.URL, "NO_PROXY="+host); !strings.Contains(text, "VaultUnreachable") {
 		t.Error(text)
 	}

@@ -151,6 +151,17 @@ func (p *Proxy) next(path string) Fault {
 	return nil
 }
 
+// Below serves Vault below a prefix of its paths, as a gateway does, and nothing beside it.
+func Below(prefix string) Fault {
+	return func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
+		if !strings.HasPrefix(r.URL.EscapedPath(), prefix+"/") {
+			http.Error(w, "no route", http.StatusNotFound)
+			return
+		}
+		http.StripPrefix(prefix, vault).ServeHTTP(w, r)
+	}
+}
+
 // Answer is a status with a body; Vault is not asked.
 func Answer(status int, contentType, body string) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {

@@ -83,7 +83,13 @@ func (s *setting) issues(t *testing.T, arguments ...string) string {
 
 func (s *setting) refused(t *testing.T, reason, advice string) {
 	t.Helper()
-	output, err := s.Init(t.Context(), "--timeout", "2s")
+	s.refusedWith(t, nil, reason, advice)
+}
+
+// refusedWith is refused with flags of the agent's.
+func (s *setting) refusedWith(t *testing.T, arguments []string, reason, advice string) {
+	t.Helper()
+	output, err := s.Init(t.Context(), append([]string{"--timeout", "2s"}, arguments...)...)
 	if err == nil {
 		t.Fatalf("want %s, and it succeeded", reason)
 	}

@@ -112,7 +112,7 @@ func TestATokenOfASecret(t *testing.T) {
 	s.specify(t, fromSecret)
 	s.refused(t, "TokenUnavailable", `cannot get resource "secrets"`)
 	s.allow(t)
-	const denied = "log in anew if the token has expired"
+	unknown := "it does not know the token in Secret " + s.Namespace + "/vault-token: it has expired, was revoked or used up"
 	for name, test := range map[string]struct {
 		values       func(t *testing.T) map[string]string // none for no Secret
 		reason, says string
@@ -124,9 +124,9 @@ func TestATokenOfASecret(t *testing.T) {
 		},
 		"an empty token":  {func(*testing.T) map[string]string { return map[string]string{"token": ""} }, "TokenUnavailable", `it has no key "token"`},
 		"a blank token":   {func(*testing.T) map[string]string { return map[string]string{"token": "\n"} }, "VaultBadConfiguration", "the token is empty"},
-		"a foreign token": {func(*testing.T) map[string]string { return map[string]string{"token": "not-of-this-vault"} }, "VaultPolicyDenies", denied},
-		"an expired one":  {func(t *testing.T) map[string]string { return map[string]string{"token": s.expired(t)} }, "VaultPolicyDenies", denied},
-		"a revoked one":   {func(t *testing.T) map[string]string { return map[string]string{"token": s.revoked(t)} }, "VaultPolicyDenies", denied},
+		"a foreign token": {func(*testing.T) map[string]string { return map[string]string{"token": "not-of-this-vault"} }, "VaultNotAuthorized", unknown},
+		"an expired one":  {func(t *testing.T) map[string]string { return map[string]string{"token": s.expired(t)} }, "VaultNotAuthorized", unknown},
+		"a revoked one":   {func(t *testing.T) map[string]string { return map[string]string{"token": s.revoked(t)} }, "VaultNotAuthorized", unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.forget(t)
@@ -156,7 +156,7 @@ func TestTheSidecarTakesTheSecretsNewToken(t *testing.T) {
 	s.specify(t, fromSecret)
 	sidecar := s.runs(t)
 	s.lives(t, first)
-	s.recovers(t, sidecar, "VaultPolicyDenies", "log in anew if the token has expired", func() func() {
+	s.recovers(t, sidecar, "VaultNotAuthorized", "put a new one there", func() func() {
 		must(t, s.vault.Client.Auth().Token().RevokeTreeWithContext(t.Context(), first))
 		return func() { s.keep(t, map[string]string{"token": second}) }
 	})

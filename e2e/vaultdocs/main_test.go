@@ -183,7 +183,7 @@ func newWay(t *testing.T, p *page, vault *vaultserver.Server, account string, au
 			}
 		}
 		t.Errorf("Vault warns: %s", warning)
-	}}
+	}, Pod: map[string]string{"token_reviewer_jwt": files["reviewer"], "kubernetes_ca_cert": files["ca.crt"]}}
 	w.Commands = map[string]func(context.Context, vaultdocs.Call) (string, error){
 		"vault":   cli.Run,
 		"openssl": w.OpenSSL,

@@ -73,7 +73,8 @@ func (p *page) guide(t *testing.T, vault *vaultserver.Server) {
 	w := newWay(t, p, vault, "istiod-service-account")
 	w.run(t, "The root 1")
 	w.run(t, "The login 1")
-	w.run(t, "The login 2")
+	w.run(t, "The login 3")
+	w.run(t, "The login 4")
 	w.run(t, "The policy 1")
 	if got := w.login(t, "gen-int-ca-istio"); got != 32*day {
 		t.Errorf("a login lives %s", got)
@@ -96,7 +97,8 @@ func (p *page) safer(t *testing.T, vault *vaultserver.Server) {
 	w := newWay(t, p, vault, "istiod", "vault")
 	w.run(t, "The root 2")
 	w.run(t, "The login 1")
-	w.run(t, "The login 3")
+	w.run(t, "The login 2")
+	w.run(t, "The login 5")
 	w.run(t, "The policy 2")
 	if got := w.login(t, "istiod"); got != 10*time.Minute {
 		t.Errorf("a login lives %s", got)

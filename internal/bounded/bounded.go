@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"unicode"
 )
 
 // MaxMessage is the most bytes of one message or one log attribute. It is also
@@ -24,6 +25,17 @@ func Text(text string, limit int) string {
 	}
 	cut := max(0, limit-len(ellipsis))
 	return strings.ToValidUTF8(text[:cut], "") + ellipsis
+}
+
+// Plain returns text on one line that a terminal shows as it is: control characters, line breaks and invisible
+// characters become spaces, as do bytes that are not UTF-8.
+func Plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(text, " "))
 }
 
 // Message is Text of at most MaxMessage bytes.

@@ -27,6 +27,22 @@ func TestText(t *testing.T) {
 	}
 }
 
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                      "",
+		"plain, größer":         "plain, größer",
+		"a\x00b\x1b[2Jc\x7fd":   "a b [2Jc d",
+		"a\r\nb\tc":             "a  b c",
+		"a\u202eb\u200bc\u2028": "a b c ",
+		"a\xffb":                "a b",
+	} {
+		if got := Plain(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestList(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ list, want []string }{

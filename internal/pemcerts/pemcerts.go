@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // MaxRSABits is the largest RSA key whose signatures are verified: the limit of OpenSSL and BoringSSL
@@ -38,7 +40,7 @@ func ParseOne(der []byte) (*x509.Certificate, error) {
 	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, errors.New("a certificate in it cannot be read")
+		return nil, fmt.Errorf("a certificate in it cannot be read (%s)", Unreadable(err))
 	}
 	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
 		return nil, fmt.Errorf("a certificate in it has an RSA key of %d bits, more than %d", key.N.BitLen(), MaxRSABits)
@@ -48,6 +50,13 @@ func ParseOne(der []byte) (*x509.Certificate, error) {
 	}
 	return certificate, nil
 }
+
+// maxReason is the most bytes of a reason of crypto/x509, which may quote a name.
+const maxReason = 200
+
+// Unreadable is the reason that crypto/x509 gives for a certificate that it cannot read, fit to be shown. istiod reads
+// certificates by the same package.
+func Unreadable(err error) string { return bounded.Text(bounded.Plain(err.Error()), maxReason) }
 
 // Parse gives the certificates of a text that holds nothing else, at least one.
 func Parse(text []byte) ([]*x509.Certificate, error) {

@@ -232,7 +232,8 @@ type VaultCA struct {
 	// +kubebuilder:validation:MaxLength=1024
 	CSRPath string `json:"csrPath,omitempty"`
 
-	// Where Vault is: https://<host>[:<port>] without a path. Required. http:// is taken with a warning: it
+	// Where Vault is: https://<host>[:<port>], followed by the prefix of its paths where a gateway serves it below
+	// one, such as https://gateway.example.com/vault. Required. http:// is taken with a warning: it
 	// sends the login token and, with csrPath, the CA key unencrypted.
 	//
 	// +kubebuilder:validation:MaxLength=2048

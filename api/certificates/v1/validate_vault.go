@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const (
@@ -84,7 +86,7 @@ func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList)
 		return nil, field.ErrorList{field.Required(path, "expected Vault's address, such as "+exampleServer)}
 	}
 	invalid := func(why string) field.ErrorList {
-		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, fmt.Sprintf("%s; expected https://<host>[:<port>], such as %s", why, exampleServer))}
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, fmt.Sprintf("%s; expected https://<host>[:<port>][/<prefix>], such as %s", why, exampleServer))}
 	}
 	address, err := url.Parse(server)
 	switch {
@@ -96,16 +98,35 @@ func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList)
 		return address, invalid("holds a user name or a password, which has no place in it")
 	case strings.ContainsAny(server, "?#"):
 		return address, invalid("holds a query or a fragment")
-	case address.Path != "" && address.Path != "/":
-		return address, invalid("holds a path; paths belong in caPath, csrPath and mountPath")
 	case address.Hostname() == "" || address.Opaque != "":
 		return address, invalid("has no host")
+	case !IsServerPrefix(address.EscapedPath()):
+		return address, invalid("holds a path that is no prefix: letters, digits, - . _ and ~ between single slashes, without v1 or ui, which are Vault's own (paths of Vault belong in caPath, csrPath and mountPath)")
 	}
 	port, err := strconv.ParseUint(address.Port(), 10, 16)
 	if (err != nil || port == 0) && (address.Port() != "" || strings.HasSuffix(address.Host, ":")) {
 		return address, invalid("has no port from 1 to 65535 after its colon")
 	}
 	return address, nil
+}
+
+// serverSegment is a part of a server's prefix: it means the same to every proxy (RFC 3986, section 2.3).
+var serverSegment = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
+
+// IsServerPrefix reports whether the path of a server's URL, in its escaped form, is a prefix that a gateway may serve
+// Vault below, such as /vault, or no path at all. Every URL below such a prefix has one form, and every URL below /v1 or
+// /ui is one of Vault's own.
+func IsServerPrefix(escaped string) bool {
+	trimmed := strings.TrimSuffix(escaped, "/")
+	if trimmed == "" {
+		return true
+	}
+	for segment := range strings.SplitSeq(strings.TrimPrefix(trimmed, "/"), "/") {
+		if !serverSegment.MatchString(segment) || segment == "." || segment == ".." || segment == "v1" || segment == "ui" {
+			return false
+		}
+	}
+	return strings.HasPrefix(trimmed, "/")
 }
 
 // validateCABundle takes text around the certificates, as RFC 7468 does, but not
@@ -128,7 +149,7 @@ func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 			invalid("block %d is not a CERTIFICATE", blocks)
 		default:
 			if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-				invalid("block %d is damaged", blocks)
+				invalid("block %d is damaged (%s)", blocks, pemcerts.Unreadable(err))
 			}
 		}
 	}

@@ -117,6 +117,14 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 			"agent: {image: 'Not An Image'}\n",
 			[]string{`agent.image: Invalid value: "Not An Image": expected an image reference such as`},
 		},
+		"servers that are none": {
+			"agent: {allowedServers: ['https://gateway/vault', 'vault', 'https://gateway/v1', 'https://gateway/a/../b', 'https://gateway//b', 'https://gateway/%2e%2e/b', 'https://gateway/b?a', 'https://gateway/b#a', 'https://b@gateway', 'https://gateway/b,https://evil', 'https://gateway/b/']}\n",
+			[]string{
+				`agent.allowedServers[1]: Invalid value: "vault": expected https://<host>[:<port>][/<prefix>]`,
+				`agent.allowedServers[2]: `, `agent.allowedServers[3]: `, `agent.allowedServers[4]: `, `agent.allowedServers[5]: `,
+				`agent.allowedServers[6]: `, `agent.allowedServers[7]: `, `agent.allowedServers[8]: `, `agent.allowedServers[9]: `,
+			},
+		},
 		"variables that cannot be set": {
 			`agent: {env: [{name: POD_NAME}, {name: "A=B"}, {name: A}, {name: A}, {value: x}, {name: C, value: x, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: D, valueFrom: {}}]}`,
 			[]string{

@@ -99,8 +99,8 @@ type Agent struct {
 	// audience vault. An explicit {} means none.
 	VaultToken *VaultToken `json:"vaultToken,omitempty"`
 	// AllowedServers are the Vault servers that specifications may name, each as
-	// https://<host>[:<port>]. The agent sends nothing to any other. Default:
-	// any server.
+	// https://<host>[:<port>][/<prefix>]; a prefix must be the specification's. The
+	// agent sends nothing to any other. Default: any server.
 	AllowedServers []string `json:"allowedServers,omitempty"`
 	// Resources of each injected container. Default: requests of 10m CPU and
 	// 32Mi memory, a limit of 64Mi memory. Without a CPU request istiod's HorizontalPodAutoscaler stops.

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
 // AllowedServersVariable is the agent's environment variable that holds AllowedServers, with commas between.
@@ -39,8 +41,8 @@ var GuideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SER
 // included; whether it can be pulled is the kubelet's to find out.
 var imageReference = regexp.MustCompile(`^[a-z0-9](?:[a-zA-Z0-9._-]*(?::[0-9]+)?/)?[a-z0-9._/-]*(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@sha256:[0-9a-f]{64})?$`)
 
-// origin is the shape of a server's address: scheme, host and port.
-var origin = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$`)
+// serverAddress is the shape of a server's address: scheme, host, port and the prefix of its paths.
+var serverAddress = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?((?:/[^/?#]+)*/?)$`)
 
 // maxServer is more than any server's address or audience has.
 const maxServer = 512
@@ -119,8 +121,8 @@ func (a *Agent) validate(path *field.Path) field.ErrorList {
 		errs = append(errs, field.TooMany(path.Child("allowedServers"), len(a.AllowedServers), maxAllowedServers))
 	}
 	for i, server := range a.AllowedServers {
-		if !origin.MatchString(server) || len(server) > maxServer {
-			errs = append(errs, field.Invalid(path.Child("allowedServers").Index(i), server, "expected https://<host>[:<port>], such as https://vault.example.com:8200"))
+		if parts := serverAddress.FindStringSubmatch(server); parts == nil || !certificatesv1.IsServerPrefix(parts[3]) || len(server) > maxServer {
+			errs = append(errs, field.Invalid(path.Child("allowedServers").Index(i), server, "expected https://<host>[:<port>][/<prefix>], such as https://vault.example.com:8200"))
 		}
 	}
 	errs = append(errs, a.VaultToken.validate(path.Child("vaultToken"))...)

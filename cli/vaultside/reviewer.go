@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vaultside
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// reviewerAdvice is how a Vault reviews tokens without one that ends.
+const reviewerAdvice = "write the configuration without token_reviewer_jwt and kubernetes_ca_cert for a Vault in a Pod of this cluster, which then uses its Pod's current ones; " +
+	"for a Vault elsewhere use the token of a Secret of type kubernetes.io/service-account-token (docs/vault.md, The login)"
+
+// PodReviewer returns a warning if the configuration of the login that is there holds a token_reviewer_jwt: one of a Pod,
+// as in Gloo Mesh's guide, ends with the Pod (Kubernetes since 1.21), and with it every login. Vault shows no more of the
+// token than that it is there; likely is true where its API server has an address as in the guide, that of the Service
+// in the cluster.
+func (f *Found) PodReviewer(auth *Auth) (warning string, likely bool) {
+	if held, _ := f.Config["token_reviewer_jwt_set"].(bool); !held || auth == nil {
+		return "", false
+	}
+	host, _ := f.Config["kubernetes_host"].(string)
+	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is of a Pod, as in Gloo Mesh's guide, every login fails once that Pod is gone", auth.Mount), inPods(host)
+}
+
+// inPods reports whether an API server's address is one that Pods use: the Service kubernetes, by name or by address.
+func inPods(host string) bool {
+	address, err := url.Parse(host)
+	if err != nil {
+		return false
+	}
+	if address.Hostname() == "kubernetes.default" || strings.HasPrefix(address.Hostname(), "kubernetes.default.svc") {
+		return true
+	}
+	ip, err := netip.ParseAddr(address.Hostname())
+	return err == nil && ip.IsPrivate() && address.Port() == "443"
+}
+
+// noteExpiry notes the end of a token that is to review others (its exp claim, RFC 7519, section 4.1.4).
+func (w *Wanted) noteExpiry() {
+	if w.Auth == nil || w.Auth.Reviewer.Token == "" {
+		return
+	}
+	parts := strings.Split(w.Auth.Reviewer.Token, ".")
+	var claims struct {
+		Expires float64 `json:"exp"`
+	}
+	if len(parts) != 3 {
+		return
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 || claims.Expires > maxExpiry {
+		return
+	}
+	w.note("The token in %s ends at %s, or before with the Pod that it is of, and every login fails from then on: %s.",
+		w.Auth.Reviewer.TokenFile, time.Unix(int64(claims.Expires), 0).UTC().Format(time.RFC3339), reviewerAdvice)
+}
+
+// maxExpiry is the end of the year 9999, in seconds since 1970.
+const maxExpiry = 253402300799
