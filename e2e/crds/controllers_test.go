@@ -82,8 +82,9 @@ func TestTheControllersWorkOnOthersCRDs(t *testing.T) {
 		must(t, c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	}
 	for manifest := range strings.SplitSeq(gloos, "---") {
+		made := object(t, manifest, "gloo-mesh")
 		cluster.Eventually(t, "what Gloo Mesh has made is there", func() error {
-			return client.IgnoreAlreadyExists(c.Create(ctx, object(t, manifest, "gloo-mesh")))
+			return client.IgnoreAlreadyExists(c.Create(t.Context(), made.DeepCopy()))
 		})
 	}
 	must(t, c.Install(ctx, webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1", "crds": helm.Values{"install": false}}}))

@@ -76,9 +76,9 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 		delete(versions[0].(map[string]any), "additionalPrinterColumns")
 		if crd.GetName() == certificatesv1.IssuedCertificates.GroupResource().String() {
 			properties := func(of any) map[string]any { return of.(map[string]any)["properties"].(map[string]any) }
-			schema := properties(versions[0].(map[string]any)["schema"].(map[string]any)["openAPIV3Schema"])
-			delete(schema["spec"].(map[string]any), "x-kubernetes-validations")
-			status := properties(schema["status"])
+			fields := properties(versions[0].(map[string]any)["schema"].(map[string]any)["openAPIV3Schema"])
+			delete(fields["spec"].(map[string]any), "x-kubernetes-validations")
+			status := properties(fields["status"])
 			maps.DeleteFunc(status, func(name string, _ any) bool {
 				return slices.Contains([]string{"notAfter", "root", "rootNotAfter"}, name)
 			})
@@ -114,7 +114,7 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 			stored := named(t, certificate, "default", "older")
 			must(t, unstructured.SetNestedField(stored.Object, 0.95, "spec", "certOptions", "secretRotationGracePeriodRatio"))
 			must(t, client.IgnoreAlreadyExists(c.Create(t.Context(), stored.DeepCopy())))
-			wantReport(t, c, stored, false)
+			wantReport(t.Context(), t, c, stored, false)
 			must(t, c.Helm.Upgrade(t.Context(), release, chart, nil))
 			cluster.Eventually(t, "the API server knows the bound of the ratio", func() error {
 				err := c.Create(t.Context(), with(stored, map[string]any{"metadata.name": "newer"}), client.DryRunAll)
@@ -124,7 +124,7 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 				return nil
 			})
 			// What is stored can be reported about, and changed elsewhere.
-			wantReport(t, c, stored, true)
+			wantReport(t.Context(), t, c, stored, true)
 			must(t, c.Patch(t.Context(), stored.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"istiod-agent.io/renew":"now"}}}`))))
 			if found := columns(); found != 4 {
 				t.Errorf("after the upgrade the CRD has %d columns", found)
@@ -153,7 +153,7 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 }
 
 // wantReport has an agent report, and wants its entry and its conditions to be stored, whatever of it the CRD does not know.
-func wantReport(t *testing.T, c *cluster.Cluster, about *unstructured.Unstructured, all bool) {
+func wantReport(ctx context.Context, t *testing.T, c *cluster.Cluster, about *unstructured.Unstructured, all bool) {
 	t.Helper()
 	api, err := agentcluster.New(c.Plane.Config, agent.Identity{Pod: "istiod-0", Namespace: about.GetNamespace()})
 	must(t, err)
@@ -163,11 +163,11 @@ func wantReport(t *testing.T, c *cluster.Cluster, about *unstructured.Unstructur
 	report.Status(object, certificatesv1.IssuedCertificateStatus{ObservedGeneration: 1, Certificates: []certificatesv1.CertificateStatus{{
 		Pod: "istiod-0", SerialNumber: "01", Reason: "VaultSealed", Error: "sealed", NotAfter: &end, RootNotAfter: &end, LimitedBy: "the root",
 	}}})
-	ended, cancel := context.WithCancel(t.Context())
+	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	report.Run(ended)
 	stored := about.DeepCopy()
-	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(about), stored))
+	must(t, c.Get(ctx, client.ObjectKeyFromObject(about), stored))
 	var status certificatesv1.IssuedCertificateStatus
 	content, _, _ := unstructured.NestedMap(stored.Object, "status")
 	must(t, runtime.DefaultUnstructuredConverter.FromUnstructured(content, &status))

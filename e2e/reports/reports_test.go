@@ -21,7 +21,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2}) }
 
-// The entry of a Pod stays while the Pod is there, and goes with it.
+// The entry of a Pod stays while the Pod is there, and goes with it. The conditions are those of the Pods that are there.
 func TestReportsGoWithTheirPods(t *testing.T) {
 	namespace := shared.Namespace(t, false)
 	pod := func(name string) *corev1.Pod {
@@ -49,10 +49,22 @@ func TestReportsGoWithTheirPods(t *testing.T) {
 	}
 	must(t, shared.Create(t.Context(), certificate(nil)))
 	for _, name := range []string{"a", "b", "gone"} { // each as its own manager, as the agents do
-		applied := certificate(map[string]any{"state": "FINISHED", "certificates": []any{map[string]any{"pod": name, "confirmed": true}}})
+		entry := map[string]any{"pod": name, "confirmed": true}
+		if name != "gone" {
+			entry["serialNumber"] = "01"
+		}
+		applied := certificate(map[string]any{"state": "FINISHED", "certificates": []any{entry}, "conditions": []any{map[string]any{
+			"type": "Ready", "status": "False", "reason": "Initial", "message": "Pod gone has none.", "lastTransitionTime": "2026-01-01T00:00:00Z",
+		}}})
 		must(t, shared.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner("istiod-agent/"+name), client.ForceOwnership))
 	}
 	wantEntries(t, certificate(nil), "a", "b")
+	stored := certificate(nil)
+	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+	conditions, _, _ := unstructured.NestedSlice(stored.Object, "status", "conditions")
+	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every istiod that reports has a valid CA certificate (Pods: 2)." {
+		t.Errorf("the conditions are %v", conditions)
+	}
 
 	must(t, shared.Delete(t.Context(), pod("a"), client.GracePeriodSeconds(0)))
 	wantEntries(t, certificate(nil), "b")
