@@ -75,6 +75,16 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}
 
 	source := servingcert.New(server, mgr)
+	if file := server.ServingCertificate.CABundle; file != "" {
+		keeper, err := servingcert.NewGivenBundle(source, mgr.GetClient(), server.WebhookConfiguration, file)
+		if err != nil {
+			return err
+		}
+		if err := keeper.SetupWithManager(mgr); err != nil {
+			return err
+		}
+		source = keeper
+	}
 	log := ctrl.Log.WithName("admission")
 	secured.server.GetCertificate = source.GetCertificate
 	istiods := controllers.NewIstiods(mgr, injector, config)
@@ -136,10 +146,13 @@ func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *pat
 	byObject := controllers.CacheByObject(injector.Target())
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
-	if server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged {
+	selfManaged := server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
+	if selfManaged || server.ServingCertificate.CABundle != "" {
 		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
 			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),
 		}
+	}
+	if selfManaged {
 		byObject[&corev1.Secret{}] = cache.ByObject{Namespaces: map[string]cache.Config{
 			server.Namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", server.ServingCertificate.SecretName)},
 		}}

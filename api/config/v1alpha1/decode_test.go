@@ -162,6 +162,14 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 				`server.servingCertificate.directory: Invalid value: "tls": expected an absolute path`,
 			},
 		},
+		"a caBundle that something else keeps": {
+			"server: {servingCertificate: {source: cert-manager, caBundle: /ca.crt}}\n",
+			[]string{`server.servingCertificate.caBundle: Forbidden: only with source secret: with cert-manager something else keeps the caBundle`},
+		},
+		"a caBundle that is no path": {
+			"server: {servingCertificate: {source: secret, caBundle: ca.crt}}\n",
+			[]string{`server.servingCertificate.caBundle: Invalid value: "ca.crt": expected the absolute path of a PEM file`},
+		},
 		"namespaces of VirtualMeshes": {
 			"virtualMesh: {namespaces: [gloo-mesh, a.b, '', gloo-mesh]}\n",
 			[]string{

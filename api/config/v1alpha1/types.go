@@ -172,7 +172,8 @@ const (
 	// CertificateCertManager reads files that cert-manager keeps; cainjector
 	// keeps the caBundle.
 	CertificateCertManager CertificateSource = "cert-manager"
-	// CertificateSecret reads files that somebody else keeps.
+	// CertificateSecret reads files that somebody else keeps; with CABundle the
+	// program keeps the caBundle.
 	CertificateSecret CertificateSource = "secret"
 )
 
@@ -196,4 +197,8 @@ type ServingCertificate struct {
 	// Directory that holds tls.crt and tls.key, for the sources cert-manager
 	// and secret. Default: /tls.
 	Directory string `json:"directory,omitempty"`
+	// CABundle is a PEM file with the CA certificates that the API server must
+	// trust, for the source secret: the program writes them to the webhook
+	// configuration's caBundle. Default: none, and the caBundle is not touched.
+	CABundle string `json:"caBundle,omitempty"`
 }

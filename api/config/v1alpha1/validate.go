@@ -255,6 +255,13 @@ func (s *ServingCertificate) validate(path *field.Path) field.ErrorList {
 	if !filepath.IsAbs(s.Directory) {
 		errs = append(errs, field.Invalid(path.Child("directory"), s.Directory, "expected an absolute path"))
 	}
+	switch {
+	case s.CABundle == "":
+	case s.Source != CertificateSecret:
+		errs = append(errs, field.Forbidden(path.Child("caBundle"), fmt.Sprintf("only with source %s: with %s something else keeps the caBundle", CertificateSecret, s.Source)))
+	case !filepath.IsAbs(s.CABundle):
+		errs = append(errs, field.Invalid(path.Child("caBundle"), s.CABundle, "expected the absolute path of a PEM file"))
+	}
 
 	ca, caErrs := duration(path.Child("caDuration"), s.CADuration)
 	leaf, leafErrs := duration(path.Child("leafDuration"), s.LeafDuration)

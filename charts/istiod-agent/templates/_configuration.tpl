@@ -61,4 +61,12 @@ server:
     {{- else }}
     directory: /tls
     {{- end }}
+    {{- if include "istiod-agent.givenCABundle" . }}
+    caBundle: /etc/istiod-agent-webhook/ca-bundle.crt
+    {{- end }}
+{{- end -}}
+
+{{/* The CA that the values give the API server to trust, PEM. */}}
+{{- define "istiod-agent.givenCABundle" -}}
+{{- if eq .Values.servingCertificate.source "secret" -}}{{ .Values.servingCertificate.secret.caBundle }}{{- end -}}
 {{- end -}}

@@ -40,7 +40,9 @@ there. Where no cluster can be asked (helm template), all of them.
 {{- end -}}
 
 {{/*
-How the API server calls the webhook at a path.
+How the API server calls the webhook at a path. The webhook's program or
+cert-manager writes the caBundle. The chart leaves it to them whatever the source
+is: a server-side apply of another's field is a conflict.
 */}}
 {{- define "istiod-agent.webhookClient" -}}
 {{- $path := index . 1 -}}
@@ -50,11 +52,7 @@ service:
   namespace: {{ .Release.Namespace }}
   port: {{ .Values.service.port }}
   path: {{ $path }}
-{{- if and (eq .Values.servingCertificate.source "secret") .Values.servingCertificate.secret.caBundle }}
-caBundle: {{ .Values.servingCertificate.secret.caBundle | b64enc }}
-{{- else }}
 # No caBundle here: it is filled in the cluster, and must survive an upgrade.
-{{- end }}
 {{- end -}}
 {{- end -}}
 
