@@ -10,7 +10,7 @@ kind: InjectionConfiguration
 target: {{ .target }}
 sidecar: {{ .sidecar }}
 agent:
-  image: {{ include "istiod-agent.image" (list .agent.image $.Chart.AppVersion) }}
+  image: {{ include "istiod-agent.image" (list .agent.image $) }}
   imagePullPolicy: {{ .agent.imagePullPolicy }}
   {{- with .agent.env }}
   env: {{- toYaml . | nindent 2 }}
