@@ -110,7 +110,7 @@ func TestEveryPortIsConfigurable(t *testing.T) {
 }
 
 // istiodsNamespaces are where the examples have istiods.
-var istiodsNamespaces = map[string]bool{"istio-system": true}
+var istiodsNamespaces = map[string]bool{"istio-system": true, "mesh": true}
 
 // Who may reach the webhook's ports: see docs/security.md.
 func TestNetworkPolicy(t *testing.T) {

@@ -94,7 +94,17 @@ func TestTheAgentsRights(t *testing.T) {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
 			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("secrets vault: get")},
 		},
-		"none": {helm.Values{"createRoleBinding": false}, nil},
+		"every istiod of a namespace": {
+			helm.Values{"serviceAccounts": accounts{}, "namespaces": []any{"mesh"}},
+			map[string][]string{
+				"mesh/istiod-agent.istiods": rights(),
+				"mesh/istiod-agent.webhook": {
+					"rolebindings.rbac.authorization.k8s.io istiod-agent.istiods: get patch",
+					"roles.rbac.authorization.k8s.io istiod-agent.istiods: bind",
+				},
+			},
+		},
+		"none": {helm.Values{"createRoleBinding": false, "namespaces": []any{"mesh"}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			values := helm.Values{}
@@ -110,9 +120,18 @@ func TestTheAgentsRights(t *testing.T) {
 				role := typed[rbacv1.Role](t, object)
 				got[role.Namespace+"/"+role.Name] = rules(role.Rules)
 				binding := typed[rbacv1.RoleBinding](t, r.objects["RoleBinding "+role.Name])
-				account := strings.TrimPrefix(role.Name, "istiod-agent-")
+				account, namespace := strings.TrimPrefix(role.Name, "istiod-agent-"), role.Namespace
+				switch role.Name {
+				case "istiod-agent.istiods": // the webhook keeps the subjects, and an upgrade must leave them
+					if binding.Subjects != nil || binding.RoleRef.Name != role.Name || binding.Namespace != role.Namespace {
+						t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
+					}
+					continue
+				case "istiod-agent.webhook":
+					account, namespace = "istiod-agent-webhook", standard.Namespace
+				}
 				if binding.Namespace != role.Namespace || binding.RoleRef.Name != role.Name ||
-					len(binding.Subjects) != 1 || binding.Subjects[0].Name != account || binding.Subjects[0].Namespace != role.Namespace {
+					len(binding.Subjects) != 1 || binding.Subjects[0].Name != account || binding.Subjects[0].Namespace != namespace {
 					t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
 				}
 			}

@@ -58,6 +58,8 @@ func TestMistakesInValuesAreRefusedByName(t *testing.T) {
 		"equal ports of the Service":        {`service: {metricsPort: 443}`, `service.metricsPort: expected another port than service.port, 443`},
 		"every service account":             {`istiodSidecar: {serviceAccounts: [{name: "*", namespace: istio-system}]}`, `at '/istiodSidecar/serviceAccounts/0/name'`},
 		"service accounts everywhere":       {`istiodSidecar: {serviceAccounts: [{name: istiod, namespace: "*"}]}`, `at '/istiodSidecar/serviceAccounts/0/namespace'`},
+		"rights in every namespace":         {`istiodSidecar: {namespaces: ["*"]}`, `at '/istiodSidecar/namespaces/0'`},
+		"rights in a namespace twice":       {`istiodSidecar: {namespaces: [mesh, mesh]}`, `at '/istiodSidecar/namespaces'`},
 		"service account twice":             {`istiodSidecar: {serviceAccounts: [{name: a, namespace: b}, {name: a, namespace: b}]}`, `istiodSidecar.serviceAccounts: expected b/a once`},
 		"service account with capitals":     {`istiodSidecar: {serviceAccounts: [{name: Istiod, namespace: istio-system}]}`, `at '/istiodSidecar/serviceAccounts/0/name'`},
 		"namespace with capitals":           {`istiodSidecar: {serviceAccounts: [{name: istiod, namespace: Mesh}]}`, `at '/istiodSidecar/serviceAccounts/0/namespace'`},

@@ -170,6 +170,15 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 			"server: {servingCertificate: {source: secret, caBundle: ca.crt}}\n",
 			[]string{`server.servingCertificate.caBundle: Invalid value: "ca.crt": expected the absolute path of a PEM file`},
 		},
+		"namespaces of the agent's rights": {
+			"agentRights: {namespaces: ['*', '', istio-system, istio-system], roleBinding: 'a/b'}\n",
+			[]string{
+				`agentRights.namespaces[0]: Invalid value: "*": `,
+				`agentRights.namespaces[1]: Invalid value: "": `,
+				`agentRights.namespaces[3]: Duplicate value: "istio-system"`,
+				`agentRights.roleBinding: Invalid value: "a/b": `,
+			},
+		},
 		"namespaces of VirtualMeshes": {
 			"virtualMesh: {namespaces: [gloo-mesh, a.b, '', gloo-mesh]}\n",
 			[]string{

@@ -41,6 +41,11 @@ clusterName: {{ . | quote }}
 virtualMesh:
   namespaces: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- if and .Values.istiodSidecar.createRoleBinding .Values.istiodSidecar.namespaces }}
+agentRights:
+  namespaces: {{- toYaml .Values.istiodSidecar.namespaces | nindent 2 }}
+  roleBinding: {{ include "istiod-agent.fullname" . }}.istiods
+{{- end }}
 server:
   port: {{ .Values.server.port }}
   healthPort: {{ .Values.server.healthPort }}

@@ -40,6 +40,39 @@ there. Where no cluster can be asked (helm template), all of them.
 {{- end -}}
 
 {{/*
+Namespaces where the webhook gives istiods' service accounts their rights, as JSON:
+those that are there.
+*/}}
+{{- define "istiod-agent.istiodNamespaces" -}}
+{{- $found := list -}}
+{{- if .Values.istiodSidecar.createRoleBinding -}}
+{{- $asked := lookup "v1" "Namespace" "" "kube-system" -}}
+{{- range .Values.istiodSidecar.namespaces -}}
+{{- if or (not $asked) (lookup "v1" "Namespace" "" .) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* What the agent in istiod's Pods uses of the API server. */}}
+{{- define "istiod-agent.agentRules" -}}
+# To know which certificate istiod shall have, and when that changes.
+- apiGroups: [certificates.mesh.gloo.solo.io]
+  resources: [issuedcertificates]
+  verbs: [get, list, watch]
+# To say there which one it has.
+- apiGroups: [certificates.mesh.gloo.solo.io]
+  resources: [issuedcertificates/status]
+  verbs: [patch]
+# To say on the IssuedCertificate what happens, and what to do about it.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
+
+{{/*
 How the API server calls the webhook at a path. The webhook's program or
 cert-manager writes the caBundle. The chart leaves it to them whatever the source
 is: a server-side apply of another's field is a conflict.
