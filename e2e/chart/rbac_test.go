@@ -26,7 +26,8 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
 		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
 		"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
-		"configmaps: get list watch",
+		"configmaps istio: list watch",
+		"configmaps istio-ca-root-cert: get",
 		"events.events.k8s.io: create patch",
 		"subjectaccessreviews.authorization.k8s.io: create",
 	}
@@ -85,20 +86,28 @@ func TestTheAgentsRights(t *testing.T) {
 		"today's and the guide's": {nil, map[string][]string{
 			"istio-system/istiod-agent-istiod":                 rights(),
 			"istio-system/istiod-agent-istiod-service-account": rights(),
+			"istio-system/istiod-agent.webhook":                {"configmaps: get"},
 		}},
 		"an account that requests tokens": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true}}},
-			map[string][]string{"istio-system/istiod-agent-istiod": rights("serviceaccounts/token istiod: create")},
+			map[string][]string{
+				"istio-system/istiod-agent-istiod":  rights("serviceaccounts/token istiod: create"),
+				"istio-system/istiod-agent.webhook": {"configmaps: get"},
+			},
 		},
 		"a revision with a token": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
-			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("secrets vault: get")},
+			map[string][]string{
+				"mesh/istiod-agent-istiod-canary": rights("secrets vault: get"),
+				"mesh/istiod-agent.webhook":       {"configmaps: get"},
+			},
 		},
 		"every istiod of a namespace": {
 			helm.Values{"serviceAccounts": accounts{}, "namespaces": []any{"mesh"}},
 			map[string][]string{
 				"mesh/istiod-agent.istiods": rights(),
 				"mesh/istiod-agent.webhook": {
+					"configmaps: get",
 					"rolebindings.rbac.authorization.k8s.io istiod-agent.istiods: get patch",
 					"roles.rbac.authorization.k8s.io istiod-agent.istiods: bind",
 				},

@@ -56,6 +56,15 @@ those that are there.
 {{- toJson $found -}}
 {{- end -}}
 
+{{/* All namespaces of istiods that are there, as JSON. */}}
+{{- define "istiod-agent.namespacesOfIstiods" -}}
+{{- $found := include "istiod-agent.istiodNamespaces" . | fromJsonArray -}}
+{{- range include "istiod-agent.istiodAccounts" . | fromJsonArray -}}
+{{- $found = append $found .namespace -}}
+{{- end -}}
+{{- uniq $found | sortAlpha | toJson -}}
+{{- end -}}
+
 {{/* What the agent in istiod's Pods uses of the API server. */}}
 {{- define "istiod-agent.agentRules" -}}
 # To know which certificate istiod shall have, and when that changes.
