@@ -64,8 +64,10 @@ func TestRevisionsByPattern(t *testing.T) {
 		t.Error(err)
 	}
 
-	values := helm.Values{"commonLabels": helm.Values{"upgraded": "yes"}, "clusterName": "cluster-1",
-		"istiodSidecar": helm.Values{"serviceAccounts": []any{}, "namespaces": []any{namespace}}}
+	values := helm.Values{
+		"commonLabels": helm.Values{"upgraded": "yes"}, "clusterName": "cluster-1",
+		"istiodSidecar": helm.Values{"serviceAccounts": []any{}, "namespaces": []any{namespace}},
+	}
 	if err := shared.Webhook.Upgrade(t.Context(), webhookserver.Release, values); err != nil {
 		t.Fatal(err)
 	}
