@@ -83,10 +83,16 @@ func TestIstiodsAreCountedByNamespaceAndState(t *testing.T) {
 	no.SetName("istiod-out")
 	no.SetAnnotations(map[string]string{patches.InjectKey: "false"})
 	elsewhere.SetNamespace("not-labelled")
+	for _, each := range []*unstructured.Unstructured{done, without, no, elsewhere} {
+		if err := unstructured.SetNestedField(each.Object, int64(2), "status", "availableReplicas"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r.client = cluster(t, done, without, no, elsewhere, namespace("istio-system"), namespace("empty"))
 
 	want := map[string]float64{
 		"istio-system injected": 1, "istio-system missing": 1, "istio-system skipped": 1, "istio-system outdated": 0,
+		"istio-system replicas": 2, "empty replicas": 0, // those of the injected one
 		"empty injected": 0, "empty missing": 0, "empty skipped": 0, "empty outdated": 0,
 	}
 	elected := make(chan struct{})
@@ -112,7 +118,11 @@ func gathered(t *testing.T, g *gauge) map[string]float64 {
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			labels := metric.GetLabel() // sorted: namespace, state
-			values[labels[0].GetValue()+" "+labels[1].GetValue()] = metric.GetGauge().GetValue()
+			what := "replicas"
+			if len(labels) > 1 {
+				what = labels[1].GetValue()
+			}
+			values[labels[0].GetValue()+" "+what] = metric.GetGauge().GetValue()
 		}
 	}
 	return values

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -18,6 +19,10 @@ import (
 
 // scrapeTimeout bounds reading the cache for one scrape.
 const scrapeTimeout = 5 * time.Second
+
+var replicasDesc = prometheus.NewDesc("istiod_agent_istiod_replicas",
+	"Available Pods of injected istiod Deployments: as many agents should be seen. Only the leader reports.",
+	[]string{"namespace"}, nil)
 
 var istiodsDesc = prometheus.NewDesc("istiod_agent_istiods",
 	"Istiod Deployments in namespaces that have opted in, by state: injected, outdated, missing, skipped. Only the leader reports.",
@@ -35,7 +40,10 @@ func registerGauge(mgr ctrl.Manager, istiods *Istiods) error {
 }
 
 // Describe implements prometheus.Collector.
-func (g *gauge) Describe(descs chan<- *prometheus.Desc) { descs <- istiodsDesc }
+func (g *gauge) Describe(descs chan<- *prometheus.Desc) {
+	descs <- istiodsDesc
+	descs <- replicasDesc
+}
 
 // Collect implements prometheus.Collector.
 func (g *gauge) Collect(out chan<- prometheus.Metric) {
@@ -51,24 +59,31 @@ func (g *gauge) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.NewInvalidMetric(istiodsDesc, err)
 		return
 	}
-	for namespace, states := range counts {
-		for state, n := range states {
+	for namespace, counted := range counts {
+		out <- prometheus.MustNewConstMetric(replicasDesc, prometheus.GaugeValue, float64(counted.replicas), namespace)
+		for state, n := range counted.states {
 			out <- prometheus.MustNewConstMetric(istiodsDesc, prometheus.GaugeValue, float64(n), namespace, string(state))
 		}
 	}
 }
 
+// counted are the istiods of a namespace by state, and the available Pods of those that have the agent.
+type counted struct {
+	states   map[patches.State]int
+	replicas int64
+}
+
 // count istiods by namespace and state; a state that nobody is in counts zero.
-func (r *Istiods) count(ctx context.Context) (map[string]map[patches.State]int, error) {
+func (r *Istiods) count(ctx context.Context) (map[string]*counted, error) {
 	namespaces := &metav1.PartialObjectMetadataList{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
 	if err := r.client.List(ctx, namespaces); err != nil {
 		return nil, err
 	}
-	counts := map[string]map[patches.State]int{}
+	counts := map[string]*counted{}
 	for _, namespace := range namespaces.Items {
-		states := map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}
-		counts[namespace.Name] = states
+		here := &counted{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
+		counts[namespace.Name] = here
 		istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace.Name))
 		if err != nil {
 			return nil, err
@@ -78,7 +93,11 @@ func (r *Istiods) count(ctx context.Context) (map[string]map[patches.State]int, 
 			if err != nil {
 				return nil, err
 			}
-			states[found.state]++
+			here.states[found.state]++
+			if found.state == patches.StateInjected || found.state == patches.StateOutdated {
+				available, _, _ := unstructured.NestedInt64(istiods[i].Object, "status", "availableReplicas")
+				here.replicas += available
+			}
 		}
 	}
 	return counts, nil

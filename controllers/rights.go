@@ -26,15 +26,15 @@ func (r *Istiods) RunsAs(ctx context.Context, namespace, serviceAccount string) 
 		return false
 	}
 	for i := range istiods {
-		if serviceAccountOf(&istiods[i]) == serviceAccount {
+		if ServiceAccountOf(&istiods[i]) == serviceAccount {
 			return true
 		}
 	}
 	return false
 }
 
-// serviceAccountOf is the name that a Deployment's Pods run as.
-func serviceAccountOf(istiod *unstructured.Unstructured) string {
+// ServiceAccountOf is the name that a Deployment's Pods run as.
+func ServiceAccountOf(istiod *unstructured.Unstructured) string {
 	name, _, _ := unstructured.NestedString(istiod.Object, "spec", "template", "spec", "serviceAccountName")
 	if name == "" {
 		return "default"
@@ -48,7 +48,7 @@ func (r *Istiods) reportLacking(ctx context.Context, istiod *unstructured.Unstru
 		return
 	}
 	key := client.ObjectKeyFromObject(istiod)
-	warning := r.Lacking(ctx, istiod.GetNamespace(), serviceAccountOf(istiod))
+	warning := r.Lacking(ctx, istiod.GetNamespace(), ServiceAccountOf(istiod))
 	if r.lacking.again(key, warning) || warning == "" {
 		return
 	}

@@ -228,6 +228,9 @@ func (p page) sentences() map[string][]string {
 	section := ""
 	for line := range strings.Lines(p.prose()) {
 		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "<!--") {
+			continue
+		}
 		if marks, text, ok := strings.Cut(line, " "); ok && strings.Trim(marks, "#") == "" && marks != "" {
 			section = text
 			continue

@@ -83,8 +83,7 @@ func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []ne
 	}
 	var namespaces []string
 	for _, deployment := range deployments.Items {
-		prefix := deployment.Name + "-" + deployment.Namespace + "-"
-		if slices.ContainsFunc(meshes, func(m networkingv1.MeshRef) bool { return strings.HasPrefix(m.Name, prefix) }) && !slices.Contains(namespaces, deployment.Namespace) {
+		if slices.ContainsFunc(meshes, func(m networkingv1.MeshRef) bool { return names(m, deployment.Name, deployment.Namespace) }) && !slices.Contains(namespaces, deployment.Namespace) {
 			namespaces = append(namespaces, deployment.Namespace)
 		}
 	}
@@ -103,6 +102,14 @@ func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []ne
 		p.Published = append(p.Published, roots)
 	}
 	return nil
+}
+
+// names reports whether a reference names an istiod, of whatever cluster, or matches it by a pattern.
+func names(mesh networkingv1.MeshRef, deployment, namespace string) bool {
+	if prefix, suffix, pattern := mesh.Pattern(); pattern {
+		return strings.HasPrefix(deployment, prefix) && strings.HasPrefix(suffix, "-"+namespace+"-")
+	}
+	return strings.HasPrefix(mesh.Name, deployment+"-"+namespace+"-")
 }
 
 func untyped() *unstructured.Unstructured {

@@ -17,6 +17,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,6 +32,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/controllers/accounts"
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
@@ -75,10 +77,25 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}
 
 	source := servingcert.New(server, mgr)
+	if file := server.ServingCertificate.CABundle; file != "" {
+		keeper, err := servingcert.NewGivenBundle(source, mgr.GetClient(), server.WebhookConfiguration, file)
+		if err != nil {
+			return err
+		}
+		if err := keeper.SetupWithManager(mgr); err != nil {
+			return err
+		}
+		source = keeper
+	}
 	log := ctrl.Log.WithName("admission")
 	secured.server.GetCertificate = source.GetCertificate
 	istiods := controllers.NewIstiods(mgr, injector, config)
-	rights := webhook.NewRights(mgr.GetClient(), istiods.RunsAs, log)
+	// Where the program gives the rights itself, they come with the istiod.
+	known := func(ctx context.Context, namespace, account string) bool {
+		given := config.AgentRights.Covers(namespace) && account != v1alpha1.DefaultServiceAccount
+		return !given && istiods.RunsAs(ctx, namespace, account)
+	}
+	rights := webhook.NewRights(mgr.GetClient(), known, log)
 	istiods.Lacking = rights.Warning
 	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
 	webhook.Register(admissions, injector, config.VirtualMesh, rights, log)
@@ -100,6 +117,9 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		}
 	}
 	if err := istiods.SetupWithManager(mgr); err != nil {
+		return err
+	}
+	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
 		return err
 	}
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
@@ -128,7 +148,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 
 func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *patches.Injector) ctrl.Options {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err) // the API types are compiled in
 		}
@@ -136,10 +156,13 @@ func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *pat
 	byObject := controllers.CacheByObject(injector.Target())
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
-	if server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged {
+	selfManaged := server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
+	if selfManaged || server.ServingCertificate.CABundle != "" {
 		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
 			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),
 		}
+	}
+	if selfManaged {
 		byObject[&corev1.Secret{}] = cache.ByObject{Namespaces: map[string]cache.Config{
 			server.Namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", server.ServingCertificate.SecretName)},
 		}}

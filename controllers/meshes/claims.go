@@ -61,16 +61,17 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 }
 
 // governing returns the VirtualMesh that decides about an istiod's IssuedCertificate: the one that it was made for, as
-// long as that still asks for it, else the oldest that can be acted on. One that is not valid keeps what it has, whatever
+// long as that still asks for it, else the first that can be acted on: one that has its name before one whose pattern
+// matches, then the older. One that is not valid keeps what it has, whatever
 // it says now, and gets nothing new: else a mistake in it would hand the mesh to the next VirtualMesh that names it.
 func (f *Facts) governing(name string, istiod Istiod) (governs Source, ok bool) {
-	claims := f.Claims[name]
+	claims := f.asking(name, istiod.Namespace)
 	if owner, exists := f.Owners[f.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].For]; exists {
 		if slices.ContainsFunc(claims, func(s Source) bool { return s.key() == owner.key() }) || !owner.valid() {
 			return owner, true
 		}
 	}
-	for _, claim := range slices.SortedFunc(slices.Values(claims), older) {
+	for _, claim := range claims {
 		if claim.valid() && len(foreignReferences(&claim.Spec, istiod.Namespace)) == 0 {
 			return claim, true
 		}

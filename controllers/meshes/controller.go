@@ -38,8 +38,9 @@ const (
 // workers reconcile at a time: one would wait for the API server most of the time. Two never have the same VirtualMesh.
 const workers = 4
 
-// rightsAgain is how often it is looked whether rights to restart Pods have been given.
-const rightsAgain = 5 * time.Minute
+// lookAgain is how often what is not watched is read again: whether rights to restart Pods have been given, and the
+// ConfigMaps of revisions.
+const lookAgain = 5 * time.Minute
 
 // Rights says which rights to restart Pods are lacking, and how to give them.
 type Rights interface {
@@ -184,8 +185,8 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 	}
 	result, err := c.settle(ctx, object, before, plan.Status, facts.Now.Time)
-	if err == nil && result.IsZero() && facts.MayNotRestart != "" {
-		result.RequeueAfter = rightsAgain
+	if err == nil && result.IsZero() && (facts.MayNotRestart != "" || facts.unwatched()) {
+		result.RequeueAfter = lookAgain
 	}
 	return result, err
 }

@@ -3,6 +3,7 @@
 package meshes
 
 import (
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,8 @@ type Istiod struct {
 	TrustDomain                     string
 	// Replicas are how many Pods it has, or is to have, whichever is more.
 	Replicas int
+	// Unwatched is set where a change of its ConfigMap is not seen by itself.
+	Unwatched bool
 	// Problem says what is not known of it yet; it is not acted on.
 	Problem string
 }
@@ -92,4 +95,14 @@ type Facts struct {
 	MayNotRestart string
 	// Now is when conditions change.
 	Now metav1.Time
+}
+
+// unwatched reports whether an istiod's ConfigMap is not watched.
+func (f *Facts) unwatched() bool {
+	for _, istiods := range f.Istiods {
+		if slices.ContainsFunc(istiods, func(i Istiod) bool { return i.Unwatched }) {
+			return true
+		}
+	}
+	return false
 }

@@ -57,7 +57,11 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 		facts.MayNotRestart = lacking
 	}
 	wanted := map[string]bool{}
-	for _, mesh := range named(object) {
+	names, err := c.meshes(ctx, object)
+	if err != nil {
+		return facts, fmt.Errorf("listing istiods: %w", err)
+	}
+	for _, mesh := range names {
 		wanted[mesh] = true
 	}
 	deployments, err := c.list(ctx, deployment())
@@ -132,21 +136,48 @@ func (c *Controller) gatherIstiod(ctx context.Context, deployment *unstructured.
 	return nil
 }
 
-// claims are the VirtualMeshes of allowed namespaces that name a mesh and a CA.
+// claims are the VirtualMeshes of allowed namespaces that name a mesh, or may match it by a pattern, and a CA.
 func (c *Controller) claims(ctx context.Context, mesh string) (claims []Source, err error) {
-	naming, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: mesh})
-	if err != nil {
-		return nil, fmt.Errorf("listing VirtualMeshes of mesh %s: %w", mesh, err)
-	}
-	for i := range naming {
-		if !c.allowed.Allows(naming[i].GetNamespace()) || naming[i].GetDeletionTimestamp() != nil {
-			continue
+	seen := map[types.NamespacedName]bool{}
+	for _, key := range keysOf(mesh) {
+		naming, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
+		if err != nil {
+			return nil, fmt.Errorf("listing VirtualMeshes of mesh %s: %w", mesh, err)
 		}
-		if source := sourceOf(&naming[i]); source.Spec.IntermediateCA() != nil {
-			claims = append(claims, source)
+		for i := range naming {
+			at := client.ObjectKeyFromObject(&naming[i])
+			if seen[at] || !c.allowed.Allows(at.Namespace) || naming[i].GetDeletionTimestamp() != nil {
+				continue
+			}
+			seen[at] = true
+			if source := sourceOf(&naming[i]); source.Spec.IntermediateCA() != nil {
+				claims = append(claims, source)
+			}
 		}
 	}
 	return claims, nil
+}
+
+// asked reports whether another VirtualMesh asks for an IssuedCertificate. A pattern asks for those of Deployments that
+// are there.
+func (c *Controller) asked(ctx context.Context, at, besides types.NamespacedName) (bool, error) {
+	claims, err := c.claims(ctx, at.Name)
+	if err != nil {
+		return false, err
+	}
+	how := byNothing
+	for _, claim := range claims {
+		if claim.key() != besides {
+			how = max(how, claim.asks(at.Name, at.Namespace, c.cluster))
+		}
+	}
+	if how != byPattern {
+		return how == byItsName, nil
+	}
+	deployments, err := c.list(ctx, deployment(), client.InNamespace(at.Namespace))
+	return slices.ContainsFunc(deployments, func(d unstructured.Unstructured) bool {
+		return Istiod{Name: d.GetName(), Namespace: at.Namespace}.Mesh(c.cluster) == at.Name
+	}), err
 }
 
 func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into map[types.NamespacedName]Stored) error {

@@ -9,33 +9,31 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
 const (
 	// defaultTrustDomain is Istio's (mesh/v1alpha1, MeshConfig.trust_domain).
 	defaultTrustDomain = "cluster.local"
+	// configurationName is that of the ConfigMap of an istiod without a revision; others append theirs.
+	configurationName = "istio"
 	// meshConfigKey of istiod's ConfigMap holds the MeshConfig.
 	meshConfigKey = "mesh"
 )
 
-// CacheByObject limits what the manager's cache holds of ConfigMaps to the configurations of istiods, which Istio's
-// charts label by revision, and of those to what is read.
+// CacheByObject limits what the manager's cache holds of ConfigMaps to the configurations of istiods without a revision,
+// of one name, since rights on ConfigMaps are given by name; and of those to what is read. A revision's is read live.
 func CacheByObject() map[client.Object]cache.ByObject {
-	revision, err := labels.NewRequirement("istio.io/rev", selection.Exists, nil)
-	if err != nil {
-		panic(err) // it is a constant
-	}
 	return map[client.Object]cache.ByObject{
 		&corev1.ConfigMap{}: {
-			Label: labels.NewSelector().Add(*revision),
+			Field: fields.OneTermEqualSelector("metadata.name", configurationName),
 			Transform: func(object any) (any, error) {
 				if configuration, ok := object.(*corev1.ConfigMap); ok {
 					configuration.ManagedFields, configuration.Annotations, configuration.BinaryData = nil, nil, nil
@@ -61,10 +59,16 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 	found, _, _ := unstructured.NestedInt64(deployment.Object, "status", "replicas")
 	istiod.Replicas = int(max(wanted, found))
 	key := types.NamespacedName{Namespace: istiod.Namespace, Name: configuration(deployment)}
+	reader := cached
+	if key.Name != configurationName {
+		reader, istiod.Unwatched = live, true
+	}
 	var stored corev1.ConfigMap
-	err := cached.Get(ctx, key, &stored)
-	if apierrors.IsNotFound(err) { // or it is not labelled
-		err = live.Get(ctx, key, &stored)
+	err := reader.Get(ctx, key, &stored)
+	if apierrors.IsForbidden(err) {
+		istiod.Problem = fmt.Sprintf("the webhook may not read istiod's ConfigMap %s, which says what its trust domain is: add the namespace to istiodSidecar.namespaces, as in %s",
+			key, helm.Upgrade("--set 'istiodSidecar.namespaces={"+key.Namespace+"}'"))
+		return istiod, nil
 	}
 	if apierrors.IsNotFound(err) {
 		istiod.Problem = fmt.Sprintf("waiting for istiod's ConfigMap %s, which says what its trust domain is", key)
@@ -90,7 +94,7 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 // getMeshConfigMapName).
 func configuration(deployment *unstructured.Unstructured) string {
 	if revision := controllers.Revision(deployment); revision != "" && revision != "default" {
-		return "istio-" + revision
+		return configurationName + "-" + revision
 	}
-	return "istio"
+	return configurationName
 }

@@ -100,7 +100,9 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 		status.State = networkingv1.Failed
 		status.Errors = []string{"clusterName is not set, so spec.meshes cannot be matched to this cluster: set it, as in " + helm.Upgrade("--set clusterName=cluster-1")}
 	default:
-		for _, ref := range mesh.Spec.Meshes {
+		refs, own := plan.expanded(mesh, facts)
+		maps.Copy(status.Meshes, own)
+		for _, ref := range refs {
 			status.Meshes[ref.Key()] = plan.mesh(source, mesh, ref, warnings, before.Meshes[ref.Key()].IssuedCertificate, facts)
 		}
 		status.State, status.Errors = summary(status.Meshes)
@@ -157,6 +159,10 @@ func (p *Plan) mesh(
 		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates stay as they are",
 			listed(others), patches.InjectKey)
 	}
+	if source.asks(name, istiod.Namespace, facts.Cluster) == byNothing {
+		p.left = append(p.left, "istiods "+listed(others)+", whose mesh's name is another's")
+		return failed("the name is that of istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, listed(others))
+	}
 	at := types.NamespacedName{Namespace: istiod.Namespace, Name: name}
 	stored, exists := facts.Certificates[at]
 	governs, ok := facts.governing(name, istiod)
@@ -165,8 +171,11 @@ func (p *Plan) mesh(
 	case ok && governs.key() != source.key():
 		refused := failed("%s", refusal(governs, istiod))
 		refused.AcceptanceOrder = 1
-		for _, claim := range facts.Claims[name] {
-			if claim.key() != governs.key() && older(claim, source) < 0 {
+		for _, claim := range facts.asking(name, istiod.Namespace) {
+			if claim.key() == source.key() {
+				break
+			}
+			if claim.key() != governs.key() {
 				refused.AcceptanceOrder++
 			}
 		}
@@ -206,7 +215,7 @@ func (p *Plan) mesh(
 		}
 	}
 	var rivals []string
-	for _, claim := range slices.SortedFunc(slices.Values(facts.Claims[name]), older) {
+	for _, claim := range facts.asking(name, istiod.Namespace) {
 		if claim.key() != source.key() {
 			rivals = append(rivals, claim.key().String())
 		}

@@ -16,22 +16,35 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
-// named are the meshes that a VirtualMesh names, as far as it can be read.
+// named are the meshes that a VirtualMesh names, as far as it can be read, and the keys of its patterns.
 func named(object *unstructured.Unstructured) []string {
+	var names []string
+	for _, ref := range references(object) {
+		if p, ok := patternOf(ref); ok {
+			names = append(names, p.key())
+		} else {
+			names = append(names, sanitized(ref.Name))
+		}
+	}
+	return names
+}
+
+// references are a VirtualMesh's spec.meshes, as far as they can be read.
+func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "meshes")
 	refs, _ := field.([]any)
 	if len(refs) > networkingv1.MaxMeshes {
 		return nil // it is invalid, and counts for none
 	}
-	var names []string
+	var readable []networkingv1.MeshRef
 	for _, ref := range refs {
 		if ref, ok := ref.(map[string]any); ok {
 			if name, ok := ref["name"].(string); ok {
-				names = append(names, sanitized(name))
+				readable = append(readable, networkingv1.MeshRef{Name: name})
 			}
 		}
 	}
-	return names
+	return readable
 }
 
 // madeFor is the VirtualMesh that an object was made for here, none for another's.
@@ -42,13 +55,18 @@ func madeFor(object client.Object) []string {
 	return []string{object.GetAnnotations()[VirtualMeshAnnotation]}
 }
 
-// naming requests every VirtualMesh of an allowed namespace that names one of the meshes.
+// naming requests every VirtualMesh of an allowed namespace that names one of the meshes, or may match it by a pattern.
 func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.Request {
-	var requests []reconcile.Request
+	var keys []string
 	for _, mesh := range meshes {
-		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: mesh})
+		keys = append(keys, keysOf(mesh)...)
+	}
+	slices.Sort(keys)
+	var requests []reconcile.Request
+	for _, key := range slices.Compact(keys) {
+		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", mesh)
+			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", key)
 			continue
 		}
 		for i := range found {
@@ -65,7 +83,10 @@ func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.R
 // meshes, those that own an IssuedCertificate of these, and those that name a mesh whose IssuedCertificate it owns.
 func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
 	self := client.ObjectKeyFromObject(mesh)
-	names := named(mesh)
+	names, err := c.meshes(ctx, mesh)
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Listing istiods", "virtualMesh", self)
+	}
 	requests := []reconcile.Request{{NamespacedName: self}}
 	if !c.allowed.Allows(self.Namespace) {
 		return requests // it makes no difference to others
@@ -86,6 +107,31 @@ func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructu
 	}
 	slices.Sort(names)
 	return append(requests, c.naming(ctx, slices.Compact(names)...)...)
+}
+
+// meshes are those that a VirtualMesh names, and those of the Deployments that its patterns match.
+func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructured) ([]string, error) {
+	var names []string
+	patterns := map[string][]pattern{} // by their suffix
+	for _, ref := range references(object) {
+		if p, ok := patternOf(ref); ok {
+			patterns[p.suffix] = append(patterns[p.suffix], p)
+		} else {
+			names = append(names, sanitized(ref.Name))
+		}
+	}
+	if len(patterns) == 0 {
+		return names, nil
+	}
+	deployments, err := c.list(ctx, deployment())
+	for i := range deployments {
+		namespace := deployments[i].GetNamespace()
+		mesh := Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster)
+		if slices.ContainsFunc(patterns[suffixOf(namespace, c.cluster)], func(p pattern) bool { return p.matches(mesh, namespace, c.cluster) }) {
+			names = append(names, mesh)
+		}
+	}
+	return names, err
 }
 
 func matching(index string, values ...string) (selections []client.MatchingFields) {

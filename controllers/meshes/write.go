@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -77,11 +76,11 @@ func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ..
 			if made[i].GetDeletionTimestamp() != nil || each.keep(key) {
 				continue
 			}
-			others, err := c.claims(ctx, key.Name)
+			others, err := c.asked(ctx, key, of)
 			if err != nil {
 				return err
 			}
-			if slices.ContainsFunc(others, func(s Source) bool { return s.key() != of }) {
+			if others {
 				continue
 			}
 			// Just what was read: another VirtualMesh may have taken it over since.

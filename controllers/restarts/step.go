@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -229,6 +230,10 @@ func (r *round) gate(ctx context.Context, s set, namespace string) (gate, error)
 		return known, nil
 	}
 	configMap, err := r.configMap(ctx, at)
+	if apierrors.IsForbidden(err) {
+		r.gates[id] = gate{waiting: fmt.Sprintf("ConfigMap %s, which the webhook may not read: expected the name %s", at, rootConfigMap)}
+		return r.gates[id], nil
+	}
 	if err != nil {
 		return gate{}, err
 	}

@@ -80,6 +80,42 @@ func TestServingCertificateFromCertManager(t *testing.T) {
 	wantAdmission(t)
 }
 
+// The source changes to cert-manager and back, and from there to a Secret and back, by Helm 4 and by Helm 3: none
+// conflicts with the one that has written the caBundle so far.
+func TestSourceChanges(t *testing.T) {
+	startCertManager(t)
+	for name, clientSide := range map[string]bool{"Helm 4": false, "Helm 3": true} {
+		t.Run(name, func(t *testing.T) {
+			release := webhookserver.Release
+			release.ClientSide = clientSide
+			install(t, leaf, map[string]any{"source": "self-managed"})
+			change := func(source string, secret map[string]any) {
+				t.Helper()
+				values := map[string]any{"servingCertificate": map[string]any{"source": source, "secret": secret}}
+				if err := shared.Webhook.Upgrade(t.Context(), release, values); err != nil {
+					t.Fatalf("to %s: %v", source, err)
+				}
+				if source != "self-managed" {
+					cluster.Eventually(t, "there is a certificate", func() error { _, err := getSecret(t, leaf); return err })
+				}
+				if err := shared.Webhook.Roll(t.Context()); err != nil {
+					t.Fatalf("to %s: %v", source, err)
+				}
+				if source != "self-managed" {
+					wantServedAndTrusted(t)
+				}
+				wantAdmission(t)
+			}
+			none := map[string]any{}
+			change("cert-manager", none)
+			change("self-managed", none)
+			change("cert-manager", none)
+			change("secret", map[string]any{"name": leaf, "caBundle": string(mustGetSecret(t, leaf).Data["ca.crt"])})
+			change("cert-manager", none)
+		})
+	}
+}
+
 // The certificate is somebody else's, and cainjector copies the CA out of its Secret.
 func TestCAFromSecret(t *testing.T) {
 	const name = "webhook-tls"

@@ -30,9 +30,9 @@ type prometheusRule struct {
 }
 
 func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
-	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}})
+	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": true}})
 	rules := typed[prometheusRule](t, r.one(t, "PrometheusRule")).Spec.Groups[0].Rules
-	if len(rules) != 15 {
+	if len(rules) != 16 {
 		t.Errorf("there are %d alerts", len(rules))
 	}
 	for _, rule := range rules {
@@ -113,6 +113,16 @@ func TestTheDashboardAsksForMetricsThatThereAre(t *testing.T) {
 				}
 				taken[at] = panel.Title
 			}
+		}
+	}
+}
+
+// Agents are missed by Prometheus alone where it is asked to read them.
+func TestAgentsAreMissedWithThePodMonitorAlone(t *testing.T) {
+	for _, monitored := range []bool{false, true} {
+		r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": monitored}})
+		if found := strings.Contains(r.text, "alert: IstiodAgentsNotSeen"); found != monitored {
+			t.Errorf("podMonitor.enabled=%t: the alert is there: %t", monitored, found)
 		}
 	}
 }

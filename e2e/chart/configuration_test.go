@@ -115,6 +115,14 @@ func TestAChangedConfigurationRollsTheWebhook(t *testing.T) {
 	if one := checksum(clientCA("one")); one == before || one == checksum(clientCA("another")) {
 		t.Error("another client CA has the same checksum")
 	}
+	caBundle := func(content string) helm.Values {
+		return helm.Values{"servingCertificate": helm.Values{"source": "secret", "secret": helm.Values{
+			"name": "x", "caBundle": "-----BEGIN CERTIFICATE-----\n" + content,
+		}}}
+	}
+	if checksum(caBundle("one")) == checksum(caBundle("another")) {
+		t.Error("another caBundle has the same checksum")
+	}
 	if before != checksum(helm.Values{"replicas": 3}) {
 		t.Error("the same configuration has another checksum")
 	}

@@ -26,7 +26,8 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
 		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
 		"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
-		"configmaps: get list watch",
+		"configmaps istio: list watch",
+		"configmaps istio-ca-root-cert: get",
 		"events.events.k8s.io: create patch",
 		"subjectaccessreviews.authorization.k8s.io: create",
 	}
@@ -86,20 +87,41 @@ func TestTheAgentsRights(t *testing.T) {
 		"today's and the guide's": {nil, map[string][]string{
 			"istio-system/istiod-agent-istiod":                 rights(),
 			"istio-system/istiod-agent-istiod-service-account": rights(),
+			"istio-system/istiod-agent.webhook":                {"configmaps: get"},
 		}},
 		"an account that requests tokens": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true}}},
-			map[string][]string{"istio-system/istiod-agent-istiod": rights("serviceaccounts/token istiod: create")},
+			map[string][]string{
+				"istio-system/istiod-agent-istiod":  rights("serviceaccounts/token istiod: create"),
+				"istio-system/istiod-agent.webhook": {"configmaps: get"},
+			},
 		},
 		"a revision with a token": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
-			map[string][]string{"mesh/istiod-agent-istiod-canary": rights("secrets vault: get")},
+			map[string][]string{
+				"mesh/istiod-agent-istiod-canary": rights("secrets vault: get"),
+				"mesh/istiod-agent.webhook":       {"configmaps: get"},
+			},
 		},
 		"an account that reads roots": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "rootsConfigMap": "mesh-roots"}}},
-			map[string][]string{"mesh/istiod-agent-istiod": append(rights()[:3], "configmaps istio-ca-root-cert,mesh-roots: get")},
+			map[string][]string{
+				"mesh/istiod-agent-istiod":  rights("configmaps mesh-roots: get"),
+				"mesh/istiod-agent.webhook": {"configmaps: get"},
+			},
 		},
-		"none": {helm.Values{"createRoleBinding": false}, nil},
+		"every istiod of a namespace": {
+			helm.Values{"serviceAccounts": accounts{}, "namespaces": []any{"mesh"}},
+			map[string][]string{
+				"mesh/istiod-agent.istiods": rights(),
+				"mesh/istiod-agent.webhook": {
+					"configmaps: get",
+					"rolebindings.rbac.authorization.k8s.io istiod-agent.istiods: get patch",
+					"roles.rbac.authorization.k8s.io istiod-agent.istiods: bind",
+				},
+			},
+		},
+		"none": {helm.Values{"createRoleBinding": false, "namespaces": []any{"mesh"}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			values := helm.Values{}
@@ -115,9 +137,18 @@ func TestTheAgentsRights(t *testing.T) {
 				role := typed[rbacv1.Role](t, object)
 				got[role.Namespace+"/"+role.Name] = rules(role.Rules)
 				binding := typed[rbacv1.RoleBinding](t, r.objects["RoleBinding "+role.Name])
-				account := strings.TrimPrefix(role.Name, "istiod-agent-")
+				account, namespace := strings.TrimPrefix(role.Name, "istiod-agent-"), role.Namespace
+				switch role.Name {
+				case "istiod-agent.istiods": // the webhook keeps the subjects, and an upgrade must leave them
+					if binding.Subjects != nil || binding.RoleRef.Name != role.Name || binding.Namespace != role.Namespace {
+						t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
+					}
+					continue
+				case "istiod-agent.webhook":
+					account, namespace = "istiod-agent-webhook", standard.Namespace
+				}
 				if binding.Namespace != role.Namespace || binding.RoleRef.Name != role.Name ||
-					len(binding.Subjects) != 1 || binding.Subjects[0].Name != account || binding.Subjects[0].Namespace != role.Namespace {
+					len(binding.Subjects) != 1 || binding.Subjects[0].Name != account || binding.Subjects[0].Namespace != namespace {
 					t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
 				}
 			}

@@ -35,10 +35,13 @@ func TestCertificateFromSecret(t *testing.T) {
 	installed(t, webhookserver.Options{
 		Values: helm.Values{"servingCertificate": helm.Values{
 			"source": "secret",
-			"secret": helm.Values{"name": "anything", "caBundle": string(roots)},
+			"secret": helm.Values{"name": "anything"},
 		}},
 		Configuration: map[string]any{"server": map[string]any{"servingCertificate": map[string]any{"directory": dir}}},
 	})
+	if err := setCABundle(t, roots); err != nil {
+		t.Fatal(err)
+	}
 	wantAdmission(t)
 
 	first := served(t)
@@ -194,6 +197,8 @@ func caBundle(t *testing.T) []byte {
 func setCABundle(t *testing.T, bundle []byte) error {
 	t.Helper()
 	configuration := webhookConfiguration(t)
-	configuration.Webhooks[0].ClientConfig.CABundle = bundle
+	for i := range configuration.Webhooks {
+		configuration.Webhooks[i].ClientConfig.CABundle = bundle
+	}
 	return shared.Update(t.Context(), configuration)
 }

@@ -5,15 +5,22 @@
 package configurations
 
 import (
+	"os"
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/kubectl"
 	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
 )
 
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+func TestMain(m *testing.M) {
+	if os.Getenv(kubectlVariable) != "" {
+		kubectl.Main()
+	}
+	cluster.Main(m, &shared, nil)
+}
 
 // installed installs the chart and its webhook for one test.
 func installed(t *testing.T, options webhookserver.Options) {

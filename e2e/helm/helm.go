@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart/common"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/kube"
 	release "helm.sh/helm/v4/pkg/release/v1"
@@ -139,6 +140,7 @@ func Render(ctx context.Context, r Release, chrt *chart.Chart, values Values) (s
 	install := action.NewInstall(action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)))
 	install.ReleaseName, install.Namespace = r.Name, r.Namespace
 	install.DryRunStrategy = action.DryRunClient
+	install.KubeVersion = &common.KubeVersion{Version: "v1.37.0", Major: "1", Minor: "37"} // the tests' own
 	rendered, err := install.RunWithContext(ctx, chrt, values)
 	if err != nil {
 		return "", err

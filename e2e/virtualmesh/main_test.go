@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -70,6 +71,20 @@ func (m *mesh) configMap(trustDomain string, labels map[string]string) *corev1.C
 		ObjectMeta: metav1.ObjectMeta{Name: "istio", Namespace: m.namespace, Labels: labels},
 		Data:       map[string]string{"mesh": "trustDomain: " + trustDomain + "\nrootNamespace: " + m.namespace, "meshNetworks": "networks: {}"},
 	}
+}
+
+// letReadConfigMaps is the Role that the chart makes in the namespaces of istiodSidecar: a revision's ConfigMap is read by it.
+func (m *mesh) letReadConfigMaps(t *testing.T) {
+	t.Helper()
+	at := metav1.ObjectMeta{Namespace: m.namespace, Name: "istiod-agent.webhook"}
+	must(t, shared.Create(t.Context(), &rbacv1.Role{ObjectMeta: at, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}},
+	}}))
+	must(t, shared.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: at,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: at.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: webhookserver.Release.Namespace, Name: webhookserver.Name}},
+	}))
 }
 
 func (m *mesh) name() string { return "istiod-" + m.namespace + "-cluster-1" }

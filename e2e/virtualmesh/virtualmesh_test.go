@@ -66,13 +66,10 @@ func TestTheTrustDomainIsIstiods(t *testing.T) {
 	shared.MustApply(t, m.istiod)
 	m.apply(t, m.guide(t, "virtual-mesh", nil))
 	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "waiting for istiod's ConfigMap "+m.namespace+"/istio")
-	// One without the charts' label is found as well, when something else has it looked for.
+	// One without the charts' label is found as well.
 	configuration := m.configMap("one.example", nil)
 	must(t, shared.Create(t.Context(), configuration))
-	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) { vaultOf(spec)["server"] = "https://vault:8200" }))
 	m.wantCertificate(t, m.wantHost("one.example"))
-	// With it, a change is seen by itself.
-	configuration.Labels = map[string]string{"istio.io/rev": "default"}
 	configuration.Data["mesh"] = "trustDomain: two.example"
 	must(t, shared.Update(t.Context(), configuration))
 	m.wantCertificate(t, m.wantHost("two.example"))
@@ -158,6 +155,7 @@ func TestARevisionComesAndGoes(t *testing.T) {
 	canary := cluster.Istiod(t, m.namespace, helm.Values{"revision": "canary"})
 	configuration := m.configMap("cluster.local", map[string]string{"istio.io/rev": "canary"})
 	configuration.Name = "istio-canary"
+	m.letReadConfigMaps(t)
 	must(t, shared.Create(t.Context(), configuration))
 	for _, istiod := range []*unstructured.Unstructured{m.istiod, canary} {
 		shared.MustApply(t, istiod)
@@ -180,6 +178,21 @@ func TestARevisionComesAndGoes(t *testing.T) {
 	if after := m.wantCertificate(t, m.wantHost("cluster.local")); after.UID != before.UID || after.ResourceVersion != before.ResourceVersion {
 		t.Error("the default istiod's was written")
 	}
+}
+
+// Without the right to read a revision's ConfigMap, its namespace alone is missing in the chart's values: the status says so.
+func TestARevisionWhoseConfigMapMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "cluster.local")
+	configuration := m.configMap("cluster.local", map[string]string{"istio.io/rev": "canary"})
+	configuration.Name = "istio-canary"
+	must(t, shared.Create(t.Context(), configuration))
+	shared.MustApply(t, cluster.Istiod(t, m.namespace, helm.Values{"revision": "canary"}))
+	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) {
+		spec["meshes"] = []any{map[string]any{"name": "istiod-canary-" + m.namespace + "-cluster-1"}}
+	}))
+	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "the webhook may not read istiod's ConfigMap "+m.namespace+"/istio-canary")
+	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "istiodSidecar.namespaces")
 }
 
 // Of two VirtualMeshes the older counts, and both say so; when it goes, the other takes over what is there.

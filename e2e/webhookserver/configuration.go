@@ -3,9 +3,11 @@
 package webhookserver
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"os"
+	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,9 +40,19 @@ func (w *Webhook) configurationFile(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	var configMap corev1.ConfigMap
-	err = c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap)
-	return []byte(configMap.Data["config.yaml"]), err
+	if err := c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap); err != nil {
+		return nil, err
+	}
+	for name, content := range configMap.Data {
+		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return bytes.ReplaceAll([]byte(configMap.Data["config.yaml"]), []byte(mountPath), []byte(w.dir)), nil
 }
+
+// mountPath is where the chart's Deployment mounts the ConfigMap.
+const mountPath = "/etc/istiod-agent-webhook"
 
 func writeYAML(file string, content map[string]any) error {
 	raw, err := yaml.Marshal(content)

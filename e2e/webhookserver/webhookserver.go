@@ -8,6 +8,7 @@
 package webhookserver
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -149,6 +150,37 @@ func (w *Webhook) Kill(replica *Replica) error {
 func (w *Webhook) forget(replica *Replica) {
 	w.Service.Remove(replica.Address())
 	w.Replicas = slices.DeleteFunc(w.Replicas, func(r *Replica) bool { return r == replica })
+}
+
+// Roll is the rolling update after an upgrade of the chart has changed the ConfigMap: each replica is replaced by one with
+// the configuration that is stored now.
+func (w *Webhook) Roll(ctx context.Context) (err error) {
+	if w.config, err = w.configuration(ctx); err != nil {
+		return err
+	}
+	for _, old := range slices.Clone(w.Replicas) {
+		if err := w.Replace(ctx, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Render is what Upgrade would apply, as YAML documents.
+func (w *Webhook) Render(ctx context.Context, values helm.Values) ([]byte, error) {
+	chrt, err := ourChart()
+	if err != nil {
+		return nil, err
+	}
+	rendered, err := helm.Render(ctx, Release, chrt, values)
+	if err != nil {
+		return nil, err
+	}
+	patched, err := helm.Patch(toLoopback(w.Service.Port())).Run(bytes.NewBufferString(rendered))
+	if err != nil {
+		return nil, err
+	}
+	return patched.Bytes(), nil
 }
 
 // Reconfigure restarts as many replicas with more laid over their configuration file.

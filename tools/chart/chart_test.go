@@ -41,6 +41,7 @@ func TestSchemaFollowsFromTheComments(t *testing.T) {
 		"$schema": "https://json-schema.org/draft/2020-12/schema",
 		"type": "object", "additionalProperties": false, "required": ["replicas", "image"],
 		"properties": {
+			"enabled": {"type": "boolean", "description": "For a condition of a chart that has this one as a dependency."},
 			"global": {"type": "object"},
 			"replicas": {"type": "integer", "minimum": 1, "description": "How many."},
 			"image": {

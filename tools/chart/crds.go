@@ -17,7 +17,10 @@ const (
 	crdHeader     = "{{- /* Generated from config/crd by `make generate`; config/crd follows from api/. */ -}}\n"
 
 	// What the chart adds to each CRD's metadata: after the annotations' line and before the name's.
-	crdAnnotations = `    {{- if .Values.crds.keep }}
+	crdAnnotations = `    {{- with .Values.commonAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- if .Values.crds.keep }}
     helm.sh/resource-policy: keep
     {{- end }}
 `

@@ -42,6 +42,9 @@ apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata:
   annotations:
+    {{- with .Values.commonAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- if .Values.crds.keep }}
     helm.sh/resource-policy: keep
     {{- end }}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -18,8 +19,18 @@ func writeSchema(file string, values []value) error {
 		return err
 	}
 	schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	// Helm hands every subchart the values that its parent calls global.
-	schema["properties"].(map[string]any)["global"] = map[string]any{"type": "object"}
+	// What a parent chart gives a subchart besides its values: whether it is enabled
+	// (by the dependency's condition), and all that the parent calls global.
+	properties := schema["properties"].(map[string]any)
+	properties["enabled"] = map[string]any{"type": "boolean", "description": "For a condition of a chart that has this one as a dependency."}
+	global, ok := properties["global"].(map[string]any)
+	if !ok {
+		global = map[string]any{"type": "object"}
+	}
+	delete(global, "additionalProperties")
+	delete(global, "required")
+	properties["global"] = global
+	schema["required"] = slices.DeleteFunc(schema["required"].([]string), func(name string) bool { return name == "global" })
 
 	content, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {

@@ -79,15 +79,26 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	}
 
 	now := k.Source.clock.Now()
-	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", configuration.ResourceVersion)}
+	desired := make([][]byte, len(configuration.Webhooks))
 	next := reconcile.Result{}
 	for i, webhook := range configuration.Webhooks {
-		want, expires := merge(current, certificates(webhook.ClientConfig.CABundle), now)
+		var expires time.Time
+		desired[i], expires = merge(current, certificates(webhook.ClientConfig.CABundle), now)
 		if until := expires.Sub(now); next.RequeueAfter == 0 || until < next.RequeueAfter {
 			next.RequeueAfter = until
 		}
-		if len(want) > 0 && !bytes.Equal(want, webhook.ClientConfig.CABundle) {
-			operations = append(operations, jsonpatch.NewOperation("add", fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), want))
+	}
+	return writeBundles(ctx, k.Client, &configuration, desired, next)
+}
+
+// writeBundles writes the caBundle of each webhook that has another one than
+// desired; an empty desired one is not written. It answers with next, or sooner
+// where another replica was quicker.
+func writeBundles(ctx context.Context, c client.Client, configuration *admissionregistrationv1.MutatingWebhookConfiguration, desired [][]byte, next reconcile.Result) (reconcile.Result, error) {
+	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", configuration.ResourceVersion)}
+	for i, webhook := range configuration.Webhooks {
+		if len(desired[i]) > 0 && !bytes.Equal(desired[i], webhook.ClientConfig.CABundle) {
+			operations = append(operations, jsonpatch.NewOperation("add", fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), desired[i]))
 		}
 	}
 	if len(operations) == 1 {
@@ -97,12 +108,12 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := k.Client.Patch(ctx, &configuration, client.RawPatch(types.JSONPatchType, patch)); err != nil {
+	if err := c.Patch(ctx, configuration, client.RawPatch(types.JSONPatchType, patch)); err != nil {
 		if apierrors.IsConflict(err) {
 			logf.FromContext(ctx).V(1).Info("Another replica was quicker to change the webhook configuration; looking again")
 			return reconcile.Result{RequeueAfter: time.Second}, nil
 		}
-		return reconcile.Result{}, fmt.Errorf("keeping the caBundle of MutatingWebhookConfiguration %s: %w", k.WebhookConfiguration, err)
+		return reconcile.Result{}, fmt.Errorf("keeping the caBundle of MutatingWebhookConfiguration %s: %w", configuration.Name, err)
 	}
 	logf.FromContext(ctx).Info("The webhook configuration trusts the serving certificate's CA", "webhooks", len(operations)-1)
 	return next, nil

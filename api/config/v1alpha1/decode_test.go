@@ -170,6 +170,23 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 				`server.servingCertificate.directory: Invalid value: "tls": expected an absolute path`,
 			},
 		},
+		"a caBundle that something else keeps": {
+			"server: {servingCertificate: {source: cert-manager, caBundle: /ca.crt}}\n",
+			[]string{`server.servingCertificate.caBundle: Forbidden: only with source secret: with cert-manager something else keeps the caBundle`},
+		},
+		"a caBundle that is no path": {
+			"server: {servingCertificate: {source: secret, caBundle: ca.crt}}\n",
+			[]string{`server.servingCertificate.caBundle: Invalid value: "ca.crt": expected the absolute path of a PEM file`},
+		},
+		"namespaces of the agent's rights": {
+			"agentRights: {namespaces: ['*', '', istio-system, istio-system], roleBinding: 'a/b'}\n",
+			[]string{
+				`agentRights.namespaces[0]: Invalid value: "*": `,
+				`agentRights.namespaces[1]: Invalid value: "": `,
+				`agentRights.namespaces[3]: Duplicate value: "istio-system"`,
+				`agentRights.roleBinding: Invalid value: "a/b": `,
+			},
+		},
 		"namespaces of VirtualMeshes": {
 			"virtualMesh: {namespaces: [gloo-mesh, a.b, '', gloo-mesh]}\n",
 			[]string{

@@ -47,6 +47,8 @@ func (c *InjectionConfiguration) setDefaults() {
 	orElse(&c.InjectExisting, new(true))
 	orElse(&c.Rollout, RolloutManual)
 
+	orElse(&c.AgentRights.RoleBinding, "istiod-agent.istiods")
+
 	s := &c.Server
 	orElse(&s.Port, 9443)
 	orElse(&s.HealthPort, 8081)

@@ -3,6 +3,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -47,6 +49,9 @@ type InjectionConfiguration struct {
 	// VirtualMesh limits which VirtualMeshes are acted on; the command line
 	// ignores it.
 	VirtualMesh VirtualMesh `json:"virtualMesh,omitzero"`
+	// AgentRights are given by the program to the service accounts of injected
+	// istiods; the command line ignores it.
+	AgentRights AgentRights `json:"agentRights,omitzero"`
 	// Server is how the webhook program serves; the command line ignores it.
 	Server Server `json:"server,omitzero"`
 }
@@ -135,6 +140,23 @@ type VirtualMesh struct {
 	Namespaces []string `json:"namespaces,omitempty"`
 }
 
+// AgentRights are the agent's rights for the service account of every injected
+// istiod of some namespaces.
+type AgentRights struct {
+	// Namespaces whose istiods get the rights, 64 at most. Default: none.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// RoleBinding in each of these namespaces, whose subjects the program keeps.
+	// Default: istiod-agent.istiods.
+	RoleBinding string `json:"roleBinding,omitempty"`
+}
+
+// DefaultServiceAccount is that of every Pod that names none. It never gets the
+// agent's rights by AgentRights.
+const DefaultServiceAccount = "default"
+
+// Covers reports whether the program gives the rights in a namespace.
+func (r *AgentRights) Covers(namespace string) bool { return slices.Contains(r.Namespaces, namespace) }
+
 // Server is how the webhook program serves.
 type Server struct {
 	// BindAddress is the IP address to listen on. Default: all addresses.
@@ -172,7 +194,8 @@ const (
 	// CertificateCertManager reads files that cert-manager keeps; cainjector
 	// keeps the caBundle.
 	CertificateCertManager CertificateSource = "cert-manager"
-	// CertificateSecret reads files that somebody else keeps.
+	// CertificateSecret reads files that somebody else keeps; with CABundle the
+	// program keeps the caBundle.
 	CertificateSecret CertificateSource = "secret"
 )
 
@@ -196,4 +219,8 @@ type ServingCertificate struct {
 	// Directory that holds tls.crt and tls.key, for the sources cert-manager
 	// and secret. Default: /tls.
 	Directory string `json:"directory,omitempty"`
+	// CABundle is a PEM file with the CA certificates that the API server must
+	// trust, for the source secret: the program writes them to the webhook
+	// configuration's caBundle. Default: none, and the caBundle is not touched.
+	CABundle string `json:"caBundle,omitempty"`
 }

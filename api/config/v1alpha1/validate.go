@@ -82,19 +82,24 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 		}
 	}
 	errs = append(errs, c.VirtualMesh.validate(field.NewPath("virtualMesh"), c.Server.Namespace)...)
+	errs = append(errs, validateNamespaces(field.NewPath("agentRights", "namespaces"), c.AgentRights.Namespaces, "")...)
+	errs = append(errs, subdomain(field.NewPath("agentRights", "roleBinding"), c.AgentRights.RoleBinding)...)
 	return append(errs, c.Server.validate(field.NewPath("server"))...)
 }
 
 // validate leaves mistakes in server.namespace, a default here, to that field.
 func (v *VirtualMesh) validate(path *field.Path, server string) field.ErrorList {
-	path = path.Child("namespaces")
-	if len(v.Namespaces) > maxNamespaces {
-		return field.ErrorList{field.TooMany(path, len(v.Namespaces), maxNamespaces)}
+	return validateNamespaces(path.Child("namespaces"), v.Namespaces, server)
+}
+
+func validateNamespaces(path *field.Path, namespaces []string, valid string) field.ErrorList {
+	if len(namespaces) > maxNamespaces {
+		return field.ErrorList{field.TooMany(path, len(namespaces), maxNamespaces)}
 	}
 	var errs field.ErrorList
 	seen := sets.New[string]()
-	for i, namespace := range v.Namespaces {
-		if namespace != server {
+	for i, namespace := range namespaces {
+		if namespace != valid || namespace == "" {
 			for _, problem := range validation.IsDNS1123Label(namespace) {
 				errs = append(errs, field.Invalid(path.Index(i), namespace, problem))
 			}
@@ -256,6 +261,13 @@ func (s *ServingCertificate) validate(path *field.Path) field.ErrorList {
 	errs = append(errs, subdomain(path.Child("secretName"), s.SecretName)...)
 	if !filepath.IsAbs(s.Directory) {
 		errs = append(errs, field.Invalid(path.Child("directory"), s.Directory, "expected an absolute path"))
+	}
+	switch {
+	case s.CABundle == "":
+	case s.Source != CertificateSecret:
+		errs = append(errs, field.Forbidden(path.Child("caBundle"), fmt.Sprintf("only with source %s: with %s something else keeps the caBundle", CertificateSecret, s.Source)))
+	case !filepath.IsAbs(s.CABundle):
+		errs = append(errs, field.Invalid(path.Child("caBundle"), s.CABundle, "expected the absolute path of a PEM file"))
 	}
 
 	ca, caErrs := duration(path.Child("caDuration"), s.CADuration)

@@ -86,7 +86,9 @@ type VirtualMeshSpec struct {
 // +kubebuilder:pruning:PreserveUnknownFields
 type MeshRef struct {
 	// Name of the mesh: <istiod's Deployment>-<its namespace>-<cluster>, such as
-	// istiod-istio-system-cluster-1. Required.
+	// istiod-istio-system-cluster-1. One star stands for any end of the Deployment's name:
+	// *-istio-system-cluster-1 is every injected istiod of namespace istio-system, istiod-*-istio-system-cluster-1
+	// every revision, 100 at most. Required.
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

@@ -4,6 +4,7 @@ package v1
 
 import (
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -66,9 +67,12 @@ func validateMeshes(path *field.Path, meshes []MeshRef) field.ErrorList {
 	seen := make(map[MeshRef]bool, len(meshes))
 	for i, mesh := range meshes {
 		name, namespace := path.Index(i).Child("name"), path.Index(i).Child("namespace")
-		switch problems := validation.IsDNS1123Subdomain(mesh.Name); {
+		_, suffix, pattern := mesh.Pattern()
+		switch problems := validation.IsDNS1123Subdomain(strings.Replace(mesh.Name, "*", "x", 1)); {
 		case mesh.Name == "":
 			errs = append(errs, field.Required(name, "expected the mesh's name, such as "+exampleMesh))
+		case pattern && (len(problems) > 0 || !strings.HasPrefix(suffix, "-")):
+			errs = append(errs, field.Invalid(name, mesh.Name, "expected one star, then -<istiod's namespace>-<cluster>, in lower case, such as *-istio-system-cluster-1"))
 		case len(problems) > 0:
 			errs = append(errs, field.Invalid(name, mesh.Name, "expected <istiod's Deployment>-<its namespace>-<cluster>, in lower case, such as "+exampleMesh))
 		case seen[mesh]:

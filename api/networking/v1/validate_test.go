@@ -92,13 +92,23 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		// warned is the same for warnings.
 		warned []string
 	}{
-		"nothing":           {func(*spec) {}, nil, nil},
-		"no specification":  {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so that nothing is done"}},
-		"restarts":          {func(s *spec) { s.MTLSConfig.AutoRestartPods = true }, nil, []string{"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod"}},
-		"no meshes":         {meshes(), nil, []string{"spec.meshes: is empty, so that nothing is done"}},
-		"meshes of a name":  {meshes("a", "b", "a"), []string{`spec.meshes[2]: Duplicate value: "a"`}, nil},
-		"meshes unnamed":    {meshes("", "a", ""), []string{"spec.meshes[0].name: Required value", "spec.meshes[2].name: Required value"}, nil},
-		"meshes misnamed":   {meshes("istiod/istio-system", "Istiod"), []string{`spec.meshes[0].name: Invalid value: "istiod/istio-system": expected <istiod's Deployment>`, `spec.meshes[1].name: Invalid value: "Istiod": `}, nil},
+		"nothing":          {func(*spec) {}, nil, nil},
+		"no specification": {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so that nothing is done"}},
+		"restarts":         {func(s *spec) { s.MTLSConfig.AutoRestartPods = true }, nil, []string{"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod"}},
+		"no meshes":        {meshes(), nil, []string{"spec.meshes: is empty, so that nothing is done"}},
+		"meshes of a name": {meshes("a", "b", "a"), []string{`spec.meshes[2]: Duplicate value: "a"`}, nil},
+		"meshes unnamed":   {meshes("", "a", ""), []string{"spec.meshes[0].name: Required value", "spec.meshes[2].name: Required value"}, nil},
+		"meshes misnamed":  {meshes("istiod/istio-system", "Istiod"), []string{`spec.meshes[0].name: Invalid value: "istiod/istio-system": expected <istiod's Deployment>`, `spec.meshes[1].name: Invalid value: "Istiod": `}, nil},
+		"patterns":         {meshes("*-istio-system-cluster-1", "istiod-*-istio-system-cluster-1", "istiod.1*-a-b"), nil, nil},
+		"patterns misnamed": {
+			meshes("*", "**-a-b", "*-a-*", "istiod-a-*", "*istiod-a-b", "*-A-b", "-*-a-b", "*-"),
+			[]string{
+				"spec.meshes[0].name: Invalid value: \"*\": expected one star, then -<istiod's namespace>-<cluster>",
+				"spec.meshes[1].name: ", "spec.meshes[2].name: ", "spec.meshes[3].name: ", "spec.meshes[4].name: ",
+				"spec.meshes[5].name: ", "spec.meshes[6].name: ", "spec.meshes[7].name: ",
+			},
+			nil,
+		},
 		"a misnamed place":  {func(s *spec) { s.Meshes[0].Namespace = "gloo.mesh" }, []string{`spec.meshes[0].namespace: Invalid value: "gloo.mesh": `}, nil},
 		"a mesh of nowhere": {func(s *spec) { s.Meshes[0].Namespace = "" }, nil, nil},
 

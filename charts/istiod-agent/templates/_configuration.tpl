@@ -10,7 +10,7 @@ kind: InjectionConfiguration
 target: {{ .target }}
 sidecar: {{ .sidecar }}
 agent:
-  image: {{ include "istiod-agent.image" (list .agent.image $.Chart.AppVersion) }}
+  image: {{ include "istiod-agent.image" (list .agent.image $) }}
   imagePullPolicy: {{ .agent.imagePullPolicy }}
   {{- with .agent.env }}
   env: {{- toYaml . | nindent 2 }}
@@ -41,6 +41,11 @@ clusterName: {{ . | quote }}
 virtualMesh:
   namespaces: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- if and .Values.istiodSidecar.createRoleBinding .Values.istiodSidecar.namespaces }}
+agentRights:
+  namespaces: {{- toYaml .Values.istiodSidecar.namespaces | nindent 2 }}
+  roleBinding: {{ include "istiod-agent.fullname" . }}.istiods
+{{- end }}
 server:
   port: {{ .Values.server.port }}
   healthPort: {{ .Values.server.healthPort }}
@@ -61,4 +66,12 @@ server:
     {{- else }}
     directory: /tls
     {{- end }}
+    {{- if include "istiod-agent.givenCABundle" . }}
+    caBundle: /etc/istiod-agent-webhook/ca-bundle.crt
+    {{- end }}
+{{- end -}}
+
+{{/* The CA that the values give the API server to trust, PEM. */}}
+{{- define "istiod-agent.givenCABundle" -}}
+{{- if eq .Values.servingCertificate.source "secret" -}}{{ .Values.servingCertificate.secret.caBundle }}{{- end -}}
 {{- end -}}

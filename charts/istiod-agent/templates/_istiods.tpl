@@ -40,7 +40,56 @@ there. Where no cluster can be asked (helm template), all of them.
 {{- end -}}
 
 {{/*
-How the API server calls the webhook at a path.
+Namespaces where the webhook gives istiods' service accounts their rights, as JSON:
+those that are there.
+*/}}
+{{- define "istiod-agent.istiodNamespaces" -}}
+{{- $found := list -}}
+{{- if .Values.istiodSidecar.createRoleBinding -}}
+{{- $asked := lookup "v1" "Namespace" "" "kube-system" -}}
+{{- range .Values.istiodSidecar.namespaces -}}
+{{- if or (not $asked) (lookup "v1" "Namespace" "" .) -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* All namespaces of istiods that are there, as JSON. */}}
+{{- define "istiod-agent.namespacesOfIstiods" -}}
+{{- $found := include "istiod-agent.istiodNamespaces" . | fromJsonArray -}}
+{{- range include "istiod-agent.istiodAccounts" . | fromJsonArray -}}
+{{- $found = append $found .namespace -}}
+{{- end -}}
+{{- uniq $found | sortAlpha | toJson -}}
+{{- end -}}
+
+{{/* What the agent in istiod's Pods uses of the API server. */}}
+{{- define "istiod-agent.agentRules" -}}
+# To know which certificate istiod shall have, and when that changes.
+- apiGroups: [certificates.mesh.gloo.solo.io]
+  resources: [issuedcertificates]
+  verbs: [get, list, watch]
+# To say there which one it has.
+- apiGroups: [certificates.mesh.gloo.solo.io]
+  resources: [issuedcertificates/status]
+  verbs: [patch]
+# To say on the IssuedCertificate what happens, and what to do about it.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+# To start under the root that the mesh has already.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [istio-ca-root-cert]
+  verbs: [get]
+{{- end -}}
+
+{{/*
+How the API server calls the webhook at a path. The webhook's program or
+cert-manager writes the caBundle. The chart leaves it to them whatever the source
+is: a server-side apply of another's field is a conflict.
 */}}
 {{- define "istiod-agent.webhookClient" -}}
 {{- $path := index . 1 -}}
@@ -50,11 +99,7 @@ service:
   namespace: {{ .Release.Namespace }}
   port: {{ .Values.service.port }}
   path: {{ $path }}
-{{- if and (eq .Values.servingCertificate.source "secret") .Values.servingCertificate.secret.caBundle }}
-caBundle: {{ .Values.servingCertificate.secret.caBundle | b64enc }}
-{{- else }}
 # No caBundle here: it is filled in the cluster, and must survive an upgrade.
-{{- end }}
 {{- end -}}
 {{- end -}}
 

@@ -72,9 +72,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: webhook
 {{- end -}}
 
-{{/* Takes an image's values and the tag to use when they name none. */}}
+{{/*
+Takes an image's values and the chart's context: the tag is the chart's appVersion
+when they name none, and global.imageRegistry takes the place of the registry, the
+first part of the repository where that is a host.
+*/}}
 {{- define "istiod-agent.image" -}}
 {{- $image := index . 0 -}}
-{{ $image.repository }}:{{ default (index . 1) $image.tag }}
+{{- $chart := index . 1 -}}
+{{- $repository := $image.repository -}}
+{{- with (default dict $chart.Values.global).imageRegistry -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
+{{ $repository }}:{{ default $chart.Chart.AppVersion $image.tag }}
 {{- with $image.digest }}@{{ . }}{{ end }}
 {{- end -}}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package accounts gives the service accounts of injected istiods the agent's rights: in each namespace that the
+// configuration names it keeps the subjects of one RoleBinding, which the chart makes. It never makes, deletes or refers
+// to another role, and needs no more rights than to patch that RoleBinding.
+package accounts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+const (
+	// checkInterval is how often the subjects are compared with what is stored, since RoleBindings are not watched;
+	// retryInterval is how often a RoleBinding is looked up that the chart has not made yet.
+	checkInterval, retryInterval = 10 * time.Minute, time.Minute
+	// maxAccounts bounds the subjects of a RoleBinding.
+	maxAccounts = 100
+)
+
+// Controller keeps the subjects.
+type Controller struct {
+	client client.Client
+	live   client.Reader
+	rights v1alpha1.AgentRights
+	target patches.Kind
+}
+
+// Setup registers the controller, elected, where the configuration names namespaces.
+func Setup(mgr ctrl.Manager, rights v1alpha1.AgentRights, target patches.Kind) error {
+	if len(rights.Namespaces) == 0 {
+		return nil
+	}
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, target: target}
+	namespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
+		name := object.GetNamespace()
+		if name == "" {
+			name = object.GetName()
+		}
+		if !rights.Covers(name) {
+			return nil
+		}
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+	})
+	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("accounts").
+		Watches(deployment(), namespace, builder.WithPredicates(changed)).
+		WatchesMetadata(&corev1.Namespace{}, namespace, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Complete(c)
+}
+
+// Reconcile implements reconcile.Reconciler. A request names a namespace.
+func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	accounts, err := c.accounts(ctx, request.Name)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	key := types.NamespacedName{Namespace: request.Name, Name: c.rights.RoleBinding}
+	var binding rbacv1.RoleBinding
+	switch err := c.live.Get(ctx, key, &binding); {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		if len(accounts) > 0 {
+			logf.FromContext(ctx).Info("The agents of istiods get no rights before the chart's next upgrade makes their RoleBinding",
+				"roleBinding", key, "cause", err.Error())
+		}
+		return reconcile.Result{RequeueAfter: retryInterval}, nil
+	case err != nil:
+		return reconcile.Result{}, err
+	}
+	desired := subjects(request.Name, accounts)
+	if slices.Equal(binding.Subjects, desired) {
+		return reconcile.Result{RequeueAfter: checkInterval}, nil
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": binding.ResourceVersion}, "subjects": desired,
+	})
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := c.client.Patch(ctx, &binding, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			return reconcile.Result{RequeueAfter: time.Second}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("changing the subjects of RoleBinding %s: %w", key, err)
+	}
+	logf.FromContext(ctx).Info("The agents of these istiods have their rights", "roleBinding", key, "serviceAccounts", accounts)
+	return reconcile.Result{RequeueAfter: checkInterval}, nil
+}
+
+// accounts are the service accounts of a namespace's istiods that are injected, or that still have the agent.
+func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, error) {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(deployment().GroupVersionKind())
+	list.SetKind("DeploymentList")
+	if err := c.client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing istiods of namespace %s: %w", namespace, err)
+	}
+	var accounts []string
+	for i := range list.Items {
+		istiod := &list.Items[i]
+		notSelected, err := controllers.NotSelected(ctx, c.client, istiod, c.target)
+		if err != nil {
+			return nil, err
+		}
+		account := controllers.ServiceAccountOf(istiod)
+		if notSelected != "" && !hasAgent(istiod) || account == v1alpha1.DefaultServiceAccount {
+			continue
+		}
+		accounts = append(accounts, account)
+	}
+	slices.Sort(accounts)
+	accounts = slices.Compact(accounts)
+	if more := len(accounts) - maxAccounts; more > 0 {
+		logf.FromContext(ctx).Info("Too many service accounts of istiods: the last ones get no rights", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
+		accounts = accounts[:maxAccounts]
+	}
+	return accounts, nil
+}
+
+func subjects(namespace string, accounts []string) []rbacv1.Subject {
+	subjects := make([]rbacv1.Subject, 0, len(accounts)) // none is [], not null
+	for _, account := range accounts {
+		subjects = append(subjects, rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: namespace})
+	}
+	return subjects
+}
+
+// hasAgent reports whether a Deployment's Pods run the agent: it needs its rights until they are gone.
+func hasAgent(istiod *unstructured.Unstructured) bool {
+	for _, field := range []string{"initContainers", "containers"} {
+		containers, _, _ := unstructured.NestedSlice(istiod.Object, "spec", "template", "spec", field)
+		for _, container := range containers {
+			if container, ok := container.(map[string]any); ok && container["name"] == patches.AgentContainer {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func deployment() *unstructured.Unstructured {
+	istiod := &unstructured.Unstructured{}
+	istiod.SetAPIVersion("apps/v1")
+	istiod.SetKind("Deployment")
+	return istiod
+}
