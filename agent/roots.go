@@ -9,14 +9,11 @@ import (
 	"slices"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const (
-	// meshRoots is the ConfigMap in which istiod publishes the roots to trust in every namespace, and the key there (Istio
-	// pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go, pkg/config/constants).
-	meshRootsName = "istio-ca-root-cert"
-	meshRootsKey  = "root-cert.pem"
 	// maxMeshRoots is the most bytes of it that are read, and maxMeshRootsNumber the most certificates: each costs signatures.
 	maxMeshRoots       = 256 << 10
 	maxMeshRootsNumber = 100
@@ -55,13 +52,13 @@ func (i *Issuer) meshRoots(ctx context.Context) ([]*x509.Certificate, error) {
 	if i.Cluster == nil {
 		return nil, nil
 	}
-	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, meshRootsName, meshRootsKey, maxMeshRoots)
+	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, istio.RootConfigMap, istio.RootCertFile, maxMeshRoots)
 	if err != nil {
 		return nil, err
 	}
 	roots, err := pemcerts.Parse([]byte(text))
 	if err != nil {
-		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", i.Identity.Namespace, meshRootsName, meshRootsKey, err)
+		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", i.Identity.Namespace, istio.RootConfigMap, istio.RootCertFile, err)
 	}
 	// What is no root, or there twice, is Istio's or somebody else's to explain.
 	var found []*x509.Certificate

@@ -11,14 +11,8 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
-)
-
-// The keys of a Secret that holds istiod's CA (Istio security/pkg/pki/ca/ca.go); they are the files' names too.
-const (
-	caCertKey    = "ca-cert.pem"
-	caKeyKey     = "ca-key.pem"
-	certChainKey = "cert-chain.pem"
 )
 
 // trustedRoots are the roots that istiod shall publish as trusted, nil for the one alone that its certificate leads to.
@@ -43,7 +37,7 @@ func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots [
 	if err != nil {
 		return nil, fmt.Errorf("taking over istiod's CA: %w", err)
 	}
-	for _, key := range []string{caCertKey, caKeyKey} {
+	for _, key := range []string{istio.CACertFile, istio.CAKeyFile} {
 		if len(secret[key]) == 0 {
 			return nil, fmt.Errorf("taking over istiod's CA: Secret %s/%s has no key %q", i.Identity.Namespace, name, key)
 		}
@@ -51,7 +45,7 @@ func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots [
 	if roots == nil {
 		return nil, fmt.Errorf("taking over istiod's CA: metadata.annotations[%s] is absent; expected the roots to trust, that CA's among them", certificatesv1.TrustedRootsAnnotation)
 	}
-	return cacerts.Adopt(secret[caKeyKey], secret[caCertKey], secret[certChainKey], roots, hosts, i.Now())
+	return cacerts.Adopt(secret[istio.CAKeyFile], secret[istio.CACertFile], secret[istio.CertChainFile], roots, hosts, i.Now())
 }
 
 // withRoots gives a set that is to be published the roots that it is to be published with.

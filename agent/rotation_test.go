@@ -17,6 +17,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -289,28 +290,28 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 		want   string
 	}{
 		"a root of istiod's own": {
-			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, rootKey)},
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)},
 			[]*x509.Certificate{self.Certificate, other},
 			0, "",
 		},
 		"an intermediate with its chain": {
-			map[string][]byte{caCertKey: encode(intermediate.Certificate), caKeyKey: encodeKey(t, key), certChainKey: encodeAll(intermediate.Certificate, intermediate.Root())},
+			map[string][]byte{istio.CACertFile: encode(intermediate.Certificate), istio.CAKeyFile: encodeKey(t, key), istio.CertChainFile: encodeAll(intermediate.Certificate, intermediate.Root())},
 			[]*x509.Certificate{intermediate.Root(), other},
 			0, "",
 		},
 		"without its root among the trusted": {
-			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, rootKey)},
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)},
 			[]*x509.Certificate{other},
 			0, "leads to none of the roots",
 		},
 		"without a key": {
-			map[string][]byte{caCertKey: encode(self.Certificate)}, []*x509.Certificate{self.Certificate, other}, 0, `no key "ca-key.pem"`,
+			map[string][]byte{istio.CACertFile: encode(self.Certificate)}, []*x509.Certificate{self.Certificate, other}, 0, `no key "ca-key.pem"`,
 		},
 		"with another's key": {
-			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, key)}, []*x509.Certificate{self.Certificate, other}, 0, "the key is not the certificate's",
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, key)}, []*x509.Certificate{self.Certificate, other}, 0, "the key is not the certificate's",
 		},
 		"with no roots to trust": {
-			map[string][]byte{caCertKey: encode(self.Certificate), caKeyKey: encodeKey(t, rootKey)}, nil, 0, "is absent; expected the roots to trust",
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)}, nil, 0, "is absent; expected the roots to trust",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

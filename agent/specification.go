@@ -7,10 +7,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // Specifications tells which certificate is wanted. What it gives may be older than what is in the
@@ -31,36 +31,21 @@ type Identity struct {
 // Mine says whether a specification is for this istiod: one of its hosts is
 // spiffe://<any trust domain>/ns/<namespace>/sa/<service account>.
 func (i Identity) Mine(certificate *certificatesv1.IssuedCertificate) bool {
-	return slices.ContainsFunc(certificate.Spec.Hosts, func(host string) bool {
-		rest, ok := strings.CutPrefix(host, "spiffe://")
-		_, path, _ := strings.Cut(rest, "/")
-		return ok && path == i.path()
-	})
+	return istio.Covers(certificate.Spec.Hosts, i.Namespace, i.ServiceAccount)
 }
 
 // Host is how the identity is written in a specification, for messages.
-func (i Identity) Host() string { return "spiffe://<trust domain>/" + i.path() }
-
-func (i Identity) path() string { return "ns/" + i.Namespace + "/sa/" + i.ServiceAccount }
+func (i Identity) Host() string {
+	return istio.Identity{TrustDomain: "<trust domain>", Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
+}
 
 // Choose gives the specification for this istiod. Where several are, it is the oldest (of the same age, the
 // first by name), so that all replicas agree, and a warning names the others.
 func (i Identity) Choose(all []*certificatesv1.IssuedCertificate) (mine *certificatesv1.IssuedCertificate, warning string) {
-	var found []*certificatesv1.IssuedCertificate
-	for _, c := range all {
-		if c.DeletionTimestamp == nil && i.Mine(c) {
-			found = append(found, c)
-		}
-	}
+	found := istio.For(all, func(c *certificatesv1.IssuedCertificate) []string { return c.Spec.Hosts }, i.Namespace, i.ServiceAccount)
 	if len(found) == 0 {
 		return nil, ""
 	}
-	slices.SortFunc(found, func(a, b *certificatesv1.IssuedCertificate) int {
-		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
 	if len(found) > 1 {
 		var others []string
 		for _, c := range found[1:] {

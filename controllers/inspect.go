@@ -15,15 +15,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// The labels by which istiods and their namespaces are known, as in the
-// webhook configuration.
-var (
-	IstiodLabels    = labels.Set{"app": "istiod"}
-	NamespaceLabels = labels.Set{"istiod-agent.io/injection": "enabled"}
-)
+// NamespaceLabels opt a namespace in, as in the webhook configuration.
+var NamespaceLabels = labels.Set{"istiod-agent.io/injection": "enabled"}
 
 // CacheByObject limits what the manager's cache holds to istiods, their Pods
 // where these are injected, and the namespaces that have opted in.
@@ -31,14 +28,14 @@ func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	byObject := map[client.Object]cache.ByObject{
-		deployment(): {Label: IstiodLabels.AsSelector()},
+		deployment(): {Label: istio.IstiodLabels.AsSelector()},
 		namespace: {
 			Label: NamespaceLabels.AsSelector(),
 			Field: fields.OneTermNotEqualSelector("metadata.name", metav1.NamespaceSystem),
 		},
 	}
 	if target == patches.Pod {
-		byObject[pod()] = cache.ByObject{Label: IstiodLabels.AsSelector()}
+		byObject[pod()] = cache.ByObject{Label: istio.IstiodLabels.AsSelector()}
 	}
 	return byObject
 }
@@ -81,7 +78,7 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 	if err != nil {
 		return found, err
 	}
-	if replicas, set, _ := unstructured.NestedInt64(istiod.Object, "spec", "replicas"); len(pods) == 0 && (replicas > 0 || !set) {
+	if len(pods) == 0 && istio.Replicas(istiod) > 0 {
 		found.state, found.waiting = patches.StateMissing, true
 	}
 	if found.restartedFor == r.injector.Digest() && !rolledOut(istiod) {
@@ -99,23 +96,6 @@ func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured
 	return found, nil
 }
 
-// Revision is what istiod is told to be, by its environment, and else what its Deployment is labelled; empty or "default"
-// is the one without a name.
-func Revision(deployment *unstructured.Unstructured) string {
-	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
-	for _, container := range containers {
-		container, _ := container.(map[string]any)
-		env, _ := container["env"].([]any)
-		for _, variable := range env {
-			if variable, ok := variable.(map[string]any); ok && variable["name"] == "REVISION" {
-				value, _ := variable["value"].(string)
-				return value
-			}
-		}
-	}
-	return deployment.GetLabels()["istio.io/rev"]
-}
-
 // rolledOut tells whether the Deployment controller has replaced all Pods, as
 // `kubectl rollout status` does.
 func rolledOut(istiod *unstructured.Unstructured) bool {
@@ -123,11 +103,7 @@ func rolledOut(istiod *unstructured.Unstructured) bool {
 		value, _, _ := unstructured.NestedInt64(istiod.Object, path...)
 		return value
 	}
-	want, set, _ := unstructured.NestedInt64(istiod.Object, "spec", "replicas")
-	if !set {
-		want = 1
-	}
-	updated := number("status", "updatedReplicas")
+	want, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
 	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= want && number("status", "replicas") <= updated
 }
 

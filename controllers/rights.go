@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -26,20 +27,11 @@ func (r *Istiods) RunsAs(ctx context.Context, namespace, serviceAccount string) 
 		return false
 	}
 	for i := range istiods {
-		if ServiceAccountOf(&istiods[i]) == serviceAccount {
+		if istio.ServiceAccount(&istiods[i]) == serviceAccount {
 			return true
 		}
 	}
 	return false
-}
-
-// ServiceAccountOf is the name that a Deployment's Pods run as.
-func ServiceAccountOf(istiod *unstructured.Unstructured) string {
-	name, _, _ := unstructured.NestedString(istiod.Object, "spec", "template", "spec", "serviceAccountName")
-	if name == "" {
-		return "default"
-	}
-	return name
 }
 
 // reportLacking reports by Event, once, what the agent of an injected istiod may not do.
@@ -48,7 +40,7 @@ func (r *Istiods) reportLacking(ctx context.Context, istiod *unstructured.Unstru
 		return
 	}
 	key := client.ObjectKeyFromObject(istiod)
-	warning := r.Lacking(ctx, istiod.GetNamespace(), ServiceAccountOf(istiod))
+	warning := r.Lacking(ctx, istiod.GetNamespace(), istio.ServiceAccount(istiod))
 	if r.lacking.again(key, warning) || warning == "" {
 		return
 	}

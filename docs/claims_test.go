@@ -64,7 +64,7 @@ var claims = map[string]map[string]string{
 		"coordination.k8s.io: leases `istiod-agent-webhook`":                                    chartRights + "/no_leader e2e/existing.TestLeaderChange",
 		"events: create":                                                                        chartRights + "/no_leader",
 		"In each namespace of `istiodSidecar`, the webhook":                                     definition,
-		"configmaps: get":                                                                       "e2e/chart.TestTheAgentsRights controllers/meshes.TestTheConfigMapIsTheRevisions e2e/virtualmesh.TestARevisionWhoseConfigMapMayNotBeRead",
+		"configmaps: get":                                                                       "e2e/chart.TestTheAgentsRights internal/istio.TestMeshConfigMap e2e/virtualmesh.TestARevisionWhoseConfigMapMayNotBeRead",
 		"rbac.authorization.k8s.io: rolebindings":                                               "e2e/chart.TestTheAgentsRights/every_istiod_of_a_namespace e2e/configurations.TestRevisionsByPattern",
 		"rbac.authorization.k8s.io: roles":                                                      "e2e/chart.TestTheAgentsRights/every_istiod_of_a_namespace e2e/configurations.TestRevisionsByPattern",
 		"In each namespace of `istiodSidecar`, the agent":                                       definition,

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -425,7 +426,7 @@ func TestTheWorkloadTTLOfIstiod(t *testing.T) {
 
 func ttl(c corev1.Container) string {
 	for _, v := range c.Env {
-		if v.Name == patches.WorkloadTTLVariable {
+		if v.Name == istio.WorkloadTTLVariable {
 			if v.ValueFrom != nil {
 				return v.ValueFrom.ConfigMapKeyRef.Name
 			}

@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // keeping says how much of a stored container of the agent's stays.
@@ -181,7 +183,7 @@ func (c *completion) env() {
 			c.p.add("replace", entry(c.at+"/env", at), want, change)
 		}
 	}
-	for _, follows := range []string{MultiRootVariable, WorkloadTTLVariable} { // istiod has them no more
+	for _, follows := range []string{istio.MultiRootVariable, istio.WorkloadTTLVariable} { // istiod has them no more
 		if at, there := found[follows]; there {
 			surplus = append(surplus, at)
 		}

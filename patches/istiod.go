@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // istiod is istiod's own container.
@@ -29,7 +31,7 @@ type istiod struct {
 	discovers bool
 	// token is the mount at TokenPath as it is written; nil for none.
 	token []byte
-	// workloadTTL is the variable WorkloadTTLVariable as it is written; nil for none.
+	// workloadTTL is the variable istio.WorkloadTTLVariable as it is written; nil for none.
 	workloadTTL []byte
 	// user and group ids that the container's security context sets; nil when unset.
 	user, group *int64
@@ -225,11 +227,11 @@ func (i *istiod) readEnv(c *cursor) {
 			}
 		})
 		switch string(name) {
-		case WorkloadTTLVariable:
+		case istio.WorkloadTTLVariable:
 			if i.workloadTTL = nil; c.err == nil && !bytes.Contains(value, []byte("$(")) {
 				i.workloadTTL = c.text[start:c.at]
 			}
-		case MultiRootVariable, RootCADirVariable, "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER":
+		case istio.MultiRootVariable, istio.RootCADirVariable, "ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER":
 			if i.env == nil {
 				i.env = map[string]variable{}
 			}

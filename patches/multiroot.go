@@ -7,18 +7,20 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // multiRootVariable is what istiod's container and the agent's get.
-var multiRootVariable = corev1.EnvVar{Name: MultiRootVariable, Value: "true"}
+var multiRootVariable = corev1.EnvVar{Name: istio.MultiRootVariable, Value: "true"}
 
 // takesOtherRoots tells whether istiod will take other roots of trust while it runs: as its own variable says, or the
 // configuration where it has none, or has it from an injection.
 func (i *Injector) takesOtherRoots(o *object) bool {
-	if !o.istiod.has(MultiRootVariable) || o.note().MultiRootAdded {
+	if !o.istiod.has(istio.MultiRootVariable) || o.note().MultiRootAdded {
 		return i.rendered.multiRoot
 	}
-	on, err := strconv.ParseBool(o.istiod.env[MultiRootVariable].value)
+	on, err := strconv.ParseBool(o.istiod.env[istio.MultiRootVariable].value)
 	return err == nil && on
 }
 

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -77,7 +78,7 @@ func TestTheAgentKnowsWhetherIstiodTakesOtherRoots(t *testing.T) {
 
 func value(c corev1.Container) (value string) {
 	for _, variable := range c.Env {
-		if variable.Name == patches.MultiRootVariable {
+		if variable.Name == istio.MultiRootVariable {
 			value = variable.Value
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // original is what the injection replaced, kept in OriginalAnnotation only
@@ -19,9 +21,9 @@ type original struct {
 	Volume json.RawMessage `json:"volume,omitempty"`
 	// MountAdded tells that istiod's container had no mount at /etc/cacerts.
 	MountAdded bool `json:"mountAdded,omitempty"`
-	// MultiRootAdded tells that istiod's container had no MultiRootVariable.
+	// MultiRootAdded tells that istiod's container had no istio.MultiRootVariable.
 	MultiRootAdded bool `json:"multiRootAdded,omitempty"`
-	// RootCADirAdded tells that istiod's container had no RootCADirVariable.
+	// RootCADirAdded tells that istiod's container had no istio.RootCADirVariable.
 	RootCADirAdded bool `json:"rootCADirAdded,omitempty"`
 }
 
@@ -125,8 +127,8 @@ func isChartVolume(volume []byte, defaulted bool) bool {
 // istiod's CA is replaced now: nil where that is nothing that anybody wrote.
 func (i *Injector) original(o *object, name string) (was original, replaced json.RawMessage) {
 	was = o.note() // one that cannot be read is written anew
-	was.MultiRootAdded = i.rendered.multiRoot && (was.MultiRootAdded || !o.istiod.has(MultiRootVariable))
-	if !o.istiod.has(RootCADirVariable) {
+	was.MultiRootAdded = i.rendered.multiRoot && (was.MultiRootAdded || !o.istiod.has(istio.MultiRootVariable))
+	if !o.istiod.has(istio.RootCADirVariable) {
 		was.RootCADirAdded = i.rendered.setsRootCADir()
 	}
 	was.MountAdded = was.MountAdded || o.istiod.volume == ""

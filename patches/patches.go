@@ -29,6 +29,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // Names that the injection reads and writes.
@@ -51,28 +52,20 @@ const (
 	// IstiodContainer is what Istio's charts call istiod's own container.
 	IstiodContainer = "discovery"
 	// CACertsVolume is what Istio's charts call the volume at CACertsPath.
-	CACertsVolume = "cacerts"
+	CACertsVolume = istio.CACertsSecret
 	// CACertsPath is where istiod looks for its intermediate CA
 	// (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
-	CACertsPath = "/etc/cacerts"
+	CACertsPath = istio.CACertsDir
 	// OwnCACertsVolume is the volume at CACertsPath where istiod mounts nothing there and something else is called cacerts.
 	OwnCACertsVolume = "istiod-agent-cacerts"
 	// TokenPath is where Kubernetes mounts a service account's token for the API server
 	// (DefaultAPITokenMountPath, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
 	TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
-	// WorkloadTTLVariable is how long the certificates live that istiod signs
-	// (pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31). The agent is told the same.
-	WorkloadTTLVariable = "DEFAULT_WORKLOAD_CERT_TTL"
 	// VaultTokenVolume is the volume with the agent's service account token for Vault, and VaultTokenPath where the
 	// agent's containers mount it.
 	VaultTokenVolume = "istiod-agent-vault-token"               //nolint:gosec // the name of a volume
 	VaultTokenPath   = "/var/run/secrets/istiod-agent.io/vault" //nolint:gosec // a directory
 	vaultTokenFile   = "token"
-	// MultiRootVariable set to true has istiod take other roots of trust while it runs
-	// (pilot/pkg/features/pilot.go, Istio 1.9 to 1.31). The agent is told the same.
-	MultiRootVariable = "ISTIO_MULTIROOT_MESH"
-	// RootCADirVariable is where istiod looks for its intermediate CA.
-	RootCADirVariable = "ROOT_CA_DIR"
 )
 
 // Kind is a kind of object that can be injected.
@@ -205,7 +198,7 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 	injection.Warnings = warnings
 	if i.rendered.multiRoot && !i.takesOtherRoots(o) {
 		injection.Warnings = append(injection.Warnings,
-			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, MultiRootVariable, o.istiod.env[MultiRootVariable].value))
+			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, istio.MultiRootVariable, o.istiod.env[istio.MultiRootVariable].value))
 	}
 	if o.inject != "" && o.inject != "true" && o.inject != "enabled" {
 		injection.Warnings = append(injection.Warnings,

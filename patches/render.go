@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // HealthPort is where the agent serves /healthz, /readyz and /metrics. It is
@@ -101,7 +102,7 @@ const alwaysSet = 4
 // ownVariables are the agent's own, which no other webhook may change.
 var ownVariables = map[string]bool{
 	"PILOT_CERT_PROVIDER": true, "POD_NAME": true, "POD_NAMESPACE": true, "SERVICE_ACCOUNT": true,
-	v1alpha1.AllowedServersVariable: true, MultiRootVariable: true, WorkloadTTLVariable: true,
+	v1alpha1.AllowedServersVariable: true, istio.MultiRootVariable: true, istio.WorkloadTTLVariable: true,
 }
 
 // container is the guide's, with what the configuration adds.

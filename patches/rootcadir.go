@@ -10,12 +10,14 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // rootCADirVariable is what istiod's container gets. Istio's default is the
 // relative ./etc/cacerts, which depends on workingDir, and any envFrom of the
 // container could set it; a variable in env overrides both.
-var rootCADirVariable = corev1.EnvVar{Name: RootCADirVariable, Value: CACertsPath}
+var rootCADirVariable = corev1.EnvVar{Name: istio.RootCADirVariable, Value: CACertsPath}
 
 // setsRootCADir tells whether istiod's container gets the variable. Without
 // annotations the injection is what Gloo Mesh's guide makes of istiod.
@@ -25,25 +27,25 @@ func (r *rendering) setsRootCADir() bool { return r.annotate }
 // CACertsPath, "" when it would not. injected tells whether the container gets
 // the variable where it has none.
 func (i *istiod) rootCADirProblem(injected bool) string {
-	dir, set := i.env[RootCADirVariable]
+	dir, set := i.env[istio.RootCADirVariable]
 	inRoot := clean(i.workingDir) == "/"
 	switch {
 	case !set && injected:
 		return ""
 	case !set && i.envFrom:
-		return fmt.Sprintf("container %s has envFrom, which may set %s; set %s=%s in its env", i.name, RootCADirVariable, RootCADirVariable, CACertsPath)
+		return fmt.Sprintf("container %s has envFrom, which may set %s; set %s=%s in its env", i.name, istio.RootCADirVariable, istio.RootCADirVariable, CACertsPath)
 	case !set && !inRoot:
-		return fmt.Sprintf("container %s looks for .%s in its workingDir %s; set %s=%s in its env", i.name, CACertsPath, i.workingDir, RootCADirVariable, CACertsPath)
+		return fmt.Sprintf("container %s looks for .%s in its workingDir %s; set %s=%s in its env", i.name, CACertsPath, i.workingDir, istio.RootCADirVariable, CACertsPath)
 	case !set:
 		return ""
 	case !dir.plain:
-		return RootCADirVariable + " has no plain value, so where it leads is not known; unset it"
+		return istio.RootCADirVariable + " has no plain value, so where it leads is not known; unset it"
 	case dir.value == "":
-		return RootCADirVariable + " is empty, which is istiod's working directory; unset it"
+		return istio.RootCADirVariable + " is empty, which is istiod's working directory; unset it"
 	case relate([]byte(dir.value)) != atCACerts:
-		return RootCADirVariable + " is " + dir.value + "; unset it"
+		return istio.RootCADirVariable + " is " + dir.value + "; unset it"
 	case !strings.HasPrefix(dir.value, "/") && !inRoot:
-		return fmt.Sprintf("%s is %s, below workingDir %s; unset it", RootCADirVariable, dir.value, i.workingDir)
+		return fmt.Sprintf("%s is %s, below workingDir %s; unset it", istio.RootCADirVariable, dir.value, i.workingDir)
 	}
 	return ""
 }
@@ -53,7 +55,7 @@ func (i *istiod) rootCADirProblem(injected bool) string {
 func (i *Injector) setVariables(p *patch, o *object) {
 	remaining := o.istiod.envs
 	if !i.rendered.multiRoot && o.note().MultiRootAdded {
-		remaining = p.unset(o, MultiRootVariable)
+		remaining = p.unset(o, istio.MultiRootVariable)
 	}
 	envs := list{at: o.containers.entry(o.istiod.index) + "/env", exists: o.istiod.hasEnv && (remaining > 0 || o.istiod.envs == 0)}
 	for _, v := range []struct {
@@ -75,11 +77,11 @@ func (i *Injector) setVariables(p *patch, o *object) {
 // unsetVariables removes what an injection has set, by its note.
 func (p *patch) unsetVariables(o *object, was original) {
 	var names []string
-	if was.RootCADirAdded && o.istiod.plainly(RootCADirVariable) == CACertsPath {
-		names = append(names, RootCADirVariable)
+	if was.RootCADirAdded && o.istiod.plainly(istio.RootCADirVariable) == CACertsPath {
+		names = append(names, istio.RootCADirVariable)
 	}
 	if was.MultiRootAdded {
-		names = append(names, MultiRootVariable)
+		names = append(names, istio.MultiRootVariable)
 	}
 	p.unset(o, names...)
 }

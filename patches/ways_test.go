@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -125,7 +126,7 @@ func TestRootCADir(t *testing.T) {
 			at := slices.IndexFunc(template.Spec.Containers, func(c corev1.Container) bool { return c.Name == patches.IstiodContainer })
 			var values []string
 			for _, v := range template.Spec.Containers[at].Env {
-				if v.Name == patches.RootCADirVariable {
+				if v.Name == istio.RootCADirVariable {
 					values = append(values, v.Value)
 				}
 			}

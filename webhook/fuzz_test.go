@@ -19,6 +19,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/util/diff"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
@@ -165,7 +166,7 @@ func withoutInjection(t *testing.T, before, after []byte) (was, is map[string]an
 			continue
 		}
 		for _, variable := range entries(container, "env") {
-			hadDir[container["name"]] = hadDir[container["name"]] || variable["name"] == patches.RootCADirVariable
+			hadDir[container["name"]] = hadDir[container["name"]] || variable["name"] == istio.RootCADirVariable
 		}
 		for _, mount := range entries(container, "volumeMounts") {
 			if at, _ := mount["mountPath"].(string); path.Clean(at) == patches.CACertsPath {
@@ -195,7 +196,7 @@ func withoutInjection(t *testing.T, before, after []byte) (was, is map[string]an
 				return !had[container["name"]] && mount["mountPath"] == patches.CACertsPath
 			})
 			drop(container, "env", func(variable map[string]any) bool {
-				return !hadDir[container["name"]] && variable["name"] == patches.RootCADirVariable && variable["value"] == patches.CACertsPath
+				return !hadDir[container["name"]] && variable["name"] == istio.RootCADirVariable && variable["value"] == patches.CACertsPath
 			})
 		}
 		template := member(member(object, "spec"), "template")

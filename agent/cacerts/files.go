@@ -15,15 +15,16 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// The files that istiod reads (Istio pilot/pkg/bootstrap/istio_ca.go, detectSigningCABundleAndCRL).
+// The files of a set: istiod's (Istio pilot/pkg/bootstrap/istio_ca.go, detectSigningCABundleAndCRL), and our note.
 const (
-	keyFile   = "ca-key.pem"
-	certFile  = "ca-cert.pem"
-	chainFile = "cert-chain.pem"
-	rootFile  = "root-cert.pem"
+	keyFile   = istio.CAKeyFile
+	certFile  = istio.CACertFile
+	chainFile = istio.CertChainFile
+	rootFile  = istio.RootCertFile
 	noteFile  = "note"
 )
 

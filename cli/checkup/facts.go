@@ -3,7 +3,6 @@
 package checkup
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/internal/agentrights"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -256,7 +256,7 @@ func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) (
 	if err != nil {
 		return nil, err
 	}
-	ofIstiod := client.MatchingLabels{"app": "istiod"}
+	ofIstiod := client.MatchingLabels(istio.IstiodLabels)
 	deployments, err := list(ctx, c, appsv1.SchemeGroupVersion.WithKind("Deployment"), ofIstiod)
 	if err != nil {
 		return nil, err
@@ -272,8 +272,7 @@ func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) (
 	for i := range deployments {
 		deployment := &deployments[i]
 		istiod := Istiod{Name: deployment.GetName(), Namespace: deployment.GetNamespace()}
-		account, _, _ := unstructured.NestedString(deployment.Object, "spec", "template", "spec", "serviceAccountName")
-		istiod.ServiceAccount = cmp.Or(account, "default")
+		istiod.ServiceAccount = istio.ServiceAccount(deployment)
 		istiod.inspect(injector, deployment, pods)
 		key := istiod.Namespace + "/" + istiod.ServiceAccount
 		if _, asked := rights[key]; !asked {
@@ -345,7 +344,7 @@ func probedNamespace(facts *Facts) string {
 
 // probe has the API server call the webhook, by creating an istiod that it does not store.
 func probe(ctx context.Context, writer client.Writer, namespace string, target v1alpha1.Target) *Probe {
-	labels := map[string]string{"app": "istiod"}
+	labels := istio.IstiodLabels
 	about := metav1.ObjectMeta{Name: "istiod-agent-check", Namespace: namespace, Labels: labels}
 	spec := corev1.PodSpec{Containers: []corev1.Container{{
 		Name: patches.IstiodContainer, Image: "pilot",

@@ -23,6 +23,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
 	"github.com/istiod-agent/istiod-agent/cli/verify"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -78,7 +79,7 @@ func (p *Place) annotations(all map[string]string) {
 func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
 	deployments := &metav1.PartialObjectMetadataList{}
 	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
-	if err := cluster.Client.List(ctx, deployments, client.MatchingLabels{"app": "istiod"}); err != nil {
+	if err := cluster.Client.List(ctx, deployments, client.MatchingLabels(istio.IstiodLabels)); err != nil {
 		return cluster.Explain("listing istiod's Deployments", "list", "deployments.apps", err)
 	}
 	var namespaces []string

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -60,7 +60,7 @@ var says = map[State]string{
 // gather asks a cluster for the replicas of its istiods, in namespace or in all.
 func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
 	var pods corev1.PodList
-	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels{"app": "istiod"}, client.InNamespace(namespace)); err != nil {
+	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels), client.InNamespace(namespace)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
 	}
 	certificates := &unstructured.UnstructuredList{}
@@ -81,10 +81,11 @@ func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, no
 
 // replicas puts together which Pod has which CA.
 func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate, now time.Time) []Replica {
-	// Of several, agents take the oldest.
-	slices.SortFunc(certificates, func(a, b certificatesv1.IssuedCertificate) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
+	candidates := make([]*certificatesv1.IssuedCertificate, 0, len(certificates))
+	for i := range certificates {
+		candidates = append(candidates, &certificates[i])
+	}
+	hosts := func(c *certificatesv1.IssuedCertificate) []string { return c.Spec.Hosts }
 	var all []Replica
 	for i := range pods {
 		pod := &pods[i]
@@ -92,16 +93,12 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 			continue
 		}
 		replica := Replica{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
-		for j := range certificates {
-			if !isFor(&certificates[j], pod) {
-				continue
-			}
-			replica.IssuedCertificate = certificates[j].Namespace + "/" + certificates[j].Name
-			reports := certificates[j].Status.Certificates
+		if found := istio.For(candidates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
+			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
+			reports := found[0].Status.Certificates
 			if k := slices.IndexFunc(reports, func(r certificatesv1.CertificateStatus) bool { return r.Pod == pod.Name }); k >= 0 {
 				replica.CA = &reports[k]
 			}
-			break
 		}
 		replica.State = replica.state(now)
 		all = append(all, replica)
@@ -143,10 +140,4 @@ func injected(spec *corev1.PodSpec) bool {
 	return slices.ContainsFunc(slices.Concat(spec.Containers, spec.InitContainers), func(c corev1.Container) bool {
 		return c.Name == patches.AgentContainer
 	})
-}
-
-// isFor says whether a certificate names the identity of a Pod.
-func isFor(certificate *certificatesv1.IssuedCertificate, pod *corev1.Pod) bool {
-	identity := "/ns/" + pod.Namespace + "/sa/" + cmp.Or(pod.Spec.ServiceAccountName, "default")
-	return slices.ContainsFunc(certificate.Spec.Hosts, func(host string) bool { return strings.HasSuffix(host, identity) })
 }

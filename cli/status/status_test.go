@@ -57,6 +57,12 @@ func certificate(name string, age time.Duration, host string, replicas ...certif
 	}
 }
 
+// going is a certificate that is being deleted: agents do not take it.
+func going(c certificatesv1.IssuedCertificate) certificatesv1.IssuedCertificate {
+	c.DeletionTimestamp = at(0)
+	return c
+}
+
 const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
 
 // Each thing that may be wrong with a replica has its state, and a sentence that says what to do.
@@ -85,6 +91,7 @@ func TestStates(t *testing.T) {
 		"the default account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/default", ca("a", rootA))}, Ready, ""},
 		"no report":           {nil, []certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, NoReport, "its agent has not reported a CA"},
 		"an older one counts": {nil, []certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, NoReport, ""},
+		"one being deleted":   {nil, []certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, Ready, ""},
 		"not loaded":          {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, NotConfirmed, "istiod was not seen to use the CA"},
 		"failing":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, Failing, "Vault is sealed"},
 		"expired":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, Expired, "has expired"},

@@ -18,6 +18,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // What counts where nothing else is said.
@@ -262,7 +263,7 @@ func (o *Options) hosts() []string {
 	var hosts []string
 	for _, namespace := range o.Namespaces {
 		for _, account := range o.ServiceAccounts {
-			hosts = append(hosts, "spiffe://"+o.TrustDomain+"/ns/"+namespace+"/sa/"+account)
+			hosts = append(hosts, istio.Identity{TrustDomain: o.TrustDomain, Namespace: namespace, ServiceAccount: account}.String())
 		}
 	}
 	return hosts

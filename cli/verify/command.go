@@ -20,6 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -192,7 +193,7 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*
 	if len(failed) > 0 {
 		return nil, errors.Join(failed...)
 	}
-	return nil, errors.New("no istiod has published a root (ConfigMap " + configMap + "): has it started?")
+	return nil, errors.New("no istiod has published a root (ConfigMap " + istio.RootConfigMap + "): has it started?")
 }
 
 // reachable is the first context that answers, to read the VirtualMesh from; nil where none does.

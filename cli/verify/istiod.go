@@ -27,11 +27,10 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/verify/workload"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 const (
-	// securePort is istiod's TLS port.
-	securePort = 15012
 	// audience of the tokens that istiod takes (its TOKEN_AUDIENCES).
 	audience = "istio-ca"
 	// tokenSeconds is the least that the API server gives a token.
@@ -73,9 +72,9 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Publishe
 		defer stop()
 		address = forwarded
 	}
-	found, err := workload.Obtain(ctx, dial, service(pod)+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
+	found, err := workload.Obtain(ctx, dial, istio.ServiceName(istio.RevisionOf(pod.Labels))+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
 	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("nothing answers at its port %d (%w); is it running?", securePort, err)
+		err = fmt.Errorf("nothing answers at its port %d (%w); is it running?", istio.SecurePort, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("getting a workload's certificate from istiod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -86,7 +85,7 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Publishe
 // istiodPod is one that runs, or else any.
 func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, error) {
 	var pods corev1.PodList
-	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels{"app": "istiod"}); err != nil {
+	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
 	}
 	ready := slices.IndexFunc(pods.Items, func(pod corev1.Pod) bool {
@@ -98,14 +97,6 @@ func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, err
 		return nil, errors.New("no Pod of istiod is there (label app=istiod) to get a workload's certificate from")
 	}
 	return &pods.Items[max(0, ready)], nil
-}
-
-// service is istiod's, by its revision (Istio manifests/charts/istio-control/istio-discovery/templates/service.yaml).
-func service(pod *corev1.Pod) string {
-	if revision := pod.Labels["istio.io/rev"]; revision != "" && revision != "default" {
-		return "istiod-" + revision
-	}
-	return "istiod"
 }
 
 // forward is `kubectl port-forward` to istiod's TLS port; stop ends it.
@@ -123,7 +114,7 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 		return "", nil, err
 	}
 	end, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddressesForStreaming(through, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(securePort)}, end, ready, io.Discard, io.Discard)
+	forwarder, err := portforward.NewOnAddressesForStreaming(through, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(istio.SecurePort)}, end, ready, io.Discard, io.Discard)
 	if err != nil {
 		return "", nil, err
 	}

@@ -14,13 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
-)
-
-// Where istiod publishes the roots that workloads trust (Istio pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go).
-const (
-	configMap = "istio-ca-root-cert"
-	rootKey   = "root-cert.pem"
 )
 
 // Published are the trust bundles (PEM) of a cluster, by namespace.
@@ -37,11 +32,11 @@ func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []
 	}
 	for _, namespace := range namespaces {
 		var all corev1.ConfigMapList
-		if err := cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.MatchingFields{"metadata.name": configMap}); err != nil {
-			return nil, cluster.Explain("listing ConfigMaps "+configMap, "list", "configmaps", err)
+		if err := cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.MatchingFields{"metadata.name": istio.RootConfigMap}); err != nil {
+			return nil, cluster.Explain("listing ConfigMaps "+istio.RootConfigMap, "list", "configmaps", err)
 		}
 		for _, each := range all.Items {
-			found[each.Namespace] = each.Data[rootKey]
+			found[each.Namespace] = each.Data[istio.RootCertFile]
 		}
 	}
 	return found, nil
@@ -62,10 +57,10 @@ func (p Published) check(of string, expected []*x509.Certificate) []Line {
 	var lines []Line
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		ok, detail := compare(p[namespace], expected)
-		lines = append(lines, Line{ok, of, namespace, configMap, detail})
+		lines = append(lines, Line{ok, of, namespace, istio.RootConfigMap, detail})
 	}
 	if len(lines) == 0 {
-		lines = append(lines, Line{false, of, "", configMap, "is in no namespace: has istiod started?"})
+		lines = append(lines, Line{false, of, "", istio.RootConfigMap, "is in no namespace: has istiod started?"})
 	}
 	return lines
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -98,15 +99,15 @@ func TestPrinted(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
 	result := &Result{roots: []*x509.Certificate{a}, Lines: []Line{
-		{true, "one", "default", configMap, "is the root"},
-		{false, "one", "gone", configMap, "is not there"},
-		{true, "one", "istio-system", configMap, "is the root"},
+		{true, "one", "default", istio.RootConfigMap, "is the root"},
+		{false, "one", "gone", istio.RootConfigMap, "is not there"},
+		{true, "one", "istio-system", istio.RootConfigMap, "is the root"},
 		{false, "two", "", "", "no answer."},
-		{false, "three", "", configMap, "is in no namespace"},
+		{false, "three", "", istio.RootConfigMap, "is in no namespace"},
 		{true, "one", "", "handshake with one", "succeeds"},
 	}}
 	for _, namespace := range []string{"v", "w", "x", "y", "z"} {
-		result.Lines = append(result.Lines, Line{true, "four", namespace, configMap, "is the root"})
+		result.Lines = append(result.Lines, Line{true, "four", namespace, istio.RootConfigMap, "is the root"})
 	}
 	head := "Root O=a, SHA-256 " + pemcerts.Fingerprint(a) + "\n"
 	for name, test := range map[string]struct {

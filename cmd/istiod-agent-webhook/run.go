@@ -36,6 +36,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/webhook"
@@ -92,7 +93,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	istiods := controllers.NewIstiods(mgr, injector, config)
 	// Where the program gives the rights itself, they come with the istiod.
 	known := func(ctx context.Context, namespace, account string) bool {
-		given := config.AgentRights.Covers(namespace) && account != v1alpha1.DefaultServiceAccount
+		given := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
 		return !given && istiods.RunsAs(ctx, namespace, account)
 	}
 	rights := webhook.NewRights(mgr.GetClient(), known, log)

@@ -21,6 +21,7 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cmd/istiod-agent/godebug"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -132,7 +133,7 @@ var named = map[string]string{
 	"service-account":              "SERVICE_ACCOUNT",
 	"issued-certificate-namespace": "ISSUED_CERTIFICATE_NAMESPACE",
 	"kubeconfig":                   "KUBECONFIG",
-	"multi-root":                   "ISTIO_MULTIROOT_MESH", // istiod's own
+	"multi-root":                   istio.MultiRootVariable, // istiod's own
 }
 
 func variable(f *pflag.Flag) string {
@@ -164,7 +165,7 @@ func environment(flags *pflag.FlagSet) (err error) {
 const (
 	workloadTTLFlag = "workload-ttl"
 	// istiodsWorkloadTTL is istiod's own variable, and defaultWorkloadTTL its default (Istio pilot/pkg/bootstrap/istio_ca.go).
-	istiodsWorkloadTTL = "DEFAULT_WORKLOAD_CERT_TTL"
+	istiodsWorkloadTTL = istio.WorkloadTTLVariable
 	defaultWorkloadTTL = 24 * time.Hour
 )
 

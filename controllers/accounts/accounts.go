@@ -27,6 +27,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -123,8 +124,8 @@ func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, 
 		if err != nil {
 			return nil, err
 		}
-		account := controllers.ServiceAccountOf(istiod)
-		if notSelected != "" && !hasAgent(istiod) || account == v1alpha1.DefaultServiceAccount {
+		account := istio.ServiceAccount(istiod)
+		if notSelected != "" && !hasAgent(istiod) || account == istio.DefaultServiceAccount {
 			continue
 		}
 		accounts = append(accounts, account)

@@ -4,7 +4,6 @@ package meshes
 
 import (
 	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,6 +12,7 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // Istiod is an istiod Deployment of this cluster.
@@ -33,16 +33,12 @@ type NotSelected struct{ Namespace, Name, Why string }
 // Mesh is what the public API calls the mesh of an istiod of a cluster: <deployment>-<namespace>-<cluster>, with what
 // no object's name may hold made dashes (Gloo Mesh pkg/mesh-discovery/translation/utils/object_meta.go).
 func (i Istiod) Mesh(cluster string) string {
-	return sanitized(i.Name + "-" + i.Namespace + "-" + cluster)
+	return istio.MeshName(i.Name, i.Namespace, cluster)
 }
-
-var sanitize = strings.NewReplacer(".", "-", "_", "-", ":", "-", "/", "-", " ", "-")
-
-func sanitized(name string) string { return strings.ToLower(sanitize.Replace(name)) }
 
 // Host is the identity that the istiod's certificate is for.
 func (i Istiod) Host() string {
-	return "spiffe://" + i.TrustDomain + "/ns/" + i.Namespace + "/sa/" + i.ServiceAccount
+	return istio.Identity{TrustDomain: i.TrustDomain, Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
 }
 
 // Source is a VirtualMesh as it is stored.

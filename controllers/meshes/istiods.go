@@ -15,15 +15,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 const (
-	// defaultTrustDomain is Istio's (mesh/v1alpha1, MeshConfig.trust_domain).
-	defaultTrustDomain = "cluster.local"
-	// configurationName is that of the ConfigMap of an istiod without a revision; others append theirs.
-	configurationName = "istio"
 	// meshConfigKey of istiod's ConfigMap holds the MeshConfig.
 	meshConfigKey = "mesh"
 )
@@ -33,7 +29,7 @@ const (
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&corev1.ConfigMap{}: {
-			Field: fields.OneTermEqualSelector("metadata.name", configurationName),
+			Field: fields.OneTermEqualSelector("metadata.name", istio.MeshConfigMap(istio.DefaultRevision)),
 			Transform: func(object any) (any, error) {
 				if configuration, ok := object.(*corev1.ConfigMap); ok {
 					configuration.ManagedFields, configuration.Annotations, configuration.BinaryData = nil, nil, nil
@@ -47,20 +43,15 @@ func CacheByObject() map[client.Object]cache.ByObject {
 
 // readIstiod reads what counts of an istiod's Deployment, and of its configuration.
 func readIstiod(ctx context.Context, cached, live client.Reader, deployment *unstructured.Unstructured) (Istiod, error) {
-	istiod := Istiod{Name: deployment.GetName(), Namespace: deployment.GetNamespace(), TrustDomain: defaultTrustDomain}
-	istiod.ServiceAccount, _, _ = unstructured.NestedString(deployment.Object, "spec", "template", "spec", "serviceAccountName")
-	if istiod.ServiceAccount == "" {
-		istiod.ServiceAccount = "default"
-	}
-	wanted, given, _ := unstructured.NestedInt64(deployment.Object, "spec", "replicas")
-	if !given {
-		wanted = 1
+	istiod := Istiod{
+		Name: deployment.GetName(), Namespace: deployment.GetNamespace(), TrustDomain: istio.DefaultTrustDomain,
+		ServiceAccount: istio.ServiceAccount(deployment),
 	}
 	found, _, _ := unstructured.NestedInt64(deployment.Object, "status", "replicas")
-	istiod.Replicas = int(max(wanted, found))
-	key := types.NamespacedName{Namespace: istiod.Namespace, Name: configuration(deployment)}
+	istiod.Replicas = int(max(istio.Replicas(deployment), found))
+	key := types.NamespacedName{Namespace: istiod.Namespace, Name: istio.MeshConfigMap(istio.Revision(deployment))}
 	reader := cached
-	if key.Name != configurationName {
+	if key.Name != istio.MeshConfigMap(istio.DefaultRevision) {
 		reader, istiod.Unwatched = live, true
 	}
 	var stored corev1.ConfigMap
@@ -88,13 +79,4 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 		istiod.TrustDomain = mesh.TrustDomain
 	}
 	return istiod, nil
-}
-
-// configuration is the name of the ConfigMap that istiod has its MeshConfig from (Istio pilot/pkg/bootstrap/mesh.go,
-// getMeshConfigMapName).
-func configuration(deployment *unstructured.Unstructured) string {
-	if revision := controllers.Revision(deployment); revision != "" && revision != "default" {
-		return configurationName + "-" + revision
-	}
-	return configurationName
 }

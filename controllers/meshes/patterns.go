@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // pattern matches istiods of one namespace: <prefix>*-<namespace>-<cluster>. What follows the star is compared as a whole,
@@ -20,7 +21,7 @@ type pattern struct{ prefix, suffix string }
 
 func patternOf(ref networkingv1.MeshRef) (pattern, bool) {
 	prefix, suffix, ok := ref.Pattern()
-	return pattern{sanitized(prefix), sanitized(suffix)}, ok
+	return pattern{istio.NormalMeshName(prefix), istio.NormalMeshName(suffix)}, ok
 }
 
 // matches reports whether a pattern matches the mesh of an istiod of a namespace.
@@ -32,7 +33,9 @@ func (p pattern) matches(mesh, namespace, cluster string) bool {
 func (p pattern) key() string { return "*" + p.suffix }
 
 // suffixOf is how the names of the meshes of a namespace's istiods end.
-func suffixOf(namespace, cluster string) string { return sanitized("-" + namespace + "-" + cluster) }
+func suffixOf(namespace, cluster string) string {
+	return istio.NormalMeshName("-" + namespace + "-" + cluster)
+}
 
 // keysOf are what VirtualMeshes that may name a mesh are indexed by: its name, and that of each pattern that may match it.
 func keysOf(mesh string) []string {
@@ -60,7 +63,7 @@ func (s Source) asks(mesh, namespace, cluster string) int {
 			if p.matches(mesh, namespace, cluster) {
 				how = max(how, byPattern)
 			}
-		} else if sanitized(ref.Name) == mesh {
+		} else if istio.NormalMeshName(ref.Name) == mesh {
 			return byItsName
 		}
 	}
@@ -89,7 +92,7 @@ func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []net
 	for _, ref := range mesh.Spec.Meshes {
 		if _, ok := patternOf(ref); !ok {
 			refs = append(refs, ref)
-			seen[sanitized(ref.Name)] = true
+			seen[istio.NormalMeshName(ref.Name)] = true
 		}
 	}
 	remaining := min(networkingv1.MaxMatches, networkingv1.MaxMeshes-len(mesh.Spec.Meshes))
@@ -118,7 +121,7 @@ func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []net
 		case counted > 0:
 		case mesh.Spec.IntermediateCA() == nil:
 			own[ref.Key()] = networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
-		case strings.HasSuffix(pattern.suffix, "-"+sanitized(facts.Cluster)):
+		case strings.HasSuffix(pattern.suffix, "-"+istio.NormalMeshName(facts.Cluster)):
 			own[ref.Key()] = networkingv1.MeshStatus{State: networkingv1.Pending, Message: "waiting for an injected istiod Deployment that it matches"}
 		default:
 			own[ref.Key()] = networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}

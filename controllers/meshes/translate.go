@@ -21,6 +21,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -128,7 +129,7 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 func (p *Plan) mesh(
 	source Source, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts Facts,
 ) networkingv1.MeshStatus {
-	name := sanitized(ref.Name)
+	name := istio.NormalMeshName(ref.Name)
 	pending := func(format string, args ...any) networkingv1.MeshStatus {
 		return networkingv1.MeshStatus{State: networkingv1.Pending, Message: fmt.Sprintf(format, args...)}
 	}
@@ -138,7 +139,7 @@ func (p *Plan) mesh(
 	if mesh.Spec.IntermediateCA() == nil {
 		return networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
 	}
-	here := strings.HasSuffix(name, "-"+sanitized(facts.Cluster))
+	here := strings.HasSuffix(name, "-"+istio.NormalMeshName(facts.Cluster))
 	if here { // what was made while this cluster had another name would be a second certificate of its istiod's
 		p.Keep[name] = true
 	}

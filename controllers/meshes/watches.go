@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // named are the meshes that a VirtualMesh names, as far as it can be read, and the keys of its patterns.
@@ -23,7 +24,7 @@ func named(object *unstructured.Unstructured) []string {
 		if p, ok := patternOf(ref); ok {
 			names = append(names, p.key())
 		} else {
-			names = append(names, sanitized(ref.Name))
+			names = append(names, istio.NormalMeshName(ref.Name))
 		}
 	}
 	return names
@@ -117,7 +118,7 @@ func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructur
 		if p, ok := patternOf(ref); ok {
 			patterns[p.suffix] = append(patterns[p.suffix], p)
 		} else {
-			names = append(names, sanitized(ref.Name))
+			names = append(names, istio.NormalMeshName(ref.Name))
 		}
 	}
 	if len(patterns) == 0 {
@@ -143,7 +144,9 @@ func matching(index string, values ...string) (selections []client.MatchingField
 
 // configuredBy requests the VirtualMeshes of the istiods that a ConfigMap may configure.
 func (c *Controller) configuredBy(ctx context.Context, object client.Object) []reconcile.Request {
-	return c.namingIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool { return configuration(istiod) == object.GetName() })
+	return c.namingIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool {
+		return istio.MeshConfigMap(istio.Revision(istiod)) == object.GetName()
+	})
 }
 
 // within requests the VirtualMeshes of the istiods of a namespace, which may have been labelled.

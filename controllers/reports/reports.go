@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -32,7 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
-	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // Cleaner reconciles IssuedCertificates.
@@ -43,7 +42,7 @@ type Cleaner struct {
 
 // CacheByObject limits what the manager's cache holds of Pods' metadata to that of istiods.
 func CacheByObject() map[client.Object]cache.ByObject {
-	return map[client.Object]cache.ByObject{pod(): {Label: controllers.IstiodLabels.AsSelector()}}
+	return map[client.Object]cache.ByObject{pod(): {Label: istio.IstiodLabels.AsSelector()}}
 }
 
 func pod() *metav1.PartialObjectMetadata {
@@ -153,11 +152,8 @@ func reporting(certificate *unstructured.Unstructured) []string {
 // namespace is that of the istiod that an IssuedCertificate is for; it may be kept elsewhere.
 func namespace(certificate *unstructured.Unstructured) string {
 	hosts, _, _ := unstructured.NestedStringSlice(certificate.Object, "spec", "hosts")
-	for _, host := range hosts {
-		parts := strings.Split(host, "/") // spiffe://<trust domain>/ns/<namespace>/sa/<service account>
-		if len(parts) == 7 && parts[3] == "ns" {
-			return parts[4]
-		}
+	for _, identity := range istio.Identities(hosts) {
+		return identity.Namespace
 	}
 	return certificate.GetNamespace()
 }

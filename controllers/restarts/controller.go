@@ -32,6 +32,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -168,14 +169,14 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 func (c *Controller) published(ctx context.Context, namespaces []string) ([]string, error) {
 	var all []string
 	for _, namespace := range namespaces {
-		configMap, err := c.configMap(ctx, types.NamespacedName{Namespace: namespace, Name: rootConfigMap})
+		configMap, err := c.configMap(ctx, types.NamespacedName{Namespace: namespace, Name: istio.RootConfigMap})
 		if err != nil {
 			return nil, err
 		}
 		if configMap == nil {
 			continue
 		}
-		if roots, err := pemcerts.Parse([]byte(configMap.Data[rootKey])); err == nil {
+		if roots, err := pemcerts.Parse([]byte(configMap.Data[istio.RootCertFile])); err == nil {
 			all = append(all, pemcerts.Fingerprints(roots)...)
 		}
 	}

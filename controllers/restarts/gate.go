@@ -12,13 +12,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Where istiod publishes its roots to the Pods of each namespace (Istio
-// pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go).
-const (
-	rootConfigMap = "istio-ca-root-cert"
-	rootKey       = "root-cert.pem"
-)
-
 // settling is how long a ConfigMap must have held the roots: creation times have whole seconds, so that a Pod that was
 // replaced within the same second could not be told from an old one; and the node's kubelet has to hear of it.
 const settling = 2 * time.Second

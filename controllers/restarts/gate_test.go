@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -51,10 +52,10 @@ func TestTheGateOfANamespace(t *testing.T) {
 				CreationTimestamp: metav1.NewTime(begun.Add(-time.Hour)),
 				ManagedFields:     []metav1.ManagedFieldsEntry{{Time: &metav1.Time{Time: begun.Add(-time.Minute)}}, {Time: &begun}, {}},
 			},
-			Data: map[string]string{rootKey: text},
+			Data: map[string]string{istio.RootCertFile: text},
 		}
 	}
-	created := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: begun}, Data: map[string]string{rootKey: two}}
+	created := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: begun}, Data: map[string]string{istio.RootCertFile: two}}
 	for name, test := range map[string]struct {
 		configMap *corev1.ConfigMap
 		wanted    []string
@@ -74,7 +75,7 @@ func TestTheGateOfANamespace(t *testing.T) {
 		"nobody has changed it":             {created, []string{second}, 2 * time.Second, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := gateOf("a/b", test.configMap, rootKey, test.wanted, begun.Add(test.at))
+			got := gateOf("a/b", test.configMap, istio.RootCertFile, test.wanted, begun.Add(test.at))
 			if got.open != (test.waiting == "") || !strings.HasPrefix(got.waiting, test.waiting) {
 				t.Errorf("got %+v", got)
 			}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -16,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // mesh is whom a directive is for: the IssuedCertificates that name it, and their istiods.
@@ -64,11 +64,7 @@ func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certi
 	}
 	for i := range deployments.Items {
 		deployment := &deployments.Items[i]
-		account, _, _ := unstructured.NestedString(deployment.Object, "spec", "template", "spec", "serviceAccountName")
-		if account == "" {
-			account = "default"
-		}
-		if account != at.Name || deployment.GetDeletionTimestamp() != nil {
+		if istio.ServiceAccount(deployment) != at.Name || deployment.GetDeletionTimestamp() != nil {
 			continue
 		}
 		found := istiod{Unstructured: deployment}
@@ -83,12 +79,8 @@ func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certi
 // identities are the namespaces and service accounts of the istiods that a certificate is for, in its own namespace.
 func identities(certificate *certificatesv1.IssuedCertificate) []types.NamespacedName {
 	var all []types.NamespacedName
-	for _, host := range certificate.Spec.Hosts {
-		parts := strings.Split(host, "/") // spiffe://<trust domain>/ns/<namespace>/sa/<service account>
-		if len(parts) != 7 || parts[3] != "ns" || parts[5] != "sa" {
-			continue
-		}
-		if at := (types.NamespacedName{Namespace: parts[4], Name: parts[6]}); at.Namespace == certificate.Namespace && !slices.Contains(all, at) {
+	for _, identity := range istio.Identities(certificate.Spec.Hosts) {
+		if at := (types.NamespacedName{Namespace: identity.Namespace, Name: identity.ServiceAccount}); at.Namespace == certificate.Namespace && !slices.Contains(all, at) {
 			all = append(all, at)
 		}
 	}
@@ -125,11 +117,7 @@ func (m *mesh) staged() bool {
 func (m *mesh) revisions() []string {
 	var all []string
 	for _, each := range m.istiods {
-		revision := controllers.Revision(each.Unstructured)
-		if revision == "" {
-			revision = defaultRevision
-		}
-		all = append(all, revision)
+		all = append(all, istio.Revision(each.Unstructured))
 	}
 	return all
 }

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
-	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // What Istio writes on the Pods of its proxies (manifests/charts/istio-control/istio-discovery/files: injection-template,
@@ -24,7 +24,7 @@ const (
 	// proxyLabel is on each Pod with a proxy of Envoy's, injected or not.
 	proxyLabel = "service.istio.io/canonical-name"
 	// revisionKey is an annotation with the revision of the istiod that injected; as a label it may be a revision's tag.
-	revisionKey = "istio.io/rev"
+	revisionKey = istio.RevisionLabel
 	// statusAnnotation is JSON, and has the revision too.
 	statusAnnotation = "sidecar.istio.io/status"
 	// templatesAnnotation names the injection's templates; charts/gateway has gateway.
@@ -96,7 +96,7 @@ func hasProxy(pod *metav1.ObjectMeta) bool {
 }
 
 func isIstiod(pod *metav1.ObjectMeta) bool {
-	return controllers.IstiodLabels.AsSelector().Matches(labels.Set(pod.Labels))
+	return istio.IstiodLabels.AsSelector().Matches(labels.Set(pod.Labels))
 }
 
 // isGateway says whether a Pod's proxy is others' way in or out, not its own workload's.
@@ -111,9 +111,6 @@ func isGateway(pod *metav1.ObjectMeta) bool {
 		nodeProxyLabels.AsSelector().Matches(labels.Set(pod.Labels))
 }
 
-// defaultRevision is what Istio calls the one that has no name.
-const defaultRevision = "default"
-
 // revisionOf is the revision of the istiod that a Pod's proxy belongs to.
 func revisionOf(pod *metav1.ObjectMeta) string {
 	var status struct {
@@ -125,7 +122,7 @@ func revisionOf(pod *metav1.ObjectMeta) string {
 			return revision
 		}
 	}
-	return defaultRevision
+	return istio.DefaultRevision
 }
 
 // gate says whether new Pods of a namespace would start with the wanted roots.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // Which set a Pod is in, by what Istio's charts and injection write on it.
@@ -46,7 +47,7 @@ func TestWhichPodsBelongToTheMesh(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			revisions := test.revisions
 			if revisions == nil {
-				revisions = []string{defaultRevision}
+				revisions = []string{istio.DefaultRevision}
 			}
 			got := ""
 			for _, s := range meshSets[1:] {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // round is one look at restarts that are under way.
@@ -214,7 +215,7 @@ func (r *round) choose(ctx context.Context, owners []*owned, slots int, entry *c
 
 // gate is that of a namespace's Pods in a set, looked at once in each round.
 func (r *round) gate(ctx context.Context, s set, namespace string) (gate, error) {
-	at, dataKey := types.NamespacedName{Namespace: namespace, Name: rootConfigMap}, rootKey
+	at, dataKey := types.NamespacedName{Namespace: namespace, Name: istio.RootConfigMap}, istio.RootCertFile
 	if s.kind == selectedPods {
 		sync := s.selector.RootCertSync
 		if sync == nil || sync.ConfigMapRef == nil { // nobody waits
@@ -231,7 +232,7 @@ func (r *round) gate(ctx context.Context, s set, namespace string) (gate, error)
 	}
 	configMap, err := r.configMap(ctx, at)
 	if apierrors.IsForbidden(err) {
-		r.gates[id] = gate{waiting: fmt.Sprintf("ConfigMap %s, which the webhook may not read: expected the name %s", at, rootConfigMap)}
+		r.gates[id] = gate{waiting: fmt.Sprintf("ConfigMap %s, which the webhook may not read: expected the name %s", at, istio.RootConfigMap)}
 		return r.gates[id], nil
 	}
 	if err != nil {

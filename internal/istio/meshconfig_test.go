@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package meshes
+package istio_test
 
 import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-func TestTheConfigMapIsTheRevisions(t *testing.T) {
+func TestMeshConfigMap(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ deployment, want string }{
 		"none":               {`{metadata: {name: istiod}}`, "istio"},
 		"default":            {`{spec: {template: {spec: {containers: [{name: discovery, env: [{name: REVISION, value: default}]}]}}}}`, "istio"},
@@ -20,11 +23,12 @@ func TestTheConfigMapIsTheRevisions(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			object := &unstructured.Unstructured{}
 			if err := yaml.Unmarshal([]byte(test.deployment), &object.Object); err != nil {
 				t.Fatal(err)
 			}
-			if got := configuration(object); got != test.want {
+			if got := istio.MeshConfigMap(istio.Revision(object)); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})

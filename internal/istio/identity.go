@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// DefaultTrustDomain is that of a mesh whose MeshConfig sets none (istio.io/api/mesh/v1alpha1, trust_domain).
+const DefaultTrustDomain = "cluster.local"
+
+// Identity is a workload's SPIFFE ID in Istio's form, spiffe://<trust domain>/ns/<namespace>/sa/<service account>
+// (pkg/spiffe/spiffe.go).
+type Identity struct {
+	TrustDomain, Namespace, ServiceAccount string
+}
+
+// ParseIdentity reads a SPIFFE ID. It reports false for one of another form, and for text that is none (SPIFFE-ID, section 2).
+func ParseIdentity(id string) (Identity, bool) {
+	parsed, err := spiffeid.FromString(id)
+	if err != nil {
+		return Identity{}, false
+	}
+	parts := strings.Split(parsed.Path(), "/")
+	if len(parts) != 5 || parts[1] != "ns" || parts[3] != "sa" {
+		return Identity{}, false
+	}
+	return Identity{TrustDomain: parsed.TrustDomain().Name(), Namespace: parts[2], ServiceAccount: parts[4]}, true
+}
+
+// String returns the SPIFFE ID.
+func (i Identity) String() string {
+	return "spiffe://" + i.TrustDomain + "/ns/" + i.Namespace + "/sa/" + i.ServiceAccount
+}
+
+// Identities returns those of the hosts that have Istio's form.
+func Identities(hosts []string) []Identity {
+	var identities []Identity
+	for _, host := range hosts {
+		if identity, ok := ParseIdentity(host); ok {
+			identities = append(identities, identity)
+		}
+	}
+	return identities
+}
+
+// Covers reports whether one of the hosts is the identity of a service account, in whatever trust domain.
+func Covers(hosts []string, namespace, serviceAccount string) bool {
+	return slices.ContainsFunc(hosts, func(host string) bool {
+		identity, ok := ParseIdentity(host)
+		return ok && identity.Namespace == namespace && identity.ServiceAccount == serviceAccount
+	})
+}

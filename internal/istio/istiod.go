@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package istio holds the rules about an istiod, each with its source in Istio
+// (the release is 1.31 where none is named). It imports no client.
+package istio
+
+import (
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// IstiodLabels are on every istiod's Deployment and Pods
+// (manifests/charts/istio-control/istio-discovery/templates/deployment.yaml).
+var IstiodLabels = labels.Set{"app": "istiod"}
+
+const (
+	// RevisionLabel holds the revision of an istiod on its Deployment and Pods; on other objects it may hold a tag of a
+	// revision (pkg/config/label, api/label.IoIstioRev).
+	RevisionLabel = "istio.io/rev"
+	// RevisionVariable holds it in istiod's container (pilot/pkg/features, REVISION).
+	RevisionVariable = "REVISION"
+	// DefaultRevision is that of an istiod whose charts set none (istio-discovery/templates/deployment.yaml).
+	DefaultRevision = "default"
+
+	// SecurePort is where istiod serves certificates and configuration over TLS (pilot/pkg/bootstrap/options.go,
+	// secureGRPCAddr).
+	SecurePort = 15012
+
+	// DefaultServiceAccount is the one of a Pod whose specification names none
+	// (plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
+	DefaultServiceAccount = "default"
+)
+
+// Revision returns the revision of an istiod's Deployment: the value of RevisionVariable, or else of RevisionLabel.
+// It is DefaultRevision where neither is set.
+func Revision(deployment *unstructured.Unstructured) string {
+	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
+	for _, container := range containers {
+		fields, _ := container.(map[string]any)
+		env, _ := fields["env"].([]any)
+		for _, entry := range env {
+			if variable, ok := entry.(map[string]any); ok && variable["name"] == RevisionVariable {
+				value, _ := variable["value"].(string)
+				return revisionOr(value)
+			}
+		}
+	}
+	return RevisionOf(deployment.GetLabels())
+}
+
+// RevisionOf returns the revision in the labels of an istiod's Pod.
+func RevisionOf(podLabels map[string]string) string { return revisionOr(podLabels[RevisionLabel]) }
+
+func revisionOr(revision string) string {
+	if revision == "" {
+		return DefaultRevision
+	}
+	return revision
+}
+
+// ServiceName returns the name of an istiod's Service (istio-discovery/templates/service.yaml).
+func ServiceName(revision string) string { return withRevision("istiod", revision) }
+
+// MeshConfigMap returns the name of the ConfigMap that an istiod reads its MeshConfig from
+// (pilot/pkg/bootstrap/mesh.go, getMeshConfigMapName).
+func MeshConfigMap(revision string) string { return withRevision("istio", revision) }
+
+func withRevision(name, revision string) string {
+	if revision == "" || revision == DefaultRevision {
+		return name
+	}
+	return name + "-" + revision
+}
+
+// ServiceAccount returns the name of the service account of a Deployment's Pods.
+func ServiceAccount(deployment *unstructured.Unstructured) string {
+	name, _, _ := unstructured.NestedString(deployment.Object, "spec", "template", "spec", "serviceAccountName")
+	return ServiceAccountOr(name)
+}
+
+// ServiceAccountOr returns the service account of a Pod specification with this serviceAccountName.
+func ServiceAccountOr(name string) string {
+	if name == "" {
+		return DefaultServiceAccount
+	}
+	return name
+}
+
+// Replicas returns how many Pods a Deployment asks for, 1 by default (pkg/apis/apps/v1/defaults.go, Kubernetes 1.37).
+func Replicas(deployment *unstructured.Unstructured) int64 {
+	replicas, set, _ := unstructured.NestedInt64(deployment.Object, "spec", "replicas")
+	if !set {
+		return 1
+	}
+	return replicas
+}
