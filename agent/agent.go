@@ -389,8 +389,8 @@ func (a *Agent) published(reason Reason) {
 		a.tell(true, reasonCAWarning, warning)
 	}
 	if issuer := a.limitedBy(); issuer != "" {
-		a.tell(true, reasonLimited, fmt.Sprintf("the CA certificate cannot be used for the %d days that ttlDays asks for: its chain is limited by %s; renew that certificate in time, "+
-			"a root as docs/rotation.md describes", *a.wanted.Spec.CertOptions.TTLDays, issuer))
+		a.tell(true, reasonLimited, fmt.Sprintf("the CA certificate does not last for the %d days of spec.certOptions.ttlDays, since it is limited by %s; renew that certificate in time "+
+			"(a root: see docs/rotation.md)", *a.wanted.Spec.CertOptions.TTLDays, issuer))
 	}
 	if tooShort {
 		a.tell(true, reasonLifetimeShort, fmt.Sprintf("the CA certificate lives for %s, which is too short for the %s that istiod's certificates live: "+

@@ -119,10 +119,10 @@ func (l *tokenLook) end(now time.Time) time.Time {
 
 // warning is what a person must do about the token, if anything; soon is true when that cannot wait.
 func (l *tokenLook) warning(secret string, now time.Time) (message string, soon bool) {
-	const periodic = "put another there before, such as a periodic one (vault token create -orphan -period=24h), which the agent keeps alive"
+	const periodic = "put another token there before then, such as a periodic one (vault token create -orphan -period=24h), which the agent keeps alive"
 	switch {
 	case l.Uses != 0:
-		return fmt.Sprintf("the token in %s is good for a limited number of calls (num_uses), and each renewal of istiod's CA makes up to %d; put one without that limit there", secret, fewUses-1), l.Uses < fewUses
+		return fmt.Sprintf("the token in %s is good for a limited number of calls (num_uses), and each renewal of istiod's CA makes up to %d; put a token without that limit there", secret, fewUses-1), l.Uses < fewUses
 	case l.TTL == 0 || l.Renewable && !l.capped:
 		return "", false
 	}
@@ -131,7 +131,7 @@ func (l *tokenLook) warning(secret string, now time.Time) (message string, soon 
 	case l.Batch:
 		why = "it is a batch token"
 	case l.Renewable:
-		why = "it has reached its longest life, or may not renew itself (auth/token/renew-self)"
+		why = "it has reached its maximum TTL, or may not renew itself (auth/token/renew-self)"
 	}
 	return fmt.Sprintf("the token in %s ends at %s, and then no CA certificate can be renewed: %s; %s", secret, l.end(now).UTC().Format(time.RFC3339), why, periodic),
 		l.TTL <= min(tokenLead, l.Life/3)
@@ -196,7 +196,7 @@ func (a *Agent) tokenUnknown(err error) {
 		case vault.PolicyDenies:
 			a.problems.token = problem{}
 			a.token.due = a.token.due.Add(tokenPause)
-			a.tell(false, string(failed.Kind), "Vault's token is used without being renewed or watched: "+err.Error())
+			a.tell(false, string(failed.Kind), "the agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: "+err.Error())
 		default: // an attempt to issue reports the same
 			a.Log.V(1).Info("Vault's token could not be looked up", "cause", err.Error())
 		}

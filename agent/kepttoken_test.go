@@ -73,7 +73,7 @@ func TestKeepToken(t *testing.T) {
 		"not renewable, and soon over": {lookup(86400, 8640000, fixed), "", 0, "TokenExpires true", "ends at 2030-01-02T03:04:00Z, and then no CA certificate can be renewed: it is not renewable", 5 * time.Minute, true},
 		"not renewable, and short":     {lookup(900, 3600, fixed), "", 0, "TokenExpires true", "the token in Secret istio-system/vault-token ends at", 5 * time.Minute, true},
 		"a batch token":                {`{"data":{"ttl":60,"creation_ttl":3600,"type":"batch","renewable":false,"num_uses":0}}`, "", 0, "TokenExpires true", "it is a batch token", 30 * time.Second, true},
-		"at its longest life":          {lookup(20, 3600, renewable), renewed(20), 1, "TokenExpires true", "it has reached its longest life", 10 * time.Second, true},
+		"at its longest life":          {lookup(20, 3600, renewable), renewed(20), 1, "TokenExpires true", "it has reached its maximum TTL", 10 * time.Second, true},
 		"may not renew itself":         {lookup(20, 3600, renewable), denied, 1, "TokenExpires true", "may not renew itself", 10 * time.Second, true},
 		"of few uses":                  {lookup(86400, 86400, `,"renewable":true,"num_uses":2`), "", 0, "TokenExpires true", "good for a limited number of calls (num_uses)", 5 * time.Minute, true},
 		"of its last use":              {lookup(86400, 86400, `,"renewable":true,"num_uses":-1`), "", 0, "TokenExpires true", "num_uses", 5 * time.Minute, true},

@@ -110,10 +110,10 @@ func (e *rootWaitsError) Error() string {
 	if more := len(e.strangers) - maxNamed; more > 0 {
 		running += fmt.Sprintf(" and %d more", more)
 	}
-	said := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256), and this istiod waits: replicas that run have another root (%s), and workloads of the two would not trust each other. "+
-		"Set Vault's root back, or change it in stages, see docs/rotation.md; to have istiods that start take it at once: %s", e.strangers[0].Root, e.is, bounded.Text(running, 300), e.accept)
+	said := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256), and this istiod waits: running replicas have the old root (%s), and workloads of the two roots do not trust each other. "+
+		"Restore Vault's root, or change it in stages (docs/rotation.md); to let new Pods of istiod start under the new root at once, run: %s", e.strangers[0].Root, e.is, bounded.Text(running, 300), e.accept)
 	if e.meshUnknown != nil {
-		said += "; the mesh's own roots could not be read: " + e.meshUnknown.Error()
+		said += "; also, the roots that the mesh trusts could not be read: " + e.meshUnknown.Error()
 	}
 	return said
 }

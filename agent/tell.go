@@ -123,9 +123,9 @@ type rootChangedError struct{ was, is, accept string }
 
 func (e *rootChangedError) Error() string {
 	said := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
-		"to change it without downtime, see docs/rotation.md; otherwise set Vault's back, or restart istiod when all clusters are to trust the new root", e.was, e.is)
+		"restore Vault's root, or change it in stages without downtime (docs/rotation.md); to let all clusters take the new root at once, restart istiod", e.was, e.is)
 	if e.accept != "" {
-		said += ", after: " + e.accept
+		said += " after this command: " + e.accept
 	}
 	return said
 }

@@ -71,6 +71,7 @@ var claims = map[string]map[string]string{
 		"certificates.mesh.gloo.solo.io: issuedcertificates: get":                               "e2e/chart.TestTheAgentsRights",
 		"certificates.mesh.gloo.solo.io: issuedcertificates/status: patch | to say there":       "e2e/chart.TestTheAgentsRights",
 		"events.k8s.io: events: create |":                                                       "e2e/chart.TestTheAgentsRights",
+		"configmaps `mesh-roots`":                                                               "e2e/chart.TestTheAgentsRights/an_account_that_reads_roots",
 		"secrets `vault-token`":                                                                 "e2e/chart.TestTheAgentsRights/a_revision_with_a_token",
 		"serviceaccounts/token `istiod`":                                                        "e2e/chart.TestTheAgentsRights/an_account_that_requests_tokens",
 		"The admission answers themselves":                                                      "webhook.TestEachOutcomeIsToldAlike",
@@ -93,7 +94,7 @@ var claims = map[string]map[string]string{
 		"With `istiodSidecar.namespaces` that token": "e2e/configurations.TestRevisionsByPattern",
 		"The program names service accounts of":      "controllers/accounts.TestSubjects e2e/configurations.TestRevisionsByPattern",
 		"`patch` on a webhook configuration":         kubernetesRights,
-		"With the certificate sources":               chartRights + "/certificate",
+		"With the certificate source `cert-manager`": chartRights + "/certificate",
 		"Protect namespace `istiod-agent-system`":    kubernetesTokens,
 	},
 	"Who decides about the CA": {

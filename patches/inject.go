@@ -27,7 +27,7 @@ func (i *Injector) inject(o *object) Result {
 	volume := o.cacerts()
 	was, replaced := i.original(o, volume)
 	if replaced != nil && was.Volume != nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s (%s), which is not the Secret volume of Istio's chart, is replaced: what is in it is not used", volume, strings.Join(sourcesOf(replaced), ", ")))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s (%s), which is not the Secret volume of Istio's chart, is replaced: istiod does not read it any more", volume, strings.Join(sourcesOf(replaced), ", ")))
 	}
 	if o.istiod.volume == "" {
 		p.addMount(o, volume)

@@ -87,7 +87,7 @@ func (o *object) after() string {
 	restored, restore := restoredVolume(o, name, was.Volume)
 	switch {
 	case !readable:
-		return "what annotation " + OriginalAnnotation + " kept of its volume cannot be read, so istiod starts anew with what Secret cacerts holds, as by Istio's chart, or else with " + own
+		return "annotation " + OriginalAnnotation + ", which keeps its earlier volume, cannot be read, so istiod starts anew with what Secret cacerts holds, as by Istio's chart, or else with " + own
 	case restore && restored == nil:
 		return "it had no volume at " + CACertsPath + " before, so istiod starts anew with " + own
 	case !restore:

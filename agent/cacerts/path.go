@@ -140,7 +140,7 @@ func (w Wanted) pinned(paths [][]*x509.Certificate) ([][]*x509.Certificate, erro
 	if len(pinned) == 0 {
 		root := paths[0][len(paths[0])-1]
 		return nil, refuse(RootNotPinned, "its root %s (SHA-256 %s) is none of the %d in spec.agentCa.trustedRoots; "+
-			"correct caPath, or name that root there if it is to be trusted", root.Subject, pemcerts.Fingerprint(root), len(w.Pinned))
+			"correct spec.agentCa.vault.caPath, or add that root there if you trust it", root.Subject, pemcerts.Fingerprint(root), len(w.Pinned))
 	}
 	return pinned, nil
 }

@@ -147,7 +147,7 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 	if answer.Auth != nil && answer.Auth.MFARequirement != nil {
 		return nil, &Error{
 			Kind: NotAuthorized, Call: loginCall, Path: c.paths.login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
-			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which no program can give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.paths.login),
+			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which the agent cannot give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.paths.login),
 		}
 	}
 	if answer.Auth == nil || !sendable(answer.Auth.ClientToken) {

@@ -73,7 +73,7 @@ func (e *Error) sentence() string {
 	case PathMissing:
 		return fmt.Sprintf("there is nothing at %q; enable the secrets engine or auth method there, or correct the path or the namespace in the specification", e.Path)
 	case RateLimited:
-		return "it answers too many requests (429); raise its rate limit quota if this goes on"
+		return "it answers too many requests (429); raise its rate limit quota if this continues"
 	case Refused:
 		return fmt.Sprintf("%q refuses it: %s; %s", e.Path, e.Detail, refusalAdvice(e.Detail))
 	case BadAnswer:
@@ -87,11 +87,11 @@ func (e *Error) sentence() string {
 var refusals = []struct{ words, advice string }{
 	{"notBefore before signer's notBefore", "wait: its CA is younger than the 30 seconds by which it dates certificates back, and the agent tries again; if this lasts longer than a minute, set Vault's clock"},
 	{"beyond the expiration of the CA", "lower ttlDays, renew the CA that signs, or set leaf_not_after_behavior=truncate on its issuer"},
-	{"no default issuer", "give the mount its CA (kubectl istiod-agent vault says how)"},
-	{"no issuer configured", "give the mount its CA (kubectl istiod-agent vault says how)"},
-	{"CA certificate/key", "give the mount its CA (kubectl istiod-agent vault says how)"},
-	{"could not load backend configuration", "write the auth method's config (kubectl istiod-agent vault says how)"},
-	{"request needs further approval", "remove the control group from the policy: nobody can approve each renewal"},
+	{"no default issuer", "give the mount its CA (kubectl istiod-agent vault prints how)"},
+	{"no issuer configured", "give the mount its CA (kubectl istiod-agent vault prints how)"},
+	{"CA certificate/key", "give the mount its CA (kubectl istiod-agent vault prints how)"},
+	{"could not load backend configuration", "write the auth method's config (kubectl istiod-agent vault prints the command)"},
+	{"request needs further approval", "remove the control group from the policy, since it needs a person for each renewal"},
 }
 
 func refusalAdvice(words string) string {
@@ -189,12 +189,12 @@ func (s *Session) foreign(e *Error, last *trace) {
 			"allow the addresses of istiod's Pods there: they have no sidecar, and so no principal in the mesh", code)
 	case code == http.StatusTooManyRequests:
 		e.Kind = RateLimited
-		e.advice = fmt.Sprintf("%s answers too many requests (429) in Vault's place; raise its limit if this goes on", who)
+		e.advice = fmt.Sprintf("%s answers too many requests (429) in Vault's place; raise its limit if this continues", who)
 	case code >= 500:
 		e.Kind = Unreachable
-		e.advice = fmt.Sprintf("it answered %d, and not in Vault's words but those of %s; check the server's address, Vault's Pods, and what stands before them", code, who)
+		e.advice = fmt.Sprintf("it answered %d, and the answer is not Vault's but that of %s; check the server's address, Vault's Pods, and what stands before them", code, who)
 	case code == http.StatusForbidden, code == http.StatusUnauthorized, code == http.StatusProxyAuthRequired:
-		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s refuses it (%d), and no policy of Vault's; let the requests of istiod's Pods through there, or set server to an address that leads to Vault itself", e.Path, who, code)
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s refuses it (%d), not a policy of Vault's; let the requests of istiod's Pods through there, or set server to an address that leads to Vault itself", e.Path, who, code)
 	case code == http.StatusNotFound:
 		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers that there is nothing (404); check that the server's address is Vault's, with the prefix of its paths if there is one, and no proxy answers in its place", e.Path, who)
 	default:
@@ -214,10 +214,10 @@ func (s *Session) denied(e *Error, answer *api.ResponseError) {
 		e.advice = fmt.Sprintf("permission denied; allow it in a policy of the token in %s: path %q { capabilities = [%q] }, with all parameters that are sent, or put a new token there if it has expired", kept, e.Path, e.Capability)
 	case invalid && s.uses > 0:
 		e.Kind = NotAuthorized
-		e.advice = fmt.Sprintf("the login has ended before it was done: role %q allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.Role, s.uses)
+		e.advice = fmt.Sprintf("the login ended before the renewal was complete: role %q allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.Role, s.uses)
 	case invalid:
 		e.Kind = NotAuthorized
-		e.advice = fmt.Sprintf("the login has ended before it was done, revoked or expired; the agent will log in anew if the token has expired; raise token_ttl of role %q to a minute or more if this goes on", e.Role)
+		e.advice = fmt.Sprintf("the login ended before the renewal was complete: its token was revoked or has expired; the agent logs in again; if this repeats, raise token_ttl of role %q to a minute or more", e.Role)
 	}
 }
 
@@ -243,8 +243,8 @@ func (e *Error) answered(answer *api.ResponseError) {
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q wants a token of another audience; set kubernetesAuth.audience to the role's", e.Role)
 	case login && (code == http.StatusForbidden || code == http.StatusUnauthorized):
 		mount := strings.TrimSuffix(e.Path, "/login")
-		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q at %q. Either no auth method is there (which answers the same), or the API server refuses Vault's question about the token. "+
-			"If logins worked before, the token_reviewer_jwt in %s/config has probably expired: one of a Pod ends with that Pod. Write the config without it, and bind Vault's service account to system:auth-delegator (docs/vault.md, The login). "+
+		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q at %q. Either no auth method is there (which answers the same), or the API server refuses Vault's TokenReview. "+
+			"If logins worked before, the token_reviewer_jwt in %s/config has probably expired: the token of a Pod ends with that Pod. Write the config without token_reviewer_jwt, and bind Vault's service account to system:auth-delegator (docs/vault.md, The login). "+
 			"Else compare the token's audience with the role's, and check kubernetes_host and kubernetes_ca_cert there", e.Role, e.Path, mount)
 	case speaksHTTPS(answer):
 		e.Kind, e.Detail = TLS, "it speaks HTTPS; write https:// in the server's address"

@@ -74,7 +74,7 @@ func TestRecordedAnswers(t *testing.T) {
 	}{
 		"Istio's AuthorizationPolicy":        {recorded{403, "istio-envoy", textType, "RBAC: access denied"}, false, BadAnswer, "AuthorizationPolicy of the mesh that Vault is in refuses it (RBAC: access denied, 403)", "policy of role"},
 		"Istio's, with a token":              {recorded{403, "istio-envoy", textType, "RBAC: access denied"}, true, BadAnswer, "allow the addresses of istiod's Pods there", "policy of role"},
-		"nginx":                              {recorded{403, "nginx/1.27.3", htmlType, nginx403}, false, BadAnswer, `a proxy, gateway or firewall (Server: "nginx/1.27.3") refuses it (403), and no policy of Vault's`, "capabilities"},
+		"nginx":                              {recorded{403, "nginx/1.27.3", htmlType, nginx403}, false, BadAnswer, `a proxy, gateway or firewall (Server: "nginx/1.27.3") refuses it (403), not a policy of Vault's`, "capabilities"},
 		"a WAF":                              {recorded{403, "cloudflare", htmlType, wafPage}, false, BadAnswer, `(Server: "cloudflare") refuses it (403)`, "capabilities"},
 		"a gateway's JSON":                   {recorded{403, "", jsonType, gateway403}, false, BadAnswer, "a proxy, gateway or firewall refuses it (403)", "capabilities"},
 		"a gateway's JSON with errors":       {recorded{401, "kong/3.4", jsonType, gateway401}, false, BadAnswer, `(Server: "kong/3.4") refuses it (401)`, "capabilities"},
@@ -82,7 +82,7 @@ func TestRecordedAnswers(t *testing.T) {
 		"a Server header of escapes":         {recorded{403, "a\tb" + strings.Repeat(" long", 200), textType, "no"}, false, BadAnswer, `(Server: "a b long`, "capabilities"},
 		"a Server header with a token":       {recorded{403, secretToken, textType, "no"}, false, BadAnswer, "a proxy, gateway or firewall refuses it", secretToken},
 		"a page that is not there":           {recorded{404, "nginx", htmlType, "<html>404 Not Found</html>"}, false, BadAnswer, "with the prefix of its paths if there is one", ""},
-		"a load balancer's 503":              {recorded{503, "awselb/2.0", htmlType, "<html>503</html>"}, false, Unreachable, `it answered 503, and not in Vault's words but those of a proxy, gateway or firewall (Server: "awselb/2.0")`, ""},
+		"a load balancer's 503":              {recorded{503, "awselb/2.0", htmlType, "<html>503</html>"}, false, Unreachable, `it answered 503, and the answer is not Vault's but that of a proxy, gateway or firewall (Server: "awselb/2.0")`, ""},
 		"a gateway's rate limit":             {recorded{429, "envoy", textType, "local_rate_limited"}, false, RateLimited, "raise its limit", "quota"},
 		"plain HTTP to HTTPS, nginx":         {recorded{400, "nginx", htmlType, "<html>The plain HTTP request was sent to HTTPS port</html>"}, false, TLS, "write https://", ""},
 		"plain HTTP to HTTPS, Vault":         {recorded{400, "", textType, "Client sent an HTTP request to an HTTPS server.\n"}, false, TLS, "write https://", ""},

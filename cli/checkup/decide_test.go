@@ -138,7 +138,7 @@ func TestDecisions(t *testing.T) {
 		"no IssuedCertificate":  {func(f *Facts) { f.Certificates.Value = nil }, Warn, "IssuedCertificate  — there is none for istiod istio-system/istiod"},
 		"a reviewer that is gone": {func(f *Facts) {
 			set(f.Certificates.Value, "asking Vault at x to log in: the token_reviewer_jwt in auth/kubernetes/config has probably expired", "status", "error")
-		}, Fail, "compares what is there; where logins worked before, run in Vault's Pod: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc, without token_reviewer_jwt"},
+		}, Fail, "compares what is there; if logins worked before, write the login's config anew in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert, such as: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc"},
 		"an agent that fails": {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
 		"an expired certificate": {func(f *Facts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "notAfter": "2025-01-01T00:00:00Z"}}, "status", "certificates")
@@ -148,7 +148,7 @@ func TestDecisions(t *testing.T) {
 		}, Warn, "the root of its CA ends at 2026-03-31T00:00:00Z"},
 		"an issuer that cuts short": {func(f *Facts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "limitedBy": "CN=mid, which ends at 2026-01-20T00:00:00Z" + strings.Repeat("x", 30000)}}, "status", "certificates")
-		}, Warn, "istiod's CA gets less time than ttlDays asks for, by CN=mid, which ends at 2026-01-20T00:00:00Z"},
+		}, Warn, "istiod's CA does not last for ttlDays: it is limited by CN=mid, which ends at 2026-01-20T00:00:00Z"},
 		"an agent that asks": {func(f *Facts) { set(f.Certificates.Value, "REQUESTED", "status", "state") }, Warn, "is REQUESTED, and not yet FINISHED"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -167,7 +167,7 @@ func (d *decision) certificate(object *unstructured.Unstructured) (reached, fail
 			if strings.HasPrefix(mistake, "asking Vault") {
 				next := "kubectl istiod-agent vault NAME -n NAMESPACE --dry-run, with the VirtualMesh's name and namespace, compares what is there"
 				if strings.Contains(mistake, "token_reviewer_jwt") {
-					next += "; where logins worked before, run in Vault's Pod: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc, without token_reviewer_jwt"
+					next += "; if logins worked before, write the login's config anew in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert, such as: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc"
 				}
 				d.add(Fail, "Vault", "seen from istiod's Pods: "+mistake, next)
 				return 0, 1
@@ -205,6 +205,6 @@ func (d *decision) ends(what string, status *certificatesv1.IssuedCertificateSta
 			"begin to change the root of trust: docs/rotation.md, or kubectl istiod-agent rotate-root")
 	}
 	if limited != "" {
-		d.add(Warn, what, "istiod's CA gets less time than ttlDays asks for, by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
+		d.add(Warn, what, "istiod's CA does not last for ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
 	}
 }

@@ -60,10 +60,10 @@ func notes(reports []Report, now time.Time) []string {
 				continue
 			}
 			if end := replica.CA.RootNotAfter; end != nil && end.Sub(now) < certificatesv1.RootEndsSoon {
-				add("%s: root %s ends at %s; begin to change it (docs/rotation.md)", report.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
+				add("%s: root %s ends at %s; begin to change the root (docs/rotation.md)", report.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
 			}
 			if replica.CA.LimitedBy != "" {
-				add("%s: istiod's CA gets less time than ttlDays asks for, by %s", report.Context, replica.CA.LimitedBy)
+				add("%s: istiod's CA does not last for ttlDays: it is limited by %s", report.Context, replica.CA.LimitedBy)
 			}
 		}
 	}

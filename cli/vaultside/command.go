@@ -91,7 +91,7 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "leave alone how Vault has tokens reviewed")
 	set.StringVar(&f.Reviewer.Host, "kubernetes-host", "", "`URL` of the API server as Vault reaches it (default: what there is, or "+inCluster+")")
 	set.StringVar(&f.Reviewer.CAFile, "kubernetes-ca-file", "", "`file` with the API server's CA in PEM (default: Vault's own Pod has it)")
-	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews, of a Secret and not of a Pod, with which it ends (default: Vault's own Pod has one)")
+	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews, of a Secret, since the token of a Pod ends with the Pod (default: Vault uses its own Pod's)")
 	set.BoolVar(&f.dryRun, "dry-run", false, "say what differs in Vault; change nothing")
 	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
 	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policies or a configuration of the login that this command did not make")

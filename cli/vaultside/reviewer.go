@@ -25,7 +25,7 @@ func (f *Found) PodReviewer(auth *Auth) (warning string, likely bool) {
 		return "", false
 	}
 	host, _ := f.Config["kubernetes_host"].(string)
-	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is of a Pod, as in Gloo Mesh's guide, every login fails once that Pod is gone", auth.Mount), inPods(host)
+	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is the token of a Pod, as in Gloo Mesh's guide, every login fails once that Pod is gone", auth.Mount), inPods(host)
 }
 
 // inPods reports whether an API server's address is one that Pods use: the Service kubernetes, by name or by address.
@@ -57,7 +57,7 @@ func (w *Wanted) noteExpiry() {
 	if err != nil || json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 || claims.Expires > maxExpiry {
 		return
 	}
-	w.note("The token in %s ends at %s, or before with the Pod that it is of, and every login fails from then on: %s.",
+	w.note("The token in %s ends at %s, or earlier with its Pod, and then every login fails: %s.",
 		w.Auth.Reviewer.TokenFile, time.Unix(int64(claims.Expires), 0).UTC().Format(time.RFC3339), reviewerAdvice)
 }
 

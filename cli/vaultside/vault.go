@@ -47,7 +47,7 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 	answer, err := v.read(ctx, "read the CA's chain", path)
 	if err != nil {
 		if strings.Contains(err.Error(), "no default issuer") {
-			err = fmt.Errorf("%w; give the mount its CA first (kubectl istiod-agent vault says how)", err)
+			err = fmt.Errorf("%w; give the mount its CA first (kubectl istiod-agent vault prints how)", err)
 		}
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (v *Vault) explain(call, capability, path string, err error) error {
 	answer, answered := errors.AsType[*api.ResponseError](err)
 	switch {
 	case answered && answer.StatusCode == http.StatusForbidden && (answer.RawError || len(answer.Errors) == 0):
-		return fmt.Errorf("%s: 403, and not in Vault's words: a proxy, gateway or firewall before it refuses, not a policy; set VAULT_ADDR to an address that leads to Vault itself", asked)
+		return fmt.Errorf("%s: 403, and the answer is not Vault's: a proxy, gateway or firewall before it refuses, not a policy; set VAULT_ADDR to an address that leads to Vault itself", asked)
 	case answered && answer.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("%s: permission denied; the token in VAULT_TOKEN has expired, or lacks path %q { capabilities = [%q] }, or sudo there", asked, path, capability)
 	case answered:

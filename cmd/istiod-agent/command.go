@@ -120,7 +120,7 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, by which its status is told from others'")
 	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
 	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
-	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "how `long` the certificates live that istiod signs: the CA is renewed that long and an hour before it ends, at least; without it, istiod's $DEFAULT_WORKLOAD_CERT_TTL counts")
+	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end; without this flag, istiod's $DEFAULT_WORKLOAD_CERT_TTL is used")
 	f.DurationVar(&o.vaultTimeout, "vault-timeout", 30*time.Second, "how `long` each call to Vault may take")
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level` of the log: info or debug")

@@ -154,7 +154,7 @@ func noAPIServer(err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("no token for the API server, to find the IssuedCertificate with: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
 	}
-	return fmt.Errorf("no API server to find the IssuedCertificate in: %w; run in a pod, or set --kubeconfig or --spec", err)
+	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a pod, or set --kubeconfig or --spec", err)
 }
 
 // cluster is the API server of the pod, or of --kubeconfig.

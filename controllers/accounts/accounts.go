@@ -82,7 +82,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	switch err := c.live.Get(ctx, key, &binding); {
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 		if len(accounts) > 0 {
-			logf.FromContext(ctx).Info("The agents of istiods get no rights before the chart's next upgrade makes their RoleBinding",
+			logf.FromContext(ctx).Info("The RoleBinding of istiodSidecar.namespaces cannot be read: agents have no rights by it until the next upgrade of the chart creates it",
 				"roleBinding", key, "cause", err.Error())
 		}
 		return reconcile.Result{RequeueAfter: retryInterval}, nil
@@ -105,7 +105,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, fmt.Errorf("changing the subjects of RoleBinding %s: %w", key, err)
 	}
-	logf.FromContext(ctx).Info("The agents of these istiods have their rights", "roleBinding", key, "serviceAccounts", accounts)
+	logf.FromContext(ctx).Info("The RoleBinding gives these service accounts the agent's rights", "roleBinding", key, "serviceAccounts", accounts)
 	return reconcile.Result{RequeueAfter: checkInterval}, nil
 }
 
@@ -133,7 +133,7 @@ func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, 
 	slices.Sort(accounts)
 	accounts = slices.Compact(accounts)
 	if more := len(accounts) - maxAccounts; more > 0 {
-		logf.FromContext(ctx).Info("Too many service accounts of istiods: the last ones get no rights", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
+		logf.FromContext(ctx).Info("Too many service accounts of istiods: the last ones get no rights; list them in istiodSidecar.serviceAccounts", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
 		accounts = accounts[:maxAccounts]
 	}
 	return accounts, nil

@@ -57,12 +57,12 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 	var stored corev1.ConfigMap
 	err := reader.Get(ctx, key, &stored)
 	if apierrors.IsForbidden(err) {
-		istiod.Problem = fmt.Sprintf("the webhook may not read istiod's ConfigMap %s, which says what its trust domain is: add the namespace to istiodSidecar.namespaces, as in %s",
+		istiod.Problem = fmt.Sprintf("the webhook may not read istiod's ConfigMap %s, which holds its trust domain: add the namespace to istiodSidecar.namespaces, as in %s",
 			key, helm.Upgrade("--set 'istiodSidecar.namespaces={"+key.Namespace+"}'"))
 		return istiod, nil
 	}
 	if apierrors.IsNotFound(err) {
-		istiod.Problem = fmt.Sprintf("waiting for istiod's ConfigMap %s, which says what its trust domain is", key)
+		istiod.Problem = fmt.Sprintf("waiting for istiod's ConfigMap %s, which holds its trust domain", key)
 		return istiod, nil
 	}
 	if err != nil {

@@ -35,11 +35,14 @@ var installations = []installation{
 	{"certificate source `secret` with `caBundle`", helm.Values{"servingCertificate": helm.Values{
 		"source": "secret", "secret": helm.Values{"name": "x", "caBundle": "-----BEGIN CERTIFICATE-----\nx"},
 	}}},
-	{"certificate source other than `self-managed`", helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}},
+	{"certificate source `cert-manager`, or `secret` without `caBundle`", helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}},
 	{"without `server.leaderElection`", helm.Values{"server": helm.Values{"leaderElection": false}}},
 	{"`istiodSidecar.namespaces`", helm.Values{"istiodSidecar": helm.Values{"namespaces": []any{"istio-system"}}}},
 	{"`tokenSecret`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "tokenSecret": "vault-token"},
+	}}}},
+	{"`rootsConfigMap`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
+		helm.Values{"name": "istiod", "namespace": "istio-system", "rootsConfigMap": "mesh-roots"},
 	}}}},
 	{"`requestTokens`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true},
@@ -48,8 +51,8 @@ var installations = []installation{
 
 // absences are what the page calls it that a right is given by default and not in another installation.
 var absences = map[string]string{
-	"certificate source other than `self-managed`": "certificate source `self-managed`",
-	"without `server.leaderElection`":              "`server.leaderElection`",
+	"certificate source `cert-manager`, or `secret` without `caBundle`": "certificate source `self-managed`",
+	"without `server.leaderElection`":                                   "`server.leaderElection`",
 }
 
 // right is a rule of a Role, and what it is for.

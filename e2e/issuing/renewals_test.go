@@ -68,14 +68,14 @@ var troubles = map[string]trouble{
 		s.policy(t, vaultserver.Role, `path "pki/cert/ca" { capabilities = ["read"] }`)
 		return func() { s.policy(t, vaultserver.Role, rules) }
 	}},
-	"the login is revoked before it is used": {reason: "VaultNotAuthorized", says: "the login has ended before it was done", begin: func(t *testing.T, s *setting, proxy *faultproxy.Proxy) func() {
+	"the login is revoked before it is used": {reason: "VaultNotAuthorized", says: "the login ended before the renewal was complete", begin: func(t *testing.T, s *setting, proxy *faultproxy.Proxy) func() {
 		return proxy.Spoil(signPath, 0, faultproxy.Before(func(token string) {
 			if err := s.vault.Client.Auth().Token().RevokeTreeWithContext(t.Context(), token); err != nil {
 				t.Error(err)
 			}
 		}))
 	}},
-	"the login expires before it is used": {reason: "VaultNotAuthorized", says: "the login has ended before it was done", begin: func(t *testing.T, s *setting, proxy *faultproxy.Proxy) func() {
+	"the login expires before it is used": {reason: "VaultNotAuthorized", says: "the login ended before the renewal was complete", begin: func(t *testing.T, s *setting, proxy *faultproxy.Proxy) func() {
 		s.role(t, "1s")
 		end := proxy.Spoil(signPath, 0, faultproxy.Before(func(token string) {
 			if err := s.ended(t.Context(), token); err != nil {

@@ -33,7 +33,7 @@ func (r *TrustedRoots) Validate(path *field.Path) field.ErrorList {
 		}
 		return errs
 	case r.PEM == "":
-		return field.ErrorList{field.Required(path.Child("pem"), "expected pem or configMapRef: the roots that the CA certificate must lead to one of")}
+		return field.ErrorList{field.Required(path.Child("pem"), "expected pem or configMapRef: the CA certificate must lead to one of these roots")}
 	}
 	if _, err := ParseTrustedRoots(r.PEM); err != nil {
 		return field.ErrorList{field.Invalid(path.Child("pem"), field.OmitValueType{}, err.Error())}
@@ -49,7 +49,7 @@ func ParseTrustedRoots(text string) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("holds %d bytes, more than %d; %s", len(text), MaxTrustedRootsPEM, expected)
 	}
 	if strings.Contains(text, "PRIVATE KEY") {
-		return nil, fmt.Errorf("holds a private key: take it out, and consider that key known to others; %s", expected)
+		return nil, fmt.Errorf("holds a private key: take it out, and replace the key, which others may have read; %s", expected)
 	}
 	if n := strings.Count(text, "-----BEGIN "); n > MaxTrustedRoots {
 		return nil, fmt.Errorf("holds %d certificates, more than %d; %s", n, MaxTrustedRoots, expected)
