@@ -259,7 +259,11 @@ func TestOurVolumeIsNeverTheOriginal(t *testing.T) {
 func TestANoteThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	injected := inject(t, injector(t, ""), patches.Deployment, edit(t))
-	for _, note := range []string{"{", `{\"volume\":5}`, `{\"volume\":{\"csi\":{}}}`, `[]`} {
+	for _, note := range []string{
+		`{\"volume\":{\"name\":\"cacerts\",\"emptyDir\":{\"medium\":\"Memory\",\"sizeLimit\":\"1Mi\"}}}`, // an earlier version's
+		`{\"volume\":{\"NAME\":\"cacerts\",\"csi\":{}}}`, `{\"volume\":{\"name\":\"cacerts\"}}`, `{\"volume\":{\"name\":\"cacerts\",\"csi\":{},\"secret\":{}}}`,
+		"{", `{\"volume\":5}`, `{\"volume\":{\"csi\":{}}}`, `[]`,
+	} {
 		object := optOut(t, change(t, injected, `{"metadata":{"annotations":{"istiod-agent.io/original":"`+note+`"}}}`))
 		result := injector(t, "").Inject(patches.Deployment, object)
 		back := string(apply(t, object, result.Operations))
@@ -279,7 +283,7 @@ func TestTheMountMoves(t *testing.T) {
 	for name, test := range map[string]struct{ object, cacerts string }{
 		"the manifest still has the first": {strings.Replace(moved, `"name":"cacerts","emptyDir":{`, `"name":"cacerts","secret":{"secretName":"cacerts","optional":true},"emptyDir":{`, 1), "secret"},
 		"the manifest has it no more":      {moved, ""},
-		"another container uses it":        {strings.Replace(moved, `"containers":[`, `"containers":[{"name":"x","volumeMounts":[{"name":"cacerts","mountPath":"/x"}]},`, 1), "emptyDir"},
+		"another container uses it":        {strings.Replace(moved, `"containers":[`, `"containers":[{"name":"x","volumeMounts":[{"name":"cacerts","mountPath":"/x"}]},`, 1), "secret"},
 	} {
 		if test.object == injected {
 			t.Fatalf("%s: nothing was edited in %s", name, injected)
@@ -434,4 +438,122 @@ func ttl(c corev1.Container) string {
 		}
 	}
 	return "none"
+}
+
+// What an agent's container has from istiod goes when istiod has it no more.
+func TestWhatFollowsIstiodGoesWithIt(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	ids := "        securityContext: {runAsUser: 1337, runAsGroup: 1337}"
+	token := "\n        - {name: api-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}"
+	for name, test := range map[string]struct {
+		edit     []string
+		old, new string
+		gone     string
+	}{
+		"ids": {[]string{ownImage, ownImage + "\n" + ids}, `"securityContext":{"runAsGroup":1337,"runAsUser":1337}`, `"securityContext":{}`, "1337"},
+		"the token's mount": {
+			[]string{ownMount, ownMount + token, "      volumes:", "      volumes:\n      - {name: api-token, emptyDir: {}}"},
+			`{"emptyDir":{},"name":"api-token"},`, "", `"api-token","readOnly":true,"mountPath"`,
+		},
+	} {
+		injected := string(inject(t, i, patches.Deployment, edit(t, test.edit...)))
+		left := strings.Replace(injected, test.old, test.new, 1)
+		if left == injected {
+			t.Fatalf("%s: %s is not in %s", name, test.old, injected)
+		}
+		if name == "the token's mount" {
+			left = strings.Replace(left, `,{"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount","name":"api-token","readOnly":true}`, "", 1)
+		}
+		result := i.Inject(patches.Deployment, []byte(left))
+		if after := string(templateOf(t, apply(t, []byte(left), result.Operations))); strings.Contains(after, test.gone) {
+			t.Errorf("%s: %q is still there: %s", name, test.gone, after)
+		}
+	}
+	// Resources of the pod that its owner has set since bound the agent's.
+	injected := string(inject(t, i, patches.Deployment, edit(t)))
+	bounded := []byte(strings.Replace(injected, `"volumes":[`, `"resources":{"requests":{"cpu":"500m"}},"volumes":[`, 1))
+	after := apply(t, bounded, i.Inject(patches.Deployment, bounded).Operations)
+	wantYAML(t, item(t, podSpec(t, patches.Deployment, after), "containers", "istiod-agent")["resources"], "{requests: {cpu: '0', memory: 32Mi}, limits: {memory: 64Mi}}")
+}
+
+// Without a digest a changed configuration reaches the containers all the same, and an opt-out takes them out whatever
+// else changes with it.
+func TestWithoutADigest(t *testing.T) {
+	t.Parallel()
+	const form = "annotate: false\nagent: {image: 'registry/agent:v1', "
+	one := inject(t, injector(t, form+"env: [{name: LOG, value: a}]}"), patches.Deployment, edit(t))
+	for config, want := range map[string]string{
+		"env: [{name: LOG, value: b}]}":                                 `{"name":"LOG","value":"b"}`,
+		"env: [{name: LOG, value: a}], imagePullPolicy: Always}":        `"imagePullPolicy":"Always"`,
+		"env: [{name: LOG, value: a}], resources: {limits: {cpu: 1m}}}": `"limits":{"cpu":"1m"}`,
+	} {
+		if after := string(inject(t, injector(t, form+config), patches.Deployment, one)); strings.Count(after, want) != 2 {
+			t.Errorf("%s: got %s", config, after)
+		}
+	}
+	off := injector(t, form+"vaultToken: {}}")
+	if after := string(inject(t, off, patches.Deployment, one)); strings.Contains(after, patches.VaultTokenVolume) {
+		t.Errorf("the token for Vault is still mounted: %s", after)
+	}
+	limited := mutated(t, patches.Deployment, one, func(c map[string]any) {
+		c["resources"] = map[string]any{"limits": map[string]any{"cpu": "5m"}}
+	})
+	if after := string(inject(t, off, patches.Deployment, limited)); strings.Contains(after, `"5m"`) {
+		t.Errorf("a request above its limit: %s", after)
+	}
+	changed := mutated(t, patches.Deployment, one, func(c map[string]any) { c["image"] = "mirror/" + c["image"].(string); c["args"] = nil })
+	result := off.Inject(patches.Deployment, optOut(t, changed))
+	if back := string(apply(t, optOut(t, changed), result.Operations)); strings.Contains(back, `"name":"istiod-agent`) || !strings.Contains(back, `"secretName":"cacerts"`) {
+		t.Errorf("opted out: %s, got %s", result.Message, back)
+	}
+}
+
+// Whatever the size of what somebody writes, the patch and the work on it stay small.
+func TestHugeContainersAreReplaced(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	injected := inject(t, i, patches.Deployment, edit(t))
+	huge := mutated(t, patches.Deployment, injected, func(c map[string]any) {
+		var mounts, env []any
+		for range 5000 {
+			mounts = append(mounts, map[string]any{"name": "cacerts", "mountPath": "/etc/cacerts/x"})
+			env = append(env, map[string]any{"name": "POD_NAME", "value": "x"})
+		}
+		c["volumeMounts"], c["env"] = mounts, env
+	})
+	result := i.Inject(patches.Deployment, huge)
+	if len(result.Operations) > 8 || !same(t, apply(t, huge, result.Operations), injected) {
+		t.Errorf("%d operations", len(result.Operations))
+	}
+}
+
+// The agent's token volume is none for istiod's CA.
+func TestTheTokensVolumeIsNotIstiods(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	theirs := edit(t, "- {name: cacerts, mountPath", "- {name: istiod-agent-vault-token, mountPath", "- {name: cacerts, secret", "- {name: istiod-agent-vault-token, secret")
+	if result := i.Inject(patches.Deployment, theirs); result.Reason != patches.CACertsElsewhere || !strings.Contains(result.Message, "another name") {
+		t.Errorf("got %s: %s", result.Reason, result.Message)
+	}
+	injected := inject(t, i, patches.Deployment, edit(t))
+	odd := mutated(t, patches.Deployment, injected, func(c map[string]any) {
+		c["volumeMounts"] = []any{map[string]any{"name": patches.VaultTokenVolume, "mountPath": "/etc/cacerts"}}
+	})
+	if after := apply(t, odd, i.Inject(patches.Deployment, odd).Operations); !sameLists(t, after, injected) {
+		t.Errorf("got %s", after)
+	}
+}
+
+// A volume of any size can be replaced; what is too large to be noted is said.
+func TestALargeVolume(t *testing.T) {
+	t.Parallel()
+	object := edit(t, secret, "projected: {sources: [{secret: {name: "+strings.Repeat("a", 40<<10)+"}}]}")
+	result := injector(t, "").Inject(patches.Deployment, object)
+	if result.Reason != patches.Injected || !strings.Contains(strings.Join(result.Warnings, ""), "too large to be noted") {
+		t.Errorf("%s with warnings %q", result.Reason, result.Warnings)
+	}
+	if after := apply(t, object, result.Operations); len(after) > 8<<10 {
+		t.Errorf("%d bytes", len(after))
+	}
 }

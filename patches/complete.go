@@ -11,8 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-
-	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // keeping says how much of a stored container of the agent's stays.
@@ -52,12 +50,18 @@ type completion struct {
 	at   string // JSON pointer to the container
 	have corev1.Container
 	want *corev1.Container
+	keep keeping
 }
 
-// complete the container at l's index; false where it cannot be read, and must be replaced.
-func (p *patch) complete(o *object, l *list, index int, want *corev1.Container, keep keeping) bool {
-	c := completion{p: p, at: l.entry(index), want: want}
-	if json.Unmarshal(l.items[index].raw, &c.have) != nil {
+// maxCorrections is how many operations complete a container at most: one that needs more is replaced. A Deployment of a
+// megabyte must not become a patch of ten thousand operations, each of which the API server applies to all of it.
+const maxCorrections = 16
+
+// complete the container at l's index; false where it must be replaced.
+func (p *patch) complete(o *object, l *list, index int, want *corev1.Container, keep keeping, f fit) bool {
+	var corrections patch
+	c := completion{p: &corrections, at: l.entry(index), want: want, keep: keep}
+	if json.Unmarshal(l.items[index].raw, &c.have) != nil || !c.starts() {
 		return false
 	}
 	if keep == additions {
@@ -68,8 +72,12 @@ func (p *patch) complete(o *object, l *list, index int, want *corev1.Container, 
 	c.command()
 	c.env()
 	c.mounts(o)
-	c.start()
-	c.ids()
+	c.ids(o)
+	c.withinPod(f.pod)
+	if len(corrections.Operations) > maxCorrections {
+		return false
+	}
+	p.Operations, p.Changes = append(p.Operations, corrections.Operations...), append(p.Changes, corrections.Changes...)
 	return true
 }
 
@@ -87,12 +95,40 @@ func (c *completion) configured(kind Kind) {
 	if !isMirrorOf(c.have.Image, c.want.Image) {
 		c.set("image", c.want.Image)
 	}
+	if c.have.ImagePullPolicy != c.want.ImagePullPolicy && c.have.ImagePullPolicy != corev1.PullAlways {
+		c.set("imagePullPolicy", c.want.ImagePullPolicy)
+	}
 	if kind != Pod {
-		c.merge("resources", tree(c.have.Resources), tree(c.want.Resources))
+		c.resources()
 	}
-	if c.want.SecurityContext != nil {
-		c.merge("securityContext", tree(c.have.SecurityContext), tree(c.want.SecurityContext))
+	switch have := c.have.SecurityContext; {
+	case c.want.SecurityContext == nil:
+	case have != nil && have.Privileged != nil && *have.Privileged: // no API server takes it beside what is rendered
+		c.set("securityContext", c.want.SecurityContext)
+	default:
+		c.merge("securityContext", tree(have), tree(c.want.SecurityContext))
 	}
+}
+
+// resources are those of the configuration and others' besides, where a request may not exceed its limit.
+func (c *completion) resources() {
+	merged := corev1.ResourceRequirements{Limits: maps.Clone(c.have.Resources.Limits), Requests: maps.Clone(c.have.Resources.Requests)}
+	for _, list := range []struct {
+		of   *corev1.ResourceList
+		with corev1.ResourceList
+	}{{&merged.Limits, c.want.Resources.Limits}, {&merged.Requests, c.want.Resources.Requests}} {
+		if *list.of == nil {
+			*list.of = corev1.ResourceList{}
+		}
+		maps.Copy(*list.of, list.with)
+	}
+	for name, request := range merged.Requests {
+		if limit, limited := merged.Limits[name]; limited && request.Cmp(limit) > 0 {
+			c.set("resources", c.want.Resources)
+			return
+		}
+	}
+	c.merge("resources", tree(c.have.Resources), tree(c.want.Resources))
 }
 
 // merge puts members of a field right and leaves what it has besides.
@@ -158,12 +194,16 @@ func (c *completion) command() {
 	}
 }
 
-// env puts the agent's own variables right, each of them once; of the configuration's it adds those that are missing.
+// env puts the agent's own variables right, each of them once, and takes out those that are not rendered; of the
+// configuration's others it adds those that are missing. envFrom could set any of them.
 func (c *completion) env() {
+	if len(c.have.EnvFrom) > 0 {
+		c.drop("envFrom")
+	}
 	found := map[string]int{} // the last one of a name counts
 	var surplus []int
 	for i, have := range c.have.Env {
-		if before, twice := found[have.Name]; twice && ownVariables[have.Name] {
+		if before, twice := found[have.Name]; twice && isOwnVariable(have.Name) {
 			surplus = append(surplus, before)
 		}
 		found[have.Name] = i
@@ -179,12 +219,12 @@ func (c *completion) env() {
 			exists = true
 		case !there:
 			c.p.add("add", c.at+"/env/-", want, change)
-		case ownVariables[want.Name] && !sameVariable(c.have.Env[at], want):
+		case (isOwnVariable(want.Name) || c.keep == additions) && !sameVariable(c.have.Env[at], want):
 			c.p.add("replace", entry(c.at+"/env", at), want, change)
 		}
 	}
-	for _, follows := range []string{istio.MultiRootVariable, istio.WorkloadTTLVariable} { // istiod has them no more
-		if at, there := found[follows]; there {
+	for name, at := range found {
+		if isOwnVariable(name) {
 			surplus = append(surplus, at)
 		}
 	}
@@ -202,7 +242,8 @@ func sameVariable(have, want corev1.EnvVar) bool {
 	return equality.Semantic.DeepEqual(have, want)
 }
 
-// mounts has each of the wanted mounts at its path, and nothing else at, above or below CACertsPath.
+// mounts has each of the wanted mounts at its path, nothing else at, above or below CACertsPath and VaultTokenPath, and no
+// mount of a volume that the pod has not: one of those that istiod had, and its owner has taken out since.
 func (c *completion) mounts(o *object) {
 	if len(c.have.VolumeDevices) > 0 {
 		c.drop("volumeDevices")
@@ -214,9 +255,9 @@ func (c *completion) mounts(o *object) {
 		switch {
 		case at >= 0:
 			missing = slices.Delete(missing, at, at+1)
-		case relate([]byte(have.MountPath)) != elsewhere, slices.ContainsFunc(c.want.VolumeMounts, func(want corev1.VolumeMount) bool {
-			return clean(have.MountPath) == clean(want.MountPath)
-		}):
+		case relate([]byte(have.MountPath)) != elsewhere, meets(have.MountPath, VaultTokenPath), have.Name == VaultTokenVolume,
+			o.volumes.index(have.Name) < 0 && !strings.HasPrefix(have.Name, tokenVolumePrefix),
+			slices.ContainsFunc(c.want.VolumeMounts, func(want corev1.VolumeMount) bool { return clean(have.MountPath) == clean(want.MountPath) }):
 			surplus = append(surplus, i)
 		}
 	}
@@ -233,6 +274,16 @@ func (c *completion) mounts(o *object) {
 	}
 }
 
+// tokenVolumePrefix begins the name of the volume that the API server gives every Pod with a token of its service account
+// (ServiceAccountVolumeName, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
+const tokenVolumePrefix = "kube-api-access-"
+
+// meets tells whether a path is at, above or below another.
+func meets(path, other string) bool {
+	path, other = strings.TrimSuffix(clean(path), "/")+"/", strings.TrimSuffix(other, "/")+"/"
+	return strings.HasPrefix(path, other) || strings.HasPrefix(other, path)
+}
+
 // isMounted tells whether a container has a wanted mount. At TokenPath any token will do that the Pod has: the API
 // server's admission plugin gives each container one.
 func isMounted(o *object, have, want corev1.VolumeMount) bool {
@@ -246,64 +297,72 @@ func isMounted(o *object, have, want corev1.VolumeMount) bool {
 		(want.MountPath != CACertsPath || have.MountPath == CACertsPath)
 }
 
-// start holds istiod back until the files are in place: the init container by its end, the native sidecar by its probe.
-func (c *completion) start() {
-	always := func(c *corev1.Container) bool {
-		return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+// starts puts right what holds istiod back until the files are in place: the init container by its end, the native sidecar
+// by its probe. It reports false for a container of the other form, which has fields that go with that.
+func (c *completion) starts() bool {
+	if c.want.RestartPolicy == nil {
+		return c.have.RestartPolicy == nil && c.have.StartupProbe == nil
 	}
-	switch {
-	case always(c.want) && !always(&c.have):
-		c.set("restartPolicy", c.want.RestartPolicy)
-	case !always(c.want) && c.have.RestartPolicy != nil:
-		c.drop("restartPolicy")
+	if c.have.RestartPolicy == nil || *c.have.RestartPolicy != *c.want.RestartPolicy {
+		return false
 	}
-	want := c.want.StartupProbe
-	if want == nil {
-		return
+	if !isProbe(c.have.StartupProbe, c.want.StartupProbe) {
+		c.set("startupProbe", c.want.StartupProbe)
 	}
-	have := c.have.StartupProbe
-	if have == nil || have.HTTPGet == nil || have.HTTPGet.Path != want.HTTPGet.Path || have.HTTPGet.Port != want.HTTPGet.Port || have.HTTPGet.Host != "" ||
-		(have.HTTPGet.Scheme != "" && have.HTTPGet.Scheme != want.HTTPGet.Scheme) {
-		c.set("startupProbe", want)
-	}
+	return true
 }
 
-// ids are istiod's, where its container sets any: else one of both could not read the key.
-func (c *completion) ids() {
-	if c.want.SecurityContext == nil {
+// isProbe tells whether a probe asks what the wanted one asks, and no less often.
+func isProbe(have, want *corev1.Probe) bool {
+	if have == nil || have.HTTPGet == nil {
+		return false
+	}
+	handler := have.ProbeHandler.DeepCopy()
+	if handler.HTTPGet.Scheme == "" {
+		handler.HTTPGet.Scheme = corev1.URISchemeHTTP // an API server's default
+	}
+	return equality.Semantic.DeepEqual(handler, &want.ProbeHandler) && have.FailureThreshold >= want.FailureThreshold
+}
+
+// ids are istiod's, where its container sets any, and not any more where it does not: else one of both could not read the
+// key. Others may have set them where the injection has not.
+func (c *completion) ids(o *object) {
+	want, have, was := &corev1.SecurityContext{}, c.have.SecurityContext, o.note()
+	if c.want.SecurityContext != nil {
+		want = c.want.SecurityContext
+	}
+	if have == nil {
+		if want.RunAsUser != nil || want.RunAsGroup != nil {
+			c.set("securityContext", want)
+		}
 		return
 	}
-	have := c.have.SecurityContext
 	for _, id := range []struct {
-		field      string
-		want, have *int64
+		field           string
+		want, have, was *int64
 	}{
-		{"runAsUser", c.want.SecurityContext.RunAsUser, userOf(have)},
-		{"runAsGroup", c.want.SecurityContext.RunAsGroup, groupOf(have)},
+		{"runAsUser", want.RunAsUser, have.RunAsUser, was.User},
+		{"runAsGroup", want.RunAsGroup, have.RunAsGroup, was.Group},
 	} {
 		switch {
-		case id.want == nil || (id.have != nil && *id.have == *id.want):
-		case have == nil:
-			c.set("securityContext", c.want.SecurityContext)
-			return
-		default:
+		case id.want != nil && (id.have == nil || *id.have != *id.want):
 			c.set("securityContext/"+id.field, *id.want)
+		case id.want == nil && id.have != nil && id.was != nil && *id.have == *id.was:
+			c.drop("securityContext/" + id.field)
 		}
 	}
 }
 
-func userOf(s *corev1.SecurityContext) *int64 {
-	if s == nil {
-		return nil
+// withinPod fits the container's resources into the pod's own, which somebody may have set since.
+func (c *completion) withinPod(pod *corev1.ResourceRequirements) {
+	if pod == nil {
+		return
 	}
-	return s.RunAsUser
-}
-
-func groupOf(s *corev1.SecurityContext) *int64 {
-	if s == nil {
-		return nil
+	fitted := c.have.Resources.DeepCopy()
+	withinPod(fitted, pod)
+	if !equality.Semantic.DeepEqual(fitted, &c.have.Resources) {
+		c.set("resources", fitted)
 	}
-	return s.RunAsGroup
 }
 
 // tree is a value as plain JSON values.

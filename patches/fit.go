@@ -61,9 +61,7 @@ func (r *rendering) fitted(c *corev1.Container, f fit) *corev1.Container {
 	if f.token != nil && !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return clean(m.MountPath) == clean(f.token.MountPath) }) {
 		c.VolumeMounts = append(c.VolumeMounts, *f.token)
 	}
-	if f.pod != nil {
-		withinPod(&c.Resources, f.pod)
-	}
+	withinPod(&c.Resources, f.pod)
 	return c
 }
 
@@ -71,6 +69,9 @@ func (r *rendering) fitted(c *corev1.Container, f fit) *corev1.Container {
 // exceed the pod's, and no limit above the pod's (ValidatePodResources, pkg/apis/core/validation, Kubernetes 1.37). A
 // request that is left out would be set to the limit.
 func withinPod(own, pod *corev1.ResourceRequirements) {
+	if pod == nil {
+		return
+	}
 	for _, names := range []corev1.ResourceList{pod.Requests, pod.Limits} {
 		for name := range names {
 			limit, limited := own.Limits[name]

@@ -26,7 +26,10 @@ func (i *Injector) inject(o *object) Result {
 	}}
 	volume := o.cacerts()
 	was, replaced := i.original(o, volume)
-	if replaced != nil && was.Volume != nil {
+	if len(was.Volume) > maxNotedVolume {
+		was.Volume = nil
+		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s is too large to be noted in annotation %s: taking the agent out puts Secret cacerts in its place", volume, OriginalAnnotation))
+	} else if replaced != nil && was.Volume != nil {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s (%s), which is not the Secret volume of Istio's chart, is replaced: istiod does not read it any more", volume, strings.Join(sourcesOf(replaced), ", ")))
 	}
 	if o.istiod.volume == "" {
@@ -46,12 +49,12 @@ func (i *Injector) inject(o *object) Result {
 	}
 	keep := i.keeps(o)
 	init, initJSON := fit(r.init, r.ready.init)
-	p.place(o, &o.initContainers, init, initJSON, true, keep)
+	p.place(o, &o.initContainers, init, initJSON, true, keep, f)
 	if r.sidecar == nil {
 		p.drop(&o.containers)
 	} else {
 		sidecar, sidecarJSON := fit(r.sidecar, r.ready.sidecar)
-		p.place(o, &o.containers, sidecar, sidecarJSON, false, keep)
+		p.place(o, &o.containers, sidecar, sidecarJSON, false, keep, f)
 	}
 	i.injectVolumes(&p, o, volume)
 	i.annotate(&p, o, was.text())
@@ -125,16 +128,21 @@ func (o *object) leftBehind(name string) []volumeEdit {
 	var edits []volumeEdit
 	for _, left := range o.agentsVolumes {
 		at := o.volumes.index(left)
-		if left == name || at < 0 {
+		if left == name || left == VaultTokenVolume || at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
 			continue
 		}
-		switch raw := o.volumes.items[at].raw; {
-		case !slices.Contains(sourcesOf(raw), "emptyDir"):
-		case !emptyDirOnly(raw):
-			edits = append(edits, volumeEdit{at: at, raw: withoutEmptyDir(raw), change: "put volume " + left + " back"})
-		case !o.mounted[left]:
-			edits = append(edits, volumeEdit{at: at, change: "remove volume " + left})
+		restored, _ := restoredVolume(o, left, o.note().Volume)
+		switch mounted := o.mounted[left]; {
+		case mounted && restored == nil:
+			continue
+		case !mounted && emptyDirOnly(o.volumes.items[at].raw):
+			restored = nil
 		}
+		change := "put volume " + left + " back"
+		if restored == nil {
+			change = "remove volume " + left
+		}
+		edits = append(edits, volumeEdit{at: at, raw: restored, change: change})
 	}
 	return edits
 }
@@ -169,6 +177,10 @@ func isVolume(stored []byte, want corev1.Volume) bool {
 	var have corev1.Volume
 	return emptyDirOnly(stored) && json.Unmarshal(stored, &have) == nil && equality.Semantic.DeepEqual(have, want)
 }
+
+// maxNotedVolume is the most bytes of a volume that are noted: an object's annotations have 256 KiB together
+// (ValidateAnnotations, apimachinery/pkg/api/validation, Kubernetes 1.37).
+const maxNotedVolume = 32 << 10
 
 // annotate records the digest on the pod template, and what was replaced on the object itself. A note of an earlier
 // version stays on the pod template until that changes anyway, for the sake of a Deployment that would restart.
@@ -217,14 +229,14 @@ func (p *patch) add(op, path string, value any, change string) {
 // place puts one of the agent's containers at its place, first or last, and
 // takes any other of the agent's out of the list. One that stays is completed
 // where it is.
-func (p *patch) place(o *object, l *list, want *corev1.Container, raw json.RawMessage, first bool, keep keeping) {
+func (p *patch) place(o *object, l *list, want *corev1.Container, raw json.RawMessage, first bool, keep keeping, f fit) {
 	at := len(l.items) - 1
 	if first {
 		at = 0
 	}
 	if ours := l.agents(); len(ours) == 1 && l.items[ours[0]].name == want.Name {
 		switch {
-		case keep != nothing && p.complete(o, l, ours[0], want, keep):
+		case keep != nothing && p.complete(o, l, ours[0], want, keep, f):
 			return
 		case ours[0] == at:
 			if !bytes.Equal(l.items[at].raw, raw) {

@@ -80,6 +80,9 @@ func (o *object) readInitContainers(c *cursor) {
 	}
 }
 
+// maxAgentsVolumes bounds the work on a Deployment with thousands of containers that have the agent's names.
+const maxAgentsVolumes = 4
+
 // readList reads a list of containers, and notes which volumes they mount.
 func (o *object) readList(c *cursor, l *list) []*istiod {
 	var containers []*istiod
@@ -97,7 +100,7 @@ func (o *object) readList(c *cursor, l *list) []*istiod {
 	for i, item := range l.items {
 		containers[i].name = item.name
 		if isAgent(item.name) {
-			if volume := containers[i].volume; volume != "" && !slices.Contains(o.agentsVolumes, volume) {
+			if volume := containers[i].volume; volume != "" && len(o.agentsVolumes) < maxAgentsVolumes && !slices.Contains(o.agentsVolumes, volume) {
 				o.agentsVolumes = append(o.agentsVolumes, volume)
 			}
 			continue
@@ -276,6 +279,9 @@ func (i *istiod) builtInCAOff() string {
 func (i *Injector) readsElsewhere(o *object) string {
 	if problem := o.istiod.rootCADirProblem(i.rendered.setsRootCADir()); problem != "" {
 		return problem
+	}
+	if o.istiod.volume == VaultTokenVolume {
+		return fmt.Sprintf("container %s mounts volume %s at %s, which is that of the agent's token; give its volume another name", o.istiod.name, VaultTokenVolume, CACertsPath)
 	}
 	if o.istiod.hides != "" {
 		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hides)

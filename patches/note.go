@@ -25,6 +25,9 @@ type original struct {
 	MultiRootAdded bool `json:"multiRootAdded,omitempty"`
 	// RootCADirAdded tells that istiod's container had no istio.RootCADirVariable.
 	RootCADirAdded bool `json:"rootCADirAdded,omitempty"`
+	// User and Group are the ids that the agent's containers have from istiod's.
+	User  *int64 `json:"user,omitempty"`
+	Group *int64 `json:"group,omitempty"`
 }
 
 // noVolume is original.Volume where there was none.
@@ -52,24 +55,33 @@ func (o *object) readNote() (was original, readable bool) {
 	return was, true
 }
 
-// isVolume tells whether what is kept can be put back: a volume, null or nothing.
+// isVolume tells whether what is kept can be put back: a volume with a name and one source, null or nothing. It is never
+// the injection's own volume, which earlier versions could note.
 func (w *original) isVolume() bool {
 	if w.Volume == nil || string(w.Volume) == noVolume {
 		return true
 	}
-	return nameOf(w.Volume) != ""
+	var v corev1.Volume
+	sources := sourcesOf(w.Volume)
+	own := json.Unmarshal(w.Volume, &v) != nil || v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory && v.EmptyDir.SizeLimit != nil
+	return !own && len(sources) == 1 && nameOf(w.Volume) != ""
 }
 
 // nameOf a volume given as JSON, "" where that is none.
 func nameOf(volume json.RawMessage) string {
-	var v struct{ Name string }
-	_ = json.Unmarshal(volume, &v)
-	return v.Name
+	var name []byte
+	c := &cursor{text: volume}
+	c.object(func(key []byte) {
+		if string(key) == "name" {
+			name = c.string()
+		}
+	})
+	return string(name)
 }
 
 // text of the note, "" where there is nothing to keep.
 func (w *original) text() string {
-	if w.Volume == nil && !w.MountAdded && !w.MultiRootAdded && !w.RootCADirAdded {
+	if w.Volume == nil && !w.MountAdded && !w.MultiRootAdded && !w.RootCADirAdded && w.User == nil && w.Group == nil {
 		return ""
 	}
 	text, _ := json.Marshal(w) // JSON that was read, and bools
@@ -130,6 +142,10 @@ func (i *Injector) original(o *object, name string) (was original, replaced json
 	was.MultiRootAdded = i.rendered.multiRoot && (was.MultiRootAdded || !o.istiod.has(istio.MultiRootVariable))
 	if !o.istiod.has(istio.RootCADirVariable) {
 		was.RootCADirAdded = i.rendered.setsRootCADir()
+	}
+	was.User, was.Group = nil, nil
+	if i.rendered.takesIDs {
+		was.User, was.Group = o.istiod.user, o.istiod.group
 	}
 	was.MountAdded = was.MountAdded || o.istiod.volume == ""
 

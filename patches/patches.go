@@ -23,10 +23,12 @@ package patches
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
@@ -213,7 +215,7 @@ func (i *Injector) optOut(o *object) Result {
 	if !o.hasAgent() && !o.annotated() {
 		return Result{Report: report(OptedOut, o.kind)}
 	}
-	if !o.annotated() && (i.rendered.annotate || o.istiod == nil || len(i.inject(o).Operations) > 0) {
+	if !o.annotated() && (i.rendered.annotate || !i.runsOurImage(o)) {
 		r := Result{Report: report(OptedOut, o.kind)}
 		r.Message += "; the agent in it was not put there by this webhook, and stays"
 		r.Warnings = append(r.Warnings, r.Message)
@@ -224,6 +226,17 @@ func (i *Injector) optOut(o *object) Result {
 	removal.Message += "; the agent is removed"
 	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.after())
 	return removal
+}
+
+// runsOurImage tells whether the agent's containers run the configuration's image, or a mirror's.
+func (i *Injector) runsOurImage(o *object) bool {
+	for _, container := range slices.Concat(o.initContainers.items, o.containers.items) {
+		var c corev1.Container
+		if isAgent(container.name) && (json.Unmarshal(container.raw, &c) != nil || !isMirrorOf(c.Image, i.rendered.init.Image)) {
+			return false
+		}
+	}
+	return true
 }
 
 // Uninject takes out what was injected, whatever the object's annotations say,
@@ -246,10 +259,10 @@ type State string
 
 // The states, as the istiods metric names them.
 const (
-	// StateInjected is as configured, but for what others have changed since and
-	// what is put right at its next change.
+	// StateInjected is as configured, but for what others have changed since.
 	StateInjected State = "injected"
-	// StateOutdated gets its CA from the agent, as an earlier configuration rendered it.
+	// StateOutdated gets its CA from the agent, as an earlier configuration rendered it, or
+	// somebody changed what the agent needs to work.
 	StateOutdated State = "outdated"
 	// StateMissing would start without the agent's CA.
 	StateMissing State = "missing"
@@ -269,8 +282,12 @@ func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
 		switch {
 		case !o.protected():
 			return StateMissing, result
-		case i.rendered.annotate && i.isCurrent(o):
-			return StateInjected, Result{Report: report(AlreadyInjected, kind)}
+		case i.rendered.annotate && i.isCurrent(o) && !slices.ContainsFunc(result.Operations, func(operation jsonpatch.Operation) bool {
+			return strings.HasPrefix(operation.Path, "/spec/")
+		}):
+			injected := Result{Report: report(AlreadyInjected, kind)} // the note moves at the next change
+			injected.Warnings = result.Warnings
+			return StateInjected, injected
 		}
 		return StateOutdated, result
 	case NoIstiodContainer, CACertsElsewhere, Malformed:

@@ -99,10 +99,15 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 // alwaysSet is how many variables the agent always has.
 const alwaysSet = 4
 
-// ownVariables are the agent's own, which no other webhook may change.
-var ownVariables = map[string]bool{
-	"PILOT_CERT_PROVIDER": true, "POD_NAME": true, "POD_NAMESPACE": true, "SERVICE_ACCOUNT": true,
-	v1alpha1.AllowedServersVariable: true, istio.MultiRootVariable: true, istio.WorkloadTTLVariable: true,
+// isOwnVariable tells whether a variable of the agent's container is one that the agent itself reads, for its flags and for
+// what the injection fills in (cmd/istiod-agent/command.go): others leave it as it is rendered, or away.
+func isOwnVariable(name string) bool {
+	switch name {
+	case "PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT", "ISSUED_CERTIFICATE_NAMESPACE", "KUBECONFIG",
+		istio.MultiRootVariable, istio.WorkloadTTLVariable:
+		return true
+	}
+	return strings.HasPrefix(name, "ISTIOD_AGENT_")
 }
 
 // container is the guide's, with what the configuration adds.

@@ -142,6 +142,12 @@ func TestDrift(t *testing.T) {
 		"the volume on disk":           {memory, `"sizeLimit":"1Mi"`, false},
 		"capabilities":                 {`"drop":["ALL"]`, `"drop":["ALL","NET_RAW"]`, true},
 		"a restriction taken back":     {`"allowPrivilegeEscalation":false`, `"allowPrivilegeEscalation":true`, true},
+		"a flag by its variable":       {`{"name":"POD_NAME"`, `{"name":"ISTIOD_AGENT_CACERTS_DIR","value":"/tmp"},{"name":"POD_NAME"`, false},
+		"another API server":           {`{"name":"POD_NAME"`, `{"name":"KUBECONFIG","value":"/tmp/x"},{"name":"POD_NAME"`, false},
+		"variables from a ConfigMap":   {sidecar, sidecar + `,"envFrom":[{"configMapRef":{"name":"x"}}]`, false},
+		"a file over Vault's token":    {mount, mount + `,{"name":"local-certs","mountPath":"/var/run/secrets/istiod-agent.io/vault/token"}`, false},
+		"a mount of no volume":         {mount, mount + `,{"name":"gone","mountPath":"/x"}`, false},
+		"a mount of another volume":    {mount, mount + `,{"name":"local-certs","mountPath":"/x"}`, true},
 		"a terminal added":             {sidecar, sidecar + `,"tty":true`, true},
 		"a variable added":             {`{"name":"POD_NAME"`, `{"name":"AWS_ROLE_ARN","value":"x"},{"name":"POD_NAME"`, true},
 		"a token mount added":          {mount, mount + `,{"name":"kube-api-access-x","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount","readOnly":true}`, true},
@@ -174,8 +180,8 @@ func TestDrift(t *testing.T) {
 				if mended := apply(t, drifted, result.Operations); !test.stays && !sameLists(t, mended, injected) {
 					t.Errorf("got  %s\nwant %s", mended, injected)
 				}
-				if state, _ := i.Inspect(kind, drifted); name != "the digest of another" && state == patches.StateOutdated {
-					t.Errorf("an istiod whose digest is current is outdated")
+				if state, _ := i.Inspect(kind, drifted); (state == patches.StateInjected) != test.stays {
+					t.Errorf("it is %s, and what was changed stays: %t", state, test.stays)
 				}
 			})
 		}

@@ -56,6 +56,10 @@ const (
 	notCovered = passes
 )
 
+func agentEnv(name string) func(*istiod) {
+	return func(i *istiod) { i.init().Env = append(i.init().Env, corev1.EnvVar{Name: name, Value: "/x"}) }
+}
+
 // ways are the rows of the table in docs/install.md, "What the guard covers".
 var ways = map[string]way{
 	"ROOT_CA_DIR elsewhere":                  {injectedForm, rootCADir(corev1.EnvVar{Value: "/elsewhere"}), elsewhere, elsewhere},
@@ -101,6 +105,10 @@ var ways = map[string]way{
 		always := corev1.ContainerRestartPolicyAlways
 		i.init().RestartPolicy = &always
 	}, noAgent, injected},
+	"an agent with another directory":      {injectedForm, agentEnv("ISTIOD_AGENT_CACERTS_DIR"), noAgent, injected},
+	"an agent with its own specification":  {injectedForm, agentEnv("ISTIOD_AGENT_SPEC"), noAgent, injected},
+	"an agent with another API server":     {injectedForm, agentEnv("KUBECONFIG"), noAgent, injected},
+	"an agent with others' variables":      {injectedForm, func(i *istiod) { i.init().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}} }, noAgent, injected},
 	"an agent with another volume":         {injectedForm, func(i *istiod) { i.init().VolumeMounts[0].Name = "local-certs" }, noAgent, injected},
 	"an agent with subPath":                {injectedForm, func(i *istiod) { i.init().VolumeMounts[0].SubPath = "x" }, noAgent, injected},
 	"an agent with a mount below":          {injectedForm, agentMount("/etc/cacerts/.staging"), noAgent, injected},
