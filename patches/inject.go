@@ -78,7 +78,7 @@ func (o *object) cacerts() string {
 // noToken warns where the agent would have no token for the API server.
 func (p *patch) noToken(o *object, f fit) {
 	if o.tokenOff && f.token == nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has none either and cannot read its IssuedCertificate: istiod will not start; mount one in container %s, or remove automountServiceAccountToken", o.istiod.name, TokenPath, o.istiod.name))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has none either and cannot read its IssuedCertificate: istiod will not start; mount one in container %s, or remove automountServiceAccountToken", strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", "."), o.istiod.name, TokenPath, o.istiod.name))
 	}
 }
 

@@ -117,12 +117,13 @@ func TestTheDashboardAsksForMetricsThatThereAre(t *testing.T) {
 	}
 }
 
-// Agents are missed by Prometheus alone where it is asked to read them.
-func TestAgentsAreMissedWithThePodMonitorAlone(t *testing.T) {
-	for _, monitored := range []bool{false, true} {
-		r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": monitored}})
-		if found := strings.Contains(r.text, "alert: IstiodAgentsNotSeen"); found != monitored {
-			t.Errorf("podMonitor.enabled=%t: the alert is there: %t", monitored, found)
+// Agents are missed by Prometheus alone where it is asked to read them, and the webhook, which counts them.
+func TestAgentsAreMissedWithBothMonitorsAlone(t *testing.T) {
+	enabled := func(is bool) helm.Values { return helm.Values{"enabled": is} }
+	for _, monitored := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
+		r := render(t, standard, helm.Values{"prometheusRule": enabled(true), "podMonitor": enabled(monitored[0]), "serviceMonitor": enabled(monitored[1])})
+		if found := strings.Contains(r.text, "alert: IstiodAgentsNotSeen"); found != (monitored[0] && monitored[1]) {
+			t.Errorf("monitors of Pods and the Service: %v: the alert is there: %t", monitored, found)
 		}
 	}
 }
