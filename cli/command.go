@@ -57,10 +57,9 @@ type flags struct {
 	check     bool
 }
 
-func (f *flags) add(cmd *cobra.Command, configHelp string) {
+func (f *flags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&f.filenames, "filename", "f", nil, "manifest `file` to read, - for standard input, or a directory whose .yaml, .yml and .json files are read; may be repeated")
 	cmd.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "read directories below the given ones too")
-	cmd.Flags().StringVar(&f.config, "config", "", configHelp)
 	cmd.Flags().StringVarP(&f.output, "output", "o", "yaml", "`format` to write: yaml (the manifests), json (the same) or patch (one JSON patch a line for each istiod)")
 	cmd.Flags().BoolVar(&f.check, "check", false, "write nothing; say what would change and exit with 1 when something would")
 	_ = cmd.MarkFlagRequired("filename") // the flag exists: it was added above
@@ -99,7 +98,8 @@ when something would change.`,
 			return f.run(cmd, injector.Inject)
 		},
 	}
-	f.add(cmd, "the webhook's configuration `file` (default: its defaults)")
+	f.add(cmd)
+	cmd.Flags().StringVar(&f.config, "config", "", "the webhook's configuration `file` (default: its defaults)")
 	return cmd
 }
 
@@ -117,13 +117,10 @@ Exit codes: as for inject.`,
   kubectl get -n istio-system deployment istiod -o yaml | kubectl istiod-agent uninject -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := f.configuration(); err != nil {
-				return err
-			}
 			return f.run(cmd, patches.Uninject)
 		},
 	}
-	f.add(cmd, "as for inject; it is checked, but what was injected is removed whatever it says")
+	f.add(cmd)
 	return cmd
 }
 

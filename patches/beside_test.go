@@ -270,6 +270,9 @@ func TestANoteThatCannotBeRead(t *testing.T) {
 		if !strings.Contains(strings.Join(result.Warnings, ""), "cannot be read") || !strings.Contains(back, `"secretName":"cacerts"`) {
 			t.Errorf("%s: warned %q, got %s", note, result.Warnings, back)
 		}
+		if removal := patches.Uninject(patches.Deployment, object); !strings.Contains(strings.Join(removal.Warnings, ""), "cannot be read") {
+			t.Errorf("%s: uninject warns %q", note, removal.Warnings)
+		}
 	}
 }
 

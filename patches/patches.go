@@ -250,6 +250,8 @@ func Uninject(kind Kind, object []byte) Result {
 	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
 	if len(removal.Operations) == 0 {
 		removal.Report = report(NotInjected, kind)
+	} else if _, readable := o.readNote(); !readable {
+		removal.Warnings = append(removal.Warnings, o.after())
 	}
 	return removal
 }
