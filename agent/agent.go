@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -324,14 +325,15 @@ func (a *Agent) issue(ctx context.Context, reason Reason) {
 	a.Log.Info("getting a CA certificate from Vault", "why", reason, "server", a.wanted.Spec.AgentCA.Vault.Server)
 	a.state.Paced = a.state.paced(time.Now())
 	asked := note{Digest: a.state.Wanted.Digest, Renew: a.state.Wanted.Renew}
-	var published, mesh []*x509.Certificate
+	var published []*x509.Certificate
+	mesh := func() []*x509.Certificate { return nil }
 	if a.set != nil {
 		published = a.set.Roots
 	} else {
-		mesh, a.meshUnknown = a.Issuer.meshRoots(ctx)
-		a.start.Mesh = pemcerts.Fingerprints(mesh)
+		mesh = a.readMesh(ctx)
 	}
 	result, err := a.Issuer.issue(ctx, a.wanted, published, mesh)
+	_ = mesh()
 	for _, warning := range result.Warnings {
 		a.tell(false, reasonVaultWarning, "Vault says: "+warning)
 	}
@@ -349,6 +351,24 @@ func (a *Agent) issue(ctx context.Context, reason Reason) {
 	}
 	a.issuing = reason
 	a.published(reason)
+}
+
+// readMesh reads the mesh's roots while Vault works; the function that it returns waits for them.
+func (a *Agent) readMesh(ctx context.Context) func() []*x509.Certificate {
+	type answer struct {
+		roots []*x509.Certificate
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		roots, err := a.Issuer.meshRoots(ctx)
+		answers <- answer{roots, err}
+	}()
+	return sync.OnceValue(func() []*x509.Certificate {
+		got := <-answers
+		a.meshUnknown, a.start.Mesh = got.err, pemcerts.Fingerprints(got.roots)
+		return got.roots
+	})
 }
 
 // publish puts a verified set in the place of the last one, unless istiod's roots are in the way.

@@ -57,7 +57,7 @@ type issued struct {
 
 // issue logs in, gets a key and a certificate, and verifies both. A chain to one of the published roots, which istiod
 // trusts already, is preferred, as is one to a root that the mesh trusts. The result is never nil.
-func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published, mesh []*x509.Certificate) (*issued, error) {
+func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published []*x509.Certificate, mesh func() []*x509.Certificate) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
 	if err := i.Permit(certificate); err != nil {
 		return result, err
@@ -124,7 +124,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
 	wanted := cacerts.Wanted{
 		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
-		Trusted: trusted, Published: published, Pinned: pinned, Preferred: mesh,
+		Trusted: trusted, Published: published, Pinned: pinned, Preferred: mesh(),
 	}
 	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot && refusal.Reason != cacerts.RootNotPinned {

@@ -318,7 +318,7 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
 			issuer := &Issuer{Identity: me, Cluster: inCluster{test.secret}, Now: time.Now}
-			result, err := issuer.issue(t.Context(), certificate, nil, nil)
+			result, err := issuer.issue(t.Context(), certificate, nil, func() []*x509.Certificate { return nil })
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
