@@ -6,11 +6,9 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/util/diff"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/cli"
@@ -38,13 +36,6 @@ spec:
       volumes:
       - name: cacerts
         secret: {secretName: cacerts, optional: true}
-`
-	// refused is an istiod that cannot be injected.
-	refused = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: istiod-other, labels: {app: istiod}}
-spec: {template: {spec: {containers: [{name: pilot}]}}}
 `
 	service = "apiVersion: v1\nkind: Service\nmetadata: {  name: istiod  } # kept as it is\n"
 )
@@ -93,11 +84,4 @@ func parse(t *testing.T, text string) map[string]any {
 		t.Fatalf("%v:\n%s", err, text)
 	}
 	return object
-}
-
-func wantSame(t *testing.T, want, got any) {
-	t.Helper()
-	if !reflect.DeepEqual(want, got) {
-		t.Errorf("not the same (-want +got):\n%s", diff.Diff(want, got))
-	}
 }

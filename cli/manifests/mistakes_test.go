@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cli_test
+package manifests_test
 
 import (
 	"bytes"
@@ -126,7 +126,7 @@ func TestOnlyFilesOfBoundedSizeAreRead(t *testing.T) {
 		"a VirtualMesh":               {[]string{"vault", "-f", "-"}, "reading standard input: it is larger than"},
 		"a VirtualMesh from a device": {[]string{"check", "--vault", "-f", "/dev/zero"}, "expected a regular file"},
 		"a root":                      {[]string{"verify", "--root", large, "--kubeconfig", filepath.Join(dir, "gone")}, "larger than 1024 KiB"},
-		"a CA":                        {[]string{"vault", "--dry-run", "-f", "../config/samples/virtualmesh.yaml", "--kubernetes-ca-file", "/dev/zero"}, "expected a regular file"},
+		"a CA":                        {[]string{"vault", "--dry-run", "-f", "../../config/samples/virtualmesh.yaml", "--kubernetes-ca-file", "/dev/zero"}, "expected a regular file"},
 	} {
 		var out bytes.Buffer
 		if code := cli.Run(t.Context(), test.args, zero, &out, &out); code == 0 || !strings.Contains(out.String(), test.want) {

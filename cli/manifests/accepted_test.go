@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cli_test
+package manifests_test
 
 import (
 	"encoding/json"
@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/diff"
 	"sigs.k8s.io/yaml"
 
-	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/cli/manifests"
 )
 
 // escapedJSON is an istiod with all that JSON allows in a string and YAML's
@@ -126,7 +126,7 @@ func TestValidInputIsAccepted(t *testing.T) {
 				t.Errorf("%d patches, not %d:\n%s", strings.Count(patches, "\n"), test.istiods, patches)
 			}
 			if name != "a PodList" {
-				if check := run(t, test.text, "inject", "--check", "-f", "-"); !errors.Is(check.err, cli.ErrWouldChange) || check.stdout != "" {
+				if check := run(t, test.text, "inject", "--check", "-f", "-"); !errors.Is(check.err, manifests.ErrWouldChange) || check.stdout != "" {
 					t.Errorf("--check: error %v, output %q", check.err, check.stdout)
 				}
 			}
@@ -221,7 +221,7 @@ func TestInputThatIsNotReadIsRefused(t *testing.T) {
 			t.Parallel()
 			for _, args := range [][]string{{"inject", "-f", "-"}, {"inject", "-f", "-", "--check"}} {
 				got := run(t, test.text, args...)
-				if got.err == nil || errors.Is(got.err, cli.ErrWouldChange) || got.stdout != "" {
+				if got.err == nil || errors.Is(got.err, manifests.ErrWouldChange) || got.stdout != "" {
 					t.Fatalf("%v: error %v, output %q", args, got.err, got.stdout)
 				}
 				for _, words := range test.want {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cli_test
+package manifests_test
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/cli/manifests"
 )
 
 func TestOutputAsJSON(t *testing.T) {
@@ -60,11 +60,11 @@ func TestCheckWritesNothingAndSaysWhatWouldChange(t *testing.T) {
 		err           error
 		says          string
 	}{
-		"inject what is not":      {"inject", istiod, cli.ErrWouldChange, "would change: set ROOT_CA_DIR in container discovery, add container istiod-agent-init, add container istiod-agent, make volume cacerts in-memory, add volume istiod-agent-vault-token, set annotation istiod-agent.io/injected"},
+		"inject what is not":      {"inject", istiod, manifests.ErrWouldChange, "would change: set ROOT_CA_DIR in container discovery, add container istiod-agent-init, add container istiod-agent, make volume cacerts in-memory, add volume istiod-agent-vault-token, set annotation istiod-agent.io/injected"},
 		"inject what is":          {"inject", injected, nil, "AlreadyInjected: "},
-		"uninject what is":        {"uninject", injected, cli.ErrWouldChange, "would change: unset ROOT_CA_DIR in container discovery, remove volume istiod-agent-vault-token, put volume cacerts back, remove container istiod-agent-init"},
+		"uninject what is":        {"uninject", injected, manifests.ErrWouldChange, "would change: unset ROOT_CA_DIR in container discovery, remove volume istiod-agent-vault-token, put volume cacerts back, remove container istiod-agent-init"},
 		"uninject what is not":    {"uninject", istiod, nil, "NotInjected: "},
-		"one of two":              {"inject", injected + "---\n" + istiod, cli.ErrWouldChange, "standard input, document 2: deployment/istiod in namespace istio-system: would change: "},
+		"one of two":              {"inject", injected + "---\n" + istiod, manifests.ErrWouldChange, "standard input, document 2: deployment/istiod in namespace istio-system: would change: "},
 		"nothing there":           {"inject", service, nil, "No istiod found: looked for a Deployment or Pod with the label app=istiod."},
 		"an istiod that opts out": {"inject", strings.Replace(istiod, "name: istiod\n", "name: istiod\n  annotations: {istiod-agent.io/inject: \"false\"}\n", 1), nil, "OptedOut: "},
 	}
