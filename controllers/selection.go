@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package controllers holds what all of the controllers below share: which istiods and namespaces are theirs, and when
+// the kinds are there that they watch.
 package controllers
 
 import (
@@ -9,11 +11,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/patches"
 )
+
+// NamespaceLabels opt a namespace in, as in the webhook configuration.
+var NamespaceLabels = k8slabels.Set{"istiod-agent.io/injection": "enabled"}
 
 // NotSelected returns why a Deployment labelled app=istiod is not an istiod of this project's: the webhook would not
 // inject it either. It is empty for an istiod.

@@ -20,7 +20,7 @@ import (
 )
 
 func TestEveryReasonIsExplained(t *testing.T) {
-	reasons := reasonsInCode(t, "../patches", "../webhook", "../controllers", "../controllers/restarts")
+	reasons := reasonsInCode(t, "../patches", "../webhook", "../controllers/istiods", "../controllers/restarts")
 	if !slices.Contains(reasons, "NoBuiltInCA") {
 		t.Fatalf("the reasons of the code were not found, only %q", reasons)
 	}

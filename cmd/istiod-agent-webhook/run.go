@@ -33,6 +33,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/controllers/accounts"
+	"github.com/istiod-agent/istiod-agent/controllers/istiods"
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
@@ -90,14 +91,14 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}
 	log := ctrl.Log.WithName("admission")
 	secured.server.GetCertificate = source.GetCertificate
-	istiods := controllers.NewIstiods(mgr, injector, config)
+	existing := istiods.New(mgr, injector, config)
 	// Where the program gives the rights itself, they come with the istiod.
 	known := func(ctx context.Context, namespace, account string) bool {
 		given := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
-		return !given && istiods.RunsAs(ctx, namespace, account)
+		return !given && existing.RunsAs(ctx, namespace, account)
 	}
 	rights := webhook.NewRights(mgr.GetClient(), known, log)
-	istiods.Lacking = rights.Warning
+	existing.Lacking = rights.Warning
 	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
 	webhook.Register(admissions, injector, config.VirtualMesh, rights, log)
 	if err := mgr.Add(source); err != nil {
@@ -117,7 +118,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 			return err
 		}
 	}
-	if err := istiods.SetupWithManager(mgr); err != nil {
+	if err := existing.SetupWithManager(mgr); err != nil {
 		return err
 	}
 	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
@@ -154,7 +155,7 @@ func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *pat
 			panic(err) // the API types are compiled in
 		}
 	}
-	byObject := controllers.CacheByObject(injector.Target())
+	byObject := istiods.CacheByObject(injector.Target())
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
 	selfManaged := server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controllers looks after istiods that are already there: it brings
-// them in when their namespace is labelled, tells which are outdated, and
-// counts them by state. It runs on the leader alone; admission does not need it.
-package controllers
+// Package istiods looks after istiods that are already there: it injects them
+// when their namespace is labelled, reports which are outdated, and counts them
+// by state. It runs on the leader alone; admission does not need it.
+package istiods
 
 import (
 	"context"
@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -52,9 +53,9 @@ const (
 // at each event of a Pod.
 const rolloutCheck = 30 * time.Second
 
-// Istiods reconciles the Deployments labelled app=istiod in the namespaces
+// Controller reconciles the Deployments labelled app=istiod in the namespaces
 // that have opted in.
-type Istiods struct {
+type Controller struct {
 	client   client.Client
 	events   events.EventRecorder
 	injector *patches.Injector
@@ -69,9 +70,9 @@ type Istiods struct {
 	lacking reports
 }
 
-// NewIstiods returns the reconciler.
-func NewIstiods(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.InjectionConfiguration) *Istiods {
-	return &Istiods{
+// New returns the reconciler.
+func New(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.InjectionConfiguration) *Controller {
+	return &Controller{
 		client:         mgr.GetClient(),
 		events:         mgr.GetEventRecorder(fieldManager),
 		injector:       injector,
@@ -82,7 +83,7 @@ func NewIstiods(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.I
 }
 
 // SetupWithManager registers the reconciler, elected, and its gauge.
-func (r *Istiods) SetupWithManager(mgr ctrl.Manager) error {
+func (r *Controller) SetupWithManager(mgr ctrl.Manager) error {
 	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
 	inNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
 		namespace := object.GetNamespace()
@@ -106,7 +107,7 @@ func (r *Istiods) SetupWithManager(mgr ctrl.Manager) error {
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	istiod := deployment()
 	if err := r.client.Get(ctx, request.NamespacedName, istiod); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -115,7 +116,7 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	labelled, err := OptedIn(ctx, r.client, request.Namespace)
+	labelled, err := controllers.OptedIn(ctx, r.client, request.Namespace)
 	if err != nil || !labelled {
 		return reconcile.Result{}, err
 	}
@@ -155,7 +156,7 @@ func (r *Istiods) Reconcile(ctx context.Context, request reconcile.Request) (rec
 
 // known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
 // Else each start of the program would write an Event for each istiod.
-func (r *Istiods) known(istiod *unstructured.Unstructured) bool {
+func (r *Controller) known(istiod *unstructured.Unstructured) bool {
 	last, said := r.reported.of(client.ObjectKeyFromObject(istiod))
 	if !said {
 		return istiod.GetCreationTimestamp().Time.Before(r.began)
@@ -165,7 +166,7 @@ func (r *Istiods) known(istiod *unstructured.Unstructured) bool {
 
 // decide says what to change on the Deployment, nothing for most, and what to
 // report.
-func (r *Istiods) decide(istiod *unstructured.Unstructured, found inspection) ([]jsonpatch.Operation, patches.Report) {
+func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection) ([]jsonpatch.Operation, patches.Report) {
 	report := found.result.Report
 	allowed := r.injectExisting
 	switch found.state {
@@ -213,7 +214,7 @@ func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Opera
 
 // patch applies operations to just the version of the Deployment that they
 // were written for.
-func (r *Istiods) patch(ctx context.Context, istiod *unstructured.Unstructured, operations []jsonpatch.Operation) error {
+func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructured, operations []jsonpatch.Operation) error {
 	version := jsonpatch.NewOperation("replace", "/metadata/resourceVersion", istiod.GetResourceVersion())
 	raw, err := json.Marshal(append([]jsonpatch.Operation{version}, operations...))
 	if err != nil {
@@ -223,7 +224,7 @@ func (r *Istiods) patch(ctx context.Context, istiod *unstructured.Unstructured, 
 }
 
 // requests for every istiod of a namespace.
-func (r *Istiods) requests(ctx context.Context, namespace string) []reconcile.Request {
+func (r *Controller) requests(ctx context.Context, namespace string) []reconcile.Request {
 	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace))
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
@@ -237,7 +238,7 @@ func (r *Istiods) requests(ctx context.Context, namespace string) []reconcile.Re
 }
 
 // say reports by Event, once for each thing there is to say about an istiod.
-func (r *Istiods) say(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
+func (r *Controller) say(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
 	if r.reported.again(client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
 		return
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controllers
+package istiods
 
 import (
 	"fmt"
@@ -23,7 +23,7 @@ func TestTheWorstPodCounts(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		replicas any
-		pods     []func(*testing.T, *Istiods, *unstructured.Unstructured)
+		pods     []func(*testing.T, *Controller, *unstructured.Unstructured)
 		state    patches.State
 		reason   patches.Reason
 		waiting  bool
@@ -154,13 +154,13 @@ func podOf(d *unstructured.Unstructured, number int) *unstructured.Unstructured 
 	return p
 }
 
-func pods(shapes ...func(*testing.T, *Istiods, *unstructured.Unstructured)) []func(*testing.T, *Istiods, *unstructured.Unstructured) {
+func pods(shapes ...func(*testing.T, *Controller, *unstructured.Unstructured)) []func(*testing.T, *Controller, *unstructured.Unstructured) {
 	return shapes
 }
 
-func plain(*testing.T, *Istiods, *unstructured.Unstructured) {}
+func plain(*testing.T, *Controller, *unstructured.Unstructured) {}
 
-func carrying(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
+func carrying(t *testing.T, r *Controller, p *unstructured.Unstructured) {
 	t.Helper()
 	raw, err := p.MarshalJSON()
 	if err != nil {
@@ -169,7 +169,7 @@ func carrying(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
 	p.Object = apply(t, p, r.injector.Inject(patches.Pod, raw).Operations).Object
 }
 
-func outdated(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
+func outdated(t *testing.T, r *Controller, p *unstructured.Unstructured) {
 	t.Helper()
 	carrying(t, r, p)
 	annotations := p.GetAnnotations()
@@ -177,25 +177,25 @@ func outdated(t *testing.T, r *Istiods, p *unstructured.Unstructured) {
 	p.SetAnnotations(annotations)
 }
 
-func optedOut(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+func optedOut(_ *testing.T, _ *Controller, p *unstructured.Unstructured) {
 	p.SetAnnotations(map[string]string{patches.InjectKey: "false"})
 }
 
-func going(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+func going(_ *testing.T, _ *Controller, p *unstructured.Unstructured) {
 	p.SetDeletionTimestamp(&metav1.Time{Time: metav1.Now().Time})
 	p.SetFinalizers([]string{"example.com/wait"})
 }
 
-func succeeded(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+func succeeded(_ *testing.T, _ *Controller, p *unstructured.Unstructured) {
 	p.Object["status"] = map[string]any{"phase": "Succeeded"}
 }
 
-func failed(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+func failed(_ *testing.T, _ *Controller, p *unstructured.Unstructured) {
 	p.Object["status"] = map[string]any{"phase": "Failed"}
 }
 
-func foreign(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) {
+func foreign(_ *testing.T, _ *Controller, p *unstructured.Unstructured) {
 	p.SetLabels(map[string]string{"app": "istiod", "istio.io/rev": "stable"})
 }
 
-func farAway(_ *testing.T, _ *Istiods, p *unstructured.Unstructured) { p.SetNamespace("elsewhere") }
+func farAway(_ *testing.T, _ *Controller, p *unstructured.Unstructured) { p.SetNamespace("elsewhere") }

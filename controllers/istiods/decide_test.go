@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controllers
+package istiods
 
 import (
 	"encoding/json"
@@ -137,7 +137,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func actionOf(r *Istiods, operations []jsonpatch.Operation, found inspection) action {
+func actionOf(r *Controller, operations []jsonpatch.Operation, found inspection) action {
 	switch {
 	case len(operations) == 0:
 		return nothing
@@ -243,7 +243,7 @@ func TestTheSameThingIsReportedOnce(t *testing.T) {
 func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(2)
-	r := &Istiods{events: recorder}
+	r := &Controller{events: recorder}
 	long := strings.Repeat("ü", 2000)
 	r.say(istiod(), "Warning", Missing, long)
 	r.say(istiod(), "Warning", Missing, long)
@@ -299,7 +299,7 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 	}
 }
 
-func reconciler(t *testing.T, target v1alpha1.Target) *Istiods {
+func reconciler(t *testing.T, target v1alpha1.Target) *Controller {
 	t.Helper()
 	config := v1alpha1.Default()
 	config.Target = target
@@ -307,7 +307,7 @@ func reconciler(t *testing.T, target v1alpha1.Target) *Istiods {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Istiods{injector: injector}
+	return &Controller{injector: injector}
 }
 
 func istiod() *unstructured.Unstructured {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controllers
+package istiods
 
 import (
 	"context"
@@ -10,17 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
-
-// NamespaceLabels opt a namespace in, as in the webhook configuration.
-var NamespaceLabels = labels.Set{"istiod-agent.io/injection": "enabled"}
 
 // CacheByObject limits what the manager's cache holds to istiods, their Pods
 // where these are injected, and the namespaces that have opted in.
@@ -30,7 +27,7 @@ func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 	byObject := map[client.Object]cache.ByObject{
 		deployment(): {Label: istio.IstiodLabels.AsSelector()},
 		namespace: {
-			Label: NamespaceLabels.AsSelector(),
+			Label: controllers.NamespaceLabels.AsSelector(),
 			Field: fields.OneTermNotEqualSelector("metadata.name", metav1.NamespaceSystem),
 		},
 	}
@@ -66,7 +63,7 @@ type inspection struct {
 
 // inspect asks the engine about the Deployment or, where Pods are injected,
 // about each of its Pods; the worst of them counts.
-func (r *Istiods) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
+func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
 	if r.injector.Target() == patches.Deployment {
 		return r.judge(patches.Deployment, istiod)
 	}
@@ -107,7 +104,7 @@ func rolledOut(istiod *unstructured.Unstructured) bool {
 	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= want && number("status", "replicas") <= updated
 }
 
-func (r *Istiods) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
+func (r *Controller) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
 	raw, err := object.MarshalJSON()
 	if err != nil {
 		return inspection{}, err
@@ -117,7 +114,7 @@ func (r *Istiods) judge(kind patches.Kind, object *unstructured.Unstructured) (i
 }
 
 // podsOf lists the Deployment's Pods that run or are about to.
-func (r *Istiods) podsOf(ctx context.Context, istiod *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
+func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
 	matchLabels, _, err := unstructured.NestedStringMap(istiod.Object, "spec", "selector", "matchLabels")
 	if err != nil {
 		return nil, err
@@ -136,7 +133,7 @@ func (r *Istiods) podsOf(ctx context.Context, istiod *unstructured.Unstructured)
 	return running, nil
 }
 
-func (r *Istiods) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
+func (r *Controller) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
 	list := &unstructured.UnstructuredList{}
 	gvk := of.GroupVersionKind()
 	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))

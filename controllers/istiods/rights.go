@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controllers
+package istiods
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -18,8 +19,8 @@ import (
 const AgentLacksRights patches.Reason = "AgentLacksRights"
 
 // RunsAs reports whether a stored istiod of a namespace that has opted in runs as a service account. It reads the cache.
-func (r *Istiods) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
-	if optedIn, err := OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
+func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
+	if optedIn, err := controllers.OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
 		return false
 	}
 	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
@@ -35,7 +36,7 @@ func (r *Istiods) RunsAs(ctx context.Context, namespace, serviceAccount string) 
 }
 
 // reportLacking reports by Event, once, what the agent of an injected istiod may not do.
-func (r *Istiods) reportLacking(ctx context.Context, istiod *unstructured.Unstructured, found inspection) {
+func (r *Controller) reportLacking(ctx context.Context, istiod *unstructured.Unstructured, found inspection) {
 	if r.Lacking == nil || found.state != patches.StateInjected {
 		return
 	}

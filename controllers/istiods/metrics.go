@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controllers
+package istiods
 
 import (
 	"context"
@@ -31,11 +31,11 @@ var istiodsDesc = prometheus.NewDesc("istiod_agent_istiods",
 // gauge counts istiods when it is asked, from the cache, so that it can never
 // be out of step with what is stored.
 type gauge struct {
-	istiods *Istiods
+	istiods *Controller
 	elected <-chan struct{}
 }
 
-func registerGauge(mgr ctrl.Manager, istiods *Istiods) error {
+func registerGauge(mgr ctrl.Manager, istiods *Controller) error {
 	return metrics.Registry.Register(&gauge{istiods: istiods, elected: mgr.Elected()})
 }
 
@@ -74,7 +74,7 @@ type counted struct {
 }
 
 // count istiods by namespace and state; a state that nobody is in counts zero.
-func (r *Istiods) count(ctx context.Context) (map[string]*counted, error) {
+func (r *Controller) count(ctx context.Context) (map[string]*counted, error) {
 	namespaces := &metav1.PartialObjectMetadataList{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
 	if err := r.client.List(ctx, namespaces); err != nil {
