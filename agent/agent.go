@@ -9,6 +9,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -120,7 +121,7 @@ func (a *Agent) Obtain(ctx context.Context) error {
 	if a.state.Held != nil {
 		return nil
 	}
-	return fmt.Errorf("no certificates for istiod: %s", orElse(a.problems.String(), context.Cause(ctx).Error()))
+	return fmt.Errorf("no certificates for istiod: %s", cmp.Or(a.problems.String(), context.Cause(ctx).Error()))
 }
 
 // Run keeps the certificate fresh until ctx ends.

@@ -179,12 +179,3 @@ func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {
 func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
 	return time.Duration(*spec.CertOptions.TTLDays) * 24 * time.Hour
 }
-
-func orElse(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}

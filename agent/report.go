@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -80,7 +81,7 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 		mine.Confirmed = held.Confirmed
 		if held.Lost {
 			mine.Reason = certificatesv1.ReasonFilesLost
-			mine.Error = orElse(mine.Error, "istiod's files do not hold what was published; they are replaced")
+			mine.Error = cmp.Or(mine.Error, "istiod's files do not hold what was published; they are replaced")
 		}
 		if at, _ := a.renewAt(); !at.IsZero() {
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,7 +76,7 @@ func (p problems) String() string {
 
 // reason is that of the first problem, empty when nothing is wrong.
 func (p problems) reason() string {
-	return orElse(p.specification.reason, p.attempt.reason, p.istiod.reason)
+	return cmp.Or(p.specification.reason, p.attempt.reason, p.istiod.reason)
 }
 
 // trouble says what is wrong, once until it changes.

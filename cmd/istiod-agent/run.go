@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,7 +142,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		}
 		a.Issuer.Cluster = api
 		if o.spec == "" {
-			watch, err := api.Watch(orElse(o.certificatesIn, o.identity.Namespace))
+			watch, err := api.Watch(cmp.Or(o.certificatesIn, o.identity.Namespace))
 			if err != nil {
 				return nil, nil, err
 			}
@@ -212,10 +213,3 @@ type quiet struct{}
 
 func (quiet) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
 func (quiet) Event(*certificatesv1.IssuedCertificate, bool, string, string)                    {}
-
-func orElse(value, other string) string {
-	if value != "" {
-		return value
-	}
-	return other
-}
