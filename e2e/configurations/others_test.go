@@ -198,10 +198,10 @@ func serveOther(t *testing.T, name, namespace string, again admissionregistratio
 	}))
 	t.Cleanup(server.Close)
 	none, fail, url := admissionregistrationv1.SideEffectClassNone, admissionregistrationv1.Fail, server.URL
-	rule := func(group, resource string) admissionregistrationv1.RuleWithOperations {
+	rule := func(group, plural string) admissionregistrationv1.RuleWithOperations {
 		return admissionregistrationv1.RuleWithOperations{
 			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
-			Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: []string{resource}},
+			Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: []string{plural}},
 		}
 	}
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{

@@ -105,10 +105,12 @@ var ways = map[string]way{
 		always := corev1.ContainerRestartPolicyAlways
 		i.init().RestartPolicy = &always
 	}, noAgent, injected},
-	"an agent with another directory":      {injectedForm, agentEnv("ISTIOD_AGENT_CACERTS_DIR"), noAgent, injected},
-	"an agent with its own specification":  {injectedForm, agentEnv("ISTIOD_AGENT_SPEC"), noAgent, injected},
-	"an agent with another API server":     {injectedForm, agentEnv("KUBECONFIG"), noAgent, injected},
-	"an agent with others' variables":      {injectedForm, func(i *istiod) { i.init().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}} }, noAgent, injected},
+	"an agent with another directory":     {injectedForm, agentEnv("ISTIOD_AGENT_CACERTS_DIR"), noAgent, injected},
+	"an agent with its own specification": {injectedForm, agentEnv("ISTIOD_AGENT_SPEC"), noAgent, injected},
+	"an agent with another API server":    {injectedForm, agentEnv("KUBECONFIG"), noAgent, injected},
+	"an agent with others' variables": {injectedForm, func(i *istiod) {
+		i.init().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}}
+	}, noAgent, injected},
 	"an agent with another volume":         {injectedForm, func(i *istiod) { i.init().VolumeMounts[0].Name = "local-certs" }, noAgent, injected},
 	"an agent with subPath":                {injectedForm, func(i *istiod) { i.init().VolumeMounts[0].SubPath = "x" }, noAgent, injected},
 	"an agent with a mount below":          {injectedForm, agentMount("/etc/cacerts/.staging"), noAgent, injected},
