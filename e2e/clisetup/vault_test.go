@@ -149,7 +149,7 @@ func TestApply(t *testing.T) {
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "auth/kubernetes/role/istiod: wrote the role")
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "Nothing to do")
 		s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 0, "Nothing to do",
-			"Note: auth/kubernetes/config holds a token_reviewer_jwt: if it is of a Pod", "reviewer ends at")
+			"Note: auth/kubernetes/config holds a token_reviewer_jwt: if it is the token of a Pod", "reviewer ends at")
 		s.issue(t, exported)
 	}
 	ctx, mesh := t.Context(), virtualMesh(s.vault.Address, true)

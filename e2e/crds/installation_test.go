@@ -139,7 +139,9 @@ func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
 	t.Run("not kept", func(t *testing.T) {
 		must(t, c.Helm.Install(t.Context(), release, chart, helm.Values{"crds": helm.Values{"keep": false}}))
 		must(t, c.Helm.Uninstall(release))
-		cluster.Eventually(t, "the CRDs are gone", func() error {
+		// The API server's finalizer of CRDs waits for the store of each to be torn down, and tries again with growing pauses
+		// (apiextensions-apiserver/pkg/controller/finalizer/crd_finalizer.go).
+		cluster.Within(t, 2*time.Minute, "the CRDs are gone", func() error {
 			for kind, resource := range resources {
 				crd := &unstructured.Unstructured{}
 				crd.SetGroupVersionKind(crdKind)
