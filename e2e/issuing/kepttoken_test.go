@@ -93,7 +93,7 @@ func TestTokensOfASecretWithLimits(t *testing.T) {
 		lookups, atMostCalls int
 	}{
 		"few uses":          {api.TokenCreateRequest{TTL: "1h", NumUses: 6}, "Warning", "TokenExpires", "good for a limited number of calls (num_uses)", 1, 6},
-		"no default policy": {api.TokenCreateRequest{TTL: "1h", NoDefaultPolicy: true}, "Normal", "VaultPolicyDenies", "is used without being renewed or watched", 1, 6},
+		"no default policy": {api.TokenCreateRequest{TTL: "1h", NoDefaultPolicy: true}, "Normal", "VaultPolicyDenies", "cannot renew it or watch its end", 1, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSetting(t, vaultserver.Options{})
