@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 const kubeconfig = `
@@ -25,7 +26,7 @@ contexts: [{name: cluster-1, context: {}}, {name: cluster-2, context: {}}]
 // complete gives what completes the last word, and cobra's directive: 0 for the names of files, 4 for nothing else.
 func complete(t *testing.T, words ...string) (found []string, directive string) {
 	t.Helper()
-	lines := strings.Split(strings.TrimSpace(run(t, "", append([]string{"__complete"}, words...)...).succeeds(t)), "\n")
+	lines := strings.Split(strings.TrimSpace(clitest.Run(t, "", append([]string{"__complete"}, words...)...).Succeeds(t)), "\n")
 	for _, line := range lines[:len(lines)-1] {
 		word, _, _ := strings.Cut(line, "\t") // the rest describes it
 		found = append(found, word)
@@ -35,7 +36,7 @@ func complete(t *testing.T, words ...string) (found []string, directive string) 
 
 func TestCompletion(t *testing.T) {
 	t.Parallel()
-	file := write(t, filepath.Join(t.TempDir(), "config"), kubeconfig)
+	file := clitest.Write(t, filepath.Join(t.TempDir(), "config"), kubeconfig)
 	for _, test := range []struct {
 		words     []string
 		want      []string // among what is found
@@ -72,8 +73,8 @@ func TestCompletion(t *testing.T) {
 func TestCompletionForKubectl(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "kubectl"), "#!/bin/sh\necho \"$@\"\n")
-	program := write(t, filepath.Join(dir, "kubectl_complete-istiod_agent"), run(t, "", "completion", "kubectl").succeeds(t))
+	clitest.Write(t, filepath.Join(dir, "kubectl"), "#!/bin/sh\necho \"$@\"\n")
+	program := clitest.Write(t, filepath.Join(dir, "kubectl_complete-istiod_agent"), clitest.Run(t, "", "completion", "kubectl").Succeeds(t))
 	for _, each := range []string{"kubectl", "kubectl_complete-istiod_agent"} {
 		if err := os.Chmod(filepath.Join(dir, each), 0o755); err != nil {
 			t.Fatal(err)
@@ -86,7 +87,7 @@ func TestCompletionForKubectl(t *testing.T) {
 		t.Errorf("got %q, %v", output, err)
 	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if script := run(t, "", "completion", shell).succeeds(t); !strings.Contains(script, "kubectl-istiod_agent") {
+		if script := clitest.Run(t, "", "completion", shell).Succeeds(t); !strings.Contains(script, "kubectl-istiod_agent") {
 			t.Errorf("%s: the script is not for this program", shell)
 		}
 	}

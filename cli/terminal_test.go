@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 // hidden is what a terminal would act on, reorder or not show.
@@ -26,8 +27,8 @@ const hidden = "\x1b[2J\u009b31m\u202e\u2066\u200b\r\u0007"
 func TestNothingHiddenIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	mesh := `{"apiVersion":"networking.mesh.gloo.solo.io/v1","kind":"VirtualMesh","metadata":{"name":"a"},"spec":{"` + hidden + `":1}}`
-	manifest := strings.Replace(istiod, "name: istiod\n", "name: \"istiod"+strings.NewReplacer("\r", `\r`, "\x1b", `\e`, "\u009b", `\x9b`, "\u0007", `\a`).Replace(hidden)+"\"\n", 1)
-	kubeconfig := apiServer(t, "https://vault.vault:8200", write(t, filepath.Join(dir, "root"), hidden))
+	manifest := strings.Replace(clitest.Istiod, "name: istiod\n", "name: \"istiod"+strings.NewReplacer("\r", `\r`, "\x1b", `\e`, "\u009b", `\x9b`, "\u0007", `\a`).Replace(hidden)+"\"\n", 1)
+	kubeconfig := apiServer(t, "https://vault.vault:8200", clitest.Write(t, filepath.Join(dir, "root"), hidden))
 	for _, arguments := range [][]string{
 		{"inject", "-f", "-", "--check"},
 		{"inject", "-f", "-", "-o", "patch"},
@@ -68,7 +69,7 @@ func TestNothingHiddenIsWritten(t *testing.T) {
 // What programs read is not touched: manifests, and the scripts of shells.
 func TestDataIsWrittenAsItIs(t *testing.T) {
 	t.Parallel()
-	manifest := "# \u202e\u200b\u00a0\r\na: 1\r\n---\n" + service
+	manifest := "# \u202e\u200b\u00a0\r\na: 1\r\n---\n" + clitest.Service
 	var out, errs bytes.Buffer
 	if code := cli.Run(t.Context(), []string{"inject", "-f", "-"}, strings.NewReader(manifest), &out, &errs); code != 0 || out.String() != manifest {
 		t.Errorf("exit code %d, got %q, want %q\n%s", code, &out, manifest, &errs)
@@ -76,7 +77,7 @@ func TestDataIsWrittenAsItIs(t *testing.T) {
 	for _, arguments := range [][]string{{"bash"}, {"zsh"}, {"fish"}, {"powershell"}, {"kubectl"}} {
 		arguments = append([]string{"completion"}, arguments...)
 		out.Reset()
-		if code := cli.Run(t.Context(), arguments, strings.NewReader(""), &out, &errs); code != 0 || out.String() != run(t, "", arguments...).succeeds(t) {
+		if code := cli.Run(t.Context(), arguments, strings.NewReader(""), &out, &errs); code != 0 || out.String() != clitest.Run(t, "", arguments...).Succeeds(t) {
 			t.Errorf("%q is changed, exit code %d", arguments, code)
 		}
 	}
@@ -91,7 +92,7 @@ func TestRunReportsWhatCouldNotBeWritten(t *testing.T) {
 	defer full.Close()
 	for _, arguments := range [][]string{{"inject", "-f", "-"}, {"version"}, {"help"}} {
 		var errs bytes.Buffer
-		if code := cli.Run(t.Context(), arguments, strings.NewReader(istiod), full, &errs); code == 0 || !strings.Contains(errs.String(), "no space left") {
+		if code := cli.Run(t.Context(), arguments, strings.NewReader(clitest.Istiod), full, &errs); code == 0 || !strings.Contains(errs.String(), "no space left") {
 			t.Errorf("%q: exit code %d, %s", arguments, code, &errs)
 		}
 	}

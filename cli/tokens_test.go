@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 // recorder is a Vault that notes who asks, and with what of the person's own.
@@ -113,7 +114,7 @@ func apiServer(t *testing.T, vault, root string) (kubeconfig string) {
 		_ = json.NewEncoder(w).Encode(answer)
 	}))
 	t.Cleanup(server.Close)
-	return write(t, filepath.Join(t.TempDir(), "kubeconfig"), `apiVersion: v1
+	return clitest.Write(t, filepath.Join(t.TempDir(), "kubeconfig"), `apiVersion: v1
 kind: Config
 current-context: one
 contexts: [{name: one, context: {cluster: one, user: one}}]
@@ -124,7 +125,7 @@ users: [{name: one, user: {token: persons-own-kubernetes}}]
 
 func virtualMesh(t *testing.T, vault string) map[string]any {
 	t.Helper()
-	return parse(t, `apiVersion: networking.mesh.gloo.solo.io/v1
+	return clitest.Parse(t, `apiVersion: networking.mesh.gloo.solo.io/v1
 kind: VirtualMesh
 metadata: {name: virtual-mesh, namespace: gloo-mesh}
 spec:
@@ -144,7 +145,7 @@ spec:
 func TestTheTokenGoesToThePersonsOwnAddressAlone(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
-	write(t, filepath.Join(dir, ".vault-token"), "persons-own-file")
+	clitest.Write(t, filepath.Join(dir, ".vault-token"), "persons-own-file")
 	certificate, key := clientCertificate(t, dir)
 	for name, value := range map[string]string{
 		"VAULT_TOKEN": "persons-own-token", "VAULT_NAMESPACE": "persons-own-namespace", "VAULT_HEADERS": `{"Authorization": "Bearer persons-own-header"}`,
@@ -186,7 +187,7 @@ func TestTheTokenGoesToThePersonsOwnAddressAlone(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					arguments = append(arguments, "-f", write(t, filepath.Join(t.TempDir(), "mesh.yaml"), string(mesh)))
+					arguments = append(arguments, "-f", clitest.Write(t, filepath.Join(t.TempDir(), "mesh.yaml"), string(mesh)))
 				case arguments[0] == "vault":
 					arguments = append(arguments, "virtual-mesh", "-n", "gloo-mesh")
 				}

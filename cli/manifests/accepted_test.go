@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 // escapedJSON is an istiod with all that JSON allows in a string and YAML's
@@ -114,31 +115,31 @@ func TestValidInputIsAccepted(t *testing.T) {
 	for name, test := range acceptedInputs(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out := run(t, test.text, "inject", "-f", "-")
-			once := out.succeeds(t)
-			if reports := strings.Count(out.stderr, ": Injected: ") + strings.Count(out.stderr, ": NotTheTarget: "); reports != test.istiods {
-				t.Errorf("reports on %d istiods, not %d:\n%s", reports, test.istiods, out.stderr)
+			out := clitest.Run(t, test.text, "inject", "-f", "-")
+			once := out.Succeeds(t)
+			if reports := strings.Count(out.Stderr, ": Injected: ") + strings.Count(out.Stderr, ": NotTheTarget: "); reports != test.istiods {
+				t.Errorf("reports on %d istiods, not %d:\n%s", reports, test.istiods, out.Stderr)
 			}
-			if twice := run(t, once, "inject", "-f", "-").succeeds(t); twice != once {
+			if twice := clitest.Run(t, once, "inject", "-f", "-").Succeeds(t); twice != once {
 				t.Errorf("fed back, it changes again:\n%s", diff.Diff(once, twice))
 			}
-			if patches := run(t, test.text, "inject", "-f", "-", "-o", "patch").succeeds(t); strings.Count(patches, "\n") != test.istiods {
+			if patches := clitest.Run(t, test.text, "inject", "-f", "-", "-o", "patch").Succeeds(t); strings.Count(patches, "\n") != test.istiods {
 				t.Errorf("%d patches, not %d:\n%s", strings.Count(patches, "\n"), test.istiods, patches)
 			}
 			if name != "a PodList" {
-				if check := run(t, test.text, "inject", "--check", "-f", "-"); !errors.Is(check.err, manifests.ErrWouldChange) || check.stdout != "" {
-					t.Errorf("--check: error %v, output %q", check.err, check.stdout)
+				if check := clitest.Run(t, test.text, "inject", "--check", "-f", "-"); !errors.Is(check.Err, manifests.ErrWouldChange) || check.Stdout != "" {
+					t.Errorf("--check: error %v, output %q", check.Err, check.Stdout)
 				}
 			}
-			if check := run(t, once, "inject", "--check", "-f", "-"); check.err != nil {
-				t.Errorf("--check of what was injected: %v", check.err)
+			if check := clitest.Run(t, once, "inject", "--check", "-f", "-"); check.Err != nil {
+				t.Errorf("--check of what was injected: %v", check.Err)
 			}
-			asJSON := run(t, test.text, "inject", "-f", "-", "-o", "json").succeeds(t)
-			wantSame(t, decode(t, run(t, once, "inject", "-f", "-", "-o", "json").succeeds(t)), decode(t, asJSON))
-			before := run(t, test.text, "uninject", "-f", "-", "-o", "json").succeeds(t)
-			wantSame(t, decode(t, before), decode(t, run(t, once, "uninject", "-f", "-", "-o", "json").succeeds(t)))
-			wantSame(t, decode(t, before), decode(t, run(t, asJSON, "uninject", "-f", "-", "-o", "json").succeeds(t)))
-			if back := run(t, test.text, "uninject", "-f", "-").succeeds(t); back != test.text {
+			asJSON := clitest.Run(t, test.text, "inject", "-f", "-", "-o", "json").Succeeds(t)
+			wantSame(t, decode(t, clitest.Run(t, once, "inject", "-f", "-", "-o", "json").Succeeds(t)), decode(t, asJSON))
+			before := clitest.Run(t, test.text, "uninject", "-f", "-", "-o", "json").Succeeds(t)
+			wantSame(t, decode(t, before), decode(t, clitest.Run(t, once, "uninject", "-f", "-", "-o", "json").Succeeds(t)))
+			wantSame(t, decode(t, before), decode(t, clitest.Run(t, asJSON, "uninject", "-f", "-", "-o", "json").Succeeds(t)))
+			if back := clitest.Run(t, test.text, "uninject", "-f", "-").Succeeds(t); back != test.text {
 				t.Errorf("uninject changes what is not injected:\n%s", diff.Diff(test.text, back))
 			}
 		})
@@ -147,12 +148,12 @@ func TestValidInputIsAccepted(t *testing.T) {
 
 func TestJSONKeepsItsValues(t *testing.T) {
 	t.Parallel()
-	object := parse(t, run(t, escapedJSON, "inject", "-f", "-").succeeds(t))
+	object := clitest.Parse(t, clitest.Run(t, escapedJSON, "inject", "-f", "-").Succeeds(t))
 	container := object["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[0].(map[string]any)
 	wantSame(t, map[string]any{"name": "MARKUP", "value": "<p> 😀 𝄞\x7f\r\n\t end"}, container["env"].([]any)[0])
 	wantSame(t, "registry.example/pilot", container["image"])
 
-	out := run(t, otherJSON+escapedJSON+otherJSON+"\n---\n"+otherJSON, "inject", "-f", "-").succeeds(t)
+	out := clitest.Run(t, otherJSON+escapedJSON+otherJSON+"\n---\n"+otherJSON, "inject", "-f", "-").Succeeds(t)
 	if !strings.HasPrefix(out, otherJSON+"\n---\napiVersion: apps/v1\n") || !strings.HasSuffix(out, "\n---\n"+otherJSON+"\n---\n"+otherJSON) {
 		t.Errorf("the documents beside the istiod are not as they were:\n%s", out)
 	}
@@ -160,7 +161,7 @@ func TestJSONKeepsItsValues(t *testing.T) {
 
 func TestMergeKeysStayAsWritten(t *testing.T) {
 	t.Parallel()
-	out := run(t, withMerges, "inject", "-f", "-").succeeds(t)
+	out := clitest.Run(t, withMerges, "inject", "-f", "-").Succeeds(t)
 	head, _, _ := strings.Cut(withMerges, "spec:\n  template")
 	if !strings.HasPrefix(out, head) {
 		t.Errorf("the values that are shared change:\n%s", out)
@@ -175,12 +176,12 @@ func TestMergeKeysStayAsWritten(t *testing.T) {
 			t.Errorf("does not keep %q:\n%s", kept, out)
 		}
 	}
-	back := run(t, out, "uninject", "-f", "-").succeeds(t)
-	wantSame(t, parse(t, withMerges), parse(t, back))
+	back := clitest.Run(t, out, "uninject", "-f", "-").Succeeds(t)
+	wantSame(t, clitest.Parse(t, withMerges), clitest.Parse(t, back))
 
 	// A merged key that has to go: the volume's source.
 	volume := strings.Replace(withMerges, "      <<: *pod\n", "      volumes: [{<<: {name: cacerts, secret: {secretName: cacerts}}}, {name: x, emptyDir: {}}]\n", 1)
-	out = run(t, volume, "inject", "-f", "-").succeeds(t)
+	out = clitest.Run(t, volume, "inject", "-f", "-").Succeeds(t)
 	if !strings.HasPrefix(out, head) || !strings.Contains(out, "- <<: *container\n") {
 		t.Errorf("other merge keys are lost:\n%s", out)
 	}
@@ -189,12 +190,12 @@ func TestMergeKeysStayAsWritten(t *testing.T) {
 	// own copy of what it had.
 	shared := strings.Replace(withMerges, "      - <<: *container\n        name: discovery\n", "      - &first\n        <<: *container\n        name: discovery\n", 1)
 	shared = strings.Replace(shared, "[*container, {args: [a]}]", "*first", 1)
-	out = run(t, shared, "inject", "-f", "-").succeeds(t)
+	out = clitest.Run(t, shared, "inject", "-f", "-").Succeeds(t)
 	if !strings.Contains(out, "- <<: *container\n        name: discovery\n") || !strings.Contains(out, "<<: *pod\n") || !strings.HasPrefix(out, head) {
 		t.Errorf("other merge keys are lost:\n%s", out)
 	}
 	beside := func(text string) any {
-		return parse(t, text)["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[1]
+		return clitest.Parse(t, text)["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[1]
 	}
 	wantSame(t, beside(shared), beside(out))
 }
@@ -220,13 +221,13 @@ func TestInputThatIsNotReadIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, args := range [][]string{{"inject", "-f", "-"}, {"inject", "-f", "-", "--check"}} {
-				got := run(t, test.text, args...)
-				if got.err == nil || errors.Is(got.err, manifests.ErrWouldChange) || got.stdout != "" {
-					t.Fatalf("%v: error %v, output %q", args, got.err, got.stdout)
+				got := clitest.Run(t, test.text, args...)
+				if got.Err == nil || errors.Is(got.Err, manifests.ErrWouldChange) || got.Stdout != "" {
+					t.Fatalf("%v: error %v, output %q", args, got.Err, got.Stdout)
 				}
 				for _, words := range test.want {
-					if !strings.Contains(got.err.Error(), words) {
-						t.Errorf("%v: the error does not say %q: %v", args, words, got.err)
+					if !strings.Contains(got.Err.Error(), words) {
+						t.Errorf("%v: the error does not say %q: %v", args, words, got.Err)
 					}
 				}
 			}

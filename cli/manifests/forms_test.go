@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/diff"
 	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 func TestInjectingWritesWhatItIsFedAgain(t *testing.T) {
@@ -17,13 +19,13 @@ func TestInjectingWritesWhatItIsFedAgain(t *testing.T) {
 	for name, text := range inAllForms(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := run(t, text, "inject", "-f", "-").succeeds(t)
+			once := clitest.Run(t, text, "inject", "-f", "-").Succeeds(t)
 			wantInjected(t, once)
-			if twice := run(t, once, "inject", "-f", "-").succeeds(t); twice != once {
+			if twice := clitest.Run(t, once, "inject", "-f", "-").Succeeds(t); twice != once {
 				t.Errorf("fed back, it changes again:\n%s", diff.Diff(once, twice))
 			}
-			if check := run(t, once, "inject", "--check", "-f", "-"); check.err != nil || check.stdout != "" {
-				t.Errorf("--check of what was injected: error %v, output %q", check.err, check.stdout)
+			if check := clitest.Run(t, once, "inject", "--check", "-f", "-"); check.Err != nil || check.Stdout != "" {
+				t.Errorf("--check of what was injected: error %v, output %q", check.Err, check.Stdout)
 			}
 		})
 	}
@@ -34,9 +36,9 @@ func TestUninjectGivesTheOriginalBack(t *testing.T) {
 	for name, text := range inAllForms(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			once := run(t, text, "inject", "-f", "-").succeeds(t)
-			back := run(t, once, "uninject", "-f", "-").succeeds(t)
-			wantSame(t, parse(t, text), parse(t, back))
+			once := clitest.Run(t, text, "inject", "-f", "-").Succeeds(t)
+			back := clitest.Run(t, once, "uninject", "-f", "-").Succeeds(t)
+			wantSame(t, clitest.Parse(t, text), clitest.Parse(t, back))
 		})
 	}
 }
@@ -44,21 +46,21 @@ func TestUninjectGivesTheOriginalBack(t *testing.T) {
 func TestTheChangedDocumentKeepsItsStyle(t *testing.T) {
 	t.Parallel()
 	forms := inAllForms(t)
-	windows := run(t, forms["Windows line ends"], "inject", "-f", "-").succeeds(t)
+	windows := clitest.Run(t, forms["Windows line ends"], "inject", "-f", "-").Succeeds(t)
 	if strings.Count(windows, "\n") != strings.Count(windows, "\r\n") {
 		t.Errorf("Windows line ends are mixed with others: %q", windows)
 	}
-	if out := run(t, forms["after a separator"], "inject", "-f", "-").succeeds(t); !strings.HasPrefix(out, "---\n# Installed by hand.\napiVersion") {
+	if out := clitest.Run(t, forms["after a separator"], "inject", "-f", "-").Succeeds(t); !strings.HasPrefix(out, "---\n# Installed by hand.\napiVersion") {
 		t.Errorf("the separator is lost:\n%s", out)
 	}
-	if out := run(t, forms["with a comment on it"], "inject", "-f", "-").succeeds(t); strings.Count(out, "# the one\n") != 1 {
+	if out := clitest.Run(t, forms["with a comment on it"], "inject", "-f", "-").Succeeds(t); strings.Count(out, "# the one\n") != 1 {
 		t.Errorf("the separator's comment is not there once:\n%s", out)
 	}
-	if out := run(t, forms["lists indented"], "inject", "-f", "-").succeeds(t); !strings.Contains(out, "\n        - name: istiod-agent\n") {
+	if out := clitest.Run(t, forms["lists indented"], "inject", "-f", "-").Succeeds(t); !strings.Contains(out, "\n        - name: istiod-agent\n") {
 		t.Errorf("lists are not indented as they were:\n%s", out)
 	}
 	for _, form := range []string{"one line", "one line on a separator", "JSON as kubectl has it"} {
-		if out := run(t, forms[form], "inject", "-f", "-").succeeds(t); strings.Contains(out, `"apiVersion"`) || !strings.Contains(out, "apiVersion: apps/v1\n") {
+		if out := clitest.Run(t, forms[form], "inject", "-f", "-").Succeeds(t); strings.Contains(out, `"apiVersion"`) || !strings.Contains(out, "apiVersion: apps/v1\n") {
 			t.Errorf("%s becomes neither JSON nor plain YAML:\n%s", form, out)
 		}
 	}
@@ -66,8 +68,8 @@ func TestTheChangedDocumentKeepsItsStyle(t *testing.T) {
 
 func TestWhatUsesAnAnchorElsewhereStaysAsItWas(t *testing.T) {
 	t.Parallel()
-	out := run(t, inAllForms(t)["an anchor used elsewhere"], "inject", "-f", "-").succeeds(t)
-	spec := parse(t, out)["spec"].(map[string]any)
+	out := clitest.Run(t, inAllForms(t)["an anchor used elsewhere"], "inject", "-f", "-").Succeeds(t)
+	spec := clitest.Parse(t, out)["spec"].(map[string]any)
 	wantSame(t, []any{map[string]any{"name": "cacerts", "secret": map[string]any{"secretName": "cacerts", "optional": true}}}, spec["copy"])
 }
 
@@ -77,7 +79,7 @@ func inAllForms(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	indented, err := json.MarshalIndent(parse(t, istiod), "", "    ")
+	indented, err := json.MarshalIndent(clitest.Parse(t, istiod), "", "    ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +117,7 @@ spec:
 // wantInjected wants one istiod with both containers and the volume in memory.
 func wantInjected(t *testing.T, text string) {
 	t.Helper()
-	object := parse(t, text)
+	object := clitest.Parse(t, text)
 	if items, ok := object["items"].([]any); ok {
 		object = items[0].(map[string]any)
 	}

@@ -11,6 +11,8 @@ import (
 
 	yamlv2 "go.yaml.in/yaml/v2"
 	"k8s.io/apimachinery/pkg/util/diff"
+
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 // Whatever is fed in: an error writes nothing, and what is written means the
@@ -28,22 +30,22 @@ func FuzzInject(f *testing.F) {
 	f.Add(withMerges)
 	f.Add("apiVersion: v1\nkind: PodList\nitems: &i\n- &p\n  metadata: {labels: {app: istiod}}\n  spec: {containers: [{name: discovery}]}\n- {<<: *p, <<: {a: b}}\nmore: *i\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		out := run(t, text, "inject", "-f", "-")
-		if out.err != nil {
-			if out.stdout != "" {
-				t.Errorf("error %v, and output %q", out.err, out.stdout)
+		out := clitest.Run(t, text, "inject", "-f", "-")
+		if out.Err != nil {
+			if out.Stdout != "" {
+				t.Errorf("error %v, and output %q", out.Err, out.Stdout)
 			}
 			return
 		}
-		if again := run(t, out.stdout, "inject", "-f", "-").succeeds(t); again != out.stdout {
-			t.Errorf("fed back, it changes again:\n%s", diff.Diff(out.stdout, again))
+		if again := clitest.Run(t, out.Stdout, "inject", "-f", "-").Succeeds(t); again != out.Stdout {
+			t.Errorf("fed back, it changes again:\n%s", diff.Diff(out.Stdout, again))
 		}
-		asJSON := run(t, text, "inject", "-f", "-", "-o", "json")
-		if asJSON.err != nil || !hasOnlyTextKeys(text) {
+		asJSON := clitest.Run(t, text, "inject", "-f", "-", "-o", "json")
+		if asJSON.Err != nil || !hasOnlyTextKeys(text) {
 			return // what passes through need not fit JSON, where 0 and 00 are one key
 		}
-		if written := run(t, out.stdout, "inject", "-f", "-", "-o", "json").succeeds(t); written != asJSON.stdout {
-			wantSame(t, decode(t, asJSON.stdout), decode(t, written))
+		if written := clitest.Run(t, out.Stdout, "inject", "-f", "-", "-o", "json").Succeeds(t); written != asJSON.Stdout {
+			wantSame(t, decode(t, asJSON.Stdout), decode(t, written))
 		}
 	})
 }

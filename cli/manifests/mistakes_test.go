@@ -13,6 +13,7 @@ import (
 	"testing/iotest"
 
 	"github.com/istiod-agent/istiod-agent/cli"
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
@@ -20,7 +21,7 @@ func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "missing.yaml")
 	empty := filepath.Join(dir, "empty")
-	write(t, filepath.Join(empty, "notes.txt"), "")
+	clitest.Write(t, filepath.Join(empty, "notes.txt"), "")
 	tests := map[string]struct {
 		text string
 		args []string
@@ -44,13 +45,13 @@ func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := run(t, test.text, append([]string{"inject"}, test.args...)...)
-			if got.err == nil || got.stdout != "" {
-				t.Fatalf("error %v, output %q", got.err, got.stdout)
+			got := clitest.Run(t, test.text, append([]string{"inject"}, test.args...)...)
+			if got.Err == nil || got.Stdout != "" {
+				t.Fatalf("error %v, output %q", got.Err, got.Stdout)
 			}
 			for _, words := range test.want {
-				if !strings.Contains(got.err.Error(), words) {
-					t.Errorf("the error does not say %q: %v", words, got.err)
+				if !strings.Contains(got.Err.Error(), words) {
+					t.Errorf("the error does not say %q: %v", words, got.Err)
 				}
 			}
 		})
@@ -59,22 +60,22 @@ func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
 
 func TestABadConfigurationIsAnsweredWithAllItsMistakes(t *testing.T) {
 	t.Parallel()
-	config := write(t, filepath.Join(t.TempDir(), "injection.yaml"), "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\ntarget: pod\nagent: {imagePullPolicy: Maybe}\n")
-	got := run(t, istiod, "inject", "-f", "-", "--config", config)
-	if got.err == nil || got.stdout != "" {
-		t.Fatalf("error %v, output %q", got.err, got.stdout)
+	config := clitest.Write(t, filepath.Join(t.TempDir(), "injection.yaml"), "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\ntarget: pod\nagent: {imagePullPolicy: Maybe}\n")
+	got := clitest.Run(t, istiod, "inject", "-f", "-", "--config", config)
+	if got.Err == nil || got.Stdout != "" {
+		t.Fatalf("error %v, output %q", got.Err, got.Stdout)
 	}
 	for _, words := range []string{config, "target: Unsupported value", "agent.imagePullPolicy: Unsupported value"} {
-		if !strings.Contains(got.err.Error(), words) {
-			t.Errorf("the error does not say %q: %v", words, got.err)
+		if !strings.Contains(got.Err.Error(), words) {
+			t.Errorf("the error does not say %q: %v", words, got.Err)
 		}
 	}
 }
 
 func TestAConfigurationIsFollowed(t *testing.T) {
 	t.Parallel()
-	config := write(t, filepath.Join(t.TempDir(), "injection.yaml"), "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\nagent: {image: example.com/agent:v9}\n")
-	out := run(t, istiod, "inject", "-f", "-", "--config", config).succeeds(t)
+	config := clitest.Write(t, filepath.Join(t.TempDir(), "injection.yaml"), "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\nagent: {image: example.com/agent:v9}\n")
+	out := clitest.Run(t, istiod, "inject", "-f", "-", "--config", config).Succeeds(t)
 	if strings.Count(out, "image: example.com/agent:v9\n") != 2 {
 		t.Errorf("the image is not in both containers:\n%s", out)
 	}
@@ -99,14 +100,14 @@ func TestOnlyFilesOfBoundedSizeAreRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	large, folder := filepath.Join(dir, "large.yaml"), filepath.Join(dir, "folder")
-	write(t, large, "")
-	write(t, filepath.Join(folder, "a.yaml"), service)
+	clitest.Write(t, large, "")
+	clitest.Write(t, filepath.Join(folder, "a.yaml"), service)
 	for _, err := range []error{os.Truncate(large, 33<<20), syscall.Mkfifo(filepath.Join(folder, "b.yaml"), 0o600)} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	half := write(t, filepath.Join(dir, "half.yaml"), strings.Repeat("# "+strings.Repeat("a", 1<<20)+"\n", 17))
+	half := clitest.Write(t, filepath.Join(dir, "half.yaml"), strings.Repeat("# "+strings.Repeat("a", 1<<20)+"\n", 17))
 	zero, err := os.Open("/dev/zero")
 	if err != nil {
 		t.Fatal(err)

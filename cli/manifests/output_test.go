@@ -9,29 +9,30 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 func TestOutputAsJSON(t *testing.T) {
 	t.Parallel()
-	one := run(t, "# nothing\n---\n"+istiod, "inject", "-f", "-", "-o", "json").succeeds(t)
+	one := clitest.Run(t, "# nothing\n---\n"+istiod, "inject", "-f", "-", "-o", "json").Succeeds(t)
 	if !json.Valid([]byte(one)) || !strings.Contains(one, "\n    \"kind\": \"Deployment\"") {
 		t.Fatalf("not one indented object:\n%s", one)
 	}
-	wantSame(t, parse(t, run(t, istiod, "inject", "-f", "-").succeeds(t)), parse(t, one))
+	wantSame(t, clitest.Parse(t, clitest.Run(t, istiod, "inject", "-f", "-").Succeeds(t)), clitest.Parse(t, one))
 
-	several := run(t, service+"---\n"+istiod+"---\n---\na: '<&>'\n", "inject", "-f", "-", "-o", "json").succeeds(t)
-	list := parse(t, several)
+	several := clitest.Run(t, service+"---\n"+istiod+"---\n---\na: '<&>'\n", "inject", "-f", "-", "-o", "json").Succeeds(t)
+	list := clitest.Parse(t, several)
 	items, _ := list["items"].([]any)
 	if list["kind"] != "List" || list["apiVersion"] != "v1" || len(items) != 3 {
 		t.Fatalf("not a List of three:\n%s", several)
 	}
-	wantSame(t, parse(t, one), items[1].(map[string]any))
+	wantSame(t, clitest.Parse(t, one), items[1].(map[string]any))
 }
 
 func TestOutputAsPatches(t *testing.T) {
 	t.Parallel()
-	injected := run(t, istiod, "inject", "-f", "-").succeeds(t)
-	out := run(t, service+"---\n"+istiod+"---\n"+injected, "inject", "-f", "-", "-o", "patch").succeeds(t)
+	injected := clitest.Run(t, istiod, "inject", "-f", "-").Succeeds(t)
+	out := clitest.Run(t, service+"---\n"+istiod+"---\n"+injected, "inject", "-f", "-", "-o", "patch").Succeeds(t)
 	patches := strings.SplitAfter(out, "\n")
 	if len(patches) != 3 || patches[1] != "[]\n" {
 		t.Fatalf("want a patch, then an empty one, got\n%s", out)
@@ -47,14 +48,14 @@ func TestOutputAsPatches(t *testing.T) {
 	}
 	// A List's patches are each for the object itself, as kubectl patch wants them.
 	list := "kind: List\napiVersion: v1\nitems:\n- " + strings.ReplaceAll(istiod, "\n", "\n  ") + "\n"
-	if got := run(t, list, "inject", "-f", "-", "-o", "patch").succeeds(t); got != patches[0] {
+	if got := clitest.Run(t, list, "inject", "-f", "-", "-o", "patch").Succeeds(t); got != patches[0] {
 		t.Errorf("in a List the patch is\n%s", got)
 	}
 }
 
 func TestCheckWritesNothingAndSaysWhatWouldChange(t *testing.T) {
 	t.Parallel()
-	injected := run(t, istiod, "inject", "-f", "-").succeeds(t)
+	injected := clitest.Run(t, istiod, "inject", "-f", "-").Succeeds(t)
 	tests := map[string]struct {
 		command, text string
 		err           error
@@ -71,9 +72,9 @@ func TestCheckWritesNothingAndSaysWhatWouldChange(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := run(t, test.text, test.command, "--check", "-f", "-")
-			if !errors.Is(got.err, test.err) || got.stdout != "" || !strings.Contains(got.stderr, test.says) {
-				t.Errorf("error %v, output %q, report:\n%s", got.err, got.stdout, got.stderr)
+			got := clitest.Run(t, test.text, test.command, "--check", "-f", "-")
+			if !errors.Is(got.Err, test.err) || got.Stdout != "" || !strings.Contains(got.Stderr, test.says) {
+				t.Errorf("error %v, output %q, report:\n%s", got.Err, got.Stdout, got.Stderr)
 			}
 		})
 	}

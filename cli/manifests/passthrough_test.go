@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 func TestEverythingElsePassesThroughByteForByte(t *testing.T) {
@@ -42,7 +44,7 @@ func TestEverythingElsePassesThroughByteForByte(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, command := range []string{"inject", "uninject"} {
-				if out := run(t, text, command, "-f", "-").succeeds(t); out != text {
+				if out := clitest.Run(t, text, command, "-f", "-").Succeeds(t); out != text {
 					t.Errorf("%s: got\n%q\nwant\n%q", command, out, text)
 				}
 			}
@@ -54,7 +56,7 @@ func TestOnlyTheIstiodsDocumentChanges(t *testing.T) {
 	t.Parallel()
 	before := "# a\r\n---\r\n" + service
 	after := "---\n# b\n" + service + "--- # c"
-	out := run(t, before+"---\n"+istiod+after, "inject", "-f", "-").succeeds(t)
+	out := clitest.Run(t, before+"---\n"+istiod+after, "inject", "-f", "-").Succeeds(t)
 	if !strings.HasPrefix(out, before+"---\n# Installed by hand.\napiVersion: apps/v1\n") || !strings.HasSuffix(out, "\n"+after) {
 		t.Errorf("got\n%s", out)
 	}
@@ -82,12 +84,12 @@ func TestFilesJoinAsDocuments(t *testing.T) {
 			t.Parallel()
 			dir, args := t.TempDir(), []string{"inject"}
 			for i, content := range files {
-				args = append(args, "-f", write(t, filepath.Join(dir, string(rune('a'+i))+".yaml"), content))
+				args = append(args, "-f", clitest.Write(t, filepath.Join(dir, string(rune('a'+i))+".yaml"), content))
 			}
-			out := run(t, "", args...).succeeds(t)
+			out := clitest.Run(t, "", args...).Succeeds(t)
 			var got []map[string]any
 			for document := range strings.SplitSeq("\n"+out, "\n---") {
-				if object := parse(t, document); object != nil {
+				if object := clitest.Parse(t, document); object != nil {
 					got = append(got, object)
 				}
 			}
@@ -99,20 +101,20 @@ func TestFilesJoinAsDocuments(t *testing.T) {
 func TestDirectoriesAreReadInOrder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "b.yml"), "file: b\n")
-	write(t, filepath.Join(dir, "a.yaml"), "file: a\n")
-	write(t, filepath.Join(dir, "c.json"), `{"file": "c"}`+"\n")
-	write(t, filepath.Join(dir, "README.md"), "file: readme\n")
-	write(t, filepath.Join(dir, "below", "d.yaml"), "file: d\n")
+	clitest.Write(t, filepath.Join(dir, "b.yml"), "file: b\n")
+	clitest.Write(t, filepath.Join(dir, "a.yaml"), "file: a\n")
+	clitest.Write(t, filepath.Join(dir, "c.json"), `{"file": "c"}`+"\n")
+	clitest.Write(t, filepath.Join(dir, "README.md"), "file: readme\n")
+	clitest.Write(t, filepath.Join(dir, "below", "d.yaml"), "file: d\n")
 
 	const here = "file: a\n---\nfile: b\n"
-	if got := run(t, "", "inject", "-f", dir).succeeds(t); got != here+"---\n"+`{"file": "c"}`+"\n" {
+	if got := clitest.Run(t, "", "inject", "-f", dir).Succeeds(t); got != here+"---\n"+`{"file": "c"}`+"\n" {
 		t.Errorf("got\n%s", got)
 	}
-	if got := run(t, "", "inject", "-R", "-f", dir).succeeds(t); got != here+"---\nfile: d\n---\n"+`{"file": "c"}`+"\n" {
+	if got := clitest.Run(t, "", "inject", "-R", "-f", dir).Succeeds(t); got != here+"---\nfile: d\n---\n"+`{"file": "c"}`+"\n" {
 		t.Errorf("with -R got\n%s", got)
 	}
-	if got := run(t, "file: first\n", "inject", "-f", "-", "-f", filepath.Join(dir, "a.yaml")).succeeds(t); got != "file: first\n---\nfile: a\n" {
+	if got := clitest.Run(t, "file: first\n", "inject", "-f", "-", "-f", filepath.Join(dir, "a.yaml")).Succeeds(t); got != "file: first\n---\nfile: a\n" {
 		t.Errorf("standard input first, got\n%s", got)
 	}
 }
