@@ -7,8 +7,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/istio"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
 )
 
 func TestHelm(t *testing.T) {

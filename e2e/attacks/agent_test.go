@@ -28,10 +28,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/built"
-	"github.com/istiod-agent/istiod-agent/e2e/process"
-	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 )
 
 var rounds = flag.Int("rounds", 60, "how many random specifications the agent is given")

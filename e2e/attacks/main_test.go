@@ -7,7 +7,7 @@ package attacks
 import (
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
 var shared *cluster.Cluster

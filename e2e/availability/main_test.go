@@ -7,8 +7,8 @@ package availability
 import (
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 var shared *cluster.Cluster

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 // The replica that answers the API server is replaced, again and again: it is

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 // counter counts what the program writes, by the API server's audit log.

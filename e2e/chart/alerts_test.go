@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/istiod-agent/istiod-agent/agent"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
 type prometheusRule struct {

@@ -26,7 +26,7 @@ import (
 	podsecurity "k8s.io/pod-security-admission/policy"
 
 	meshv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
 // No field is misspelt or of the wrong type: an API server would drop it.

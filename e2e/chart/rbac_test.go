@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	rbacv1 "k8s.io/api/rbac/v1"
 
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
 // Rights are those of the configuration at hand and no more.

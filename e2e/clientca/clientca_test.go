@@ -26,9 +26,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 func TestClientCA(t *testing.T) {

@@ -19,14 +19,14 @@ import (
 	"github.com/hashicorp/vault/api"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
-	"github.com/istiod-agent/istiod-agent/e2e/plugin"
-	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
 )
 
 const (

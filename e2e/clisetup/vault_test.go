@@ -20,10 +20,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/plugin"
-	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // virtualMesh is the guide's; the safer one has no csrPath.

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // line is what is broken, and what says so.

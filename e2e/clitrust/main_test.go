@@ -20,15 +20,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
-	"github.com/istiod-agent/istiod-agent/e2e/kubelet"
-	"github.com/istiod-agent/istiod-agent/e2e/plugin"
-	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/kubelet"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 const (

@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/node"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/node"
 )
 
 const usage = `clusters up     starts clusters, and leaves them running

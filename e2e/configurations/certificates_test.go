@@ -21,10 +21,10 @@ import (
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/injected"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 // A certificate that somebody else keeps in a Secret: what is in the files

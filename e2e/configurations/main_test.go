@@ -8,9 +8,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/kubectl"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/kubectl"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 var shared *cluster.Cluster

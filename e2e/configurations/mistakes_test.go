@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
 // A configuration with mistakes is refused before anything is served, with each

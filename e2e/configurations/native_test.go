@@ -8,10 +8,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/injected"
-	"github.com/istiod-agent/istiod-agent/e2e/istio"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 const agentImage = "registry.example/istiod-agent:1.2.3"

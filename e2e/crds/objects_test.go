@@ -21,8 +21,8 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
 func TestEveryFieldSurvives(t *testing.T) {

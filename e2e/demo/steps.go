@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/injected"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 )
 
 // steps tells a person what is going on and how long it took.

@@ -9,10 +9,10 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/faultproxy"
-	"github.com/istiod-agent/istiod-agent/e2e/process"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/faultproxy"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // allowCores has a shell, and the program that it runs then, leave cores.

@@ -6,9 +6,9 @@ import (
 	"encoding/base64"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/process"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // Each failure is told by its reason and with what to do, and nothing is published.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/faultproxy"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/faultproxy"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // How the paths of the agent's calls end.

@@ -19,10 +19,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/faultproxy"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/faultproxy"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // underMiddle has the mount pki_middle sign.

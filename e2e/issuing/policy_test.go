@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/built"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // documented reads a policy as docs/vault.md has it, for this test's namespace.

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/faultproxy"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/faultproxy"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // A gateway may serve Vault below a prefix of its paths. All calls go there, and the list of allowed servers counts it.

@@ -19,7 +19,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 )
 
 // leaks are the places that a secret may leak to, and the secrets that are known.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
 // Everything in the guide as it stands there, the kind of key included: istiod starts with Vault's CA and

@@ -15,8 +15,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
 // An istiod that crashes while its certificate is renewed comes up with what is published, and that is confirmed.

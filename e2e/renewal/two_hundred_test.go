@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
 // inARow is how many renewals an agent makes in a row when it is asked to, before it pauses.

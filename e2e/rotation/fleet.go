@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/csr"
-	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/csr"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 )
 
 // fleet is workloads that talk to each other over mutual TLS all the time, and renew their certificates one by one, as

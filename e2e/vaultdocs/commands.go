@@ -20,7 +20,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
 // CLI does what Vault's command line does with the same arguments (Vault's command/*.go). Like that, it takes

@@ -28,14 +28,14 @@ import (
 	"sigs.k8s.io/yaml"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
-	"github.com/istiod-agent/istiod-agent/e2e/agents"
-	"github.com/istiod-agent/istiod-agent/e2e/built"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/istiodserver"
-	"github.com/istiod-agent/istiod-agent/e2e/manifest"
-	"github.com/istiod-agent/istiod-agent/e2e/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultserver"
 )
 
 var shared *cluster.Cluster

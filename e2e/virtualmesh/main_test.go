@@ -24,11 +24,11 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/e2e/built"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/manifest"
-	"github.com/istiod-agent/istiod-agent/e2e/webhookserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 var shared *cluster.Cluster

@@ -19,9 +19,9 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/e2e/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
-	"github.com/istiod-agent/istiod-agent/e2e/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
 // The guide's VirtualMesh, in either order: before istiod it waits, and once istiod is there its IssuedCertificate is.

@@ -22,7 +22,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/e2e/csr"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/csr"
 )
 
 // Where Istio's injection mounts what a sidecar has.
