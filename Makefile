@@ -315,9 +315,9 @@ verify-generated: ## Fail when a generated file is not what `make generate` writ
 
 .PHONY: golden
 golden: ## Accept what the tests get as what they expect; read the difference before you commit it
-	@cd e2e && go test ./golden -update
+	@cd e2e && go test ./tests/golden -update
 	@go test ./golden ./cli/status ./cli/vaultside -update
-	@cd e2e && go test ./chart -update
+	@cd e2e && go test ./tests/chart -update
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint

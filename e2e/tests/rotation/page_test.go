@@ -22,7 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/kubectl"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
+	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
 // exceptions are the blocks of docs/rotation.md that do not run here, and why.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
+	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
 // say gives a shell whose one command writes down how it is called, and prints its last argument.

@@ -39,10 +39,10 @@ func TestGolden(t *testing.T) {
 			}
 			want, err := os.ReadFile(file)
 			if err != nil {
-				t.Fatalf("%v; write it with: go test ./chart -update", err)
+				t.Fatalf("%v; write it with: go test ./tests/chart -update", err)
 			}
 			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("what is rendered differs from %s (-golden +rendered); if that is right: go test ./chart -update\n%s", file, diff)
+				t.Errorf("what is rendered differs from %s (-golden +rendered); if that is right: go test ./tests/chart -update\n%s", file, diff)
 			}
 		})
 	}

@@ -239,7 +239,7 @@ func TestAnothersIssuedCertificateIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Mistakes that no schema finds are refused where they are written, with their path and what was expected. (e2e/crds
+// Mistakes that no schema finds are refused where they are written, with their path and what was expected. (e2e/tests/crds
 // has those that the schema finds.)
 func TestMistakesAreRefused(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
+	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
 const day = 24 * time.Hour

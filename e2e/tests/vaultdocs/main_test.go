@@ -35,7 +35,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
+	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
 var shared *cluster.Cluster
@@ -58,7 +58,7 @@ const (
 
 // exceptions are the lines that do not run here, and where the same is tested.
 var exceptions = map[string]string{
-	`kubectl get cm -n bookinfo istio-ca-root-cert -ojson | jq -r  '.data["root-cert.pem"]' | diff root-cert.pem -`: "needs istiod: e2e/renewal and e2e/demo compare that ConfigMap with Vault's root",
+	`kubectl get cm -n bookinfo istio-ca-root-cert -ojson | jq -r  '.data["root-cert.pem"]' | diff root-cert.pem -`: "needs istiod: e2e/tests/renewal and e2e/cmd/demo compare that ConfigMap with Vault's root",
 }
 
 // expectedWarnings are parts of what Vault has to say about commands that are as they shall be.

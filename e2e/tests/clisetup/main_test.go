@@ -26,7 +26,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
-	"github.com/istiod-agent/istiod-agent/e2e/vaultdocs"
+	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
 const (

@@ -75,7 +75,7 @@ func TestInputsAreWhatIstiosChartRenders(t *testing.T) {
 			}
 		}
 		if have, err := os.ReadFile(file); err != nil || !bytes.Equal(have, want) {
-			t.Errorf("%s is not what the chart renders; write it again with: cd e2e && go test ./golden -update (%v)", file, err)
+			t.Errorf("%s is not what the chart renders; write it again with: cd e2e && go test ./tests/golden -update (%v)", file, err)
 		}
 	}
 
