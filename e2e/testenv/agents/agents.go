@@ -8,8 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -292,20 +290,7 @@ func (p *Pod) Sidecar(ctx context.Context, arguments ...string) (*Sidecar, error
 
 // Get is what a path of the health port answers. Anything but 200 is an error.
 func (s *Sidecar) Get(ctx context.Context, path string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+path, nil)
-	if err != nil {
-		return "", err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", path, answer.Status, body)
-	}
-	return string(body), err
+	return process.Get(ctx, "http://"+s.address+path)
 }
 
 // Metric gives the value of a metric, written as in the exposition format with all its labels; 0 when it is not there.

@@ -9,16 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -216,7 +213,7 @@ func (s *Server) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return s.process.WaitUntil(ctx, "it is ready", func(ctx context.Context) error {
-		_, err := get(ctx, "http://"+s.readiness+"/ready")
+		_, err := process.Get(ctx, "http://"+s.readiness+"/ready")
 		return err
 	})
 }
@@ -226,7 +223,7 @@ func (s *Server) Process() *process.Process { return s.process }
 
 // Metrics is what /metrics answers.
 func (s *Server) Metrics(ctx context.Context) (string, error) {
-	return get(ctx, "http://"+s.MonitoringAddress+"/metrics")
+	return process.Get(ctx, "http://"+s.MonitoringAddress+"/metrics")
 }
 
 // PublishedRoot is the trust bundle that istiod has put into a namespace, in
@@ -245,41 +242,13 @@ func (s *Server) Kill() error { return s.process.Kill() }
 // Restart starts istiod again at the same addresses, ending it first when it
 // runs, and returns once it is ready.
 func (s *Server) Restart(ctx context.Context) error {
-	if err := s.end(); err != nil {
+	if err := s.process.StopIfRunning(30 * time.Second); err != nil {
 		return err
 	}
 	return s.Run(ctx)
 }
 
 // Stop ends istiod and removes its files. What it has put into the cluster stays.
-func (s *Server) Stop() error { return errors.Join(s.end(), os.RemoveAll(s.dir)) }
-
-// end does nothing when istiod has ended before.
-func (s *Server) end() error {
-	if s.process == nil {
-		return nil
-	}
-	select {
-	case <-s.process.Exited():
-		return nil
-	default:
-		return s.process.Stop(30 * time.Second)
-	}
-}
-
-func get(ctx context.Context, url string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", response.Status, strings.TrimSpace(string(body)))
-	}
-	return string(body), err
+func (s *Server) Stop() error {
+	return errors.Join(s.process.StopIfRunning(30*time.Second), os.RemoveAll(s.dir))
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -121,6 +122,19 @@ func (p *Process) Stop(grace time.Duration) error {
 	return nil
 }
 
+// StopIfRunning is Stop for a process that may have ended, or that never started (nil).
+func (p *Process) StopIfRunning(grace time.Duration) error {
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.exited:
+		return nil
+	default:
+		return p.Stop(grace)
+	}
+}
+
 // Kill ends the process at once.
 func (p *Process) Kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil {
@@ -164,6 +178,24 @@ func FreePorts(n int) ([]int, error) {
 		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
+}
+
+// Get returns the body of an HTTP endpoint. A status other than 200 is an error.
+func Get(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", request.URL.Path, response.Status, strings.TrimSpace(string(body)))
+	}
+	return string(body), err
 }
 
 // writer is what a command is given: a file as such, so that nobody has to copy.

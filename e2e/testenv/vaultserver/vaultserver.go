@@ -186,24 +186,13 @@ func (s *Server) Kill() error { return s.process.Kill() }
 // Restart starts Vault again at the same address, ending it first when it runs.
 // It returns once Vault answers: sealed with Storage, empty without.
 func (s *Server) Restart(ctx context.Context) error {
-	if err := s.end(); err != nil {
+	if err := s.process.StopIfRunning(30 * time.Second); err != nil {
 		return err
 	}
 	return s.run(ctx)
 }
 
 // Stop ends Vault and removes its files.
-func (s *Server) Stop() error { return errors.Join(s.end(), os.RemoveAll(s.dir)) }
-
-// end does nothing when Vault was killed before.
-func (s *Server) end() error {
-	if s.process == nil {
-		return nil
-	}
-	select {
-	case <-s.process.Exited():
-		return nil
-	default:
-		return s.process.Stop(30 * time.Second)
-	}
+func (s *Server) Stop() error {
+	return errors.Join(s.process.StopIfRunning(30*time.Second), os.RemoveAll(s.dir))
 }
