@@ -7,16 +7,12 @@ package attacks
 import (
 	"testing"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
@@ -28,6 +29,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
+
+var must = check.Must
 
 const (
 	namespace   = "istio-system"
@@ -136,11 +139,4 @@ func admin(t *testing.T) string {
 		must(t, err)
 	}
 	return kubeconfig
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

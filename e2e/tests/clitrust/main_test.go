@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
@@ -30,6 +31,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
+
+var must = check.Must
 
 const (
 	namespace = "istio-system"
@@ -252,11 +255,4 @@ func run(t *testing.T, kubeconfig, stdin string, arguments ...string) plugin.Res
 func eventually(t *testing.T, kubeconfig string, arguments []string, code int, texts ...string) {
 	t.Helper()
 	cluster.Eventually(t, fmt.Sprintf("%q says so", arguments), func() error { return run(t, kubeconfig, "", arguments...).Check(code, texts...) })
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

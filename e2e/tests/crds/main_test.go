@@ -12,8 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -112,11 +115,4 @@ func plain(t *testing.T, value any) any {
 	var decoded any
 	must(t, json.Unmarshal(text, &decoded))
 	return decoded
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

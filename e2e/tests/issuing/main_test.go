@@ -15,10 +15,13 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -137,11 +140,4 @@ func empty(dir string) error {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
 	}
 	return err
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -24,10 +24,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -271,12 +274,5 @@ func noSecrets(t *testing.T, output string) {
 		if found := secret.FindString(line); found != "" {
 			t.Errorf("this may be a secret, %.20q…, in: %.200s", found, line)
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -13,9 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -88,12 +91,5 @@ func wantEntries(t *testing.T, certificate *unstructured.Unstructured, want ...s
 	})
 	if state, _, _ := unstructured.NestedString(certificate.Object, "status", "state"); state != "FINISHED" {
 		t.Errorf("the state is %q", state)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

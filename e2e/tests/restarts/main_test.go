@@ -27,6 +27,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
@@ -34,6 +35,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -330,11 +333,4 @@ func (m *mesh) virtualMesh(t *testing.T, restart bool) {
 	_, err = shared.ServerSideApply(t.Context(), objects[0], client.ForceOwnership)
 	must(t, err)
 	t.Cleanup(func() { _ = client.IgnoreNotFound(shared.Delete(context.Background(), objects[0].DeepCopy())) })
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -26,6 +26,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
@@ -33,6 +34,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -269,11 +272,4 @@ func (m *mesh) istiodsRole(t *testing.T) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "istiod"},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: agents.ServiceAccount, Namespace: m.namespace}},
 	}))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

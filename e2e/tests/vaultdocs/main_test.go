@@ -30,6 +30,7 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
@@ -37,6 +38,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -337,11 +340,4 @@ func parse(t *testing.T, file string) *x509.Certificate {
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	must(t, err)
 	return certificate
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -25,11 +25,14 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
+
+var must = check.Must
 
 var shared *cluster.Cluster
 
@@ -210,11 +213,4 @@ func (m *mesh) wantStatus(t *testing.T, name string, state networkingv1.Approval
 		return nil
 	})
 	return status
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
