@@ -33,7 +33,7 @@ func (a *authorizer) Create(_ context.Context, object client.Object, _ ...client
 
 func everyone(context.Context, string, string) bool { return true }
 
-func TestStrangersLearnNothingOfRights(t *testing.T) {
+func TestRightsOfUnknownAccount(t *testing.T) {
 	denying := &authorizer{denies: map[string]bool{"list": true}}
 	known := func(_ context.Context, namespace, account string) bool {
 		return namespace == "istio-system" && account == "istiod"
@@ -52,7 +52,7 @@ func TestStrangersLearnNothingOfRights(t *testing.T) {
 	}
 }
 
-func TestLookupsOfRightsAreBounded(t *testing.T) {
+func TestRightsRate(t *testing.T) {
 	answering := &authorizer{}
 	rights := NewRights(answering, everyone, logr.Discard())
 	for i := range 1000 {
@@ -63,7 +63,7 @@ func TestLookupsOfRightsAreBounded(t *testing.T) {
 	}
 }
 
-func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
+func TestRightsWarning(t *testing.T) {
 	for name, test := range map[string]struct {
 		authorizer *authorizer
 		want       []string
@@ -91,7 +91,7 @@ func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
 	}
 }
 
-func TestRightsAreAskedAgainAfterAWhile(t *testing.T) {
+func TestRightsCache(t *testing.T) {
 	answering := &authorizer{denies: map[string]bool{"list": true}}
 	rights := NewRights(answering, everyone, logr.Discard())
 	now := time.Now()
