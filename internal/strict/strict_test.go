@@ -40,7 +40,7 @@ func TestIntoMisfits(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tree, err := strict.Parse([]byte(test.content))
+			tree, err := strict.Parse([]byte(test.content), "v1", "File")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestIntoMisfits(t *testing.T) {
 
 func TestInto(t *testing.T) {
 	t.Parallel()
-	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"))
+	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"), "v1", "File")
 	if err != nil {
 		t.Fatal(err)
 	}
