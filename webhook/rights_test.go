@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
+	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -94,8 +96,8 @@ func TestRightsWarning(t *testing.T) {
 func TestRightsCache(t *testing.T) {
 	answering := &authorizer{denies: map[string]bool{"list": true}}
 	rights := NewRights(answering, everyone, logr.Discard())
-	now := time.Now()
-	rights.now = func() time.Time { return now }
+	clock := testingclock.NewFakePassiveClock(time.Now())
+	rights.answers = cache.NewLRUExpireCacheWithClock(maxAnswers, clock)
 	ask := func(account string) (warning string, asked bool) {
 		before := answering.asked.Load()
 		warning = rights.Warning(t.Context(), "istio-system", account)
@@ -111,7 +113,7 @@ func TestRightsCache(t *testing.T) {
 		t.Error("another's answer was taken")
 	}
 	answering.denies = nil
-	now = now.Add(rightsAnswer)
+	clock.SetTime(clock.Now().Add(rightsAnswer + time.Nanosecond))
 	if warning, asked := ask("istiod"); warning != "" || !asked {
 		t.Errorf("later: %q, %v", warning, asked)
 	}

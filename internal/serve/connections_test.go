@@ -89,7 +89,7 @@ func TestConnectionsRate(t *testing.T) {
 	for i := range 2 * maxRates {
 		of.within(strings.Repeat("x", i))
 	}
-	if len(of.rates) > maxRates {
-		t.Errorf("%d sources are remembered", len(of.rates))
+	if remembered := of.rates.Len(); remembered > maxRates {
+		t.Errorf("%d sources are remembered", remembered)
 	}
 }
