@@ -154,36 +154,6 @@ func (c *completion) image() {
 	}
 }
 
-// isMirrorOf tells whether an image is the wanted one, or has its path and tag in another registry, or is pinned there by
-// its digest.
-func isMirrorOf(image, want string) bool {
-	image, digest, pinned := strings.Cut(image, "@")
-	want, wanted, _ := strings.Cut(want, "@")
-	if pinned && digest != "" && tag(image) == "" {
-		want = strings.TrimSuffix(want, ":"+tag(want))
-	}
-	if wanted != "" && wanted != digest {
-		return false
-	}
-	_, path, registry := strings.Cut(want, "/")
-	return image == want || registry && path != "" && strings.HasSuffix(image, "/"+path)
-}
-
-// name of an image: the last component of its path.
-func name(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	image = image[strings.LastIndex(image, "/")+1:]
-	image, _, _ = strings.Cut(image, ":")
-	return image
-}
-
-// tag of an image, "" for none.
-func tag(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	_, tag, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
-	return tag
-}
-
 // command is the image's own, with the wanted subcommand.
 func (c *completion) command() {
 	if len(c.have.Command) > 0 {
@@ -277,12 +247,6 @@ func (c *completion) mounts(o *object) {
 // tokenVolumePrefix begins the name of the volume that the API server gives every Pod with a token of its service account
 // (ServiceAccountVolumeName, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
 const tokenVolumePrefix = "kube-api-access-"
-
-// meets tells whether a path is at, above or below another.
-func meets(path, other string) bool {
-	path, other = strings.TrimSuffix(clean(path), "/")+"/", strings.TrimSuffix(other, "/")+"/"
-	return strings.HasPrefix(path, other) || strings.HasPrefix(other, path)
-}
 
 // isMounted tells whether a container has a wanted mount. At TokenPath any token will do that the Pod has: the API
 // server's admission plugin gives each container one.

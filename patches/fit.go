@@ -5,7 +5,6 @@ package patches
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -87,28 +86,4 @@ func withinPod(own, pod *corev1.ResourceRequirements) {
 			}
 		}
 	}
-}
-
-// insertVariable puts a variable of istiod's behind the four that every agent has, unless the agent's own configuration
-// sets it.
-func insertVariable(c *corev1.Container, v corev1.EnvVar) {
-	if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == v.Name }) {
-		c.Env = slices.Insert(c.Env, alwaysSet, v)
-	}
-}
-
-// clean is a path as the kubelet mounts it: from the root, without empty components and ".".
-func clean(path string) string {
-	var components []string
-	for component := range strings.SplitSeq(path, "/") {
-		if component != "" && component != "." {
-			components = append(components, component)
-		}
-	}
-	return "/" + strings.Join(components, "/")
-}
-
-// isTokenPath tells whether a path is TokenPath, however it is written.
-func isTokenPath(path []byte) bool {
-	return len(path) >= len(TokenPath)-1 && clean(string(path)) == TokenPath
 }

@@ -272,19 +272,3 @@ func (i *istiod) builtInCAOff() string {
 	}
 	return ""
 }
-
-// readsElsewhere says why istiod would not see the files that the agent
-// publishes in its volume, "" when it would. Such an istiod would start with a
-// root of its own.
-func (i *Injector) readsElsewhere(o *object) string {
-	if problem := o.istiod.rootCADirProblem(i.rendered.setsRootCADir()); problem != "" {
-		return problem
-	}
-	if o.istiod.volume == VaultTokenVolume {
-		return fmt.Sprintf("container %s mounts volume %s at %s, which is that of the agent's token; give its volume another name", o.istiod.name, VaultTokenVolume, CACertsPath)
-	}
-	if o.istiod.hides != "" {
-		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hides)
-	}
-	return ""
-}

@@ -5,7 +5,6 @@ package patches
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -67,18 +66,6 @@ func (w *original) isVolume() bool {
 	return !own && len(sources) == 1 && nameOf(w.Volume) != ""
 }
 
-// nameOf a volume given as JSON, "" where that is none.
-func nameOf(volume json.RawMessage) string {
-	var name []byte
-	c := &cursor{text: volume}
-	c.object(func(key []byte) {
-		if string(key) == "name" {
-			name = c.string()
-		}
-	})
-	return string(name)
-}
-
 // text of the note, "" where there is nothing to keep.
 func (w *original) text() string {
 	if w.Volume == nil && !w.MountAdded && !w.MultiRootAdded && !w.RootCADirAdded && w.User == nil && w.Group == nil {
@@ -86,53 +73,6 @@ func (w *original) text() string {
 	}
 	text, _ := json.Marshal(w) // JSON that was read, and bools
 	return string(text)
-}
-
-// chartVolume is the volume of Istio's chart since 1.5 (istio-discovery,
-// templates/deployment.yaml), as written by hand or as stored.
-func chartVolume(name string, defaulted bool) json.RawMessage {
-	volume := corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
-		Secret: &corev1.SecretVolumeSource{SecretName: CACertsVolume, Optional: new(true)},
-	}}
-	if defaulted {
-		volume.Secret.DefaultMode = new(corev1.SecretVolumeSourceDefaultMode)
-	}
-	raw, _ := json.Marshal(volume) // a fixed value of an API type
-	return raw
-}
-
-// isChartVolume tells whether the volume is chartVolume, however it is written.
-func isChartVolume(volume []byte, defaulted bool) bool {
-	var name, secretName, optional, defaultMode []byte
-	others := false
-	c := &cursor{text: volume}
-	c.object(func(key []byte) {
-		switch string(key) {
-		case "name":
-			name = c.string()
-		case "secret":
-			c.object(func(key []byte) {
-				switch string(key) {
-				case "secretName":
-					secretName = c.string()
-				case "optional":
-					optional = c.skip()
-				case "defaultMode":
-					defaultMode = c.skip()
-				default:
-					others = true
-				}
-			})
-		default:
-			others = true
-		}
-	})
-	mode := ""
-	if defaulted {
-		mode = "420"
-	}
-	return c.err == nil && !others && string(name) == CACertsVolume && string(secretName) == CACertsVolume &&
-		string(optional) == "true" && string(defaultMode) == mode
 }
 
 // original says what to keep of the object, and what of the volume that holds
@@ -191,38 +131,6 @@ func canonical(raw json.RawMessage) json.RawMessage {
 	return text
 }
 
-// emptyDirOnly tells whether the volume is an emptyDir, and nothing besides.
-func emptyDirOnly(volume []byte) bool {
-	sources := sourcesOf(volume)
-	return len(sources) == 1 && sources[0] == "emptyDir"
-}
-
-func inMemory(volume []byte) bool {
-	var v corev1.Volume
-	return json.Unmarshal(volume, &v) == nil && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
-}
-
-// sourcesOf a volume: all of its members but the name.
-func sourcesOf(volume []byte) []string {
-	var sources []string
-	c := &cursor{text: volume}
-	c.object(func(key []byte) {
-		if string(key) != "name" && c.peek() != 'n' { // null: written, and not there
-			sources = append(sources, string(key))
-		}
-	})
-	return sources
-}
-
-// withoutEmptyDir undoes the merge of a server-side apply, in which the owner's
-// own source stands beside the injected emptyDir.
-func withoutEmptyDir(volume []byte) json.RawMessage {
-	var members map[string]json.RawMessage
-	if len(sourcesOf(volume)) < 2 || json.Unmarshal(volume, &members) != nil {
-		return volume
-	}
-	delete(members, "emptyDir")
-	maps.DeleteFunc(members, func(_ string, value json.RawMessage) bool { return string(value) == "null" })
-	raw, _ := json.Marshal(members) // JSON that was read
-	return raw
-}
+// maxNotedVolume is the most bytes of a volume that are noted: an object's annotations have 256 KiB together
+// (ValidateAnnotations, apimachinery/pkg/api/validation, Kubernetes 1.37).
+const maxNotedVolume = 32 << 10

@@ -24,7 +24,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -88,39 +87,6 @@ type Result struct {
 	// ServiceAccount is the one whose rights the injected agent will have; empty where nothing is injected.
 	ServiceAccount string
 	Report
-}
-
-// Patch writes the operations as they are sent. The values that the engine
-// renders are JSON already; an encoder would read each of them again, twice.
-func (r *Result) Patch() ([]byte, error) {
-	const ordinary = 2560 // bytes: both containers, the volume, an annotation
-	patch := append(make([]byte, 0, ordinary), '[')
-	for i, operation := range r.Operations {
-		if i > 0 {
-			patch = append(patch, ',')
-		}
-		patch = append(patch, `{"op":"`...)
-		patch = append(patch, operation.Operation...)
-		patch = append(patch, `","path":`...)
-		patch = strconv.AppendQuote(patch, operation.Path) // names of ours and indices: plain ASCII
-		if operation.Operation != "remove" {
-			patch = append(patch, `,"value":`...)
-			switch value := operation.Value.(type) {
-			case json.RawMessage:
-				patch = append(patch, value...)
-			case listOfOne:
-				patch = append(append(append(patch, '['), value[0]...), ']')
-			default:
-				encoded, err := json.Marshal(value)
-				if err != nil {
-					return nil, err
-				}
-				patch = append(patch, encoded...)
-			}
-		}
-		patch = append(patch, '}')
-	}
-	return append(patch, ']'), nil
 }
 
 // Injector holds the injection as rendered from one configuration. It is

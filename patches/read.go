@@ -227,3 +227,14 @@ func (o *object) protected() bool {
 func isAgent(container string) bool {
 	return container == AgentContainer || container == InitContainer
 }
+
+// agents are the indices of the agent's containers, in order.
+func (l *list) agents() []int {
+	var found []int
+	for i, item := range l.items {
+		if isAgent(item.name) {
+			found = append(found, i)
+		}
+	}
+	return found
+}

@@ -3,8 +3,6 @@
 package patches
 
 import (
-	"encoding/json"
-	"slices"
 	"strings"
 )
 
@@ -30,53 +28,6 @@ func remove(o *object) Result {
 	p.drop(&o.containers)
 	p.removeAnnotations(o)
 	return p.Result
-}
-
-// removeVolumes restores the volume called name, and takes out the token's and what a moved mount has left behind.
-func (p *patch) removeVolumes(o *object, name string, was json.RawMessage) {
-	var edits []volumeEdit
-	restored, restore := restoredVolume(o, name, was)
-	switch at := o.volumes.index(name); {
-	case restore && restored == nil:
-		edits = append(edits, volumeEdit{at: at, change: "remove volume " + name})
-	case restore:
-		edits = append(edits, volumeEdit{at: at, raw: restored, change: "put volume " + name + " back"})
-	}
-	if at := o.volumes.index(VaultTokenVolume); at >= 0 {
-		edits = append(edits, volumeEdit{at: at, change: "remove volume " + VaultTokenVolume})
-	}
-	edits = append(edits, o.leftBehind(name)...)
-	left := len(o.volumes.items)
-	for _, edit := range edits {
-		if edit.raw == nil {
-			left--
-		}
-	}
-	if left == 0 && len(edits) > 0 {
-		p.add("remove", o.volumes.at, nil, "remove volumes")
-		return
-	}
-	p.editVolumes(o, edits)
-}
-
-// restoredVolume is what the volume called name becomes, nil when there was none; restore is false where the volume is
-// not, or not any more, an injection's.
-func restoredVolume(o *object, name string, was json.RawMessage) (restored json.RawMessage, restore bool) {
-	at := o.volumes.index(name)
-	if at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
-		return nil, false // somebody has put it back already
-	}
-	current := o.volumes.items[at].raw
-	switch {
-	case !emptyDirOnly(current):
-		was = withoutEmptyDir(current)
-	case was == nil, string(was) != noVolume && nameOf(was) != name:
-		was = chartVolume(name, o.defaulted)
-	}
-	if string(was) == noVolume {
-		return nil, true
-	}
-	return was, true
 }
 
 // after says, for a person, what istiod starts with once the agent is removed.
@@ -117,17 +68,5 @@ func (p *patch) removeAnnotations(o *object) {
 	p.removeFrom(o.template, InjectedAnnotation, OriginalAnnotation)
 	if o.own != o.template {
 		p.removeFrom(o.own, OriginalAnnotation)
-	}
-}
-
-func (p *patch) removeFrom(m *metadata, keys ...string) {
-	ours := slices.DeleteFunc(keys, func(key string) bool { _, exists := m.annotations[key]; return !exists })
-	at := m.at + "/annotations"
-	if len(ours) > 0 && len(ours) == len(m.annotations) {
-		p.add("remove", at, nil, "remove annotation "+ours[0])
-		return
-	}
-	for _, key := range ours {
-		p.add("remove", at+"/"+escape(key), nil, "remove annotation "+key)
 	}
 }

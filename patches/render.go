@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
-	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // HealthPort is where the agent serves /healthz, /readyz and /metrics. It is
@@ -94,20 +93,6 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	sum := sha256.Sum256(bytes.Join(parts, []byte{'\n'}))
 	r.digest = hex.EncodeToString(sum[:8])
 	return r, nil
-}
-
-// alwaysSet is how many variables the agent always has.
-const alwaysSet = 4
-
-// isOwnVariable tells whether a variable of the agent's container is one that the agent itself reads, for its flags and for
-// what the injection fills in (cmd/istiod-agent/command.go): others leave it as it is rendered, or away.
-func isOwnVariable(name string) bool {
-	switch name {
-	case "PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT", "ISSUED_CERTIFICATE_NAMESPACE", "KUBECONFIG",
-		istio.MultiRootVariable, istio.WorkloadTTLVariable:
-		return true
-	}
-	return strings.HasPrefix(name, "ISTIOD_AGENT_")
 }
 
 // container is the guide's, with what the configuration adds.

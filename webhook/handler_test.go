@@ -32,7 +32,7 @@ const (
 	strangeFlag = `{"metadata":{"labels":{"istiod-agent.io/inject":"off"}},"spec":{"template":{"spec":{"containers":[{"name":"discovery"}]}}}}`
 )
 
-func TestEachOutcomeIsToldAlike(t *testing.T) {
+func TestHandlerOutcomes(t *testing.T) {
 	tests := map[string]struct {
 		config    string
 		kind      patches.Kind
@@ -137,7 +137,7 @@ func TestEachOutcomeIsToldAlike(t *testing.T) {
 	}
 }
 
-func TestWhatIsPatchedIsLeftAloneNextTime(t *testing.T) {
+func TestHandlerIsIdempotent(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	path, review := reviewOf(patches.Deployment, deployment)
@@ -152,7 +152,7 @@ func TestWhatIsPatchedIsLeftAloneNextTime(t *testing.T) {
 	}
 }
 
-func TestOptingOutTakesTheAgentOutAndWarns(t *testing.T) {
+func TestHandlerOptOut(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	path, review := reviewOf(patches.Deployment, deployment)
@@ -168,7 +168,7 @@ func TestOptingOutTakesTheAgentOutAndWarns(t *testing.T) {
 	}
 }
 
-func TestADryRunIsAnsweredAlikeAndLoggedQuietly(t *testing.T) {
+func TestHandlerDryRun(t *testing.T) {
 	t.Parallel()
 	log := &lines{quiet: true}
 	s := serve(t, "", log.logger())
@@ -181,7 +181,7 @@ func TestADryRunIsAnsweredAlikeAndLoggedQuietly(t *testing.T) {
 	log.wantOne(t, `"dryRun"=false`)
 }
 
-func TestThePodThatHasNoNameYetIsLogged(t *testing.T) {
+func TestHandlerPodWithoutName(t *testing.T) {
 	t.Parallel()
 	log := &lines{}
 	s := serve(t, "target: pods", log.logger())

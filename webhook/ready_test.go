@@ -28,7 +28,7 @@ import (
 
 const servingName = "istiod-agent-webhook.istiod-agent-system.svc"
 
-func TestReadyJudgesTheCertificateThatIsServed(t *testing.T) {
+func TestReadyCertificate(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	tests := map[string]struct {
@@ -60,7 +60,7 @@ func TestReadyJudgesTheCertificateThatIsServed(t *testing.T) {
 	}
 }
 
-func TestNotReadyWithoutAServer(t *testing.T) {
+func TestReadyWithoutServer(t *testing.T) {
 	t.Parallel()
 	listener := listen(t)
 	address := listener.Addr()
@@ -71,7 +71,7 @@ func TestNotReadyWithoutAServer(t *testing.T) {
 	}
 }
 
-func TestNotReadyWithAServerThatDoesNotSpeakTLS(t *testing.T) {
+func TestReadyWithoutTLS(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(s.Close)
@@ -80,7 +80,7 @@ func TestNotReadyWithAServerThatDoesNotSpeakTLS(t *testing.T) {
 	}
 }
 
-func TestAProbeThatGivesUpIsNotHeldByAServerThatHangs(t *testing.T) {
+func TestReadyTimeout(t *testing.T) {
 	t.Parallel()
 	listener := listen(t)
 	ctx, giveUp := context.WithCancel(t.Context())
@@ -96,7 +96,7 @@ func TestAProbeThatGivesUpIsNotHeldByAServerThatHangs(t *testing.T) {
 	}
 }
 
-func TestAChangeOfReadinessIsLoggedOnce(t *testing.T) {
+func TestReadyLog(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t, servingName, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))}}

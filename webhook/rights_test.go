@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
+	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -33,7 +35,7 @@ func (a *authorizer) Create(_ context.Context, object client.Object, _ ...client
 
 func everyone(context.Context, string, string) bool { return true }
 
-func TestStrangersLearnNothingOfRights(t *testing.T) {
+func TestRightsOfUnknownAccount(t *testing.T) {
 	denying := &authorizer{denies: map[string]bool{"list": true}}
 	known := func(_ context.Context, namespace, account string) bool {
 		return namespace == "istio-system" && account == "istiod"
@@ -52,7 +54,7 @@ func TestStrangersLearnNothingOfRights(t *testing.T) {
 	}
 }
 
-func TestLookupsOfRightsAreBounded(t *testing.T) {
+func TestRightsRate(t *testing.T) {
 	answering := &authorizer{}
 	rights := NewRights(answering, everyone, logr.Discard())
 	for i := range 1000 {
@@ -63,7 +65,7 @@ func TestLookupsOfRightsAreBounded(t *testing.T) {
 	}
 }
 
-func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
+func TestRightsWarning(t *testing.T) {
 	for name, test := range map[string]struct {
 		authorizer *authorizer
 		want       []string
@@ -91,11 +93,11 @@ func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
 	}
 }
 
-func TestRightsAreAskedAgainAfterAWhile(t *testing.T) {
+func TestRightsCache(t *testing.T) {
 	answering := &authorizer{denies: map[string]bool{"list": true}}
 	rights := NewRights(answering, everyone, logr.Discard())
-	now := time.Now()
-	rights.now = func() time.Time { return now }
+	clock := testingclock.NewFakePassiveClock(time.Now())
+	rights.answers = cache.NewLRUExpireCacheWithClock(maxAnswers, clock)
 	ask := func(account string) (warning string, asked bool) {
 		before := answering.asked.Load()
 		warning = rights.Warning(t.Context(), "istio-system", account)
@@ -111,7 +113,7 @@ func TestRightsAreAskedAgainAfterAWhile(t *testing.T) {
 		t.Error("another's answer was taken")
 	}
 	answering.denies = nil
-	now = now.Add(rightsAnswer)
+	clock.SetTime(clock.Now().Add(rightsAnswer + time.Nanosecond))
 	if warning, asked := ask("istiod"); warning != "" || !asked {
 		t.Errorf("later: %q, %v", warning, asked)
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 // A VirtualMesh that cannot be acted on is refused with every mistake and its path; what is not acted on is a warning.
-func TestVirtualMeshesAreAnswered(t *testing.T) {
+func TestVirtualMeshes(t *testing.T) {
 	for name, test := range map[string]struct {
 		object, old string
 		namespace   string // gloo-mesh by default

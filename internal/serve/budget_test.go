@@ -86,7 +86,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
+func TestBudgetSmallRequest(t *testing.T) {
 	t.Parallel()
 	budget := NewBudget(100, 0, 0)
 	var none []string
@@ -98,7 +98,7 @@ func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
 	}
 }
 
-func TestBudgetIsGrantedToWhoHoldsLeast(t *testing.T) {
+func TestBudgetFairness(t *testing.T) {
 	t.Parallel()
 	budget := NewBudget(100, 0, 0)
 	var none []string

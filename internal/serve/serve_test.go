@@ -175,7 +175,7 @@ func TestServerBoundsStreams(t *testing.T) {
 	}
 }
 
-func TestServerKeepsNobodyOut(t *testing.T) {
+func TestServerFairness(t *testing.T) {
 	t.Parallel()
 	address := start(t, echo, false, 8, logr.Discard())
 	keptOpen := dial(t, address)
@@ -206,7 +206,7 @@ func TestServerKeepsNobodyOut(t *testing.T) {
 	}
 }
 
-func TestServerEndsHandlersOfClientsThatAreGone(t *testing.T) {
+func TestServerClientGone(t *testing.T) {
 	t.Parallel()
 	for _, secured := range []bool{false, true} {
 		inside, ended := make(chan struct{}), make(chan struct{})
@@ -233,7 +233,7 @@ func TestServerEndsHandlersOfClientsThatAreGone(t *testing.T) {
 	}
 }
 
-func TestServerLogsLittleOfWhatStrangersDo(t *testing.T) {
+func TestServerLogRate(t *testing.T) {
 	t.Parallel()
 	lines := make(chan string, 1000)
 	log := funcr.New(func(_, args string) { lines <- args }, funcr.Options{})

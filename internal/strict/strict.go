@@ -23,9 +23,6 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ErrNoMapping says that a file holds something else than fields and values.
-var ErrNoMapping = errors.New("expected a YAML mapping")
-
 // MistakesError lists what is wrong in a file, each with its field's path.
 type MistakesError field.ErrorList
 
@@ -41,8 +38,7 @@ func (m MistakesError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// MaxFileSize is the most that Object reads, in bytes: an API server takes no
-// larger object either.
+// MaxFileSize is the maximum size of a file in bytes: the API server stores no larger object.
 const MaxFileSize = 1 << 20
 
 // Object reads a Kubernetes object from a file's content, one document in YAML or
@@ -50,13 +46,7 @@ const MaxFileSize = 1 << 20
 // most often a misspelt one, and it names every mistake with its path. No error
 // quotes a value: it may be a token in the wrong place. A status is not read.
 func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
-	if len(content) > MaxFileSize {
-		return nil, fmt.Errorf("expected one %s, of at most %d bytes, found %d", kind, MaxFileSize, len(content))
-	}
-	tree, err := Parse(content)
-	if errors.Is(err, ErrNoMapping) {
-		return nil, fmt.Errorf("%w that starts with apiVersion: %s and kind: %s", err, apiVersion, kind)
-	}
+	tree, err := Parse(content, apiVersion, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -109,9 +99,12 @@ func stated(tree map[string]any, name, want string) field.ErrorList {
 	}
 }
 
-// Parse reads the one mapping that a file is. It refuses a key that is given
-// twice and a second document, which would otherwise go unread.
-func Parse(content []byte) (map[string]any, error) {
+// Parse reads the single mapping of a file that holds an object of this version and kind, which it does not check.
+// It refuses a duplicate key and a second document, which a decoder would ignore.
+func Parse(content []byte, apiVersion, kind string) (map[string]any, error) {
+	if len(content) > MaxFileSize {
+		return nil, fmt.Errorf("expected one %s, of at most %d bytes, found %d", kind, MaxFileSize, len(content))
+	}
 	if err := single(content); err != nil {
 		return nil, err
 	}
@@ -121,7 +114,7 @@ func Parse(content []byte) (map[string]any, error) {
 	}
 	var tree map[string]any
 	if err := json.Unmarshal(asJSON, &tree); err != nil || tree == nil {
-		return nil, ErrNoMapping
+		return nil, fmt.Errorf("expected a YAML mapping that starts with apiVersion: %s and kind: %s", apiVersion, kind)
 	}
 	return tree, nil
 }

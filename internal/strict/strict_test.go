@@ -23,7 +23,7 @@ type part struct {
 	Tags map[string]string `json:"tags,omitempty"`
 }
 
-func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
+func TestIntoMisfits(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		content string
@@ -40,7 +40,7 @@ func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tree, err := strict.Parse([]byte(test.content))
+			tree, err := strict.Parse([]byte(test.content), "v1", "File")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,9 +56,9 @@ func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
 	}
 }
 
-func TestWhatFitsIsRead(t *testing.T) {
+func TestInto(t *testing.T) {
 	t.Parallel()
-	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"))
+	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"), "v1", "File")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestWhatFitsIsRead(t *testing.T) {
 	}
 }
 
-func TestWhatIsStoredIsReadAsFarAsItFits(t *testing.T) {
+func TestStored(t *testing.T) {
 	t.Parallel()
 	object := map[string]any{
 		"metadata": map[string]any{"fieldOfAnotherVersion": true},

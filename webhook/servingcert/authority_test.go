@@ -91,7 +91,7 @@ func secretData(t *testing.T, ca testCA) map[string][]byte {
 	return map[string][]byte{"ca.crt": pemOf(ca), "tls.crt": pemOf(ca), "tls.key": keyPEM(t, &tls.Certificate{PrivateKey: ca.key})}
 }
 
-func TestACAIsMadeWhereNoneIsGood(t *testing.T) {
+func TestAuthorityCreatesCA(t *testing.T) {
 	t.Parallel()
 	good := newCA(t, "good", start.Add(-time.Hour), start.Add(year))
 	with := func(key string, value []byte) map[string][]byte {
@@ -139,7 +139,7 @@ func TestACAIsMadeWhereNoneIsGood(t *testing.T) {
 	}
 }
 
-func TestAGoodCAIsTakenOver(t *testing.T) {
+func TestAuthorityKeepsValidCA(t *testing.T) {
 	t.Parallel()
 	// The edge: a third of its life is left.
 	ca := newCA(t, "due in an instant", start.Add(-2*time.Hour), start.Add(time.Hour))
@@ -166,7 +166,7 @@ func TestAGoodCAIsTakenOver(t *testing.T) {
 }
 
 // A CA that cannot be renewed is used for as long as it is valid.
-func TestADueCAIsUsedWhileItCannotBeRenewed(t *testing.T) {
+func TestAuthorityUsesDueCA(t *testing.T) {
 	t.Parallel()
 	ca := newCA(t, "due", start.Add(-3*time.Hour), start.Add(time.Hour))
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
@@ -184,7 +184,7 @@ func TestADueCAIsUsedWhileItCannotBeRenewed(t *testing.T) {
 }
 
 // What another replica has written meanwhile stays.
-func TestTheQuickerReplicaWins(t *testing.T) {
+func TestAuthorityConflict(t *testing.T) {
 	t.Parallel()
 	theirs := newCA(t, "theirs", start, start.Add(year))
 	for name, data := range map[string]map[string][]byte{"making one": nil, "renewing one": {"tls.crt": []byte("x")}} {
@@ -225,7 +225,7 @@ func TestTheQuickerReplicaWins(t *testing.T) {
 	}
 }
 
-func TestTheCAIsMadeAgainWhenItIsTakenAway(t *testing.T) {
+func TestAuthorityRecreatesDeletedCA(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, nil, interceptor.Funcs{})
 	informers := &informertest.FakeInformers{Scheme: scheme.Scheme}

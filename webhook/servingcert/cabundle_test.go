@@ -76,7 +76,7 @@ func names(bundle []byte) []string {
 	return found
 }
 
-func TestOnlyWhatEveryWebhookTrustsIsTrusted(t *testing.T) {
+func TestTrustedByAll(t *testing.T) {
 	t.Parallel()
 	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
 	for name, test := range map[string]struct {
@@ -112,7 +112,7 @@ func webhooks(bundles ...[]byte) []admissionregistrationv1.MutatingWebhook {
 	return all
 }
 
-func TestTheKeeperWritesTheBundleOfEveryWebhook(t *testing.T) {
+func TestBundleKeeper(t *testing.T) {
 	t.Parallel()
 	old := newCA(t, "old", start.Add(-time.Hour), start.Add(time.Hour))
 	current := newCA(t, "current", start, start.Add(year))

@@ -60,7 +60,7 @@ func TestGivenBundle(t *testing.T) {
 }
 
 // A replica of before that adds its CA again is not written against more than once in a handover.
-func TestGivenBundleDoesNotFightReplicasOfBefore(t *testing.T) {
+func TestGivenBundleHandover(t *testing.T) {
 	t.Parallel()
 	given := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
 	before := newCA(t, "before", start.Add(-time.Hour), start.Add(year))

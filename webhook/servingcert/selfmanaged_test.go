@@ -62,7 +62,7 @@ func (r *replica) wantReady(t *testing.T, what string, want bool) {
 	}
 }
 
-func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
+func TestFirstCertificate(t *testing.T) {
 	t.Parallel()
 	r, ca := newReplica(), newCA(t, "a", start.Add(-time.Hour), start.Add(year))
 	if _, err := r.SelfManaged.GetCertificate(nil); err == nil {
@@ -88,7 +88,7 @@ func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
 
 // A replica that starts while all is well must not wait; one that starts while
 // the CA changes must.
-func TestReadinessAfterAStart(t *testing.T) {
+func TestReadyAfterStart(t *testing.T) {
 	t.Parallel()
 	old, fresh := newCA(t, "old", start.Add(-time.Hour), start.Add(year)), newCA(t, "fresh", start, start.Add(year))
 	for name, test := range map[string]struct {
@@ -111,7 +111,7 @@ func TestReadinessAfterAStart(t *testing.T) {
 }
 
 // API servers take no leaf of a CA whose time has not come.
-func TestNotReadyWithACAOfTheFuture(t *testing.T) {
+func TestReadyWithFutureCA(t *testing.T) {
 	t.Parallel()
 	r, ca := newReplica(), newCA(t, "future", start.Add(time.Hour), start.Add(year))
 	r.newest = ca.leaf(t, start.Add(year))
@@ -123,7 +123,7 @@ func TestNotReadyWithACAOfTheFuture(t *testing.T) {
 }
 
 // Whoever makes a certificate dates it by its own clock.
-func TestACertificateOfTheFutureIsHeld(t *testing.T) {
+func TestFutureCertificate(t *testing.T) {
 	t.Parallel()
 	const ahead = 10 * time.Minute
 	now := newCA(t, "now", start.Add(-time.Hour), start.Add(year))
@@ -147,7 +147,7 @@ func TestACertificateOfTheFutureIsHeld(t *testing.T) {
 	}
 }
 
-func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
+func TestCARotation(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
@@ -177,7 +177,7 @@ func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
 	r.wantReady(t, "somebody took the new CA out of the bundle", false)
 }
 
-func TestACAThatComesBackStartsAnew(t *testing.T) {
+func TestReturningCA(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
@@ -198,7 +198,7 @@ func TestACAThatComesBackStartsAnew(t *testing.T) {
 	r.wantServing(t, "it has been back long enough", second)
 }
 
-func TestANewLeafOfTheSameCAIsServedAtOnce(t *testing.T) {
+func TestLeafRenewal(t *testing.T) {
 	t.Parallel()
 	r, ca := newReplica(), newCA(t, "a", start.Add(-time.Hour), start.Add(year))
 	r.newest = ca.leaf(t, start.Add(time.Hour))
@@ -209,7 +209,7 @@ func TestANewLeafOfTheSameCAIsServedAtOnce(t *testing.T) {
 	r.wantServing(t, "renewed", r.newest)
 }
 
-func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
+func TestNewestPendingLeaf(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b, c := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year)), newCA(t, "c", start.Add(-time.Hour), start.Add(year))
@@ -228,7 +228,7 @@ func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
 	r.wantServing(t, "c is trusted", r.newest)
 }
 
-func TestAnExpiredLeafIsReplacedAnyway(t *testing.T) {
+func TestExpiredLeaf(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
@@ -244,7 +244,7 @@ func TestAnExpiredLeafIsReplacedAnyway(t *testing.T) {
 	r.wantReady(t, "nobody trusts the new one yet", false)
 }
 
-func TestEveryReplicaNeedsItsOwnCertificate(t *testing.T) {
+func TestNeedLeaderElection(t *testing.T) {
 	t.Parallel()
 	if newReplica().NeedLeaderElection() || (&files{}).NeedLeaderElection() {
 		t.Error("a source waits to be elected")

@@ -26,7 +26,7 @@ const (
 
 // Every way in which istiod could read its CA elsewhere than in the agent's
 // volume ends as injected or denied.
-func TestWaysAroundTheVolume(t *testing.T) {
+func TestCACertsElsewhere(t *testing.T) {
 	t.Parallel()
 	const withoutAnnotations = "annotate: false"
 	helper := "      - name: helper\n        volumeMounts: [{name: other, mountPath: /etc/cacerts}]\n      volumes:"
@@ -150,7 +150,7 @@ func TestRootCADir(t *testing.T) {
 }
 
 // A variable that another has changed since is theirs.
-func TestRemovalLeavesAChangedRootCADir(t *testing.T) {
+func TestUninjectKeepsChangedRootCADir(t *testing.T) {
 	t.Parallel()
 	injected := inject(t, injector(t, ""), patches.Deployment, edit(t))
 	changed := []byte(strings.Replace(string(injected), `"name":"ROOT_CA_DIR","value":"/etc/cacerts"`, `"name":"ROOT_CA_DIR","value":"/elsewhere"`, 1))
@@ -163,7 +163,7 @@ func TestRemovalLeavesAChangedRootCADir(t *testing.T) {
 }
 
 // An API server clears a deletionTimestamp that an object is created with.
-func TestCreatedAsBeingDeleted(t *testing.T) {
+func TestInjectNew(t *testing.T) {
 	t.Parallel()
 	object := edit(t, "labels: {app: istiod}}", "labels: {app: istiod}, deletionTimestamp: '2026-01-01T00:00:00Z'}")
 	if result := injector(t, "").InjectNew(patches.Deployment, object); result.Reason != patches.Injected {

@@ -16,7 +16,7 @@ import (
 )
 
 // istiod takes other roots while it runs where it, or the configuration, says so; the agent is told what istiod does.
-func TestTheAgentKnowsWhetherIstiodTakesOtherRoots(t *testing.T) {
+func TestMultiRootVariable(t *testing.T) {
 	t.Parallel()
 	const (
 		chart = "{name: PILOT_CERT_PROVIDER, value: istiod}"
