@@ -182,16 +182,3 @@ func (c *Controller) published(ctx context.Context, namespaces []string) ([]stri
 	}
 	return all, nil
 }
-
-// configMap reads one from the API server itself, nil where it is not there.
-func (c *Controller) configMap(ctx context.Context, at types.NamespacedName) (*corev1.ConfigMap, error) {
-	configMap := &corev1.ConfigMap{}
-	err := c.live.Get(ctx, at, configMap)
-	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // there is none
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s: %w", at, err)
-	}
-	return configMap, nil
-}

@@ -3,12 +3,16 @@
 package restarts
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -52,4 +56,55 @@ func changedAt(configMap *corev1.ConfigMap) time.Time {
 		}
 	}
 	return at
+}
+
+// gate says whether new Pods of a namespace would start with the wanted roots.
+type gate struct {
+	open bool
+	// since is when that became so: Pods that were created then or before are old.
+	since time.Time
+	// waiting says what keeps it closed.
+	waiting string
+}
+
+// gate is that of a namespace's Pods in a set, looked at once in each round.
+func (r *round) gate(ctx context.Context, s set, namespace string) (gate, error) {
+	at, dataKey := types.NamespacedName{Namespace: namespace, Name: istio.RootConfigMap}, istio.RootCertFile
+	if s.kind == selectedPods {
+		sync := s.selector.RootCertSync
+		if sync == nil || sync.ConfigMapRef == nil { // nobody waits
+			return gateSince(r.status.StartedAt, r.now()), nil
+		}
+		at.Name, dataKey = sync.ConfigMapRef.Name, sync.ConfigMapKey
+		if sync.ConfigMapRef.Namespace != "" {
+			at.Namespace = sync.ConfigMapRef.Namespace
+		}
+	}
+	id := at.String() + "/" + dataKey
+	if known, ok := r.gates[id]; ok {
+		return known, nil
+	}
+	configMap, err := r.configMap(ctx, at)
+	if apierrors.IsForbidden(err) {
+		r.gates[id] = gate{waiting: fmt.Sprintf("ConfigMap %s, which the webhook may not read: expected the name %s", at, istio.RootConfigMap)}
+		return r.gates[id], nil
+	}
+	if err != nil {
+		return gate{}, err
+	}
+	r.gates[id] = gateOf(at.String(), configMap, dataKey, r.roots.wanted, r.now())
+	return r.gates[id], nil
+}
+
+// configMap reads one from the API server itself, nil where it is not there.
+func (c *Controller) configMap(ctx context.Context, at types.NamespacedName) (*corev1.ConfigMap, error) {
+	configMap := &corev1.ConfigMap{}
+	err := c.live.Get(ctx, at, configMap)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading ConfigMap %s: %w", at, err)
+	}
+	return configMap, nil
 }

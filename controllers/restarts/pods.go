@@ -3,6 +3,7 @@
 package restarts
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,9 +11,13 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
@@ -125,15 +130,6 @@ func revisionOf(pod *metav1.ObjectMeta) string {
 	return istio.DefaultRevision
 }
 
-// gate says whether new Pods of a namespace would start with the wanted roots.
-type gate struct {
-	open bool
-	// since is when that became so: Pods that were created then or before are old.
-	since time.Time
-	// waiting says what keeps it closed.
-	waiting string
-}
-
 // owned are old Pods of one owner.
 type owned struct {
 	owner     metav1.OwnerReference
@@ -210,4 +206,54 @@ func (f *found) inOrder() []*owned {
 		all = append(all, f.owners[id])
 	}
 	return all
+}
+
+// page is how many Pods are read at a time.
+const page = 500
+
+// running leaves out Pods that have ended.
+var running = client.MatchingFieldsSelector{Selector: fields.AndSelectors(
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+)}
+
+// eachPod goes through the metadata of the Pods that may be in a set.
+func (c *Controller) eachPod(ctx context.Context, s set, call func(*metav1.ObjectMeta) error) error {
+	var selections [][]client.ListOption
+	switch s.kind {
+	case selectedPods:
+		selections = [][]client.ListOption{{client.InNamespace(s.selector.Namespace), client.MatchingLabels(s.selector.Labels)}}
+	case gatewayPods:
+		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}, {client.MatchingLabels(nodeProxyLabels)}}
+	default:
+		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}}
+	}
+	for _, options := range selections {
+		list := &metav1.PartialObjectMetadataList{}
+		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+		for {
+			if err := c.live.List(ctx, list, append(slices.Clone(options), running, client.Limit(page), client.Continue(list.Continue))...); err != nil {
+				return err
+			}
+			for i := range list.Items {
+				if err := call(&list.Items[i].ObjectMeta); err != nil {
+					return err
+				}
+			}
+			if list.Continue == "" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+var withProxy = exists(proxyLabel)
+
+func exists(label string) labels.Selector {
+	requirement, err := labels.NewRequirement(label, selection.Exists, nil)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	return labels.NewSelector().Add(*requirement)
 }

@@ -3,16 +3,19 @@
 package restarts
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -99,61 +102,91 @@ func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, erro
 	})
 }
 
-// eviction is how the Pods of an owner stand that are replaced one by one.
-type eviction struct {
-	// next is the Pod to evict now, nil where something is waited for or nothing is left to do.
-	next *corev1.Pod
-	done bool
-	// waiting says what is waited for.
-	waiting string
-}
-
-// evictionOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
-// there and ready. want is how many Pods the owner has, 0 where that is not known.
-func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want int64) eviction {
-	var old []*corev1.Pod
-	var going, starting []string
-	there := int64(0)
-	for i := range pods {
-		pod := &pods[i]
-		owner := metav1.GetControllerOf(pod)
-		if owner == nil || owner.UID != types.UID(of.UID) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-			continue
+// resolve finds out how the Pods of an owner are replaced; nil when they are not.
+func (r *round) resolve(ctx context.Context, of *owned) (*certificatesv1.RestartingWorkload, error) {
+	owner := of.owner
+	if owner.APIVersion == apps && owner.Kind == "ReplicaSet" {
+		replicaSet := &metav1.PartialObjectMetadata{}
+		replicaSet.SetGroupVersionKind(schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind))
+		if err := r.live.Get(ctx, types.NamespacedName{Namespace: of.namespace, Name: owner.Name}, replicaSet); err != nil {
+			return nil, client.IgnoreNotFound(err)
 		}
-		switch {
-		case pod.DeletionTimestamp != nil:
-			going = append(going, pod.Name)
-			continue
-		case !pod.CreationTimestamp.After(sinceOf(of)):
-			old = append(old, pod)
-		case !ready(pod):
-			starting = append(starting, pod.Name)
+		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) && plausible(*above) {
+			owner = *above
 		}
-		there++
 	}
+	if !rollsOut(owner) {
+		return r.eviction(ctx, owner, of)
+	}
+	object, err := r.owner(ctx, workload(owner, of.namespace, certificatesv1.Rollout))
+	if object == nil {
+		return nil, err
+	}
+	w, stands := workload(owner, of.namespace, certificatesv1.Rollout), rolloutOf(object)
+	restarted, notWell := stands.restartedFor == key(r.status.Roots), called(w)+": was not well before it was restarted, and is not waited for"
 	switch {
-	case len(going) > 0:
-		return eviction{waiting: "Pod " + strings.Join(going, ", ") + " to end"}
-	case len(starting) > 0 && of.WaitFor:
-		return eviction{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
-	case there < want && of.WaitFor:
-		return eviction{waiting: fmt.Sprintf("%d Pods to be there, %d are", want, there)}
-	case len(old) == 0:
-		return eviction{done: true}
+	case restarted && stands.replaced && stands.heldBack:
+		r.leave(called(w) + ": its partition keeps some of its Pods as they are")
+		return nil, nil //nolint:nilnil // nothing to do
+	case restarted && (stands.replaced || slices.Contains(r.status.Left, notWell)):
+		return nil, nil //nolint:nilnil // done
+	case restarted: // by somebody who could not write it down
+		w.WaitFor = true
+	case stands.paused:
+		r.leave(called(w) + ": is paused; resume it and restart it yourself")
+		return nil, nil //nolint:nilnil // nothing to do
+	case stands.onDelete:
+		return r.eviction(ctx, owner, of)
+	default:
+		if w.WaitFor = stands.replaced && stands.available; !w.WaitFor {
+			r.leave(notWell)
+		}
 	}
-	next := slices.MinFunc(old, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return eviction{next: next, waiting: "Pod " + next.Name + " to be replaced"}
+	return &w, nil
 }
 
-func sinceOf(w certificatesv1.RestartingWorkload) time.Time {
-	if w.Since == nil {
-		return time.Time{}
+// proceed takes a workload that is being restarted one step further. What the API server refuses is waited for.
+func (r *round) proceed(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
+	if w.Method == certificatesv1.Eviction {
+		return r.evict(ctx, w)
 	}
-	return w.Since.Time
+	object, err := r.owner(ctx, w)
+	if object == nil {
+		return err == nil, "", err // it is gone, and its Pods with it
+	}
+	stands, roots := rolloutOf(object), key(r.status.Roots)
+	if stands.restartedFor == roots {
+		return stands.replaced && stands.available || !w.WaitFor, stands.progress, nil
+	}
+	patch, err := restartPatch(object, roots)
+	if err != nil {
+		return false, "", err
+	}
+	switch err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(manager)); {
+	case apierrors.IsConflict(err):
+		return false, "to be restarted", nil // it has changed meanwhile
+	case apierrors.IsNotFound(err):
+		return true, "", nil
+	case err != nil && ctx.Err() == nil:
+		return false, "could not be restarted: " + err.Error(), nil
+	case err != nil:
+		return false, "", err
+	}
+	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
+	logf.FromContext(ctx).Info("Restarted a workload", "workload", called(w), "roots", short(r.status.Roots...), "reason", WorkloadRestarted)
+	r.say(object, r.directive, corev1.EventTypeNormal, WorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+short(r.status.Roots...))
+	return false, "its rollout to begin", nil
 }
 
-func ready(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+// owner reads a workload from the API server itself, nil where it is gone or is another by now.
+func (r *round) owner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
+	if err := r.live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: w.Name}, object); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	if string(object.GetUID()) != w.UID {
+		return nil, nil //nolint:nilnil // another of that name
+	}
+	return object, nil
 }

@@ -3,7 +3,10 @@
 package restarts
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -70,4 +73,31 @@ func note(status *certificatesv1.PodBounceDirectiveStatus, entry *certificatesv1
 func finish(status *certificatesv1.PodBounceDirectiveStatus, wanted []string, clock metav1.Time) {
 	status.State, status.Set, status.Remaining, status.FinishedAt = certificatesv1.Restarted, "", 0, &clock
 	status.Roots = wanted
+}
+
+func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {
+	const most = 10
+	if extra := len(waiting) - most; extra > 0 {
+		waiting = append(waiting[:most:most], fmt.Sprintf("%d more", extra))
+	}
+	var words []string
+	if len(waiting) > 0 {
+		words = append(words, "waiting for "+strings.Join(waiting, "; "))
+	}
+	if len(waiting) == 0 {
+		for _, each := range status.Restarting {
+			words = append(words, called(each)+" is restarted next")
+		}
+	}
+	if status.Remaining > 0 {
+		words = append(words, fmt.Sprintf("about %d more after that", status.Remaining))
+	}
+	return strings.Join(words, "; ")
+}
+
+// same compares what would be stored.
+func same(a, b certificatesv1.PodBounceDirectiveStatus) bool {
+	x, errA := json.Marshal(a)
+	y, errB := json.Marshal(b)
+	return errA == nil && errB == nil && string(x) == string(y)
 }

@@ -9,13 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
-	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // round is one look at restarts that are under way.
@@ -60,26 +57,6 @@ func (r *round) goOn(ctx context.Context) error {
 		r.status.Message = r.sets[i].name + ": " + message(waiting, r.status)
 		return nil
 	}
-}
-
-func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {
-	const most = 10
-	if extra := len(waiting) - most; extra > 0 {
-		waiting = append(waiting[:most:most], fmt.Sprintf("%d more", extra))
-	}
-	var words []string
-	if len(waiting) > 0 {
-		words = append(words, "waiting for "+strings.Join(waiting, "; "))
-	}
-	if len(waiting) == 0 {
-		for _, each := range status.Restarting {
-			words = append(words, called(each)+" is restarted next")
-		}
-	}
-	if status.Remaining > 0 {
-		words = append(words, fmt.Sprintf("about %d more after that", status.Remaining))
-	}
-	return strings.Join(words, "; ")
 }
 
 // underWay takes those that are being restarted one step further, and those that are done with out of the status.
@@ -211,35 +188,6 @@ func (r *round) choose(ctx context.Context, owners []*owned, slots int, entry *c
 	}
 	r.status.Remaining = 0
 	return nil
-}
-
-// gate is that of a namespace's Pods in a set, looked at once in each round.
-func (r *round) gate(ctx context.Context, s set, namespace string) (gate, error) {
-	at, dataKey := types.NamespacedName{Namespace: namespace, Name: istio.RootConfigMap}, istio.RootCertFile
-	if s.kind == selectedPods {
-		sync := s.selector.RootCertSync
-		if sync == nil || sync.ConfigMapRef == nil { // nobody waits
-			return gateSince(r.status.StartedAt, r.now()), nil
-		}
-		at.Name, dataKey = sync.ConfigMapRef.Name, sync.ConfigMapKey
-		if sync.ConfigMapRef.Namespace != "" {
-			at.Namespace = sync.ConfigMapRef.Namespace
-		}
-	}
-	id := at.String() + "/" + dataKey
-	if known, ok := r.gates[id]; ok {
-		return known, nil
-	}
-	configMap, err := r.configMap(ctx, at)
-	if apierrors.IsForbidden(err) {
-		r.gates[id] = gate{waiting: fmt.Sprintf("ConfigMap %s, which the webhook may not read: expected the name %s", at, istio.RootConfigMap)}
-		return r.gates[id], nil
-	}
-	if err != nil {
-		return gate{}, err
-	}
-	r.gates[id] = gateOf(at.String(), configMap, dataKey, r.roots.wanted, r.now())
-	return r.gates[id], nil
 }
 
 // leftKept is how many of those that are left a status lists.
