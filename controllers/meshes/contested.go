@@ -3,16 +3,11 @@
 package meshes
 
 import (
-	"context"
 	"encoding/json"
-	"reflect"
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
@@ -33,22 +28,6 @@ type writing struct {
 	status string
 	at     time.Time
 	times  int // that the same was written
-}
-
-// settle writes the status where it is not so already, now or when its time has come.
-func (c *Controller) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
-	if reflect.DeepEqual(normal(before), normal(status)) {
-		return reconcile.Result{}, nil
-	}
-	key := client.ObjectKeyFromObject(object)
-	if pause := c.written.pause(key, status, now); pause > 0 {
-		return reconcile.Result{RequeueAfter: pause}, nil
-	}
-	if err := c.report(ctx, object, before, status); err != nil {
-		return again(err)
-	}
-	c.written.wrote(key, status, now)
-	return reconcile.Result{}, nil
 }
 
 // pause is how long a status is to be left as it is: not at all when it is another than the last one.

@@ -25,15 +25,6 @@ func sourceOf(object *unstructured.Unstructured) Source {
 	return Source{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
 }
 
-// statusOf reads the status as far as it is ours.
-func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMeshStatus) {
-	stored, _, _ := unstructured.NestedMap(object.Object, "status")
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
-		return networkingv1.VirtualMeshStatus{} // another's, which is replaced
-	}
-	return status
-}
-
 // gather reads what a VirtualMesh is translated with.
 func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructured) (Facts, error) {
 	facts := Facts{

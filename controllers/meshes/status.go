@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
@@ -86,4 +89,29 @@ func (c *Controller) note(object *unstructured.Unstructured, kind, reason, messa
 		message = strings.ToValidUTF8(message[:most-3], "") + "..."
 	}
 	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", message)
+}
+
+// statusOf reads the status as far as it is ours.
+func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMeshStatus) {
+	stored, _, _ := unstructured.NestedMap(object.Object, "status")
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
+		return networkingv1.VirtualMeshStatus{} // another's, which is replaced
+	}
+	return status
+}
+
+// settle writes the status where it is not so already, now or when its time has come.
+func (c *Controller) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
+	if reflect.DeepEqual(normal(before), normal(status)) {
+		return reconcile.Result{}, nil
+	}
+	key := client.ObjectKeyFromObject(object)
+	if pause := c.written.pause(key, status, now); pause > 0 {
+		return reconcile.Result{RequeueAfter: pause}, nil
+	}
+	if err := c.report(ctx, object, before, status); err != nil {
+		return again(err)
+	}
+	c.written.wrote(key, status, now)
+	return reconcile.Result{}, nil
 }
