@@ -20,7 +20,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -53,20 +52,15 @@ func Setup(mgr ctrl.Manager, rights v1alpha1.AgentRights, target patches.Kind) e
 		return nil
 	}
 	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, target: target}
-	namespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-		name := object.GetNamespace()
-		if name == "" {
-			name = object.GetName()
-		}
+	namespace := controllers.PerNamespace(func(_ context.Context, name string) []reconcile.Request {
 		if !rights.Covers(name) {
 			return nil
 		}
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
 	})
-	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("accounts").
-		Watches(deployment(), namespace, builder.WithPredicates(changed)).
+		Watches(controllers.Untyped(controllers.DeploymentKind), namespace, builder.WithPredicates(controllers.Edited())).
 		WatchesMetadata(&corev1.Namespace{}, namespace, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Complete(c)
 }
@@ -111,15 +105,13 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 
 // accounts are the service accounts of a namespace's istiods that are injected, or that still have the agent.
 func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, error) {
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(deployment().GroupVersionKind())
-	list.SetKind("DeploymentList")
-	if err := c.client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+	istiods, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(namespace))
+	if err != nil {
 		return nil, fmt.Errorf("listing istiods of namespace %s: %w", namespace, err)
 	}
 	var accounts []string
-	for i := range list.Items {
-		istiod := &list.Items[i]
+	for i := range istiods {
+		istiod := &istiods[i]
 		notSelected, err := controllers.NotSelected(ctx, c.client, istiod, c.target)
 		if err != nil {
 			return nil, err
@@ -158,11 +150,4 @@ func hasAgent(istiod *unstructured.Unstructured) bool {
 		}
 	}
 	return false
-}
-
-func deployment() *unstructured.Unstructured {
-	istiod := &unstructured.Unstructured{}
-	istiod.SetAPIVersion("apps/v1")
-	istiod.SetKind("Deployment")
-	return istiod
 }

@@ -18,21 +18,19 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
-
-// fieldManager is who changes an istiod's Deployment, in its managedFields.
-const fieldManager = "istiod-agent-webhook"
 
 // RestartedForAnnotation of a pod template, where Pods are injected, holds the
 // digest of the injection for which the Pods were last restarted. Writing it is
@@ -63,39 +61,33 @@ type Controller struct {
 	// restart an istiod.
 	injectExisting, automatic bool
 	// began is when this program did: what was well before is no news.
-	began    time.Time
-	reported reports
+	began time.Time
+	// reported and lacking are the last messages about each istiod.
+	reported, lacking *lru.Cache
 	// Lacking, when set, reports what rights the agent lacks that runs as a service account; empty for none.
 	Lacking func(ctx context.Context, namespace, serviceAccount string) string
-	lacking reports
 }
 
 // New returns the reconciler.
 func New(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.InjectionConfiguration) *Controller {
 	return &Controller{
 		client:         mgr.GetClient(),
-		events:         mgr.GetEventRecorder(fieldManager),
+		events:         mgr.GetEventRecorder(controllers.Manager),
 		injector:       injector,
 		injectExisting: *config.InjectExisting,
 		automatic:      config.Rollout == v1alpha1.RolloutAutomatic,
 		began:          time.Now(),
+		reported:       lru.New(maxRemembered),
+		lacking:        lru.New(maxRemembered),
 	}
 }
 
 // SetupWithManager registers the reconciler, elected, and its gauge.
 func (r *Controller) SetupWithManager(mgr ctrl.Manager) error {
-	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
-	inNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-		namespace := object.GetNamespace()
-		if namespace == "" {
-			namespace = object.GetName()
-		}
-		return r.requests(ctx, namespace)
-	})
-
+	inNamespace := controllers.PerNamespace(r.requests)
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("istiods").
-		For(deployment(), builder.WithPredicates(changed)).
+		For(deployment(), builder.WithPredicates(controllers.Edited())).
 		WatchesMetadata(&corev1.Namespace{}, inNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{}))
 	if r.injector.Target() == patches.Pod {
 		b = b.Watches(pod(), inNamespace)
@@ -111,8 +103,8 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	istiod := deployment()
 	if err := r.client.Get(ctx, request.NamespacedName, istiod); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.reported.forget(request.NamespacedName)
-			r.lacking.forget(request.NamespacedName)
+			r.reported.Remove(request.NamespacedName)
+			r.lacking.Remove(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -157,11 +149,12 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 // known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
 // Else each start of the program would write an Event for each istiod.
 func (r *Controller) known(istiod *unstructured.Unstructured) bool {
-	last, said := r.reported.of(client.ObjectKeyFromObject(istiod))
-	if !said {
+	last, reported := r.reported.Get(client.ObjectKeyFromObject(istiod))
+	if !reported {
 		return istiod.GetCreationTimestamp().Time.Before(r.began)
 	}
-	return strings.HasPrefix(last, string(patches.Injected)+": ")
+	message, _ := last.(string)
+	return strings.HasPrefix(message, string(patches.Injected)+": ")
 }
 
 // decide says what to change on the Deployment, nothing for most, and what to
@@ -220,31 +213,23 @@ func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructure
 	if err != nil {
 		return err
 	}
-	return r.client.Patch(ctx, istiod, client.RawPatch(types.JSONPatchType, raw), client.FieldOwner(fieldManager))
+	return r.client.Patch(ctx, istiod, client.RawPatch(types.JSONPatchType, raw), client.FieldOwner(controllers.Manager))
 }
 
 // requests for every istiod of a namespace.
 func (r *Controller) requests(ctx context.Context, namespace string) []reconcile.Request {
-	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace))
+	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
 		return nil
 	}
-	requests := make([]reconcile.Request, 0, len(istiods))
-	for i := range istiods {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&istiods[i])})
-	}
-	return requests
+	return controllers.Requests(istiods)
 }
 
 // say reports by Event, once for each thing there is to say about an istiod.
 func (r *Controller) say(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
-	if r.reported.again(client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
+	if !changed(r.reported, client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
 		return
 	}
-	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
-	if len(message) > most {
-		message = strings.ToValidUTF8(message[:most-3], "") + "..."
-	}
-	r.events.Eventf(istiod, nil, kind, string(reason), "Inject", "%s", message)
+	r.events.Eventf(istiod, nil, kind, string(reason), "Inject", "%s", bounded.Message(message))
 }

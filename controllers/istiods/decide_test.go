@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -215,27 +216,27 @@ func apply(t *testing.T, object *unstructured.Unstructured, operations []jsonpat
 
 func TestTheSameThingIsReportedOnce(t *testing.T) {
 	t.Parallel()
-	var said reports
+	last := lru.New(maxRemembered)
 	one, other := types.NamespacedName{Namespace: "istio-system", Name: "istiod"}, types.NamespacedName{Namespace: "elsewhere", Name: "istiod"}
 	for i, step := range []struct {
 		istiod types.NamespacedName
 		what   string
-		again  bool
+		new    bool
 	}{
-		{one, "Missing", false},
 		{one, "Missing", true},
-		{other, "Missing", false},
-		{one, "Injected", false},
 		{one, "Missing", false},
-		{one, "Missing", true},
 		{other, "Missing", true},
+		{one, "Injected", true},
+		{one, "Missing", true},
+		{one, "Missing", false},
+		{other, "Missing", false},
 	} {
-		if got := said.again(step.istiod, step.what); got != step.again {
-			t.Errorf("step %d: said before: %t, want %t", i, got, step.again)
+		if got := changed(last, step.istiod, step.what); got != step.new {
+			t.Errorf("step %d: new: %t, want %t", i, got, step.new)
 		}
 	}
-	said.forget(one)
-	if said.again(one, "Missing") || !said.again(other, "Missing") {
+	last.Remove(one)
+	if !changed(last, one, "Missing") || changed(last, other, "Missing") {
 		t.Error("forgetting one forgets the wrong one")
 	}
 }
@@ -243,7 +244,7 @@ func TestTheSameThingIsReportedOnce(t *testing.T) {
 func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(2)
-	r := &Controller{events: recorder}
+	r := &Controller{events: recorder, reported: lru.New(maxRemembered)}
 	long := strings.Repeat("ü", 2000)
 	r.say(istiod(), "Warning", Missing, long)
 	r.say(istiod(), "Warning", Missing, long)
@@ -251,7 +252,7 @@ func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 		t.Fatalf("want one event, got %d", got)
 	}
 	note := strings.TrimPrefix(<-recorder.Events, "Warning Missing ")
-	if len(note) > 1024 || !utf8.ValidString(note) || len(note) < 1000 || !strings.HasPrefix(long, strings.TrimSuffix(note, "...")) || !strings.HasSuffix(note, "...") {
+	if len(note) > 1024 || !utf8.ValidString(note) || len(note) < 1000 || !strings.HasPrefix(long, strings.TrimSuffix(note, "…")) || !strings.HasSuffix(note, "…") {
 		t.Errorf("the note has %d bytes: %q", len(note), note)
 	}
 }
@@ -285,7 +286,7 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 			r.client = cluster(t, d, namespace(d.GetNamespace()))
 			key := client.ObjectKeyFromObject(d)
 			if test.said != "" {
-				r.reported.again(key, test.said)
+				changed(r.reported, key, test.said)
 			}
 			for range 2 {
 				if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
@@ -307,7 +308,7 @@ func reconciler(t *testing.T, target v1alpha1.Target) *Controller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Controller{injector: injector}
+	return &Controller{injector: injector, reported: lru.New(maxRemembered), lacking: lru.New(maxRemembered)}
 }
 
 func istiod() *unstructured.Unstructured {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -84,7 +85,7 @@ func (r *Controller) count(ctx context.Context) (map[string]*counted, error) {
 	for _, namespace := range namespaces.Items {
 		here := &counted{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
 		counts[namespace.Name] = here
-		istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace.Name))
+		istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace.Name))
 		if err != nil {
 			return nil, err
 		}

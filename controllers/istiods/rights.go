@@ -23,7 +23,7 @@ func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount strin
 	if optedIn, err := controllers.OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
 		return false
 	}
-	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		return false
 	}
@@ -42,7 +42,7 @@ func (r *Controller) reportLacking(ctx context.Context, istiod *unstructured.Uns
 	}
 	key := client.ObjectKeyFromObject(istiod)
 	warning := r.Lacking(ctx, istiod.GetNamespace(), istio.ServiceAccount(istiod))
-	if r.lacking.again(key, warning) || warning == "" {
+	if !changed(r.lacking, key, warning) || warning == "" {
 		return
 	}
 	r.events.Eventf(istiod, nil, corev1.EventTypeWarning, string(AgentLacksRights), "Inject", "%s", bounded.Message(warning))

@@ -10,11 +10,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 // ensure makes an object, or makes it so, by server-side apply: what others write on it, such as the annotation that asks
@@ -34,7 +36,7 @@ func (c *Controller) ensure(ctx context.Context, object client.Object, stored *u
 	case sameContent(stored, wanted):
 		return nil
 	}
-	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(wanted), client.FieldOwner(Manager), client.ForceOwnership); err != nil {
+	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(wanted), client.FieldOwner(controllers.Manager), client.ForceOwnership); err != nil {
 		return fmt.Errorf("writing %s %s: %w", wanted.GetKind(), key, err)
 	}
 	logf.FromContext(ctx).Info("Wrote what the VirtualMesh asks for", "kind", wanted.GetKind(), "object", key)
@@ -69,7 +71,7 @@ func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ..
 	for _, each := range keep {
 		made, err := c.list(ctx, each.of, client.MatchingFields{byVirtualMesh: of.String()})
 		if err != nil {
-			return fmt.Errorf("listing %ss: %w", each.of.GetKind(), err)
+			return fmt.Errorf("listing %ss: %w", each.of.Kind, err)
 		}
 		for i := range made {
 			key := client.ObjectKeyFromObject(&made[i])
@@ -96,7 +98,7 @@ func (c *Controller) prune(ctx context.Context, of types.NamespacedName, keep ..
 
 // keeping says which objects of a kind are not deleted.
 type keeping struct {
-	of   *unstructured.Unstructured
+	of   schema.GroupVersionKind
 	keep func(types.NamespacedName) bool
 }
 
@@ -110,7 +112,7 @@ func (p *Plan) keepings() []keeping {
 		directives[client.ObjectKeyFromObject(directive)] = true
 	}
 	return []keeping{
-		{podBounceDirective(), func(key types.NamespacedName) bool { return directives[key] || p.Keep[key.Name] && !planned[key] }},
-		{issuedCertificate(), func(key types.NamespacedName) bool { return p.Keep[key.Name] }},
+		{podBounceDirectiveKind, func(key types.NamespacedName) bool { return directives[key] || p.Keep[key.Name] && !planned[key] }},
+		{issuedCertificateKind, func(key types.NamespacedName) bool { return p.Keep[key.Name] }},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 var (
@@ -78,7 +79,7 @@ func TestWhoGovernsAMesh(t *testing.T) {
 		"the certificate of one in a namespace that is not allowed": {
 			facts: owned("tenant/mesh"), other: rival(t, "tenant", "mesh", -time.Hour, nil), governs: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on",
 		},
-		"a certificate labelled by hand":             {facts: owned(Manager), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: guides, says: "already decides"},
+		"a certificate labelled by hand":             {facts: owned(controllers.Manager), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: guides, says: "already decides"},
 		"a certificate whose annotation was forged":  {facts: owned("gloo-mesh/second"), other: rival(t, "tenant", "mesh", time.Hour, nil), governs: guides, says: "not acted on"},
 		"an older one of a namespace not allowed":    {other: rival(t, "tenant", "mesh", -time.Hour, nil), governs: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on"},
 		"the first by name, of two of the same age":  {other: rival(t, "gloo-mesh", "another", 0, nil), governs: "gloo-mesh/another"},
@@ -229,7 +230,7 @@ func TestMeshNamesThatCollide(t *testing.T) {
 			for _, kind := range plan.keepings() {
 				for _, key := range []types.NamespacedName{inIstioSystem, inSystem} {
 					if !kind.keep(key) {
-						t.Errorf("%s %s is pruned", kind.of.GetKind(), key)
+						t.Errorf("%s %s is pruned", kind.of.Kind, key)
 					}
 				}
 			}

@@ -8,11 +8,13 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -34,16 +36,11 @@ type Controller struct {
 	cluster string
 	allowed v1alpha1.VirtualMesh
 	target  patches.Kind
-	written contested
+	written *contested
 }
 
-// list reads all objects of a kind from the cache, which are not to be changed.
-func (c *Controller) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
-	list := &unstructured.UnstructuredList{}
-	kind := of.GroupVersionKind()
-	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-	err := c.client.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...)
-	return list.Items, err
+func (c *Controller) list(ctx context.Context, kind schema.GroupVersionKind, options ...client.ListOption) ([]unstructured.Unstructured, error) {
+	return controllers.List(ctx, c.client, kind, options...)
 }
 
 // Reconcile implements reconcile.Reconciler.

@@ -33,7 +33,7 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 		Certificates: map[types.NamespacedName]Stored{}, Directives: map[types.NamespacedName]bool{},
 	}
 	if !c.allowed.Allows(object.GetNamespace()) {
-		made, err := c.list(ctx, issuedCertificate(), client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
+		made, err := c.list(ctx, issuedCertificateKind, client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
 		for i := range made {
 			facts.Made = append(facts.Made, client.ObjectKeyFromObject(&made[i]).String())
 		}
@@ -55,7 +55,7 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 	for _, mesh := range names {
 		wanted[mesh] = true
 	}
-	deployments, err := c.list(ctx, deployment())
+	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	if err != nil {
 		return facts, fmt.Errorf("listing istiods: %w", err)
 	}
@@ -131,7 +131,7 @@ func (c *Controller) gatherIstiod(ctx context.Context, deployment *unstructured.
 func (c *Controller) claims(ctx context.Context, mesh string) (claims []Source, err error) {
 	seen := map[types.NamespacedName]bool{}
 	for _, key := range keysOf(mesh) {
-		naming, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
+		naming, err := c.list(ctx, virtualMeshKind, client.MatchingFields{byMesh: key})
 		if err != nil {
 			return nil, fmt.Errorf("listing VirtualMeshes of mesh %s: %w", mesh, err)
 		}
@@ -165,7 +165,7 @@ func (c *Controller) asked(ctx context.Context, at, besides types.NamespacedName
 	if how != byPattern {
 		return how == byItsName, nil
 	}
-	deployments, err := c.list(ctx, deployment(), client.InNamespace(at.Namespace))
+	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(at.Namespace))
 	return slices.ContainsFunc(deployments, func(d unstructured.Unstructured) bool {
 		return Istiod{Name: d.GetName(), Namespace: at.Namespace}.Mesh(c.cluster) == at.Name
 	}), err
@@ -180,7 +180,7 @@ func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into m
 	for _, key := range madeFor(object) {
 		stored.For = key
 		if key == "" {
-			stored.For = Manager // labelled by hand, to be taken over
+			stored.For = controllers.Manager // labelled by hand, to be taken over
 		}
 	}
 	state, _, _ := unstructured.NestedString(object.Object, "status", "state")

@@ -22,6 +22,7 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -36,16 +37,19 @@ const (
 const workers = 4
 
 // Kinds are those that the cluster must know before Setup.
-var Kinds = []schema.GroupVersionKind{
-	networkingv1.GroupVersion.WithKind(networkingv1.Kind), certificatesv1.GroupVersion.WithKind(certificatesv1.Kind),
-	certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind),
-}
+var Kinds = []schema.GroupVersionKind{virtualMeshKind, issuedCertificateKind, podBounceDirectiveKind}
+
+var (
+	virtualMeshKind        = networkingv1.GroupVersion.WithKind(networkingv1.Kind)
+	issuedCertificateKind  = certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)
+	podBounceDirectiveKind = certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind)
+)
 
 // Setup has the manager keep IssuedCertificates, on the leader.
 func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConfiguration, target patches.Kind, rights Rights) error {
 	c := &Controller{
-		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(Manager), rights: rights,
-		cluster: config.ClusterName, allowed: config.VirtualMesh, target: target,
+		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights,
+		cluster: config.ClusterName, allowed: config.VirtualMesh, target: target, written: newContested(),
 	}
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
 		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
@@ -77,34 +81,19 @@ func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConf
 			return c.concerned(ctx, object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
 		})).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.within), builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		Watches(deployment(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+		Watches(controllers.Untyped(controllers.DeploymentKind), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
 			return c.naming(ctx, Istiod{Name: object.GetName(), Namespace: object.GetNamespace()}.Mesh(c.cluster))
 		})).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(c.configuredBy)).
 		Watches(issuedCertificate(), mine).
-		Watches(podBounceDirective(), mine, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Watches(podBounceDirective(), mine, builder.WithPredicates(controllers.Edited())).
 		Complete(c)
 }
 
-// Objects are read untyped: what a CRD of Gloo Mesh's let in need not fit our types.
-func virtualMesh() *unstructured.Unstructured {
-	return untyped(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
-}
-
+func virtualMesh() *unstructured.Unstructured { return controllers.Untyped(virtualMeshKind) }
 func issuedCertificate() *unstructured.Unstructured {
-	return untyped(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
+	return controllers.Untyped(issuedCertificateKind)
 }
-
 func podBounceDirective() *unstructured.Unstructured {
-	return untyped(certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind))
-}
-
-func deployment() *unstructured.Unstructured {
-	return untyped(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"})
-}
-
-func untyped(kind schema.GroupVersionKind) *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(kind)
-	return object
+	return controllers.Untyped(podBounceDirectiveKind)
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // report writes the status. What others have written beside it stays.
@@ -39,7 +40,7 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 		}
 	}
 	changed.Object["status"] = stored
-	if err := c.client.Status().Patch(ctx, changed, client.MergeFrom(object), client.FieldOwner(Manager)); err != nil {
+	if err := c.client.Status().Patch(ctx, changed, client.MergeFrom(object), client.FieldOwner(controllers.Manager)); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil // it is gone, or its CRD has no status
 		}
@@ -84,11 +85,7 @@ func (c *Controller) tell(object *unstructured.Unstructured, status networkingv1
 }
 
 func (c *Controller) note(object *unstructured.Unstructured, kind, reason, message string) {
-	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
-	if len(message) > most {
-		message = strings.ToValidUTF8(message[:most-3], "") + "..."
-	}
-	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", message)
+	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", bounded.Message(message))
 }
 
 // statusOf reads the status as far as it is ours.

@@ -26,10 +26,8 @@ import (
 )
 
 const (
-	// ManagedByLabel of an IssuedCertificate, with the value Manager, says that it is kept here.
+	// ManagedByLabel of an IssuedCertificate, with the value controllers.Manager, says that it is kept here.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// Manager is who keeps IssuedCertificates.
-	Manager = "istiod-agent-webhook"
 	// VirtualMeshAnnotation of an IssuedCertificate names, as namespace/name, the VirtualMesh that it is made for.
 	// An owner reference cannot: it does not reach into another namespace.
 	VirtualMeshAnnotation = "istiod-agent.io/virtual-mesh"
@@ -189,7 +187,7 @@ func (p *Plan) mesh(
 		return pending("%s", istiod.Problem)
 	case exists && stored.For == "":
 		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
-		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, ManagedByLabel, Manager)
+		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, ManagedByLabel, controllers.Manager)
 	}
 	_, twice := p.istiods[at] // by another name that is sanitized to this one
 	if !twice {
@@ -284,7 +282,7 @@ func directive(mesh *networkingv1.VirtualMesh, at types.NamespacedName) *certifi
 func madeHere(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: at.Name, Namespace: at.Namespace,
-		Labels:      map[string]string{ManagedByLabel: Manager},
+		Labels:      map[string]string{ManagedByLabel: controllers.Manager},
 		Annotations: map[string]string{VirtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
@@ -50,7 +51,7 @@ func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 
 // madeFor is the VirtualMesh that an object was made for here, none for another's.
 func madeFor(object client.Object) []string {
-	if object.GetLabels()[ManagedByLabel] != Manager {
+	if object.GetLabels()[ManagedByLabel] != controllers.Manager {
 		return nil
 	}
 	return []string{object.GetAnnotations()[VirtualMeshAnnotation]}
@@ -65,7 +66,7 @@ func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.R
 	slices.Sort(keys)
 	var requests []reconcile.Request
 	for _, key := range slices.Compact(keys) {
-		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
+		found, err := c.list(ctx, virtualMeshKind, client.MatchingFields{byMesh: key})
 		if err != nil {
 			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", key)
 			continue
@@ -93,7 +94,7 @@ func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructu
 		return requests // it makes no difference to others
 	}
 	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
-		certificates, err := c.list(ctx, issuedCertificate(), selection)
+		certificates, err := c.list(ctx, issuedCertificateKind, selection)
 		if err != nil {
 			logf.FromContext(ctx).Error(err, "Listing IssuedCertificates", "virtualMesh", self)
 			continue
@@ -124,7 +125,7 @@ func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructur
 	if len(patterns) == 0 {
 		return names, nil
 	}
-	deployments, err := c.list(ctx, deployment())
+	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	for i := range deployments {
 		namespace := deployments[i].GetNamespace()
 		mesh := Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster)
@@ -156,7 +157,7 @@ func (c *Controller) within(ctx context.Context, object client.Object) []reconci
 
 // namingIstiods requests the VirtualMeshes that name some of the istiods of a namespace.
 func (c *Controller) namingIstiods(ctx context.Context, namespace string, wanted func(*unstructured.Unstructured) bool) []reconcile.Request {
-	deployments, err := c.list(ctx, deployment(), client.InNamespace(namespace))
+	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
 		return nil

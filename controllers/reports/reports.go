@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
@@ -47,7 +48,7 @@ func CacheByObject() map[client.Object]cache.ByObject {
 
 func pod() *metav1.PartialObjectMetadata {
 	pod := &metav1.PartialObjectMetadata{}
-	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	pod.SetGroupVersionKind(controllers.PodKind)
 	return pod
 }
 
@@ -66,25 +67,22 @@ func Setup(mgr ctrl.Manager) error {
 		Complete(c)
 }
 
-func issuedCertificate() *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
-	return object
-}
+var kind = certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)
+
+func issuedCertificate() *unstructured.Unstructured { return controllers.Untyped(kind) }
 
 // reportedBy requests the IssuedCertificates that a Pod has an entry in.
 func (c *Cleaner) reportedBy(ctx context.Context, pod client.Object) []reconcile.Request {
-	var all unstructured.UnstructuredList
-	all.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+	certificates, err := controllers.List(ctx, c.client, kind)
+	if err != nil {
 		logf.FromContext(ctx).Error(err, "Listing IssuedCertificates")
 		return nil
 	}
 	var requests []reconcile.Request
-	for i := range all.Items {
-		for _, name := range reporting(&all.Items[i]) {
-			if name == pod.GetName() && namespace(&all.Items[i]) == pod.GetNamespace() {
-				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+	for i := range certificates {
+		for _, name := range reporting(&certificates[i]) {
+			if name == pod.GetName() && namespace(&certificates[i]) == pod.GetNamespace() {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&certificates[i])})
 			}
 		}
 	}

@@ -31,13 +31,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
-
-// manager is who restarts, in managedFields and Events.
-const manager = "istiod-agent-webhook"
 
 const (
 	// atOnce is how many workloads are restarted at a time. When that many do not come up again, nothing goes on: what
@@ -64,7 +62,7 @@ type Controller struct {
 
 // Setup has the manager restart Pods, on the leader. The cluster must know PodBounceDirectives and IssuedCertificates.
 func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(manager), rights: rights, now: time.Now}
+	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights, now: time.Now}
 	err := mgr.GetFieldIndexer().IndexField(ctx, untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
 		key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 		if key.Name == "" {
@@ -89,9 +87,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 }
 
 func untyped(kind string) *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(kind))
-	return object
+	return controllers.Untyped(certificatesv1.GroupVersion.WithKind(kind))
 }
 
 // named is the PodBounceDirective that an IssuedCertificate names, none for one of another namespace: a user who may write

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // Reason is a key of log lines and Events.
@@ -70,9 +71,5 @@ func (c *Controller) tell(ctx context.Context, object *unstructured.Unstructured
 }
 
 func (c *Controller) say(about, related runtime.Object, kind string, reason Reason, message string) {
-	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
-	if len(message) > most {
-		message = strings.ToValidUTF8(message[:most-3], "") + "..."
-	}
-	c.events.Eventf(about, related, kind, string(reason), "Restart", "%s", message)
+	c.events.Eventf(about, related, kind, string(reason), "Restart", "%s", bounded.Message(message))
 }

@@ -6,10 +6,10 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	utilcache "k8s.io/apimachinery/pkg/util/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/internal/helm"
@@ -36,22 +36,21 @@ var needed = []authorizationv1.ResourceAttributes{
 // Rights finds out whether this program may restart Pods; the chart gives it that only when told to.
 type Rights struct {
 	client client.Writer
-	now    func() time.Time
-
-	mu      sync.Mutex
-	lacking string
-	until   time.Time
+	answer *utilcache.Expiring // by answerKey
 }
 
+// answerKey is the key of the one answer.
+const answerKey = "lacking"
+
 // NewRights gives one that asks by SelfSubjectAccessReviews, which everybody may create.
-func NewRights(asking client.Writer) *Rights { return &Rights{client: asking, now: time.Now} }
+func NewRights(asking client.Writer) *Rights {
+	return &Rights{client: asking, answer: utilcache.NewExpiring()}
+}
 
 // Lacking says in words what may not be done and how to give leave; it is empty when nothing is lacking.
 func (r *Rights) Lacking(ctx context.Context) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.now().Before(r.until) {
-		return r.lacking, nil
+	if answer, ok := r.answer.Get(answerKey); ok {
+		return answer.(string), nil //nolint:forcetypeassert // set below
 	}
 	var lacking []string
 	for i := range needed {
@@ -64,9 +63,10 @@ func (r *Rights) Lacking(ctx context.Context) (string, error) {
 			lacking = append(lacking, needed[i].Verb+" "+resource)
 		}
 	}
-	r.lacking, r.until = "", r.now().Add(rightsAnswer)
+	answer := ""
 	if len(lacking) > 0 {
-		r.lacking = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
+		answer = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
 	}
-	return r.lacking, nil
+	r.answer.Set(answerKey, answer, rightsAnswer)
+	return answer, nil
 }

@@ -18,6 +18,7 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 const apps = "apps/v1"
@@ -162,7 +163,7 @@ func (r *round) proceed(ctx context.Context, w certificatesv1.RestartingWorkload
 	if err != nil {
 		return false, "", err
 	}
-	switch err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(manager)); {
+	switch err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(controllers.Manager)); {
 	case apierrors.IsConflict(err):
 		return false, "to be restarted", nil // it has changed meanwhile
 	case apierrors.IsNotFound(err):

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
@@ -51,7 +52,7 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 		}
 		changed.Object["status"] = stored
 		patch := client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})
-		err := c.client.Status().Patch(ctx, changed, patch, client.FieldOwner(manager))
+		err := c.client.Status().Patch(ctx, changed, patch, client.FieldOwner(controllers.Manager))
 		switch {
 		case err == nil:
 			if state, _, _ := unstructured.NestedString(changed.Object, "status", "state"); state != string(after.State) {
