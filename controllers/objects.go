@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -59,4 +60,26 @@ func Requests(objects []unstructured.Unstructured) []reconcile.Request {
 		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&objects[i])})
 	}
 	return requests
+}
+
+// WithStatus returns a copy of an object with the given values in those fields of its status that the caller owns. Other
+// programs' fields stay.
+func WithStatus(object *unstructured.Unstructured, owned []string, status any) (*unstructured.Unstructured, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
+	if err != nil {
+		return nil, err
+	}
+	changed := object.DeepCopy()
+	merged, _, _ := unstructured.NestedMap(object.Object, "status")
+	if merged == nil {
+		merged = map[string]any{}
+	}
+	for _, field := range owned {
+		delete(merged, field)
+		if value, ok := content[field]; ok {
+			merged[field] = value
+		}
+	}
+	changed.Object["status"] = merged
+	return changed, nil
 }

@@ -22,24 +22,15 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
+// ownedFields are the fields of the status that the controller writes.
+var ownedFields = []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"}
+
 // report writes the status. What others have written beside it stays.
 func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	changed, err := controllers.WithStatus(object, ownedFields, &status)
 	if err != nil {
 		return err
 	}
-	changed := object.DeepCopy()
-	stored, _, _ := unstructured.NestedMap(object.Object, "status")
-	if stored == nil {
-		stored = map[string]any{}
-	}
-	for _, ours := range []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"} {
-		delete(stored, ours)
-		if value, ok := content[ours]; ok {
-			stored[ours] = value
-		}
-	}
-	changed.Object["status"] = stored
 	if err := c.client.Status().Patch(ctx, changed, client.MergeFrom(object), client.FieldOwner(controllers.Manager)); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil // it is gone, or its CRD has no status

@@ -17,8 +17,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
-// ours are the fields of the status that are written here.
-var ours = []string{"podsBounced", "state", "roots", "set", "message", "startedAt", "finishedAt", "restarting", "remaining", "left"}
+// ownedFields are the fields of the status that are written here.
+var ownedFields = []string{"podsBounced", "state", "roots", "set", "message", "startedAt", "finishedAt", "restarting", "remaining", "left"}
 
 // attempts are how often a status is written that somebody else writes as well.
 const attempts = 10
@@ -33,26 +33,14 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 	if same(before, after) {
 		return nil
 	}
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&after)
-	if err != nil {
-		return err
-	}
 	key := client.ObjectKeyFromObject(object)
 	for attempt := 1; ; attempt++ {
-		changed := object.DeepCopy()
-		stored, _, _ := unstructured.NestedMap(object.Object, "status")
-		if stored == nil {
-			stored = map[string]any{}
+		changed, err := controllers.WithStatus(object, ownedFields, &after)
+		if err != nil {
+			return err
 		}
-		for _, field := range ours {
-			delete(stored, field)
-			if value, ok := content[field]; ok {
-				stored[field] = value
-			}
-		}
-		changed.Object["status"] = stored
 		patch := client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})
-		err := c.client.Status().Patch(ctx, changed, patch, client.FieldOwner(controllers.Manager))
+		err = c.client.Status().Patch(ctx, changed, patch, client.FieldOwner(controllers.Manager))
 		switch {
 		case err == nil:
 			if state, _, _ := unstructured.NestedString(changed.Object, "status", "state"); state != string(after.State) {
