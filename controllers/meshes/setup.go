@@ -23,6 +23,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -46,19 +47,19 @@ var (
 )
 
 // Setup has the manager keep IssuedCertificates, on the leader.
-func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConfiguration, target patches.Kind, rights Rights) error {
-	c := &Controller{
+func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConfiguration, target patches.Kind, rights restartRights) error {
+	c := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights,
 		cluster: config.ClusterName, allowed: config.VirtualMesh, target: target, written: newContested(),
 	}
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
-		return named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+		return meshKeys(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 	})
 	if err != nil {
 		return fmt.Errorf("indexing VirtualMeshes: %w", err)
 	}
 	for _, made := range []*unstructured.Unstructured{issuedCertificate(), podBounceDirective()} {
-		if err := mgr.GetFieldIndexer().IndexField(ctx, made, byVirtualMesh, madeFor); err != nil {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, made, byVirtualMesh, ownersOf); err != nil {
 			return fmt.Errorf("indexing %ss: %w", made.GetKind(), err)
 		}
 	}
@@ -66,9 +67,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConf
 	if err != nil {
 		return fmt.Errorf("indexing IssuedCertificates: %w", err)
 	}
-	mine := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-		requests := c.naming(ctx, object.GetName())
-		for _, key := range madeFor(object) {
+	owned := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+		requests := c.requestsForMeshes(ctx, object.GetName())
+		for _, key := range ownersOf(object) {
 			namespace, name, _ := strings.Cut(key, "/")
 			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
 		}
@@ -78,15 +79,15 @@ func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConf
 		Named("meshes").
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Watches(virtualMesh(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-			return c.concerned(ctx, object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
+			return c.requestsForVirtualMesh(ctx, object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
 		})).
-		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.within), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.requestsForNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(controllers.Untyped(controllers.DeploymentKind), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-			return c.naming(ctx, Istiod{Name: object.GetName(), Namespace: object.GetNamespace()}.Mesh(c.cluster))
+			return c.requestsForMeshes(ctx, istio.MeshName(object.GetName(), object.GetNamespace(), c.cluster))
 		})).
-		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(c.configuredBy)).
-		Watches(issuedCertificate(), mine).
-		Watches(podBounceDirective(), mine, builder.WithPredicates(controllers.Edited())).
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(c.requestsForConfigMap)).
+		Watches(issuedCertificate(), owned).
+		Watches(podBounceDirective(), owned, builder.WithPredicates(controllers.Edited())).
 		Complete(c)
 }
 

@@ -26,7 +26,7 @@ import (
 var ownedFields = []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"}
 
 // report writes the status. What others have written beside it stays.
-func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
+func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
 	changed, err := controllers.WithStatus(object, ownedFields, &status)
 	if err != nil {
 		return err
@@ -38,16 +38,16 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 		return fmt.Errorf("writing the status of VirtualMesh %s: %w", client.ObjectKeyFromObject(object), err)
 	}
 	if before.State != status.State {
-		c.tell(object, status)
+		c.notify(object, status)
 	}
 	if now := status.RootRotation; now != nil && (before.RootRotation == nil || before.RootRotation.Stage != now.Stage || before.RootRotation.Complete != now.Complete) {
-		c.note(object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
+		c.event(object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
 	}
 	return nil
 }
 
-// normal makes what means the same equal.
-func normal(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
+// normalize makes what means the same equal.
+func normalize(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
 	raw, err := json.Marshal(status)
 	if err != nil {
 		return status
@@ -63,8 +63,8 @@ func normal(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatu
 }
 
 // tell says by Event that the state has changed.
-func (c *Controller) tell(object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
-	ready := meta.FindStatusCondition(status.Conditions, ReadyCondition)
+func (c *reconciler) notify(object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
+	ready := meta.FindStatusCondition(status.Conditions, readyCondition)
 	if ready == nil {
 		return
 	}
@@ -72,10 +72,10 @@ func (c *Controller) tell(object *unstructured.Unstructured, status networkingv1
 	if status.State == networkingv1.Invalid || status.State == networkingv1.Failed {
 		kind = corev1.EventTypeWarning
 	}
-	c.note(object, kind, ready.Reason, ready.Message)
+	c.event(object, kind, ready.Reason, ready.Message)
 }
 
-func (c *Controller) note(object *unstructured.Unstructured, kind, reason, message string) {
+func (c *reconciler) event(object *unstructured.Unstructured, kind, reason, message string) {
 	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", bounded.Message(message))
 }
 
@@ -89,16 +89,16 @@ func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMes
 }
 
 // settle writes the status where it is not so already, now or when its time has come.
-func (c *Controller) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
-	if reflect.DeepEqual(normal(before), normal(status)) {
+func (c *reconciler) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
+	if reflect.DeepEqual(normalize(before), normalize(status)) {
 		return reconcile.Result{}, nil
 	}
 	key := client.ObjectKeyFromObject(object)
 	if pause := c.written.pause(key, status, now); pause > 0 {
 		return reconcile.Result{RequeueAfter: pause}, nil
 	}
-	if err := c.report(ctx, object, before, status); err != nil {
-		return again(err)
+	if err := c.writeStatus(ctx, object, before, status); err != nil {
+		return requeueOnConflict(err)
 	}
 	c.written.wrote(key, status, now)
 	return reconcile.Result{}, nil
