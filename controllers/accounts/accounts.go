@@ -38,8 +38,8 @@ const (
 	maxAccounts = 100
 )
 
-// Controller keeps the subjects.
-type Controller struct {
+// reconciler keeps the subjects.
+type reconciler struct {
 	client client.Client
 	live   client.Reader
 	rights v1alpha1.AgentRights
@@ -51,7 +51,7 @@ func Setup(mgr ctrl.Manager, rights v1alpha1.AgentRights, target patches.Kind) e
 	if len(rights.Namespaces) == 0 {
 		return nil
 	}
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, target: target}
+	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, target: target}
 	namespace := controllers.PerNamespace(func(_ context.Context, name string) []reconcile.Request {
 		if !rights.Covers(name) {
 			return nil
@@ -66,7 +66,7 @@ func Setup(mgr ctrl.Manager, rights v1alpha1.AgentRights, target patches.Kind) e
 }
 
 // Reconcile implements reconcile.Reconciler. A request names a namespace.
-func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	accounts, err := c.accounts(ctx, request.Name)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -104,7 +104,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 }
 
 // accounts are the service accounts of a namespace's istiods that are injected, or that still have the agent.
-func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, error) {
+func (c *reconciler) accounts(ctx context.Context, namespace string) ([]string, error) {
 	istiods, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		return nil, fmt.Errorf("listing istiods of namespace %s: %w", namespace, err)

@@ -32,24 +32,24 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// RestartedForAnnotation of a pod template, where Pods are injected, holds the
+// restartedForAnnotation of a pod template, where Pods are injected, holds the
 // digest of the injection for which the Pods were last restarted. Writing it is
 // the restart; finding it there is the proof that one was asked for.
-const RestartedForAnnotation = "istiod-agent.io/restarted-for"
+const restartedForAnnotation = "istiod-agent.io/restarted-for"
 
 // Reasons that only stored objects can have, beside those of package patches.
 const (
 	// Missing: the agent is not there and the configuration leaves it so.
-	Missing patches.Reason = "Missing"
+	reasonMissing patches.Reason = "Missing"
 	// Outdated: the agent is there as an earlier configuration rendered it.
-	Outdated patches.Reason = "Outdated"
+	reasonOutdated patches.Reason = "Outdated"
 	// Restarted: Pods without the current agent are replaced by a rollout.
-	Restarted patches.Reason = "Restarted"
+	reasonRestarted patches.Reason = "Restarted"
 )
 
-// rolloutCheck is how often an unfinished rollout of Pods is looked at, besides
+// rolloutInterval is how often an unfinished rollout of Pods is looked at, besides
 // at each event of a Pod.
-const rolloutCheck = 30 * time.Second
+const rolloutInterval = 30 * time.Second
 
 // Controller reconciles the Deployments labelled app=istiod in the namespaces
 // that have opted in.
@@ -60,8 +60,8 @@ type Controller struct {
 	// injectExisting and automatic are the configuration's permissions to
 	// restart an istiod.
 	injectExisting, automatic bool
-	// began is when this program did: what was well before is no news.
-	began time.Time
+	// startedAt is when this program did: what was well before is no news.
+	startedAt time.Time
 	// reported and lacking are the last messages about each istiod.
 	reported, lacking *lru.Cache
 	// Lacking, when set, reports what rights the agent lacks that runs as a service account; empty for none.
@@ -76,7 +76,7 @@ func New(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.Injectio
 		injector:       injector,
 		injectExisting: *config.InjectExisting,
 		automatic:      config.Rollout == v1alpha1.RolloutAutomatic,
-		began:          time.Now(),
+		startedAt:      time.Now(),
 		reported:       lru.New(maxRemembered),
 		lacking:        lru.New(maxRemembered),
 	}
@@ -84,7 +84,7 @@ func New(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.Injectio
 
 // SetupWithManager registers the reconciler, elected, and its gauge.
 func (r *Controller) SetupWithManager(mgr ctrl.Manager) error {
-	inNamespace := controllers.PerNamespace(r.requests)
+	inNamespace := controllers.PerNamespace(r.requestsForNamespace)
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("istiods").
 		For(deployment(), builder.WithPredicates(controllers.Edited())).
@@ -117,7 +117,7 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if found.waiting {
-		return reconcile.Result{RequeueAfter: rolloutCheck}, nil
+		return reconcile.Result{RequeueAfter: rolloutInterval}, nil
 	}
 
 	r.reportLacking(ctx, istiod, found)
@@ -127,7 +127,7 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 				return reconcile.Result{RequeueAfter: time.Second}, nil // it has changed meanwhile: look again
 			}
-			r.say(istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
+			r.event(istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
 			return reconcile.Result{}, fmt.Errorf("changing Deployment %s: %w", request, err)
 		}
 		logf.FromContext(ctx).Info(report.Message, "reason", report.Reason)
@@ -139,19 +139,19 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	if len(operations) > 0 {
 		kind = corev1.EventTypeNormal
 	}
-	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.known(istiod) {
+	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.alreadyReported(istiod) {
 		return reconcile.Result{}, nil
 	}
-	r.say(istiod, kind, report.Reason, report.Message)
+	r.event(istiod, kind, report.Reason, report.Message)
 	return reconcile.Result{}, nil
 }
 
 // known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
 // Else each start of the program would write an Event for each istiod.
-func (r *Controller) known(istiod *unstructured.Unstructured) bool {
+func (r *Controller) alreadyReported(istiod *unstructured.Unstructured) bool {
 	last, reported := r.reported.Get(client.ObjectKeyFromObject(istiod))
 	if !reported {
-		return istiod.GetCreationTimestamp().Time.Before(r.began)
+		return istiod.GetCreationTimestamp().Time.Before(r.startedAt)
 	}
 	message, _ := last.(string)
 	return strings.HasPrefix(message, string(patches.Injected)+": ")
@@ -167,11 +167,11 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 		if report.Denied() {
 			return nil, report
 		}
-		report = patches.Report{Reason: Missing, Message: "istiod runs without the agent; it is injected at its next change, or by: kubectl rollout restart -n " +
+		report = patches.Report{Reason: reasonMissing, Message: "istiod runs without the agent; it is injected at its next change, or by: kubectl rollout restart -n " +
 			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
 	case patches.StateOutdated:
 		allowed = r.automatic
-		report = patches.Report{Reason: Outdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
+		report = patches.Report{Reason: reasonOutdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
 			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
 	case patches.StateSkipped:
 		if r.injector.Target() == patches.Deployment {
@@ -192,7 +192,7 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 	if found.restartedFor == r.injector.Digest() {
 		return nil, report // it did not help, and a second time would not either
 	}
-	return restart(istiod, r.injector.Digest()), patches.Report{Reason: Restarted, Message: "istiod's Pods are replaced, so that the new ones are injected"}
+	return restart(istiod, r.injector.Digest()), patches.Report{Reason: reasonRestarted, Message: "istiod's Pods are replaced, so that the new ones are injected"}
 }
 
 // restart writes the annotation by which the Deployment controller replaces
@@ -200,7 +200,7 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Operation {
 	annotations, _, _ := unstructured.NestedMap(istiod.Object, "spec", "template", "metadata", "annotations")
 	if annotations == nil {
-		return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations", map[string]string{RestartedForAnnotation: digest})}
+		return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations", map[string]string{restartedForAnnotation: digest})}
 	}
 	return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations/istiod-agent.io~1restarted-for", digest)}
 }
@@ -217,7 +217,7 @@ func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructure
 }
 
 // requests for every istiod of a namespace.
-func (r *Controller) requests(ctx context.Context, namespace string) []reconcile.Request {
+func (r *Controller) requestsForNamespace(ctx context.Context, namespace string) []reconcile.Request {
 	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
@@ -227,7 +227,7 @@ func (r *Controller) requests(ctx context.Context, namespace string) []reconcile
 }
 
 // say reports by Event, once for each thing there is to say about an istiod.
-func (r *Controller) say(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
+func (r *Controller) event(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
 	if !changed(r.reported, client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
 		return
 	}

@@ -43,72 +43,72 @@ func TestDecide(t *testing.T) {
 	tests := map[string]struct {
 		target v1alpha1.Target
 		found  inspection
-		// want is what happens when the configuration permits neither to inject
+		// desired is what happens when the configuration permits neither to inject
 		// existing istiods nor to update outdated ones, only the first, only the
 		// second, and both.
-		want [4]action
+		desired [4]action
 		// reason that is reported where nothing is done.
 		reason patches.Reason
 	}{
 		"a Deployment as configured": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
 		},
 		"a Deployment without the agent": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateMissing, result: would},
-			want: [4]action{nothing, injected, nothing, injected}, reason: Missing,
+			desired: [4]action{nothing, injected, nothing, injected}, reason: reasonMissing,
 		},
 		"an outdated Deployment": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateOutdated, result: would},
-			want: [4]action{nothing, nothing, injected, injected}, reason: Outdated,
+			desired: [4]action{nothing, nothing, injected, injected}, reason: reasonOutdated,
 		},
 		"a Deployment that cannot be injected": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateMissing, result: is(patches.NoIstiodContainer)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoIstiodContainer,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoIstiodContainer,
 		},
 		"a Deployment that has no CA": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: is(patches.NoBuiltInCA)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoBuiltInCA,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoBuiltInCA,
 		},
 		"a Deployment that opted out while the webhook was away": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
-			want: [4]action{injected, injected, injected, injected},
+			desired: [4]action{injected, injected, injected, injected},
 		},
 		"Pods as configured": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
 		},
 		"Pods without the agent": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would},
-			want: [4]action{nothing, restarted, nothing, restarted}, reason: Missing,
+			desired: [4]action{nothing, restarted, nothing, restarted}, reason: reasonMissing,
 		},
 		"Pods without the agent, restarted for an earlier configuration": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would, restartedFor: "earlier"},
-			want: [4]action{nothing, restarted, nothing, restarted}, reason: Missing,
+			desired: [4]action{nothing, restarted, nothing, restarted}, reason: reasonMissing,
 		},
 		"Pods without the agent, restarted already": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would, restartedFor: "now"},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: Missing,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: reasonMissing,
 		},
 		"outdated Pods": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateOutdated, result: would},
-			want: [4]action{nothing, nothing, restarted, restarted}, reason: Outdated,
+			desired: [4]action{nothing, nothing, restarted, restarted}, reason: reasonOutdated,
 		},
 		"outdated Pods, restarted already": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateOutdated, result: would, restartedFor: "now"},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: Outdated,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: reasonOutdated,
 		},
 		"Pods that cannot be injected": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: is(patches.CACertsElsewhere)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.CACertsElsewhere,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.CACertsElsewhere,
 		},
 		"a Pod that says no": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.OptedOut,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.OptedOut,
 		},
 	}
 	for name, test := range tests {
-		for column, want := range test.want {
+		for column, desired := range test.desired {
 			injectExisting, automatic := column&1 > 0, column&2 > 0
 			t.Run(fmt.Sprintf("%s, injectExisting=%t, automatic=%t", name, injectExisting, automatic), func(t *testing.T) {
 				t.Parallel()
@@ -119,18 +119,18 @@ func TestDecide(t *testing.T) {
 					found.restartedFor = r.injector.Digest()
 				}
 				operations, report := r.decide(istiod(), found)
-				if got := actionOf(r, operations, found); got != want {
-					t.Errorf("does %s, want %s", got, want)
+				if got := actionOf(r, operations, found); got != desired {
+					t.Errorf("does %s, want %s", got, desired)
 				}
 				reason := test.reason
-				switch want {
+				switch desired {
 				case injected:
 					reason = found.result.Reason
 				case restarted:
-					reason = Restarted
+					reason = reasonRestarted
 				case nothing:
 				}
-				if report.Reason != reason || (reason == Missing || reason == Outdated) && !strings.HasSuffix(report.Message, "kubectl rollout restart -n istio-system deployment/istiod-canary") {
+				if report.Reason != reason || (reason == reasonMissing || reason == reasonOutdated) && !strings.HasSuffix(report.Message, "kubectl rollout restart -n istio-system deployment/istiod-canary") {
 					t.Errorf("reports %s: %s, want %s", report.Reason, report.Message, reason)
 				}
 			})
@@ -163,7 +163,7 @@ func TestARestartAddsOneAnnotationAndKeepsTheOthers(t *testing.T) {
 		"no annotations": nil,
 		"empty":          {},
 		"others":         {"prometheus.io/scrape": "true"},
-		"an earlier one": {RestartedForAnnotation: "earlier", "a": "b"},
+		"an earlier one": {restartedForAnnotation: "earlier", "a": "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -178,11 +178,11 @@ func TestARestartAddsOneAnnotationAndKeepsTheOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got[RestartedForAnnotation] != "digest" {
+			if got[restartedForAnnotation] != "digest" {
 				t.Errorf("not restarted: %v", got)
 			}
 			for key, value := range annotations {
-				if key != RestartedForAnnotation && got[key] != value {
+				if key != restartedForAnnotation && got[key] != value {
 					t.Errorf("%s is lost: %v", key, got)
 				}
 			}
@@ -246,8 +246,8 @@ func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 	recorder := events.NewFakeRecorder(2)
 	r := &Controller{events: recorder, reported: lru.New(maxRemembered)}
 	long := strings.Repeat("ü", 2000)
-	r.say(istiod(), "Warning", Missing, long)
-	r.say(istiod(), "Warning", Missing, long)
+	r.event(istiod(), "Warning", reasonMissing, long)
+	r.event(istiod(), "Warning", reasonMissing, long)
 	if got := len(recorder.Events); got != 1 {
 		t.Fatalf("want one event, got %d", got)
 	}
@@ -261,11 +261,11 @@ func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 // does.
 func TestWhatWasWellIsNoNews(t *testing.T) {
 	t.Parallel()
-	began := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	startedAt := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
-		age  time.Duration // before the program's start
-		said string        // before
-		want int
+		age     time.Duration // before the program's start
+		said    string        // before
+		desired int
 	}{
 		"an old one":                       {time.Hour, "", 0},
 		"a new one":                        {-time.Hour, "", 1},
@@ -275,9 +275,9 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			recorder := events.NewFakeRecorder(2)
 			r := reconciler(t, v1alpha1.TargetDeployments)
-			r.events, r.began = recorder, began
+			r.events, r.startedAt = recorder, startedAt
 			d := istiod()
-			d.SetCreationTimestamp(metav1.NewTime(began.Add(-test.age)))
+			d.SetCreationTimestamp(metav1.NewTime(startedAt.Add(-test.age)))
 			raw, err := d.MarshalJSON()
 			if err != nil {
 				t.Fatal(err)
@@ -293,8 +293,8 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got := len(recorder.Events); got != test.want {
-				t.Errorf("%d Events, want %d", got, test.want)
+			if got := len(recorder.Events); got != test.desired {
+				t.Errorf("%d Events, want %d", got, test.desired)
 			}
 		})
 	}

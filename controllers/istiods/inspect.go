@@ -56,11 +56,11 @@ type inspection struct {
 // about each of its Pods; the worst of them counts.
 func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
 	if r.injector.Target() == patches.Deployment {
-		return r.judge(patches.Deployment, istiod)
+		return r.inspectObject(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
 	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent as configured"}
-	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", RestartedForAnnotation)
+	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", restartedForAnnotation)
 
 	pods, err := r.podsOf(ctx, istiod)
 	if err != nil {
@@ -73,7 +73,7 @@ func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructu
 		found.waiting = true
 	}
 	for i := range pods {
-		one, err := r.judge(patches.Pod, &pods[i])
+		one, err := r.inspectObject(patches.Pod, &pods[i])
 		if err != nil {
 			return found, err
 		}
@@ -91,11 +91,11 @@ func rolledOut(istiod *unstructured.Unstructured) bool {
 		value, _, _ := unstructured.NestedInt64(istiod.Object, path...)
 		return value
 	}
-	want, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
-	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= want && number("status", "replicas") <= updated
+	desired, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
+	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= desired && number("status", "replicas") <= updated
 }
 
-func (r *Controller) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
+func (r *Controller) inspectObject(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
 	raw, err := object.MarshalJSON()
 	if err != nil {
 		return inspection{}, err

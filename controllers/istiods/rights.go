@@ -15,8 +15,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// AgentLacksRights is the reason of an Event about an injected istiod whose service account may not do what the agent does.
-const AgentLacksRights patches.Reason = "AgentLacksRights"
+// reasonAgentLacksRights is the reason of an Event about an injected istiod whose service account may not do what the agent does.
+const reasonAgentLacksRights patches.Reason = "AgentLacksRights"
 
 // RunsAs reports whether a stored istiod of a namespace that has opted in runs as a service account. It reads the cache.
 func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
@@ -45,5 +45,5 @@ func (r *Controller) reportLacking(ctx context.Context, istiod *unstructured.Uns
 	if !changed(r.lacking, key, warning) || warning == "" {
 		return
 	}
-	r.events.Eventf(istiod, nil, corev1.EventTypeWarning, string(AgentLacksRights), "Inject", "%s", bounded.Message(warning))
+	r.events.Eventf(istiod, nil, corev1.EventTypeWarning, string(reasonAgentLacksRights), "Inject", "%s", bounded.Message(warning))
 }

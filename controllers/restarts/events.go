@@ -17,25 +17,25 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// Reason is a key of log lines and Events.
-type Reason string
+// reason is a key of log lines and Events.
+type reason string
 
 // The reasons.
 const (
 	// RestartsBegun: the root has changed, and Pods are restarted.
-	RestartsBegun Reason = "RestartsBegun"
+	reasonRestartsBegun reason = "RestartsBegun"
 	// WorkloadRestarted: a rollout of a workload was started.
-	WorkloadRestarted Reason = "WorkloadRestarted"
+	reasonWorkloadRestarted reason = "WorkloadRestarted"
 	// PodEvicted: a Pod was evicted.
-	PodEvicted Reason = "PodEvicted"
+	reasonPodEvicted reason = "PodEvicted"
 	// RestartsFinished: every Pod has been restarted that can be.
-	RestartsFinished Reason = "RestartsFinished"
+	reasonRestartsFinished reason = "RestartsFinished"
 	// PodsLeft: some Pods cannot be restarted without loss.
-	PodsLeft Reason = "PodsLeft"
+	reasonPodsLeft reason = "PodsLeft"
 	// RestartsForbidden: the controller was not given the rights.
-	RestartsForbidden Reason = "RestartsForbidden"
+	reasonRestartsForbidden reason = "RestartsForbidden"
 	// StatusDropped: another's CRD drops what is written down, so that nothing can be restarted.
-	StatusDropped Reason = "StatusDropped"
+	reasonStatusDropped reason = "StatusDropped"
 )
 
 var restarted = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -46,30 +46,30 @@ var restarted = prometheus.NewCounterVec(prometheus.CounterOpts{
 func init() { metrics.Registry.MustRegister(restarted) }
 
 // tell says what has changed.
-func (c *Controller) tell(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) {
-	say := func(kind string, reason Reason, message string) {
+func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) {
+	notify := func(kind string, reason reason, message string) {
 		logf.FromContext(ctx).Info(message, "reason", reason)
-		c.say(object, nil, kind, reason, message)
+		c.event(object, nil, kind, reason, message)
 	}
 	begun := after.StartedAt != nil && (before.StartedAt == nil || !before.StartedAt.Equal(after.StartedAt))
 	if begun {
 		was := ""
 		if len(before.Roots) > 0 {
-			was = " in place of " + short(before.Roots...)
+			was = " in place of " + shorten(before.Roots...)
 		}
-		say(corev1.EventTypeNormal, RestartsBegun, "the root of trust is "+short(after.Roots...)+was+": istiod, gateways and workloads are restarted, one after the other")
+		notify(corev1.EventTypeNormal, reasonRestartsBegun, "the root of trust is "+shorten(after.Roots...)+was+": istiod, gateways and workloads are restarted, one after the other")
 	}
-	if strings.HasPrefix(after.Message, mayNot) && after.Message != before.Message {
-		say(corev1.EventTypeWarning, RestartsForbidden, after.Message)
+	if strings.HasPrefix(after.Message, missingRightsPrefix) && after.Message != before.Message {
+		notify(corev1.EventTypeWarning, reasonRestartsForbidden, after.Message)
 	}
 	if after.State == certificatesv1.Restarted && before.State != certificatesv1.Restarted {
-		say(corev1.EventTypeNormal, RestartsFinished, after.Message)
+		notify(corev1.EventTypeNormal, reasonRestartsFinished, after.Message)
 		if len(after.Left) > 0 {
-			say(corev1.EventTypeWarning, PodsLeft, strings.Join(after.Left, "; "))
+			notify(corev1.EventTypeWarning, reasonPodsLeft, strings.Join(after.Left, "; "))
 		}
 	}
 }
 
-func (c *Controller) say(about, related runtime.Object, kind string, reason Reason, message string) {
+func (c *reconciler) event(about, related runtime.Object, kind string, reason reason, message string) {
 	c.events.Eventf(about, related, kind, string(reason), "Restart", "%s", bounded.Message(message))
 }

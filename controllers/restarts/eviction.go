@@ -20,8 +20,8 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// eviction is for Pods whose owner has no rollout.
-func (r *round) eviction(ctx context.Context, owner metav1.OwnerReference, of *owned) (*certificatesv1.RestartingWorkload, error) {
+// evictionStatus is for Pods whose owner has no rollout.
+func (r *rollout) resolveEviction(ctx context.Context, owner metav1.OwnerReference, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
 	w := workload(owner, of.namespace, certificatesv1.Eviction)
 	w.Since = &metav1.Time{Time: of.since}
 	pods, err := r.podsOf(ctx, w)
@@ -33,46 +33,46 @@ func (r *round) eviction(ctx context.Context, owner metav1.OwnerReference, of *o
 }
 
 // evict evicts the next Pod of an owner, when its turn has come.
-func (r *round) evict(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
+func (r *rollout) evict(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
 	pods, err := r.podsOf(ctx, w)
 	if err != nil {
 		return false, "", err
 	}
-	var want int64
+	var desired int64
 	if w.APIVersion == apps {
-		object, err := r.owner(ctx, w)
+		object, err := r.getOwner(ctx, w)
 		if object == nil {
 			return err == nil, "", err // it is gone, and its Pods with it
 		}
-		want = rolloutOf(object).want
+		desired = rolloutStatusOf(object).desired
 	}
-	stands := evictionOf(w, pods, want)
-	if stands.next == nil {
-		return stands.done, stands.waiting, nil
+	status := evictionStatusOf(w, pods, desired)
+	if status.next == nil {
+		return status.done, status.waiting, nil
 	}
-	pod := stands.next
+	pod := status.next
 	exactly := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}}
 	switch err := r.client.SubResource("eviction").Create(ctx, pod, &policyv1.Eviction{DeleteOptions: exactly}); {
 	case apierrors.IsTooManyRequests(err):
 		return false, "a PodDisruptionBudget keeps Pod " + pod.Name + " from being evicted", nil
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return false, stands.waiting, nil // it is gone, or another
+		return false, status.waiting, nil // it is gone, or another
 	case err != nil && ctx.Err() == nil:
 		return false, "Pod " + pod.Name + " could not be evicted: " + err.Error(), nil
 	case err != nil:
 		return false, "", err
 	}
 	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
-	logf.FromContext(ctx).Info("Evicted a Pod", "pod", pod.Namespace+"/"+pod.Name, "roots", short(r.status.Roots...), "reason", PodEvicted)
-	r.say(pod, r.directive, corev1.EventTypeNormal, PodEvicted, fmt.Sprintf("it is evicted, so that the one after it trusts root %s; its %s has no rollout", short(r.status.Roots...), w.Kind))
-	return false, stands.waiting, nil
+	logf.FromContext(ctx).Info("Evicted a Pod", "pod", pod.Namespace+"/"+pod.Name, "roots", shorten(r.status.Roots...), "reason", reasonPodEvicted)
+	r.event(pod, r.directive, corev1.EventTypeNormal, reasonPodEvicted, fmt.Sprintf("it is evicted, so that the one after it trusts root %s; its %s has no rollout", shorten(r.status.Roots...), w.Kind))
+	return false, status.waiting, nil
 }
 
 // podsOf are the Pods of an owner.
-func (r *round) podsOf(ctx context.Context, w certificatesv1.RestartingWorkload) ([]corev1.Pod, error) {
+func (r *rollout) podsOf(ctx context.Context, w certificatesv1.RestartingWorkload) ([]corev1.Pod, error) {
 	var list corev1.PodList
 	if err := r.live.List(ctx, &list, client.InNamespace(w.Namespace), running); err != nil {
-		return nil, fmt.Errorf("listing the Pods of %s: %w", called(w), err)
+		return nil, fmt.Errorf("listing the Pods of %s: %w", display(w), err)
 	}
 	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
 		owner := metav1.GetControllerOf(&pod)
@@ -81,9 +81,9 @@ func (r *round) podsOf(ctx context.Context, w certificatesv1.RestartingWorkload)
 }
 
 // replicas says how many Pods of a selected set are not ready again yet that are waited for.
-func (r *round) replicas(ctx context.Context, s set) ([]string, error) {
-	want := int(s.selector.WaitForReplicas)
-	if s.kind != selectedPods || want == 0 {
+func (r *rollout) missingReplicas(ctx context.Context, s podSet) ([]string, error) {
+	desired := int(s.selector.WaitForReplicas)
+	if s.kind != selectedPods || desired == 0 {
 		return nil, nil
 	}
 	var list corev1.PodList
@@ -96,14 +96,14 @@ func (r *round) replicas(ctx context.Context, s set) ([]string, error) {
 			n++
 		}
 	}
-	if n < want {
-		return []string{fmt.Sprintf("%d Pods to be ready, %d are", want, n)}, nil
+	if n < desired {
+		return []string{fmt.Sprintf("%d Pods to be ready, %d are", desired, n)}, nil
 	}
 	return nil, nil
 }
 
-// eviction is how the Pods of an owner stand that are replaced one by one.
-type eviction struct {
+// evictionStatus is how the Pods of an owner stand that are replaced one by one.
+type evictionStatus struct {
 	// next is the Pod to evict now, nil where something is waited for or nothing is left to do.
 	next *corev1.Pod
 	done bool
@@ -111,11 +111,11 @@ type eviction struct {
 	waiting string
 }
 
-// evictionOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
+// evictionStatusOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
 // there and ready. want is how many Pods the owner has, 0 where that is not known.
-func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want int64) eviction {
+func evictionStatusOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, desired int64) evictionStatus {
 	var old []*corev1.Pod
-	var going, starting []string
+	var terminating, starting []string
 	there := int64(0)
 	for i := range pods {
 		pod := &pods[i]
@@ -125,7 +125,7 @@ func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want in
 		}
 		switch {
 		case pod.DeletionTimestamp != nil:
-			going = append(going, pod.Name)
+			terminating = append(terminating, pod.Name)
 			continue
 		case !pod.CreationTimestamp.After(sinceOf(of)):
 			old = append(old, pod)
@@ -135,17 +135,17 @@ func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want in
 		there++
 	}
 	switch {
-	case len(going) > 0:
-		return eviction{waiting: "Pod " + strings.Join(going, ", ") + " to end"}
+	case len(terminating) > 0:
+		return evictionStatus{waiting: "Pod " + strings.Join(terminating, ", ") + " to end"}
 	case len(starting) > 0 && of.WaitFor:
-		return eviction{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
-	case there < want && of.WaitFor:
-		return eviction{waiting: fmt.Sprintf("%d Pods to be there, %d are", want, there)}
+		return evictionStatus{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
+	case there < desired && of.WaitFor:
+		return evictionStatus{waiting: fmt.Sprintf("%d Pods to be there, %d are", desired, there)}
 	case len(old) == 0:
-		return eviction{done: true}
+		return evictionStatus{done: true}
 	}
 	next := slices.MinFunc(old, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return eviction{next: next, waiting: "Pod " + next.Name + " to be replaced"}
+	return evictionStatus{next: next, waiting: "Pod " + next.Name + " to be replaced"}
 }
 
 func sinceOf(w certificatesv1.RestartingWorkload) time.Time {

@@ -29,22 +29,22 @@ func TestPodsAreEvictedOneByOne(t *testing.T) {
 		}
 		return p
 	}
-	going := func(p *corev1.Pod) { p.DeletionTimestamp = &begun }
+	terminating := func(p *corev1.Pod) { p.DeletionTimestamp = &begun }
 	others := func(p *corev1.Pod) { p.OwnerReferences[0].UID = "other" }
 	over := func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }
 	bare := func(p *corev1.Pod) { p.OwnerReferences = nil }
 	for name, test := range map[string]struct {
 		pods      []corev1.Pod
-		want      int64
+		desired   int64
 		unwatched bool
 		next      string
 		done      bool
 		waiting   string
 	}{
 		"the first in order":                {pods: []corev1.Pod{pod("b", -1, true), pod("a", -1, true)}, next: "a", waiting: "Pod a to be replaced"},
-		"one is going":                      {pods: []corev1.Pod{pod("a", -1, true, going), pod("b", -1, true)}, waiting: "Pod a to end"},
+		"one is going":                      {pods: []corev1.Pod{pod("a", -1, true, terminating), pod("b", -1, true)}, waiting: "Pod a to end"},
 		"the one after it is not ready":     {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, waiting: "Pod c to be ready"},
-		"the one after it is not there yet": {pods: []corev1.Pod{pod("b", -1, true)}, want: 2, waiting: "2 Pods to be there, 1 are"},
+		"the one after it is not there yet": {pods: []corev1.Pod{pod("b", -1, true)}, desired: 2, waiting: "2 Pods to be there, 1 are"},
 		"it was never well":                 {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, unwatched: true, next: "b", waiting: "Pod b"},
 		"the next":                          {pods: []corev1.Pod{pod("c", time.Minute, true), pod("b", -1, true)}, next: "b", waiting: "Pod b"},
 		"all are new":                       {pods: []corev1.Pod{pod("c", time.Minute, true), pod("d", time.Minute, true)}, done: true},
@@ -54,7 +54,7 @@ func TestPodsAreEvictedOneByOne(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			of := w
 			of.WaitFor = !test.unwatched
-			got := evictionOf(of, test.pods, test.want)
+			got := evictionStatusOf(of, test.pods, test.desired)
 			next := ""
 			if got.next != nil {
 				next = got.next.Name

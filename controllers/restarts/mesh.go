@@ -30,7 +30,7 @@ type istiod struct {
 }
 
 // mesh reads what refers to a directive, nothing where its namespace has not opted in: no istiod is looked after there.
-func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
+func (c *reconciler) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
 	if optedIn, err := controllers.OptedIn(ctx, c.client, directive.Namespace); err != nil || !optedIn {
 		return &mesh{}, err
 	}
@@ -54,7 +54,7 @@ func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (
 	return m, nil
 }
 
-func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
+func (c *reconciler) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
 	deployments, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(at.Namespace))
 	if err != nil {
 		return fmt.Errorf("listing istiods: %w", err)
@@ -95,7 +95,7 @@ func (m *mesh) namespaces() []string {
 	return sorted(all)
 }
 
-func (m *mesh) reports() []certificatesv1.CertificateStatus {
+func (m *mesh) replicas() []certificatesv1.CertificateStatus {
 	var all []certificatesv1.CertificateStatus
 	for i := range m.certificates {
 		all = append(all, m.certificates[i].Status.Certificates...)

@@ -15,14 +15,14 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
-// rightsAnswer is how long an answer is taken for the next ones.
-const rightsAnswer = 30 * time.Second
+// rightsTTL is how long an answer is taken for the next ones.
+const rightsTTL = 30 * time.Second
 
-// mayNot begins what is said about rights.
-const mayNot = "the controller may not "
+// missingRightsPrefix begins what is said about rights.
+const missingRightsPrefix = "the controller may not "
 
-// needed is what restarting takes, in all namespaces.
-var needed = []authorizationv1.ResourceAttributes{
+// requiredRights is what restarting takes, in all namespaces.
+var requiredRights = []authorizationv1.ResourceAttributes{
 	{Group: "apps", Resource: "deployments", Verb: "get"},
 	{Group: "apps", Resource: "deployments", Verb: "patch"},
 	{Group: "apps", Resource: "statefulsets", Verb: "get"},
@@ -53,20 +53,20 @@ func (r *Rights) Lacking(ctx context.Context) (string, error) {
 		return answer.(string), nil //nolint:forcetypeassert // set below
 	}
 	var lacking []string
-	for i := range needed {
-		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &needed[i]}}
+	for i := range requiredRights {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &requiredRights[i]}}
 		if err := r.client.Create(ctx, review); err != nil {
 			return "", fmt.Errorf("asking whether Pods may be restarted: %w", err)
 		}
 		if !review.Status.Allowed {
-			resource := strings.TrimSuffix(needed[i].Resource+"/"+needed[i].Subresource, "/")
-			lacking = append(lacking, needed[i].Verb+" "+resource)
+			resource := strings.TrimSuffix(requiredRights[i].Resource+"/"+requiredRights[i].Subresource, "/")
+			lacking = append(lacking, requiredRights[i].Verb+" "+resource)
 		}
 	}
 	answer := ""
 	if len(lacking) > 0 {
-		answer = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
+		answer = missingRightsPrefix + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
 	}
-	r.answer.Set(answerKey, answer, rightsAnswer)
+	r.answer.Set(answerKey, answer, rightsTTL)
 	return answer, nil
 }

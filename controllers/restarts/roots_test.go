@@ -39,34 +39,34 @@ func unconfirmed(r *report) { r.Confirmed = false }
 
 func TestWhatTheRootsAre(t *testing.T) {
 	for name, test := range map[string]struct {
-		reports []report
-		staged  bool
-		wanted  []string
-		behind  []string
-		waiting string // none: settled
+		reports  []report
+		staged   bool
+		desired  []string
+		outdated []string
+		waiting  string // none: settled
 	}{
 		"nobody has reported":    {waiting: "have not reported"},
-		"all have the same root": {reports: []report{replica("a", "R1"), replica("b", "R1")}, wanted: []string{"R1"}},
+		"all have the same root": {reports: []report{replica("a", "R1"), replica("b", "R1")}, desired: []string{"R1"}},
 		"one was not seen to use its certificate yet": {
 			reports: []report{replica("a", "R1"), replica("b", "R1", unconfirmed)}, waiting: "the same roots: b",
 		},
 		"one has none yet": {reports: []report{replica("a", "R1"), {Pod: "b"}}, waiting: "the same roots: b"},
 		"one is offered another root": {
 			reports: []report{replica("a", "R1", offered("R2")), replica("b", "R1")},
-			wanted:  []string{"R2"}, behind: []string{"a", "b"}, waiting: "istiod to take root R2",
+			desired: []string{"R2"}, outdated: []string{"a", "b"}, waiting: "istiod to take root R2",
 		},
-		"the root of all is offered": {reports: []report{replica("a", "R2", offered("R2")), replica("b", "R2")}, wanted: []string{"R2"}},
+		"the root of all is offered": {reports: []report{replica("a", "R2", offered("R2")), replica("b", "R2")}, desired: []string{"R2"}},
 		"one has started with another root already": {
 			reports: []report{replica("a", "R1", offered("R2")), replica("b", "R2")},
-			wanted:  []string{"R2"}, behind: []string{"a"}, waiting: "istiod to take root R2: a started with another",
+			desired: []string{"R2"}, outdated: []string{"a"}, waiting: "istiod to take root R2: a started with another",
 		},
 		"one has started with another root, and nobody is offered one": {
 			reports: []report{replica("a", "R1"), replica("b", "R2", issued(time.Hour))},
-			wanted:  []string{"R2"}, behind: []string{"a"}, waiting: "istiod to take root R2",
+			desired: []string{"R2"}, outdated: []string{"a"}, waiting: "istiod to take root R2",
 		},
 		"the certificate that was issued last counts, not the order": {
 			reports: []report{replica("a", "R2", issued(time.Hour)), replica("b", "R1"), {Pod: "c"}},
-			wanted:  []string{"R2"}, behind: []string{"b"}, waiting: "istiod to take root R2",
+			desired: []string{"R2"}, outdated: []string{"b"}, waiting: "istiod to take root R2",
 		},
 		"Vault cannot make up its mind": {
 			reports: []report{replica("a", "R1", offered("R2")), replica("b", "R1", offered("R3"))},
@@ -74,17 +74,17 @@ func TestWhatTheRootsAre(t *testing.T) {
 		},
 		"in stages, both roots are published": {
 			reports: []report{replica("a", "R1", trusts("R1", "R2")), replica("b", "R1", trusts("R2", "R1"))}, staged: true,
-			wanted: []string{"R1", "R2"},
+			desired: []string{"R1", "R2"},
 		},
 		"in stages, one does not publish both yet": {
 			reports: []report{replica("a", "R1", trusts("R1", "R2")), replica("b", "R1")}, staged: true, waiting: "the same roots: b",
 		},
 		"in stages, one signs under the new root already": {
 			reports: []report{replica("a", "R2", trusts("R1", "R2"), issued(time.Hour)), replica("b", "R1", trusts("R1", "R2"))}, staged: true,
-			wanted: []string{"R1", "R2"},
+			desired: []string{"R1", "R2"},
 		},
 		"in stages, what is offered besides is not restarted for: istiod would not come up with it": {
-			reports: []report{replica("a", "R1", trusts("R1", "R2"), offered("R3"))}, staged: true, wanted: []string{"R1", "R2"},
+			reports: []report{replica("a", "R1", trusts("R1", "R2"), offered("R3"))}, staged: true, desired: []string{"R1", "R2"},
 		},
 		"in stages, the old root is being dropped": {
 			reports: []report{replica("a", "R2", trusts("R1", "R2")), replica("b", "R2")}, waiting: "the same roots: b",
@@ -95,8 +95,8 @@ func TestWhatTheRootsAre(t *testing.T) {
 			if test.waiting == "" != got.settled || !strings.Contains(got.waiting, test.waiting) {
 				t.Errorf("settled %t, waiting for %q", got.settled, got.waiting)
 			}
-			if !slices.Equal(got.wanted, test.wanted) || !slices.Equal(got.behind, test.behind) {
-				t.Errorf("wanted %q, behind %q", got.wanted, got.behind)
+			if !slices.Equal(got.desired, test.desired) || !slices.Equal(got.outdated, test.outdated) {
+				t.Errorf("wanted %q, behind %q", got.desired, got.outdated)
 			}
 		})
 	}

@@ -13,37 +13,37 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// begin takes in what the roots are now, and says what changes by that alone in a status: a round of restarts begins where
+// observeRoots takes in what the roots are now, and says what changes by that alone in a status: a round of restarts begins where
 // a root is to be trusted that was not when the pods were started, or at the last round. One that is only dropped needs
 // none: nobody presents a certificate under it any more. A renewal under the same root is no change at all.
 // published are the roots that the namespace of istiod publishes: with the first look, those that pods have.
-func begin(status certificatesv1.PodBounceDirectiveStatus, now roots, published []string, clock metav1.Time) certificatesv1.PodBounceDirectiveStatus {
+func observeRoots(status certificatesv1.PodBounceDirectiveStatus, now roots, published []string, clock metav1.Time) certificatesv1.PodBounceDirectiveStatus {
 	if len(status.Roots) == 0 {
 		switch {
 		case len(published) > 0:
 			status.Roots = sorted(published)
 		case now.settled: // nobody has started with another
-			status.Roots = now.wanted
+			status.Roots = now.desired
 		default:
 			return status
 		}
 		status.State = certificatesv1.RestartsIdle
-		status.Message = "pods are restarted when a root other than " + short(status.Roots...) + " is to be trusted"
+		status.Message = "pods are restarted when a root other than " + shorten(status.Roots...) + " is to be trusted"
 	}
-	underWay := status.State == certificatesv1.Restarting
+	inProgress := status.State == certificatesv1.Restarting
 	switch {
-	case len(now.wanted) == 0:
-	case !holds(status.Roots, now.wanted), len(now.behind) > 0 && !slices.Equal(status.Roots, now.wanted):
-		return certificatesv1.PodBounceDirectiveStatus{State: certificatesv1.Restarting, Roots: now.wanted, StartedAt: &clock}
-	case !underWay && now.settled && !slices.Equal(status.Roots, now.wanted):
-		status.Roots = now.wanted
-		status.Message = "a root was dropped, for which nothing is restarted; pods are restarted when a root other than " + short(now.wanted...) + " is to be trusted"
+	case len(now.desired) == 0:
+	case !containsAll(status.Roots, now.desired), len(now.outdated) > 0 && !slices.Equal(status.Roots, now.desired):
+		return certificatesv1.PodBounceDirectiveStatus{State: certificatesv1.Restarting, Roots: now.desired, StartedAt: &clock}
+	case !inProgress && now.settled && !slices.Equal(status.Roots, now.desired):
+		status.Roots = now.desired
+		status.Message = "a root was dropped, for which nothing is restarted; pods are restarted when a root other than " + shorten(now.desired...) + " is to be trusted"
 	}
 	return status
 }
 
-// setOf is the entry of the set that is going on; it makes those that are lacking.
-func setOf(status *certificatesv1.PodBounceDirectiveStatus, sets []set) (int, *certificatesv1.BouncedPodSet) {
+// currentSet is the entry of the set that is going on; it makes those that are lacking.
+func currentSet(status *certificatesv1.PodBounceDirectiveStatus, sets []podSet) (int, *certificatesv1.BouncedPodSet) {
 	for i := range sets {
 		if i < len(status.PodsBounced) && status.PodsBounced[i].Set != sets[i].name { // the directive has changed meanwhile
 			status.PodsBounced = status.PodsBounced[:i]
@@ -59,20 +59,20 @@ func setOf(status *certificatesv1.PodBounceDirectiveStatus, sets []set) (int, *c
 	return len(sets), nil
 }
 
-// namesKept is how many names of Pods a set's entry holds: an object has at most 1.5 MiB in etcd.
-const namesKept = 500
+// maxBouncedPods is how many names of Pods a set's entry holds: an object has at most 1.5 MiB in etcd.
+const maxBouncedPods = 500
 
 // note writes down that pods of a workload are to be replaced, before that is done.
-func note(status *certificatesv1.PodBounceDirectiveStatus, entry *certificatesv1.BouncedPodSet, workload certificatesv1.RestartingWorkload, pods []string) {
+func record(status *certificatesv1.PodBounceDirectiveStatus, entry *certificatesv1.BouncedPodSet, workload certificatesv1.RestartingWorkload, pods []string) {
 	status.Restarting = append(status.Restarting, workload)
 	entry.Workloads++
-	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, namesKept-len(entry.BouncedPods)))]...)
+	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, maxBouncedPods-len(entry.BouncedPods)))]...)
 }
 
 // finish ends a round.
-func finish(status *certificatesv1.PodBounceDirectiveStatus, wanted []string, clock metav1.Time) {
+func finish(status *certificatesv1.PodBounceDirectiveStatus, desired []string, clock metav1.Time) {
 	status.State, status.Set, status.Remaining, status.FinishedAt = certificatesv1.Restarted, "", 0, &clock
-	status.Roots = wanted
+	status.Roots = desired
 }
 
 func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {
@@ -86,7 +86,7 @@ func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) 
 	}
 	if len(waiting) == 0 {
 		for _, each := range status.Restarting {
-			words = append(words, called(each)+" is restarted next")
+			words = append(words, display(each)+" is restarted next")
 		}
 	}
 	if status.Remaining > 0 {
@@ -95,8 +95,8 @@ func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) 
 	return strings.Join(words, "; ")
 }
 
-// same compares what would be stored.
-func same(a, b certificatesv1.PodBounceDirectiveStatus) bool {
+// equal compares what would be stored.
+func equal(a, b certificatesv1.PodBounceDirectiveStatus) bool {
 	x, errA := json.Marshal(a)
 	y, errB := json.Marshal(b)
 	return errA == nil && errB == nil && string(x) == string(y)

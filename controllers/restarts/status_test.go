@@ -10,7 +10,7 @@ import (
 )
 
 func TestWhenARoundBegins(t *testing.T) {
-	settled := func(wanted ...string) roots { return roots{wanted: wanted, settled: true} }
+	settled := func(desired ...string) roots { return roots{desired: desired, settled: true} }
 	idle := func(state certificatesv1.RestartState, of ...string) certificatesv1.PodBounceDirectiveStatus {
 		return certificatesv1.PodBounceDirectiveStatus{State: state, Roots: of, PodsBounced: []certificatesv1.BouncedPodSet{{Set: "istiod", Complete: true}}}
 	}
@@ -29,7 +29,7 @@ func TestWhenARoundBegins(t *testing.T) {
 		"a renewal":    {before: idle(certificatesv1.RestartsIdle, "R1"), now: settled("R1"), state: certificatesv1.RestartsIdle, roots: []string{"R1"}},
 		"another root": {before: idle(certificatesv1.RestartsIdle, "R1"), now: settled("R2"), state: certificatesv1.Restarting, roots: []string{"R2"}, anew: true},
 		"another root, which istiod must be restarted for": {
-			before: idle(certificatesv1.RestartsIdle, "R1"), now: roots{wanted: []string{"R2"}, behind: []string{"a"}, waiting: "x"},
+			before: idle(certificatesv1.RestartsIdle, "R1"), now: roots{desired: []string{"R2"}, outdated: []string{"a"}, waiting: "x"},
 			state: certificatesv1.Restarting, roots: []string{"R2"}, anew: true,
 		},
 		"a second rotation":                  {before: idle(certificatesv1.Restarted, "R2"), now: settled("R3"), state: certificatesv1.Restarting, roots: []string{"R3"}, anew: true},
@@ -41,17 +41,17 @@ func TestWhenARoundBegins(t *testing.T) {
 		"a root is dropped, in stages":       {before: idle(certificatesv1.Restarted, "R1", "R2"), now: settled("R2"), state: certificatesv1.Restarted, roots: []string{"R2"}},
 		"a root is dropped, while under way": {before: idle(certificatesv1.Restarting, "R1", "R2"), now: settled("R2"), state: certificatesv1.Restarting, roots: []string{"R1", "R2"}},
 		"a change in stages was given up, and its root is offered at once": {
-			before: idle(certificatesv1.Restarted, "R1", "R2"), now: roots{wanted: []string{"R2"}, behind: []string{"a"}, waiting: "x"},
+			before: idle(certificatesv1.Restarted, "R1", "R2"), now: roots{desired: []string{"R2"}, outdated: []string{"a"}, waiting: "x"},
 			state: certificatesv1.Restarting, roots: []string{"R2"}, anew: true,
 		},
 		"a replica that lags behind a root that was restarted for": {
-			before: idle(certificatesv1.Restarted, "R2"), now: roots{wanted: []string{"R2"}, behind: []string{"a"}, waiting: "x"},
+			before: idle(certificatesv1.Restarted, "R2"), now: roots{desired: []string{"R2"}, outdated: []string{"a"}, waiting: "x"},
 			state: certificatesv1.Restarted, roots: []string{"R2"},
 		},
 		"a root that was dropped comes again": {before: idle(certificatesv1.Restarted, "R2"), now: settled("R1", "R2"), state: certificatesv1.Restarting, roots: []string{"R1", "R2"}, anew: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := begin(test.before, test.now, test.published, begun)
+			got := observeRoots(test.before, test.now, test.published, begun)
 			if got.State != test.state || !slices.Equal(got.Roots, test.roots) {
 				t.Errorf("state %q for roots %q", got.State, got.Roots)
 			}
@@ -64,15 +64,15 @@ func TestWhenARoundBegins(t *testing.T) {
 
 func TestSetsComeInTheirOrder(t *testing.T) {
 	var status certificatesv1.PodBounceDirectiveStatus
-	for want, s := range meshSets {
-		i, entry := setOf(&status, meshSets)
-		if i != want || entry.Set != s.name || status.Set != s.name {
-			t.Fatalf("set %d: %d, %+v", want, i, entry)
+	for index, s := range meshSets {
+		i, entry := currentSet(&status, meshSets)
+		if i != index || entry.Set != s.name || status.Set != s.name {
+			t.Fatalf("set %d: %d, %+v", index, i, entry)
 		}
-		note(&status, entry, certificatesv1.RestartingWorkload{Name: s.name}, []string{"a", "b"})
+		record(&status, entry, certificatesv1.RestartingWorkload{Name: s.name}, []string{"a", "b"})
 		entry.Complete = true
 	}
-	if _, entry := setOf(&status, meshSets); entry != nil {
+	if _, entry := currentSet(&status, meshSets); entry != nil {
 		t.Errorf("one more: %+v", entry)
 	}
 	if len(status.Restarting) != 3 || len(status.PodsBounced) != 3 || status.PodsBounced[2].Workloads != 1 || len(status.PodsBounced[2].BouncedPods) != 2 {
@@ -83,11 +83,11 @@ func TestSetsComeInTheirOrder(t *testing.T) {
 // An object has its limit, and a set may have tens of thousands of Pods.
 func TestNamesOfPodsAreCutOff(t *testing.T) {
 	var status certificatesv1.PodBounceDirectiveStatus
-	_, entry := setOf(&status, meshSets)
+	_, entry := currentSet(&status, meshSets)
 	for range 3 {
-		note(&status, entry, certificatesv1.RestartingWorkload{}, make([]string, 200))
+		record(&status, entry, certificatesv1.RestartingWorkload{}, make([]string, 200))
 	}
-	if len(entry.BouncedPods) != namesKept || entry.Workloads != 3 {
+	if len(entry.BouncedPods) != maxBouncedPods || entry.Workloads != 3 {
 		t.Errorf("%d names of %d workloads", len(entry.BouncedPods), entry.Workloads)
 	}
 }
@@ -95,7 +95,7 @@ func TestNamesOfPodsAreCutOff(t *testing.T) {
 // A person who changes the sets of a directive has the changed ones restarted, and those after them.
 func TestSetsThatChangeMeanwhile(t *testing.T) {
 	status := certificatesv1.PodBounceDirectiveStatus{PodsBounced: []certificatesv1.BouncedPodSet{{Set: "a", Complete: true}, {Set: "b", Complete: true}}}
-	i, entry := setOf(&status, []set{{name: "a"}, {name: "c"}})
+	i, entry := currentSet(&status, []podSet{{name: "a"}, {name: "c"}})
 	if i != 1 || entry == nil || entry.Set != "c" || entry.Complete {
 		t.Errorf("set %d: %+v", i, entry)
 	}

@@ -35,18 +35,18 @@ func workload(owner metav1.OwnerReference, namespace string, method certificates
 	}
 }
 
-func called(w certificatesv1.RestartingWorkload) string {
+func display(w certificatesv1.RestartingWorkload) string {
 	return w.Kind + " " + w.Namespace + "/" + w.Name
 }
 
-// rollout is how a Deployment, StatefulSet or DaemonSet stands.
-type rollout struct {
+// rolloutStatus is how a Deployment, StatefulSet or DaemonSet stands.
+type rolloutStatus struct {
 	// restartedFor is its template's annotation.
 	restartedFor string
 	paused       bool
 	onDelete     bool // its Pods are replaced only when somebody deletes them
-	// want is how many Pods there are to be.
-	want int64
+	// desired is how many Pods there are to be.
+	desired int64
 	// replaced says that all Pods are of the newest template, available that as many as wanted are there and well.
 	replaced, available bool
 	// heldBack says that a part keeps its template on purpose (StatefulSet's partition).
@@ -54,8 +54,8 @@ type rollout struct {
 	progress string
 }
 
-// rolloutOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
-func rolloutOf(object *unstructured.Unstructured) rollout {
+// rolloutStatusOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
+func rolloutStatusOf(object *unstructured.Unstructured) rolloutStatus {
 	number := func(otherwise int64, path ...string) int64 {
 		value, given, _ := unstructured.NestedInt64(object.Object, path...)
 		if !given {
@@ -67,28 +67,28 @@ func rolloutOf(object *unstructured.Unstructured) rollout {
 		value, _, _ := unstructured.NestedString(object.Object, path...)
 		return value
 	}
-	r := rollout{restartedFor: word("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
+	r := rolloutStatus{restartedFor: word("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
 	r.paused, _, _ = unstructured.NestedBool(object.Object, "spec", "paused")
 	r.onDelete = word("spec", "updateStrategy", "type") == "OnDelete"
 	observed := number(0, "status", "observedGeneration") >= object.GetGeneration()
-	want := number(1, "spec", "replicas")
+	desired := number(1, "spec", "replicas")
 	var updated, available int64
 	switch object.GetKind() {
 	case "DaemonSet":
-		want = number(0, "status", "desiredNumberScheduled")
+		desired = number(0, "status", "desiredNumberScheduled")
 		updated, available = number(0, "status", "updatedNumberScheduled"), number(0, "status", "numberAvailable")
-		r.replaced = observed && updated >= want
+		r.replaced = observed && updated >= desired
 	case "StatefulSet":
 		partition := number(0, "spec", "updateStrategy", "rollingUpdate", "partition")
-		r.heldBack = partition > 0 && want > 0
+		r.heldBack = partition > 0 && desired > 0
 		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "readyReplicas")
-		r.replaced = observed && (updated >= want-partition || word("status", "updateRevision") == word("status", "currentRevision"))
+		r.replaced = observed && (updated >= desired-partition || word("status", "updateRevision") == word("status", "currentRevision"))
 	default:
 		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "availableReplicas")
-		r.replaced = observed && updated >= want && number(0, "status", "replicas") <= updated
+		r.replaced = observed && updated >= desired && number(0, "status", "replicas") <= updated
 	}
-	r.want, r.available = want, available >= want
-	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, want, available)
+	r.desired, r.available = desired, available >= desired
+	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, desired, available)
 	return r
 }
 
@@ -104,7 +104,7 @@ func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, erro
 }
 
 // resolve finds out how the Pods of an owner are replaced; nil when they are not.
-func (r *round) resolve(ctx context.Context, of *owned) (*certificatesv1.RestartingWorkload, error) {
+func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
 	owner := of.owner
 	if owner.APIVersion == apps && owner.Kind == "ReplicaSet" {
 		replicaSet := &metav1.PartialObjectMetadata{}
@@ -112,52 +112,52 @@ func (r *round) resolve(ctx context.Context, of *owned) (*certificatesv1.Restart
 		if err := r.live.Get(ctx, types.NamespacedName{Namespace: of.namespace, Name: owner.Name}, replicaSet); err != nil {
 			return nil, client.IgnoreNotFound(err)
 		}
-		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) && plausible(*above) {
+		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) && validOwner(*above) {
 			owner = *above
 		}
 	}
 	if !rollsOut(owner) {
-		return r.eviction(ctx, owner, of)
+		return r.resolveEviction(ctx, owner, of)
 	}
-	object, err := r.owner(ctx, workload(owner, of.namespace, certificatesv1.Rollout))
+	object, err := r.getOwner(ctx, workload(owner, of.namespace, certificatesv1.Rollout))
 	if object == nil {
 		return nil, err
 	}
-	w, stands := workload(owner, of.namespace, certificatesv1.Rollout), rolloutOf(object)
-	restarted, notWell := stands.restartedFor == key(r.status.Roots), called(w)+": was not well before it was restarted, and is not waited for"
+	w, status := workload(owner, of.namespace, certificatesv1.Rollout), rolloutStatusOf(object)
+	restarted, notWell := status.restartedFor == rootsKey(r.status.Roots), display(w)+": was not well before it was restarted, and is not waited for"
 	switch {
-	case restarted && stands.replaced && stands.heldBack:
-		r.leave(called(w) + ": its partition keeps some of its Pods as they are")
+	case restarted && status.replaced && status.heldBack:
+		r.skip(display(w) + ": its partition keeps some of its Pods as they are")
 		return nil, nil //nolint:nilnil // nothing to do
-	case restarted && (stands.replaced || slices.Contains(r.status.Left, notWell)):
+	case restarted && (status.replaced || slices.Contains(r.status.Left, notWell)):
 		return nil, nil //nolint:nilnil // done
 	case restarted: // by somebody who could not write it down
 		w.WaitFor = true
-	case stands.paused:
-		r.leave(called(w) + ": is paused; resume it and restart it yourself")
+	case status.paused:
+		r.skip(display(w) + ": is paused; resume it and restart it yourself")
 		return nil, nil //nolint:nilnil // nothing to do
-	case stands.onDelete:
-		return r.eviction(ctx, owner, of)
+	case status.onDelete:
+		return r.resolveEviction(ctx, owner, of)
 	default:
-		if w.WaitFor = stands.replaced && stands.available; !w.WaitFor {
-			r.leave(notWell)
+		if w.WaitFor = status.replaced && status.available; !w.WaitFor {
+			r.skip(notWell)
 		}
 	}
 	return &w, nil
 }
 
 // proceed takes a workload that is being restarted one step further. What the API server refuses is waited for.
-func (r *round) proceed(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
+func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
 	if w.Method == certificatesv1.Eviction {
 		return r.evict(ctx, w)
 	}
-	object, err := r.owner(ctx, w)
+	object, err := r.getOwner(ctx, w)
 	if object == nil {
 		return err == nil, "", err // it is gone, and its Pods with it
 	}
-	stands, roots := rolloutOf(object), key(r.status.Roots)
-	if stands.restartedFor == roots {
-		return stands.replaced && stands.available || !w.WaitFor, stands.progress, nil
+	status, roots := rolloutStatusOf(object), rootsKey(r.status.Roots)
+	if status.restartedFor == roots {
+		return status.replaced && status.available || !w.WaitFor, status.progress, nil
 	}
 	patch, err := restartPatch(object, roots)
 	if err != nil {
@@ -174,13 +174,13 @@ func (r *round) proceed(ctx context.Context, w certificatesv1.RestartingWorkload
 		return false, "", err
 	}
 	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
-	logf.FromContext(ctx).Info("Restarted a workload", "workload", called(w), "roots", short(r.status.Roots...), "reason", WorkloadRestarted)
-	r.say(object, r.directive, corev1.EventTypeNormal, WorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+short(r.status.Roots...))
+	logf.FromContext(ctx).Info("Restarted a workload", "workload", display(w), "roots", shorten(r.status.Roots...), "reason", reasonWorkloadRestarted)
+	r.event(object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+shorten(r.status.Roots...))
 	return false, "its rollout to begin", nil
 }
 
 // owner reads a workload from the API server itself, nil where it is gone or is another by now.
-func (r *round) owner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
+func (r *rollout) getOwner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
 	if err := r.live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: w.Name}, object); err != nil {

@@ -29,8 +29,8 @@ var errDropped = errors.New("the API server drops the fields of the status that 
 
 // report writes the status where it is not so already, in place of just what was read: whoever is late must read again
 // before they restart anything. What others write beside it stays, and holds up nothing.
-func (c *Controller) report(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) error {
-	if same(before, after) {
+func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) error {
+	if equal(before, after) {
 		return nil
 	}
 	key := client.ObjectKeyFromObject(object)
@@ -46,7 +46,7 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 			if state, _, _ := unstructured.NestedString(changed.Object, "status", "state"); state != string(after.State) {
 				return errDropped
 			}
-			c.tell(ctx, object, before, after)
+			c.notify(ctx, object, before, after)
 			return nil
 		case apierrors.IsNotFound(err):
 			return nil
@@ -60,7 +60,7 @@ func (c *Controller) report(ctx context.Context, object *unstructured.Unstructur
 			return client.IgnoreNotFound(err)
 		}
 		var directive certificatesv1.PodBounceDirective
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(newest.Object, &directive) != nil || newest.GetGeneration() != object.GetGeneration() || !same(directive.Status, before) {
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(newest.Object, &directive) != nil || newest.GetGeneration() != object.GetGeneration() || !equal(directive.Status, before) {
 			return err // what was decided on is not so any more
 		}
 		object = newest
