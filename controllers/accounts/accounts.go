@@ -76,8 +76,7 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	switch err := c.live.Get(ctx, key, &binding); {
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 		if len(accounts) > 0 {
-			logf.FromContext(ctx).Info("The RoleBinding of istiodSidecar.namespaces cannot be read: agents have no rights by it until the next upgrade of the chart creates it",
-				"roleBinding", key, "cause", err.Error())
+			logf.FromContext(ctx).Error(err, "RoleBinding of istiodSidecar.namespaces cannot be read: agents have no rights by it until the next upgrade of the chart creates it", "roleBinding", key)
 		}
 		return reconcile.Result{RequeueAfter: retryInterval}, nil
 	case err != nil:
@@ -99,7 +98,7 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, fmt.Errorf("changing the subjects of RoleBinding %s: %w", key, err)
 	}
-	logf.FromContext(ctx).Info("The RoleBinding gives these service accounts the agent's rights", "roleBinding", key, "serviceAccounts", accounts)
+	logf.FromContext(ctx).Info("Wrote the subjects of the RoleBinding", "roleBinding", key, "serviceAccounts", accounts)
 	return reconcile.Result{RequeueAfter: checkInterval}, nil
 }
 
@@ -125,7 +124,7 @@ func (c *reconciler) accounts(ctx context.Context, namespace string) ([]string, 
 	slices.Sort(accounts)
 	accounts = slices.Compact(accounts)
 	if more := len(accounts) - maxAccounts; more > 0 {
-		logf.FromContext(ctx).Info("Too many service accounts of istiods: the last ones get no rights; list them in istiodSidecar.serviceAccounts", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
+		logf.FromContext(ctx).Error(nil, "Too many service accounts of istiods: the last ones get no rights; list them in istiodSidecar.serviceAccounts", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
 		accounts = accounts[:maxAccounts]
 	}
 	return accounts, nil

@@ -28,7 +28,6 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
-	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -127,10 +126,9 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 				return reconcile.Result{RequeueAfter: time.Second}, nil // it has changed meanwhile: look again
 			}
-			r.event(istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
+			r.notify(ctx, istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
 			return reconcile.Result{}, fmt.Errorf("changing Deployment %s: %w", request, err)
 		}
-		logf.FromContext(ctx).Info(report.Message, "reason", report.Reason)
 	}
 	kind := corev1.EventTypeNormal
 	if found.state == patches.StateMissing || found.state == patches.StateOutdated || len(report.Warnings) > 0 {
@@ -142,7 +140,7 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.alreadyReported(istiod) {
 		return reconcile.Result{}, nil
 	}
-	r.event(istiod, kind, report.Reason, report.Message)
+	r.notify(ctx, istiod, kind, report.Reason, report.Message)
 	return reconcile.Result{}, nil
 }
 
@@ -220,16 +218,16 @@ func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructure
 func (r *Controller) requestsForNamespace(ctx context.Context, namespace string) []reconcile.Request {
 	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
 		return nil
 	}
 	return controllers.Requests(istiods)
 }
 
-// say reports by Event, once for each thing there is to say about an istiod.
-func (r *Controller) event(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
+// notify records a message about an istiod, once while it stays the same.
+func (r *Controller) notify(ctx context.Context, istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
 	if !changed(r.reported, client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
 		return
 	}
-	r.events.Eventf(istiod, nil, kind, string(reason), "Inject", "%s", bounded.Message(message))
+	controllers.Record(ctx, r.events, controllers.Event{Object: istiod, Type: kind, Reason: string(reason), Action: "Inject", Message: message})
 }

@@ -3,14 +3,19 @@
 package istiods
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	evanphx "github.com/evanphx/json-patch/v5"
+	"github.com/go-logr/logr"
 	"gomodules.xyz/jsonpatch/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,6 +23,8 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -246,8 +253,8 @@ func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 	recorder := events.NewFakeRecorder(2)
 	r := &Controller{events: recorder, reported: lru.New(maxRemembered)}
 	long := strings.Repeat("ü", 2000)
-	r.event(istiod(), "Warning", reasonMissing, long)
-	r.event(istiod(), "Warning", reasonMissing, long)
+	r.notify(t.Context(), istiod(), "Warning", reasonMissing, long)
+	r.notify(t.Context(), istiod(), "Warning", reasonMissing, long)
 	if got := len(recorder.Events); got != 1 {
 		t.Fatalf("want one event, got %d", got)
 	}
@@ -297,6 +304,28 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 				t.Errorf("%d Events, want %d", got, test.desired)
 			}
 		})
+	}
+}
+
+// A failing reconcile needs a person: its line has error level, and the cause is under the key err.
+func TestFailureIsLoggedAtErrorLevel(t *testing.T) {
+	t.Parallel()
+	r := reconciler(t, v1alpha1.TargetDeployments)
+	r.events, r.injectExisting = events.NewFakeRecorder(2), true
+	d := istiod()
+	r.client = interceptor.NewClient(cluster(t, d, namespace(d.GetNamespace())).(client.WithWatch), interceptor.Funcs{ //nolint:forcetypeassert // as made
+		Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+			return errors.New("refused")
+		},
+	})
+	var log bytes.Buffer
+	ctx := logf.IntoContext(t.Context(), logr.FromSlogHandler(slog.NewJSONHandler(&log, nil)))
+	if _, err := r.Reconcile(ctx, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(d)}); err == nil {
+		t.Error("no error is returned")
+	}
+	var line struct{ Level, Err string }
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil || line.Level != "ERROR" || !strings.Contains(line.Err, "refused") {
+		t.Errorf("logged %s (%v)", log.String(), err)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/controllers"
-	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -45,5 +44,7 @@ func (r *Controller) reportLacking(ctx context.Context, istiod *unstructured.Uns
 	if !changed(r.lacking, key, warning) || warning == "" {
 		return
 	}
-	r.events.Eventf(istiod, nil, corev1.EventTypeWarning, string(reasonAgentLacksRights), "Inject", "%s", bounded.Message(warning))
+	controllers.Record(ctx, r.events, controllers.Event{
+		Object: istiod, Type: corev1.EventTypeWarning, Reason: string(reasonAgentLacksRights), Action: "Inject", Message: warning,
+	})
 }

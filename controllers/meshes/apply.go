@@ -39,7 +39,7 @@ func (c *reconciler) apply(ctx context.Context, object client.Object, stored *un
 	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(desired), client.FieldOwner(controllers.Manager), client.ForceOwnership); err != nil {
 		return fmt.Errorf("writing %s %s: %w", desired.GetKind(), key, err)
 	}
-	logf.FromContext(ctx).Info("Wrote what the VirtualMesh asks for", "kind", desired.GetKind(), "object", key)
+	logf.FromContext(ctx).Info("Applied object of VirtualMesh", "kind", desired.GetKind(), "object", key)
 	return nil
 }
 
@@ -90,7 +90,7 @@ func (c *reconciler) prune(ctx context.Context, of types.NamespacedName, keep ..
 			if err := c.client.Delete(ctx, made[i].DeepCopy(), exactly); client.IgnoreNotFound(err) != nil {
 				return err
 			}
-			logf.FromContext(ctx).Info("Deleted what nothing asks for any more; istiod keeps the CA that it has", "kind", made[i].GetKind(), "object", key)
+			logf.FromContext(ctx).Info("Deleted object that no VirtualMesh needs; istiod keeps its current CA", "kind", made[i].GetKind(), "object", key)
 		}
 	}
 	return nil

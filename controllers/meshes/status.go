@@ -19,7 +19,6 @@ import (
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
-	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // ownedFields are the fields of the status that the controller writes.
@@ -38,10 +37,10 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 		return fmt.Errorf("writing the status of VirtualMesh %s: %w", client.ObjectKeyFromObject(object), err)
 	}
 	if before.State != status.State {
-		c.notify(object, status)
+		c.notify(ctx, object, status)
 	}
 	if now := status.RootRotation; now != nil && (before.RootRotation == nil || before.RootRotation.Stage != now.Stage || before.RootRotation.Complete != now.Complete) {
-		c.event(object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
+		c.event(ctx, object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
 	}
 	return nil
 }
@@ -63,7 +62,7 @@ func normalize(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshSt
 }
 
 // tell says by Event that the state has changed.
-func (c *reconciler) notify(object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
+func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
 	ready := meta.FindStatusCondition(status.Conditions, readyCondition)
 	if ready == nil {
 		return
@@ -72,11 +71,11 @@ func (c *reconciler) notify(object *unstructured.Unstructured, status networking
 	if status.State == networkingv1.Invalid || status.State == networkingv1.Failed {
 		kind = corev1.EventTypeWarning
 	}
-	c.event(object, kind, ready.Reason, ready.Message)
+	c.event(ctx, object, kind, ready.Reason, ready.Message)
 }
 
-func (c *reconciler) event(object *unstructured.Unstructured, kind, reason, message string) {
-	c.events.Eventf(object, nil, kind, reason, "Translate", "%s", bounded.Message(message))
+func (c *reconciler) event(ctx context.Context, object *unstructured.Unstructured, kind, reason, message string) {
+	controllers.Record(ctx, c.events, controllers.Event{Object: object, Type: kind, Reason: reason, Action: "Translate", Message: message})
 }
 
 // statusOf reads the status as far as it is ours.

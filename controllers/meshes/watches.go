@@ -68,7 +68,7 @@ func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []
 	for _, key := range slices.Compact(keys) {
 		found, err := c.list(ctx, virtualMeshKind, client.MatchingFields{byMesh: key})
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", key)
+			logf.FromContext(ctx).Error(err, "Failed to list VirtualMeshes", "mesh", key)
 			continue
 		}
 		for i := range found {
@@ -87,7 +87,7 @@ func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructu
 	self := client.ObjectKeyFromObject(mesh)
 	names, err := c.namedMeshes(ctx, mesh)
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "virtualMesh", self)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "virtualMesh", self)
 	}
 	requests := []reconcile.Request{{NamespacedName: self}}
 	if !c.allowed.Allows(self.Namespace) {
@@ -96,7 +96,7 @@ func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructu
 	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
 		certificates, err := c.list(ctx, issuedCertificateKind, selection)
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing IssuedCertificates", "virtualMesh", self)
+			logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates", "virtualMesh", self)
 			continue
 		}
 		for i := range certificates {
@@ -159,7 +159,7 @@ func (c *reconciler) requestsForNamespace(ctx context.Context, object client.Obj
 func (c *reconciler) requestsForIstiods(ctx context.Context, namespace string, desired func(*unstructured.Unstructured) bool) []reconcile.Request {
 	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
 		return nil
 	}
 	var meshes []string

@@ -75,7 +75,7 @@ func issuedCertificate() *unstructured.Unstructured { return controllers.Untyped
 func (c *reconciler) requestsForPod(ctx context.Context, pod client.Object) []reconcile.Request {
 	certificates, err := controllers.List(ctx, c.client, kind)
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing IssuedCertificates")
+		logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates")
 		return nil
 	}
 	var requests []reconcile.Request
@@ -122,7 +122,7 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, fmt.Errorf("taking the reports of Pods that are gone out of IssuedCertificate %s: %w", request, err)
 	}
-	logf.FromContext(ctx).V(1).Info("Took out the reports of Pods that are gone", "issuedCertificate", request, "pods", len(gone))
+	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(gone))
 	return reconcile.Result{}, nil
 }
 

@@ -112,11 +112,11 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, nil
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &directive); err != nil {
-		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in cannot be read, and is not acted on", "cause", err.Error())
+		logf.FromContext(ctx).Error(err, "PodBounceDirective is ignored: its fields have other types than in this release's CRD")
 		return reconcile.Result{}, nil
 	}
 	if sets := len(directive.Spec.PodsToBounce); sets > certificatesv1.MaxPodSets {
-		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in has too many sets of Pods, and is not acted on", "sets", sets, "most", certificatesv1.MaxPodSets)
+		logf.FromContext(ctx).Error(nil, "PodBounceDirective is ignored: it has too many sets of Pods", "sets", sets, "limit", certificatesv1.MaxPodSets)
 		return reconcile.Result{}, nil
 	}
 	mesh, err := c.mesh(ctx, request.NamespacedName)
@@ -150,8 +150,7 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	err = c.writeStatus(ctx, object, directive.Status, status)
 	switch {
 	case errors.Is(err, errDropped):
-		logf.FromContext(ctx).Info(err.Error(), "reason", reasonStatusDropped)
-		c.event(object, nil, corev1.EventTypeWarning, reasonStatusDropped, err.Error())
+		c.event(ctx, object, nil, corev1.EventTypeWarning, reasonStatusDropped, err.Error())
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: time.Second}, nil // somebody else has written: what they wrote counts

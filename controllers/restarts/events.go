@@ -10,11 +10,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
-	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 // reason is a key of log lines and Events.
@@ -48,8 +48,7 @@ func init() { metrics.Registry.MustRegister(restarted) }
 // tell says what has changed.
 func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) {
 	notify := func(kind string, reason reason, message string) {
-		logf.FromContext(ctx).Info(message, "reason", reason)
-		c.event(object, nil, kind, reason, message)
+		c.event(ctx, object, nil, kind, reason, message)
 	}
 	begun := after.StartedAt != nil && (before.StartedAt == nil || !before.StartedAt.Equal(after.StartedAt))
 	if begun {
@@ -70,6 +69,6 @@ func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructur
 	}
 }
 
-func (c *reconciler) event(about, related runtime.Object, kind string, reason reason, message string) {
-	c.events.Eventf(about, related, kind, string(reason), "Restart", "%s", bounded.Message(message))
+func (c *reconciler) event(ctx context.Context, about client.Object, related runtime.Object, kind string, reason reason, message string) {
+	controllers.Record(ctx, c.events, controllers.Event{Object: about, Related: related, Type: kind, Reason: string(reason), Action: "Restart", Message: message})
 }

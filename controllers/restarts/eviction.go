@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -63,8 +62,7 @@ func (r *rollout) evict(ctx context.Context, w certificatesv1.RestartingWorkload
 		return false, "", err
 	}
 	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
-	logf.FromContext(ctx).Info("Evicted a Pod", "pod", pod.Namespace+"/"+pod.Name, "roots", shorten(r.status.Roots...), "reason", reasonPodEvicted)
-	r.event(pod, r.directive, corev1.EventTypeNormal, reasonPodEvicted, fmt.Sprintf("it is evicted, so that the one after it trusts root %s; its %s has no rollout", shorten(r.status.Roots...), w.Kind))
+	r.event(ctx, pod, r.directive, corev1.EventTypeNormal, reasonPodEvicted, fmt.Sprintf("it is evicted, so that the one after it trusts root %s; its %s has no rollout", shorten(r.status.Roots...), w.Kind))
 	return false, status.waiting, nil
 }
 

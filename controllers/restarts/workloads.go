@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
@@ -174,8 +173,7 @@ func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorklo
 		return false, "", err
 	}
 	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
-	logf.FromContext(ctx).Info("Restarted a workload", "workload", display(w), "roots", shorten(r.status.Roots...), "reason", reasonWorkloadRestarted)
-	r.event(object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+shorten(r.status.Roots...))
+	r.event(ctx, object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+shorten(r.status.Roots...))
 	return false, "its rollout to begin", nil
 }
 
