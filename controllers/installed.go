@@ -27,9 +27,9 @@ func WhenInstalled(mgr ctrl.Manager, kinds []schema.GroupVersionKind, setup func
 				return setup(ctx)
 			}
 			if err != nil {
-				log.Error(err, "Looking for CRDs")
+				log.Error(err, "Failed to look up CRDs")
 			} else if !said {
-				log.Info("VirtualMeshes are not acted on until the CRDs are installed; set crds.install=true, or have Gloo Mesh install them", "missing", missing.GroupKind().String())
+				log.Error(nil, "VirtualMeshes are ignored until their CRDs exist: set crds.install=true, or let Gloo Mesh install them", "missing", missing.GroupKind().String())
 			}
 			select {
 			case <-ctx.Done():

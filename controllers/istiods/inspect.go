@@ -4,13 +4,14 @@ package istiods
 
 import (
 	"context"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -37,18 +38,8 @@ func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 	return byObject
 }
 
-// Objects are read untyped, so that what is newer than our API types is seen.
-func deployment() *unstructured.Unstructured { return untyped("apps", "Deployment") }
-func pod() *unstructured.Unstructured        { return untyped("", "Pod") }
-
-func untyped(group, kind string) *unstructured.Unstructured {
-	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
-	if group != "" {
-		u.SetAPIVersion(group + "/v1")
-	}
-	return u
-}
+func deployment() *unstructured.Unstructured { return controllers.Untyped(controllers.DeploymentKind) }
+func pod() *unstructured.Unstructured        { return controllers.Untyped(controllers.PodKind) }
 
 // inspection is what one istiod is like now.
 type inspection struct {
@@ -65,11 +56,11 @@ type inspection struct {
 // about each of its Pods; the worst of them counts.
 func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
 	if r.injector.Target() == patches.Deployment {
-		return r.judge(patches.Deployment, istiod)
+		return r.inspectObject(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
 	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent as configured"}
-	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", RestartedForAnnotation)
+	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", restartedForAnnotation)
 
 	pods, err := r.podsOf(ctx, istiod)
 	if err != nil {
@@ -82,7 +73,7 @@ func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructu
 		found.waiting = true
 	}
 	for i := range pods {
-		one, err := r.judge(patches.Pod, &pods[i])
+		one, err := r.inspectObject(patches.Pod, &pods[i])
 		if err != nil {
 			return found, err
 		}
@@ -100,11 +91,11 @@ func rolledOut(istiod *unstructured.Unstructured) bool {
 		value, _, _ := unstructured.NestedInt64(istiod.Object, path...)
 		return value
 	}
-	want, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
-	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= want && number("status", "replicas") <= updated
+	desired, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
+	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= desired && number("status", "replicas") <= updated
 }
 
-func (r *Controller) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
+func (r *Controller) inspectObject(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
 	raw, err := object.MarshalJSON()
 	if err != nil {
 		return inspection{}, err
@@ -119,7 +110,7 @@ func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructur
 	if err != nil {
 		return nil, err
 	}
-	pods, err := r.list(ctx, pod(), client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
+	pods, err := r.list(ctx, controllers.PodKind, client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
 	if err != nil {
 		return nil, err
 	}
@@ -133,14 +124,8 @@ func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructur
 	return running, nil
 }
 
-func (r *Controller) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
-	list := &unstructured.UnstructuredList{}
-	gvk := of.GroupVersionKind()
-	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	if err := r.client.List(ctx, list, options...); err != nil {
-		return nil, err
-	}
-	return list.Items, nil
+func (r *Controller) list(ctx context.Context, kind schema.GroupVersionKind, options ...client.ListOption) ([]unstructured.Unstructured, error) {
+	return controllers.List(ctx, r.client, kind, options...)
 }
 
 // worse orders states by how much they need a person's eye.
@@ -149,35 +134,12 @@ func worse(a, b patches.State) bool {
 	return rank[a] > rank[b]
 }
 
-// reports remembers what was last said of each istiod.
-type reports struct {
-	mu   sync.Mutex
-	last map[types.NamespacedName]string
-}
+// maxRemembered is the number of istiods whose last message is remembered.
+const maxRemembered = 1024
 
-func (r *reports) again(istiod types.NamespacedName, what string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.last[istiod] == what {
-		return true
-	}
-	if r.last == nil {
-		r.last = map[types.NamespacedName]string{}
-	}
-	r.last[istiod] = what
-	return false
-}
-
-// of gives what was last said of an istiod, if anything was.
-func (r *reports) of(istiod types.NamespacedName) (last string, said bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last, said = r.last[istiod]
-	return last, said
-}
-
-func (r *reports) forget(istiod types.NamespacedName) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.last, istiod)
+// changed records the newest message about an istiod and reports whether it differs from the one before.
+func changed(last *lru.Cache, istiod types.NamespacedName, message string) bool {
+	before, known := last.Get(istiod)
+	last.Add(istiod, message)
+	return !known || before != message
 }

@@ -17,8 +17,8 @@ const (
 	maxStatusSize, shortMessage = 512 << 10, 128
 )
 
-// fitting cuts a status to what can be stored, whatever the specification holds.
-func fitting(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
+// bound cuts a status to what can be stored, whatever the specification holds.
+func bound(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
 	status.Errors = bounded.List(status.Errors, maxStatusLines)
 	status.NotActedOn = bounded.List(status.NotActedOn, maxStatusLines)
 	cut := func(lines, length int) {

@@ -14,13 +14,13 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
-// maxNamed bounds how many objects a message names.
-const maxNamed = 3
+// maxNames bounds how many objects a message names.
+const maxNames = 3
 
-// listed joins names, the first few of them.
-func listed(names []string) string {
-	if more := len(names) - maxNamed; more > 0 {
-		return strings.Join(names[:maxNamed], ", ") + fmt.Sprintf(" and %d more", more)
+// joinNames joins names, the first few of them.
+func joinNames(names []string) string {
+	if more := len(names) - maxNames; more > 0 {
+		return strings.Join(names[:maxNames], ", ") + fmt.Sprintf(" and %d more", more)
 	}
 	return strings.Join(names, ", ")
 }
@@ -28,7 +28,7 @@ func listed(names []string) string {
 // istiod returns the istiod that a mesh's name means. Names are not unique (a-b in c and a in b-c are one): among several
 // Deployments the one that has the IssuedCertificate keeps it, and where that leaves a choice, none is acted on. recorded
 // is the IssuedCertificate in the VirtualMesh's status, which a user who writes IssuedCertificates elsewhere cannot forge.
-func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Istiod, others []string, ok bool) {
+func (f *clusterFacts) istiod(name string, recorded *networkingv1.StatusRef) (found deployedIstiod, others []string, ok bool) {
 	candidates := f.Istiods[name]
 	var holders []int
 	chosen := -1
@@ -36,13 +36,13 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 		if recorded != nil && recorded.Name == name && recorded.Namespace == candidate.Namespace {
 			chosen = i
 		}
-		if f.Certificates[types.NamespacedName{Namespace: candidate.Namespace, Name: name}].For != "" {
+		if f.Certificates[types.NamespacedName{Namespace: candidate.Namespace, Name: name}].Owner != "" {
 			holders = append(holders, i)
 		}
 	}
 	switch {
 	case chosen >= 0:
-	case recorded != nil && recorded.Name == name && f.Certificates[types.NamespacedName{Namespace: recorded.Namespace, Name: name}].For != "":
+	case recorded != nil && recorded.Name == name && f.Certificates[types.NamespacedName{Namespace: recorded.Namespace, Name: name}].Owner != "":
 		// The name stays with an istiod that is not there just now, as long as its IssuedCertificate is.
 	case len(candidates) == 1:
 		chosen = 0
@@ -55,7 +55,7 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 		}
 	}
 	if chosen < 0 {
-		return Istiod{}, others, false
+		return deployedIstiod{}, others, false
 	}
 	return candidates[chosen], others, true
 }
@@ -64,10 +64,10 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 // long as that still asks for it, else the first that can be acted on: one that has its name before one whose pattern
 // matches, then the older. One that is not valid keeps what it has, whatever
 // it says now, and gets nothing new: else a mistake in it would hand the mesh to the next VirtualMesh that names it.
-func (f *Facts) governing(name string, istiod Istiod) (governs Source, ok bool) {
-	claims := f.asking(name, istiod.Namespace)
-	if owner, exists := f.Owners[f.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].For]; exists {
-		if slices.ContainsFunc(claims, func(s Source) bool { return s.key() == owner.key() }) || !owner.valid() {
+func (f *clusterFacts) governing(name string, istiod deployedIstiod) (governing storedMesh, ok bool) {
+	claims := f.claimsOn(name, istiod.Namespace)
+	if owner, exists := f.Owners[f.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].Owner]; exists {
+		if slices.ContainsFunc(claims, func(s storedMesh) bool { return s.key() == owner.key() }) || !owner.valid() {
 			return owner, true
 		}
 	}
@@ -76,20 +76,20 @@ func (f *Facts) governing(name string, istiod Istiod) (governs Source, ok bool) 
 			return claim, true
 		}
 	}
-	return Source{}, false
+	return storedMesh{}, false
 }
 
 // refusal tells the author of a VirtualMesh that another one governs the mesh.
-func refusal(governs Source, istiod Istiod) string {
-	said := fmt.Sprintf("VirtualMesh %s already decides which CA signs for this mesh; remove the mesh from one of them", governs.key())
-	if !governs.valid() || len(foreignReferences(&governs.Spec, istiod.Namespace)) > 0 {
+func refusal(governing storedMesh, istiod deployedIstiod) string {
+	said := fmt.Sprintf("VirtualMesh %s already decides which CA signs for this mesh; remove the mesh from one of them", governing.key())
+	if !governing.valid() || len(foreignReferences(&governing.Spec, istiod.Namespace)) > 0 {
 		said += "; it is not valid now, and the IssuedCertificate stays as it is until it is corrected or deleted"
 	}
 	return said
 }
 
 // valid reports whether a VirtualMesh can be acted on as it is.
-func (s Source) valid() bool {
+func (s storedMesh) valid() bool {
 	if len(s.Unreadable) > 0 {
 		return false
 	}
@@ -99,7 +99,7 @@ func (s Source) valid() bool {
 	return len(errs) == 0
 }
 
-func older(a, b Source) int {
+func older(a, b storedMesh) int {
 	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
 		return c
 	}

@@ -42,8 +42,8 @@ func CacheByObject() map[client.Object]cache.ByObject {
 }
 
 // readIstiod reads what counts of an istiod's Deployment, and of its configuration.
-func readIstiod(ctx context.Context, cached, live client.Reader, deployment *unstructured.Unstructured) (Istiod, error) {
-	istiod := Istiod{
+func readIstiod(ctx context.Context, cached, live client.Reader, deployment *unstructured.Unstructured) (deployedIstiod, error) {
+	istiod := deployedIstiod{
 		Name: deployment.GetName(), Namespace: deployment.GetNamespace(), TrustDomain: istio.DefaultTrustDomain,
 		ServiceAccount: istio.ServiceAccount(deployment),
 	}

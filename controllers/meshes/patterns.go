@@ -50,43 +50,43 @@ func keysOf(mesh string) []string {
 
 // How a VirtualMesh asks for a mesh; more is stronger.
 const (
-	byNothing = iota
-	byPattern
-	byItsName
+	noClaim = iota
+	patternClaim
+	nameClaim
 )
 
 // asks is how a VirtualMesh asks for the mesh of an istiod in a namespace.
-func (s Source) asks(mesh, namespace, cluster string) int {
-	how := byNothing
+func (s storedMesh) claimOn(mesh, namespace, cluster string) int {
+	how := noClaim
 	for _, ref := range s.Spec.Meshes {
 		if p, ok := patternOf(ref); ok {
 			if p.matches(mesh, namespace, cluster) {
-				how = max(how, byPattern)
+				how = max(how, patternClaim)
 			}
 		} else if istio.NormalMeshName(ref.Name) == mesh {
-			return byItsName
+			return nameClaim
 		}
 	}
 	return how
 }
 
 // asking are the claims on the mesh of one istiod, those by its name first, then the older.
-func (f *Facts) asking(mesh, namespace string) []Source {
-	var claims []Source
+func (f *clusterFacts) claimsOn(mesh, namespace string) []storedMesh {
+	var claims []storedMesh
 	for _, claim := range f.Claims[mesh] {
-		if claim.asks(mesh, namespace, f.Cluster) != byNothing {
+		if claim.claimOn(mesh, namespace, f.Cluster) != noClaim {
 			claims = append(claims, claim)
 		}
 	}
-	slices.SortFunc(claims, func(a, b Source) int {
-		return cmp.Or(cmp.Compare(b.asks(mesh, namespace, f.Cluster), a.asks(mesh, namespace, f.Cluster)), older(a, b))
+	slices.SortFunc(claims, func(a, b storedMesh) int {
+		return cmp.Or(cmp.Compare(b.claimOn(mesh, namespace, f.Cluster), a.claimOn(mesh, namespace, f.Cluster)), older(a, b))
 	})
 	return claims
 }
 
 // expanded are the meshes that a VirtualMesh names, and those that its patterns match. A pattern that matches none, or
 // more than MaxMatches, has a status of its own.
-func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []networkingv1.MeshRef, own map[string]networkingv1.MeshStatus) {
+func (p *meshPlan) expand(mesh *networkingv1.VirtualMesh, facts clusterFacts) (refs []networkingv1.MeshRef, own map[string]networkingv1.MeshStatus) {
 	own = map[string]networkingv1.MeshStatus{}
 	seen := map[string]bool{}
 	for _, ref := range mesh.Spec.Meshes {
@@ -101,7 +101,7 @@ func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []net
 		if !ok {
 			continue
 		}
-		matched, counted := p.matched(pattern, facts)
+		matched, counted := p.match(pattern, facts)
 		more := 0
 		for _, name := range matched {
 			switch {
@@ -132,7 +132,7 @@ func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []net
 
 // matched are the meshes that a pattern matches, those with an IssuedCertificate first, and how many of them have an
 // injected istiod. What was made for an istiod that is not injected any more stays while its Deployment is there.
-func (p *Plan) matched(pattern pattern, facts Facts) (names []string, injected int) {
+func (p *meshPlan) match(pattern pattern, facts clusterFacts) (names []string, injected int) {
 	has := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(facts.Istiods)) {
 		for _, istiod := range facts.Istiods[name] {
@@ -140,16 +140,16 @@ func (p *Plan) matched(pattern pattern, facts Facts) (names []string, injected i
 				continue
 			}
 			names, injected = append(names, name), injected+1
-			p.Keep[name] = true
-			has[name] = facts.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].For != ""
+			p.Retain[name] = true
+			has[name] = facts.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].Owner != ""
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(facts.NotSelected)) {
 		for _, each := range facts.NotSelected[name] {
-			made := facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].For != ""
+			made := facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].Owner != ""
 			if made && pattern.matches(name, each.Namespace, facts.Cluster) && !slices.Contains(names, name) {
 				names, has[name] = append(names, name), true
-				p.Keep[name] = true
+				p.Retain[name] = true
 			}
 		}
 	}

@@ -18,34 +18,34 @@ import (
 
 // rotate takes the change of the root one stage further, where the person allows it and every replica of every istiod
 // has done what the stage before asked for. It changes the planned IssuedCertificates to what the stage asks for.
-func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootRotationStatus, facts Facts) {
+func (p *meshPlan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootRotationStatus, facts clusterFacts) {
 	word, given := mesh.Annotations[networkingv1.RootRotationAnnotation]
 	var done networkingv1.RootRotationStatus
 	if before != nil {
 		done = *before
 	}
 	ended := done.Stage == networkingv1.StageDropOld && done.Complete
-	hold := func(format string, args ...any) {
+	pause := func(format string, args ...any) {
 		done.Message = bounded.Text(fmt.Sprintf(format, args...), certificatesv1.MaxStatusText)
 		p.Status.RootRotation = &done
-		p.holdAll()
+		p.retainCertificates()
 	}
 	allowed, at := networkingv1.RootRotation(word).Allowed(), done.Stage.Number()
 	switch {
 	case allowed == 0 && (at == 0 || ended):
 		return // there is none, or none any more
 	case !given:
-		hold("annotation %s is gone before the change of the root is complete, and nothing goes on: set it again, together with %s",
+		pause("annotation %s is gone before the change of the root is complete, and nothing goes on: set it again, together with %s",
 			networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation)
 		return
-	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth && adopted(p.Certificates, facts) != "":
-		hold("it cannot be given up by %s: without the CA in Secret %s, istiods would be given the new root alone at once; leave it in this stage, or take the agent out of istiod",
-			word, adopted(p.Certificates, facts))
+	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth && carriedOverSecret(p.Certificates, facts) != "":
+		pause("it cannot be given up by %s: without the CA in Secret %s, istiods would be given the new root alone at once; leave it in this stage, or take the agent out of istiod",
+			word, carriedOverSecret(p.Certificates, facts))
 		return
 	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth:
 		return // given up
 	case allowed == 0:
-		hold("it is too late for %s: istiods sign under the new root; go on to %s", word, networkingv1.RotateDropOld)
+		pause("it is too late for %s: istiods sign under the new root; go on to %s", word, networkingv1.RotateDropOld)
 		return
 	case ended && allowed == 1: // the next change
 		done, at = networkingv1.RootRotationStatus{}, 0
@@ -60,10 +60,10 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	}
 	switch {
 	case done.NewRoot != "" && done.NewRoot != change.newest && at > 1:
-		hold("the new root is %s, and annotation %s ends with another, %s: istiods sign under the former already; put it last", done.NewRoot, networkingv1.TrustedRootsAnnotation, change.newest)
+		pause("the new root is %s, and annotation %s ends with another, %s: istiods sign under the former already; put it last", done.NewRoot, networkingv1.TrustedRootsAnnotation, change.newest)
 		return
 	case allowed < at:
-		hold("%s is past, and there is no way back: the change is at %s; go on to %s", word, done.Stage, networkingv1.RotateDropOld)
+		pause("%s is past, and there is no way back: the change is at %s; go on to %s", word, done.Stage, networkingv1.RotateDropOld)
 		return
 	case at == 0, allowed > at && len(change.waiting(done.Stage, p, facts)) == 0:
 		at++
@@ -71,7 +71,7 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	stage := networkingv1.RootRotationStages[at-1]
 	waiting := change.waiting(stage, p, facts)
 	for _, certificate := range p.Certificates {
-		change.ask(certificate, stage, facts.Certificates[keyOf(certificate)])
+		change.request(certificate, stage, facts.Certificates[keyOf(certificate)])
 	}
 	status := &networkingv1.RootRotationStatus{Stage: stage, NewRoot: change.newest, Complete: len(waiting) == 0}
 	if status.Complete {
@@ -99,7 +99,7 @@ type rotation struct {
 }
 
 // holdAll keeps the IssuedCertificates, and what goes with them, as they are.
-func (p *Plan) holdAll() {
+func (p *meshPlan) retainCertificates() {
 	p.Certificates, p.Directives = nil, nil
 }
 
@@ -108,7 +108,7 @@ func keyOf(certificate *certificatesv1.IssuedCertificate) types.NamespacedName {
 }
 
 // ask has an IssuedCertificate ask for what a stage needs.
-func (r rotation) ask(certificate *certificatesv1.IssuedCertificate, stage networkingv1.RootRotationStage, stored Stored) {
+func (r rotation) request(certificate *certificatesv1.IssuedCertificate, stage networkingv1.RootRotationStage, stored storedCertificate) {
 	if stage == networkingv1.StageDropOld {
 		return
 	}
@@ -119,13 +119,13 @@ func (r rotation) ask(certificate *certificatesv1.IssuedCertificate, stage netwo
 	switch secret := cmp.Or(r.secret, stored.FromSecret); { // gone from the VirtualMesh, it is needed all the same
 	case secret != "":
 		certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = secret
-	case stored.For != "" && stored.AgentCA != nil: // the VirtualMesh may name the new CA already: not yet
+	case stored.Owner != "" && stored.AgentCA != nil: // the VirtualMesh may name the new CA already: not yet
 		certificate.Spec.AgentCA = stored.AgentCA.DeepCopy()
 	}
 }
 
-// adopted names the Secret with the CA that istiods go on with, where one does.
-func adopted(certificates []*certificatesv1.IssuedCertificate, facts Facts) string {
+// carriedOverSecret names the Secret with the CA that istiods go on with, where one does.
+func carriedOverSecret(certificates []*certificatesv1.IssuedCertificate, facts clusterFacts) string {
 	for _, certificate := range certificates {
 		if secret := facts.Certificates[keyOf(certificate)].FromSecret; secret != "" {
 			return secret
@@ -135,8 +135,8 @@ func adopted(certificates []*certificatesv1.IssuedCertificate, facts Facts) stri
 }
 
 // waiting says which replicas have not done yet what a stage asks for.
-func (r rotation) waiting(stage networkingv1.RootRotationStage, p *Plan, facts Facts) []string {
-	waiting := slices.Clone(p.left)
+func (r rotation) waiting(stage networkingv1.RootRotationStage, p *meshPlan, facts clusterFacts) []string {
+	waiting := slices.Clone(p.unplanned)
 	for _, certificate := range p.Certificates {
 		istiod := p.istiods[keyOf(certificate)]
 		reports := facts.Certificates[keyOf(certificate)].Replicas
@@ -144,7 +144,7 @@ func (r rotation) waiting(stage networkingv1.RootRotationStage, p *Plan, facts F
 			waiting = append(waiting, fmt.Sprintf("%d of %d replicas of istiod %s/%s, which have not reported", missing, istiod.Replicas, istiod.Namespace, istiod.Name))
 		}
 		for _, report := range reports {
-			if lacking := r.lacking(stage, report); lacking != "" {
+			if lacking := r.missing(stage, report); lacking != "" {
 				waiting = append(waiting, fmt.Sprintf("%s/%s, which %s", istiod.Namespace, report.Pod, lacking))
 			}
 		}
@@ -153,7 +153,7 @@ func (r rotation) waiting(stage networkingv1.RootRotationStage, p *Plan, facts F
 }
 
 // lacking says what a replica has not done yet of what a stage asks for, empty when nothing.
-func (r rotation) lacking(stage networkingv1.RootRotationStage, report certificatesv1.CertificateStatus) string {
+func (r rotation) missing(stage networkingv1.RootRotationStage, report certificatesv1.CertificateStatus) string {
 	var lacking string
 	switch {
 	case stage != networkingv1.StageTrustBoth && report.RootFingerprint != r.newest:

@@ -171,14 +171,14 @@ func TestTheRootChangesInStages(t *testing.T) {
 			given := facts("cluster-1", source)
 			two := istiod
 			two.Replicas = 2
-			given.Istiods[ours] = []Istiod{two}
+			given.Istiods[ours] = []deployedIstiod{two}
 			key := types.NamespacedName{Namespace: "istio-system", Name: ours}
 			if !test.none {
 				ca := source.Spec.IntermediateCA().DeepCopy()
 				ca.Vault.CAPath = oldCA
-				given.Certificates[key] = Stored{For: "gloo-mesh/virtual-mesh", AgentCA: ca, FromSecret: test.uses, Replicas: test.reports}
+				given.Certificates[key] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", AgentCA: ca, FromSecret: test.uses, Replicas: test.reports}
 			}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: test.before}, given)
+			plan := translate(source, networkingv1.VirtualMeshStatus{RootRotation: test.before}, given)
 
 			var status networkingv1.RootRotationStatus
 			if plan.Status.RootRotation != nil {
@@ -188,7 +188,7 @@ func TestTheRootChangesInStages(t *testing.T) {
 				t.Errorf("status %+v", status)
 			}
 			if test.held {
-				if len(plan.Certificates) > 0 || !plan.Keep[ours] {
+				if len(plan.Certificates) > 0 || !plan.Retain[ours] {
 					t.Errorf("planned %+v", plan)
 				}
 				return
@@ -222,9 +222,9 @@ func TestTheRootWaitsForAnIstiodThatIsNotUnderstood(t *testing.T) {
 	given := facts("cluster-1", source)
 	unknown := istiod
 	unknown.Problem = "waiting for its ConfigMap"
-	given.Istiods[ours] = []Istiod{unknown}
+	given.Istiods[ours] = []deployedIstiod{unknown}
 	before := networkingv1.RootRotationStatus{Stage: networkingv1.StageTrustBoth, NewRoot: newest}
-	plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: &before}, given)
+	plan := translate(source, networkingv1.VirtualMeshStatus{RootRotation: &before}, given)
 	if got := plan.Status.RootRotation; got.Stage != networkingv1.StageTrustBoth || got.Complete || !strings.Contains(got.Message, "waiting for its ConfigMap") {
 		t.Errorf("status %+v", got)
 	}
@@ -239,13 +239,13 @@ func TestWhatReplicasReportIsAnsweredBriefly(t *testing.T) {
 		networkingv1.TrustedRootsAnnotation: oldText + newText, networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth),
 	}
 	given := facts("cluster-1", source)
-	given.Istiods[ours] = []Istiod{istiod}
+	given.Istiods[ours] = []deployedIstiod{istiod}
 	var reports []certificatesv1.CertificateStatus
 	for range 100 {
 		reports = append(reports, certificatesv1.CertificateStatus{Pod: "a", RootFingerprint: oldRoot, Error: strings.Repeat("long ", 1000)})
 	}
-	given.Certificates[types.NamespacedName{Namespace: "istio-system", Name: ours}] = Stored{For: "gloo-mesh/virtual-mesh", Replicas: reports}
-	plan := Translate(source, networkingv1.VirtualMeshStatus{}, given)
+	given.Certificates[types.NamespacedName{Namespace: "istio-system", Name: ours}] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", Replicas: reports}
+	plan := translate(source, networkingv1.VirtualMeshStatus{}, given)
 	if message := plan.Status.RootRotation.Message; !strings.HasPrefix(message, "waiting for istio-system/a") || len(message) > certificatesv1.MaxStatusText {
 		t.Errorf("a message of %d bytes: %.200s", len(message), message)
 	}
@@ -275,8 +275,8 @@ func TestAChangeOfTheRootThatCannotBeActedOn(t *testing.T) {
 			source := read(t, guide, nil)
 			source.Annotations = test.annotations
 			before := &networkingv1.RootRotationStatus{Stage: networkingv1.StageTrustBoth}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: before}, facts("cluster-1", source))
-			if !plan.KeepAll || len(plan.Certificates) > 0 || plan.Status.RootRotation != before || plan.Status.State != networkingv1.Invalid {
+			plan := translate(source, networkingv1.VirtualMeshStatus{RootRotation: before}, facts("cluster-1", source))
+			if !plan.RetainAll || len(plan.Certificates) > 0 || plan.Status.RootRotation != before || plan.Status.State != networkingv1.Invalid {
 				t.Errorf("planned %+v", plan)
 			}
 			if !slices.ContainsFunc(plan.Status.Errors, func(said string) bool { return strings.Contains(said, test.want) }) {

@@ -26,15 +26,13 @@ import (
 )
 
 const (
-	// ManagedByLabel of an IssuedCertificate, with the value Manager, says that it is kept here.
-	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// Manager is who keeps IssuedCertificates.
-	Manager = "istiod-agent-webhook"
-	// VirtualMeshAnnotation of an IssuedCertificate names, as namespace/name, the VirtualMesh that it is made for.
+	// managedByLabel of an IssuedCertificate, with the value controllers.Manager, says that it is kept here.
+	managedByLabel = "app.kubernetes.io/managed-by"
+	// virtualMeshAnnotation of an IssuedCertificate names, as namespace/name, the VirtualMesh that it is made for.
 	// An owner reference cannot: it does not reach into another namespace.
-	VirtualMeshAnnotation = "istiod-agent.io/virtual-mesh"
-	// ReadyCondition of a VirtualMesh is true when each of its meshes in this cluster has its IssuedCertificate.
-	ReadyCondition = "Ready"
+	virtualMeshAnnotation = "istiod-agent.io/virtual-mesh"
+	// readyCondition of a VirtualMesh is true when each of its meshes in this cluster has its IssuedCertificate.
+	readyCondition = "Ready"
 )
 
 // Reasons of ReadyCondition, and of Events.
@@ -47,74 +45,74 @@ const (
 	reasonNamespaceNotAllowed = "NamespaceNotAllowed"
 )
 
-// Plan is what is to be there for a VirtualMesh.
-type Plan struct {
+// meshPlan is what is to be there for a VirtualMesh.
+type meshPlan struct {
 	// Certificates are to be made, or made so.
 	Certificates []*certificatesv1.IssuedCertificate
 	// Directives too; that of a planned certificate without one is to go.
 	Directives []*certificatesv1.PodBounceDirective
 	// Keep are the meshes of this cluster that the VirtualMesh asks a certificate for: an IssuedCertificate of one of these names stays,
 	// planned or not, and so does its PodBounceDirective.
-	Keep map[string]bool
-	// KeepAll keeps every one: what the VirtualMesh says now cannot be acted on.
-	KeepAll bool
-	Status  networkingv1.VirtualMeshStatus
+	Retain map[string]bool
+	// RetainAll keeps every one: what the VirtualMesh says now cannot be acted on.
+	RetainAll bool
+	Status    networkingv1.VirtualMeshStatus
 
 	// istiods are those that certificates are planned for.
-	istiods map[types.NamespacedName]Istiod
+	istiods map[types.NamespacedName]deployedIstiod
 	// left are istiods of this cluster that nothing is planned for, and why: a change of the root waits for them.
-	left []string
+	unplanned []string
 }
 
-// Translate gives what is to be there for a VirtualMesh. before is its status until now.
-func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts) Plan {
+// translate gives what is to be there for a VirtualMesh. before is its status until now.
+func translate(source storedMesh, before networkingv1.VirtualMeshStatus, facts clusterFacts) meshPlan {
 	mesh := source.DeepCopy()
 	mesh.Spec.SetDefaults()
 	warnings, errs := mesh.Validate()
 	errs = append(slices.Clone(source.Unreadable), errs...)
 	parts := slices.Concat(mesh.Spec.NotActedOn(), source.Unknown)
-	if mesh.Spec.AutoRestartPods() && facts.MayNotRestart != "" {
-		parts = append(parts, "spec.mtlsConfig.autoRestartPods: is not acted on: "+facts.MayNotRestart)
+	if mesh.Spec.AutoRestartPods() && facts.MissingRights != "" {
+		parts = append(parts, "spec.mtlsConfig.autoRestartPods: is not acted on: "+facts.MissingRights)
 	}
 	warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(parts, w) })
 
-	plan := Plan{Keep: map[string]bool{}, istiods: map[types.NamespacedName]Istiod{}}
+	plan := meshPlan{Retain: map[string]bool{}, istiods: map[types.NamespacedName]deployedIstiod{}}
 	status := networkingv1.VirtualMeshStatus{
 		ObservedGeneration: mesh.Generation, NotActedOn: parts, Conditions: slices.Clone(before.Conditions),
 		Meshes: map[string]networkingv1.MeshStatus{},
 	}
 	switch {
 	case !facts.Allowed.Allows(mesh.Namespace):
-		plan.KeepAll = true
+		plan.RetainAll = true
 		status.State, status.NotActedOn = networkingv1.Failed, nil
 		status.Errors = []string{facts.Allowed.NotAllowed(mesh.Namespace)}
-		if len(facts.Made) > 0 {
-			status.Errors = append(status.Errors, "IssuedCertificate "+listed(facts.Made)+", made for this VirtualMesh before, stays as it is; "+
+		if len(facts.Orphans) > 0 {
+			status.Errors = append(status.Errors, "IssuedCertificate "+joinNames(facts.Orphans)+", made for this VirtualMesh before, stays as it is; "+
 				"a VirtualMesh of an allowed namespace that names the mesh takes it over")
 		}
 	case len(errs) > 0:
-		plan.KeepAll = true
+		plan.RetainAll = true
 		status.State = networkingv1.Invalid
 		status.Errors = messages(errs)
 	case facts.Cluster == "" && mesh.Spec.IntermediateCA() != nil:
-		plan.KeepAll = true
+		plan.RetainAll = true
 		status.State = networkingv1.Failed
 		status.Errors = []string{"clusterName is not set, so spec.meshes cannot be matched to this cluster: set it, as in " + helm.Upgrade("--set clusterName=cluster-1")}
 	default:
-		refs, own := plan.expanded(mesh, facts)
+		refs, own := plan.expand(mesh, facts)
 		maps.Copy(status.Meshes, own)
 		for _, ref := range refs {
 			status.Meshes[ref.Key()] = plan.mesh(source, mesh, ref, warnings, before.Meshes[ref.Key()].IssuedCertificate, facts)
 		}
 		status.State, status.Errors = summary(status.Meshes)
 	}
-	plan.Status = fitting(status)
-	if plan.KeepAll {
+	plan.Status = bound(status)
+	if plan.RetainAll {
 		plan.Status.RootRotation = before.RootRotation
 	} else {
 		plan.rotate(mesh, before.RootRotation, facts)
 	}
-	ready := metav1.Condition{Type: ReadyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
+	ready := metav1.Condition{Type: readyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
 	ready.Status, ready.Reason, ready.Message = condition(plan.Status)
 	if !facts.Allowed.Allows(mesh.Namespace) {
 		ready.Reason = reasonNamespaceNotAllowed
@@ -126,8 +124,8 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 
 // mesh plans for one of the meshes that a VirtualMesh names, and says what becomes of it. recorded is the IssuedCertificate
 // that the status named for it before.
-func (p *Plan) mesh(
-	source Source, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts Facts,
+func (p *meshPlan) mesh(
+	source storedMesh, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts clusterFacts,
 ) networkingv1.MeshStatus {
 	name := istio.NormalMeshName(ref.Name)
 	pending := func(format string, args ...any) networkingv1.MeshStatus {
@@ -141,7 +139,7 @@ func (p *Plan) mesh(
 	}
 	here := strings.HasSuffix(name, "-"+istio.NormalMeshName(facts.Cluster))
 	if here { // what was made while this cluster had another name would be a second certificate of its istiod's
-		p.Keep[name] = true
+		p.Retain[name] = true
 	}
 	istiod, others, ok := facts.istiod(name, recorded)
 	switch {
@@ -153,46 +151,46 @@ func (p *Plan) mesh(
 	case len(others) == 0 && !ok:
 		return networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}
 	case !ok && len(others) == 1:
-		p.left = append(p.left, "istiod "+others[0]+", whose mesh's name is another's")
+		p.unplanned = append(p.unplanned, "istiod "+others[0]+", whose mesh's name is another's")
 		return failed("IssuedCertificate %s/%s is for another istiod of this name, which is not there; delete it to give the name to %s", recorded.Namespace, name, others[0])
 	case !ok:
-		p.left = append(p.left, "istiods "+listed(others)+", which have the same mesh's name")
+		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", which have the same mesh's name")
 		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates stay as they are",
-			listed(others), patches.InjectKey)
+			joinNames(others), patches.InjectKey)
 	}
-	if source.asks(name, istiod.Namespace, facts.Cluster) == byNothing {
-		p.left = append(p.left, "istiods "+listed(others)+", whose mesh's name is another's")
-		return failed("the name is that of istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, listed(others))
+	if source.claimOn(name, istiod.Namespace, facts.Cluster) == noClaim {
+		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", whose mesh's name is another's")
+		return failed("the name is that of istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, joinNames(others))
 	}
 	at := types.NamespacedName{Namespace: istiod.Namespace, Name: name}
 	stored, exists := facts.Certificates[at]
-	governs, ok := facts.governing(name, istiod)
+	governing, ok := facts.governing(name, istiod)
 	foreign := foreignReferences(&mesh.Spec, istiod.Namespace)
 	switch {
-	case ok && governs.key() != source.key():
-		refused := failed("%s", refusal(governs, istiod))
+	case ok && governing.key() != source.key():
+		refused := failed("%s", refusal(governing, istiod))
 		refused.AcceptanceOrder = 1
-		for _, claim := range facts.asking(name, istiod.Namespace) {
+		for _, claim := range facts.claimsOn(name, istiod.Namespace) {
 			if claim.key() == source.key() {
 				break
 			}
-			if claim.key() != governs.key() {
+			if claim.key() != governing.key() {
 				refused.AcceptanceOrder++
 			}
 		}
 		return refused
 	case len(foreign) > 0:
-		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose VirtualMesh refers to another namespace", istiod.Namespace, istiod.Name))
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose VirtualMesh refers to another namespace", istiod.Namespace, istiod.Name))
 		return networkingv1.MeshStatus{State: networkingv1.Failed, Errors: messages(foreign)}
 	case istiod.Problem != "":
-		p.left = append(p.left, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
 		return pending("%s", istiod.Problem)
-	case exists && stored.For == "":
-		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
-		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, ManagedByLabel, Manager)
+	case exists && stored.Owner == "":
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
+		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, managedByLabel, controllers.Manager)
 	}
-	_, twice := p.istiods[at] // by another name that is sanitized to this one
-	if !twice {
+	_, duplicate := p.istiods[at] // by another name that is sanitized to this one
+	if !duplicate {
 		p.istiods[at] = istiod
 		p.Certificates = append(p.Certificates, certificate(mesh, istiod, at))
 	}
@@ -211,38 +209,38 @@ func (p *Plan) mesh(
 		accepted.PodBounceDirective = &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace}
 		if made, exists := facts.Directives[at]; exists && !made {
 			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("PodBounceDirective %s was not made here, and is followed as it is", at))
-		} else if !twice {
+		} else if !duplicate {
 			p.Directives = append(p.Directives, directive(mesh, at))
 		}
 	}
-	var rivals []string
-	for _, claim := range facts.asking(name, istiod.Namespace) {
+	var competing []string
+	for _, claim := range facts.claimsOn(name, istiod.Namespace) {
 		if claim.key() != source.key() {
-			rivals = append(rivals, claim.key().String())
+			competing = append(competing, claim.key().String())
 		}
 	}
-	if len(rivals) > 0 {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and does not count", listed(rivals)))
+	if len(competing) > 0 {
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and does not count", joinNames(competing)))
 	}
 	if len(others) > 0 {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh's name and gets no IssuedCertificate; rename its Deployment", listed(others)))
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh's name and gets no IssuedCertificate; rename its Deployment", joinNames(others)))
 	}
 	return accepted
 }
 
 // notSelected says why Deployments of a mesh's name do not count. Where one has an IssuedCertificate from before, that
 // stays, and a change of the root waits for it.
-func (p *Plan) notSelected(name string, facts Facts) string {
+func (p *meshPlan) notSelected(name string, facts clusterFacts) string {
 	var all []string
 	for _, each := range facts.NotSelected[name] {
 		said := fmt.Sprintf("Deployment %s/%s does not count, since %s", each.Namespace, each.Name, each.Why)
-		if facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].For != "" {
+		if facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].Owner != "" {
 			said += " (its IssuedCertificate stays as it is)"
-			p.left = append(p.left, fmt.Sprintf("istiod %s/%s, which is not injected here", each.Namespace, each.Name))
+			p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, which is not injected here", each.Namespace, each.Name))
 		}
 		all = append(all, said)
 	}
-	return listed(all)
+	return joinNames(all)
 }
 
 func messages(errs field.ErrorList) (all []string) {
@@ -253,11 +251,11 @@ func messages(errs field.ErrorList) (all []string) {
 }
 
 // certificate is the IssuedCertificate of an istiod.
-func certificate(mesh *networkingv1.VirtualMesh, istiod Istiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
+func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
 	shared := mesh.Spec.MTLSConfig.Shared
 	made := &certificatesv1.IssuedCertificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.Kind},
-		ObjectMeta: madeHere(mesh, at),
+		ObjectMeta: ownedMeta(mesh, at),
 		Spec: certificatesv1.IssuedCertificateSpec{
 			Hosts:       []string{istiod.Host()},
 			CertOptions: shared.IntermediateCertOptions.DeepCopy(),
@@ -275,17 +273,17 @@ func certificate(mesh *networkingv1.VirtualMesh, istiod Istiod, at types.Namespa
 func directive(mesh *networkingv1.VirtualMesh, at types.NamespacedName) *certificatesv1.PodBounceDirective {
 	made := &certificatesv1.PodBounceDirective{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.PodBounceDirectiveKind},
-		ObjectMeta: madeHere(mesh, at),
+		ObjectMeta: ownedMeta(mesh, at),
 	}
 	made.Annotations[certificatesv1.RestartAnnotation] = certificatesv1.RestartMesh
 	return made
 }
 
-func madeHere(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {
+func ownedMeta(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: at.Name, Namespace: at.Namespace,
-		Labels:      map[string]string{ManagedByLabel: Manager},
-		Annotations: map[string]string{VirtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
+		Labels:      map[string]string{managedByLabel: controllers.Manager},
+		Annotations: map[string]string{virtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
 	}
 }
 

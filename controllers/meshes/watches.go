@@ -14,11 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// named are the meshes that a VirtualMesh names, as far as it can be read, and the keys of its patterns.
-func named(object *unstructured.Unstructured) []string {
+// meshKeys are the meshes that a VirtualMesh names, as far as it can be read, and the keys of its patterns.
+func meshKeys(object *unstructured.Unstructured) []string {
 	var names []string
 	for _, ref := range references(object) {
 		if p, ok := patternOf(ref); ok {
@@ -48,16 +49,16 @@ func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 	return readable
 }
 
-// madeFor is the VirtualMesh that an object was made for here, none for another's.
-func madeFor(object client.Object) []string {
-	if object.GetLabels()[ManagedByLabel] != Manager {
+// ownersOf is the VirtualMesh that an object was made for here, none for another's.
+func ownersOf(object client.Object) []string {
+	if object.GetLabels()[managedByLabel] != controllers.Manager {
 		return nil
 	}
-	return []string{object.GetAnnotations()[VirtualMeshAnnotation]}
+	return []string{object.GetAnnotations()[virtualMeshAnnotation]}
 }
 
 // naming requests every VirtualMesh of an allowed namespace that names one of the meshes, or may match it by a pattern.
-func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.Request {
+func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []reconcile.Request {
 	var keys []string
 	for _, mesh := range meshes {
 		keys = append(keys, keysOf(mesh)...)
@@ -65,9 +66,9 @@ func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.R
 	slices.Sort(keys)
 	var requests []reconcile.Request
 	for _, key := range slices.Compact(keys) {
-		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
+		found, err := c.list(ctx, virtualMeshKind, client.MatchingFields{byMesh: key})
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", key)
+			logf.FromContext(ctx).Error(err, "Failed to list VirtualMeshes", "mesh", key)
 			continue
 		}
 		for i := range found {
@@ -82,24 +83,24 @@ func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.R
 
 // concerned requests a VirtualMesh that has changed, and every one whose turn may come with that: those that name the same
 // meshes, those that own an IssuedCertificate of these, and those that name a mesh whose IssuedCertificate it owns.
-func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
+func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
 	self := client.ObjectKeyFromObject(mesh)
-	names, err := c.meshes(ctx, mesh)
+	names, err := c.namedMeshes(ctx, mesh)
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "virtualMesh", self)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "virtualMesh", self)
 	}
 	requests := []reconcile.Request{{NamespacedName: self}}
 	if !c.allowed.Allows(self.Namespace) {
 		return requests // it makes no difference to others
 	}
 	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
-		certificates, err := c.list(ctx, issuedCertificate(), selection)
+		certificates, err := c.list(ctx, issuedCertificateKind, selection)
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing IssuedCertificates", "virtualMesh", self)
+			logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates", "virtualMesh", self)
 			continue
 		}
 		for i := range certificates {
-			for _, owner := range madeFor(&certificates[i]) {
+			for _, owner := range ownersOf(&certificates[i]) {
 				namespace, name, _ := strings.Cut(owner, "/")
 				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
 				names = append(names, certificates[i].GetName())
@@ -107,11 +108,11 @@ func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructu
 		}
 	}
 	slices.Sort(names)
-	return append(requests, c.naming(ctx, slices.Compact(names)...)...)
+	return append(requests, c.requestsForMeshes(ctx, slices.Compact(names)...)...)
 }
 
 // meshes are those that a VirtualMesh names, and those of the Deployments that its patterns match.
-func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructured) ([]string, error) {
+func (c *reconciler) namedMeshes(ctx context.Context, object *unstructured.Unstructured) ([]string, error) {
 	var names []string
 	patterns := map[string][]pattern{} // by their suffix
 	for _, ref := range references(object) {
@@ -124,10 +125,10 @@ func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructur
 	if len(patterns) == 0 {
 		return names, nil
 	}
-	deployments, err := c.list(ctx, deployment())
+	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	for i := range deployments {
 		namespace := deployments[i].GetNamespace()
-		mesh := Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster)
+		mesh := istio.MeshName(deployments[i].GetName(), namespace, c.cluster)
 		if slices.ContainsFunc(patterns[suffixOf(namespace, c.cluster)], func(p pattern) bool { return p.matches(mesh, namespace, c.cluster) }) {
 			names = append(names, mesh)
 		}
@@ -143,29 +144,29 @@ func matching(index string, values ...string) (selections []client.MatchingField
 }
 
 // configuredBy requests the VirtualMeshes of the istiods that a ConfigMap may configure.
-func (c *Controller) configuredBy(ctx context.Context, object client.Object) []reconcile.Request {
-	return c.namingIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool {
+func (c *reconciler) requestsForConfigMap(ctx context.Context, object client.Object) []reconcile.Request {
+	return c.requestsForIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool {
 		return istio.MeshConfigMap(istio.Revision(istiod)) == object.GetName()
 	})
 }
 
 // within requests the VirtualMeshes of the istiods of a namespace, which may have been labelled.
-func (c *Controller) within(ctx context.Context, object client.Object) []reconcile.Request {
-	return c.namingIstiods(ctx, object.GetName(), func(*unstructured.Unstructured) bool { return true })
+func (c *reconciler) requestsForNamespace(ctx context.Context, object client.Object) []reconcile.Request {
+	return c.requestsForIstiods(ctx, object.GetName(), func(*unstructured.Unstructured) bool { return true })
 }
 
 // namingIstiods requests the VirtualMeshes that name some of the istiods of a namespace.
-func (c *Controller) namingIstiods(ctx context.Context, namespace string, wanted func(*unstructured.Unstructured) bool) []reconcile.Request {
-	deployments, err := c.list(ctx, deployment(), client.InNamespace(namespace))
+func (c *reconciler) requestsForIstiods(ctx context.Context, namespace string, desired func(*unstructured.Unstructured) bool) []reconcile.Request {
+	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
 		return nil
 	}
 	var meshes []string
 	for i := range deployments {
-		if wanted(&deployments[i]) {
-			meshes = append(meshes, Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster))
+		if desired(&deployments[i]) {
+			meshes = append(meshes, istio.MeshName(deployments[i].GetName(), namespace, c.cluster))
 		}
 	}
-	return c.naming(ctx, meshes...)
+	return c.requestsForMeshes(ctx, meshes...)
 }

@@ -31,11 +31,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// Cleaner reconciles IssuedCertificates.
-type Cleaner struct {
+// reconciler reconciles IssuedCertificates.
+type reconciler struct {
 	client client.Client
 	live   client.Reader
 }
@@ -47,13 +48,13 @@ func CacheByObject() map[client.Object]cache.ByObject {
 
 func pod() *metav1.PartialObjectMetadata {
 	pod := &metav1.PartialObjectMetadata{}
-	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	pod.SetGroupVersionKind(controllers.PodKind)
 	return pod
 }
 
 // Setup has the manager clean, on the leader. The cluster must know IssuedCertificates.
 func Setup(mgr ctrl.Manager) error {
-	c := &Cleaner{client: mgr.GetClient(), live: mgr.GetAPIReader()}
+	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader()}
 	gone := predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
@@ -62,29 +63,26 @@ func Setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("reports").
 		For(issuedCertificate()).
-		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.reportedBy), builder.WithPredicates(gone)).
+		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.requestsForPod), builder.WithPredicates(gone)).
 		Complete(c)
 }
 
-func issuedCertificate() *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
-	return object
-}
+var kind = certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)
+
+func issuedCertificate() *unstructured.Unstructured { return controllers.Untyped(kind) }
 
 // reportedBy requests the IssuedCertificates that a Pod has an entry in.
-func (c *Cleaner) reportedBy(ctx context.Context, pod client.Object) []reconcile.Request {
-	var all unstructured.UnstructuredList
-	all.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		logf.FromContext(ctx).Error(err, "Listing IssuedCertificates")
+func (c *reconciler) requestsForPod(ctx context.Context, pod client.Object) []reconcile.Request {
+	certificates, err := controllers.List(ctx, c.client, kind)
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates")
 		return nil
 	}
 	var requests []reconcile.Request
-	for i := range all.Items {
-		for _, name := range reporting(&all.Items[i]) {
-			if name == pod.GetName() && namespace(&all.Items[i]) == pod.GetNamespace() {
-				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+	for i := range certificates {
+		for _, name := range reportingPods(&certificates[i]) {
+			if name == pod.GetName() && namespace(&certificates[i]) == pod.GetNamespace() {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&certificates[i])})
 			}
 		}
 	}
@@ -92,13 +90,13 @@ func (c *Cleaner) reportedBy(ctx context.Context, pod client.Object) []reconcile
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (c *Cleaner) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	certificate := issuedCertificate()
 	if err := c.client.Get(ctx, request.NamespacedName, certificate); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	var gone []int
-	pods := reporting(certificate)
+	pods := reportingPods(certificate)
 	for i, name := range pods {
 		if name == "" { // not an entry of ours
 			continue
@@ -114,7 +112,7 @@ func (c *Cleaner) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	if len(gone) == 0 {
 		return reconcile.Result{}, nil
 	}
-	patch, err := json.Marshal(without(certificate, gone, time.Now()))
+	patch, err := json.Marshal(removalPatch(certificate, gone, time.Now()))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -124,12 +122,12 @@ func (c *Cleaner) Reconcile(ctx context.Context, request reconcile.Request) (rec
 		}
 		return reconcile.Result{}, fmt.Errorf("taking the reports of Pods that are gone out of IssuedCertificate %s: %w", request, err)
 	}
-	logf.FromContext(ctx).V(1).Info("Took out the reports of Pods that are gone", "issuedCertificate", request, "pods", len(gone))
+	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(gone))
 	return reconcile.Result{}, nil
 }
 
 // isGone asks the API server itself before it says so: a Pod may be newer than the cache, and would not report twice.
-func (c *Cleaner) isGone(ctx context.Context, key types.NamespacedName) (bool, error) {
+func (c *reconciler) isGone(ctx context.Context, key types.NamespacedName) (bool, error) {
 	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
 		return false, err
 	}
@@ -137,8 +135,8 @@ func (c *Cleaner) isGone(ctx context.Context, key types.NamespacedName) (bool, e
 	return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 }
 
-// reporting are the Pods that have entries in status.certificates, in their order.
-func reporting(certificate *unstructured.Unstructured) []string {
+// reportingPods are the Pods that have entries in status.certificates, in their order.
+func reportingPods(certificate *unstructured.Unstructured) []string {
 	entries, _, _ := unstructured.NestedSlice(certificate.Object, "status", "certificates")
 	var pods []string
 	for _, entry := range entries {
@@ -158,9 +156,9 @@ func namespace(certificate *unstructured.Unstructured) string {
 	return certificate.GetNamespace()
 }
 
-// without removes entries, the last one first, of just the version of the status that was read, and sets what follows from
+// removalPatch removes entries, the last one first, of just the version of the status that was read, and sets what follows from
 // those that remain.
-func without(certificate *unstructured.Unstructured, entries []int, now time.Time) []jsonpatch.Operation {
+func removalPatch(certificate *unstructured.Unstructured, entries []int, now time.Time) []jsonpatch.Operation {
 	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", certificate.GetResourceVersion())}
 	for _, entry := range slices.Backward(entries) {
 		operations = append(operations, jsonpatch.NewOperation("remove", fmt.Sprintf("/status/certificates/%d", entry), nil))

@@ -31,30 +31,28 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// manager is who restarts, in managedFields and Events.
-const manager = "istiod-agent-webhook"
-
 const (
-	// atOnce is how many workloads are restarted at a time. When that many do not come up again, nothing goes on: what
+	// maxConcurrent is how many workloads are restarted at a time. When that many do not come up again, nothing goes on: what
 	// broke them would break the others too.
-	atOnce = 5
-	// lookAgain is how often a round that is under way is looked at. Pods and workloads are not watched: most of the
+	maxConcurrent = 5
+	// pollInterval is how often a round that is under way is looked at. Pods and workloads are not watched: most of the
 	// time, which is years, nothing is to be restarted, and a cache would hold every Pod of the mesh.
-	lookAgain = 3 * time.Second
-	// rightsAgain is how often it is looked whether rights have been given.
-	rightsAgain = 30 * time.Second
+	pollInterval = 3 * time.Second
+	// rightsInterval is how often it is looked whether rights have been given.
+	rightsInterval = 30 * time.Second
 )
 
 // byDirective is the index of IssuedCertificates by the PodBounceDirective that they name.
 const byDirective = "podBounceDirective"
 
-// Controller restarts Pods.
-type Controller struct {
+// reconciler restarts Pods.
+type reconciler struct {
 	client client.Client
 	live   client.Reader
 	events events.EventRecorder
@@ -64,9 +62,9 @@ type Controller struct {
 
 // Setup has the manager restart Pods, on the leader. The cluster must know PodBounceDirectives and IssuedCertificates.
 func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(manager), rights: rights, now: time.Now}
+	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights, now: time.Now}
 	err := mgr.GetFieldIndexer().IndexField(ctx, untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
-		key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+		key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
 		if key.Name == "" {
 			return nil
 		}
@@ -79,7 +77,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 		Named("restarts").
 		For(untyped(certificatesv1.PodBounceDirectiveKind)).
 		Watches(untyped(certificatesv1.Kind), handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-			key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
+			key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
 			if key.Name == "" {
 				return nil
 			}
@@ -89,14 +87,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 }
 
 func untyped(kind string) *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(kind))
-	return object
+	return controllers.Untyped(certificatesv1.GroupVersion.WithKind(kind))
 }
 
-// named is the PodBounceDirective that an IssuedCertificate names, none for one of another namespace: a user who may write
+// directiveOf is the PodBounceDirective that an IssuedCertificate names, none for one of another namespace: a user who may write
 // IssuedCertificates in a namespace of their own would have other meshes restarted.
-func named(certificate *unstructured.Unstructured) types.NamespacedName {
+func directiveOf(certificate *unstructured.Unstructured) types.NamespacedName {
 	name, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "name")
 	namespace, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "namespace")
 	if namespace != "" && namespace != certificate.GetNamespace() {
@@ -106,7 +102,7 @@ func named(certificate *unstructured.Unstructured) types.NamespacedName {
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	object := untyped(certificatesv1.PodBounceDirectiveKind)
 	if err := c.client.Get(ctx, request.NamespacedName, object); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -116,46 +112,45 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, nil
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &directive); err != nil {
-		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in cannot be read, and is not acted on", "cause", err.Error())
+		logf.FromContext(ctx).Error(err, "PodBounceDirective is ignored: its fields have other types than in this release's CRD")
 		return reconcile.Result{}, nil
 	}
 	if sets := len(directive.Spec.PodsToBounce); sets > certificatesv1.MaxPodSets {
-		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in has too many sets of Pods, and is not acted on", "sets", sets, "most", certificatesv1.MaxPodSets)
+		logf.FromContext(ctx).Error(nil, "PodBounceDirective is ignored: it has too many sets of Pods", "sets", sets, "limit", certificatesv1.MaxPodSets)
 		return reconcile.Result{}, nil
 	}
 	mesh, err := c.mesh(ctx, request.NamespacedName)
 	if err != nil || len(mesh.certificates) == 0 {
 		return reconcile.Result{}, err
 	}
-	now := readRoots(mesh.reports(), mesh.staged())
+	now := readRoots(mesh.replicas(), mesh.staged())
 	var published []string
 	if len(directive.Status.Roots) == 0 {
-		if published, err = c.published(ctx, mesh.namespaces()); err != nil {
+		if published, err = c.publishedRoots(ctx, mesh.namespaces()); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	status := begin(*directive.Status.DeepCopy(), now, published, metav1.NewTime(c.now()))
+	status := observeRoots(*directive.Status.DeepCopy(), now, published, metav1.NewTime(c.now()))
 	var again time.Duration
 	if status.State == certificatesv1.Restarting {
-		again = lookAgain
-		r := &round{Controller: c, directive: object, mesh: mesh, roots: now, sets: setsOf(&directive), status: &status, gates: map[string]gate{}}
+		again = pollInterval
+		r := &rollout{reconciler: c, directive: object, mesh: mesh, roots: now, sets: podSetsOf(&directive), status: &status, gates: map[string]gate{}}
 		switch lacking, err := c.rights.Lacking(ctx); {
 		case err != nil:
 			return reconcile.Result{}, err
 		case lacking != "":
-			status.Message, again = lacking, rightsAgain
+			status.Message, again = lacking, rightsInterval
 		default:
-			if err := r.goOn(ctx); err != nil {
+			if err := r.advance(ctx); err != nil {
 				return reconcile.Result{}, err
 			}
 		}
 	}
 	status.Message = bounded.Text(status.Message, certificatesv1.MaxStatusText) // it names Pods, as they report
-	err = c.report(ctx, object, directive.Status, status)
+	err = c.writeStatus(ctx, object, directive.Status, status)
 	switch {
 	case errors.Is(err, errDropped):
-		logf.FromContext(ctx).Info(err.Error(), "reason", StatusDropped)
-		c.say(object, nil, corev1.EventTypeWarning, StatusDropped, err.Error())
+		c.event(ctx, object, nil, corev1.EventTypeWarning, reasonStatusDropped, err.Error())
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: time.Second}, nil // somebody else has written: what they wrote counts
@@ -166,7 +161,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 }
 
 // published are the roots that istiod's own namespace publishes, empty where there are none yet.
-func (c *Controller) published(ctx context.Context, namespaces []string) ([]string, error) {
+func (c *reconciler) publishedRoots(ctx context.Context, namespaces []string) ([]string, error) {
 	var all []string
 	for _, namespace := range namespaces {
 		configMap, err := c.configMap(ctx, types.NamespacedName{Namespace: namespace, Name: istio.RootConfigMap})
@@ -181,17 +176,4 @@ func (c *Controller) published(ctx context.Context, namespaces []string) ([]stri
 		}
 	}
 	return all, nil
-}
-
-// configMap reads one from the API server itself, nil where it is not there.
-func (c *Controller) configMap(ctx context.Context, at types.NamespacedName) (*corev1.ConfigMap, error) {
-	configMap := &corev1.ConfigMap{}
-	err := c.live.Get(ctx, at, configMap)
-	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // there is none
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s: %w", at, err)
-	}
-	return configMap, nil
 }

@@ -58,7 +58,7 @@ func TestTheGateOfANamespace(t *testing.T) {
 	created := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: begun}, Data: map[string]string{istio.RootCertFile: two}}
 	for name, test := range map[string]struct {
 		configMap *corev1.ConfigMap
-		wanted    []string
+		desired   []string
 		at        time.Duration // after its change
 		waiting   string        // none: open
 	}{
@@ -75,7 +75,7 @@ func TestTheGateOfANamespace(t *testing.T) {
 		"nobody has changed it":             {created, []string{second}, 2 * time.Second, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := gateOf("a/b", test.configMap, istio.RootCertFile, test.wanted, begun.Add(test.at))
+			got := gateOf("a/b", test.configMap, istio.RootCertFile, test.desired, begun.Add(test.at))
 			if got.open != (test.waiting == "") || !strings.HasPrefix(got.waiting, test.waiting) {
 				t.Errorf("got %+v", got)
 			}

@@ -9,7 +9,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -31,19 +30,18 @@ type istiod struct {
 }
 
 // mesh reads what refers to a directive, nothing where its namespace has not opted in: no istiod is looked after there.
-func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
+func (c *reconciler) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
 	if optedIn, err := controllers.OptedIn(ctx, c.client, directive.Namespace); err != nil || !optedIn {
 		return &mesh{}, err
 	}
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	if err := c.client.List(ctx, list, client.MatchingFields{byDirective: directive.String()}, client.UnsafeDisableDeepCopy); err != nil {
+	stored, err := controllers.List(ctx, c.client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind), client.MatchingFields{byDirective: directive.String()})
+	if err != nil {
 		return nil, fmt.Errorf("listing IssuedCertificates: %w", err)
 	}
 	m := &mesh{}
-	for i := range list.Items {
+	for i := range stored {
 		var certificate certificatesv1.IssuedCertificate
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &certificate) != nil || certificate.DeletionTimestamp != nil {
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(stored[i].Object, &certificate) != nil || certificate.DeletionTimestamp != nil {
 			continue
 		}
 		m.certificates = append(m.certificates, certificate)
@@ -56,14 +54,13 @@ func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (
 	return m, nil
 }
 
-func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
-	deployments := &unstructured.UnstructuredList{}
-	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
-	if err := c.client.List(ctx, deployments, client.InNamespace(at.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+func (c *reconciler) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
+	deployments, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(at.Namespace))
+	if err != nil {
 		return fmt.Errorf("listing istiods: %w", err)
 	}
-	for i := range deployments.Items {
-		deployment := &deployments.Items[i]
+	for i := range deployments {
+		deployment := &deployments[i]
 		if istio.ServiceAccount(deployment) != at.Name || deployment.GetDeletionTimestamp() != nil {
 			continue
 		}
@@ -98,7 +95,7 @@ func (m *mesh) namespaces() []string {
 	return sorted(all)
 }
 
-func (m *mesh) reports() []certificatesv1.CertificateStatus {
+func (m *mesh) replicas() []certificatesv1.CertificateStatus {
 	var all []certificatesv1.CertificateStatus
 	for i := range m.certificates {
 		all = append(all, m.certificates[i].Status.Certificates...)

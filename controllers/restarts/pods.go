@@ -3,6 +3,7 @@
 package restarts
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,9 +11,13 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
@@ -40,7 +45,7 @@ var gatewayLabels = []string{"gateway.networking.k8s.io/gateway-name", "istio.io
 var nodeProxyLabels = labels.Set{"app": "ztunnel"}
 
 // set is the Pods whose turn comes together.
-type set struct {
+type podSet struct {
 	name string
 	kind setKind
 	// selector is that of a selected set.
@@ -57,26 +62,26 @@ const (
 )
 
 // meshSets are those of a whole mesh, in their order.
-var meshSets = []set{{name: "istiod", kind: istiodPods}, {name: "gateways", kind: gatewayPods}, {name: "workloads", kind: workloadPods}}
+var meshSets = []podSet{{name: "istiod", kind: istiodPods}, {name: "gateways", kind: gatewayPods}, {name: "workloads", kind: workloadPods}}
 
-// setsOf are the sets of a directive.
-func setsOf(directive *certificatesv1.PodBounceDirective) []set {
+// podSetsOf are the sets of a directive.
+func podSetsOf(directive *certificatesv1.PodBounceDirective) []podSet {
 	if directive.Annotations[certificatesv1.RestartAnnotation] == certificatesv1.RestartMesh {
 		return meshSets
 	}
-	var sets []set
+	var sets []podSet
 	for _, selector := range directive.Spec.PodsToBounce {
 		name := selector.Namespace
 		if len(selector.Labels) > 0 {
 			name += ": " + labels.Set(selector.Labels).String()
 		}
-		sets = append(sets, set{name: name, kind: selectedPods, selector: selector})
+		sets = append(sets, podSet{name: name, kind: selectedPods, selector: selector})
 	}
 	return sets
 }
 
 // has says whether a Pod is in the set. revisions are those of the mesh's istiods.
-func (s set) has(pod *metav1.ObjectMeta, revisions []string) bool {
+func (s podSet) contains(pod *metav1.ObjectMeta, revisions []string) bool {
 	if s.kind == selectedPods {
 		return !isIstiod(pod) && s.selects(pod.Namespace, pod.Labels)
 	}
@@ -86,7 +91,7 @@ func (s set) has(pod *metav1.ObjectMeta, revisions []string) bool {
 	return (s.kind == gatewayPods) == isGateway(pod)
 }
 
-func (s set) selects(namespace string, of map[string]string) bool {
+func (s podSet) selects(namespace string, of map[string]string) bool {
 	return namespace == s.selector.Namespace && labels.SelectorFromSet(s.selector.Labels).Matches(labels.Set(of))
 }
 
@@ -125,17 +130,8 @@ func revisionOf(pod *metav1.ObjectMeta) string {
 	return istio.DefaultRevision
 }
 
-// gate says whether new Pods of a namespace would start with the wanted roots.
-type gate struct {
-	open bool
-	// since is when that became so: Pods that were created then or before are old.
-	since time.Time
-	// waiting says what keeps it closed.
-	waiting string
-}
-
 // owned are old Pods of one owner.
-type owned struct {
+type ownerPods struct {
 	owner     metav1.OwnerReference
 	namespace string
 	pods      []string
@@ -143,17 +139,19 @@ type owned struct {
 }
 
 // found is what there is to restart of a set.
-type found struct {
-	owners map[string]*owned
+type candidates struct {
+	owners map[string]*ownerPods
 	// closed are the gates that keep Pods from being restarted; left are Pods that nobody would start again.
 	closed map[string]bool
 	left   []string
 }
 
-func newFound() *found { return &found{owners: map[string]*owned{}, closed: map[string]bool{}} }
+func newCandidates() *candidates {
+	return &candidates{owners: map[string]*ownerPods{}, closed: map[string]bool{}}
+}
 
 // add looks at one Pod of the set.
-func (f *found) add(pod *metav1.ObjectMeta, of gate) {
+func (f *candidates) add(pod *metav1.ObjectMeta, of gate) {
 	switch {
 	case pod.DeletionTimestamp != nil:
 		return
@@ -164,19 +162,19 @@ func (f *found) add(pod *metav1.ObjectMeta, of gate) {
 		return // it started with what it needs
 	}
 	owner := metav1.GetControllerOf(pod)
-	if why := unmovable(owner); why != "" {
+	if why := notRestartable(owner); why != "" {
 		f.left = append(f.left, fmt.Sprintf("Pod %s/%s: %s", pod.Namespace, pod.Name, why))
 		return
 	}
 	id := pod.Namespace + "/" + owner.Kind + "/" + owner.Name + "/" + string(owner.UID)
 	if f.owners[id] == nil {
-		f.owners[id] = &owned{owner: *owner, namespace: pod.Namespace, since: of.since}
+		f.owners[id] = &ownerPods{owner: *owner, namespace: pod.Namespace, since: of.since}
 	}
 	f.owners[id].pods = append(f.owners[id].pods, pod.Name)
 }
 
-// unmovable says why Pods of an owner are left, empty when they are not.
-func unmovable(owner *metav1.OwnerReference) string {
+// notRestartable says why Pods of an owner are left, empty when they are not.
+func notRestartable(owner *metav1.OwnerReference) string {
 	switch {
 	case owner == nil:
 		return "nothing would start it again; delete it and start it yourself"
@@ -184,16 +182,16 @@ func unmovable(owner *metav1.OwnerReference) string {
 		return "it is static; the kubelet starts it from a file"
 	case owner.Kind == "Job":
 		return "its Job's work would be lost, and it ends by itself"
-	case !plausible(*owner):
+	case !validOwner(*owner):
 		return "no object can be the owner that it names; replace it yourself"
 	}
 	return ""
 }
 
-// plausible reports whether an object may exist that an owner reference names, in the bounds of the CRD's status. A user who
+// validOwner reports whether an object may exist that an owner reference names, in the bounds of the CRD's status. A user who
 // creates a Pod writes its references, and the API server hardly checks them: a request for such an owner would fail, not find
 // nothing, and hold up all restarts.
-func plausible(owner metav1.OwnerReference) bool {
+func validOwner(owner metav1.OwnerReference) bool {
 	switch {
 	case len(owner.APIVersion) > 317, len(owner.Kind) > 253, len(owner.UID) > 128:
 		return false
@@ -204,10 +202,60 @@ func plausible(owner metav1.OwnerReference) bool {
 }
 
 // inOrder are the owners, by namespace, kind and name.
-func (f *found) inOrder() []*owned {
-	var all []*owned
+func (f *candidates) sorted() []*ownerPods {
+	var all []*ownerPods
 	for _, id := range slices.Sorted(maps.Keys(f.owners)) {
 		all = append(all, f.owners[id])
 	}
 	return all
+}
+
+// page is how many Pods are read at a time.
+const page = 500
+
+// running leaves out Pods that have ended.
+var running = client.MatchingFieldsSelector{Selector: fields.AndSelectors(
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+)}
+
+// eachPod goes through the metadata of the Pods that may be in a set.
+func (c *reconciler) forEachPod(ctx context.Context, s podSet, call func(*metav1.ObjectMeta) error) error {
+	var selections [][]client.ListOption
+	switch s.kind {
+	case selectedPods:
+		selections = [][]client.ListOption{{client.InNamespace(s.selector.Namespace), client.MatchingLabels(s.selector.Labels)}}
+	case gatewayPods:
+		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}, {client.MatchingLabels(nodeProxyLabels)}}
+	default:
+		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}}
+	}
+	for _, options := range selections {
+		list := &metav1.PartialObjectMetadataList{}
+		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+		for {
+			if err := c.live.List(ctx, list, append(slices.Clone(options), running, client.Limit(page), client.Continue(list.Continue))...); err != nil {
+				return err
+			}
+			for i := range list.Items {
+				if err := call(&list.Items[i].ObjectMeta); err != nil {
+					return err
+				}
+			}
+			if list.Continue == "" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+var withProxy = exists(proxyLabel)
+
+func exists(label string) labels.Selector {
+	requirement, err := labels.NewRequirement(label, selection.Exists, nil)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	return labels.NewSelector().Add(*requirement)
 }

@@ -12,12 +12,12 @@ import (
 
 // roots is what the agents of one mesh report about its roots of trust.
 type roots struct {
-	// wanted are the fingerprints, sorted, of the roots that every proxy is to trust; none while that is not known.
-	wanted []string
+	// desired are the fingerprints, sorted, of the roots that every proxy is to trust; none while that is not known.
+	desired []string
 	// settled says that every replica of istiod publishes just these, and was seen to.
 	settled bool
-	// behind are istiod's Pods that take the wanted root only when they start.
-	behind []string
+	// outdated are istiod's Pods that take the wanted root only when they start.
+	outdated []string
 	// waiting says what is not so yet.
 	waiting string
 }
@@ -29,27 +29,27 @@ func readRoots(reports []certificatesv1.CertificateStatus, staged bool) roots {
 		return roots{waiting: "istiod's agents, which have not reported yet"}
 	}
 	if !staged {
-		offered, unclear := newRoot(reports)
+		offered, unclear := offeredRoot(reports)
 		if unclear != "" {
 			return roots{waiting: unclear}
 		}
 		if offered != "" {
-			found := roots{wanted: []string{offered}}
+			found := roots{desired: []string{offered}}
 			for _, report := range reports {
 				if report.RootFingerprint != "" && report.RootFingerprint != offered {
-					found.behind = append(found.behind, report.Pod)
+					found.outdated = append(found.outdated, report.Pod)
 				}
 			}
-			if len(found.behind) > 0 {
-				found.waiting = "istiod to take root " + short(offered) + ": " + strings.Join(found.behind, ", ") + " started with another"
+			if len(found.outdated) > 0 {
+				found.waiting = "istiod to take root " + shorten(offered) + ": " + strings.Join(found.outdated, ", ") + " started with another"
 				return found
 			}
 		}
 	}
-	found := roots{wanted: sorted(reports[0].TrustedRoots), settled: true}
+	found := roots{desired: sorted(reports[0].TrustedRoots), settled: true}
 	var lacking []string
 	for _, report := range reports {
-		if !report.Confirmed || len(report.TrustedRoots) == 0 || !slices.Equal(sorted(report.TrustedRoots), found.wanted) {
+		if !report.Confirmed || len(report.TrustedRoots) == 0 || !slices.Equal(sorted(report.TrustedRoots), found.desired) {
 			lacking = append(lacking, report.Pod)
 		}
 	}
@@ -59,9 +59,9 @@ func readRoots(reports []certificatesv1.CertificateStatus, staged bool) roots {
 	return found
 }
 
-// newRoot is the root that Vault has now, where some replica does not have it: the one that replicas are offered, and
+// offeredRoot is the root that Vault has now, where some replica does not have it: the one that replicas are offered, and
 // else, where they differ, that of the certificate that was issued last.
-func newRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) {
+func offeredRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) {
 	var offered []string
 	for _, report := range reports {
 		if report.OfferedRootFingerprint != "" {
@@ -99,16 +99,16 @@ func sorted(values []string) []string {
 	return slices.Compact(values)
 }
 
-// holds says whether all of some roots are among others.
-func holds(all, some []string) bool {
+// containsAll says whether all of some roots are among others.
+func containsAll(all, some []string) bool {
 	return !slices.ContainsFunc(some, func(root string) bool { return !slices.Contains(all, root) })
 }
 
 // key is what roots are called in RestartedForRootAnnotation.
-func key(roots []string) string { return strings.Join(roots, ",") }
+func rootsKey(roots []string) string { return strings.Join(roots, ",") }
 
 // short are fingerprints as a message has them.
-func short(fingerprints ...string) string {
+func shorten(fingerprints ...string) string {
 	var words []string
 	for _, each := range fingerprints {
 		words = append(words, each[:min(len(each), 12)])

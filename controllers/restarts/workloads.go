@@ -3,18 +3,21 @@
 package restarts
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 const apps = "apps/v1"
@@ -31,18 +34,18 @@ func workload(owner metav1.OwnerReference, namespace string, method certificates
 	}
 }
 
-func called(w certificatesv1.RestartingWorkload) string {
+func display(w certificatesv1.RestartingWorkload) string {
 	return w.Kind + " " + w.Namespace + "/" + w.Name
 }
 
-// rollout is how a Deployment, StatefulSet or DaemonSet stands.
-type rollout struct {
+// rolloutStatus is how a Deployment, StatefulSet or DaemonSet stands.
+type rolloutStatus struct {
 	// restartedFor is its template's annotation.
 	restartedFor string
 	paused       bool
 	onDelete     bool // its Pods are replaced only when somebody deletes them
-	// want is how many Pods there are to be.
-	want int64
+	// desired is how many Pods there are to be.
+	desired int64
 	// replaced says that all Pods are of the newest template, available that as many as wanted are there and well.
 	replaced, available bool
 	// heldBack says that a part keeps its template on purpose (StatefulSet's partition).
@@ -50,8 +53,8 @@ type rollout struct {
 	progress string
 }
 
-// rolloutOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
-func rolloutOf(object *unstructured.Unstructured) rollout {
+// rolloutStatusOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
+func rolloutStatusOf(object *unstructured.Unstructured) rolloutStatus {
 	number := func(otherwise int64, path ...string) int64 {
 		value, given, _ := unstructured.NestedInt64(object.Object, path...)
 		if !given {
@@ -63,28 +66,28 @@ func rolloutOf(object *unstructured.Unstructured) rollout {
 		value, _, _ := unstructured.NestedString(object.Object, path...)
 		return value
 	}
-	r := rollout{restartedFor: word("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
+	r := rolloutStatus{restartedFor: word("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
 	r.paused, _, _ = unstructured.NestedBool(object.Object, "spec", "paused")
 	r.onDelete = word("spec", "updateStrategy", "type") == "OnDelete"
 	observed := number(0, "status", "observedGeneration") >= object.GetGeneration()
-	want := number(1, "spec", "replicas")
+	desired := number(1, "spec", "replicas")
 	var updated, available int64
 	switch object.GetKind() {
 	case "DaemonSet":
-		want = number(0, "status", "desiredNumberScheduled")
+		desired = number(0, "status", "desiredNumberScheduled")
 		updated, available = number(0, "status", "updatedNumberScheduled"), number(0, "status", "numberAvailable")
-		r.replaced = observed && updated >= want
+		r.replaced = observed && updated >= desired
 	case "StatefulSet":
 		partition := number(0, "spec", "updateStrategy", "rollingUpdate", "partition")
-		r.heldBack = partition > 0 && want > 0
+		r.heldBack = partition > 0 && desired > 0
 		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "readyReplicas")
-		r.replaced = observed && (updated >= want-partition || word("status", "updateRevision") == word("status", "currentRevision"))
+		r.replaced = observed && (updated >= desired-partition || word("status", "updateRevision") == word("status", "currentRevision"))
 	default:
 		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "availableReplicas")
-		r.replaced = observed && updated >= want && number(0, "status", "replicas") <= updated
+		r.replaced = observed && updated >= desired && number(0, "status", "replicas") <= updated
 	}
-	r.want, r.available = want, available >= want
-	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, want, available)
+	r.desired, r.available = desired, available >= desired
+	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, desired, available)
 	return r
 }
 
@@ -99,61 +102,90 @@ func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, erro
 	})
 }
 
-// eviction is how the Pods of an owner stand that are replaced one by one.
-type eviction struct {
-	// next is the Pod to evict now, nil where something is waited for or nothing is left to do.
-	next *corev1.Pod
-	done bool
-	// waiting says what is waited for.
-	waiting string
-}
-
-// evictionOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
-// there and ready. want is how many Pods the owner has, 0 where that is not known.
-func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want int64) eviction {
-	var old []*corev1.Pod
-	var going, starting []string
-	there := int64(0)
-	for i := range pods {
-		pod := &pods[i]
-		owner := metav1.GetControllerOf(pod)
-		if owner == nil || owner.UID != types.UID(of.UID) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-			continue
+// resolve finds out how the Pods of an owner are replaced; nil when they are not.
+func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
+	owner := of.owner
+	if owner.APIVersion == apps && owner.Kind == "ReplicaSet" {
+		replicaSet := &metav1.PartialObjectMetadata{}
+		replicaSet.SetGroupVersionKind(schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind))
+		if err := r.live.Get(ctx, types.NamespacedName{Namespace: of.namespace, Name: owner.Name}, replicaSet); err != nil {
+			return nil, client.IgnoreNotFound(err)
 		}
-		switch {
-		case pod.DeletionTimestamp != nil:
-			going = append(going, pod.Name)
-			continue
-		case !pod.CreationTimestamp.After(sinceOf(of)):
-			old = append(old, pod)
-		case !ready(pod):
-			starting = append(starting, pod.Name)
+		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) && validOwner(*above) {
+			owner = *above
 		}
-		there++
 	}
+	if !rollsOut(owner) {
+		return r.resolveEviction(ctx, owner, of)
+	}
+	object, err := r.getOwner(ctx, workload(owner, of.namespace, certificatesv1.Rollout))
+	if object == nil {
+		return nil, err
+	}
+	w, status := workload(owner, of.namespace, certificatesv1.Rollout), rolloutStatusOf(object)
+	restarted, notWell := status.restartedFor == rootsKey(r.status.Roots), display(w)+": was not well before it was restarted, and is not waited for"
 	switch {
-	case len(going) > 0:
-		return eviction{waiting: "Pod " + strings.Join(going, ", ") + " to end"}
-	case len(starting) > 0 && of.WaitFor:
-		return eviction{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
-	case there < want && of.WaitFor:
-		return eviction{waiting: fmt.Sprintf("%d Pods to be there, %d are", want, there)}
-	case len(old) == 0:
-		return eviction{done: true}
+	case restarted && status.replaced && status.heldBack:
+		r.skip(display(w) + ": its partition keeps some of its Pods as they are")
+		return nil, nil //nolint:nilnil // nothing to do
+	case restarted && (status.replaced || slices.Contains(r.status.Left, notWell)):
+		return nil, nil //nolint:nilnil // done
+	case restarted: // by somebody who could not write it down
+		w.WaitFor = true
+	case status.paused:
+		r.skip(display(w) + ": is paused; resume it and restart it yourself")
+		return nil, nil //nolint:nilnil // nothing to do
+	case status.onDelete:
+		return r.resolveEviction(ctx, owner, of)
+	default:
+		if w.WaitFor = status.replaced && status.available; !w.WaitFor {
+			r.skip(notWell)
+		}
 	}
-	next := slices.MinFunc(old, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return eviction{next: next, waiting: "Pod " + next.Name + " to be replaced"}
+	return &w, nil
 }
 
-func sinceOf(w certificatesv1.RestartingWorkload) time.Time {
-	if w.Since == nil {
-		return time.Time{}
+// proceed takes a workload that is being restarted one step further. What the API server refuses is waited for.
+func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
+	if w.Method == certificatesv1.Eviction {
+		return r.evict(ctx, w)
 	}
-	return w.Since.Time
+	object, err := r.getOwner(ctx, w)
+	if object == nil {
+		return err == nil, "", err // it is gone, and its Pods with it
+	}
+	status, roots := rolloutStatusOf(object), rootsKey(r.status.Roots)
+	if status.restartedFor == roots {
+		return status.replaced && status.available || !w.WaitFor, status.progress, nil
+	}
+	patch, err := restartPatch(object, roots)
+	if err != nil {
+		return false, "", err
+	}
+	switch err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(controllers.Manager)); {
+	case apierrors.IsConflict(err):
+		return false, "to be restarted", nil // it has changed meanwhile
+	case apierrors.IsNotFound(err):
+		return true, "", nil
+	case err != nil && ctx.Err() == nil:
+		return false, "could not be restarted: " + err.Error(), nil
+	case err != nil:
+		return false, "", err
+	}
+	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
+	r.event(ctx, object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+shorten(r.status.Roots...))
+	return false, "its rollout to begin", nil
 }
 
-func ready(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+// owner reads a workload from the API server itself, nil where it is gone or is another by now.
+func (r *rollout) getOwner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
+	if err := r.live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: w.Name}, object); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	if string(object.GetUID()) != w.UID {
+		return nil, nil //nolint:nilnil // another of that name
+	}
+	return object, nil
 }

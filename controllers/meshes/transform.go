@@ -16,8 +16,8 @@ import (
 // maxCachedStatus is the most bytes of a status that is kept of a VirtualMesh that is not acted on.
 const maxCachedStatus = 16 << 10
 
-// kept is what is read of the metadata of such a VirtualMesh.
-var kept = []string{"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"}
+// keptMetadata is what is read of the metadata of such a VirtualMesh.
+var keptMetadata = []string{"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"}
 
 // Transform is the default of the manager's cache. Of a VirtualMesh that is not acted on, it keeps what its status is written
 // with: otherwise a user who may create them in a namespace of their own fills the memory of every replica.
@@ -31,7 +31,7 @@ func Transform(allowed v1alpha1.VirtualMesh) cache.TransformFunc {
 		}
 		brief, metadata := virtualMesh(), map[string]any{}
 		whole, _, _ := unstructured.NestedMap(mesh.Object, "metadata")
-		for _, field := range kept {
+		for _, field := range keptMetadata {
 			if value, ok := whole[field]; ok {
 				metadata[field] = value
 			}

@@ -50,9 +50,9 @@ func TestVirtualMeshesThatAreNotAllowedAreCachedBriefly(t *testing.T) {
 			t.Errorf("status %v", brief.Object["status"])
 		}
 		// It is answered as before.
-		facts := Facts{Cluster: "cluster-1", Allowed: allowed, Now: metav1.Now()}
+		facts := clusterFacts{Cluster: "cluster-1", Allowed: allowed, Now: metav1.Now()}
 		before := networkingv1.VirtualMeshStatus{}
-		if a, b := Translate(sourceOf(brief), before, facts), Translate(sourceOf(object("theirs", status)), before, facts); !reflect.DeepEqual(a.Status, b.Status) {
+		if a, b := translate(sourceOf(brief), before, facts), translate(sourceOf(object("theirs", status)), before, facts); !reflect.DeepEqual(a.Status, b.Status) {
 			t.Errorf("status %+v, and %+v of the whole", a.Status, b.Status)
 		}
 	}
