@@ -18,6 +18,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/output"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 )
 
@@ -111,14 +112,14 @@ func (f *flags) look(ctx context.Context, cluster *clusters.Cluster, err error, 
 func (f *flags) lookAtVault(ctx context.Context, name string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
 	const what = "Vault, from this machine"
 	if given != nil {
-		return vaultLines(ctx, f.Timeout, given, true, facts, "kubectl istiod-agent vault -f "+clusters.ShellWord(f.filename))
+		return vaultLines(ctx, f.Timeout, given, true, facts, "kubectl istiod-agent vault -f "+shell.Quote(f.filename))
 	}
 	var lines []Line
 	for i := range facts.Meshes.Value {
 		mesh := valid(&facts.Meshes.Value[i])
 		if mesh != nil && !facts.ignores(&facts.Meshes.Value[i]) {
 			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, false, facts,
-				"kubectl istiod-agent vault "+clusters.ShellWord(mesh.Name)+" -n "+clusters.ShellWord(mesh.Namespace)+" --context="+clusters.ShellWord(name))...)
+				"kubectl istiod-agent vault "+shell.Quote(mesh.Name)+" -n "+shell.Quote(mesh.Namespace)+" --context="+shell.Quote(name))...)
 		}
 	}
 	if len(lines) == 0 {
@@ -161,10 +162,10 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	}
 	var flags strings.Builder
 	for _, account := range compacted(options.ServiceAccounts, vaultside.DefaultServiceAccount) {
-		flags.WriteString(" --service-account=" + clusters.ShellWord(account))
+		flags.WriteString(" --service-account=" + shell.Quote(account))
 	}
 	for _, namespace := range compacted(options.Namespaces, vaultside.DefaultNamespace) {
-		flags.WriteString(" --istiod-namespace=" + clusters.ShellWord(namespace))
+		flags.WriteString(" --istiod-namespace=" + shell.Quote(namespace))
 	}
 	wanted, err := vaultside.For(mesh, options)
 	if err != nil {
@@ -179,7 +180,7 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 		return append(lines, Line{Fail, what, err.Error(), "correct the VirtualMesh"})
 	}
 	if warning, likely := found.PodReviewer(wanted.Auth); likely {
-		lines = append(lines, Line{Warn, what, warning, "in Vault's Pod: vault write auth/" + wanted.Auth.Mount + "/config kubernetes_host=" + clusters.ShellWord(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
+		lines = append(lines, Line{Warn, what, warning, "in Vault's Pod: vault write auth/" + wanted.Auth.Mount + "/config kubernetes_host=" + shell.Quote(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
 	}
 	for _, difference := range differences {
 		lines = append(lines, vaultLine(what, difference, command+flags.String()))

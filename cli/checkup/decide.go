@@ -14,7 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -27,9 +27,9 @@ const guarded = "ValidatingAdmissionPolicy"
 // decide says what facts mean, in the order in which a person would mend them. context is for the commands to run, now for
 // what has expired.
 func decide(context string, facts *Facts, now time.Time) []Line {
-	d := &decision{facts: facts, kubectl: "kubectl --context=" + clusters.ShellWord(context), now: now}
+	d := &decision{facts: facts, kubectl: "kubectl --context=" + shell.Quote(context), now: now}
 	if facts.Version.Err != nil {
-		next := "kubectl --context=" + clusters.ShellWord(context) + " version, until it answers; check the cluster's address and your login"
+		next := "kubectl --context=" + shell.Quote(context) + " version, until it answers; check the cluster's address and your login"
 		d.add(Unknown, "Kubernetes", "asking the API server for its version: "+facts.Version.Err.Error(), next)
 		return d.lines
 	}

@@ -4,12 +4,12 @@ package clusters
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
@@ -40,14 +40,4 @@ func (c *Cluster) canI(verb, resource string) string {
 }
 
 // Kubectl is how to ask this cluster by hand.
-func (c *Cluster) Kubectl() string { return "kubectl --context=" + ShellWord(c.Context) }
-
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
-
-// ShellWord is a text as a shell takes it for one word.
-func ShellWord(text string) string {
-	if plain.MatchString(text) {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
+func (c *Cluster) Kubectl() string { return "kubectl --context=" + shell.Quote(c.Context) }

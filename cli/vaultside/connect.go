@@ -16,7 +16,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
 
 // Vault is one to look at and to change.
@@ -82,7 +82,7 @@ func (v *Vault) CheckToken() error {
 	case v.client.Token() != "":
 		return nil
 	case !v.own:
-		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), clusters.ShellWord(v.Address()))
+		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), shell.Quote(v.Address()))
 	default:
 		return errors.New("VAULT_TOKEN is not set, and Vault requires a token for this; export one that may read and write policies, mounts and auth methods")
 	}
@@ -121,7 +121,7 @@ func (s sameServer) RoundTrip(request *http.Request) (*http.Response, error) {
 		if err != nil || !vault.Within(server, to) {
 			_ = answer.Body.Close()
 			if err == nil {
-				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, clusters.ShellWord(to.Scheme+"://"+to.Host))
+				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, shell.Quote(to.Scheme+"://"+to.Host))
 			}
 			return nil, err
 		}

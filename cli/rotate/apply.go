@@ -18,6 +18,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -162,10 +163,10 @@ func (f *flags) next(stage networkingv1.RootRotation) string {
 	}
 	command := []string{"kubectl istiod-agent rotate-root", stages[at+1]}
 	if f.Mesh != "" {
-		command = append(command, "--virtual-mesh="+clusters.ShellWord(f.Mesh))
+		command = append(command, "--virtual-mesh="+shell.Quote(f.Mesh))
 	}
 	for _, name := range f.Contexts {
-		command = append(command, "--context="+clusters.ShellWord(name))
+		command = append(command, "--context="+shell.Quote(name))
 	}
 	before := map[networkingv1.RootRotation]string{
 		networkingv1.RotateTrustBoth: "have the VirtualMesh of every cluster name the Vault of the new root, unless it does (it counts from the next stage on); " +

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -25,13 +25,13 @@ func (w *Wanted) Print(out io.Writer, given bool) error {
 	}
 	if given {
 		p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
-			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+clusters.ShellWord(w.Server))
+			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+shell.Quote(w.Server))
 	} else {
 		p.command("The VirtualMesh in the cluster names "+w.Server+"; your token goes nowhere but to the address that you set.",
 			`: "${VAULT_ADDR:?expected the address of your Vault}"`)
 	}
 	if w.Namespace != "" {
-		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+clusters.ShellWord(w.Namespace))
+		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+shell.Quote(w.Namespace))
 	}
 	if w.Auth != nil {
 		w.Auth.printMount(p)
@@ -40,7 +40,7 @@ func (w *Wanted) Print(out io.Writer, given bool) error {
 		mount.print(p)
 	}
 	for _, policy := range w.Policies {
-		p.command(policy.Why, "vault policy write "+clusters.ShellWord(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
+		p.command(policy.Why, "vault policy write "+shell.Quote(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
 	}
 	if w.Auth != nil {
 		w.Auth.Role.print(p, w.Auth.Mount)
@@ -56,8 +56,8 @@ func (w *Wanted) Print(out io.Writer, given bool) error {
 // for every user of the machine.
 func RootAdvice(mount string) []string {
 	return []string{
-		"a new one, whose key stays in Vault: vault write -field=certificate " + clusters.ShellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
-		"or one that you have:                cat root-key.pem root-cert.pem | vault write " + clusters.ShellWord(mount+"/config/ca") + " pem_bundle=-",
+		"a new one, whose key stays in Vault: vault write -field=certificate " + shell.Quote(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
+		"or one that you have:                cat root-key.pem root-cert.pem | vault write " + shell.Quote(mount+"/config/ca") + " pem_bundle=-",
 	}
 }
 
@@ -80,12 +80,12 @@ func (p *printer) command(why, line string) {
 }
 
 func (a *Auth) printMount(p *printer) {
-	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", clusters.ShellWord(`"`+a.Mount+`/"`), clusters.ShellWord(a.Mount)))
+	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", shell.Quote(`"`+a.Mount+`/"`), shell.Quote(a.Mount)))
 	if !a.Configure {
 		return
 	}
-	at := clusters.ShellWord("auth/" + a.Mount + "/config")
-	line := "vault write " + at + " \\\n    kubernetes_host=" + clusters.ShellWord(a.Reviewer.host())
+	at := shell.Quote("auth/" + a.Mount + "/config")
+	line := "vault write " + at + " \\\n    kubernetes_host=" + shell.Quote(a.Reviewer.host())
 	why := "Vault has their tokens reviewed by this API server."
 	if a.Reviewer.own() {
 		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
@@ -93,12 +93,12 @@ func (a *Auth) printMount(p *printer) {
 			"for one elsewhere use --kubernetes-host and its companions. What is set already stays."
 	}
 	if a.Reviewer.CAFile != "" {
-		line += " \\\n    kubernetes_ca_cert=@" + clusters.ShellWord(a.Reviewer.CAFile)
+		line += " \\\n    kubernetes_ca_cert=@" + shell.Quote(a.Reviewer.CAFile)
 	}
 	if a.Reviewer.TokenFile != "" {
 		// Through a pipe: a command line is readable for every user of the machine. The file's last line break is no part of
 		// the token.
-		line = "tr -d '\\n' <" + clusters.ShellWord(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
+		line = "tr -d '\\n' <" + shell.Quote(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
 	}
 	p.command(why, line)
 }
@@ -108,13 +108,13 @@ func (m Mount) print(p *printer) {
 	if m.Signs {
 		why = "Vault signs istiod's CA certificates here."
 	}
-	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", clusters.ShellWord(`"`+m.Path+`/"`), clusters.ShellWord(m.Path)))
+	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", shell.Quote(`"`+m.Path+`/"`), shell.Quote(m.Path)))
 	if !m.Signs {
 		return
 	}
 	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.Longest)),
 		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
-			clusters.ShellWord("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), clusters.ShellWord(m.Path)))
+			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), shell.Quote(m.Path)))
 	p.WriteString("\n")
 	p.comment("Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:")
 	for _, advice := range RootAdvice(m.Path) {
@@ -124,9 +124,9 @@ func (m Mount) print(p *printer) {
 
 func (r *Role) print(p *printer, mount string) {
 	var line strings.Builder
-	line.WriteString("vault write " + clusters.ShellWord("auth/"+mount+"/role/"+r.Name))
+	line.WriteString("vault write " + shell.Quote("auth/"+mount+"/role/"+r.Name))
 	for _, field := range r.fields() {
-		line.WriteString(" \\\n    " + field.name + "=" + clusters.ShellWord(field.text()))
+		line.WriteString(" \\\n    " + field.name + "=" + shell.Quote(field.text()))
 	}
 	p.command("Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.", line.String())
 }
