@@ -268,7 +268,3 @@ func (o *Options) hosts() []string {
 	}
 	return hosts
 }
-
-func sorted(values []string) []string {
-	return slices.Compact(slices.Sorted(slices.Values(values)))
-}

@@ -54,7 +54,7 @@ func (w *Wanted) madeRole(found *Found) bool {
 
 // rolePolicies returns the names of the existing role's policies.
 func (f *Found) rolePolicies() []string {
-	policies, _ := decoded([]string{}, f.Role["token_policies"])
+	policies, _ := decode([]string{}, f.Role["token_policies"])
 	names, _ := policies.([]string)
 	return names
 }

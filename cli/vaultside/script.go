@@ -130,11 +130,3 @@ func (r *Role) print(p *printer, mount string) {
 	}
 	p.command("Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.", line.String())
 }
-
-// hours is a duration as Vault's command line reads it.
-func hours(d time.Duration) string {
-	if d%time.Hour == 0 {
-		return fmt.Sprintf("%dh", d/time.Hour)
-	}
-	return d.String()
-}
