@@ -22,15 +22,7 @@ import (
 
 // ReadFile reads a VirtualMesh from a file, or from in when that is -. Its defaults are filled in, and it has no mistakes.
 func ReadFile(file string, in io.Reader) (*networkingv1.VirtualMesh, error) {
-	name := file
-	var content []byte
-	var err error
-	if file == "-" {
-		name = "standard input"
-		content, err = files.ReadAll(name, in, networkingv1.MaxFileSize)
-	} else {
-		content, err = files.Read(file, networkingv1.MaxFileSize)
-	}
+	content, name, err := files.ReadOrStdin(file, in, networkingv1.MaxFileSize)
 	if err != nil {
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
 		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
 		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
-		"--root: stat /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
 		"[root vault] were all set":                                {"--root=x", "--vault"},
 		"unknown command":                                          {"argument"},
 		"unknown flag: --roots":                                    {"--roots"},
