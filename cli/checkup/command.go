@@ -63,7 +63,7 @@ could not be found out, or the flags are wrong.`,
 	set.BoolVar(&f.vault, "vault", false, "look at Vault too, from this machine")
 	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: those in the cluster)")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -82,7 +82,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 			return exit.With(exit.Unknown, err)
 		}
 	}
-	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report { return f.look(cmd.Context(), cluster, err, given) })
+	reports := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) Report { return f.look(cmd.Context(), cluster, err, given) })
 	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": reports}, func(out io.Writer) { printText(out, reports) })
 	switch {
 	case err != nil:

@@ -56,7 +56,7 @@ wrong.`,
 	set.BoolVar(&f.wait, "wait", true, "wait until istiod uses the new CA")
 	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -75,7 +75,7 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	limited, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
-	outcomes := slices.Concat(clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
+	outcomes := slices.Concat(clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
 		if err != nil {
 			return []Outcome{{Context: cluster.Context, State: NotAsked, Message: terminal.OneLine(err.Error())}}
 		}

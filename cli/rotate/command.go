@@ -107,7 +107,7 @@ the flags are wrong.`,
 	set.DurationVar(&f.timeout, "timeout", 20*time.Minute, "how long to wait")
 	set.BoolVar(&f.dryRun, "dry-run", false, "say what would be done; change nothing")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("new-root", "vault")
 	exit.Usage(cmd)
 	return cmd
@@ -135,7 +135,7 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 		return err
 	}
 	ctx := cmd.Context()
-	all := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) *one {
+	all := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) *one {
 		o := &one{cluster: cluster, err: err}
 		o.Context = cluster.Context
 		if o.err == nil {

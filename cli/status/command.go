@@ -71,7 +71,7 @@ Exit codes: 0 all are Ready and have one root; 1 some are not, or have another;
 	f.AddContexts(cmd, "look at")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
 	f.Flag.Add(cmd, wide)
-	f.Flags.Add(cmd.Flags())
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -81,7 +81,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return exit.With(exit.Unknown, err)
 	}
 	now := time.Now()
-	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report {
+	reports := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) Report {
 		return report(cmd.Context(), cluster, err, f.namespace, now)
 	})
 	found := conclude(reports, now)

@@ -96,8 +96,8 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
 	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policies or a configuration of the login that this command did not make")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
-	_ = cmd.RegisterFlagCompletionFunc("context", clusters.CompleteContexts(&f.Flags))
+	f.Flags.Add(cmd)
+	f.CompleteContext(cmd)
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "apply")
 	exit.Usage(cmd)
 	return cmd

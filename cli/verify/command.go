@@ -81,7 +81,7 @@ found out, or the flags are wrong.`,
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
 	f.Flag.Add(cmd, wide)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
 	exit.Usage(cmd)
 	return cmd
@@ -95,7 +95,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Done()
 	ctx := cmd.Context()
-	places := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) place {
+	places := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) place {
 		p := place{cluster: cluster, err: err}
 		if err == nil {
 			p.bundles, p.err = ReadPublished(ctx, cluster, f.namespaces)

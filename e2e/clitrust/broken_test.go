@@ -78,7 +78,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: no Pod of istiod is there (label app=istiod)"}},
 		{"a context cannot be reached", []string{"status", "--context=away", "--context=cluster-2", "--context=gone"}, 2, []string{
 			"cluster-2   istio-system   istiod-0   Ready", "away: listing istiod's Pods: ", "connection refused; check the cluster's address and your login: kubectl --context=away version",
-			`gone: the kubeconfig has no context "gone"; kubectl config get-contexts lists those that it has`,
+			`gone: the kubeconfig has no context "gone"; kubectl config get-contexts lists its contexts`,
 		}},
 		{"a right is missing", []string{"status", "--context=nobody", "--context=cluster-2"}, 2, []string{
 			"cluster-2   istio-system   istiod-0   Ready", "nobody: listing istiod's Pods: pods is forbidden", "get the right to list pods (kubectl --context=nobody auth can-i list pods -A)",
