@@ -251,7 +251,7 @@ func (d *decision) namespaces() {
 	}
 	var missing []string
 	for _, istiod := range d.facts.Istiods.Value {
-		if !d.labelled(istiod.Namespace) && !left(istiod) && !slices.Contains(missing, istiod.Namespace) {
+		if !d.labelled(istiod.Namespace) && !exempt(istiod) && !slices.Contains(missing, istiod.Namespace) {
 			missing = append(missing, istiod.Namespace)
 		}
 	}
@@ -264,7 +264,7 @@ func (d *decision) namespaces() {
 }
 
 // left alone, since somebody wants it so.
-func left(istiod Istiod) bool {
+func exempt(istiod Istiod) bool {
 	return istiod.State == patches.StateSkipped && (istiod.Reason == patches.OptedOut || istiod.Reason == patches.NoBuiltInCA || istiod.Reason == patches.BeingDeleted)
 }
 
@@ -283,7 +283,7 @@ func (d *decision) istiods() {
 		switch {
 		case istiod.State == patches.StateInjected, istiod.State == patches.StateOutdated:
 			d.add(OK, what, "has the agent", "")
-		case left(istiod):
+		case exempt(istiod):
 			d.add(OK, what, "is left alone: "+string(istiod.Reason), "")
 		case !d.labelled(istiod.Namespace):
 			// The namespace's line says what to do.
@@ -313,7 +313,7 @@ func (d *decision) rights() {
 	done := map[string]bool{}
 	for _, istiod := range d.facts.Istiods.Value {
 		account := istiod.Namespace + "/" + istiod.ServiceAccount
-		if done[account] || left(istiod) {
+		if done[account] || exempt(istiod) {
 			continue
 		}
 		done[account] = true

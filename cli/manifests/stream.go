@@ -94,9 +94,9 @@ func split(from string, text []byte) []document {
 	}
 	cut(len(text))
 	for i := range documents {
-		documents[i].where = from
+		documents[i].source = from
 		if len(documents) > 1 {
-			documents[i].where = fmt.Sprintf("%s, document %d", from, i+1)
+			documents[i].source = fmt.Sprintf("%s, document %d", from, i+1)
 		}
 	}
 	return documents
@@ -123,7 +123,7 @@ func printYAML(documents []document, out io.Writer) error {
 	changed := slices.ContainsFunc(documents, func(d document) bool { return d.changed() })
 	ended := true // with a line break
 	for i, d := range documents {
-		if d.follows && !changed {
+		if d.followsJSON && !changed {
 			if _, err := out.Write(d.text); err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func (d *document) yaml() ([]byte, error) {
 	}
 	text, err := d.edited()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.where, err)
+		return nil, fmt.Errorf("%s: %w", d.source, err)
 	}
 	if isSeparator(firstLine(d.text)) {
 		text = append([]byte("---\n"), text...)

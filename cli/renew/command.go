@@ -20,7 +20,7 @@ import (
 )
 
 // look is how often the status is read while it is waited for.
-const look = 500 * time.Millisecond
+const pollInterval = 500 * time.Millisecond
 
 type flags struct {
 	clusters.Flags
@@ -73,13 +73,13 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 		return exit.With(exit.Unknown, fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout))
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
-	limited, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	waitCtx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	outcomes := slices.Concat(clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
 		if err != nil {
 			return []Outcome{{Context: cluster.Context, State: NotAsked, Message: terminal.OneLine(err.Error())}}
 		}
-		return f.renew(cmd.Context(), limited, cluster, names, progress)
+		return f.renew(cmd.Context(), waitCtx, cluster, names, progress)
 	})...)
 	progress.Done()
 	err := f.Write(cmd.OutOrStdout(), map[string]any{"certificates": outcomes}, func(out io.Writer) {
@@ -96,17 +96,17 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	case is(NotAsked):
 		return exit.With(exit.Unknown, nil)
 	case is(NotRenewed):
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
 
 // renew asks in one context for all that are meant, and only then waits, until limited ends: they renew side by side.
-func (f *flags) renew(ctx, limited context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
-	chosen, outcomes := f.choose(ctx, cluster, names)
+func (f *flags) renew(ctx, waitCtx context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
+	selected, outcomes := f.selectCertificates(ctx, cluster, names)
 	var asked []Renewal
-	for _, certificate := range chosen {
-		renewal, err := Ask(ctx, cluster, certificate)
+	for _, certificate := range selected {
+		renewal, err := Request(ctx, cluster, certificate)
 		if err != nil {
 			outcomes = append(outcomes, renewal.outcome(NotAsked, err.Error()))
 			continue
@@ -119,9 +119,9 @@ func (f *flags) renew(ctx, limited context.Context, cluster *clusters.Cluster, n
 			continue
 		}
 		about := cluster.Context + ": " + renewal.name()
-		err := renewal.await(ctx, limited, func(waiting string) { progress.Say(about, "waiting for %s", waiting) })
-		progress.Leave(about)
-		outcomes = append(outcomes, renewal.ended(err, terminal.After(limited, f.timeout)))
+		err := renewal.await(ctx, waitCtx, func(pending string) { progress.Update(about, "waiting for %s", pending) })
+		progress.Remove(about)
+		outcomes = append(outcomes, renewal.result(err, terminal.WaitEnd(waitCtx, f.timeout)))
 	}
 	return outcomes
 }

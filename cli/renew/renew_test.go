@@ -50,7 +50,7 @@ func TestWaiting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			renewal := newRenewal(nil, &certificatesv1.IssuedCertificate{Status: test.before})
-			if got := renewal.waiting(test.now); !slices.Equal(got, test.want) {
+			if got := renewal.pending(test.now); !slices.Equal(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -64,11 +64,11 @@ func TestPrinted(t *testing.T) {
 	certificate.Status = reports(has("b", "2", true, ""), certificatesv1.CertificateStatus{Pod: "a", SerialNumber: "1\x1b[2J", NotAfter: &until})
 	renewal := newRenewal(&clusters.Cluster{Context: "one"}, certificate)
 	late := renewal
-	late.left = []string{"Pod a, which has no new CA yet", "Pod b"}
+	late.remaining = []string{"Pod a, which has no new CA yet", "Pod b"}
 	for want, outcome := range map[string]Outcome{
-		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1\\u001b[2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.ended(nil, "after 5m"),
-		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                                    late.ended(nil, "after 5m"),
-		"one: istio-system/mesh: no answer\n":        late.ended(errors.New("no  answer"), "after 5m"),
+		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1\\u001b[2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.result(nil, "after 5m"),
+		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                                    late.result(nil, "after 5m"),
+		"one: istio-system/mesh: no answer\n":        late.result(errors.New("no  answer"), "after 5m"),
 		"two: no answer\n":                           {Context: "two", State: NotAsked, Message: "no answer"},
 		"two: namespace x: there is none\n":          {Context: "two", Namespace: "x", State: NotAsked, Message: "there is none"},
 		"one: istio-system/mesh: it was asked for\n": renewal.outcome(Asked, "it was asked for"),

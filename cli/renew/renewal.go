@@ -55,7 +55,7 @@ type Renewal struct {
 	cluster     *clusters.Cluster
 	certificate *certificatesv1.IssuedCertificate
 	before      map[string]string // by Pod
-	left        []string          // what was waited for last
+	remaining   []string          // what was waited for last
 }
 
 func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) Renewal {
@@ -70,11 +70,11 @@ func (r *Renewal) name() string { return r.certificate.Namespace + "/" + r.certi
 
 // waiting says which Pods have not been seen to use a new CA, and why. A Pod that is gone is not waited for; one that
 // has come since has a new CA anyhow.
-func (r *Renewal) waiting(status certificatesv1.IssuedCertificateStatus) []string {
+func (r *Renewal) pending(status certificatesv1.IssuedCertificateStatus) []string {
 	if len(status.Certificates) == 0 {
 		return []string{"the first report of an agent"}
 	}
-	var waiting []string
+	var pending []string
 	for _, replica := range status.Certificates {
 		old, known := r.before[replica.Pod]
 		renewed := replica.SerialNumber != "" && (!known || replica.SerialNumber != old)
@@ -82,23 +82,23 @@ func (r *Renewal) waiting(status certificatesv1.IssuedCertificateStatus) []strin
 		case renewed && replica.Confirmed:
 			continue
 		case replica.Error != "":
-			waiting = append(waiting, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
+			pending = append(pending, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
 		case renewed:
-			waiting = append(waiting, "Pod "+replica.Pod+", whose istiod was not seen to use the new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", whose istiod was not seen to use the new CA yet")
 		default:
-			waiting = append(waiting, "Pod "+replica.Pod+", which has no new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", which has no new CA yet")
 		}
 	}
-	return waiting
+	return pending
 }
 
 // ended is what became of it when the waiting has ended; after says why it has.
-func (r *Renewal) ended(err error, after string) Outcome {
+func (r *Renewal) result(err error, after string) Outcome {
 	switch {
 	case err != nil:
 		return r.outcome(NotAsked, err.Error())
-	case len(r.left) > 0:
-		return r.outcome(NotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.left, "; ")))
+	case len(r.remaining) > 0:
+		return r.outcome(NotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.remaining, "; ")))
 	}
 	outcome := r.outcome(Renewed, "")
 	for _, replica := range r.certificate.Status.Certificates {

@@ -20,7 +20,7 @@ import (
 )
 
 // choose reads the IssuedCertificates to renew, and says which cannot be.
-func (f *flags) choose(ctx context.Context, cluster *clusters.Cluster, names []string) (chosen []*certificatesv1.IssuedCertificate, failed []Outcome) {
+func (f *flags) selectCertificates(ctx context.Context, cluster *clusters.Cluster, names []string) (selected []*certificatesv1.IssuedCertificate, failed []Outcome) {
 	fail := func(namespace, name, message string) {
 		failed = append(failed, Outcome{Context: cluster.Context, Namespace: namespace, Name: name, State: NotAsked, Message: message})
 	}
@@ -32,12 +32,12 @@ func (f *flags) choose(ctx context.Context, cluster *clusters.Cluster, names []s
 			return nil, failed
 		}
 		for i := range list.Items {
-			chosen = append(chosen, clusters.IssuedCertificate(&list.Items[i]))
+			selected = append(selected, clusters.IssuedCertificate(&list.Items[i]))
 		}
-		if len(chosen) == 0 {
+		if len(selected) == 0 {
 			fail(f.namespace, "", "there is no IssuedCertificate; kubectl istiod-agent check says why")
 		}
-		return chosen, failed
+		return selected, failed
 	}
 	namespace := cmp.Or(f.namespace, "istio-system")
 	for _, name := range names {
@@ -46,9 +46,9 @@ func (f *flags) choose(ctx context.Context, cluster *clusters.Cluster, names []s
 			fail(namespace, name, err.Error())
 			continue
 		}
-		chosen = append(chosen, certificate)
+		selected = append(selected, certificate)
 	}
-	return chosen, failed
+	return selected, failed
 }
 
 // Get reads an IssuedCertificate.
@@ -66,7 +66,7 @@ func Get(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedNam
 }
 
 // Ask is `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=NOW --overwrite`.
-func Ask(ctx context.Context, cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) (Renewal, error) {
+func Request(ctx context.Context, cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) (Renewal, error) {
 	renewal := newRenewal(cluster, certificate)
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{
 		certificatesv1.RenewAnnotation: time.Now().UTC().Format(time.RFC3339Nano),
@@ -84,10 +84,10 @@ func Ask(ctx context.Context, cluster *clusters.Cluster, certificate *certificat
 // await reads the status until every replica has a new CA, or limited ends: then what is left of it stays in left. An
 // answer that fails may succeed a moment later; one that still does at the end is the error. It asks within ctx, which the
 // end of the waiting does not cut short: a question that is cut short is no answer.
-func (r *Renewal) await(ctx, limited context.Context, tell func(waiting string)) error {
+func (r *Renewal) await(ctx, waitCtx context.Context, update func(pending string)) error {
 	var last error
-	r.left = []string{"an answer of the API server's"}
-	_ = wait.PollUntilContextCancel(limited, look, true, func(context.Context) (bool, error) {
+	r.remaining = []string{"an answer of the API server's"}
+	_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {
 		object := empty()
 		if err := r.cluster.Client.Get(ctx, client.ObjectKeyFromObject(r.certificate), object); err != nil {
 			if ctx.Err() == nil {
@@ -96,10 +96,10 @@ func (r *Renewal) await(ctx, limited context.Context, tell func(waiting string))
 			return false, nil
 		}
 		last, r.certificate = nil, clusters.IssuedCertificate(object)
-		if r.left = r.waiting(r.certificate.Status); len(r.left) > 0 {
-			tell(strings.Join(r.left, "; "))
+		if r.remaining = r.pending(r.certificate.Status); len(r.remaining) > 0 {
+			update(strings.Join(r.remaining, "; "))
 		}
-		return len(r.left) == 0, nil
+		return len(r.remaining) == 0, nil
 	})
 	return last
 }

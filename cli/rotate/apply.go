@@ -23,31 +23,31 @@ import (
 )
 
 // look is how often the status is read while it is waited for.
-const look = time.Second
+const pollInterval = time.Second
 
 // one is a context, and what became of it.
-type one struct {
-	Place
+type target struct {
+	ClusterState
 	cluster *clusters.Cluster
 	// err is why it could not be asked; left is what is waited for.
-	err     error
-	left    string
-	changed bool
+	err       error
+	remaining string
+	changed   bool
 }
 
 // failures are of those that could not be asked.
-func failures(all []*one) (lines []string) {
-	for _, each := range all {
-		if each.err != nil {
-			lines = append(lines, each.Context+": "+terminal.OneLine(each.err.Error()))
+func failures(targets []*target) (lines []string) {
+	for _, target := range targets {
+		if target.err != nil {
+			lines = append(lines, target.Context+": "+terminal.OneLine(target.err.Error()))
 		}
 	}
 	return lines
 }
 
 // annotate does what a plan says, in the order of the contexts.
-func annotate(ctx context.Context, all []*one, plan *Plan, dryRun bool) error {
-	for i, each := range all {
+func annotate(ctx context.Context, targets []*target, plan *Plan, dryRun bool) error {
+	for i, target := range targets {
 		if plan.Annotations[i] == nil {
 			continue
 		}
@@ -57,98 +57,98 @@ func annotate(ctx context.Context, all []*one, plan *Plan, dryRun bool) error {
 				set[key] = nil // which removes it
 			}
 		}
-		if err := each.patch(ctx, set, dryRun); err != nil {
+		if err := target.patch(ctx, set, dryRun); err != nil {
 			what := "nothing was changed, in any context: "
 			if !dryRun {
-				what = fmt.Sprintf("the contexts before %s were changed; run the same again: ", each.Context)
+				what = fmt.Sprintf("the contexts before %s were changed; run the same again: ", target.Context)
 			}
-			return fmt.Errorf("%s%s: %w", what, each.Context, err)
+			return fmt.Errorf("%s%s: %w", what, target.Context, err)
 		}
-		each.changed = true
+		target.changed = true
 	}
 	return nil
 }
 
-func (o *one) patch(ctx context.Context, annotations map[string]any, dryRun bool) error {
+func (t *target) patch(ctx context.Context, annotations map[string]any, dryRun bool) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
 	if err != nil {
 		return err
 	}
 	object := untyped()
-	object.SetNamespace(o.Mesh.Namespace)
-	object.SetName(o.Mesh.Name)
+	object.SetNamespace(t.Mesh.Namespace)
+	object.SetName(t.Mesh.Name)
 	options := []client.PatchOption{client.FieldOwner("kubectl-istiod_agent")}
 	if dryRun {
 		options = append(options, client.DryRunAll)
 	}
-	return o.cluster.Explain("annotating VirtualMesh "+o.Mesh.String(), "patch", resource,
-		o.cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), options...))
+	return t.cluster.Explain("annotating VirtualMesh "+t.Mesh.String(), "patch", resource,
+		t.cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), options...))
 }
 
 // await reads every place until each is where it should be, or the time is out; what is left of it stays in left.
-func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan *Plan, all []*one, progress *terminal.Progress) {
-	limited, cancel := context.WithTimeout(ctx, f.timeout)
+func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan *Plan, targets []*target, progress *terminal.Progress) {
+	waitCtx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	var pending sync.WaitGroup
-	for _, each := range all {
+	for _, target := range targets {
 		pending.Go(func() {
-			each.await(ctx, limited, stage, plan, f.now, progress)
-			progress.Leave(each.Context)
+			target.await(ctx, waitCtx, stage, plan, f.now, progress)
+			progress.Remove(target.Context)
 		})
 	}
 	pending.Wait()
-	f.ended = terminal.After(limited, f.timeout)
+	f.waitEnd = terminal.WaitEnd(waitCtx, f.timeout)
 }
 
 // await asks within ctx, which the end of the waiting does not cut short: a question that is cut short is no answer.
-func (o *one) await(ctx, limited context.Context, stage networkingv1.RootRotation, plan *Plan, now bool, progress *terminal.Progress) {
-	hurried := !now
-	o.left = "an answer of the API server's"
-	_ = wait.PollUntilContextCancel(limited, look, true, func(context.Context) (bool, error) {
-		place, err := readPlace(ctx, o.cluster, o.Mesh, false)
+func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRotation, plan *Plan, now bool, progress *terminal.Progress) {
+	renewRequested := !now
+	t.remaining = "an answer of the API server's"
+	_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {
+		state, err := readState(ctx, t.cluster, t.Mesh, false)
 		if err != nil {
 			if ctx.Err() == nil {
-				o.err = err // it may succeed a moment later
+				t.err = err // it may succeed a moment later
 			}
 			return false, nil
 		}
-		o.err, o.Place = nil, place
-		if o.left = o.Place.left(stage, plan); o.left == "" {
+		t.err, t.ClusterState = nil, state
+		if t.remaining = t.ClusterState.remaining(stage, plan); t.remaining == "" {
 			return true, nil
 		}
-		progress.Say(o.Context, "waiting for %s", o.left)
-		if !hurried && place.Rotation != nil && place.Rotation.Stage == networkingv1.StageSignWithNew {
-			hurried = o.hurry(ctx)
+		progress.Update(t.Context, "waiting for %s", t.remaining)
+		if !renewRequested && state.Rotation != nil && state.Rotation.Stage == networkingv1.StageSignWithNew {
+			renewRequested = t.renewNow(ctx)
 		}
 		return false, nil
 	})
-	if stage == networkingv1.RotateNone && o.left == "" && o.err == nil {
-		o.err = o.patch(ctx, map[string]any{
+	if stage == networkingv1.RotateNone && t.remaining == "" && t.err == nil {
+		t.err = t.patch(ctx, map[string]any{
 			networkingv1.RootRotationAnnotation: nil, networkingv1.TrustedRootsAnnotation: nil, networkingv1.RotateFromSecretAnnotation: nil,
 		}, false)
 	}
 }
 
 // left says what is waited for until a place is where a stage wants it.
-func (p *Place) left(stage networkingv1.RootRotation, plan *Plan) string {
+func (s *ClusterState) remaining(stage networkingv1.RootRotation, plan *Plan) string {
 	if stage == networkingv1.RotateNone {
-		if p.Rotation != nil {
+		if s.Rotation != nil {
 			return "istiod-agent-webhook to act on the VirtualMesh (kubectl istiod-agent check, if it does not)"
 		}
 		return ""
 	}
-	return p.lacking(networkingv1.RootRotationStages[stage.Allowed()-1], plan.Roots)
+	return s.waitingFor(networkingv1.RootRotationStages[stage.Allowed()-1], plan.Roots)
 }
 
 // hurry asks the agents for a new CA at once, of the ten minutes that a changed specification is spread over.
-func (o *one) hurry(ctx context.Context) (done bool) {
-	for _, key := range o.Certificates {
-		certificate, err := renew.Get(ctx, o.cluster, key)
+func (t *target) renewNow(ctx context.Context) (done bool) {
+	for _, key := range t.Certificates {
+		certificate, err := renew.Get(ctx, t.cluster, key)
 		if err == nil {
-			_, err = renew.Ask(ctx, o.cluster, certificate)
+			_, err = renew.Request(ctx, t.cluster, certificate)
 		}
 		if err != nil {
-			o.err = err // as it is not, it is asked again
+			t.err = err // as it is not, it is asked again
 			return false
 		}
 	}

@@ -35,7 +35,7 @@ type flags struct {
 	dryRun, wait, now   bool
 	timeout             time.Duration
 
-	ended string // how the waiting has
+	waitEnd string // how the waiting has
 }
 
 // stages are the words that the command takes.
@@ -90,7 +90,7 @@ the flags are wrong.`,
 				return err
 			}
 			if _, refused := errors.AsType[*RefusedError](err); refused {
-				return exit.With(exit.Wrong, err)
+				return exit.With(exit.Problem, err)
 			}
 			return exit.With(exit.Unknown, err)
 		},
@@ -135,55 +135,55 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 		return err
 	}
 	ctx := cmd.Context()
-	all := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) *one {
-		o := &one{cluster: cluster, err: err}
-		o.Context = cluster.Context
-		if o.err == nil {
-			o.Mesh, o.err = vaultside.Find(ctx, cluster, f.Mesh)
+	targets := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) *target {
+		t := &target{cluster: cluster, err: err}
+		t.Context = cluster.Context
+		if t.err == nil {
+			t.Mesh, t.err = vaultside.Find(ctx, cluster, f.Mesh)
 		}
-		if o.err == nil {
-			o.Place, o.err = readPlace(ctx, cluster, o.Mesh, stage == networkingv1.RotateTrustBoth)
+		if t.err == nil {
+			t.ClusterState, t.err = readState(ctx, cluster, t.Mesh, stage == networkingv1.RotateTrustBoth)
 		}
-		return o
+		return t
 	})
 	if stage == "" {
-		return f.show(cmd.OutOrStdout(), all)
+		return f.printState(cmd.OutOrStdout(), targets)
 	}
-	if failed := slices.ContainsFunc(all, func(o *one) bool { return o.err != nil }); failed {
-		return errors.New("nothing was changed, in any context, since not all can be asked:\n  " + strings.Join(failures(all), "\n  "))
+	if failed := slices.ContainsFunc(targets, func(t *target) bool { return t.err != nil }); failed {
+		return errors.New("nothing was changed, in any context, since not all can be asked:\n  " + strings.Join(failures(targets), "\n  "))
 	}
-	newest, err := f.newest(ctx, cmd.InOrStdin(), all[0])
+	newRoot, err := f.readNewRoot(ctx, cmd.InOrStdin(), targets[0])
 	if err != nil {
 		return err
 	}
-	places := make([]Place, len(all))
-	for i, each := range all {
-		places[i] = each.Place
+	states := make([]ClusterState, len(targets))
+	for i, target := range targets {
+		states[i] = target.ClusterState
 	}
-	plan, err := decide(Wish{stage, newest, f.fromSecret}, places)
+	plan, err := decide(Request{stage, newRoot, f.fromSecret}, states)
 	if err != nil {
 		return err
 	}
 	// What one of them refuses is found before another is changed.
-	if err := annotate(ctx, all, plan, true); err != nil {
+	if err := annotate(ctx, targets, plan, true); err != nil {
 		return err
 	}
 	if f.dryRun {
-		return f.tell(cmd.OutOrStdout(), stage, plan, all, "")
+		return f.printResult(cmd.OutOrStdout(), stage, plan, targets, "")
 	}
-	if err := annotate(ctx, all, plan, false); err != nil {
+	if err := annotate(ctx, targets, plan, false); err != nil {
 		return err
 	}
 	if f.wait {
 		progress := terminal.NewProgress(cmd.ErrOrStderr())
-		f.await(ctx, stage, plan, all, progress)
+		f.await(ctx, stage, plan, targets, progress)
 		progress.Done()
 	}
-	return f.tell(cmd.OutOrStdout(), stage, plan, all, f.next(stage))
+	return f.printResult(cmd.OutOrStdout(), stage, plan, targets, f.next(stage))
 }
 
 // newest is the root to change to, nil where the change that is going on says it.
-func (f *flags) newest(ctx context.Context, in io.Reader, first *one) (*x509.Certificate, error) {
+func (f *flags) readNewRoot(ctx context.Context, in io.Reader, first *target) (*x509.Certificate, error) {
 	switch {
 	case f.newRoot != "":
 		text, err := files.Read(f.newRoot, files.MaxSmall)

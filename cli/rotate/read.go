@@ -30,53 +30,53 @@ import (
 const resource = "virtualmeshes.networking.mesh.gloo.solo.io"
 
 // readPlace reads how far the change is. whole has what istiods publish read too, which does not change how far it is.
-func readPlace(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, whole bool) (Place, error) {
-	place := Place{Context: cluster.Context, Mesh: key}
+func readState(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, whole bool) (ClusterState, error) {
+	state := ClusterState{Context: cluster.Context, Mesh: key}
 	object := untyped()
 	switch err := cluster.Client.Get(ctx, key, object); {
 	case client.IgnoreNotFound(err) == nil && err != nil:
-		return place, fmt.Errorf("there is no VirtualMesh %s; %s get virtualmeshes -A lists those that are there", key, cluster.Kubectl())
+		return state, fmt.Errorf("there is no VirtualMesh %s; %s get virtualmeshes -A lists those that are there", key, cluster.Kubectl())
 	case err != nil:
-		return place, cluster.Explain("reading VirtualMesh "+key.String(), "get", resource, err)
+		return state, cluster.Explain("reading VirtualMesh "+key.String(), "get", resource, err)
 	}
-	place.annotations(object.GetAnnotations())
+	state.annotations(object.GetAnnotations())
 	var status networkingv1.VirtualMeshStatus
 	stored, _, _ := unstructured.NestedMap(object.Object, "status")
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) == nil { // else it is another's
-		place.State, place.Errors, place.Rotation = status.State, status.Errors, status.RootRotation
+		state.State, state.Errors, state.Rotation = status.State, status.Errors, status.RootRotation
 	}
 	for _, mesh := range slices.Sorted(maps.Keys(status.Meshes)) {
 		made := status.Meshes[mesh].IssuedCertificate
 		if made == nil {
 			continue
 		}
-		at := types.NamespacedName{Namespace: made.Namespace, Name: made.Name}
-		certificate, err := renew.Get(ctx, cluster, at)
+		issued := types.NamespacedName{Namespace: made.Namespace, Name: made.Name}
+		certificate, err := renew.Get(ctx, cluster, issued)
 		if err != nil {
-			return place, err
+			return state, err
 		}
-		place.Certificates = append(place.Certificates, at)
-		place.Replicas = append(place.Replicas, certificate.Status.Certificates...)
+		state.Certificates = append(state.Certificates, issued)
+		state.Replicas = append(state.Replicas, certificate.Status.Certificates...)
 	}
 	if !whole {
-		return place, nil
+		return state, nil
 	}
 	mesh, _, errs := networkingv1.FromObject(object.Object)
 	if len(errs) > 0 {
-		return place, fmt.Errorf("VirtualMesh %s: %w", key, errs.ToAggregate())
+		return state, fmt.Errorf("VirtualMesh %s: %w", key, errs.ToAggregate())
 	}
-	return place, place.read(ctx, cluster, mesh.Spec.Meshes)
+	return state, state.read(ctx, cluster, mesh.Spec.Meshes)
 }
 
 // annotations takes those that change the root. Roots that cannot be read are none.
-func (p *Place) annotations(all map[string]string) {
-	p.Word = networkingv1.RootRotation(all[networkingv1.RootRotationAnnotation])
-	p.Secret = all[networkingv1.RotateFromSecretAnnotation]
-	p.Roots, _ = pemcerts.ParseRoots([]byte(all[networkingv1.TrustedRootsAnnotation]))
+func (s *ClusterState) annotations(targets map[string]string) {
+	s.Requested = networkingv1.RootRotation(targets[networkingv1.RootRotationAnnotation])
+	s.FromSecret = targets[networkingv1.RotateFromSecretAnnotation]
+	s.Roots, _ = pemcerts.ParseRoots([]byte(targets[networkingv1.TrustedRootsAnnotation]))
 }
 
 // read reads what the istiods of the meshes publish, each in its own namespace: what others publish is not to be trusted.
-func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
+func (s *ClusterState) read(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
 	deployments := &metav1.PartialObjectMetadataList{}
 	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
 	if err := cluster.Client.List(ctx, deployments, client.MatchingLabels(istio.IstiodLabels)); err != nil {
@@ -84,7 +84,7 @@ func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []ne
 	}
 	var namespaces []string
 	for _, deployment := range deployments.Items {
-		if slices.ContainsFunc(meshes, func(m networkingv1.MeshRef) bool { return names(m, deployment.Name, deployment.Namespace) }) && !slices.Contains(namespaces, deployment.Namespace) {
+		if slices.ContainsFunc(meshes, func(m networkingv1.MeshRef) bool { return refersTo(m, deployment.Name, deployment.Namespace) }) && !slices.Contains(namespaces, deployment.Namespace) {
 			namespaces = append(namespaces, deployment.Namespace)
 		}
 	}
@@ -100,13 +100,13 @@ func (p *Place) read(ctx context.Context, cluster *clusters.Cluster, meshes []ne
 		if err != nil {
 			return fmt.Errorf("reading the roots in ConfigMap istio-ca-root-cert of namespace %s: %w; has istiod started?", namespace, err)
 		}
-		p.Published = append(p.Published, roots)
+		s.Published = append(s.Published, roots)
 	}
 	return nil
 }
 
 // names reports whether a reference names an istiod, of whatever cluster, or matches it by a pattern.
-func names(mesh networkingv1.MeshRef, deployment, namespace string) bool {
+func refersTo(mesh networkingv1.MeshRef, deployment, namespace string) bool {
 	if prefix, suffix, pattern := mesh.Pattern(); pattern {
 		return strings.HasPrefix(deployment, prefix) && strings.HasPrefix(suffix, "-"+namespace+"-")
 	}
@@ -119,7 +119,7 @@ func untyped() *unstructured.Unstructured {
 	return object
 }
 
-func encode(roots []*x509.Certificate) string {
+func encodePEM(roots []*x509.Certificate) string {
 	var text strings.Builder
 	for _, root := range roots {
 		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // to memory

@@ -15,8 +15,8 @@ import (
 )
 
 // answer is what programs read.
-type answer struct {
-	Contexts []line `json:"contexts"`
+type result struct {
+	Contexts []contextResult `json:"contexts"`
 	// Roots are the SHA-256 (DER), in hexadecimal, of those to trust, the new one last.
 	Roots []string `json:"roots,omitempty"`
 	// Next is what to do after this.
@@ -24,67 +24,67 @@ type answer struct {
 }
 
 // line is about one context.
-type line struct {
+type contextResult struct {
 	Context     string                         `json:"context"`
 	VirtualMesh string                         `json:"virtualMesh,omitempty"`
 	Stage       networkingv1.RootRotationStage `json:"stage,omitempty"`
 	Complete    bool                           `json:"complete"`
 	NewRoot     string                         `json:"newRoot,omitempty"`
 	// Says what was done, is waited for, or is wrong.
-	Says string `json:"says"`
+	Message string `json:"says"`
 }
 
 // show says how far each context is.
-func (f *flags) show(out io.Writer, all []*one) error {
-	found := answer{Contexts: []line{}}
-	unknown, going := false, false
-	for _, each := range all {
-		l := each.line()
+func (f *flags) printState(out io.Writer, targets []*target) error {
+	found := result{Contexts: []contextResult{}}
+	unknown, inProgress := false, false
+	for _, target := range targets {
+		l := target.contextResult()
 		switch {
-		case each.err != nil:
+		case target.err != nil:
 			unknown = true
-			l.Says = terminal.OneLine(each.err.Error())
-		case each.Rotation == nil:
-			l.Says = "no change of the root is going on"
+			l.Message = terminal.OneLine(target.err.Error())
+		case target.Rotation == nil:
+			l.Message = "no change of the root is going on"
 		default:
-			going = going || !each.Rotation.Complete
-			l.Says = each.Rotation.Message
+			inProgress = inProgress || !target.Rotation.Complete
+			l.Message = target.Rotation.Message
 		}
 		found.Contexts = append(found.Contexts, l)
 	}
 	err := f.Write(out, found, func(out io.Writer) { found.print(out, true) })
-	return f.end(err, unknown, going)
+	return f.exitError(err, unknown, inProgress)
 }
 
 // tell says what became of a stage, and what comes next.
-func (f *flags) tell(out io.Writer, stage networkingv1.RootRotation, plan *Plan, all []*one, next string) error {
-	found := answer{Contexts: []line{}, Roots: pemcerts.Fingerprints(plan.Roots)}
-	unknown, late := false, false
-	for i, each := range all {
-		l := each.line()
+func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *Plan, targets []*target, next string) error {
+	found := result{Contexts: []contextResult{}, Roots: pemcerts.Fingerprints(plan.Roots)}
+	unknown, incomplete := false, false
+	for i, target := range targets {
+		l := target.contextResult()
 		switch {
 		case f.dryRun && plan.Annotations[i] == nil:
-			l.Says = "would be left as it is"
+			l.Message = "would be left as it is"
 		case f.dryRun:
-			l.Says = fmt.Sprintf("would be told %s", stage)
-		case each.err != nil:
+			l.Message = fmt.Sprintf("would be told %s", stage)
+		case target.err != nil:
 			unknown = true
-			l.Says = terminal.OneLine(each.err.Error())
-		case each.left != "":
-			late = true
-			l.Says = fmt.Sprintf("%s is not complete %s; waiting for %s", stage, f.ended, each.left)
-		case !f.wait && each.changed:
-			l.Says = fmt.Sprintf("was told %s, which was not waited for", stage)
+			l.Message = terminal.OneLine(target.err.Error())
+		case target.remaining != "":
+			incomplete = true
+			l.Message = fmt.Sprintf("%s is not complete %s; waiting for %s", stage, f.waitEnd, target.remaining)
+		case !f.wait && target.changed:
+			l.Message = fmt.Sprintf("was told %s, which was not waited for", stage)
 		case stage == networkingv1.RotateNone:
-			l.Says = "no change of the root is going on"
-		case each.changed || f.wait:
-			l.Says = fmt.Sprintf("%s is complete: every replica of istiod has confirmed it", stage)
+			l.Message = "no change of the root is going on"
+		case target.changed || f.wait:
+			l.Message = fmt.Sprintf("%s is complete: every replica of istiod has confirmed it", stage)
 		default:
-			l.Says = fmt.Sprintf("was told %s before", stage)
+			l.Message = fmt.Sprintf("was told %s before", stage)
 		}
 		found.Contexts = append(found.Contexts, l)
 	}
-	if !unknown && !late {
+	if !unknown && !incomplete {
 		found.Next = next
 	}
 	err := f.Write(out, found, func(out io.Writer) {
@@ -97,40 +97,40 @@ func (f *flags) tell(out io.Writer, stage networkingv1.RootRotation, plan *Plan,
 		}
 		found.print(out, false)
 	})
-	return f.end(err, unknown, late)
+	return f.exitError(err, unknown, incomplete)
 }
 
-func (f *flags) end(err error, unknown, wrong bool) error {
+func (f *flags) exitError(err error, unknown, wrong bool) error {
 	switch {
 	case err != nil:
 		return err
 	case unknown:
 		return exit.With(exit.Unknown, nil)
 	case wrong:
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
 
-func (o *one) line() line {
-	l := line{Context: o.Context}
-	if o.Mesh.Name != "" {
-		l.VirtualMesh = o.Mesh.String()
+func (t *target) contextResult() contextResult {
+	l := contextResult{Context: t.Context}
+	if t.Mesh.Name != "" {
+		l.VirtualMesh = t.Mesh.String()
 	}
-	if r := o.Rotation; r != nil && o.err == nil {
+	if r := t.Rotation; r != nil && t.err == nil {
 		l.Stage, l.Complete, l.NewRoot = r.Stage, r.Complete, r.NewRoot
 	}
 	return l
 }
 
-func (a *answer) print(out io.Writer, withStage bool) {
+func (a *result) print(out io.Writer, withStage bool) {
 	for _, l := range a.Contexts {
 		about := []string{l.Context, l.VirtualMesh}
 		if withStage {
 			about = append(about, string(l.Stage))
 		}
 		about = slices.DeleteFunc(about, func(s string) bool { return s == "" })
-		fmt.Fprintf(out, "%s: %s\n", strings.Join(about, ": "), terminal.OneLine(l.Says))
+		fmt.Fprintf(out, "%s: %s\n", strings.Join(about, ": "), terminal.OneLine(l.Message))
 	}
 	if a.Next != "" {
 		fmt.Fprintf(out, "\nNext: %s\n", a.Next)

@@ -60,11 +60,11 @@ func ReadCluster(ctx context.Context, cluster *clusters.Cluster, namespace, name
 }
 
 // Find names the VirtualMesh of a cluster that is meant: the one given as NAMESPACE/NAME, or the only one.
-func Find(ctx context.Context, cluster *clusters.Cluster, given string) (key types.NamespacedName, err error) {
-	if given != "" {
-		var found bool
-		if key.Namespace, key.Name, found = strings.Cut(given, "/"); !found || key.Namespace == "" || key.Name == "" {
-			return key, fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", given)
+func Find(ctx context.Context, cluster *clusters.Cluster, fromFile string) (key types.NamespacedName, err error) {
+	if fromFile != "" {
+		var observed bool
+		if key.Namespace, key.Name, observed = strings.Cut(fromFile, "/"); !observed || key.Namespace == "" || key.Name == "" {
+			return key, fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", fromFile)
 		}
 		return key, nil
 	}

@@ -26,15 +26,15 @@ func (r *Role) fields() []roleField {
 	)
 }
 
-func (a *Auth) roleDifference(found map[string]any) *Difference {
+func (a *Auth) roleDifference(observed map[string]any) *Difference {
 	what := a.rolePath()
 	difference := &Difference{Kind: Differs, What: what, Done: "wrote the role", change: &change{do: writeData, path: what, data: map[string]any{}}}
-	if found == nil {
+	if observed == nil {
 		difference.Kind = Missing
 	}
 	for _, field := range a.Role.fields() {
 		difference.change.data[field.name] = field.text()
-		is, there := decode(field.value, found[field.name])
+		is, there := decode(field.value, observed[field.name])
 		if there && format(is) == format(sortedList(field.value)) {
 			continue
 		}
@@ -44,12 +44,12 @@ func (a *Auth) roleDifference(found map[string]any) *Difference {
 		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.text())
 	}
 	// The agents' tokens are for the API server: a role that asks for another audience refuses them.
-	if audience, _ := found["audience"].(string); audience != "" && a.Role.Audience == "" {
+	if audience, _ := observed["audience"].(string); audience != "" && a.Role.Audience == "" {
 		difference.change.data["audience"] = ""
 		difference.Lines = append(difference.Lines, "- audience "+audience)
 	}
 	// Every writing resets it; it binds further namespaces.
-	if selector, _ := found["bound_service_account_namespace_selector"].(string); selector != "" {
+	if selector, _ := observed["bound_service_account_namespace_selector"].(string); selector != "" {
 		difference.Lines = append(difference.Lines, "- bound_service_account_namespace_selector "+selector)
 	}
 	if len(difference.Lines) == 0 {

@@ -16,14 +16,14 @@ import (
 // Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
 // given says that the VirtualMesh comes from the person's file. Only then is its server the default for VAULT_ADDR, to which
 // the commands send the token.
-func (w *Wanted) Print(out io.Writer, given bool) error {
-	p := &printer{}
+func (w *Desired) Print(out io.Writer, fromFile bool) error {
+	p := &script{}
 	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.\n" +
 		"It replaces a role and policies of these names; --dry-run shows what there is.")
 	for _, note := range w.Notes {
 		p.comment("Note: " + note)
 	}
-	if given {
+	if fromFile {
 		p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
 			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+shell.Quote(w.Server))
 	} else {
@@ -61,17 +61,17 @@ func RootAdvice(mount string) []string {
 	}
 }
 
-type printer struct{ strings.Builder }
+type script struct{ strings.Builder }
 
 // comment never ends before the text does.
-func (p *printer) comment(text string) {
+func (p *script) comment(text string) {
 	for line := range strings.Lines(text) {
 		p.WriteString("# " + strings.TrimSuffix(line, "\n") + "\n")
 	}
 }
 
 // command writes a command with why it is there.
-func (p *printer) command(why, line string) {
+func (p *script) command(why, line string) {
 	p.WriteString("\n")
 	if why != "" {
 		p.comment(why)
@@ -79,7 +79,7 @@ func (p *printer) command(why, line string) {
 	p.WriteString(line + "\n")
 }
 
-func (a *Auth) printMount(p *printer) {
+func (a *Auth) printMount(p *script) {
 	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", shell.Quote(`"`+a.Mount+`/"`), shell.Quote(a.Mount)))
 	if !a.Configure {
 		return
@@ -87,7 +87,7 @@ func (a *Auth) printMount(p *printer) {
 	at := shell.Quote("auth/" + a.Mount + "/config")
 	line := "vault write " + at + " \\\n    kubernetes_host=" + shell.Quote(a.Reviewer.host())
 	why := "Vault has their tokens reviewed by this API server."
-	if a.Reviewer.own() {
+	if a.Reviewer.isDefault() {
 		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
 		why = "For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;\n" +
 			"for one elsewhere use --kubernetes-host and its companions. What is set already stays."
@@ -103,7 +103,7 @@ func (a *Auth) printMount(p *printer) {
 	p.command(why, line)
 }
 
-func (m Mount) print(p *printer) {
+func (m Mount) print(p *script) {
 	why := "Vault makes istiod's CA keys here. It needs no CA."
 	if m.Signs {
 		why = "Vault signs istiod's CA certificates here."
@@ -112,9 +112,9 @@ func (m Mount) print(p *printer) {
 	if !m.Signs {
 		return
 	}
-	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.Longest)),
+	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.MaxLease)),
 		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
-			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), shell.Quote(m.Path)))
+			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), hours(m.MaxLease), shell.Quote(m.Path)))
 	p.WriteString("\n")
 	p.comment("Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:")
 	for _, advice := range RootAdvice(m.Path) {
@@ -122,7 +122,7 @@ func (m Mount) print(p *printer) {
 	}
 }
 
-func (r *Role) print(p *printer, mount string) {
+func (r *Role) print(p *script, mount string) {
 	var line strings.Builder
 	line.WriteString("vault write " + shell.Quote("auth/"+mount+"/role/"+r.Name))
 	for _, field := range r.fields() {

@@ -51,10 +51,10 @@ func sortedList(value any) any {
 }
 
 // decode converts a field of Vault's response to the type of like.
-func decode(like, answer any) (any, bool) {
+func decode(like, response any) (any, bool) {
 	switch like.(type) {
 	case []string:
-		values, ok := answer.([]any)
+		values, ok := response.([]any)
 		if !ok {
 			return nil, false
 		}
@@ -64,23 +64,23 @@ func decode(like, answer any) (any, bool) {
 		}
 		return sorted(list), true
 	case time.Duration:
-		seconds, ok := number(answer)
+		seconds, ok := number(response)
 		return time.Duration(seconds) * time.Second, ok
 	default:
-		text, ok := answer.(string)
+		text, ok := response.(string)
 		return text, ok
 	}
 }
 
-func number(answer any) (int64, bool) {
-	switch answer := answer.(type) {
+func number(response any) (int64, bool) {
+	switch response := response.(type) {
 	case json.Number:
-		n, err := answer.Int64()
+		n, err := response.Int64()
 		return n, err == nil
 	case float64:
-		return int64(answer), true
+		return int64(response), true
 	case string:
-		n, err := strconv.ParseInt(answer, 10, 64)
+		n, err := strconv.ParseInt(response, 10, 64)
 		return n, err == nil
 	}
 	return 0, false

@@ -86,10 +86,10 @@ func TestWhatIsPublished(t *testing.T) {
 func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
-	if found := (Published{"y": text(a), "x": "garbage"}).first(); len(found) != 1 || !found[0].Equal(a) {
+	if found := (Published{"y": text(a), "x": "garbage"}).firstRoots(); len(found) != 1 || !found[0].Equal(a) {
 		t.Errorf("got %v", found)
 	}
-	if found := (Published{"x": "garbage"}).first(); found != nil {
+	if found := (Published{"x": "garbage"}).firstRoots(); found != nil {
 		t.Errorf("got %v", found)
 	}
 }
