@@ -26,8 +26,8 @@ func has(pod, serial string, confirmed bool, err string) certificatesv1.Certific
 	return certificatesv1.CertificateStatus{Pod: pod, SerialNumber: serial, Confirmed: confirmed, Error: err}
 }
 
-// It is waited for every Pod that is there, until it was seen to use a CA that it did not have before.
-func TestWaiting(t *testing.T) {
+// Every existing Pod is pending until it uses a CA that it did not have before.
+func TestPending(t *testing.T) {
 	t.Parallel()
 	before := reports(has("a", "1", true, ""), has("b", "2", true, ""))
 	for name, test := range map[string]struct {
@@ -36,7 +36,7 @@ func TestWaiting(t *testing.T) {
 	}{
 		"nothing yet":                 {before, before, []string{"Pod a, which has no new CA yet", "Pod b, which has no new CA yet"}},
 		"one of two":                  {before, reports(has("a", "3", true, ""), has("b", "2", true, "")), []string{"Pod b, which has no new CA yet"}},
-		"not loaded":                  {before, reports(has("a", "3", false, ""), has("b", "4", true, "")), []string{"Pod a, whose istiod was not seen to use the new CA yet"}},
+		"not loaded":                  {before, reports(has("a", "3", false, ""), has("b", "4", true, "")), []string{"Pod a, whose istiod does not use the new CA yet"}},
 		"all":                         {before, reports(has("a", "3", true, ""), has("b", "4", true, "")), nil},
 		"one is gone":                 {before, reports(has("a", "3", true, "")), nil},
 		"one has come":                {before, reports(has("a", "3", true, ""), has("b", "4", true, ""), has("c", "5", true, "")), nil},
@@ -84,7 +84,7 @@ func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, arguments := range map[string][]string{
 		"expected the names of IssuedCertificates":  {},
-		"--all: expected no names beside it":        {"--all", "name"},
+		"--all: expected no names together with it": {"--all", "name"},
 		"--timeout: expected a positive duration":   {"--all", "--timeout=0s"},
 		`--output "wide": expected json or yaml`:    {"--all", "-o=wide"},
 		"unknown flag: --everything":                {"--everything"},

@@ -5,12 +5,10 @@ package renew
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,20 +17,19 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 )
 
-// choose reads the IssuedCertificates to renew, and says which cannot be.
+// selectCertificates reads the IssuedCertificates to renew. failed are those that cannot be read.
 func (f *flags) selectCertificates(ctx context.Context, cluster *clusters.Cluster, names []string) (selected []*certificatesv1.IssuedCertificate, failed []Outcome) {
 	fail := func(namespace, name, message string) {
 		failed = append(failed, Outcome{Context: cluster.Context, Namespace: namespace, Name: name, State: NotAsked, Message: message})
 	}
 	if f.all {
-		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-		if err := cluster.Client.List(ctx, list, client.InNamespace(f.namespace)); err != nil {
+		objects, err := cluster.List(ctx, clusters.IssuedCertificateKind, client.InNamespace(f.namespace))
+		if err != nil {
 			fail(f.namespace, "", cluster.Explain("listing IssuedCertificates", "list", clusters.IssuedCertificates, err).Error())
 			return nil, failed
 		}
-		for i := range list.Items {
-			selected = append(selected, clusters.IssuedCertificate(&list.Items[i]))
+		for i := range objects {
+			selected = append(selected, clusters.IssuedCertificate(&objects[i]))
 		}
 		if len(selected) == 0 {
 			fail(f.namespace, "", "there is no IssuedCertificate; kubectl istiod-agent check says why")
@@ -53,45 +50,35 @@ func (f *flags) selectCertificates(ctx context.Context, cluster *clusters.Cluste
 
 // Get reads an IssuedCertificate.
 func Get(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName) (*certificatesv1.IssuedCertificate, error) {
-	object := empty()
-	err := cluster.Client.Get(ctx, key, object)
+	object, err := cluster.Get(ctx, clusters.IssuedCertificateKind, key)
 	switch {
 	case err == nil:
 		return clusters.IssuedCertificate(object), nil
 	case client.IgnoreNotFound(err) == nil:
-		return nil, fmt.Errorf("there is no IssuedCertificate %s; %s get issuedcertificates -A lists those that are there", key, cluster.Kubectl())
+		return nil, fmt.Errorf("there is no IssuedCertificate %s; list them by %s get issuedcertificates -A", key, cluster.Kubectl())
 	default:
 		return nil, cluster.Explain("reading IssuedCertificate "+key.String(), "get", clusters.IssuedCertificates, err)
 	}
 }
 
-// Ask is `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=NOW --overwrite`.
+// Request is `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=NOW --overwrite`.
 func Request(ctx context.Context, cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) (Renewal, error) {
-	renewal := newRenewal(cluster, certificate)
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{
-		certificatesv1.RenewAnnotation: time.Now().UTC().Format(time.RFC3339Nano),
-	}}})
-	if err != nil {
-		return renewal, err
-	}
-	object := empty()
-	object.SetNamespace(certificate.Namespace)
-	object.SetName(certificate.Name)
-	return renewal, cluster.Explain("asking for a renewal", "patch", clusters.IssuedCertificates,
-		cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner("kubectl-istiod_agent")))
+	annotations := map[string]any{certificatesv1.RenewAnnotation: time.Now().UTC().Format(time.RFC3339Nano)}
+	err := cluster.Annotate(ctx, clusters.IssuedCertificateKind, client.ObjectKeyFromObject(certificate), annotations)
+	return newRenewal(cluster, certificate), cluster.Explain("requesting a renewal", "patch", clusters.IssuedCertificates, err)
 }
 
-// await reads the status until every replica has a new CA, or limited ends: then what is left of it stays in left. An
-// answer that fails may succeed a moment later; one that still does at the end is the error. It asks within ctx, which the
-// end of the waiting does not cut short: a question that is cut short is no answer.
+// await polls the status until every replica uses a new CA or waitCtx ends; r.remaining then holds what is missing. It
+// returns the last poll's error, if that failed. Polls run within ctx: the end of waitCtx does not interrupt one, which
+// would leave its result unknown.
 func (r *Renewal) await(ctx, waitCtx context.Context, update func(pending string)) error {
 	var last error
-	r.remaining = []string{"an answer of the API server's"}
+	r.remaining = []string{"a response of the API server"}
 	_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {
-		object := empty()
-		if err := r.cluster.Client.Get(ctx, client.ObjectKeyFromObject(r.certificate), object); err != nil {
+		object, err := r.cluster.Get(ctx, clusters.IssuedCertificateKind, client.ObjectKeyFromObject(r.certificate))
+		if err != nil {
 			if ctx.Err() == nil {
-				last = r.cluster.Explain("reading how far it is", "get", clusters.IssuedCertificates, err)
+				last = r.cluster.Explain("reading the IssuedCertificate's status", "get", clusters.IssuedCertificates, err)
 			}
 			return false, nil
 		}
@@ -102,10 +89,4 @@ func (r *Renewal) await(ctx, waitCtx context.Context, update func(pending string
 		return len(r.remaining) == 0, nil
 	})
 	return last
-}
-
-func empty() *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
-	return object
 }
