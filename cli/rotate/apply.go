@@ -4,14 +4,12 @@ package rotate
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,20 +20,20 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// look is how often the status is read while it is waited for.
+// pollInterval is the time between two reads of the status.
 const pollInterval = time.Second
 
-// one is a context, and what became of it.
+// target is the VirtualMesh of one context, and the result of the command there.
 type target struct {
 	ClusterState
 	cluster *clusters.Cluster
-	// err is why it could not be asked; left is what is waited for.
+	// err is why a request failed, remaining what the stage still lacks.
 	err       error
 	remaining string
 	changed   bool
 }
 
-// failures are of those that could not be asked.
+// failures returns the errors of all targets.
 func failures(targets []*target) (lines []string) {
 	for _, target := range targets {
 		if target.err != nil {
@@ -45,7 +43,7 @@ func failures(targets []*target) (lines []string) {
 	return lines
 }
 
-// annotate does what a plan says, in the order of the contexts.
+// annotate applies a plan, in the order of the contexts.
 func annotate(ctx context.Context, targets []*target, plan *Plan, dryRun bool) error {
 	for i, target := range targets {
 		if plan.Annotations[i] == nil {
@@ -54,15 +52,15 @@ func annotate(ctx context.Context, targets []*target, plan *Plan, dryRun bool) e
 		set := map[string]any{}
 		for key, value := range plan.Annotations[i] {
 			if set[key] = value; value == "" {
-				set[key] = nil // which removes it
+				set[key] = nil
 			}
 		}
 		if err := target.patch(ctx, set, dryRun); err != nil {
-			what := "nothing was changed, in any context: "
+			changed := "no context was changed: "
 			if !dryRun {
-				what = fmt.Sprintf("the contexts before %s were changed; run the same again: ", target.Context)
+				changed = fmt.Sprintf("the contexts before %s were changed; run the command again: ", target.Context)
 			}
-			return fmt.Errorf("%s%s: %w", what, target.Context, err)
+			return fmt.Errorf("%s%s: %w", changed, target.Context, err)
 		}
 		target.changed = true
 	}
@@ -70,22 +68,15 @@ func annotate(ctx context.Context, targets []*target, plan *Plan, dryRun bool) e
 }
 
 func (t *target) patch(ctx context.Context, annotations map[string]any, dryRun bool) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
-	if err != nil {
-		return err
-	}
-	object := untyped()
-	object.SetNamespace(t.Mesh.Namespace)
-	object.SetName(t.Mesh.Name)
-	options := []client.PatchOption{client.FieldOwner("kubectl-istiod_agent")}
+	var options []client.PatchOption
 	if dryRun {
 		options = append(options, client.DryRunAll)
 	}
-	return t.cluster.Explain("annotating VirtualMesh "+t.Mesh.String(), "patch", resource,
-		t.cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), options...))
+	err := t.cluster.Annotate(ctx, clusters.VirtualMeshKind, t.Mesh, annotations, options...)
+	return t.cluster.Explain("annotating VirtualMesh "+t.Mesh.String(), "patch", clusters.VirtualMeshes, err)
 }
 
-// await reads every place until each is where it should be, or the time is out; what is left of it stays in left.
+// await polls every target until the stage is complete there, or the timeout ends.
 func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan *Plan, targets []*target, progress *terminal.Progress) {
 	waitCtx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
@@ -100,15 +91,16 @@ func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan
 	f.waitEnd = terminal.WaitEnd(waitCtx, f.timeout)
 }
 
-// await asks within ctx, which the end of the waiting does not cut short: a question that is cut short is no answer.
+// await polls within ctx: the end of waitCtx does not interrupt a poll, which would leave its result unknown. With now, it
+// requests a renewal once the controller asks for certificates under the new root.
 func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRotation, plan *Plan, now bool, progress *terminal.Progress) {
 	renewRequested := !now
-	t.remaining = "an answer of the API server's"
+	t.remaining = "a response of the API server"
 	_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {
 		state, err := readState(ctx, t.cluster, t.Mesh, false)
 		if err != nil {
 			if ctx.Err() == nil {
-				t.err = err // it may succeed a moment later
+				t.err = err // until a later poll succeeds
 			}
 			return false, nil
 		}
@@ -129,18 +121,18 @@ func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRota
 	}
 }
 
-// left says what is waited for until a place is where a stage wants it.
+// remaining returns what a stage still lacks here; empty when it is complete.
 func (s *ClusterState) remaining(stage networkingv1.RootRotation, plan *Plan) string {
 	if stage == networkingv1.RotateNone {
 		if s.Rotation != nil {
-			return "istiod-agent-webhook to act on the VirtualMesh (kubectl istiod-agent check, if it does not)"
+			return actOnMesh
 		}
 		return ""
 	}
 	return s.waitingFor(networkingv1.RootRotationStages[stage.Allowed()-1], plan.Roots)
 }
 
-// hurry asks the agents for a new CA at once, of the ten minutes that a changed specification is spread over.
+// renewNow requests new CAs at once: agents spread a changed specification over ten minutes.
 func (t *target) renewNow(ctx context.Context) (done bool) {
 	for _, key := range t.Certificates {
 		certificate, err := renew.Get(ctx, t.cluster, key)
@@ -148,31 +140,30 @@ func (t *target) renewNow(ctx context.Context) (done bool) {
 			_, err = renew.Request(ctx, t.cluster, certificate)
 		}
 		if err != nil {
-			t.err = err // as it is not, it is asked again
+			t.err = err // and the next poll retries
 			return false
 		}
 	}
 	return true
 }
 
-// next is the command that goes on, and what to do before.
+// next returns the command for the next stage, and its precondition.
 func (f *flags) next(stage networkingv1.RootRotation) string {
-	at := slices.Index(stages, string(stage))
-	if at > 2 {
+	if stage == networkingv1.RotateNone {
 		return ""
 	}
-	command := []string{"kubectl istiod-agent rotate-root", stages[at+1]}
+	command := []string{"kubectl istiod-agent rotate-root", stages[slices.Index(stages, string(stage))+1]}
 	if f.Mesh != "" {
 		command = append(command, "--virtual-mesh="+shell.Quote(f.Mesh))
 	}
 	for _, name := range f.Contexts {
 		command = append(command, "--context="+shell.Quote(name))
 	}
-	before := map[networkingv1.RootRotation]string{
-		networkingv1.RotateTrustBoth: "have the VirtualMesh of every cluster name the Vault of the new root, unless it does (it counts from the next stage on); " +
-			"when every workload has renewed its certificate, 24 hours later by default, or was restarted:",
-		networkingv1.RotateSignWithNew: "when every workload has renewed its certificate, 24 hours later by default, or was restarted:",
-		networkingv1.RotateDropOld:     "the change is complete; take its annotations away:",
+	const renewed = "when every workload has renewed its certificate (within 24 hours by default) or was restarted:"
+	precondition := map[networkingv1.RootRotation]string{
+		networkingv1.RotateTrustBoth:   "make the VirtualMesh of every cluster name the Vault of the new root (the next stage uses it); " + renewed,
+		networkingv1.RotateSignWithNew: renewed,
+		networkingv1.RotateDropOld:     "the root change is complete; remove its annotations:",
 	}
-	return before[stage] + "\n  " + strings.Join(command, " ")
+	return precondition[stage] + "\n  " + strings.Join(command, " ") + f.Arguments()
 }

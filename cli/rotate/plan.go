@@ -13,36 +13,36 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Wish is what a person asks for.
+// Request is what the flags ask for.
 type Request struct {
 	Stage networkingv1.RootRotation
-	// NewRoot is nil where the change that is going on says it.
+	// NewRoot is nil where the root change in progress names it.
 	NewRoot *x509.Certificate
-	// FromSecret is the Secret with istiod's own CA, where no agent is yet.
+	// FromSecret is the Secret with istiod's own CA, for an istiod without the agent.
 	FromSecret string
 }
 
-// Plan is what is to be done about it.
+// Plan is how to fulfil a request.
 type Plan struct {
-	// Roots are those to trust, the new one last; none for RotateNone.
+	// Roots are the roots to trust, the new root last; empty for RotateNone.
 	Roots []*x509.Certificate
-	// Annotations are to be set, by the place's number, empty ones to be removed; a place that is left alone has none.
+	// Annotations to set, by the index of the cluster; an empty value removes one. A cluster that stays unchanged has no entry.
 	Annotations map[int]map[string]string
 }
 
-// RefusedError is for what is not to be done yet, or not any more.
+// RefusedError is the error of a request that is not possible at the current stage.
 type RefusedError struct{ reasons []string }
 
 func (e *RefusedError) Error() string {
-	return "nothing was changed, in any context:\n  " + strings.Join(e.reasons, "\n  ")
+	return "no context was changed:\n  " + strings.Join(e.reasons, "\n  ")
 }
 
 func (e *RefusedError) add(state *ClusterState, format string, args ...any) {
 	e.reasons = append(e.reasons, state.Context+": "+fmt.Sprintf(format, args...))
 }
 
-// decide what a wish comes to in all places. Either it can be done in all of them, or it is refused: clusters that do not
-// know of each other's roots refuse each other's workloads.
+// decide plans a request for all clusters, or refuses it for all: workloads of clusters that do not trust each other's roots
+// refuse each other.
 func decide(request Request, states []ClusterState) (*Plan, error) {
 	switch request.Stage {
 	case networkingv1.RotateTrustBoth:
@@ -69,11 +69,11 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 		state := &states[i]
 		switch {
 		case len(state.Published) == 0:
-			refused.add(state, "no istiod has published a root where it runs: has it started?")
+			refused.add(state, "no istiod has published a root in its own namespace: has it started?")
 		case state.stage() > 1 && state.Rotation.NewRoot != pemcerts.Fingerprint(newRoot):
-			refused.add(state, "a change to another root, %.16s…, is at %s: complete that one first", state.Rotation.NewRoot, state.Rotation.Stage)
+			refused.add(state, "a change to another root, %.16s…, is at %s: complete it first", state.Rotation.NewRoot, state.Rotation.Stage)
 		case state.stage() == 0 && !state.hasAgents() && request.FromSecret == "" && state.FromSecret == "" && !onlyRoot(state.Published, newRoot):
-			refused.add(state, "no agent has reported from istiod yet, which runs with a CA of its own: name the Secret that holds it by --from-secret, istio-ca-secret or cacerts")
+			refused.add(state, "no agent has reported from istiod yet, so istiod uses its own CA: name the Secret with that CA by --from-secret (istio-ca-secret or cacerts)")
 		}
 	}
 	if len(refused.reasons) > 0 {
@@ -81,7 +81,7 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 	}
 	roots := mergeRoots(newRoot, states)
 	if len(roots) < 2 {
-		return nil, fmt.Errorf("every istiod publishes %s alone: there is no change to make; name the new root by --new-root, or the VirtualMesh with the new Vault by --vault -f FILE", pemcerts.Name(newRoot))
+		return nil, fmt.Errorf("every istiod publishes only %s: there is no change to make; name the new root by --new-root, or the VirtualMesh with the new Vault by --vault -f FILE", pemcerts.Name(newRoot))
 	}
 	plan := &Plan{Roots: roots, Annotations: map[int]map[string]string{}}
 	text := encodePEM(roots)
@@ -89,13 +89,13 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 		state := &states[i]
 		if state.stage() > 1 {
 			if !slices.EqualFunc(state.Roots, roots, (*x509.Certificate).Equal) {
-				refused.add(state, "it is past %s, with another list of roots (%s); complete the change in all contexts that are in it, then begin anew with all", networkingv1.StageTrustBoth, pemcerts.Names(state.Roots))
+				refused.add(state, "it is past %s, with another list of roots (%s); complete that root change in its contexts, then start again with all contexts", networkingv1.StageTrustBoth, pemcerts.Names(state.Roots))
 			}
 			continue
 		}
 		for _, bundle := range state.Published {
 			if !containsRun(bundle, roots) {
-				refused.add(state, "its istiods publish %s, and do not take %s while they run, since those do not hold the former in their order; give up the change that is going on (none), or complete it", pemcerts.Names(bundle), pemcerts.Names(roots))
+				refused.add(state, "its istiods publish %s, and load %s only at a restart, since it does not contain the former in the same order; abandon the root change in progress (none), or complete it", pemcerts.Names(bundle), pemcerts.Names(roots))
 			}
 		}
 		set := map[string]string{networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth), networkingv1.TrustedRootsAnnotation: text}
@@ -103,7 +103,7 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 		case request.FromSecret != "" && !state.hasAgents():
 			set[networkingv1.RotateFromSecretAnnotation] = request.FromSecret
 		case state.FromSecret != "" && state.stage() == 0 && state.hasAgents():
-			set[networkingv1.RotateFromSecretAnnotation] = "" // left of an earlier change: that CA is not to come back
+			set[networkingv1.RotateFromSecretAnnotation] = "" // of an earlier root change, whose CA must not return
 		}
 		plan.Annotations[i] = set
 	}
@@ -113,7 +113,7 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 	return plan, nil
 }
 
-// goOn to sign-with-new or drop-old, once every place has completed the stage before.
+// advance plans sign-with-new or drop-old, once every cluster has completed the stage before.
 func advance(request Request, states []ClusterState) (*Plan, error) {
 	wanted := request.Stage.Allowed()
 	before := networkingv1.RootRotationStages[wanted-2]
@@ -123,19 +123,19 @@ func advance(request Request, states []ClusterState) (*Plan, error) {
 		state := &states[i]
 		switch {
 		case state.Rotation == nil || state.Requested == "" || len(state.Roots) < 2:
-			refused.add(state, "no change of the root has begun; begin it in all contexts by rotate-root %s", networkingv1.RotateTrustBoth)
+			refused.add(state, "no root change has begun; begin it in all contexts by rotate-root %s", networkingv1.RotateTrustBoth)
 			continue
 		case request.NewRoot != nil && !request.NewRoot.Equal(state.newRoot()):
-			refused.add(state, "the change that is going on leads to %s, not to %s", pemcerts.Name(state.newRoot()), pemcerts.Name(request.NewRoot))
+			refused.add(state, "the root change in progress leads to %s, not to %s", pemcerts.Name(state.newRoot()), pemcerts.Name(request.NewRoot))
 			continue
 		case plan.Roots == nil:
 			plan.Roots = state.Roots
 		case !slices.EqualFunc(plan.Roots, state.Roots, (*x509.Certificate).Equal):
-			refused.add(state, "it trusts other roots, %s, than %s, which trusts %s; set them alike by rotate-root %s in all contexts", pemcerts.Names(state.Roots), states[0].Context, pemcerts.Names(plan.Roots), networkingv1.RotateTrustBoth)
+			refused.add(state, "it trusts %s, but %s trusts %s; set the same roots by rotate-root %s in all contexts", pemcerts.Names(state.Roots), states[0].Context, pemcerts.Names(plan.Roots), networkingv1.RotateTrustBoth)
 			continue
 		}
 		if at := state.Rotation.Stage; at.Number() < before.Number() {
-			refused.add(state, "it is at %s only; go on to %s first, in all contexts", at, networkingv1.RootRotationWords[at.Number()])
+			refused.add(state, "it is only at %s; continue to %s first, in all contexts", at, networkingv1.RootRotationWords[at.Number()])
 			continue
 		}
 		if waitingFor := state.waitingFor(before, state.Roots); waitingFor != "" {
@@ -152,7 +152,7 @@ func advance(request Request, states []ClusterState) (*Plan, error) {
 	return plan, nil
 }
 
-// none gives a change up before istiods sign under the new root, or takes away what is left of one that is over.
+// abandon plans the end of a root change before istiods sign under the new root, or removes the annotations of a complete one.
 func abandon(states []ClusterState) (*Plan, error) {
 	plan := &Plan{Annotations: map[int]map[string]string{}}
 	refused := &RefusedError{}
@@ -161,9 +161,9 @@ func abandon(states []ClusterState) (*Plan, error) {
 		state := &states[i]
 		switch {
 		case state.stage() > 1:
-			refused.add(state, "it is at %s, and there is no way back; go on to %s", state.Rotation.Stage, networkingv1.RotateDropOld)
+			refused.add(state, "it is at %s and cannot go back; continue to %s", state.Rotation.Stage, networkingv1.RotateDropOld)
 		case state.finished() && inProgress:
-			refused.add(state, "it has dropped the old root already: the others must not give the new one up")
+			refused.add(state, "it has already dropped the old root: the others must not abandon the new root")
 		case state.Requested != "" || state.Rotation != nil:
 			plan.Annotations[i] = map[string]string{networkingv1.RootRotationAnnotation: string(networkingv1.RotateNone)}
 		}
@@ -174,8 +174,8 @@ func abandon(states []ClusterState) (*Plan, error) {
 	return plan, nil
 }
 
-// together are all roots that are published anywhere, and the new one, last. Those of a change that is going on come
-// together and last: an istiod that runs takes a list of roots only if it holds the old one in its order (agent/cacerts,
+// mergeRoots returns all published roots, and the new root last. The roots of a root change in progress stay together, at
+// the end: a running istiod loads a list of roots only if it contains the current list in the same order (agent/cacerts,
 // Takes).
 func mergeRoots(newRoot *x509.Certificate, states []ClusterState) []*x509.Certificate {
 	var bundles [][]*x509.Certificate
@@ -195,7 +195,7 @@ func mergeRoots(newRoot *x509.Certificate, states []ClusterState) []*x509.Certif
 	return append(targets, newRoot)
 }
 
-// runOf says whether a bundle stands in roots as it is.
+// containsRun reports whether roots contains the bundle as it is, without gaps.
 func containsRun(bundle, roots []*x509.Certificate) bool {
 	for i := 0; i+len(bundle) <= len(roots); i++ {
 		if slices.EqualFunc(bundle, roots[i:i+len(bundle)], (*x509.Certificate).Equal) {

@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,56 +25,53 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-const resource = "virtualmeshes.networking.mesh.gloo.solo.io"
-
-// readPlace reads how far the change is. whole has what istiods publish read too, which does not change how far it is.
-func readState(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, whole bool) (ClusterState, error) {
+// readState reads the state of a root change. withPublished includes the published trust bundles, which only trust-both needs.
+func readState(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, withPublished bool) (ClusterState, error) {
 	state := ClusterState{Context: cluster.Context, Mesh: key}
-	object := untyped()
-	switch err := cluster.Client.Get(ctx, key, object); {
+	object, err := cluster.Get(ctx, clusters.VirtualMeshKind, key)
+	switch {
 	case client.IgnoreNotFound(err) == nil && err != nil:
-		return state, fmt.Errorf("there is no VirtualMesh %s; %s get virtualmeshes -A lists those that are there", key, cluster.Kubectl())
+		return state, fmt.Errorf("there is no VirtualMesh %s; list them by %s get virtualmeshes -A", key, cluster.Kubectl())
 	case err != nil:
-		return state, cluster.Explain("reading VirtualMesh "+key.String(), "get", resource, err)
+		return state, cluster.Explain("reading VirtualMesh "+key.String(), "get", clusters.VirtualMeshes, err)
 	}
 	state.annotations(object.GetAnnotations())
 	var status networkingv1.VirtualMeshStatus
-	stored, _, _ := unstructured.NestedMap(object.Object, "status")
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) == nil { // else it is another's
+	if clusters.DecodeStatus(object, &status) {
 		state.State, state.Errors, state.Rotation = status.State, status.Errors, status.RootRotation
 	}
 	for _, mesh := range slices.Sorted(maps.Keys(status.Meshes)) {
-		made := status.Meshes[mesh].IssuedCertificate
-		if made == nil {
+		ref := status.Meshes[mesh].IssuedCertificate
+		if ref == nil {
 			continue
 		}
-		issued := types.NamespacedName{Namespace: made.Namespace, Name: made.Name}
-		certificate, err := renew.Get(ctx, cluster, issued)
+		certificateKey := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+		certificate, err := renew.Get(ctx, cluster, certificateKey)
 		if err != nil {
 			return state, err
 		}
-		state.Certificates = append(state.Certificates, issued)
+		state.Certificates = append(state.Certificates, certificateKey)
 		state.Replicas = append(state.Replicas, certificate.Status.Certificates...)
 	}
-	if !whole {
+	if !withPublished {
 		return state, nil
 	}
 	mesh, _, errs := networkingv1.FromObject(object.Object)
 	if len(errs) > 0 {
 		return state, fmt.Errorf("VirtualMesh %s: %w", key, errs.ToAggregate())
 	}
-	return state, state.read(ctx, cluster, mesh.Spec.Meshes)
+	return state, state.readPublished(ctx, cluster, mesh.Spec.Meshes)
 }
 
-// annotations takes those that change the root. Roots that cannot be read are none.
+// annotations reads the annotations of a root change. Roots that do not parse count as absent.
 func (s *ClusterState) annotations(targets map[string]string) {
 	s.Requested = networkingv1.RootRotation(targets[networkingv1.RootRotationAnnotation])
 	s.FromSecret = targets[networkingv1.RotateFromSecretAnnotation]
 	s.Roots, _ = pemcerts.ParseRoots([]byte(targets[networkingv1.TrustedRootsAnnotation]))
 }
 
-// read reads what the istiods of the meshes publish, each in its own namespace: what others publish is not to be trusted.
-func (s *ClusterState) read(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
+// readPublished reads the trust bundles of the meshes' istiods, each from its own namespace: others may write elsewhere.
+func (s *ClusterState) readPublished(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
 	deployments := &metav1.PartialObjectMetadataList{}
 	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
 	if err := cluster.Client.List(ctx, deployments, client.MatchingLabels(istio.IstiodLabels)); err != nil {
@@ -89,7 +84,7 @@ func (s *ClusterState) read(ctx context.Context, cluster *clusters.Cluster, mesh
 		}
 	}
 	if len(namespaces) == 0 {
-		return errors.New("no Deployment of istiod (label app=istiod) is there that the VirtualMesh names in spec.meshes")
+		return errors.New("spec.meshes of the VirtualMesh names no Deployment of istiod (label app=istiod) in this cluster")
 	}
 	bundles, err := verify.ReadPublished(ctx, cluster, namespaces)
 	if err != nil {
@@ -105,7 +100,7 @@ func (s *ClusterState) read(ctx context.Context, cluster *clusters.Cluster, mesh
 	return nil
 }
 
-// names reports whether a reference names an istiod, of whatever cluster, or matches it by a pattern.
+// refersTo reports whether a reference names or matches an istiod, of any cluster.
 func refersTo(mesh networkingv1.MeshRef, deployment, namespace string) bool {
 	if prefix, suffix, pattern := mesh.Pattern(); pattern {
 		return strings.HasPrefix(deployment, prefix) && strings.HasPrefix(suffix, "-"+namespace+"-")
@@ -113,16 +108,10 @@ func refersTo(mesh networkingv1.MeshRef, deployment, namespace string) bool {
 	return strings.HasPrefix(mesh.Name, deployment+"-"+namespace+"-")
 }
 
-func untyped() *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(networkingv1.GroupVersion.WithKind(networkingv1.Kind))
-	return object
-}
-
 func encodePEM(roots []*x509.Certificate) string {
 	var text strings.Builder
 	for _, root := range roots {
-		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // to memory
+		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // a Builder does not fail
 	}
 	return text.String()
 }

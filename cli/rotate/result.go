@@ -14,27 +14,29 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// answer is what programs read.
+// result is the output for programs.
 type result struct {
 	Contexts []contextResult `json:"contexts"`
-	// Roots are the SHA-256 (DER), in hexadecimal, of those to trust, the new one last.
+	// Roots are the SHA-256 (DER), in hexadecimal, of the roots to trust, the new root last.
 	Roots []string `json:"roots,omitempty"`
-	// Next is what to do after this.
+	// Next is the next step.
 	Next string `json:"next,omitempty"`
 }
 
-// line is about one context.
+// contextResult is the result in one context.
 type contextResult struct {
 	Context     string                         `json:"context"`
 	VirtualMesh string                         `json:"virtualMesh,omitempty"`
 	Stage       networkingv1.RootRotationStage `json:"stage,omitempty"`
 	Complete    bool                           `json:"complete"`
 	NewRoot     string                         `json:"newRoot,omitempty"`
-	// Says what was done, is waited for, or is wrong.
+	// Message states what was done, what is missing or what is wrong.
 	Message string `json:"says"`
 }
 
-// show says how far each context is.
+const noRootChange = "no root change is in progress"
+
+// printState prints the stage of each context.
 func (f *flags) printState(out io.Writer, targets []*target) error {
 	found := result{Contexts: []contextResult{}}
 	unknown, inProgress := false, false
@@ -45,7 +47,7 @@ func (f *flags) printState(out io.Writer, targets []*target) error {
 			unknown = true
 			l.Message = terminal.OneLine(target.err.Error())
 		case target.Rotation == nil:
-			l.Message = "no change of the root is going on"
+			l.Message = noRootChange
 		default:
 			inProgress = inProgress || !target.Rotation.Complete
 			l.Message = target.Rotation.Message
@@ -56,7 +58,7 @@ func (f *flags) printState(out io.Writer, targets []*target) error {
 	return f.exitError(err, unknown, inProgress)
 }
 
-// tell says what became of a stage, and what comes next.
+// printResult prints the result of a stage, and the next step.
 func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *Plan, targets []*target, next string) error {
 	found := result{Contexts: []contextResult{}, Roots: pemcerts.Fingerprints(plan.Roots)}
 	unknown, incomplete := false, false
@@ -64,9 +66,9 @@ func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan
 		l := target.contextResult()
 		switch {
 		case f.dryRun && plan.Annotations[i] == nil:
-			l.Message = "would be left as it is"
+			l.Message = "would stay unchanged"
 		case f.dryRun:
-			l.Message = fmt.Sprintf("would be told %s", stage)
+			l.Message = fmt.Sprintf("would be set to %s", stage)
 		case target.err != nil:
 			unknown = true
 			l.Message = terminal.OneLine(target.err.Error())
@@ -74,13 +76,13 @@ func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan
 			incomplete = true
 			l.Message = fmt.Sprintf("%s is not complete %s; waiting for %s", stage, f.waitEnd, target.remaining)
 		case !f.wait && target.changed:
-			l.Message = fmt.Sprintf("was told %s, which was not waited for", stage)
+			l.Message = fmt.Sprintf("was set to %s, without waiting (--wait=false)", stage)
 		case stage == networkingv1.RotateNone:
-			l.Message = "no change of the root is going on"
+			l.Message = noRootChange
 		case target.changed || f.wait:
 			l.Message = fmt.Sprintf("%s is complete: every replica of istiod has confirmed it", stage)
 		default:
-			l.Message = fmt.Sprintf("was told %s before", stage)
+			l.Message = fmt.Sprintf("is set to %s already", stage)
 		}
 		found.Contexts = append(found.Contexts, l)
 	}
@@ -89,24 +91,24 @@ func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan
 	}
 	err := f.Write(out, found, func(out io.Writer) {
 		for i, root := range plan.Roots {
-			what := "Old root"
+			kind := "Old root"
 			if i == len(plan.Roots)-1 {
-				what = "New root"
+				kind = "New root"
 			}
-			fmt.Fprintf(out, "%s %s, SHA-256 %s\n", what, terminal.Line(root.Subject.String()), pemcerts.Fingerprint(root))
+			fmt.Fprintf(out, "%s %s, SHA-256 %s\n", kind, terminal.Line(root.Subject.String()), pemcerts.Fingerprint(root))
 		}
 		found.print(out, false)
 	})
 	return f.exitError(err, unknown, incomplete)
 }
 
-func (f *flags) exitError(err error, unknown, wrong bool) error {
+func (f *flags) exitError(err error, unknown, problem bool) error {
 	switch {
 	case err != nil:
 		return err
 	case unknown:
 		return exit.With(exit.Unknown, nil)
-	case wrong:
+	case problem:
 		return exit.With(exit.Problem, nil)
 	}
 	return nil
@@ -125,12 +127,12 @@ func (t *target) contextResult() contextResult {
 
 func (a *result) print(out io.Writer, withStage bool) {
 	for _, l := range a.Contexts {
-		about := []string{l.Context, l.VirtualMesh}
+		words := []string{l.Context, l.VirtualMesh}
 		if withStage {
-			about = append(about, string(l.Stage))
+			words = append(words, string(l.Stage))
 		}
-		about = slices.DeleteFunc(about, func(s string) bool { return s == "" })
-		fmt.Fprintf(out, "%s: %s\n", strings.Join(about, ": "), terminal.OneLine(l.Message))
+		words = append(slices.DeleteFunc(words, func(s string) bool { return s == "" }), terminal.OneLine(l.Message))
+		fmt.Fprintln(out, strings.Join(words, ": "))
 	}
 	if a.Next != "" {
 		fmt.Fprintf(out, "\nNext: %s\n", a.Next)
