@@ -16,9 +16,9 @@ import (
 //go:embed kubectl_complete-istiod_agent
 var completeScript string
 
-// completes has words completed by what they mean: files where a flag takes a file, and nowhere else. It comes after all
-// other commands.
-func completes(root *cobra.Command) {
+// addCompletion completes file names for the flags that take a file, and nowhere else. All other commands must have been
+// added before.
+func addCompletion(root *cobra.Command) {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	for _, cmd := range root.Commands() {
 		cmd.Flags().VisitAll(func(flag *pflag.Flag) {

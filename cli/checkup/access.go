@@ -21,7 +21,7 @@ type grant struct {
 }
 
 // page is how many objects are read at a time.
-const page = 500
+const pageSize = 500
 
 // readGrants reads what RBAC gives. Bindings of cluster-admin in the whole cluster are left out: its subjects decide
 // about everything.
@@ -64,7 +64,7 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 		}},
 	} {
 		for more := ""; ; {
-			if err := reader.List(ctx, each.list, client.Limit(page), client.Continue(more)); err != nil {
+			if err := reader.List(ctx, each.list, client.Limit(pageSize), client.Continue(more)); err != nil {
 				return nil, err
 			}
 			each.add()
@@ -79,24 +79,24 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 // relevant drops the rules that give none of the rights of deciding.
 func relevant(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	return slices.DeleteFunc(slices.Clone(rules), func(rule rbacv1.PolicyRule) bool {
-		return !slices.ContainsFunc(deciding, func(right right) bool { return right.of(rule) })
+		return !slices.ContainsFunc(caRights, func(right right) bool { return right.of(rule) })
 	})
 }
 
 // right is a way to decide about istiod's CA.
 type right struct {
-	does      string // in words, after "may"
+	action    string // in words, after "may"
 	group     string
 	resources []string
 	verbs     []string
 	// ofMeshes says that the namespaces are those whose VirtualMeshes are acted on, not istiods'.
-	ofMeshes bool
+	ofMeshNamespaces bool
 }
 
 var (
 	writing = []string{"create", "update", "patch", "delete", "deletecollection"}
 	// deciding are the rights that docs/security.md, "Who decides about the CA", names.
-	deciding = []right{
+	caRights = []right{
 		{"write VirtualMeshes", "networking.mesh.gloo.solo.io", []string{"virtualmeshes", "virtualmeshes/status"}, writing, true},
 		{"write IssuedCertificates", "certificates.mesh.gloo.solo.io", []string{"issuedcertificates", "issuedcertificates/status"}, writing, false},
 		{"write PodBounceDirectives", "certificates.mesh.gloo.solo.io", []string{"podbouncedirectives", "podbouncedirectives/status"}, writing, false},
@@ -201,9 +201,9 @@ func (d *decision) deciders() {
 		return subject.Kind == rbacv1.ServiceAccountKind && accounts[subject.Namespace+"/"+subject.Name]
 	}
 	others := false
-	for _, right := range deciding {
+	for _, right := range caRights {
 		namespaces := istiods
-		if right.ofMeshes {
+		if right.ofMeshNamespaces {
 			namespaces = d.facts.Configuration.Value.VirtualMesh.Namespaces
 		}
 		holders := right.holders(d.facts.Grants.Value, namespaces, ours)
@@ -211,7 +211,7 @@ func (d *decision) deciders() {
 			continue
 		}
 		others = true
-		d.add(Warn, what, fmt.Sprintf("beside cluster administrators and this project's own, %s may %s", listed(holders), right.does),
+		d.add(Warn, what, fmt.Sprintf("beside cluster administrators and this project's own, %s may %s", listed(holders), right.action),
 			`compare with docs/security.md, "Who decides about the CA", and take the right away where it is not meant`)
 	}
 	if !others {

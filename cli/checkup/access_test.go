@@ -43,9 +43,9 @@ func TestRightsThatDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, right := range deciding {
+			for _, right := range caRights {
 				if right.of(test.rule) {
-					got = append(got, strings.Fields(right.does)[1])
+					got = append(got, strings.Fields(right.action)[1])
 				}
 			}
 			if strings.Join(got, " ") != test.want {

@@ -18,6 +18,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/output"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 )
 
@@ -62,7 +63,7 @@ could not be found out, or the flags are wrong.`,
 	set.BoolVar(&f.vault, "vault", false, "look at Vault too, from this machine")
 	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: those in the cluster)")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -81,44 +82,46 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 			return exit.With(exit.Unknown, err)
 		}
 	}
-	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report { return f.look(cmd.Context(), cluster, err, given) })
-	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": reports}, func(out io.Writer) { printText(out, reports) })
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) ContextChecks {
+		return f.checkContext(cmd.Context(), cluster, err, given)
+	})
+	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": contexts}, func(out io.Writer) { printText(out, contexts) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
-	case count(reports, Fail) > 0:
-		return exit.With(exit.Wrong, nil)
-	case count(reports, Unknown) > 0:
+	case count(contexts, Fail) > 0:
+		return exit.With(exit.Problem, nil)
+	case count(contexts, Unknown) > 0:
 		return exit.With(exit.Unknown, nil)
 	}
 	return nil
 }
 
 // look at one context.
-func (f *flags) look(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) Report {
+func (f *flags) checkContext(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) ContextChecks {
 	if err != nil {
-		return Report{cluster.Context, []Line{{Unknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}
+		return ContextChecks{cluster.Context, []Line{{Unknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}
 	}
 	facts := gather(ctx, cluster)
-	report := Report{cluster.Context, decide(cluster.Context, facts, time.Now())}
+	report := ContextChecks{cluster.Context, decide(cluster.Context, facts, time.Now())}
 	if f.vault {
-		report.Lines = append(report.Lines, f.lookAtVault(ctx, cluster.Context, facts, given)...)
+		report.Lines = append(report.Lines, f.checkVault(ctx, cluster.Context, facts, given)...)
 	}
 	return report
 }
 
 // lookAtVault looks at the Vault of each VirtualMesh, from here.
-func (f *flags) lookAtVault(ctx context.Context, name string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
+func (f *flags) checkVault(ctx context.Context, name string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
 	const what = "Vault, from this machine"
 	if given != nil {
-		return vaultLines(ctx, f.Timeout, given, true, facts, "kubectl istiod-agent vault -f "+clusters.ShellWord(f.filename))
+		return vaultLines(ctx, f.Timeout, given, true, facts, "kubectl istiod-agent vault -f "+shell.Quote(f.filename))
 	}
 	var lines []Line
 	for i := range facts.Meshes.Value {
 		mesh := valid(&facts.Meshes.Value[i])
 		if mesh != nil && !facts.ignores(&facts.Meshes.Value[i]) {
 			lines = append(lines, vaultLines(ctx, f.Timeout, mesh, false, facts,
-				"kubectl istiod-agent vault "+clusters.ShellWord(mesh.Name)+" -n "+clusters.ShellWord(mesh.Namespace)+" --context="+clusters.ShellWord(name))...)
+				"kubectl istiod-agent vault "+shell.Quote(mesh.Name)+" -n "+shell.Quote(mesh.Namespace)+" --context="+shell.Quote(name))...)
 		}
 	}
 	if len(lines) == 0 {
@@ -154,32 +157,32 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	}
 	options := vaultside.Options{SkipAuthConfig: true}
 	for _, istiod := range facts.Istiods.Value {
-		if !left(istiod) {
+		if !exempt(istiod) {
 			options.ServiceAccounts = append(options.ServiceAccounts, istiod.ServiceAccount)
 			options.Namespaces = append(options.Namespaces, istiod.Namespace)
 		}
 	}
 	var flags strings.Builder
 	for _, account := range compacted(options.ServiceAccounts, vaultside.DefaultServiceAccount) {
-		flags.WriteString(" --service-account=" + clusters.ShellWord(account))
+		flags.WriteString(" --service-account=" + shell.Quote(account))
 	}
 	for _, namespace := range compacted(options.Namespaces, vaultside.DefaultNamespace) {
-		flags.WriteString(" --istiod-namespace=" + clusters.ShellWord(namespace))
+		flags.WriteString(" --istiod-namespace=" + shell.Quote(namespace))
 	}
-	wanted, err := vaultside.For(mesh, options)
+	desired, err := vaultside.NewDesired(mesh, options)
 	if err != nil {
 		return append(lines, Line{Unknown, what, err.Error(), "correct the VirtualMesh"})
 	}
-	found, err := vault.Read(ctx, wanted)
+	found, err := vault.Read(ctx, desired)
 	if err != nil {
 		return append(lines, Line{Unknown, what, err.Error(), "export a VAULT_TOKEN that may read it"})
 	}
-	differences, err := wanted.Differences(found)
+	differences, err := desired.Differences(found)
 	if err != nil {
 		return append(lines, Line{Fail, what, err.Error(), "correct the VirtualMesh"})
 	}
-	if warning, likely := found.PodReviewer(wanted.Auth); likely {
-		lines = append(lines, Line{Warn, what, warning, "in Vault's Pod: vault write auth/" + wanted.Auth.Mount + "/config kubernetes_host=" + clusters.ShellWord(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
+	if warning, likely := found.PodReviewer(desired.Auth); likely {
+		lines = append(lines, Line{Warn, what, warning, "in Vault's Pod: vault write auth/" + desired.Auth.Mount + "/config kubernetes_host=" + shell.Quote(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
 	}
 	for _, difference := range differences {
 		lines = append(lines, vaultLine(what, difference, command+flags.String()))
@@ -198,7 +201,7 @@ func vaultLine(what string, difference vaultside.Difference, command string) Lin
 			return Line{Warn, what, difference.What + " is not there, and the role names others", command + " --dry-run"}
 		}
 		return Line{Fail, what, difference.What + " is not there", command + " --apply"}
-	case vaultside.Yours:
+	case vaultside.Manual:
 		return Line{Fail, what, difference.What + " has no CA to sign with", difference.Lines[1]}
 	default:
 		changed := slices.DeleteFunc(slices.Clone(difference.Lines), func(line string) bool { return strings.HasPrefix(line, " ") })

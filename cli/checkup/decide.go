@@ -14,7 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -27,9 +27,9 @@ const guarded = "ValidatingAdmissionPolicy"
 // decide says what facts mean, in the order in which a person would mend them. context is for the commands to run, now for
 // what has expired.
 func decide(context string, facts *Facts, now time.Time) []Line {
-	d := &decision{facts: facts, kubectl: "kubectl --context=" + clusters.ShellWord(context), now: now}
+	d := &decision{facts: facts, kubectl: "kubectl --context=" + shell.Quote(context), now: now}
 	if facts.Version.Err != nil {
-		next := "kubectl --context=" + clusters.ShellWord(context) + " version, until it answers; check the cluster's address and your login"
+		next := "kubectl --context=" + shell.Quote(context) + " version, until it answers; check the cluster's address and your login"
 		d.add(Unknown, "Kubernetes", "asking the API server for its version: "+facts.Version.Err.Error(), next)
 		return d.lines
 	}
@@ -251,7 +251,7 @@ func (d *decision) namespaces() {
 	}
 	var missing []string
 	for _, istiod := range d.facts.Istiods.Value {
-		if !d.labelled(istiod.Namespace) && !left(istiod) && !slices.Contains(missing, istiod.Namespace) {
+		if !d.labelled(istiod.Namespace) && !exempt(istiod) && !slices.Contains(missing, istiod.Namespace) {
 			missing = append(missing, istiod.Namespace)
 		}
 	}
@@ -264,7 +264,7 @@ func (d *decision) namespaces() {
 }
 
 // left alone, since somebody wants it so.
-func left(istiod Istiod) bool {
+func exempt(istiod Istiod) bool {
 	return istiod.State == patches.StateSkipped && (istiod.Reason == patches.OptedOut || istiod.Reason == patches.NoBuiltInCA || istiod.Reason == patches.BeingDeleted)
 }
 
@@ -283,7 +283,7 @@ func (d *decision) istiods() {
 		switch {
 		case istiod.State == patches.StateInjected, istiod.State == patches.StateOutdated:
 			d.add(OK, what, "has the agent", "")
-		case left(istiod):
+		case exempt(istiod):
 			d.add(OK, what, "is left alone: "+string(istiod.Reason), "")
 		case !d.labelled(istiod.Namespace):
 			// The namespace's line says what to do.
@@ -313,7 +313,7 @@ func (d *decision) rights() {
 	done := map[string]bool{}
 	for _, istiod := range d.facts.Istiods.Value {
 		account := istiod.Namespace + "/" + istiod.ServiceAccount
-		if done[account] || left(istiod) {
+		if done[account] || exempt(istiod) {
 			continue
 		}
 		done[account] = true

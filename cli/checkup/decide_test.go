@@ -155,9 +155,9 @@ func TestDecisions(t *testing.T) {
 			t.Parallel()
 			facts := healthy(t)
 			test.change(facts)
-			reports := []Report{{"a", decide("a", facts, now)}}
+			contexts := []ContextChecks{{"a", decide("a", facts, now)}}
 			var text bytes.Buffer
-			printText(&text, reports)
+			printText(&text, contexts)
 			said := false
 			for line := range strings.Lines(text.String()) {
 				said = said || strings.HasPrefix(line, string(test.status)+" ") && strings.Contains(line, test.want)
@@ -165,10 +165,10 @@ func TestDecisions(t *testing.T) {
 			if !said {
 				t.Errorf("want %s with %q in\n%s", test.status, test.want, &text)
 			}
-			if fails := count(reports, Fail) > 0; fails != (test.status == Fail) {
+			if fails := count(contexts, Fail) > 0; fails != (test.status == Fail) {
 				t.Errorf("fails is %t:\n%s", fails, &text)
 			}
-			for _, line := range reports[0].Lines {
+			for _, line := range contexts[0].Lines {
 				if line.Status != OK && line.Next == "" {
 					t.Errorf("no next command: %+v", line)
 				}

@@ -285,7 +285,7 @@ func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) (
 }
 
 func (i *Istiod) inspect(injector *patches.Injector, deployment *unstructured.Unstructured, pods []unstructured.Unstructured) {
-	look := func(kind patches.Kind, object *unstructured.Unstructured) {
+	checkContext := func(kind patches.Kind, object *unstructured.Unstructured) {
 		raw, err := object.MarshalJSON()
 		if err != nil {
 			return
@@ -296,13 +296,13 @@ func (i *Istiod) inspect(injector *patches.Injector, deployment *unstructured.Un
 		}
 	}
 	if injector.Target() == patches.Deployment {
-		look(patches.Deployment, deployment)
+		checkContext(patches.Deployment, deployment)
 		return
 	}
 	selector, _, _ := unstructured.NestedStringMap(deployment.Object, "spec", "selector", "matchLabels")
 	for p := range pods {
 		if pods[p].GetNamespace() == i.Namespace && pods[p].GetDeletionTimestamp() == nil && contains(pods[p].GetLabels(), selector) {
-			look(patches.Pod, &pods[p])
+			checkContext(patches.Pod, &pods[p])
 		}
 	}
 }

@@ -35,13 +35,13 @@ type Line struct {
 }
 
 // Report is what was found in one of a kubeconfig's contexts.
-type Report struct {
+type ContextChecks struct {
 	Context string `json:"context"`
 	Lines   []Line `json:"checks"`
 }
 
-func count(reports []Report, status Status) (n int) {
-	for _, report := range reports {
+func count(contexts []ContextChecks, status Status) (n int) {
+	for _, report := range contexts {
 		for _, line := range report.Lines {
 			if line.Status == status {
 				n++
@@ -54,8 +54,8 @@ func count(reports []Report, status Status) (n int) {
 var colours = map[Status]string{OK: terminal.Green, Warn: terminal.Yellow, Fail: terminal.Red, Unknown: terminal.Purple}
 
 // printText writes reports for people.
-func printText(out io.Writer, reports []Report) {
-	for i, report := range reports {
+func printText(out io.Writer, contexts []ContextChecks) {
+	for i, report := range contexts {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}

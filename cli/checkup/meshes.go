@@ -112,7 +112,7 @@ func (d *decision) certificates() {
 		there := slices.ContainsFunc(found.Value, func(c unstructured.Unstructured) bool {
 			return c.GetNamespace() == istiod.Namespace && isFor(&c, &istiod)
 		})
-		if !there && d.labelled(istiod.Namespace) && !left(istiod) {
+		if !there && d.labelled(istiod.Namespace) && !exempt(istiod) {
 			d.add(Warn, "IssuedCertificate", fmt.Sprintf("there is none for istiod %s/%s: its agent waits", istiod.Namespace, istiod.Name),
 				fmt.Sprintf("name the mesh %s-%s-<cluster> in the VirtualMesh's spec.meshes", istiod.Name, istiod.Namespace))
 		}

@@ -8,7 +8,7 @@ import "github.com/spf13/cobra"
 // The codes besides 0 of the commands that look at clusters and at Vault.
 const (
 	// Wrong is not as it should be.
-	Wrong = 1
+	Problem = 1
 	// Unknown could not be found out or done, or the flags are wrong.
 	Unknown = 2
 )

@@ -24,20 +24,20 @@ const (
 
 // Flag is --output.
 type Flag struct {
-	format string
-	known  []string
+	format  string
+	formats []string
 }
 
 // Add registers the flag; more are formats for people that the command knows besides.
 func (f *Flag) Add(cmd *cobra.Command, more ...string) {
-	f.known = append(more, JSON, YAML)
+	f.formats = append(more, JSON, YAML)
 	cmd.Flags().StringVarP(&f.format, "output", "o", "", "`format`: "+f.list()+" (default: for people)")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.known, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // Check says what is wrong with the flag's value.
 func (f *Flag) Check() error {
-	if f.format == "" || slices.Contains(f.known, f.format) {
+	if f.format == "" || slices.Contains(f.formats, f.format) {
 		return nil
 	}
 	return fmt.Errorf("--output %q: expected %s", f.format, f.list())
@@ -47,23 +47,23 @@ func (f *Flag) Check() error {
 func (f *Flag) Is(format string) bool { return f.format == format }
 
 // ForPrograms says whether JSON or YAML is.
-func (f *Flag) ForPrograms() bool { return f.Is(JSON) || f.Is(YAML) }
+func (f *Flag) Structured() bool { return f.Is(JSON) || f.Is(YAML) }
 
 func (f *Flag) list() string {
-	last := len(f.known) - 1
-	return strings.Join(f.known[:last], ", ") + " or " + f.known[last]
+	last := len(f.formats) - 1
+	return strings.Join(f.formats[:last], ", ") + " or " + f.formats[last]
 }
 
 // Write writes what was found for programs, or has it written for people. An error of the latter is the terminal.Writer's.
-func (f *Flag) Write(out io.Writer, found any, forPeople func(io.Writer)) error {
+func (f *Flag) Write(out io.Writer, value any, writeText func(io.Writer)) error {
 	switch {
 	case f.Is(JSON):
 		encoder := json.NewEncoder(out)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(found)
+		return encoder.Encode(value)
 	case f.Is(YAML):
-		text, err := json.Marshal(found)
+		text, err := json.Marshal(value)
 		if err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func (f *Flag) Write(out io.Writer, found any, forPeople func(io.Writer)) error 
 		_, err = out.Write(text)
 		return err
 	default:
-		forPeople(out)
+		writeText(out)
 		return nil
 	}
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // Report is what one of a kubeconfig's contexts answered.
-type Report struct {
+type ContextStatus struct {
 	Context  string    `json:"context"`
 	Replicas []Replica `json:"replicas"`
 	// Error says what could not be found out, and what to do; empty when nothing.
@@ -26,8 +26,8 @@ type Report struct {
 }
 
 // Found is what all contexts answered.
-type Found struct {
-	Contexts []Report `json:"contexts"`
+type Summary struct {
+	Contexts []ContextStatus `json:"contexts"`
 	// Roots are those that istiods sign under: one, unless clusters do not trust each other, or the root is being changed.
 	Roots []Root `json:"roots"`
 	// Problems say what is wrong, in words.
@@ -71,7 +71,7 @@ Exit codes: 0 all are Ready and have one root; 1 some are not, or have another;
 	f.AddContexts(cmd, "look at")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
 	f.Flag.Add(cmd, wide)
-	f.Flags.Add(cmd.Flags())
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -81,27 +81,27 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return exit.With(exit.Unknown, err)
 	}
 	now := time.Now()
-	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report {
-		return report(cmd.Context(), cluster, err, f.namespace, now)
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) ContextStatus {
+		return readContext(cmd.Context(), cluster, err, f.namespace, now)
 	})
-	found := conclude(reports, now)
+	found := summarize(contexts, now)
 	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) { found.print(out, now, f.Is(wide)) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
-	case slices.ContainsFunc(reports, func(r Report) bool { return r.Error != "" }):
+	case slices.ContainsFunc(contexts, func(r ContextStatus) bool { return r.Error != "" }):
 		return exit.With(exit.Unknown, nil)
 	case len(found.Problems) > 0:
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
 
-func report(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) Report {
-	r := Report{Context: cluster.Context, Replicas: []Replica{}}
+func readContext(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) ContextStatus {
+	r := ContextStatus{Context: cluster.Context, Replicas: []Replica{}}
 	if err == nil {
 		var found []Replica
-		found, err = gather(ctx, cluster, namespace, now)
+		found, err = readReplicas(ctx, cluster, namespace, now)
 		r.Replicas = append(r.Replicas, found...)
 	}
 	if err != nil {

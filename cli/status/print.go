@@ -17,7 +17,7 @@ import (
 )
 
 // print writes a table, and below it what is wrong.
-func (f *Found) print(out io.Writer, now time.Time, wide bool) {
+func (f *Summary) print(out io.Writer, now time.Time, wide bool) {
 	var table strings.Builder
 	colours := f.table(&table, now, wide)
 	for line := range strings.Lines(table.String()) {
@@ -42,20 +42,20 @@ func (f *Found) print(out io.Writer, now time.Time, wide bool) {
 }
 
 // table writes a header and a line for each replica, if there are any, and returns the colour of each of these lines.
-func (f *Found) table(out io.Writer, now time.Time, wide bool) (colours []string) {
+func (f *Summary) table(out io.Writer, now time.Time, wide bool) (colours []string) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT"}
 	if wide {
 		header = append(header, "CONFIRMED", "ISSUER", "LIMITED-BY", "CERTIFICATE")
 	}
-	for _, report := range f.Contexts {
-		for i := range report.Replicas {
+	for _, context := range f.Contexts {
+		for i := range context.Replicas {
 			if len(colours) == 0 {
 				fmt.Fprintln(table, strings.Join(header, "\t"))
 				colours = append(colours, "")
 			}
-			r := &report.Replicas[i]
-			cells := append([]string{report.Context}, r.cells(now, wide)...)
+			r := &context.Replicas[i]
+			cells := append([]string{context.Context}, r.cells(now, wide)...)
 			for i, cell := range cells {
 				cells[i] = terminal.Plain(terminal.Line(cell)) // before its width is taken
 			}

@@ -49,7 +49,7 @@ const (
 )
 
 // says are the states in words, with what to do.
-var says = map[State]string{
+var stateProblems = map[State]string{
 	NotInjected:   "runs without the agent; see kubectl istiod-agent check",
 	NoCertificate: "no IssuedCertificate is for its service account; see the VirtualMesh's status",
 	NoReport:      "its agent has not reported a CA; see the log of container istiod-agent, or of istiod-agent-init",
@@ -58,7 +58,7 @@ var says = map[State]string{
 }
 
 // gather asks a cluster for the replicas of its istiods, in namespace or in all.
-func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
+func readReplicas(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
 	var pods corev1.PodList
 	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels), client.InNamespace(namespace)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
@@ -95,9 +95,9 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 		replica := Replica{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
 		if found := istio.For(candidates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
 			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
-			reports := found[0].Status.Certificates
-			if k := slices.IndexFunc(reports, func(r certificatesv1.CertificateStatus) bool { return r.Pod == pod.Name }); k >= 0 {
-				replica.CA = &reports[k]
+			contexts := found[0].Status.Certificates
+			if k := slices.IndexFunc(contexts, func(r certificatesv1.CertificateStatus) bool { return r.Pod == pod.Name }); k >= 0 {
+				replica.CA = &contexts[k]
 			}
 		}
 		replica.State = replica.state(now)
@@ -133,7 +133,7 @@ func (r *Replica) problem() string {
 	if r.State == Failing {
 		return r.CA.Error
 	}
-	return says[r.State]
+	return stateProblems[r.State]
 }
 
 func injected(spec *corev1.PodSpec) bool {

@@ -24,11 +24,11 @@ type Progress struct {
 	now   func() time.Time
 	width func() int // 0 where out is no terminal
 
-	mu      sync.Mutex
-	begun   time.Time
-	about   []string // in the order in which they began
-	said    map[string]string
-	written bool
+	mu       sync.Mutex
+	started  time.Time
+	subjects []string // in the order in which they began
+	texts    map[string]string
+	written  bool
 }
 
 // NewProgress tells it on out.
@@ -37,7 +37,7 @@ func NewProgress(out io.Writer) *Progress {
 	if !ok {
 		writer = NewWriter(out)
 	}
-	p := &Progress{out: writer, now: time.Now, width: func() int { return 0 }, said: map[string]string{}}
+	p := &Progress{out: writer, now: time.Now, width: func() int { return 0 }, texts: map[string]string{}}
 	if file, ok := writer.out.(*os.File); ok && overwritable(file) {
 		p.width = func() int {
 			const usual = 80
@@ -47,34 +47,34 @@ func NewProgress(out io.Writer) *Progress {
 			return usual
 		}
 	}
-	p.begun = p.now()
+	p.started = p.now()
 	return p
 }
 
 // Say tells what is waited for now, about something.
-func (p *Progress) Say(about, format string, args ...any) {
-	about, text := Line(about), OneLine(fmt.Sprintf(format, args...))
+func (p *Progress) Update(subjects, format string, args ...any) {
+	subjects, text := Line(subjects), OneLine(fmt.Sprintf(format, args...))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	same := p.said[about] == text
-	if p.said[about] = text; !slices.Contains(p.about, about) {
-		p.about = append(p.about, about)
+	same := p.texts[subjects] == text
+	if p.texts[subjects] = text; !slices.Contains(p.subjects, subjects) {
+		p.subjects = append(p.subjects, subjects)
 	}
 	switch width := p.width(); {
 	case width > 0:
 		p.overwrite(width)
 	case !same:
-		fmt.Fprintf(p.out, "%s: %s\n", about, text)
+		fmt.Fprintf(p.out, "%s: %s\n", subjects, text)
 	}
 }
 
 // Leave says no more about something.
-func (p *Progress) Leave(about string) {
-	about = Line(about)
+func (p *Progress) Remove(subjects string) {
+	subjects = Line(subjects)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.said, about)
-	p.about = slices.DeleteFunc(p.about, func(each string) bool { return each == about })
+	delete(p.texts, subjects)
+	p.subjects = slices.DeleteFunc(p.subjects, func(each string) bool { return each == subjects })
 	if width := p.width(); width > 0 && p.written {
 		p.overwrite(width)
 	}
@@ -87,11 +87,11 @@ func (p *Progress) Done() {
 	if p.written {
 		p.out.control(erase)
 	}
-	p.about, p.said, p.written = nil, map[string]string{}, false
+	p.subjects, p.texts, p.written = nil, map[string]string{}, false
 }
 
 // After says when a waiting has ended: ctx has either run out of its time or was cancelled, as by Ctrl-C.
-func After(ctx context.Context, limit time.Duration) string {
+func WaitEnd(ctx context.Context, limit time.Duration) string {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return "until it was interrupted"
 	}
@@ -104,10 +104,10 @@ const erase = "\r\x1b[K"
 // over two lines cannot be written over.
 func (p *Progress) overwrite(width int) {
 	var parts []string
-	for _, about := range p.about {
-		parts = append(parts, about+": "+p.said[about])
+	for _, subjects := range p.subjects {
+		parts = append(parts, subjects+": "+p.texts[subjects])
 	}
-	line := []rune(Plain(p.now().Sub(p.begun).Truncate(time.Second).String() + "  " + strings.Join(parts, " | ")))
+	line := []rune(Plain(p.now().Sub(p.started).Truncate(time.Second).String() + "  " + strings.Join(parts, " | ")))
 	if most := width - 1; len(line) > most {
 		line = append(line[:max(most-1, 0)], '…')
 	}

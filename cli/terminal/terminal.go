@@ -20,9 +20,9 @@ type Writer struct {
 
 	out io.Writer
 
-	mu    sync.Mutex
-	begun []byte // the beginning of a character whose end is not written yet
-	err   error  // the first
+	mu      sync.Mutex
+	started []byte // the beginning of a character whose end is not written yet
+	err     error  // the first
 }
 
 // NewWriter writes to out.
@@ -34,9 +34,9 @@ func NewWriter(out io.Writer) *Writer {
 func (w *Writer) Write(text []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := append(w.begun, text...)
+	all := append(w.started, text...)
 	whole := len(all) - unfinished(all)
-	w.begun = append([]byte(nil), all[whole:]...)
+	w.started = append([]byte(nil), all[whole:]...)
 	return len(text), w.raw(Plain(string(all[:whole])))
 }
 
@@ -44,8 +44,8 @@ func (w *Writer) Write(text []byte) (int, error) {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_ = w.raw(Plain(string(w.begun)))
-	w.begun = nil
+	_ = w.raw(Plain(string(w.started)))
+	w.started = nil
 	return w.err
 }
 

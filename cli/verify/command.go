@@ -81,7 +81,7 @@ found out, or the flags are wrong.`,
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
 	f.Flag.Add(cmd, wide)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
 	exit.Usage(cmd)
 	return cmd
@@ -95,28 +95,28 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Done()
 	ctx := cmd.Context()
-	places := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) place {
-		p := place{cluster: cluster, err: err}
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextRoots {
+		p := contextRoots{cluster: cluster, err: err}
 		if err == nil {
 			p.bundles, p.err = ReadPublished(ctx, cluster, f.namespaces)
 		}
 		return p
 	})
-	expected, err := f.expected(ctx, cmd.InOrStdin(), places)
+	expected, err := f.expected(ctx, cmd.InOrStdin(), contexts)
 	if err != nil {
 		return exit.With(exit.Unknown, err)
 	}
 	result, unknown := &Result{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
-	for _, place := range places {
-		if place.err != nil {
+	for _, contextRoots := range contexts {
+		if contextRoots.err != nil {
 			unknown = true
-			result.Lines = append(result.Lines, Line{Context: place.cluster.Context, Detail: terminal.OneLine(place.err.Error())})
+			result.Lines = append(result.Lines, Line{Context: contextRoots.cluster.Context, Detail: terminal.OneLine(contextRoots.err.Error())})
 			continue
 		}
-		result.Lines = append(result.Lines, place.bundles.check(place.cluster.Context, expected)...)
+		result.Lines = append(result.Lines, contextRoots.bundles.check(contextRoots.cluster.Context, expected)...)
 	}
 	if f.handshake {
-		found, failed := handshakes(ctx, places, of, addresses, progress)
+		found, failed := handshakes(ctx, contexts, of, addresses, progress)
 		result.Lines, unknown = append(result.Lines, found...), unknown || failed
 	}
 	progress.Done()
@@ -127,7 +127,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	case unknown:
 		return exit.With(exit.Unknown, nil)
 	case slices.ContainsFunc(result.Lines, func(l Line) bool { return !l.OK }):
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
@@ -152,14 +152,14 @@ func (f *flags) check() (of account, addresses map[string]string, err error) {
 }
 
 // place is one of the contexts, and what its istiods have published, or why that is not known.
-type place struct {
+type contextRoots struct {
 	cluster *clusters.Cluster
 	bundles Published
 	err     error
 }
 
 // expected are the roots that all are to have.
-func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*x509.Certificate, error) {
+func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRoots) ([]*x509.Certificate, error) {
 	switch {
 	case f.root != "":
 		text, err := files.Read(f.root, files.MaxSmall)
@@ -172,22 +172,22 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*
 		}
 		return roots, nil
 	case f.vault:
-		root, err := f.VaultRoot(ctx, in, f.Timeout, reachable(places))
+		root, err := f.VaultRoot(ctx, in, f.Timeout, reachable(contexts))
 		if err != nil {
 			return nil, fmt.Errorf("--vault: %w", err)
 		}
 		return []*x509.Certificate{root}, nil
 	}
 	// The first that is published; all others are held against it.
-	for _, place := range places {
-		if roots := place.bundles.first(); roots != nil {
+	for _, contextRoots := range contexts {
+		if roots := contextRoots.bundles.firstRoots(); roots != nil {
 			return roots, nil
 		}
 	}
 	var failed []error
-	for _, place := range places {
-		if place.err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", place.cluster.Context, place.err))
+	for _, contextRoots := range contexts {
+		if contextRoots.err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", contextRoots.cluster.Context, contextRoots.err))
 		}
 	}
 	if len(failed) > 0 {
@@ -197,10 +197,10 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*
 }
 
 // reachable is the first context that answers, to read the VirtualMesh from; nil where none does.
-func reachable(places []place) *clusters.Cluster {
-	for _, place := range places {
-		if place.err == nil {
-			return place.cluster
+func reachable(contexts []contextRoots) *clusters.Cluster {
+	for _, contextRoots := range contexts {
+		if contextRoots.err == nil {
+			return contextRoots.cluster
 		}
 	}
 	return nil

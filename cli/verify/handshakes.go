@@ -11,16 +11,16 @@ import (
 
 // handshakes has workloads of every two contexts greet each other, and of each with another of its own. unknown says that
 // some have no certificate to do so with.
-func handshakes(ctx context.Context, places []place, of account, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
-	workloads := make([]*workload.Workload, len(places))
-	for i, place := range places {
-		if place.err != nil {
+func handshakes(ctx context.Context, contexts []contextRoots, of account, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
+	workloads := make([]*workload.Workload, len(contexts))
+	for i, contextRoots := range contexts {
+		if contextRoots.err != nil {
 			continue
 		}
-		name := place.cluster.Context
-		progress.Say(name, "getting a workload's certificate from istiod")
-		found, err := workloadOf(ctx, place.cluster, place.bundles, of, addresses[name])
-		progress.Leave(name)
+		name := contextRoots.cluster.Context
+		progress.Update(name, "getting a workload's certificate from istiod")
+		found, err := obtainWorkload(ctx, contextRoots.cluster, contextRoots.bundles, of, addresses[name])
+		progress.Remove(name)
 		if err != nil {
 			unknown = true
 			lines = append(lines, Line{Context: name, What: "handshake", Detail: terminal.OneLine(err.Error())})
@@ -33,7 +33,7 @@ func handshakes(ctx context.Context, places []place, of account, addresses map[s
 			if client == nil || server == nil {
 				continue
 			}
-			line := Line{OK: true, Context: places[i].cluster.Context, What: "handshake with " + places[j].cluster.Context, Detail: "succeeds"}
+			line := Line{OK: true, Context: contexts[i].cluster.Context, What: "handshake with " + contexts[j].cluster.Context, Detail: "succeeds"}
 			if err := workload.Handshake(ctx, client, server); err != nil {
 				line.OK, line.Detail = false, terminal.OneLine(err.Error())
 			}

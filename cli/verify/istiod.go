@@ -42,7 +42,7 @@ type account struct{ namespace, name string }
 
 // workloadOf gets a workload's certificate from one of a cluster's istiods. address is istiod's TLS port, or empty: then
 // it is reached through the API server.
-func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Published, of account, address string) (*workload.Workload, error) {
+func obtainWorkload(ctx context.Context, cluster *clusters.Cluster, bundles Published, of account, address string) (*workload.Workload, error) {
 	pod, err := istiodPod(ctx, cluster)
 	if err != nil {
 		return nil, err

@@ -39,15 +39,15 @@ func (r *Result) print(out io.Writer, wide bool) {
 	for _, root := range r.roots {
 		fmt.Fprintf(out, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Line(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
 	}
-	said := map[Line]bool{}
+	printed := map[Line]bool{}
 	for _, line := range r.Lines {
 		namespaces := []string{line.Namespace}
 		if !wide && line.Namespace != "" {
 			alike := line
-			if alike.Namespace = ""; said[alike] {
+			if alike.Namespace = ""; printed[alike] {
 				continue
 			}
-			said[alike], namespaces = true, r.alike(alike)
+			printed[alike], namespaces = true, r.alike(alike)
 		}
 		status, colour := "ok  ", terminal.Green
 		if !line.OK {

@@ -43,7 +43,7 @@ func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []
 }
 
 // first are the roots of the first bundle that can be read.
-func (p Published) first() []*x509.Certificate {
+func (p Published) firstRoots() []*x509.Certificate {
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		if roots, err := pemcerts.Parse([]byte(p[namespace])); err == nil {
 			return roots
@@ -74,7 +74,7 @@ func compare(bundle string, expected []*x509.Certificate) (ok bool, detail strin
 	if err != nil {
 		return false, "cannot be read: " + err.Error()
 	}
-	missing, more := without(expected, certificates), without(certificates, expected)
+	missing, more := difference(expected, certificates), difference(certificates, expected)
 	switch {
 	case len(missing)+len(more) == 0 && len(expected) == 1:
 		return true, "is the root"
@@ -90,6 +90,6 @@ func compare(bundle string, expected []*x509.Certificate) (ok bool, detail strin
 }
 
 // without gives the certificates that are not among others.
-func without(certificates, others []*x509.Certificate) []*x509.Certificate {
+func difference(certificates, others []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool { return slices.ContainsFunc(others, c.Equal) })
 }

@@ -86,10 +86,10 @@ func TestWhatIsPublished(t *testing.T) {
 func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
-	if found := (Published{"y": text(a), "x": "garbage"}).first(); len(found) != 1 || !found[0].Equal(a) {
+	if found := (Published{"y": text(a), "x": "garbage"}).firstRoots(); len(found) != 1 || !found[0].Equal(a) {
 		t.Errorf("got %v", found)
 	}
-	if found := (Published{"x": "garbage"}).first(); found != nil {
+	if found := (Published{"x": "garbage"}).firstRoots(); found != nil {
 		t.Errorf("got %v", found)
 	}
 }
@@ -147,7 +147,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
 		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
 		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
-		"--root: stat /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
 		"[root vault] were all set":                                {"--root=x", "--vault"},
 		"unknown command":                                          {"argument"},
 		"unknown flag: --roots":                                    {"--roots"},

@@ -78,7 +78,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: no Pod of istiod is there (label app=istiod)"}},
 		{"a context cannot be reached", []string{"status", "--context=away", "--context=cluster-2", "--context=gone"}, 2, []string{
 			"cluster-2   istio-system   istiod-0   Ready", "away: listing istiod's Pods: ", "connection refused; check the cluster's address and your login: kubectl --context=away version",
-			`gone: the kubeconfig has no context "gone"; kubectl config get-contexts lists those that it has`,
+			`gone: the kubeconfig has no context "gone"; kubectl config get-contexts lists its contexts`,
 		}},
 		{"a right is missing", []string{"status", "--context=nobody", "--context=cluster-2"}, 2, []string{
 			"cluster-2   istio-system   istiod-0   Ready", "nobody: listing istiod's Pods: pods is forbidden", "get the right to list pods (kubectl --context=nobody auth can-i list pods -A)",
@@ -148,7 +148,7 @@ func brokenRenew(t *testing.T, config string, s *side) {
 		{"no such certificate", []string{"renew", "gone", "istiod-istio-system-cluster-2", of}, 2, []string{"cluster-2: istio-system/gone: there is no IssuedCertificate istio-system/gone; kubectl --context=cluster-2 get issuedcertificates -A", name + "istiod in Pod istiod-0 uses"}},
 		{"none at all", []string{"renew", "--all", "-n=default", of}, 2, []string{"cluster-2: namespace default: there is no IssuedCertificate; kubectl istiod-agent check says why"}},
 		{"a context cannot be reached", []string{"renew", "--all", "--context=away", of}, 2, []string{"away: listing IssuedCertificates: ", "connection refused", name + "istiod in Pod istiod-0 uses"}},
-		{"the right to ask is missing", []string{"renew", "--all", "--context=reader"}, 2, []string{"reader: istio-system/istiod-istio-system-cluster-1: asking for a renewal: ", "get the right to patch issuedcertificates.certificates.mesh.gloo.solo.io"}},
+		{"the right to ask is missing", []string{"renew", "--all", "--context=reader"}, 2, []string{"reader: istio-system/istiod-istio-system-cluster-1: requesting a renewal: ", "get the right to patch issuedcertificates.certificates.mesh.gloo.solo.io"}},
 	} {
 		l.check(t, config)
 	}
@@ -173,14 +173,14 @@ func brokenRotation(t *testing.T, config, root string, s *side) {
 	begin := func(contexts ...string) []string {
 		return append([]string{"rotate-root", "trust-both", "--new-root", foreign}, contexts...)
 	}
-	const unchanged = "nothing was changed, in any context"
+	const unchanged = "no context was changed"
 	for _, l := range []line{
-		{"a context cannot be reached", begin("--context=cluster-1", "--context=away"), 2, []string{unchanged + ", since not all can be asked", "away: listing VirtualMeshes: "}},
+		{"a context cannot be reached", begin("--context=cluster-1", "--context=away"), 2, []string{unchanged + ", since not all of them can be read", "away: listing VirtualMeshes: "}},
 		{"the right to read is missing", begin("--context=cluster-1", "--context=nobody"), 2, []string{unchanged, "nobody: listing VirtualMeshes: ", "get the right to list virtualmeshes.networking.mesh.gloo.solo.io"}},
 		{"the right to change is missing", begin("--context=cluster-2", "--context=reader"), 2, []string{unchanged, "reader: annotating VirtualMesh gloo-mesh/virtual-mesh: ", "get the right to patch virtualmeshes.networking.mesh.gloo.solo.io"}},
 		{"no such VirtualMesh", begin("--context=cluster-1", "--virtual-mesh=a/b"), 2, []string{unchanged, "cluster-1: there is no VirtualMesh a/b"}},
-		{"the root is there already", inBoth("rotate-root", "trust-both", "--new-root", root), 2, []string{"every istiod publishes O=my-org", "there is no change to make"}},
-		{"how far it is", []string{"rotate-root", "--context=away", "--context=cluster-2"}, 2, []string{"away: listing VirtualMeshes: ", "cluster-2: gloo-mesh/virtual-mesh: no change of the root is going on"}},
+		{"the root is there already", inBoth("rotate-root", "trust-both", "--new-root", root), 2, []string{"every istiod publishes only O=my-org", "there is no change to make"}},
+		{"how far it is", []string{"rotate-root", "--context=away", "--context=cluster-2"}, 2, []string{"away: listing VirtualMeshes: ", "cluster-2: gloo-mesh/virtual-mesh: no root change is in progress"}},
 	} {
 		l.check(t, config)
 	}
@@ -198,5 +198,5 @@ func brokenRotation(t *testing.T, config, root string, s *side) {
 	line{"an agent is dead", inBoth("rotate-root"), 1, []string{"cluster-2: gloo-mesh/virtual-mesh: TrustBoth: waiting for istio-system/istiod-0"}}.check(t, config)
 	line{"an agent is dead", inBoth("rotate-root", "sign-with-new"), 1, []string{unchanged, "cluster-2: TrustBoth is not complete; waiting for istio-system/istiod-0, which does not publish all roots yet"}}.check(t, config)
 	s.startSidecar(t)
-	eventually(t, config, inBoth("rotate-root", "none"), 0, "cluster-2: gloo-mesh/virtual-mesh: no change of the root is going on")
+	eventually(t, config, inBoth("rotate-root", "none"), 0, "cluster-2: gloo-mesh/virtual-mesh: no root change is in progress")
 }

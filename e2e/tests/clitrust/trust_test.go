@@ -67,14 +67,14 @@ func twoRoots(t *testing.T, config, root string) {
 // one before.
 func oneRoot(t *testing.T, config, root string, other *side) {
 	t.Helper()
-	const nothing = "cluster-1: gloo-mesh/virtual-mesh: no change of the root is going on\ncluster-2: gloo-mesh/virtual-mesh: no change of the root is going on\n"
+	const nothing = "cluster-1: gloo-mesh/virtual-mesh: no root change is in progress\ncluster-2: gloo-mesh/virtual-mesh: no root change is in progress\n"
 	run(t, config, "", inBoth("rotate-root")...).Wants(t, 0, nothing)
-	run(t, config, "", inBoth("rotate-root", "sign-with-new")...).Wants(t, 1, "nothing was changed, in any context", "cluster-1: no change of the root has begun")
-	run(t, config, "", inBoth("rotate-root", "trust-both", "--vault")...).Wants(t, 1, "cluster-2: no agent has reported from istiod yet, which runs with a CA of its own: name the Secret that holds it by --from-secret")
+	run(t, config, "", inBoth("rotate-root", "sign-with-new")...).Wants(t, 1, "no context was changed", "cluster-1: no root change has begun")
+	run(t, config, "", inBoth("rotate-root", "trust-both", "--vault")...).Wants(t, 1, "cluster-2: no agent has reported from istiod yet, so istiod uses its own CA: name the Secret with that CA by --from-secret")
 	begin := inBoth("rotate-root", "trust-both", "--vault", "--from-secret=istio-ca-secret")
-	run(t, config, "", append(begin, "--dry-run")...).Wants(t, 0, "Old root O=cluster.local", "New root O=my-org", "cluster-2: gloo-mesh/virtual-mesh: would be told trust-both")
+	run(t, config, "", append(begin, "--dry-run")...).Wants(t, 0, "Old root O=cluster.local", "New root O=my-org", "cluster-2: gloo-mesh/virtual-mesh: would be set to trust-both")
 	run(t, config, "", inBoth("rotate-root")...).Wants(t, 0, nothing)
-	run(t, config, "", append(begin, "--wait=false")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: was told trust-both, which was not waited for")
+	run(t, config, "", append(begin, "--wait=false")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: was set to trust-both, without waiting")
 
 	other.replica(t) // the rollout that the injection is
 	other.stopOwn(t)
@@ -86,9 +86,9 @@ func oneRoot(t *testing.T, config, root string, other *side) {
 	eventually(t, config, inBoth("verify", "--root", root), 1, "holds what is expected, and more, which is trusted as well")
 	eventually(t, config, inBoth("verify", "--handshake"), 0, "holds all 2 roots", "ok    cluster-1: handshake with cluster-2: succeeds")
 
-	run(t, config, "", inBoth("rotate-root", "drop-old")...).Wants(t, 1, "cluster-2: it is at TrustBoth only; go on to sign-with-new first")
+	run(t, config, "", inBoth("rotate-root", "drop-old")...).Wants(t, 1, "cluster-2: it is only at TrustBoth; continue to sign-with-new first")
 	run(t, config, "", inBoth("rotate-root", "sign-with-new", "--now")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: sign-with-new is complete")
-	run(t, config, "", inBoth("rotate-root", "none")...).Wants(t, 1, "cluster-1: it is at SignWithNew, and there is no way back")
+	run(t, config, "", inBoth("rotate-root", "none")...).Wants(t, 1, "cluster-1: it is at SignWithNew and cannot go back")
 	run(t, config, "", inBoth("rotate-root", "drop-old")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: drop-old is complete", "rotate-root none")
 	run(t, config, "", inBoth("rotate-root", "none")...).Wants(t, 0, nothing)
 }

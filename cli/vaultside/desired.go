@@ -58,7 +58,7 @@ type Reviewer struct {
 }
 
 // own says whether nothing is written about it.
-func (r *Reviewer) own() bool { return *r == Reviewer{} }
+func (r *Reviewer) isDefault() bool { return *r == Reviewer{} }
 
 // inCluster is the API server's address in any Pod.
 const inCluster = "https://kubernetes.default.svc"
@@ -66,7 +66,7 @@ const inCluster = "https://kubernetes.default.svc"
 func (r *Reviewer) host() string { return cmp.Or(r.Host, inCluster) }
 
 // Wanted is what must be in Vault.
-type Wanted struct {
+type Desired struct {
 	// Server and Namespace are where the agents look for it.
 	Server, Namespace string
 	// Auth is nil when the agents have another's token.
@@ -105,8 +105,8 @@ type Role struct {
 type Mount struct {
 	Path string
 	// Signs says that it must have a CA, whose certificates may be valid for Longest.
-	Signs   bool
-	Longest time.Duration
+	Signs    bool
+	MaxLease time.Duration
 }
 
 // Policy is a policy's text.
@@ -119,7 +119,7 @@ type Policy struct {
 }
 
 // For gives what a VirtualMesh with its defaults filled in, and without mistakes, wants.
-func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
+func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
 		return nil, errors.New("spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is absent: this VirtualMesh asks no Vault for certificates")
@@ -149,11 +149,11 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 		}
 	}
 
-	wanted := &Wanted{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
+	desired := &Desired{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
 	name, maker := options.Policy, endpoints.Sign
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
 		name = cmp.Or(name, derivedPrefix+strings.ToLower(auth.Role))
-		wanted.Auth = &Auth{
+		desired.Auth = &Auth{
 			Mount:     strings.TrimSuffix(strings.TrimPrefix(endpoints.Login, "auth/"), "/login"),
 			Configure: !options.SkipAuthConfig,
 			Reviewer:  options.Reviewer,
@@ -162,52 +162,52 @@ func For(mesh *networkingv1.VirtualMesh, options Options) (*Wanted, error) {
 				Audience: cmp.Or(options.Audience, auth.Audience), TokenTTL: options.TokenTTL,
 			},
 		}
-		wanted.noteAudience(auth.Audience)
-		wanted.noteExpiry()
+		desired.noteAudience(auth.Audience)
+		desired.noteExpiry()
 	} else {
-		wanted.note("The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.")
+		desired.note("The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.")
 	}
 	name = cmp.Or(name, derivedPrefix+"istiod")
 	if err := validatePolicy(name); err != nil {
 		return nil, err
 	}
-	if wanted.Auth != nil {
-		maker = wanted.Auth.rolePath()
+	if desired.Auth != nil {
+		maker = desired.Auth.rolePath()
 	}
 
-	wanted.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, Longest: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
-	wanted.Policies = []Policy{{
+	desired.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, MaxLease: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
+	desired.Policies = []Policy{{
 		Name: name, Text: marker(maker) + signingPolicy(endpoints.Sign, organization, options.hosts()),
 		Why: "One call, with pinned parameters: a CA of path length 0, of istiod's name alone.",
 	}}
 	if endpoints.Generate != "" {
 		if endpoints.KeyMount != endpoints.SignMount {
-			wanted.Mounts = append(wanted.Mounts, Mount{Path: endpoints.KeyMount})
+			desired.Mounts = append(desired.Mounts, Mount{Path: endpoints.KeyMount})
 		}
-		wanted.Policies = append(wanted.Policies, Policy{
+		desired.Policies = append(desired.Policies, Policy{
 			Name: name + "-exported", Text: marker(maker) + exportingPolicy(endpoints.Generate, endpoints.KeyMount),
 			Why: "csrPath: Vault makes istiod's CA key and hands it out. The second path lets the agent remove the copy that Vault keeps.",
 		})
-		wanted.note("With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.")
+		desired.note("With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.")
 	}
-	if wanted.Auth != nil {
-		for _, policy := range wanted.Policies {
-			wanted.Auth.Role.Policies = append(wanted.Auth.Role.Policies, policy.Name)
+	if desired.Auth != nil {
+		for _, policy := range desired.Policies {
+			desired.Auth.Role.Policies = append(desired.Auth.Role.Policies, policy.Name)
 		}
 	}
 	if strings.HasPrefix(ca.Vault.Server, "http://") {
-		wanted.note("The server is an http:// one: logins and, with csrPath, CA keys can be read on the network; use https://.")
+		desired.note("The server is an http:// one: logins and, with csrPath, CA keys can be read on the network; use https://.")
 	}
 	for _, ref := range mesh.Spec.Meshes {
 		if !slices.ContainsFunc(options.Namespaces, func(namespace string) bool { return strings.Contains(ref.Name, "-"+namespace+"-") }) {
-			wanted.note("Mesh %s does not look like one in namespace %s: name its namespace by --istiod-namespace.", ref.Name, strings.Join(options.Namespaces, " or "))
+			desired.note("Mesh %s does not look like one in namespace %s: name its namespace by --istiod-namespace.", ref.Name, strings.Join(options.Namespaces, " or "))
 		}
 	}
-	return wanted, nil
+	return desired, nil
 }
 
 // noteAudience compares the role's audience with the VirtualMesh's, which is that of the agents' tokens.
-func (w *Wanted) noteAudience(sent string) {
+func (w *Desired) noteAudience(sent string) {
 	switch required := w.Auth.Role.Audience; {
 	case required == "":
 		w.note("The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
@@ -216,7 +216,7 @@ func (w *Wanted) noteAudience(sent string) {
 	}
 }
 
-func (w *Wanted) note(format string, args ...any) {
+func (w *Desired) note(format string, args ...any) {
 	w.Notes = append(w.Notes, fmt.Sprintf(format, args...))
 }
 
@@ -267,8 +267,4 @@ func (o *Options) hosts() []string {
 		}
 	}
 	return hosts
-}
-
-func sorted(values []string) []string {
-	return slices.Compact(slices.Sorted(slices.Values(values)))
 }

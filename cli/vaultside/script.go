@@ -9,29 +9,29 @@ import (
 	"strings"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 // Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
 // given says that the VirtualMesh comes from the person's file. Only then is its server the default for VAULT_ADDR, to which
 // the commands send the token.
-func (w *Wanted) Print(out io.Writer, given bool) error {
-	p := &printer{}
+func (w *Desired) Print(out io.Writer, fromFile bool) error {
+	p := &script{}
 	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.\n" +
 		"It replaces a role and policies of these names; --dry-run shows what there is.")
 	for _, note := range w.Notes {
 		p.comment("Note: " + note)
 	}
-	if given {
+	if fromFile {
 		p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
-			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+clusters.ShellWord(w.Server))
+			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+shell.Quote(w.Server))
 	} else {
 		p.command("The VirtualMesh in the cluster names "+w.Server+"; your token goes nowhere but to the address that you set.",
 			`: "${VAULT_ADDR:?expected the address of your Vault}"`)
 	}
 	if w.Namespace != "" {
-		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+clusters.ShellWord(w.Namespace))
+		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+shell.Quote(w.Namespace))
 	}
 	if w.Auth != nil {
 		w.Auth.printMount(p)
@@ -40,7 +40,7 @@ func (w *Wanted) Print(out io.Writer, given bool) error {
 		mount.print(p)
 	}
 	for _, policy := range w.Policies {
-		p.command(policy.Why, "vault policy write "+clusters.ShellWord(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
+		p.command(policy.Why, "vault policy write "+shell.Quote(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
 	}
 	if w.Auth != nil {
 		w.Auth.Role.print(p, w.Auth.Mount)
@@ -56,22 +56,22 @@ func (w *Wanted) Print(out io.Writer, given bool) error {
 // for every user of the machine.
 func RootAdvice(mount string) []string {
 	return []string{
-		"a new one, whose key stays in Vault: vault write -field=certificate " + clusters.ShellWord(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
-		"or one that you have:                cat root-key.pem root-cert.pem | vault write " + clusters.ShellWord(mount+"/config/ca") + " pem_bundle=-",
+		"a new one, whose key stays in Vault: vault write -field=certificate " + shell.Quote(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
+		"or one that you have:                cat root-key.pem root-cert.pem | vault write " + shell.Quote(mount+"/config/ca") + " pem_bundle=-",
 	}
 }
 
-type printer struct{ strings.Builder }
+type script struct{ strings.Builder }
 
 // comment never ends before the text does.
-func (p *printer) comment(text string) {
+func (p *script) comment(text string) {
 	for line := range strings.Lines(text) {
 		p.WriteString("# " + strings.TrimSuffix(line, "\n") + "\n")
 	}
 }
 
 // command writes a command with why it is there.
-func (p *printer) command(why, line string) {
+func (p *script) command(why, line string) {
 	p.WriteString("\n")
 	if why != "" {
 		p.comment(why)
@@ -79,42 +79,42 @@ func (p *printer) command(why, line string) {
 	p.WriteString(line + "\n")
 }
 
-func (a *Auth) printMount(p *printer) {
-	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", clusters.ShellWord(`"`+a.Mount+`/"`), clusters.ShellWord(a.Mount)))
+func (a *Auth) printMount(p *script) {
+	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", shell.Quote(`"`+a.Mount+`/"`), shell.Quote(a.Mount)))
 	if !a.Configure {
 		return
 	}
-	at := clusters.ShellWord("auth/" + a.Mount + "/config")
-	line := "vault write " + at + " \\\n    kubernetes_host=" + clusters.ShellWord(a.Reviewer.host())
+	at := shell.Quote("auth/" + a.Mount + "/config")
+	line := "vault write " + at + " \\\n    kubernetes_host=" + shell.Quote(a.Reviewer.host())
 	why := "Vault has their tokens reviewed by this API server."
-	if a.Reviewer.own() {
+	if a.Reviewer.isDefault() {
 		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
 		why = "For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;\n" +
 			"for one elsewhere use --kubernetes-host and its companions. What is set already stays."
 	}
 	if a.Reviewer.CAFile != "" {
-		line += " \\\n    kubernetes_ca_cert=@" + clusters.ShellWord(a.Reviewer.CAFile)
+		line += " \\\n    kubernetes_ca_cert=@" + shell.Quote(a.Reviewer.CAFile)
 	}
 	if a.Reviewer.TokenFile != "" {
 		// Through a pipe: a command line is readable for every user of the machine. The file's last line break is no part of
 		// the token.
-		line = "tr -d '\\n' <" + clusters.ShellWord(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
+		line = "tr -d '\\n' <" + shell.Quote(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
 	}
 	p.command(why, line)
 }
 
-func (m Mount) print(p *printer) {
+func (m Mount) print(p *script) {
 	why := "Vault makes istiod's CA keys here. It needs no CA."
 	if m.Signs {
 		why = "Vault signs istiod's CA certificates here."
 	}
-	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", clusters.ShellWord(`"`+m.Path+`/"`), clusters.ShellWord(m.Path)))
+	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", shell.Quote(`"`+m.Path+`/"`), shell.Quote(m.Path)))
 	if !m.Signs {
 		return
 	}
-	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.Longest)),
+	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.MaxLease)),
 		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
-			clusters.ShellWord("sys/mounts/"+m.Path+"/tune"), int(m.Longest/time.Second), hours(m.Longest), clusters.ShellWord(m.Path)))
+			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), hours(m.MaxLease), shell.Quote(m.Path)))
 	p.WriteString("\n")
 	p.comment("Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:")
 	for _, advice := range RootAdvice(m.Path) {
@@ -122,19 +122,11 @@ func (m Mount) print(p *printer) {
 	}
 }
 
-func (r *Role) print(p *printer, mount string) {
+func (r *Role) print(p *script, mount string) {
 	var line strings.Builder
-	line.WriteString("vault write " + clusters.ShellWord("auth/"+mount+"/role/"+r.Name))
+	line.WriteString("vault write " + shell.Quote("auth/"+mount+"/role/"+r.Name))
 	for _, field := range r.fields() {
-		line.WriteString(" \\\n    " + field.name + "=" + clusters.ShellWord(field.text()))
+		line.WriteString(" \\\n    " + field.name + "=" + shell.Quote(field.text()))
 	}
 	p.command("Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.", line.String())
-}
-
-// hours is a duration as Vault's command line reads it.
-func hours(d time.Duration) string {
-	if d%time.Hour == 0 {
-		return fmt.Sprintf("%dh", d/time.Hour)
-	}
-	return d.String()
 }
