@@ -69,10 +69,9 @@ VirtualMesh names: -f a file with what it will say, as long as it says the old o
 The old roots are those that istiods publish. Where istiod runs with a CA of its own
 and without the agent, --from-secret names the Secret that holds it.
 
-Exit codes: 0 the stage is complete in every context, or without a stage: no change
-is going on, or it is complete as far as was asked; 1 it is not, or was refused since
-another has to be complete before; 2 something could not be asked or found out, or
-the flags are wrong.`,
+Exit codes: 0 the requested stage is complete in every context, or there is none;
+1 it is incomplete, or an earlier stage must complete first; 2 a context could not be
+queried or changed, or the flags are wrong.`,
 		Example: `  kubectl istiod-agent rotate-root trust-both --new-root new-root.pem --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root sign-with-new --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root drop-old --context cluster-1 --context cluster-2
