@@ -35,12 +35,12 @@ func TestFromOneRootOfVaultsToAnother(t *testing.T) {
 	p.run(t, "When a stage waits 1")
 
 	// Second thoughts, and third ones.
-	p.run(t, "Give it up 1")
+	p.run(t, "Abandon the change 1")
 	m.published(t, m.root.Certificate)
 	p.run(t, begin)
 	p.run(t, "Trust both 1")
 	m.published(t, m.root.Certificate, newest)
-	p.run(t, "See that workloads trust the new root 1")
+	p.run(t, "Check that workloads trust the new root 1")
 	workloads.renewed(t)
 
 	p.run(t, "Sign with the new one 1")
@@ -71,7 +71,7 @@ func TestFromOneRootOfVaultsToAnother(t *testing.T) {
 	if handshake(stale, workloads.workloads[1]) == nil || handshake(workloads.workloads[1], stale) == nil {
 		t.Error("a workload that has slept through the change is trusted")
 	}
-	p.run(t, "See that workloads trust the new root 3")
+	p.run(t, "Check that workloads trust the new root 3")
 	ways++
 }
 
