@@ -33,8 +33,8 @@ func Authority(organization string) x509.Certificate {
 // Root returns a self-signed CA.
 func Root(organization string) *Certificate { return SelfSign(Authority(organization), nil) }
 
-// SelfSign returns a certificate that is its own issuer. A nil key means a new P-256 key; a template without validity is
-// valid from an hour ago for two hours; one without a serial number gets a random one.
+// SelfSign returns a certificate that is its own issuer. A nil key means a new P-256 key. A template without validity is
+// valid from an hour ago for ten years; one without a serial number gets a random one.
 func SelfSign(template x509.Certificate, key crypto.Signer) *Certificate {
 	return sign(template, key, nil)
 }
@@ -48,8 +48,11 @@ func sign(template x509.Certificate, key crypto.Signer, issuer *Certificate) *Ce
 	if key == nil {
 		key = NewKey()
 	}
-	if template.NotBefore.IsZero() && template.NotAfter.IsZero() {
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	if template.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-time.Hour)
+	}
+	if template.NotAfter.IsZero() {
+		template.NotAfter = template.NotBefore.AddDate(10, 0, 0)
 	}
 	if issuer == nil {
 		issuer = &Certificate{&template, key}

@@ -25,7 +25,7 @@ import (
 // begin has a mesh's istiods and namespaces come to another root, so that istiod and its proxies are restarted.
 func (m *mesh) begin(t *testing.T, was root) root {
 	t.Helper()
-	second := newRoot(t)
+	second := newRoot()
 	m.offer(t, was, second)
 	for _, each := range m.namespaces {
 		m.publish(t, each, second)
@@ -256,7 +256,7 @@ func TestADirectiveOfAPersons(t *testing.T) {
 	must(t, shared.Create(t.Context(), own))
 	wantStatus(t, m.system, "by-hand", certificatesv1.RestartsIdle, "")
 
-	second := newRoot(t)
+	second := newRoot()
 	report := untyped(certificatesv1.GroupVersion.String(), certificatesv1.Kind, m.system, "by-hand")
 	report.Object["status"] = map[string]any{"certificates": []any{map[string]any{
 		"pod": m.istiods(t)[0], "confirmed": true, "rootFingerprint": second.fingerprint, "trustedRoots": []any{second.fingerprint},

@@ -52,7 +52,7 @@ func TestAChangeOfTheRoot(t *testing.T) {
 			m.sign(t, first, first) // a renewal: each has a new certificate under the same root
 			was := first
 			for round := 1; round <= 2; round++ {
-				m.rotate(t, was, newRoot(t), round, between)
+				m.rotate(t, was, newRoot(), round, between)
 				was = m.vault
 				m.sign(t, was, was)
 			}
@@ -194,7 +194,7 @@ func TestSwitchedOff(t *testing.T) {
 		}
 		return nil
 	})
-	second := newRoot(t)
+	second := newRoot()
 	m.offer(t, first, second)
 	m.virtualMesh(t, true)
 	// The first thing that is restarted is restarted now, not before.
@@ -206,7 +206,7 @@ func TestARootThatChangesInStages(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.system, "public", "istio", "eastwestgateway")
 	m.runDeployment(t, m.a, "web")
-	second := newRoot(t)
+	second := newRoot()
 	mesh := untyped("networking.mesh.gloo.solo.io/v1", "VirtualMesh", "gloo-mesh", "virtual-mesh-of-"+m.system)
 	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	stage := func(word string) {
@@ -260,7 +260,7 @@ func TestARootThatChangesInStages(t *testing.T) {
 func TestYoungPodsAreLeftAlone(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "old")
-	second := newRoot(t)
+	second := newRoot()
 	m.hold(m.system, "istiod", true)
 	m.offer(t, first, second)
 	wantRestarts(t, "istiod is restarted", map[string]int{m.system + "/istiod": 1})
