@@ -29,7 +29,7 @@ import (
 // A later call writes the function again with other seconds. The change ends with the process. A thread that executes
 // the first five bytes of clock_gettime at the moment of the write would crash; it is there for less than a nanosecond
 // per call.
-//
+
 // setClock makes a Go process see a wall clock that is so many seconds fast. Other processes are not affected.
 func setClock(pid int, seconds int32) error {
 	memory, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)

@@ -66,7 +66,7 @@ spec: {hosts: ["spiffe://cluster.local/ns/elsewhere/sa/istiod"], org: gloo, unhe
 
 // The controllers work on CRDs that a Gloo Mesh owns: a status that is narrower than ours, and an IssuedCertificate
 // whose schema says nothing.
-func TestTheControllersWorkOnOthersCRDs(t *testing.T) {
+func TestControllersWithForeignCRDs(t *testing.T) {
 	c := emptyCluster(t)
 	ctx := t.Context()
 	var narrow map[string]any

@@ -64,7 +64,7 @@ func TestEveryIstiod(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestMessages(t *testing.T) {
 	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
 		namespace := guardedNamespace(t, target)
 		plain := newIstiod(t, target, cluster.Istiod(t, namespace))

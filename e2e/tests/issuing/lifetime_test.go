@@ -20,7 +20,7 @@ import (
 )
 
 // Where Vault's mount allows less than was asked, that is told, and all goes by the certificate that Vault gave.
-func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
+func TestShorterLifetime(t *testing.T) {
 	const given = 48 * time.Hour
 	s := newSetting(t, vaultserver.Options{})
 	must(t, s.vault.Client.Sys().TuneMountAllowNilWithContext(t.Context(), "pki", api.TuneMountConfigInput{
@@ -78,7 +78,7 @@ func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
 
 // A middle CA that outlives its root, as OpenBao and Vault before 1.17 sign one: all goes by the root's end, and people
 // are told of it.
-func TestARootThatEndsBeforeItsIntermediate(t *testing.T) {
+func TestRootEndsFirst(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	soon := time.Now().Add(20 * 24 * time.Hour).Truncate(time.Second).UTC()
 	bundle := endsFirst(soon)

@@ -97,7 +97,7 @@ func fingerprints(t *testing.T, roots []byte) (all []string) {
 
 // With the controller killed after each of its writes, and the last word said at the beginning, the change of the root
 // goes through every stage, none before every replica is ready for it, and ends as it shall.
-func TestARootsChangeOutlivesTheControllerBetweenAnyTwoWrites(t *testing.T) {
+func TestRootRotationSurvivesCrashes(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	must(t, unstructured.SetNestedField(m.istiod.Object, int64(2), "spec", "replicas"))
 	shared.MustApply(t, m.istiod)
