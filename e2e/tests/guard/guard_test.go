@@ -34,9 +34,9 @@ var (
 
 func TestMain(m *testing.M) {
 	pods := helm.Values{"injection": helm.Values{"target": "pods"}}
-	cluster.MainOfSeveral(m, cluster.Wanted{Into: &shared},
-		cluster.Wanted{Into: &injecting, Options: &webhookserver.Options{}},
-		cluster.Wanted{Into: &injectingPods, Options: &webhookserver.Options{Values: pods}})
+	cluster.MainOfSeveral(m, cluster.Spec{Into: &shared},
+		cluster.Spec{Into: &injecting, Options: &webhookserver.Options{}},
+		cluster.Spec{Into: &injectingPods, Options: &webhookserver.Options{Values: pods}})
 }
 
 // All that people install is refused as it is, and passes as the webhook would
