@@ -24,7 +24,7 @@ var must = check.Must
 var sections = []string{"Vault", "istiod-agent", "The VirtualMesh", "Istio"}
 
 // The guide, command by command, with the chart in the place of its patch.
-func TestTheGuide(t *testing.T) {
+func TestGuide(t *testing.T) {
 	environment.Test(t, features.New("the guide").WithLabel(label, core).
 		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
 			followed(ctx, t)

@@ -12,10 +12,25 @@ import (
 	"strings"
 )
 
-// setClock has a Go process see a wall clock that is so many seconds fast, until it ends; other processes keep theirs.
-// What tells a process the time is code that the kernel maps into each (vdso(7)), and a process's copy can be written: it
-// is made to jump to code that asks the kernel and adds the seconds. Clocks that only count on, which timers go by, stay.
-// A thread that is just then in the function's first five bytes would crash: it is there for a nanosecond at most.
+// How and why this program moves another process's clock
+//
+// Why: the suite proves that a certificate of 32 days is renewed as its end comes near. The clock must move for some
+// processes alone (Vault, istiod, the agents, the workloads of one cluster): the machine's clock belongs to everything
+// else that runs there, a time namespace has no CLOCK_REALTIME (time_namespaces(7)), and libfaketime replaces functions
+// of the C library, which Go programs do not call.
+//
+// How: a Go program reads the time through the vDSO (vdso(7)): a page of code that the kernel maps into each process
+// and that answers clock_gettime without a system call. Root can write to one process's copy of it through
+// /proc/PID/mem, as a debugger does to set a breakpoint, though the process itself can only read and execute it.
+// setClock writes two things: at the end of the page, a function that makes the system call and adds the seconds when
+// the clock is CLOCK_REALTIME (0), and at the start of clock_gettime, a jump to it. CLOCK_MONOTONIC stays as it is, so
+// that timers, deadlines and leases run on.
+//
+// A later call writes the function again with other seconds. The change ends with the process. A thread that executes
+// the first five bytes of clock_gettime at the moment of the write would crash; it is there for less than a nanosecond
+// per call.
+
+// setClock makes a Go process see a wall clock that is so many seconds fast. Other processes are not affected.
 func setClock(pid int, seconds int32) error {
 	memory, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
 	if err != nil {

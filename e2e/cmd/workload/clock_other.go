@@ -6,4 +6,4 @@ package main
 
 import "errors"
 
-func setClock(int, int32) error { return errors.New("no other clock but on amd64") }
+func setClock(int, int32) error { return errors.New("a process's clock can be moved on amd64 only") }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agents runs the agent as local processes: what the injected init container and sidecar are in a
-// Pod, with the rights of istiod's service account, a real API server and a real Vault.
+// Package agents runs the agent's init container and sidecar as local processes, with the rights of istiod's service
+// account.
 package agents
 
 import (
@@ -34,10 +34,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 )
 
-// ServiceAccount is istiod's, as today's charts call it.
+// ServiceAccount is istiod's service account in Istio's charts since 1.11.
 const ServiceAccount = "istiod"
 
-// role is all that the agent uses of the API server's, in istiod's namespace.
+// role holds the rights that the agent uses in istiod's namespace.
 const role = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -69,25 +69,25 @@ subjects:
 - {kind: ServiceAccount, name: istiod, namespace: NAMESPACE}
 `
 
-// Pod is where one istiod's agent runs: what a Pod gives its containers.
+// Pod holds what a Pod gives the agent's containers: its name, files and environment.
 type Pod struct {
 	Name, Namespace string
 	// CACerts is the volume that istiod and the agent share.
 	CACerts string
-	// Kubeconfig has the rights of istiod's service account.
+	// Kubeconfig authenticates as istiod's service account.
 	Kubeconfig string
 	// TokenFile holds the service account's token.
 	TokenFile string
 	// IstiodAddress is istiod's TLS port.
 	IstiodAddress string
-	// Env is set besides the guide's variables.
+	// Env is added to the guide's variables.
 	Env []string
 
 	program  string
 	injected []string
 }
 
-// Install puts the CRDs into a cluster, and returns when their objects can be written.
+// Install applies the CRDs and returns once the API server serves them.
 func Install(ctx context.Context, c *cluster.Cluster) error {
 	root, err := built.Root()
 	if err != nil {
@@ -116,19 +116,19 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 		if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
 			return c.List(ctx, all) == nil, nil
 		}); err != nil {
-			return fmt.Errorf("waiting until a %s can be had: %w", kind.Kind, err)
+			return fmt.Errorf("waiting until the API server serves %s: %w", kind.Kind, err)
 		}
 	}
 	return nil
 }
 
-// Grant gives istiod's service account of a namespace the rights that the agent uses.
+// Grant binds the agent's role to istiod's service account in a namespace.
 func Grant(ctx context.Context, c *cluster.Cluster, namespace string) error {
 	return apply(ctx, c, strings.ReplaceAll(role, "NAMESPACE", namespace), namespace)
 }
 
-// NewPod makes a Pod's surroundings: istiod's service account with the agent's rights, its token and its
-// kubeconfig, below dir.
+// NewPod creates istiod's service account with the agent's rights, writes its token and kubeconfig below dir, and creates
+// the Pod object.
 func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, dir string) (*Pod, error) {
 	program, err := built.Agent(ctx)
 	if err != nil {
@@ -156,11 +156,11 @@ func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, d
 	if err := os.WriteFile(p.TokenFile, []byte(token), 0o600); err != nil {
 		return nil, err
 	}
-	// No kubelet runs it; that it is there is what counts: the reports of Pods that are not are taken away.
+	// No kubelet runs the Pod, but it must exist: the controller removes the status entries of missing Pods.
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod"},
-			Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // for the guard: it stands for an injected one
+			Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // the guard would refuse it: it has no agent
 		},
 		Spec: corev1.PodSpec{ServiceAccountName: ServiceAccount, Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
 	}
@@ -183,7 +183,7 @@ func apply(ctx context.Context, c *cluster.Cluster, content, namespace string) e
 	return nil
 }
 
-// Certificate is an IssuedCertificate for a Pod's istiod, with Vault as the guide sets it up.
+// Certificate returns an IssuedCertificate for the Pod's istiod and a Vault set up by the guide.
 func (p *Pod) Certificate(vault string, change func(vault, certOptions map[string]any)) *unstructured.Unstructured {
 	authority := map[string]any{
 		"server": vault, "caPath": "pki/root/sign-intermediate", "csrPath": "pki_int/intermediate/generate/exported",
@@ -204,19 +204,18 @@ func (p *Pod) Certificate(vault string, change func(vault, certOptions map[strin
 	}}
 }
 
-// Renew is `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=VALUE --overwrite`.
+// Renew does what `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=VALUE --overwrite` does.
 func Renew(ctx context.Context, c *cluster.Cluster, certificate *unstructured.Unstructured, value string) error {
 	return Annotate(ctx, c, certificate, certificatesv1.RenewAnnotation, value)
 }
 
-// Annotate is `kubectl annotate issuedcertificate NAME KEY=VALUE --overwrite`.
+// Annotate does what `kubectl annotate issuedcertificate NAME KEY=VALUE --overwrite` does.
 func Annotate(ctx context.Context, c *cluster.Cluster, certificate *unstructured.Unstructured, key, value string) error {
 	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, key, value))
 	return c.Patch(ctx, certificate.DeepCopy(), patch)
 }
 
-// Inject has the Pod's processes run with the environment of an injected container, as the kubelet would give
-// it to them, in place of the guide's.
+// Inject replaces the guide's environment by that of an injected container, with its field references resolved.
 func (p *Pod) Inject(container corev1.Container) error {
 	fields := map[string]string{"metadata.name": p.Name, "metadata.namespace": p.Namespace, "spec.serviceAccountName": ServiceAccount}
 	p.injected = []string{}
@@ -224,7 +223,7 @@ func (p *Pod) Inject(container corev1.Container) error {
 		value := variable.Value
 		if from := variable.ValueFrom; from != nil {
 			if from.FieldRef == nil || fields[from.FieldRef.FieldPath] == "" {
-				return fmt.Errorf("environment variable %s is of a kind that is not expected", variable.Name)
+				return fmt.Errorf("environment variable %s has a source other than a field of the Pod", variable.Name)
 			}
 			value = fields[from.FieldRef.FieldPath]
 		}
@@ -233,7 +232,7 @@ func (p *Pod) Inject(container corev1.Container) error {
 	return nil
 }
 
-// Command is one of the agent's two, as its container runs it.
+// Command returns a command of the agent with its container's environment.
 func (p *Pod) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, p.program, arguments...)
 	command.Env = p.injected
@@ -241,7 +240,7 @@ func (p *Pod) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 		command.Env = []string{"PILOT_CERT_PROVIDER=istiod", "POD_NAME=" + p.Name, "POD_NAMESPACE=" + p.Namespace, "SERVICE_ACCOUNT=" + ServiceAccount}
 	}
 	command.Env = append(append(command.Env,
-		// What stands at fixed places in a Pod, and elsewhere here.
+		// These files have fixed paths in a Pod.
 		"KUBECONFIG="+p.Kubeconfig, "ISTIOD_AGENT_CACERTS_DIR="+p.CACerts, "ISTIOD_AGENT_TOKEN_FILE="+p.TokenFile,
 		"ISTIOD_AGENT_TOKEN_FILE_ANYWHERE=true",
 		"ISTIOD_AGENT_LOG_FORMAT=text",
@@ -249,7 +248,7 @@ func (p *Pod) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	return command
 }
 
-// Init runs the init container to its end and gives what it wrote.
+// Init runs the init container and returns its output.
 func (p *Pod) Init(ctx context.Context, arguments ...string) (string, error) {
 	output, err := p.Command(ctx, append([]string{"init-container"}, arguments...)...).CombinedOutput()
 	if err != nil {
@@ -258,13 +257,13 @@ func (p *Pod) Init(ctx context.Context, arguments ...string) (string, error) {
 	return string(output), nil
 }
 
-// Sidecar is a running one.
+// Sidecar is a running sidecar.
 type Sidecar struct {
 	*process.Process
 	address string
 }
 
-// Sidecar starts the sidecar, and returns once its health port answers.
+// Sidecar starts the sidecar and returns once its health port answers.
 func (p *Pod) Sidecar(ctx context.Context, arguments ...string) (*Sidecar, error) {
 	ports, err := process.FreePorts(1)
 	if err != nil {
@@ -288,12 +287,12 @@ func (p *Pod) Sidecar(ctx context.Context, arguments ...string) (*Sidecar, error
 	return s, nil
 }
 
-// Get is what a path of the health port answers. Anything but 200 is an error.
+// Get returns the body of a path of the health port. A status other than 200 is an error.
 func (s *Sidecar) Get(ctx context.Context, path string) (string, error) {
 	return process.Get(ctx, "http://"+s.address+path)
 }
 
-// Metric gives the value of a metric, written as in the exposition format with all its labels; 0 when it is not there.
+// Metric returns the value of a series, written with all its labels as in the exposition format, or 0 when it is missing.
 func (s *Sidecar) Metric(ctx context.Context, name string) (float64, error) {
 	text, err := s.Get(ctx, "/metrics")
 	if err != nil {

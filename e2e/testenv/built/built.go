@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package built knows where the programs that the end-to-end tests run are
-// found, and builds those of this repository on demand.
+// Package built returns the paths of the programs that the tests run. It builds the programs of this repository itself.
 package built
 
 import (
@@ -15,8 +14,8 @@ import (
 	"regexp"
 )
 
-// ControlPlane gives the paths of kube-apiserver and etcd: those in
-// KUBEBUILDER_ASSETS when it is set, else those that `make control-plane` built.
+// ControlPlane returns the paths of kube-apiserver and etcd: in KUBEBUILDER_ASSETS if it is set, else in the folder that
+// `make control-plane` fills.
 func ControlPlane() (apiserver, etcd string, err error) {
 	apiserver, etcd, err = controlPlanePaths()
 	if err != nil {
@@ -51,19 +50,18 @@ func controlPlanePaths() (apiserver, etcd string, err error) {
 		filepath.Join(root, ".build", "etcd-"+etcdVersion, "etcd"), nil
 }
 
-// Vault gives the path of the Vault that `make servers` builds.
+// Vault returns the path of the Vault that `make servers` builds.
 func Vault() (string, error) { return server("vault", "github.com/hashicorp/vault", "vault") }
 
-// WholeVault gives the path of the Vault, as it is shipped, that `make whole-vault` builds.
+// WholeVault returns the path of the unmodified Vault that `make whole-vault` builds.
 func WholeVault() (string, error) {
 	return server("vault", "github.com/hashicorp/vault", "whole/vault")
 }
 
-// Istiod gives the path of the istiod that `make servers` builds.
+// Istiod returns the path of the istiod that `make servers` builds.
 func Istiod() (string, error) { return server("istio", "istio.io/istio", "pilot-discovery") }
 
-// CertManager gives the paths of cert-manager's controller and cainjector that
-// `make servers` builds.
+// CertManager returns the paths of cert-manager's controller and cainjector that `make servers` builds.
 func CertManager() (controller, cainjector string, err error) {
 	const module = "github.com/cert-manager/cert-manager"
 	if controller, err = server("cert-manager", module, "cert-manager-controller"); err != nil {
@@ -73,8 +71,7 @@ func CertManager() (controller, cainjector string, err error) {
 	return controller, cainjector, err
 }
 
-// CertManagerCRDs gives the folder with cert-manager's CRDs: they are where Go
-// keeps the module that cert-manager is built from.
+// CertManagerCRDs returns the folder of cert-manager's CRDs in Go's module cache.
 func CertManagerCRDs(ctx context.Context) (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -93,18 +90,18 @@ func CertManagerCRDs(ctx context.Context) (string, error) {
 	return filepath.Join(module.Dir, "deploy", "crds"), nil
 }
 
-// Node are the programs of a cluster with a node, and of those who work with it.
+// Node holds the programs of a cluster with a node, and of the person who works with it.
 type Node struct {
 	Etcd, APIServer, ControllerManager, Scheduler string
 	Kubelet, KubeProxy, Kubectl                   string
 	Containerd, Shim, Ctr                         string
-	// Helm, Istioctl and Plugin are, with Kubectl, what a person works with.
+	// Helm, Istioctl and Plugin are the person's, with Kubectl.
 	Helm, Istioctl, Plugin string
 	// Images is the folder with the archives of container images.
 	Images string
 }
 
-// NodePrograms gives the paths of what `make test-images client-programs` builds.
+// NodePrograms returns the paths of what `make test-images client-programs` builds.
 func NodePrograms() (Node, error) {
 	var programs Node
 	var err error
@@ -179,7 +176,7 @@ func Webhook(ctx context.Context) (string, error) { return command(ctx, "istiod-
 // Agent builds istiod-agent in the same way.
 func Agent(ctx context.Context) (string, error) { return command(ctx, "istiod-agent") }
 
-// Plugin builds kubectl-istiod_agent in the same way.
+// Plugin builds kubectl-istiod_agent and returns its path.
 func Plugin(ctx context.Context) (string, error) { return command(ctx, "kubectl-istiod_agent") }
 
 func command(ctx context.Context, name string) (string, error) {
@@ -197,8 +194,7 @@ func command(ctx context.Context, name string) (string, error) {
 	return path, nil
 }
 
-// Root is the top of this repository: the nearest folder upwards from the
-// working directory that holds e2e/go.mod.
+// Root returns this repository's root: the nearest folder above the working directory that holds e2e/go.mod.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

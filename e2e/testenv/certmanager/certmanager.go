@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package certmanager runs a real cert-manager, its controller and its cainjector, as processes beside a real API server.
-// Its own webhook, which only checks what is created, does not run.
+// Package certmanager runs cert-manager's controller and cainjector as processes. Its webhook, which only validates, does
+// not run.
 package certmanager
 
 import (
@@ -53,7 +53,7 @@ func Start(ctx context.Context, plane *controlplane.ControlPlane) (*CertManager,
 	return c, nil
 }
 
-// Output is what both programs have written so far.
+// Output returns what both programs have written so far.
 func (c *CertManager) Output() string {
 	var output strings.Builder
 	for _, each := range c.processes {

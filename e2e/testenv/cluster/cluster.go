@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster gives the tests of one package a cluster to share: a control
-// plane, this project's chart with its webhook running, and clients.
+// Package cluster starts the cluster that the tests of a package share: a control plane, this project's chart with its
+// webhook, and clients.
 package cluster
 
 import (
@@ -19,13 +19,13 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// Cluster is a running control plane and what talks to it.
+// Cluster is a running control plane with its clients.
 type Cluster struct {
-	// Client is a cluster administrator's; it has no cache.
+	// Client has an administrator's rights and no cache.
 	client.Client
 	Plane *controlplane.ControlPlane
 	Helm  *helm.Client
-	// Webhook is this project's, nil before Install.
+	// Webhook is nil before Install.
 	Webhook *webhookserver.Webhook
 }
 
@@ -39,7 +39,7 @@ func Start() (*Cluster, error) {
 	}
 	c := &Cluster{Plane: plane}
 	config := rest.CopyConfig(plane.Config)
-	config.WarningHandler = rest.NoWarnings{} // those who want warnings ask with a client of their own
+	config.WarningHandler = rest.NoWarnings{} // tests of warnings use a client of their own
 	if c.Client, err = client.New(config, client.Options{}); err == nil {
 		c.Helm, err = helm.NewClient(config)
 	}

@@ -22,10 +22,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
 )
 
-// InjectionLabel on a namespace asks for its istiods to be injected.
+// InjectionLabel selects the namespaces whose istiods are injected.
 const InjectionLabel = "istiod-agent.io/injection"
 
-// Namespace makes a namespace for one test, with a name that says which.
+// Namespace creates a namespace whose name starts with the test's.
 func (c *Cluster) Namespace(t *testing.T, labelled bool) string {
 	t.Helper()
 	name := regexp.MustCompile("[^a-z0-9]+").ReplaceAllString(strings.ToLower(t.Name()), "-")
@@ -36,8 +36,7 @@ func (c *Cluster) Namespace(t *testing.T, labelled bool) string {
 	if err := c.Create(t.Context(), namespace); err != nil {
 		t.Fatal(err)
 	}
-	// Nothing here deletes namespaces for good; an unlabelled, empty one
-	// concerns nobody.
+	// No controller removes deleted namespaces here: the namespace stays, unlabelled and empty.
 	t.Cleanup(func() {
 		ctx := context.Background()
 		c.Label(t, namespace.Name, false)
@@ -58,7 +57,7 @@ func (c *Cluster) Label(t *testing.T, namespace string, enabled bool) {
 	}
 }
 
-// SetInjection is `kubectl label namespace`.
+// SetInjection does what `kubectl label namespace` does.
 func (c *Cluster) SetInjection(ctx context.Context, namespace string, enabled bool) error {
 	value := "null"
 	if enabled {
@@ -68,7 +67,7 @@ func (c *Cluster) SetInjection(ctx context.Context, namespace string, enabled bo
 	return c.Patch(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, patch)
 }
 
-// Istiod renders istiod's Deployment out of Istio's chart.
+// Istiod renders istiod's Deployment from Istio's chart.
 func Istiod(t *testing.T, namespace string, values ...helm.Values) *unstructured.Unstructured {
 	t.Helper()
 	deployment, err := istio.Deployment(t.Context(), namespace, istio.Values(namespace, "1.31.0", values...))
@@ -78,7 +77,7 @@ func Istiod(t *testing.T, namespace string, values ...helm.Values) *unstructured
 	return deployment
 }
 
-// MustApply is `kubectl apply --server-side`: no conflict is forced.
+// MustApply does what `kubectl apply --server-side` does, without forcing conflicts, and returns the stored Deployment.
 func (c *Cluster) MustApply(t *testing.T, object *unstructured.Unstructured) *appsv1.Deployment {
 	t.Helper()
 	if _, err := c.ServerSideApply(t.Context(), object); err != nil {
@@ -87,15 +86,14 @@ func (c *Cluster) MustApply(t *testing.T, object *unstructured.Unstructured) *ap
 	return c.Stored(t, object.GetNamespace(), object.GetName())
 }
 
-// ServerSideApply is MustApply where a refusal is of interest. It gives the API
-// server's answer.
+// ServerSideApply is MustApply for a test that expects an error. It returns the API server's answer.
 func (c *Cluster) ServerSideApply(ctx context.Context, object *unstructured.Unstructured, options ...client.ApplyOption) (*unstructured.Unstructured, error) {
 	answer := object.DeepCopy()
 	err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(answer), append(options, client.FieldOwner("kubectl"))...)
 	return answer, err
 }
 
-// Stored reads a Deployment back.
+// Stored reads a Deployment.
 func (c *Cluster) Stored(t *testing.T, namespace, name string) *appsv1.Deployment {
 	t.Helper()
 	var deployment appsv1.Deployment
@@ -105,8 +103,8 @@ func (c *Cluster) Stored(t *testing.T, namespace, name string) *appsv1.Deploymen
 	return &deployment
 }
 
-// Without gives the pod template that the API server stores for a Deployment
-// when no webhook looks at it: defaults filled in, nothing else changed.
+// Without returns the pod template that the API server would store for a Deployment without this project: with defaults
+// and without the agent.
 func (c *Cluster) Without(t *testing.T, deployment *unstructured.Unstructured) *corev1.PodTemplateSpec {
 	t.Helper()
 	without, err := c.WithoutWebhook(t.Context(), deployment)
@@ -116,7 +114,7 @@ func (c *Cluster) Without(t *testing.T, deployment *unstructured.Unstructured) *
 	return &without.Spec.Template
 }
 
-// WithoutWebhook gives the whole Deployment.
+// WithoutWebhook is Without for the whole Deployment.
 func (c *Cluster) WithoutWebhook(ctx context.Context, deployment *unstructured.Unstructured) (*appsv1.Deployment, error) {
 	var copied appsv1.Deployment
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(deployment.Object, &copied); err != nil {
@@ -127,8 +125,7 @@ func (c *Cluster) WithoutWebhook(ctx context.Context, deployment *unstructured.U
 	return &copied, err
 }
 
-// Eventually waits up to half a minute until what is asked holds; until then
-// the condition gives what it found instead.
+// Eventually waits up to 30 seconds until the condition returns no error.
 func Eventually(t *testing.T, what string, condition func() error) {
 	t.Helper()
 	Within(t, 30*time.Second, what, condition)
@@ -143,6 +140,6 @@ func Within(t *testing.T, limit time.Duration, what string, condition func() err
 		return last == nil, nil
 	})
 	if err != nil {
-		t.Fatalf("%s: still not so after %s: %v", what, limit, last)
+		t.Fatalf("%s: not so after %s: %v", what, limit, last)
 	}
 }

@@ -14,8 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Load keeps the webhook busy: istiods are created (dry run) in a labelled
-// namespace, one after the other by each of its workers, until it is stopped.
+// Load keeps the webhook busy: each worker creates one istiod after the other (dry run) in a labelled namespace.
 type Load struct {
 	cancel   context.CancelFunc
 	workers  sync.WaitGroup
@@ -24,8 +23,8 @@ type Load struct {
 	failed   []error
 }
 
-// StartLoad starts a load that ends with the test at the latest. Each worker
-// begins a creation no more often than at the interval.
+// StartLoad starts a load that ends with the test at the latest. The interval is the least time between two creations of
+// one worker.
 func (c *Cluster) StartLoad(t *testing.T, workers int, interval time.Duration) *Load {
 	t.Helper()
 	istiod := &appsv1.Deployment{}
@@ -51,14 +50,14 @@ func (c *Cluster) StartLoad(t *testing.T, workers int, interval time.Duration) *
 	return l
 }
 
-// Admitted is how many istiods have been injected so far.
+// Admitted returns the number of istiods injected so far.
 func (l *Load) Admitted() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.admitted
 }
 
-// Stop ends the load and gives what was not admitted, or not injected.
+// Stop ends the load and returns the errors of the istiods that were not admitted or not injected.
 func (l *Load) Stop() (admitted int, failed []error) {
 	l.cancel()
 	l.workers.Wait()

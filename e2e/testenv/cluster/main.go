@@ -17,23 +17,22 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// Main is a package's TestMain: it runs the tests with a cluster at into, and
-// with the chart installed when options are given. The cluster ends also when
-// the tests are interrupted or run out of time.
+// Main is a package's TestMain: it stores a running cluster in into, with the chart installed if there are options, and
+// runs the tests. The cluster is stopped also when the tests are interrupted or time out.
 func Main(m *testing.M, into **Cluster, options *webhookserver.Options) {
-	MainOfSeveral(m, Wanted{into, options})
+	MainOfSeveral(m, Spec{into, options})
 }
 
-// Wanted is a cluster, as for Main.
-type Wanted struct {
+// Spec describes a cluster by the parameters of Main.
+type Spec struct {
 	Into    **Cluster
 	Options *webhookserver.Options
 }
 
 // MainOfSeveral is Main with several clusters.
-func MainOfSeveral(m *testing.M, wanted ...Wanted) {
+func MainOfSeveral(m *testing.M, specs ...Spec) {
 	flag.Parse()
-	code, err := run(m, wanted)
+	code, err := run(m, specs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
@@ -41,7 +40,7 @@ func MainOfSeveral(m *testing.M, wanted ...Wanted) {
 	os.Exit(code)
 }
 
-func run(m *testing.M, wanted []Wanted) (code int, err error) {
+func run(m *testing.M, specs []Spec) (code int, err error) {
 	var started []*Cluster
 	stop := sync.OnceValue(func() error {
 		var failed []error
@@ -51,7 +50,7 @@ func run(m *testing.M, wanted []Wanted) (code int, err error) {
 		return errors.Join(failed...)
 	})
 	defer func() { err = errors.Join(err, stop()) }()
-	for _, each := range wanted {
+	for _, each := range specs {
 		c, err := Start()
 		if err != nil {
 			return 1, err
@@ -61,7 +60,7 @@ func run(m *testing.M, wanted []Wanted) (code int, err error) {
 	}
 	defer stopEarly(stop)()
 
-	for i, each := range wanted {
+	for i, each := range specs {
 		if each.Options == nil {
 			continue
 		}
@@ -72,9 +71,9 @@ func run(m *testing.M, wanted []Wanted) (code int, err error) {
 	return m.Run(), nil
 }
 
-// stopEarly ends the cluster on a signal and shortly before go test's deadline,
-// either of which would leave its processes behind. It returns what calls it off.
-func stopEarly(stop func() error) (callOff func()) {
+// stopEarly stops the cluster on a signal and shortly before go test's deadline, which would both leave processes behind.
+// The function that it returns cancels that.
+func stopEarly(stop func() error) (cancel func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	var deadline <-chan time.Time
@@ -90,7 +89,7 @@ func stopEarly(stop func() error) (callOff func()) {
 		case received := <-signals:
 			why = received.String()
 		case <-deadline:
-			why = "the time given by -timeout is over"
+			why = "the time set by -timeout is over"
 		}
 		fmt.Fprintln(os.Stderr, "Stopping the cluster:", why, stop())
 		os.Exit(1)

@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
-// AuditEvent is what the API server's audit log says of one request.
+// AuditEvent is an entry of the API server's audit log.
 type AuditEvent struct {
 	Stage      string `json:"stage"`
 	Verb       string `json:"verb"`
@@ -28,11 +27,11 @@ type AuditEvent struct {
 	ResponseStatus struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
-	// Annotations holds those of admission webhooks as <webhook name>/<key>.
+	// Annotations of admission webhooks have keys of the form <webhook name>/<key>.
 	Annotations map[string]string `json:"annotations"`
 }
 
-// AuditEvents reads the writes to one namespace's Deployments and Pods, oldest first.
+// AuditEvents returns the writes to a namespace's Deployments and Pods, oldest first.
 func (c *ControlPlane) AuditEvents(namespace string) ([]AuditEvent, error) {
 	return c.audited(func(event *AuditEvent) bool {
 		resource := event.ObjectRef.Resource
@@ -40,8 +39,8 @@ func (c *ControlPlane) AuditEvents(namespace string) ([]AuditEvent, error) {
 	})
 }
 
-// Requests reads what the webhook's program, by its user name, has asked for but reading single objects, oldest first:
-// writes once they are answered, lists and watches once they have begun.
+// Requests returns the requests of a user, except reads of single objects, oldest first: writes and lists once they are
+// answered, watches once they have started.
 func (c *ControlPlane) Requests(user string) ([]AuditEvent, error) {
 	return c.audited(func(event *AuditEvent) bool {
 		return event.User.Username == user && (event.Stage == "ResponseStarted") == (event.Verb == "watch")
@@ -50,11 +49,11 @@ func (c *ControlPlane) Requests(user string) ([]AuditEvent, error) {
 
 var writes = map[string]bool{"create": true, "update": true, "patch": true, "delete": true, "deletecollection": true}
 
-// Write says whether the request would change something.
+// Write reports whether the request changes an object.
 func (e *AuditEvent) Write() bool { return writes[e.Verb] }
 
-// audited reads the events that are wanted, oldest first.
-func (c *ControlPlane) audited(wanted func(*AuditEvent) bool) ([]AuditEvent, error) {
+// audited returns the events that match, oldest first.
+func (c *ControlPlane) audited(match func(*AuditEvent) bool) ([]AuditEvent, error) {
 	file, err := os.Open(c.auditLog())
 	if err != nil {
 		return nil, err
@@ -69,7 +68,7 @@ func (c *ControlPlane) audited(wanted func(*AuditEvent) bool) ([]AuditEvent, err
 		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 			return nil, fmt.Errorf("audit log line %q: %w", lines.Text(), err)
 		}
-		if wanted(&event) {
+		if match(&event) {
 			events = append(events, event)
 		}
 	}
@@ -77,9 +76,3 @@ func (c *ControlPlane) audited(wanted func(*AuditEvent) bool) ([]AuditEvent, err
 }
 
 func (c *ControlPlane) auditLog() string { return filepath.Join(c.dir, "audit.log") }
-
-// lastLines is the end of a log, where the reason for a failed start stands.
-func lastLines(log string, n int) string {
-	lines := strings.Split(strings.TrimSpace(log), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}

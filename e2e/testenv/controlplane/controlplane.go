@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controlplane runs a real kube-apiserver with its etcd on loopback.
-// No controller-manager and no scheduler run: nothing but the API server and
-// what is under test ever changes an object.
+// Package controlplane runs kube-apiserver and etcd on loopback. No controller-manager and no scheduler run: only the API
+// server and the programs under test change objects.
 package controlplane
 
 import (
@@ -16,11 +15,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 )
 
 // ControlPlane is a running API server.
 type ControlPlane struct {
-	// Config is a cluster administrator's.
+	// Config has an administrator's rights.
 	Config *rest.Config
 
 	env    *envtest.Environment
@@ -28,9 +28,8 @@ type ControlPlane struct {
 	output bytes.Buffer
 }
 
-// auditPolicy keeps the metadata, audit annotations included, of every write to
-// what the webhook admits, and of all that the webhook's program asks for itself,
-// but for reading single objects.
+// auditPolicy records, with audit annotations, every write to the kinds that the webhook admits, and every request of the
+// webhook's program except reads of single objects.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -44,8 +43,8 @@ rules:
 - level: None
 `
 
-// Start starts etcd and kube-apiserver on free loopback ports and waits until
-// they serve. Stop must be called, also after a failed test. Each of configure may add to the API server's flags.
+// Start starts etcd and kube-apiserver on free loopback ports and waits until they serve. The caller must call Stop. Each
+// configure function may add flags to the API server.
 func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 	apiserver, etcd, err := built.ControlPlane()
 	if err != nil {
@@ -65,11 +64,10 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 	server.Path = apiserver
 	server.Err = &c.output
 	server.Configure().
-		// envtest switches the ServiceAccount plugin off; target pods' API
-		// tokens, which istiod and the agent need, are its work.
+		// envtest disables the ServiceAccount plugin, which adds the API tokens to istiod's Pods.
 		Set("disable-admission-plugins", "").
-		// Nothing uses the kubernetes Service; its address is one of RFC 5737's,
-		// since a loopback one is refused and a machine may have no other.
+		// No client uses the kubernetes Service. The API server refuses a loopback address for it, and a machine may have
+		// no other: this one is reserved for documentation (RFC 5737).
 		Set("endpoint-reconciler-type", "none").
 		Set("advertise-address", "192.0.2.1").
 		Set("audit-policy-file", policy).
@@ -83,7 +81,7 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 	c.Config, err = c.env.Start()
 	if err != nil {
 		_ = c.Stop()
-		return nil, fmt.Errorf("starting kube-apiserver and etcd: %w\n%s", err, lastLines(c.output.String(), 20))
+		return nil, fmt.Errorf("starting kube-apiserver and etcd: %w\n%s", err, process.LastLines(c.output.String()))
 	}
 	return c, nil
 }
@@ -97,9 +95,8 @@ func (c *ControlPlane) Stop() error {
 	return err
 }
 
-// Kubeconfig writes a kubeconfig file for a user, authenticated by a client
-// certificate, and gives its path. The user may do what RBAC grants them; the
-// name of a ServiceAccount (see ServiceAccount) gives exactly its rights.
+// Kubeconfig writes a kubeconfig with a client certificate for a user, and returns its path. The user has the rights that
+// RBAC grants; with the result of ServiceAccount, those of a service account.
 func (c *ControlPlane) Kubeconfig(user string, groups ...string) (string, error) {
 	added, err := c.env.AddUser(envtest.User{Name: user, Groups: groups}, nil)
 	if err != nil {
@@ -120,8 +117,7 @@ func (c *ControlPlane) Kubeconfig(user string, groups ...string) (string, error)
 	return file.Name(), nil
 }
 
-// ServiceAccount is the user name and the groups by which the API server knows
-// a service account.
+// ServiceAccount returns the API server's user name and groups of a service account.
 func ServiceAccount(namespace, name string) (user string, groups []string) {
 	return "system:serviceaccount:" + namespace + ":" + name,
 		[]string{"system:serviceaccounts", "system:serviceaccounts:" + namespace}

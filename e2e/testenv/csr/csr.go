@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package csr gets a workload's certificate from istiod, as a sidecar does.
+// Package csr requests a workload's certificate from istiod, as a sidecar does.
 package csr
 
 import (
@@ -21,29 +21,28 @@ import (
 	securityv1alpha1 "istio.io/api/security/v1alpha1"
 )
 
-// Request says who asks which istiod.
+// Request names the workload and the istiod.
 type Request struct {
-	// Address is host and port of what is port 15012 in istiod's Pod, and ServerName the name in its certificate.
+	// Address is the host and port of istiod's port 15012, and ServerName the name in its certificate.
 	Address, ServerName string
-	// Cluster is what istiod takes the workload's cluster to be called (its CLUSTER_ID).
+	// Cluster is the name of the workload's cluster in istiod (CLUSTER_ID).
 	Cluster string
-	// Token is one of the workload's service account, for the audience istio-ca.
+	// Token of the workload's service account, for the audience istio-ca.
 	Token string
-	// Root is what the workload trusts, in PEM: istiod is not asked unless its serving certificate verifies against it.
+	// Root is the trust bundle, in PEM, that verifies istiod's serving certificate.
 	Root []byte
-	// TTL to ask for; istiod's default (24 hours) when zero.
+	// TTL is the requested lifetime; istiod's default (24 hours) when zero.
 	TTL time.Duration
 }
 
-// Workload is what a sidecar gets from istiod.
+// Workload is a workload's key and istiod's answer.
 type Workload struct {
 	Key *ecdsa.PrivateKey
-	// Chain is istiod's answer, PEM as it came: the workload's certificate, those
-	// of the CAs, the root. An element may hold more than one certificate.
+	// Chain is istiod's answer in PEM: the workload's certificate, the CAs', the root. An element may hold more than one.
 	Chain []string
 }
 
-// Get asks istiod's CSR API for a certificate for a new key.
+// Get makes a key and requests a certificate for it from istiod's CSR API.
 func Get(ctx context.Context, request Request) (*Workload, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -76,7 +75,7 @@ func Get(ctx context.Context, request Request) (*Workload, error) {
 	return &Workload{Key: key, Chain: answer.CertChain}, nil
 }
 
-// Certificates are those of the chain, the workload's own first.
+// Certificates returns the certificates of the chain, the workload's first.
 func (w *Workload) Certificates() ([]*x509.Certificate, error) {
 	var certificates []*x509.Certificate
 	rest := []byte(strings.Join(w.Chain, ""))
@@ -97,8 +96,7 @@ func (w *Workload) Certificates() ([]*x509.Certificate, error) {
 	return certificates, nil
 }
 
-// Verify does what a peer does that trusts these roots (PEM) and no other: the
-// chain must lead to one of them.
+// Verify verifies the chain as a peer that trusts these roots (PEM) does.
 func (w *Workload) Verify(root []byte) error {
 	certificates, err := w.Certificates()
 	if err != nil {
@@ -115,8 +113,7 @@ func (w *Workload) Verify(root []byte) error {
 	return err
 }
 
-// TLSCertificate is the workload's certificate and key as crypto/tls takes them, with the CAs' certificates and without
-// the root, which a peer has itself.
+// TLSCertificate returns the workload's certificate and key for crypto/tls, with the CAs' certificates and without the root.
 func (w *Workload) TLSCertificate() (tls.Certificate, error) {
 	certificates, err := w.Certificates()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // Every point fails when, and only when, what it speaks of is not so.
-func TestCheckSeesEachDeviation(t *testing.T) {
+func TestCheck(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(*corev1.PodTemplateSpec)
 		fails string

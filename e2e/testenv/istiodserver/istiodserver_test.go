@@ -4,15 +4,7 @@ package istiodserver_test
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +13,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 var shared *cluster.Cluster
@@ -123,18 +116,16 @@ func wantSigned(t *testing.T, istiod *istiodserver.Server, options istiodserver.
 // writeCA writes the four files of a root and an intermediate CA, and gives the root.
 func writeCA(t *testing.T, dir string) (root []byte) {
 	t.Helper()
-	rootTemplate, rootKey := authority("root"), newKey(t)
-	root = certificate(t, rootTemplate, rootTemplate, rootKey.Public(), rootKey)
-	key := newKey(t)
-	intermediate := certificate(t, authority("intermediate"), rootTemplate, key.Public(), rootKey)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	template := testca.Authority("my-org")
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().AddDate(0, 1, 0)
+	signer := testca.SelfSign(template, nil)
+	template.Subject.CommonName = "intermediate"
+	intermediate := signer.Sign(template, nil)
+	root = signer.PEM()
 	for name, content := range map[string][]byte{
-		"ca-key.pem":     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		"ca-cert.pem":    intermediate,
-		"cert-chain.pem": intermediate,
+		"ca-key.pem":     intermediate.KeyPEM(),
+		"ca-cert.pem":    intermediate.PEM(),
+		"cert-chain.pem": intermediate.PEM(),
 		"root-cert.pem":  root,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
@@ -142,35 +133,4 @@ func writeCA(t *testing.T, dir string) (root []byte) {
 		}
 	}
 	return root
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func authority(name string) *x509.Certificate {
-	now := time.Now()
-	return &x509.Certificate{
-		SerialNumber:          big.NewInt(now.UnixNano()),
-		Subject:               pkix.Name{Organization: []string{"my-org"}, CommonName: name},
-		NotBefore:             now.Add(-time.Hour),
-		NotAfter:              now.AddDate(0, 1, 0),
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
-}
-
-func certificate(t *testing.T, template, issuer *x509.Certificate, subject crypto.PublicKey, signer crypto.Signer) []byte {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, subject, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

@@ -3,14 +3,10 @@
 package node
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,13 +15,14 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
-// pki is the cluster's CA and what it has signed, in files.
+// pki is the cluster's CA, and the folder of the certificates that it has signed.
 type pki struct {
 	dir string
-	ca  *x509.Certificate
-	key *ecdsa.PrivateKey
+	ca  *testca.Certificate
 }
 
 // file is the path of one of them.
@@ -39,17 +36,12 @@ func newPKI(dir string, address addresses) (*pki, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	p := &pki{dir: dir}
 	now := time.Now()
-	var err error
-	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return nil, err
-	}
-	p.ca = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kubernetes"}, IsCA: true, BasicConstraintsValid: true,
+	p := &pki{dir: dir, ca: testca.SelfSign(x509.Certificate{
+		Subject: pkix.Name{CommonName: "kubernetes"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
-	}
-	if err := p.write("ca", p.ca, p.key); err != nil {
+	}, nil)}
+	if err := p.write("ca", p.ca); err != nil {
 		return nil, err
 	}
 	if err := p.issue("apiserver", pkix.Name{CommonName: "kube-apiserver"}, x509.ExtKeyUsageServerAuth,
@@ -66,37 +58,21 @@ func newPKI(dir string, address addresses) (*pki, error) {
 
 // issue writes NAME.crt and NAME.key.
 func (p *pki) issue(name string, subject pkix.Name, usage x509.ExtKeyUsage, hosts []string, addresses ...string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: subject, DNSNames: hosts, ExtKeyUsage: []x509.ExtKeyUsage{usage},
+	template := x509.Certificate{
+		Subject: subject, DNSNames: hosts, ExtKeyUsage: []x509.ExtKeyUsage{usage},
 		KeyUsage: x509.KeyUsageDigitalSignature, NotBefore: p.ca.NotBefore, NotAfter: p.ca.NotAfter,
 	}
 	for _, address := range addresses {
 		template.IPAddresses = append(template.IPAddresses, net.ParseIP(address))
 	}
-	return p.write(name, template, key)
+	return p.write(name, p.ca.Sign(template, nil))
 }
 
-func (p *pki) write(name string, template *x509.Certificate, key *ecdsa.PrivateKey) error {
-	der, err := x509.CreateCertificate(rand.Reader, template, p.ca, key.Public(), p.key)
-	if err != nil {
+func (p *pki) write(name string, certificate *testca.Certificate) error {
+	if err := os.WriteFile(p.file(name+".key"), certificate.KeyPEM(), 0o600); err != nil {
 		return err
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(p.file(name+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
-		return err
-	}
-	return os.WriteFile(p.file(name+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600)
+	return os.WriteFile(p.file(name+".crt"), certificate.PEM(), 0o600)
 }
 
 // users are those that log in with a token, and their groups.

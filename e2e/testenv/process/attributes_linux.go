@@ -4,8 +4,8 @@ package process
 
 import "syscall"
 
-// attributes leave Ctrl-C to who started the process, who ends it in order, and
-// have the kernel kill it when that is gone.
+// attributes keep Ctrl-C from the process, which the test ends in order, and make the kernel kill it when the test process
+// is gone.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

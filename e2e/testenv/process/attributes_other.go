@@ -6,5 +6,5 @@ package process
 
 import "syscall"
 
-// attributes leave Ctrl-C to who started the process, who ends it in order.
+// attributes keep Ctrl-C from the process, which the test ends in order.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

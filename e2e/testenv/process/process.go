@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package process runs a program beside the tests. It never outlives the test
-// process on Linux, also when that is killed.
+// Package process runs a program beside the tests. On Linux it ends with the test process, even if that is killed.
 package process
 
 import (
@@ -30,23 +29,22 @@ type Process struct {
 	exitErr error // valid once exited is closed
 }
 
-// Start runs a command, whose standard output and error are kept together in
-// memory. The name is what errors call it.
+// Start runs a command and keeps its standard output and error in memory. Errors call it by the name.
 func Start(name string, command *exec.Cmd) (*Process, error) {
 	return start(name, command, new(buffer))
 }
 
-// StartLogging is Start for a program that writes for long: its output is appended to a file.
+// StartLogging is Start for a program with much output: it is appended to a file.
 func StartLogging(name string, command *exec.Cmd, path string) (*Process, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close() // the program has its own
+	defer file.Close() // the program has its own descriptor
 	return start(name, command, logFile{file})
 }
 
-// output is where a program's output goes, and where it is read again.
+// output stores a program's output.
 type output interface {
 	io.Writer
 	fmt.Stringer
@@ -58,8 +56,8 @@ func start(name string, command *exec.Cmd, to output) (*Process, error) {
 	command.SysProcAttr = attributes()
 	started := make(chan error, 1)
 	go func() {
-		// The kernel counts the thread that started a process as its parent
-		// (PR_SET_PDEATHSIG in prctl(2)): that thread stays as long as the process.
+		// For the kernel the parent is the thread that started the process (PR_SET_PDEATHSIG in prctl(2)), so the thread
+		// must live as long as the process.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := command.Start()
@@ -78,14 +76,14 @@ func start(name string, command *exec.Cmd, to output) (*Process, error) {
 // PID of the process.
 func (p *Process) PID() int { return p.command.Process.Pid }
 
-// Output is what the process has written so far, standard output and error together.
+// Output returns what the process has written so far to standard output and error.
 func (p *Process) Output() string { return p.output.String() }
 
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// WaitUntil asks again and again until the answer is no error. It fails when the
-// process ends before, or the context does, with what the process wrote last.
+// WaitUntil calls ask until it returns no error. It fails, with the last lines of the process's output, when the process
+// or the context ends first.
 func (p *Process) WaitUntil(ctx context.Context, what string, ask func(context.Context) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -104,9 +102,8 @@ func (p *Process) WaitUntil(ctx context.Context, what string, ask func(context.C
 	}
 }
 
-// Stop asks the process to end, as the kubelet does, and waits for it. One that
-// has not ended after the grace period is killed, which is an error, as is an
-// exit code other than 0.
+// Stop sends SIGTERM, as the kubelet does, and waits for the process to end. After the grace period it kills the process and
+// returns an error. An exit code other than 0 is an error as well.
 func (p *Process) Stop(grace time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -144,8 +141,7 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Signal sends a signal, such as SIGSTOP for a server that does not answer; to a
-// process that has ended it does nothing.
+// Signal sends a signal, such as SIGSTOP for a server that must not answer. If the process has ended, it does nothing.
 func (p *Process) Signal(signal syscall.Signal) error {
 	if err := p.command.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("%s to %s: %w", signal, p.name, err)
@@ -160,13 +156,15 @@ func (p *Process) exitError() error {
 	return p.exitErr
 }
 
-// lastLines is the end of the output, where the reason for an exit stands.
-func (p *Process) lastLines() string {
-	lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
+func (p *Process) lastLines() string { return LastLines(p.Output()) }
+
+// LastLines returns the last 20 lines of a log, which hold the reason for an exit.
+func LastLines(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
-// FreePorts gives distinct loopback ports that nothing listens on.
+// FreePorts returns distinct loopback ports that no program listens on.
 func FreePorts(n int) ([]int, error) {
 	ports := make([]int, 0, n)
 	for range n {
@@ -198,7 +196,7 @@ func Get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// writer is what a command is given: a file as such, so that nobody has to copy.
+// writer returns the writer for exec.Cmd, which copies nothing if it is a file.
 func writer(to output) io.Writer {
 	if log, ok := to.(logFile); ok {
 		return log.File
@@ -206,7 +204,7 @@ func writer(to output) io.Writer {
 	return to
 }
 
-// logFile is read from its start.
+// logFile is an output in a file.
 type logFile struct{ *os.File }
 
 func (l logFile) String() string {
@@ -217,7 +215,7 @@ func (l logFile) String() string {
 	return string(content)
 }
 
-// buffer may be written and read at the same time.
+// buffer is an output in memory that can be read while it is written.
 type buffer struct {
 	mu      sync.Mutex
 	written bytes.Buffer

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	<-child.Exited()
 }
 
-func TestEndsWhenItsParentIsKilled(t *testing.T) {
+func TestParentKilled(t *testing.T) {
 	parent := exec.Command(os.Args[0])
 	parent.Env = append(os.Environ(), asParent+"=1")
 	output, err := parent.StdoutPipe()
@@ -77,7 +77,7 @@ func running(pid int) bool {
 	return found && state[0] != 'Z'
 }
 
-func TestWaitUntilTheEnd(t *testing.T) {
+func TestWaitUntil(t *testing.T) {
 	p, err := process.Start("sh", exec.Command("sh", "-c", "echo that is why; exit 3"))
 	if err != nil {
 		t.Fatal(err)

@@ -4,18 +4,17 @@ package vaultserver
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // Root is a self-signed CA, in PEM, the key as PKCS #8.
@@ -29,65 +28,32 @@ var GuideRoot = sync.OnceValues(func() (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newRoot(key)
+	return newRoot(key), nil
 })
 
 // FastRoot is the same with a P-256 key, made anew each time.
 func FastRoot() (*Root, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	return newRoot(key)
+	return newRoot(testca.NewKey()), nil
 }
 
-// newRoot makes what `openssl req -x509 -days 3650 -subj "/O=my-org"` does: a CA
-// certificate without key usages. It is an hour old already: Vault signs nothing
-// with a CA that is younger than the 30 seconds by which it dates certificates
-// back ("notBefore before signer's notBefore").
-func newRoot(key crypto.Signer) (*Root, error) {
-	made := time.Now().Add(-time.Hour)
-	der, err := sign(&x509.Certificate{
-		Subject:               pkix.Name{Organization: []string{"my-org"}},
-		NotBefore:             made,
-		NotAfter:              made.AddDate(0, 0, 3650),
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}, nil, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return &Root{Certificate: encode(der), Key: keyPEM}, nil
+// newRoot makes what `openssl req -x509 -days 3650 -subj "/O=my-org"` does: a CA certificate without key usages. It is an
+// hour old already: Vault refuses to sign with a CA younger than the 30 seconds by which it backdates certificates
+// ("notBefore before signer's notBefore").
+func newRoot(key crypto.Signer) *Root {
+	template := testca.Authority("my-org")
+	template.KeyUsage = 0
+	template.NotBefore = time.Now().Add(-time.Hour)
+	template.NotAfter = template.NotBefore.AddDate(0, 0, 3650)
+	root := testca.SelfSign(template, key)
+	return &Root{Certificate: root.PEM(), Key: root.KeyPEM()}
 }
 
-// serveTLS writes a serving certificate for Vault, of a CA made for it.
+// serveTLS writes a serving certificate for Vault, signed by a CA of its own.
 func (s *Server) serveTLS() error {
-	now := time.Now()
-	authority := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "Vault's CA"},
-		NotBefore:             now.Add(-time.Hour),
-		NotAfter:              now.Add(24 * time.Hour),
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
-	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	authorityDER, err := sign(authority, nil, authorityKey.Public(), authorityKey)
-	if err != nil {
-		return err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := sign(&x509.Certificate{
+	template := testca.Authority("Vault's CA")
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	authority := testca.SelfSign(template, nil)
+	leaf := authority.Sign(x509.Certificate{
 		Subject:     pkix.Name{CommonName: "vault"},
 		NotBefore:   authority.NotBefore,
 		NotAfter:    authority.NotAfter,
@@ -95,43 +61,16 @@ func (s *Server) serveTLS() error {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		DNSNames:    []string{"localhost"},
-	}, authority, key.Public(), authorityKey)
-	if err != nil {
-		return err
-	}
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return err
-	}
+	}, nil)
 
 	certificateFile, keyFile := filepath.Join(s.dir, "tls.crt"), filepath.Join(s.dir, "tls.key")
-	if err := os.WriteFile(certificateFile, encode(der), 0o600); err != nil {
+	if err := os.WriteFile(certificateFile, leaf.PEM(), 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(keyFile, keyPEM, 0o600); err != nil {
+	if err := os.WriteFile(keyFile, leaf.KeyPEM(), 0o600); err != nil {
 		return err
 	}
-	s.CA = encode(authorityDER)
+	s.CA = authority.PEM()
 	s.arguments = append(s.arguments, "--tls-cert", certificateFile, "--tls-key", keyFile)
 	return nil
-}
-
-// sign makes a certificate, self-signed without an issuer.
-func sign(template, issuer *x509.Certificate, subject crypto.PublicKey, signer crypto.Signer) ([]byte, error) {
-	if issuer == nil {
-		issuer = template
-	}
-	return x509.CreateCertificate(rand.Reader, template, issuer, subject, signer)
-}
-
-func encode(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func encodeKey(key crypto.Signer) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }

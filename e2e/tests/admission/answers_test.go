@@ -91,7 +91,7 @@ func TestAnswers(t *testing.T) {
 }
 
 // Of an istiod that is not stored yet, the webhook says nothing: whoever reaches it could ask about any service account.
-func TestMissingRightsAreReported(t *testing.T) {
+func TestMissingRights(t *testing.T) {
 	t.Parallel()
 	words := []string{"/istiod may not list issuedcertificates", "wait in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "run helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values"}
 	istiod := cluster.Istiod(t, shared.Namespace(t, true))
@@ -127,7 +127,7 @@ func TestMissingRightsAreReported(t *testing.T) {
 	wantWords(t, "the warnings", words, warnings.said())
 }
 
-func TestReapplyIsAudited(t *testing.T) {
+func TestAudit(t *testing.T) {
 	t.Parallel()
 	istiod := cluster.Istiod(t, shared.Namespace(t, true))
 	shared.MustApply(t, istiod)

@@ -19,7 +19,7 @@ import (
 // A second tool that applies the same manifest server-side, in its own name, has conflicts with the first: everywhere those
 // fields that the API server stores in another form than Istio's chart writes them, and in a labelled namespace the volume
 // that was replaced too. The ways out of docs/gitops.md change nothing that is stored: istiod is not restarted.
-func TestASecondApplier(t *testing.T) {
+func TestSecondApplier(t *testing.T) {
 	t.Parallel()
 	const container, volume = `.spec.template.spec.containers[name="discovery"]`, `.spec.template.spec.volumes[name="cacerts"]`
 	everywhere := []string{container + `.env[name="PLATFORM"].value`, container + ".resources.requests.memory"}

@@ -19,7 +19,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
 )
 
-func TestEveryInputIsInjectedAtCreation(t *testing.T) {
+func TestCreation(t *testing.T) {
 	t.Parallel()
 	namespace := shared.Namespace(t, true)
 	inputs, err := istio.Inputs(t.Context(), namespace)
@@ -42,7 +42,7 @@ func TestEveryInputIsInjectedAtCreation(t *testing.T) {
 	}
 }
 
-func TestNamespaceWithoutLabelIsLeftAlone(t *testing.T) {
+func TestUnlabelledNamespace(t *testing.T) {
 	t.Parallel()
 	istiod := cluster.Istiod(t, shared.Namespace(t, false))
 	stored := shared.MustApply(t, istiod)
@@ -51,7 +51,7 @@ func TestNamespaceWithoutLabelIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestReapplyIsNoRollout(t *testing.T) {
+func TestReapply(t *testing.T) {
 	t.Parallel()
 	istiod := cluster.Istiod(t, shared.Namespace(t, true))
 	first := shared.MustApply(t, istiod)
@@ -137,7 +137,7 @@ func TestOptOutAndBackIn(t *testing.T) {
 	wantInjected(t, without, stored)
 }
 
-func TestNamespaceLabelRemoved(t *testing.T) {
+func TestLabelRemoved(t *testing.T) {
 	t.Parallel()
 	namespace := shared.Namespace(t, true)
 	istiod := cluster.Istiod(t, namespace)
@@ -164,7 +164,7 @@ func TestNamespaceLabelRemoved(t *testing.T) {
 	})
 }
 
-func TestOtherManagersEdits(t *testing.T) {
+func TestOtherManagers(t *testing.T) {
 	t.Parallel()
 	istiod := cluster.Istiod(t, shared.Namespace(t, true))
 	stored := shared.MustApply(t, istiod)

@@ -106,7 +106,7 @@ func TestReappliedSources(t *testing.T) {
 }
 
 // An istiod of the version before has the note on its pod template: it moves, and istiod is not rolled out.
-func TestTheNoteMoves(t *testing.T) {
+func TestNoteMigration(t *testing.T) {
 	t.Parallel()
 	namespace := shared.Namespace(t, true)
 	istiod := withSource(t, cluster.Istiod(t, namespace), sources["csi"])
@@ -137,7 +137,7 @@ func wantTemplate(t *testing.T, stored, before *appsv1.Deployment) {
 }
 
 // Both containers are taken out by one edit, and then istiod opts out: it has its own volume again, and not the agent's.
-func TestBothContainersTakenOut(t *testing.T) {
+func TestContainersRemoved(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{sources["the chart's"], sources["csi"]} {
 		istiod := withSource(t, cluster.Istiod(t, shared.Namespace(t, true)), source)
@@ -208,7 +208,7 @@ func TestSetups(t *testing.T) {
 }
 
 // Its owner moves istiod's mount to another volume.
-func TestTheMountMoves(t *testing.T) {
+func TestMountChange(t *testing.T) {
 	t.Parallel()
 	for name, keeps := range map[string]bool{"the manifest keeps the first volume": true, "the manifest has it no more": false} {
 		t.Run(name, func(t *testing.T) {
@@ -250,7 +250,7 @@ func mounts(pod *corev1.PodSpec, container, volume string) bool {
 }
 
 // A person is told what is replaced, and what an istiod without a token would lack.
-func TestWarningsOfSetups(t *testing.T) {
+func TestSetupWarnings(t *testing.T) {
 	t.Parallel()
 	istiod := withSource(t, cluster.Istiod(t, shared.Namespace(t, true)), sources["csi"])
 	edit(t, istiod, func(pod map[string]any) { pod["automountServiceAccountToken"] = false })

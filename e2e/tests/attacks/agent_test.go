@@ -183,7 +183,7 @@ func (p *pod) try(t *testing.T, vault map[string]any, arguments ...string) strin
 }
 
 // Each attack of the kind that once had istiod's CA key sent to a stranger: nothing leaves, and the log says why.
-func TestWhatASpecificationCannotHaveSent(t *testing.T) {
+func TestHostileSpecifications(t *testing.T) {
 	p, stranger := newPod(t), newRecorder(t)
 	login := func(fields map[string]any) map[string]any {
 		auth := map[string]any{"role": "istiod"}

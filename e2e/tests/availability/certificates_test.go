@@ -21,7 +21,7 @@ import (
 
 // Both replicas serve leaves of three CAs, one after the other, while the API
 // server asks them and while others dial them anew all the time.
-func TestCertificatesRotateUnderLoad(t *testing.T) {
+func TestCertificateRotation(t *testing.T) {
 	load := shared.StartLoad(t, 2, 40*time.Millisecond)
 	watchers := make([]*watcher, 0, len(shared.Webhook.Replicas))
 	for _, replica := range shared.Webhook.Replicas {

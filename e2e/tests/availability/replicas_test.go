@@ -14,7 +14,7 @@ import (
 // The replica that answers the API server is replaced, again and again: it is
 // first taken out of the Service (which the chart's preStop sleep waits for)
 // and then told to end, with admissions in flight.
-func TestReplicasAreReplacedUnderLoad(t *testing.T) {
+func TestReplicaReplacement(t *testing.T) {
 	load := shared.StartLoad(t, 8, time.Millisecond)
 	for range 4 {
 		if err := shared.Webhook.Replace(t.Context(), answering(t)); err != nil {

@@ -29,7 +29,7 @@ type prometheusRule struct {
 	}
 }
 
-func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
+func TestAlerts(t *testing.T) {
 	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": true}})
 	rules := typed[prometheusRule](t, r.one(t, "PrometheusRule")).Spec.Groups[0].Rules
 	if len(rules) != 16 {
@@ -74,7 +74,7 @@ func wantMetrics(t *testing.T, of, expression string) {
 }
 
 // What the dashboard asks for is there, its legends name labels that it keeps, and no panel hides another.
-func TestTheDashboardAsksForMetricsThatThereAre(t *testing.T) {
+func TestDashboard(t *testing.T) {
 	r := render(t, standard, helm.Values{"dashboard": helm.Values{"enabled": true}})
 	configuration := r.objects["ConfigMap istiod-agent-dashboard"]
 	if configuration == nil || configuration.GetLabels()["grafana_dashboard"] != "1" {
@@ -118,7 +118,7 @@ func TestTheDashboardAsksForMetricsThatThereAre(t *testing.T) {
 }
 
 // Agents are missed by Prometheus alone where it is asked to read them, and the webhook, which counts them.
-func TestAgentsAreMissedWithBothMonitorsAlone(t *testing.T) {
+func TestAgentAbsenceAlert(t *testing.T) {
 	enabled := func(is bool) helm.Values { return helm.Values{"enabled": is} }
 	for _, monitored := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
 		r := render(t, standard, helm.Values{"prometheusRule": enabled(true), "podMonitor": enabled(monitored[0]), "serviceMonitor": enabled(monitored[1])})
@@ -130,7 +130,7 @@ func TestAgentsAreMissedWithBothMonitorsAlone(t *testing.T) {
 
 // Without the ServiceMonitor nobody knows under which labels the webhook is
 // scraped, and an alert on its absence would always be raised.
-func TestNoAlertOnAbsenceWithoutServiceMonitor(t *testing.T) {
+func TestWebhookAbsenceAlert(t *testing.T) {
 	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}})
 	if strings.Contains(r.text, "absent(up") {
 		t.Error("there is one")

@@ -17,7 +17,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-func TestEveryExampleConfiguresTheWebhook(t *testing.T) {
+func TestExamples(t *testing.T) {
 	renderExamples(t, func(t *testing.T, r rendered) {
 		configuration(t, r)
 		if file := configurationFile(t, r); strings.Contains(file, "null") {
@@ -26,14 +26,14 @@ func TestEveryExampleConfiguresTheWebhook(t *testing.T) {
 	})
 }
 
-func TestDefaultConfigurationIsTheProgramsOwn(t *testing.T) {
+func TestDefaultConfiguration(t *testing.T) {
 	want := sample(t, "injection.yaml")
 	if diff := cmp.Diff(want, configuration(t, render(t, standard, nil)), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the chart's configuration differs from config/samples/injection.yaml (-sample +chart):\n%s", diff)
 	}
 }
 
-func TestGlooMeshValuesConfigureTheSampleInjection(t *testing.T) {
+func TestGlooMeshValues(t *testing.T) {
 	got := configuration(t, render(t, standard, examples(t)["gloo-mesh"]))
 	want := sample(t, "injection-gloo-mesh.yaml")
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -71,7 +71,7 @@ func TestAbsentAndEmptyValues(t *testing.T) {
 }
 
 // Without the value, VirtualMeshes of the guide's namespace and of the release's own are acted on.
-func TestNamespacesOfVirtualMeshes(t *testing.T) {
+func TestVirtualMeshNamespaces(t *testing.T) {
 	for name, test := range map[string]struct {
 		value any
 		want  []string
@@ -100,7 +100,7 @@ func TestNamespacesOfVirtualMeshes(t *testing.T) {
 	}
 }
 
-func TestAChangedConfigurationRollsTheWebhook(t *testing.T) {
+func TestConfigurationRollout(t *testing.T) {
 	checksum := func(values helm.Values) string {
 		template := webhookPods(t, render(t, standard, values))
 		return template.Annotations["istiod-agent.io/configuration-checksum"]

@@ -21,7 +21,7 @@ const (
 )
 
 // The CRDs that the chart installs are those of config/crd, field for field.
-func TestCRDsAreThoseOfTheAPI(t *testing.T) {
+func TestCRDs(t *testing.T) {
 	want := crdsOfTheAPI(t)
 	if names := slices.Sorted(maps.Keys(want)); !slices.Equal(names, []string{
 		"issuedcertificates.certificates.mesh.gloo.solo.io",

@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files again")
 
 // Each example is told by how it differs from the default installation, which
-// is config/ (see TestKustomizeInstallsTheSame).
+// is config/ (see TestKustomize).
 func TestGolden(t *testing.T) {
 	byDefault := render(t, standard, nil)
 	golden := map[string]bool{}
@@ -73,7 +73,7 @@ func difference(t *testing.T, from, to rendered) string {
 		}
 		object := to.objects[name].DeepCopy()
 		if object.GetKind() == crdKind {
-			unstructured.RemoveNestedField(object.Object, "spec") // TestCRDsAreThoseOfTheAPI looks at that
+			unstructured.RemoveNestedField(object.Object, "spec") // TestCRDs looks at that
 		}
 		document, err := yaml.Marshal(object.Object)
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 // for object, but for the labels that say Helm did, the annotation by which Helm
 // keeps the CRDs, the Namespace that Helm makes by --create-namespace, and the hook
 // that only Helm runs.
-func TestKustomizeInstallsTheSame(t *testing.T) {
+func TestKustomize(t *testing.T) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
 		Run(filesys.MakeFsOnDisk(), filepath.Join(root(t), "config", "default"))
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 const agentPort = 15085
 
 // Istio's own NetworkPolicy keeps Prometheus from the agent; docs/platforms.md has the one that lets it in, for every istiod.
-func TestTheAgentsPortBesideIstiosNetworkPolicy(t *testing.T) {
+func TestAgentNetworkPolicy(t *testing.T) {
 	values := istio.Values("istio-system", "1.31.0", helm.Values{"revision": "canary"})
 	values["global"].(helm.Values)["networkPolicy"] = helm.Values{"enabled": true}
 	objects, err := istio.Manifests(t.Context(), "istio-system", values)

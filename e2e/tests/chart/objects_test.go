@@ -30,7 +30,7 @@ import (
 )
 
 // No field is misspelt or of the wrong type: an API server would drop it.
-func TestObjectsFitTheirAPIs(t *testing.T) {
+func TestSchemas(t *testing.T) {
 	known := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, certmanagerv1.AddToScheme, apiextensionsv1.AddToScheme, meshv1.AddToScheme} {
 		if err := add(known); err != nil {
@@ -55,7 +55,7 @@ func TestObjectsFitTheirAPIs(t *testing.T) {
 }
 
 // Whoever fills the caBundle must find it as it was after an upgrade, and after a change of the source.
-func TestNoCABundleIsRenderedOverAnInjectedOne(t *testing.T) {
+func TestCABundle(t *testing.T) {
 	for name, values := range examples(t) {
 		configuration := render(t, standard, values).one(t, "MutatingWebhookConfiguration")
 		webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
@@ -71,7 +71,7 @@ func TestNoCABundleIsRenderedOverAnInjectedOne(t *testing.T) {
 	}
 }
 
-func TestEveryPortIsConfigurable(t *testing.T) {
+func TestPorts(t *testing.T) {
 	r := render(t, standard, helm.Values{
 		"server":  helm.Values{"port": 11001, "healthPort": 11002, "metricsPort": 11003},
 		"service": helm.Values{"port": 11004, "metricsPort": 11005},
@@ -147,7 +147,7 @@ func TestNetworkPolicy(t *testing.T) {
 
 // Any release name and namespace do: names follow from them and stay valid,
 // and what refers to an object finds it.
-func TestAnyReleaseNameAndNamespace(t *testing.T) {
+func TestReleaseNames(t *testing.T) {
 	for _, r := range []helm.Release{
 		{Name: "x", Namespace: "default"},
 		{Name: "mesh-istiod-agent", Namespace: "vault"},
@@ -255,7 +255,7 @@ func TestAutoscaling(t *testing.T) {
 
 // The webhook's Pods and the one of helm test run in namespaces that enforce
 // the restricted Pod Security Standard; the node's network needs a privileged one.
-func TestPodsAreRestricted(t *testing.T) {
+func TestPodSecurity(t *testing.T) {
 	evaluator, err := podsecurity.NewEvaluator(podsecurity.DefaultChecks(), nil)
 	if err != nil {
 		t.Fatal(err)

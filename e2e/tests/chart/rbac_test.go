@@ -15,7 +15,7 @@ import (
 )
 
 // Rights are those of the configuration at hand and no more.
-func TestRightsFollowTheConfiguration(t *testing.T) {
+func TestRights(t *testing.T) {
 	everywhere := []string{
 		"namespaces: list watch",
 		"deployments.apps: list watch patch",
@@ -70,7 +70,7 @@ func TestRightsFollowTheConfiguration(t *testing.T) {
 }
 
 // Each of istiod's service accounts gets what the agent uses, in its own namespace and about nobody else.
-func TestTheAgentsRights(t *testing.T) {
+func TestAgentRights(t *testing.T) {
 	rights := func(more ...string) []string {
 		return append([]string{
 			"issuedcertificates.certificates.mesh.gloo.solo.io: get list watch",
@@ -160,7 +160,7 @@ func TestTheAgentsRights(t *testing.T) {
 }
 
 // Kubernetes' roles (admin, edit, view) get none of the rights on this project's kinds.
-func TestNoRightsAreAggregated(t *testing.T) {
+func TestAggregatedRights(t *testing.T) {
 	renderExamples(t, func(t *testing.T, r rendered) {
 		for key, object := range r.objects {
 			for label := range object.GetLabels() {
@@ -191,7 +191,7 @@ func rules(rules []rbacv1.PolicyRule) []string {
 
 // A person who reviews the rights reads beside each what it is for; two rules
 // for one purpose may share a comment.
-func TestRightsAreExplained(t *testing.T) {
+func TestRightsExplained(t *testing.T) {
 	renderExamples(t, func(t *testing.T, r rendered) {
 		for document := range strings.SplitSeq(r.text, "\n---\n") {
 			if !strings.Contains(document, "\nkind: Role\n") && !strings.Contains(document, "\nkind: ClusterRole\n") {

@@ -59,7 +59,7 @@ var absences = map[string]string{
 type right struct{ scope, rule, why string }
 
 // The page lists every right that the chart gives in any installation, with the reason that stands beside it there.
-func TestSecurityPageListsTheRights(t *testing.T) {
+func TestSecurityPage(t *testing.T) {
 	file := filepath.Join(root(t), "docs", "security.md")
 	content, err := os.ReadFile(file)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-func TestMistakesInValuesAreRefusedByName(t *testing.T) {
+func TestInvalidValues(t *testing.T) {
 	for name, test := range map[string]struct{ values, want string }{
 		"unknown value":                     {`replica: 2`, `additional properties 'replica' not allowed`},
 		"unknown value in a group":          {`injection: {targets: pods}`, `at '/injection': additional properties 'targets' not allowed`},
@@ -101,7 +101,7 @@ func TestMistakesInValuesAreRefusedByName(t *testing.T) {
 }
 
 // Values that are right and look odd.
-func TestOddValuesAreAccepted(t *testing.T) {
+func TestOddValues(t *testing.T) {
 	for name, values := range map[string]string{
 		"quantities of every form":  `injection: {agent: {resources: {requests: {cpu: 0.5, memory: 128974848}, limits: {cpu: 1500m, memory: 129e6, ephemeral-storage: 1.5Gi}}}}`,
 		"equal request and limit":   `injection: {agent: {resources: {requests: {cpu: 0.5, memory: 1Ki}, limits: {cpu: 500m, memory: 1024}}}}`,
@@ -123,7 +123,7 @@ func TestOddValuesAreAccepted(t *testing.T) {
 }
 
 // As a dependency, the chart takes the condition's own value and the parent's global ones.
-func TestAsASubchart(t *testing.T) {
+func TestSubchart(t *testing.T) {
 	for name, test := range map[string]struct {
 		values  string
 		objects bool
@@ -162,7 +162,7 @@ func TestAsASubchart(t *testing.T) {
 	}
 }
 
-func TestOlderKubernetesIsRefused(t *testing.T) {
+func TestKubernetesVersion(t *testing.T) {
 	for _, version := range []string{"v1.30.0", "v1.37.2", "v1.33.5-gke.1162000", "v1.31.0-eks-a737599"} {
 		if _, err := tryRender(t, standard, nil, version); err != nil {
 			t.Errorf("%s: %v", version, err)
@@ -182,7 +182,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-func TestNotesSayWhatToDoNext(t *testing.T) {
+func TestNotes(t *testing.T) {
 	for name, test := range map[string]struct {
 		values helm.Values
 		want   []string

@@ -4,15 +4,10 @@
 package clientca
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,11 +24,12 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 func TestClientCA(t *testing.T) {
 	dir := t.TempDir()
-	ca, crt, key := certificates(t)
+	ca, crt, key := certificates()
 	write := func(name, content string) string {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -112,42 +108,14 @@ plugins:
 	}
 }
 
-// certificates are a CA and a client certificate that it signed, in PEM.
-func certificates(t *testing.T) (ca, crt, key string) {
-	t.Helper()
-	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-		own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if signer == nil {
-			parent, signer = template, own
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, own.Public(), signer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		made, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return made, own
-	}
-	now := time.Now()
-	root, signer := issue(&x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "webhooks"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, nil, nil)
-	leaf, own := issue(&x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "kube-apiserver"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+// certificates returns a CA, and a client certificate that it signed with its key, in PEM.
+func certificates() (ca, crt, key string) {
+	template := testca.Authority("webhooks")
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	root := testca.SelfSign(template, nil)
+	leaf := root.Sign(x509.Certificate{
+		Subject: pkix.Name{CommonName: "kube-apiserver"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, root, signer)
-	der, err := x509.MarshalPKCS8PrivateKey(own)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := func(kind string, der []byte) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-	}
-	return encode("CERTIFICATE", root.Raw), encode("CERTIFICATE", leaf.Raw), encode("PRIVATE KEY", der)
+	}, nil)
+	return string(root.PEM()), string(leaf.PEM()), string(leaf.KeyPEM())
 }

@@ -185,7 +185,7 @@ func TestApply(t *testing.T) {
 }
 
 // What the command did not make stays as it is, is shown, and is overwritten by --force alone.
-func TestApplyOverwritesNothingOfOthers(t *testing.T) {
+func TestApplyKeepsOthers(t *testing.T) {
 	s := start(t, true)
 	ctx, sys := t.Context(), s.vault.Client.Sys()
 	role := func(name, policies string) {
@@ -293,7 +293,7 @@ func TestAudience(t *testing.T) {
 }
 
 // A root CA is never made, and its lack is an error that says what to do.
-func TestNoRootIsMade(t *testing.T) {
+func TestMissingRoot(t *testing.T) {
 	s := start(t, false)
 	mesh := virtualMesh(s.vault.Address, false)
 	for range 2 {

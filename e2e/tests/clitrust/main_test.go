@@ -44,8 +44,8 @@ const (
 var one, two *cluster.Cluster
 
 func TestMain(m *testing.M) {
-	cluster.MainOfSeveral(m, cluster.Wanted{Into: &one, Options: &webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1"}}},
-		cluster.Wanted{Into: &two}) // its chart comes later: the first test is about a cluster without it
+	cluster.MainOfSeveral(m, cluster.Spec{Into: &one, Options: &webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1"}}},
+		cluster.Spec{Into: &two}) // its chart comes later: the first test is about a cluster without it
 }
 
 // side is one of the two clusters: its context, and what runs there.

@@ -59,7 +59,7 @@ func TestCertificateFromSecret(t *testing.T) {
 }
 
 // An upgrade of the chart leaves the caBundle that was filled in the cluster.
-func TestChartUpgradeKeepsTheCABundle(t *testing.T) {
+func TestUpgradeKeepsCABundle(t *testing.T) {
 	installed(t, webhookserver.Options{})
 	before := caBundle(t)
 	for name, release := range map[string]helm.Release{
@@ -81,7 +81,7 @@ func TestChartUpgradeKeepsTheCABundle(t *testing.T) {
 
 // A CA is taken over from cert-manager's own authority, which replicas of before had, and the other way round: neither
 // an upgrade nor a rollback changes it.
-func TestTheCAIsTakenOver(t *testing.T) {
+func TestCATakeover(t *testing.T) {
 	installed(t, webhookserver.Options{})
 	key := client.ObjectKey{Namespace: webhookserver.Release.Namespace, Name: "istiod-agent-webhook-ca"}
 	stored := func() (secret corev1.Secret, ca *x509.Certificate) {

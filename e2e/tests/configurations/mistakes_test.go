@@ -16,7 +16,7 @@ import (
 
 // A configuration with mistakes is refused before anything is served, with each
 // mistake at its place.
-func TestMistakesInTheFile(t *testing.T) {
+func TestInvalidConfiguration(t *testing.T) {
 	program, err := built.Webhook(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -93,7 +93,7 @@ func hasMount(c *corev1.Container) bool {
 
 // What another webhook makes of the agent's containers stays, whichever of both the API server calls first and whether it
 // calls that one again; istiod can be created and changed, has the agent as it needs it, and is not rolled out anew.
-func TestBesideOtherWebhooks(t *testing.T) {
+func TestOtherWebhooks(t *testing.T) {
 	for _, target := range []string{"deployments", "pods"} {
 		t.Run(target, func(t *testing.T) {
 			installed(t, webhookserver.Options{

@@ -22,8 +22,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // older is the schema of a Gloo Mesh whose status is narrower than ours: what it does not name, the API server drops.
@@ -66,7 +66,7 @@ spec: {hosts: ["spiffe://cluster.local/ns/elsewhere/sa/istiod"], org: gloo, unhe
 
 // The controllers work on CRDs that a Gloo Mesh owns: a status that is narrower than ours, and an IssuedCertificate
 // whose schema says nothing.
-func TestTheControllersWorkOnOthersCRDs(t *testing.T) {
+func TestControllersWithForeignCRDs(t *testing.T) {
 	c := emptyCluster(t)
 	ctx := t.Context()
 	var narrow map[string]any
@@ -131,9 +131,7 @@ func TestTheControllersWorkOnOthersCRDs(t *testing.T) {
 	// Where the stage of a change of the root cannot be kept, it does not begin.
 	roots := ""
 	for range 2 {
-		root, err := vaultserver.FastRoot()
-		must(t, err)
-		roots += string(root.Certificate)
+		roots += string(testca.Root("my-org").PEM())
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{
 		networkingv1.RootRotationAnnotation: "drop-old", networkingv1.TrustedRootsAnnotation: roots,

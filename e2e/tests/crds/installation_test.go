@@ -54,7 +54,7 @@ func emptyCluster(t *testing.T) *cluster.Cluster {
 	return c
 }
 
-func TestTheChartInstallsUpgradesAndKeepsCRDs(t *testing.T) {
+func TestInstallation(t *testing.T) {
 	c := emptyCluster(t)
 	root, err := built.Root()
 	must(t, err)
@@ -199,7 +199,7 @@ func othersCRD(kind schema.GroupVersionKind, openAPI map[string]any) *unstructur
 }
 
 // A Gloo Mesh of old may own the CRDs: they check nothing, and it writes the status in its way.
-func TestOurObjectsWorkInOthersCRDs(t *testing.T) {
+func TestObjectsInForeignCRDs(t *testing.T) {
 	c := emptyCluster(t)
 	ctx := t.Context()
 	for kind := range resources {

@@ -25,7 +25,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-func TestEveryFieldSurvives(t *testing.T) {
+func TestFields(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	namespace := shared.Namespace(t, false)
 	mesh, issued, bounce := object(t, guide, namespace), object(t, certificate, namespace), object(t, directive, namespace)
@@ -90,7 +90,7 @@ func TestEveryFieldSurvives(t *testing.T) {
 	}
 }
 
-func TestTheGuidesVirtualMeshIsApplied(t *testing.T) {
+func TestGuide(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	namespace := shared.Namespace(t, false)
 	applied, err := shared.ServerSideApply(t.Context(), object(t, guide, namespace))
@@ -109,7 +109,7 @@ func TestTheGuidesVirtualMeshIsApplied(t *testing.T) {
 	}
 }
 
-func TestMistakesAreRefusedWhereTheyAre(t *testing.T) {
+func TestValidation(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	namespace := shared.Namespace(t, false)
 	mesh, bounce := object(t, guide, namespace), object(t, directive, namespace)
@@ -194,7 +194,7 @@ func causes(err error) []string {
 }
 
 // What the controller and the agents report is written apart from what people write.
-func TestStatusIsApart(t *testing.T) {
+func TestStatus(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	ctx, namespace := t.Context(), shared.Namespace(t, false)
 	scheme := runtime.NewScheme()
@@ -258,7 +258,7 @@ func TestStatusIsApart(t *testing.T) {
 	}
 }
 
-func TestWhatKubectlGetShows(t *testing.T) {
+func TestPrinterColumns(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	ctx, namespace := t.Context(), shared.Namespace(t, false)
 	mesh := object(t, guide, namespace)
@@ -312,7 +312,7 @@ func TestWhatKubectlGetShows(t *testing.T) {
 }
 
 // `kubectl explain` has something to say of each field.
-func TestEveryFieldIsExplained(t *testing.T) {
+func TestExplain(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	for group, kinds := range map[string][]string{
 		"networking.mesh.gloo.solo.io":   {"VirtualMesh"},
@@ -374,7 +374,7 @@ func get(t *testing.T, path, accept string) []byte {
 	return answer
 }
 
-func TestResourcesAreCalledAsInThePublicAPI(t *testing.T) {
+func TestResourceNames(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	for _, resource := range []struct{ mapping, want string }{
 		{mapping: "VirtualMesh", want: networkingv1.VirtualMeshes.Resource},

@@ -26,7 +26,7 @@ const (
 )
 
 // Installed before istio-system exists, the chart can give no rights there: its notes have the commands that do, in order.
-func TestTheNotesBringWhatWasMissing(t *testing.T) {
+func TestNotes(t *testing.T) {
 	c := emptyCluster(t)
 	root, err := built.Root()
 	must(t, err)

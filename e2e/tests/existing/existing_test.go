@@ -20,7 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-func TestLabelBringsExistingIstiodIn(t *testing.T) {
+func TestLabel(t *testing.T) {
 	namespace := shared.Namespace(t, false)
 	istiod := cluster.Istiod(t, namespace)
 	before := shared.MustApply(t, istiod)
@@ -50,7 +50,7 @@ func TestLabelBringsExistingIstiodIn(t *testing.T) {
 	})
 }
 
-func TestIstiodsThatAreNotBroughtIn(t *testing.T) {
+func TestNotInjected(t *testing.T) {
 	for name, test := range map[string]struct {
 		annotations map[string]string
 		values      helm.Values

@@ -50,7 +50,7 @@ var inputs = map[string]helm.Values{
 	"chart-pod-native":      {"revision": "canary"},
 }
 
-func TestInputsAreWhatIstiosChartRenders(t *testing.T) {
+func TestInputs(t *testing.T) {
 	root, err := built.Root()
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ import (
 // The guard, the engine, the webhook and `check` (which asks the engine for the
 // state of what is stored) read the same paths alike: what the engine would leave
 // as it is passes, what it would change or deny does not.
-func TestGuardAgreesWithTheEngine(t *testing.T) {
+func TestAgreement(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	base := newIstiod(t, v1alpha1.TargetDeployments, cluster.Istiod(t, namespace)).injected(t, v1alpha1.SidecarContainer)
 	engine, err := patches.New(v1alpha1.Default())

@@ -34,9 +34,9 @@ var (
 
 func TestMain(m *testing.M) {
 	pods := helm.Values{"injection": helm.Values{"target": "pods"}}
-	cluster.MainOfSeveral(m, cluster.Wanted{Into: &shared},
-		cluster.Wanted{Into: &injecting, Options: &webhookserver.Options{}},
-		cluster.Wanted{Into: &injectingPods, Options: &webhookserver.Options{Values: pods}})
+	cluster.MainOfSeveral(m, cluster.Spec{Into: &shared},
+		cluster.Spec{Into: &injecting, Options: &webhookserver.Options{}},
+		cluster.Spec{Into: &injectingPods, Options: &webhookserver.Options{Values: pods}})
 }
 
 // All that people install is refused as it is, and passes as the webhook would
@@ -64,7 +64,7 @@ func TestEveryIstiod(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestMessages(t *testing.T) {
 	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
 		namespace := guardedNamespace(t, target)
 		plain := newIstiod(t, target, cluster.Istiod(t, namespace))

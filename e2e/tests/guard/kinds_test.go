@@ -124,7 +124,7 @@ func TestControllersOfDeployments(t *testing.T) {
 
 // Kubernetes' controllers scale and orphan what was there before the namespace
 // was labelled; its template must not change.
-func TestOtherKindsFromBeforeTheLabel(t *testing.T) {
+func TestKindsBeforeLabel(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	shared.Label(t, namespace, false)
 	template := newIstiod(t, v1alpha1.TargetDeployments, cluster.Istiod(t, namespace)).deployment.Spec.Template

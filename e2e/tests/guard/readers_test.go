@@ -63,7 +63,7 @@ func TestEphemeralContainers(t *testing.T) {
 }
 
 // The Pod of a Deployment that was there before the label has no key to protect.
-func TestEphemeralContainerOfAPodWithoutTheAgent(t *testing.T) {
+func TestEphemeralContainerWithoutAgent(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	shared.Label(t, namespace, false)
 	pod := newIstiod(t, v1alpha1.TargetPods, cluster.Istiod(t, namespace)).single

@@ -146,7 +146,7 @@ var ways = map[string]way{
 	"processes shared on the node": {injectedForm, func(i *istiod) { i.pod().HostPID = true }, ofProcess, ofProcess},
 }
 
-func TestWays(t *testing.T) {
+func TestBypasses(t *testing.T) {
 	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
 		alone := guardedNamespace(t, target)
 		webhook := injecting

@@ -20,7 +20,7 @@ const allowCores = `ulimit -S -c "$(ulimit -H -c)" && `
 
 // An agent that crashes while it has a token and a key in its memory leaves no core, though whoever started it has asked
 // for one by the limit and by GOTRACEBACK, and neither is in the stacks that it prints.
-func TestACrashLeavesNoSecret(t *testing.T) {
+func TestCrashLeavesNoSecret(t *testing.T) {
 	other := exec.CommandContext(t.Context(), "/bin/sh", "-c", allowCores+"kill -ABRT $$")
 	other.Dir = t.TempDir()
 	if _ = other.Run(); !other.ProcessState.Sys().(syscall.WaitStatus).CoreDump() {

@@ -12,7 +12,7 @@ import (
 )
 
 // Each failure is told by its reason and with what to do, and nothing is published.
-func TestEachFailureSaysWhatToDo(t *testing.T) {
+func TestFailures(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	auth := func(key, value string) func(map[string]any) {
 		return func(vault map[string]any) { vault["kubernetesAuth"].(map[string]any)[key] = value }
@@ -50,7 +50,7 @@ func TestEachFailureSaysWhatToDo(t *testing.T) {
 }
 
 // A Vault that is sealed, or gone, is waited for, and its return needs nobody's help.
-func TestAVaultThatComesBackIsEnough(t *testing.T) {
+func TestVaultRecovers(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{Storage: true})
 	s.specify(t, nil)
 	for name, fail := range map[string]struct {
@@ -78,7 +78,7 @@ func TestAVaultThatComesBackIsEnough(t *testing.T) {
 }
 
 // A Vault with TLS is trusted by the caBundle alone.
-func TestTLSIsVerified(t *testing.T) {
+func TestTLS(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{TLS: true})
 	s.specify(t, nil)
 	s.refused(t, "VaultTLS", "caBundle")

@@ -43,7 +43,7 @@ func (s *setting) proxy(t *testing.T) *faultproxy.Proxy {
 func exported(vault map[string]any) { vault["csrPath"] = "pki_int/intermediate/generate/exported" }
 
 // What goes wrong a few times on the way to Vault, or in it, is told by its reason, and gets over without anybody's help.
-func TestFaultsThatPass(t *testing.T) {
+func TestTransientFaults(t *testing.T) {
 	const times = 2
 	for name, test := range map[string]struct {
 		path         string
@@ -90,7 +90,7 @@ func TestFaultsThatPass(t *testing.T) {
 }
 
 // A Vault that takes ten seconds for each answer is slow, and no failure.
-func TestASlowVault(t *testing.T) {
+func TestSlowVault(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
 	proxy.Spoil("", 0, faultproxy.Slow(10*time.Second))

@@ -80,7 +80,7 @@ func (s *setting) threeLevels(t *testing.T, middle string) {
 }
 
 // A mount that signs as an intermediate, and knows the chain above it, is as good as a root.
-func TestAnIntermediateSigns(t *testing.T) {
+func TestIntermediateIssuer(t *testing.T) {
 	for name, change := range map[string]faultproxy.Fault{
 		"its answer holds the root":       nil,
 		"its answer ends before the root": faultproxy.Change(shortened(2)),
@@ -124,7 +124,7 @@ func shortened(to int) func(body []byte) []byte {
 }
 
 // A mount that does not know the root is refused with what to do, and doing that is enough.
-func TestAnIntermediateWithoutItsRoot(t *testing.T) {
+func TestIntermediateWithoutRoot(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	middle := s.middle(t, nil)
 	proxy := s.proxy(t)
@@ -198,7 +198,7 @@ func TestTrustedRoots(t *testing.T) {
 }
 
 // The chain of a named issuer is its own, not that of the mount's default.
-func TestAnotherIssuerThanTheDefaultSigns(t *testing.T) {
+func TestNamedIssuer(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	middle := s.middle(t, s.root.Certificate)
 	answer, err := s.vault.Client.Logical().ReadWithContext(t.Context(), "pki_middle/config/issuers")

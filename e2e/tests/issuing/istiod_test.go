@@ -3,17 +3,16 @@
 package issuing
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"math/big"
 	"net"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // istiod stands in for istiod's TLS port from now on, which is all that a sidecar knows of it: what it serves is
@@ -53,16 +52,9 @@ func serving(cacerts string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "istiod"},
+	leaf := (&testca.Certificate{Certificate: authority.Leaf, Key: authority.PrivateKey.(crypto.Signer)}).Sign(x509.Certificate{
+		Subject:   pkix.Name{CommonName: "istiod"},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"istiod"},
-	}, authority.Leaf, key.Public(), authority.PrivateKey)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: append([][]byte{der}, authority.Certificate...), PrivateKey: key}, nil
+	}, nil)
+	return &tls.Certificate{Certificate: append([][]byte{leaf.Raw}, authority.Certificate...), PrivateKey: leaf.Key}, nil
 }

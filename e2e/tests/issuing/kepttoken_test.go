@@ -38,7 +38,7 @@ func (s *setting) tokenWarning(t *testing.T, says string) {
 
 // A token that can be renewed lives past its end; one that cannot is warned of, and reported when it is gone. A new one
 // in the Secret is enough.
-func TestATokenOfASecretIsLookedAfter(t *testing.T) {
+func TestSecretTokenRenewal(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
 	s.allow(t)
@@ -86,7 +86,7 @@ func TestATokenOfASecretIsLookedAfter(t *testing.T) {
 }
 
 // A token of few uses is looked up once, and warned of; one without the default policy is used as it is.
-func TestTokensOfASecretWithLimits(t *testing.T) {
+func TestSecretTokenLimits(t *testing.T) {
 	for name, test := range map[string]struct {
 		request              api.TokenCreateRequest
 		kind, reason, says   string
@@ -121,7 +121,7 @@ func TestTokensOfASecretWithLimits(t *testing.T) {
 
 // A login that ends by itself, a batch token or one that is used up, is not reported as left behind; and its role's
 // limit is named where it is too small.
-func TestLoginsThatEndByThemselves(t *testing.T) {
+func TestLoginLimits(t *testing.T) {
 	for name, test := range map[string]struct {
 		role    map[string]any
 		change  func(map[string]any)

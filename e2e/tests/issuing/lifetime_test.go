@@ -3,15 +3,10 @@
 package issuing
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,10 +16,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // Where Vault's mount allows less than was asked, that is told, and all goes by the certificate that Vault gave.
-func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
+func TestShorterLifetime(t *testing.T) {
 	const given = 48 * time.Hour
 	s := newSetting(t, vaultserver.Options{})
 	must(t, s.vault.Client.Sys().TuneMountAllowNilWithContext(t.Context(), "pki", api.TuneMountConfigInput{
@@ -82,10 +78,10 @@ func TestVaultGivesLessTimeThanWasAsked(t *testing.T) {
 
 // A middle CA that outlives its root, as OpenBao and Vault before 1.17 sign one: all goes by the root's end, and people
 // are told of it.
-func TestARootThatEndsBeforeItsIntermediate(t *testing.T) {
+func TestRootEndsFirst(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	soon := time.Now().Add(20 * 24 * time.Hour).Truncate(time.Second).UTC()
-	bundle := endsFirst(t, soon)
+	bundle := endsFirst(soon)
 	must(t, s.vault.Client.Sys().MountWithContext(t.Context(), "ends", &api.MountInput{Type: "pki", Config: api.MountConfigInput{MaxLeaseTTL: "87600h"}}))
 	s.write(t, "ends/config/ca", map[string]any{"pem_bundle": bundle})
 	rules, err := s.vault.Client.Sys().GetPolicyWithContext(t.Context(), vaultserver.Role)
@@ -97,7 +93,7 @@ func TestARootThatEndsBeforeItsIntermediate(t *testing.T) {
 	if end := parse(t, s.files(t)["ca-cert.pem"]).NotAfter; !end.After(soon) {
 		t.Fatalf("the certificate ends at %s, with its root: there is nothing to see", end)
 	}
-	limited := "CN=ends first, which ends at " + soon.Format(time.RFC3339)
+	limited := "O=ends first, which ends at " + soon.Format(time.RFC3339)
 	_, entry := s.status(t)
 	for field, want := range map[string]string{"notAfter": soon.Format(time.RFC3339), "rootNotAfter": soon.Format(time.RFC3339), "limitedBy": limited} {
 		if entry[field] != want {
@@ -114,32 +110,15 @@ func TestARootThatEndsBeforeItsIntermediate(t *testing.T) {
 	})
 }
 
-// endsFirst is a middle CA of five years, with its key, and its root, which ends before.
-func endsFirst(t *testing.T, end time.Time) (bundle string) {
-	t.Helper()
-	var keys [2]*ecdsa.PrivateKey
-	for i := range keys {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		must(t, err)
-		keys[i] = key
+// endsFirst returns an intermediate CA of five years with its key, and its root, which ends before.
+func endsFirst(end time.Time) (bundle string) {
+	template := func(name string, end time.Time) x509.Certificate {
+		template := testca.Authority(name)
+		template.KeyUsage |= x509.KeyUsageCRLSign
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), end
+		return template
 	}
-	template := func(serial int64, name string, end time.Time) *x509.Certificate {
-		return &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
-			BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		}
-	}
-	root, middle := template(1, "ends first", end), template(2, "middle", time.Now().AddDate(5, 0, 0))
-	key, err := x509.MarshalPKCS8PrivateKey(keys[1])
-	must(t, err)
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
-	for _, each := range []struct {
-		certificate *x509.Certificate
-		key         *ecdsa.PrivateKey
-	}{{middle, keys[1]}, {root, keys[0]}} {
-		der, err := x509.CreateCertificate(rand.Reader, each.certificate, root, each.key.Public(), keys[0])
-		must(t, err)
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	return string(text)
+	root := testca.SelfSign(template("ends first", end), nil)
+	intermediate := root.Sign(template("middle", time.Now().AddDate(5, 0, 0)), nil)
+	return string(slices.Concat(intermediate.KeyPEM(), intermediate.PEM(), root.PEM()))
 }

@@ -29,7 +29,7 @@ func documented(t *testing.T, name, namespace string) string {
 }
 
 // The documented policy and role of the safer way are enough, and nothing in the policy can be left out.
-func TestTheMinimalPolicyIsEnoughAndNeeded(t *testing.T) {
+func TestMinimalPolicy(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	minimal := documented(t, "istiod-agent-istiod", s.Namespace)
 	s.write(t, "auth/kubernetes/role/istiod", map[string]any{
@@ -63,7 +63,7 @@ func TestTheMinimalPolicyIsEnoughAndNeeded(t *testing.T) {
 }
 
 // Where Vault makes the key, both lines more are needed: the first to issue, the second to leave no copy.
-func TestAnExportedKeyTakesTwoLinesMore(t *testing.T) {
+func TestExportedKeyPolicy(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	s.write(t, "auth/kubernetes/role/istiod", map[string]any{
 		"bound_service_account_names": agents.ServiceAccount, "bound_service_account_namespaces": s.Namespace,

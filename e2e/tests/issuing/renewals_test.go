@@ -97,7 +97,7 @@ var troubles = map[string]trouble{
 
 // A sidecar that renews while something is wrong with Vault leaves what istiod has as it is, tells by its reason what
 // is wrong, and gets over it without anybody's help.
-func TestTheSidecarGetsOverTrouble(t *testing.T) {
+func TestRenewalRecovers(t *testing.T) {
 	for name, trouble := range troubles {
 		t.Run(name, func(t *testing.T) {
 			s := newSetting(t, vaultserver.Options{Storage: trouble.storage})
@@ -113,7 +113,7 @@ func TestTheSidecarGetsOverTrouble(t *testing.T) {
 }
 
 // A Vault that takes ten seconds for each answer is renewed from all the same; istiod has what it had until then.
-func TestTheSidecarOfASlowVault(t *testing.T) {
+func TestRenewalFromSlowVault(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
 	s.specify(t, nil)

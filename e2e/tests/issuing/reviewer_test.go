@@ -21,7 +21,7 @@ import (
 
 // The guide's token_reviewer_jwt ends with Vault's Pod, here with its service account. Vault then answers each login as
 // it answers a wrong one, and the agent names the cause.
-func TestAReviewerThatIsGone(t *testing.T) {
+func TestTokenReviewerGone(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	s.specify(t, nil)
 	s.issues(t)

@@ -207,7 +207,7 @@ func leaked(text string, secrets map[string]string) (found []string) {
 }
 
 // What looks for secrets finds them.
-func TestLeaksAreFound(t *testing.T) {
+func TestLeakDetection(t *testing.T) {
 	t.Parallel()
 	secret := "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	for name, test := range map[string]struct {

@@ -106,7 +106,7 @@ func (s *setting) allow(t *testing.T) {
 }
 
 // A token of a Secret is used as it is, and never revoked; where there is none of use, it is said what is missing.
-func TestATokenOfASecret(t *testing.T) {
+func TestSecretToken(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
 	s.specify(t, fromSecret)
@@ -147,7 +147,7 @@ func TestATokenOfASecret(t *testing.T) {
 }
 
 // A sidecar whose token is not valid any more renews as soon as the Secret holds another, and revokes neither.
-func TestTheSidecarTakesTheSecretsNewToken(t *testing.T) {
+func TestSecretTokenReplaced(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
 	s.allow(t)

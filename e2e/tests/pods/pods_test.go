@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-func TestPodIsInjectedAndDeploymentIsNot(t *testing.T) {
+func TestCreation(t *testing.T) {
 	namespace := namespaceWithIstiod(t, true)
 	istiod := cluster.Istiod(t, namespace)
 	without := shared.Without(t, istiod)
@@ -76,7 +76,7 @@ func TestOptOut(t *testing.T) {
 	}
 }
 
-func TestExistingPodsAreReplaced(t *testing.T) {
+func TestExistingPods(t *testing.T) {
 	namespace := namespaceWithIstiod(t, false)
 	istiod := cluster.Istiod(t, namespace)
 	existing := create(t, pod(namespace, shared.Without(t, istiod)))
@@ -120,7 +120,7 @@ func TestExistingPodsAreReplaced(t *testing.T) {
 	})
 }
 
-func TestGuardRefusesPodsWhileTheWebhookIsGone(t *testing.T) {
+func TestGuardAlone(t *testing.T) {
 	namespace := namespaceWithIstiod(t, true)
 	without := shared.Without(t, cluster.Istiod(t, namespace))
 	if err := shared.Delete(t.Context(), webhookConfiguration()); err != nil {

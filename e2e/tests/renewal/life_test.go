@@ -14,7 +14,7 @@ import (
 
 // Everything in the guide as it stands there, the kind of key included: istiod starts with Vault's CA and
 // publishes Vault's root; a renewal reaches it without a restart, in one reload.
-func TestTheGuide(t *testing.T) {
+func TestGuide(t *testing.T) {
 	m := newMesh(t, func(_, _ map[string]any) {})
 	sidecar := m.start(t)
 	first := m.confirmed(t, "")

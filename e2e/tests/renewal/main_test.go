@@ -49,7 +49,7 @@ type mesh struct {
 }
 
 // newMesh sets Vault up as the guide does, for a namespace of its own, and writes the specification.
-// EC keys make renewals quick; the RSA keys of the guide are in TestTheGuide.
+// EC keys make renewals quick; the RSA keys of the guide are in TestGuide.
 func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh {
 	t.Helper()
 	ctx := t.Context()

@@ -20,7 +20,7 @@ import (
 )
 
 // An istiod that crashes while its certificate is renewed comes up with what is published, and that is confirmed.
-func TestIstiodCrashesDuringARenewal(t *testing.T) {
+func TestIstiodCrash(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	sidecar := m.start(t)
@@ -63,7 +63,7 @@ func TestIstiodCrashesDuringARenewal(t *testing.T) {
 }
 
 // A sidecar that crashes goes on, when it is back, with what it published: Vault signs nothing anew.
-func TestTheSidecarCrashes(t *testing.T) {
+func TestSidecarCrash(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	m.startWithoutSidecar(t)
@@ -125,7 +125,7 @@ func TestTheSidecarCrashes(t *testing.T) {
 }
 
 // The init container that runs again in the same Pod finds everything there, and needs no Vault for that.
-func TestTheInitContainerRunsAgain(t *testing.T) {
+func TestInitContainerAgain(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	_, err := m.Init(t.Context())
@@ -147,7 +147,7 @@ func TestTheInitContainerRunsAgain(t *testing.T) {
 }
 
 // Files that somebody takes away are published anew within about half a minute; istiod signs all the while.
-func TestFilesAreLost(t *testing.T) {
+func TestLostFiles(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	sidecar := m.start(t)

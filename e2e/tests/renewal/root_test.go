@@ -22,7 +22,7 @@ import (
 // Another root in Vault never reaches an istiod that runs: it keeps what it has, byte for byte, and a person is
 // told both fingerprints. A Pod that starts beside it waits, until a person accepts that root by the command that it says;
 // with the old one back, renewal goes on.
-func TestAnotherRootInVaultWaitsForAPerson(t *testing.T) {
+func TestChangedRoot(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	sidecar := m.start(t)

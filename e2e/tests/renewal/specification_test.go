@@ -22,7 +22,7 @@ import (
 
 // Without a specification that can be acted on, the init container ends with what is to be done about it, and
 // leaves nothing that istiod would start with.
-func TestTheInitContainerSaysWhatIsMissing(t *testing.T) {
+func TestInitContainerWithoutSpecification(t *testing.T) {
 	t.Parallel()
 	nowhere := "https://127.0.0.1:1"
 	tests := map[string]struct {
@@ -104,7 +104,7 @@ func TestTheInitContainerSaysWhatIsMissing(t *testing.T) {
 }
 
 // An init container that is started before its IssuedCertificate is there goes on as soon as it is.
-func TestTheIssuedCertificateComesLater(t *testing.T) {
+func TestLateIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	must(t, shared.Delete(t.Context(), m.certificate.DeepCopy()))
@@ -125,7 +125,7 @@ func TestTheIssuedCertificateComesLater(t *testing.T) {
 }
 
 // Of two IssuedCertificates for one istiod the oldest counts, whatever its name, and a person is told.
-func TestTheOldestOfTwoIssuedCertificatesCounts(t *testing.T) {
+func TestTwoIssuedCertificates(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	newer := m.Certificate("https://127.0.0.1:1", nil)
@@ -147,7 +147,7 @@ func TestTheOldestOfTwoIssuedCertificatesCounts(t *testing.T) {
 }
 
 // With the specification in a file no API server is needed: neither to start nor to renew.
-func TestASpecificationInAFileNeedsNoAPIServer(t *testing.T) {
+func TestSpecificationFile(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	must(t, shared.Delete(t.Context(), m.certificate.DeepCopy()))
@@ -186,7 +186,7 @@ func TestASpecificationInAFileNeedsNoAPIServer(t *testing.T) {
 
 // A certificate that lives for a minute, since Vault allows no more, is renewed in time again and again, and a
 // person is told that it is too short for istiod's.
-func TestShortLivedCertificatesAreRenewedInTime(t *testing.T) {
+func TestShortLivedCertificates(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	// Vault dates certificates half a minute back.

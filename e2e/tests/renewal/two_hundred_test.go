@@ -21,7 +21,7 @@ const inARow = 5
 // Renewal after renewal, each asked for as soon as the one before is confirmed: istiod runs on and reloads
 // exactly once for each, its root stays what it was, and workloads get certificates all the while. The agent, which would
 // pause, is another one after a few of them.
-func TestTwoHundredRenewalsInARow(t *testing.T) {
+func TestTwoHundredRenewals(t *testing.T) {
 	count := 200
 	if testing.Short() {
 		count = 20

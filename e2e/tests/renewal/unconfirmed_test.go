@@ -15,7 +15,7 @@ import (
 
 // A renewal counts when istiod was seen to use it. While istiod hangs that is told after a minute, and it
 // counts as soon as istiod goes on.
-func TestIstiodHangsDuringARenewal(t *testing.T) {
+func TestIstiodHangs(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	sidecar := m.start(t)
@@ -49,7 +49,7 @@ func TestIstiodHangsDuringARenewal(t *testing.T) {
 }
 
 // A sidecar whose istiod never answers where it asks says so after a minute, and counts nothing as done.
-func TestIstiodIsNotWhereTheSidecarAsks(t *testing.T) {
+func TestIstiodUnreachable(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
 	ports, err := process.FreePorts(1)

@@ -25,7 +25,7 @@ var shared *cluster.Cluster
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2}) }
 
 // The entry of a Pod stays while the Pod is there, and goes with it. The conditions are those of the Pods that are there.
-func TestReportsGoWithTheirPods(t *testing.T) {
+func TestReportsOfDeletedPods(t *testing.T) {
 	namespace := shared.Namespace(t, false)
 	pod := func(name string) *corev1.Pod {
 		return &corev1.Pod{

@@ -17,7 +17,7 @@ import (
 
 // What cannot be written down is not done: with a CRD that drops the status's fields nothing is restarted, and an Event
 // says why.
-func TestACRDThatDropsTheStatus(t *testing.T) {
+func TestCRDWithoutStatus(t *testing.T) {
 	m, first := newMesh(t)
 	m.virtualMesh(t, false)
 	m.runDeployment(t, m.a, "web")

@@ -25,7 +25,7 @@ import (
 // begin has a mesh's istiods and namespaces come to another root, so that istiod and its proxies are restarted.
 func (m *mesh) begin(t *testing.T, was root) root {
 	t.Helper()
-	second := newRoot(t)
+	second := newRoot()
 	m.offer(t, was, second)
 	for _, each := range m.namespaces {
 		m.publish(t, each, second)
@@ -54,7 +54,7 @@ func (m *mesh) rollout(t *testing.T, name string, replicas int32) {
 
 // Pods whose owner has no rollout are evicted, one after the other, and never against a PodDisruptionBudget. What is held
 // up by one holds up nobody else.
-func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
+func TestPodDisruptionBudgets(t *testing.T) {
 	m, first := newMesh(t)
 	m.rollout(t, "argo", 2)
 	m.runDeployment(t, m.b, "web")
@@ -108,7 +108,7 @@ func TestEvictionsRespectPodDisruptionBudgets(t *testing.T) {
 }
 
 // A StatefulSet that replaces Pods only when they are deleted is left as it is, and its Pods are evicted.
-func TestPodsThatAreReplacedOnDelete(t *testing.T) {
+func TestOnDelete(t *testing.T) {
 	m, first := newMesh(t)
 	labels, annotations := proxy("db")
 	m.run(t, &appsv1.StatefulSet{
@@ -132,7 +132,7 @@ func TestPodsThatAreReplacedOnDelete(t *testing.T) {
 }
 
 // While the Pod after an evicted one is not there, the next one is not evicted.
-func TestEvictionsWaitForTheOneBefore(t *testing.T) {
+func TestEvictionsWait(t *testing.T) {
 	m, first := newMesh(t)
 	m.rollout(t, "argo", 2)
 	old := names(t, m.a, "app", "argo")
@@ -152,7 +152,7 @@ func TestEvictionsWaitForTheOneBefore(t *testing.T) {
 }
 
 // Somebody else writes the status all the time: what they write stays, and each workload is restarted once all the same.
-func TestConflictingWritersOfTheStatus(t *testing.T) {
+func TestStatusWriters(t *testing.T) {
 	m, first := newMesh(t)
 	for i := range 7 { // more than are restarted at a time
 		m.runDeployment(t, m.a, fmt.Sprintf("web-%d", i))
@@ -186,7 +186,7 @@ func TestConflictingWritersOfTheStatus(t *testing.T) {
 }
 
 // No more than a few are restarted at a time; when they do not come up again, nothing goes on.
-func TestAFewAtATime(t *testing.T) {
+func TestConcurrency(t *testing.T) {
 	m, first := newMesh(t)
 	for i := range 7 {
 		m.runDeployment(t, m.a, fmt.Sprintf("web-%d", i))
@@ -226,7 +226,7 @@ func TestAFewAtATime(t *testing.T) {
 
 // A directive that a person has written is followed as in the public API: its sets in their order, each when its ConfigMap
 // holds the root and when enough Pods of the one before are ready.
-func TestADirectiveOfAPersons(t *testing.T) {
+func TestDirectiveByHand(t *testing.T) {
 	m, _ := newMesh(t)
 	m.virtualMesh(t, false)
 	m.runDeployment(t, m.a, "first")
@@ -256,7 +256,7 @@ func TestADirectiveOfAPersons(t *testing.T) {
 	must(t, shared.Create(t.Context(), own))
 	wantStatus(t, m.system, "by-hand", certificatesv1.RestartsIdle, "")
 
-	second := newRoot(t)
+	second := newRoot()
 	report := untyped(certificatesv1.GroupVersion.String(), certificatesv1.Kind, m.system, "by-hand")
 	report.Object["status"] = map[string]any{"certificates": []any{map[string]any{
 		"pod": m.istiods(t)[0], "confirmed": true, "rootFingerprint": second.fingerprint, "trustedRoots": []any{second.fingerprint},

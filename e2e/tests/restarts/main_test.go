@@ -31,9 +31,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 var must = check.Must
@@ -56,13 +56,9 @@ func values(restarts bool) helm.Values {
 // root is a root of trust.
 type root struct{ pem, fingerprint string }
 
-func newRoot(t *testing.T) root {
-	t.Helper()
-	made, err := vaultserver.FastRoot()
-	must(t, err)
-	parsed, err := pemcerts.Parse(made.Certificate)
-	must(t, err)
-	return root{string(made.Certificate), pemcerts.Fingerprint(parsed[0])}
+func newRoot() root {
+	made := testca.Root("my-org")
+	return root{string(made.PEM()), pemcerts.Fingerprint(made.Certificate)}
 }
 
 // mesh is an istiod, whose agents this test plays, and namespaces of its workloads.
@@ -79,7 +75,7 @@ type mesh struct {
 // newMesh gives a mesh that runs, has one root, and is asked by the guide's VirtualMesh to restart its Pods.
 func newMesh(t *testing.T) (*mesh, root) {
 	t.Helper()
-	first := newRoot(t)
+	first := newRoot()
 	m := &mesh{system: namespace(t, true), a: namespace(t, false), b: namespace(t, false), vault: first}
 	m.player = &player{namespaces: []string{m.system, m.a, m.b}, born: m.born}
 	for _, each := range m.namespaces {

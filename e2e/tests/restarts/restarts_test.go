@@ -26,7 +26,7 @@ const limit = 90 * time.Second
 
 // A change of the root, and another one after it: istiod first, then gateways, then workloads, each when its own namespace
 // publishes the new root, and each once; and nothing for a renewal. The same while the controller is killed at every step.
-func TestAChangeOfTheRoot(t *testing.T) {
+func TestRootChange(t *testing.T) {
 	for name, between := range map[string]func(*testing.T){
 		"undisturbed":                        func(*testing.T) {},
 		"the controller is killed each time": killed,
@@ -52,7 +52,7 @@ func TestAChangeOfTheRoot(t *testing.T) {
 			m.sign(t, first, first) // a renewal: each has a new certificate under the same root
 			was := first
 			for round := 1; round <= 2; round++ {
-				m.rotate(t, was, newRoot(t), round, between)
+				m.rotate(t, was, newRoot(), round, between)
 				was = m.vault
 				m.sign(t, was, was)
 			}
@@ -180,7 +180,7 @@ func wantEvent(t *testing.T, namespace, about, reason string) {
 }
 
 // With autoRestartPods switched off, nothing is restarted any more, and the directive is gone.
-func TestSwitchedOff(t *testing.T) {
+func TestAutoRestartOff(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "web")
 	m.virtualMesh(t, false)
@@ -194,7 +194,7 @@ func TestSwitchedOff(t *testing.T) {
 		}
 		return nil
 	})
-	second := newRoot(t)
+	second := newRoot()
 	m.offer(t, first, second)
 	m.virtualMesh(t, true)
 	// The first thing that is restarted is restarted now, not before.
@@ -202,11 +202,11 @@ func TestSwitchedOff(t *testing.T) {
 }
 
 // A root that changes in stages: proxies are restarted once, when a root is to be trusted besides, and istiod is not.
-func TestARootThatChangesInStages(t *testing.T) {
+func TestStagedRootChange(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.system, "public", "istio", "eastwestgateway")
 	m.runDeployment(t, m.a, "web")
-	second := newRoot(t)
+	second := newRoot()
 	mesh := untyped("networking.mesh.gloo.solo.io/v1", "VirtualMesh", "gloo-mesh", "virtual-mesh-of-"+m.system)
 	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	stage := func(word string) {
@@ -257,10 +257,10 @@ func TestARootThatChangesInStages(t *testing.T) {
 }
 
 // Pods that have started with the new root already are not restarted.
-func TestYoungPodsAreLeftAlone(t *testing.T) {
+func TestYoungPods(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "old")
-	second := newRoot(t)
+	second := newRoot()
 	m.hold(m.system, "istiod", true)
 	m.offer(t, first, second)
 	wantRestarts(t, "istiod is restarted", map[string]int{m.system + "/istiod": 1})
@@ -287,7 +287,7 @@ func aSecond(t *testing.T) {
 }
 
 // A root that changes once more in the middle of the restarts for the one before has all begin anew.
-func TestAnotherRootInTheMiddle(t *testing.T) {
+func TestSecondRootChange(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "web")
 	m.runDeployment(t, m.b, "db")

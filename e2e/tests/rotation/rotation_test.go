@@ -12,7 +12,7 @@ import (
 
 // From one root of Vault's to another, no handshake fails: not between workloads, nor with istiod. The controller is
 // killed in each stage, and an agent in the first; what a person does is what docs/rotation.md says.
-func TestFromOneRootOfVaultsToAnother(t *testing.T) {
+func TestRotateVaultRoot(t *testing.T) {
 	m := newMesh(t)
 	m.apply(t)
 	p := newPage(t, m)
@@ -77,7 +77,7 @@ func TestFromOneRootOfVaultsToAnother(t *testing.T) {
 
 // The same way leads from the root that istiod has made itself to Vault's. The first stage has istiod go on with its
 // own CA, in Pods that are injected.
-func TestFromIstiodsOwnRootToVaults(t *testing.T) {
+func TestRotateIstiodRoot(t *testing.T) {
 	m := newMesh(t)
 	m.istiodsRole(t)
 	m.start(t, "istiod-before", "")
@@ -119,7 +119,7 @@ func TestFromIstiodsOwnRootToVaults(t *testing.T) {
 }
 
 // The two tests above have run all of the page.
-func TestEveryCommandOfThePageWasRun(t *testing.T) {
+func TestPageCommands(t *testing.T) {
 	if ways < 2 {
 		t.Skip("-run has left out tests, or one has failed")
 	}

@@ -21,7 +21,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 const (
@@ -97,7 +97,7 @@ func fingerprints(t *testing.T, roots []byte) (all []string) {
 
 // With the controller killed after each of its writes, and the last word said at the beginning, the change of the root
 // goes through every stage, none before every replica is ready for it, and ends as it shall.
-func TestARootsChangeOutlivesTheControllerBetweenAnyTwoWrites(t *testing.T) {
+func TestRootRotationSurvivesCrashes(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	must(t, unstructured.SetNestedField(m.istiod.Object, int64(2), "spec", "replicas"))
 	shared.MustApply(t, m.istiod)
@@ -105,11 +105,8 @@ func TestARootsChangeOutlivesTheControllerBetweenAnyTwoWrites(t *testing.T) {
 	object := m.guide(t, "virtual-mesh", nil)
 	m.apply(t, object)
 	m.wantCertificate(t, m.wantHost("cluster.local"))
-	older, err := vaultserver.FastRoot()
-	must(t, err)
-	newer, err := vaultserver.FastRoot()
-	must(t, err)
-	both := fingerprints(t, append(slices.Clone(older.Certificate), newer.Certificate...))
+	oldPEM, newPEM := testca.Root("old").PEM(), testca.Root("new").PEM()
+	both := fingerprints(t, slices.Concat(oldPEM, newPEM))
 	roots := map[string]string{oldCA: both[0], newCA: both[1]}
 	agents := []*agent{newAgent(t, m, "istiod-a", roots), newAgent(t, m, "istiod-b", roots)}
 	for _, each := range agents {
@@ -120,7 +117,7 @@ func TestARootsChangeOutlivesTheControllerBetweenAnyTwoWrites(t *testing.T) {
 	withoutLeader(t)
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"annotations": map[string]any{
-			networkingv1.RootRotationAnnotation: "drop-old", networkingv1.TrustedRootsAnnotation: string(older.Certificate) + string(newer.Certificate),
+			networkingv1.RootRotationAnnotation: "drop-old", networkingv1.TrustedRootsAnnotation: string(oldPEM) + string(newPEM),
 		}},
 		"spec": map[string]any{"mtlsConfig": map[string]any{"shared": map[string]any{"intermediateCertificateAuthority": map[string]any{"vault": map[string]any{"caPath": newCA}}}}},
 	})

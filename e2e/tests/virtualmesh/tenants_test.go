@@ -78,7 +78,7 @@ func (m *mesh) wantServer(server string) func(*certificatesv1.IssuedCertificate)
 
 // A VirtualMesh of a tenant's takes no mesh, also when it was there first and nothing else names the mesh; it is answered
 // with the value to set, and when it goes, nothing goes with it.
-func TestATenantsVirtualMeshTakesNothing(t *testing.T) {
+func TestTenantVirtualMesh(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	user := newTenant(t, rbacv1.PolicyRule{APIGroups: []string{networkingv1.GroupVersion.Group}, Resources: []string{"virtualmeshes"}, Verbs: []string{"create", "update", "patch", "delete", "get"}})
@@ -108,7 +108,7 @@ func TestATenantsVirtualMeshTakesNothing(t *testing.T) {
 
 // What was made for a VirtualMesh before its namespace counted no more stays, until one of an allowed namespace takes it
 // over in place.
-func TestAnUpgradeTakesNoIssuedCertificateAway(t *testing.T) {
+func TestUpgradeKeepsIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	elsewhere := shared.Namespace(t, false)
@@ -135,7 +135,7 @@ func TestAnUpgradeTakesNoIssuedCertificateAway(t *testing.T) {
 }
 
 // A Deployment of a tenant's whose mesh has istiod's name changes nothing for istiod.
-func TestATenantsDeploymentTakesNoMeshsName(t *testing.T) {
+func TestTenantDeployment(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)

@@ -25,7 +25,7 @@ import (
 )
 
 // The guide's VirtualMesh, in either order: before istiod it waits, and once istiod is there its IssuedCertificate is.
-func TestTheGuidesVirtualMesh(t *testing.T) {
+func TestGuide(t *testing.T) {
 	t.Parallel()
 	for name, meshFirst := range map[string]bool{"VirtualMesh first": true, "istiod first": false} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestTheGuidesVirtualMesh(t *testing.T) {
 }
 
 // The trust domain is istiod's own; without istiod's ConfigMap nothing is guessed.
-func TestTheTrustDomainIsIstiods(t *testing.T) {
+func TestTrustDomain(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "")
 	shared.MustApply(t, m.istiod)
@@ -76,7 +76,7 @@ func TestTheTrustDomainIsIstiods(t *testing.T) {
 }
 
 // What the VirtualMesh says is followed and put right; what a person writes besides stays.
-func TestChangesAreFollowed(t *testing.T) {
+func TestChanges(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)
@@ -118,7 +118,7 @@ func TestChangesAreFollowed(t *testing.T) {
 }
 
 // An IssuedCertificate that nothing asks for any more goes.
-func TestWhatNothingAsksForGoes(t *testing.T) {
+func TestUnneededIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	for name, take := range map[string]func(t *testing.T, m *mesh, object *unstructured.Unstructured){
 		"the VirtualMesh": func(t *testing.T, _ *mesh, object *unstructured.Unstructured) {
@@ -149,7 +149,7 @@ func TestWhatNothingAsksForGoes(t *testing.T) {
 }
 
 // A revision beside the default istiod is a mesh of its own, and goes without disturbing it.
-func TestARevisionComesAndGoes(t *testing.T) {
+func TestRevision(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	canary := cluster.Istiod(t, m.namespace, helm.Values{"revision": "canary"})
@@ -181,7 +181,7 @@ func TestARevisionComesAndGoes(t *testing.T) {
 }
 
 // Without the right to read a revision's ConfigMap, its namespace alone is missing in the chart's values: the status says so.
-func TestARevisionWhoseConfigMapMayNotBeRead(t *testing.T) {
+func TestRevisionWithoutRights(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	configuration := m.configMap("cluster.local", map[string]string{"istio.io/rev": "canary"})
@@ -220,7 +220,7 @@ func TestTwoVirtualMeshes(t *testing.T) {
 }
 
 // An IssuedCertificate that somebody else made is not touched.
-func TestAnothersIssuedCertificateIsLeftAlone(t *testing.T) {
+func TestForeignIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)
@@ -241,7 +241,7 @@ func TestAnothersIssuedCertificateIsLeftAlone(t *testing.T) {
 
 // Mistakes that no schema finds are refused where they are written, with their path and what was expected. (e2e/tests/crds
 // has those that the schema finds.)
-func TestMistakesAreRefused(t *testing.T) {
+func TestValidation(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	const (
@@ -305,7 +305,7 @@ func TestMistakesAreRefused(t *testing.T) {
 }
 
 // Another writer of the status loses nothing, and what is ours comes back.
-func TestTheStatusIsSharedWithOthers(t *testing.T) {
+func TestSharedStatus(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)
@@ -322,7 +322,7 @@ func TestTheStatusIsSharedWithOthers(t *testing.T) {
 
 // The guide's VirtualMesh as it stands, in a cluster by each of the names that it has: its own mesh is acted on, and
 // what a cluster that was called otherwise has made goes.
-func TestTheGuidesVirtualMeshVerbatimInEitherCluster(t *testing.T) {
+func TestGuideInEachCluster(t *testing.T) {
 	for _, namespace := range []string{"gloo-mesh", "istio-system"} {
 		must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})))
 	}
@@ -360,7 +360,7 @@ func TestTheGuidesVirtualMeshVerbatimInEitherCluster(t *testing.T) {
 
 // What the program watches is no more than it acts on: its own kinds whole, and of all others those with a label or a
 // name, since a cluster has many.
-func TestNothingIsWatchedThatIsNotActedOn(t *testing.T) {
+func TestWatches(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)
 	m.apply(t, m.guide(t, "virtual-mesh", nil))
@@ -382,7 +382,7 @@ func TestNothingIsWatchedThatIsNotActedOn(t *testing.T) {
 }
 
 // When the replica that looks after VirtualMeshes goes, the other goes on, with what was deleted meanwhile too.
-func TestAnotherReplicaTakesOver(t *testing.T) {
+func TestLeaderChange(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)
 	object := m.guide(t, "virtual-mesh", nil)

@@ -24,7 +24,7 @@ import (
 
 // Another program writes both statuses all the time, the same fields and others, while agents report and the controller
 // works: nothing is lost, and for each of their writes there is at most one of ours.
-func TestWritersOfTheStatusLoseNothing(t *testing.T) {
+func TestStatusWriters(t *testing.T) {
 	t.Parallel()
 	const rounds = 30
 	m := newMesh(t, "cluster.local")
@@ -106,7 +106,7 @@ func TestWritersOfTheStatusLoseNothing(t *testing.T) {
 }
 
 // A program that insists on what it writes has the last word for a while, and ever longer, but not for good.
-func TestWhoInsistsIsNotFought(t *testing.T) {
+func TestInsistentStatusWriter(t *testing.T) {
 	t.Parallel()
 	const insists = 3
 	m := newMesh(t, "cluster.local")
