@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/machine"
 )
 
 type authority struct {
@@ -133,15 +135,13 @@ func TestMemoryIsReturnedOnceConfirmed(t *testing.T) {
 	specifications.certificate = named("mine", 1)
 	a.observe(time.Now())
 	set, key := newSetAndKey(t)
-	if err := a.publish(set, note{}); err != nil {
-		t.Fatal(err)
-	}
+	publishAs(t, a, set)
 	a.IstiodAddress, _ = istiodServing(t, set, key)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	a.confirm(t.Context())
+	act(t, a, machine.Confirm)
 	runtime.ReadMemStats(&after)
-	if !a.state.Held.Confirmed || after.NumForcedGC == before.NumForcedGC {
-		t.Errorf("confirmed: %t, with %d forced collections", a.state.Held.Confirmed, after.NumForcedGC-before.NumForcedGC)
+	if !a.state.Published().Confirmed || after.NumForcedGC == before.NumForcedGC {
+		t.Errorf("confirmed: %t, with %d forced collections", a.state.Published().Confirmed, after.NumForcedGC-before.NumForcedGC)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/roots"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -46,28 +47,33 @@ type Issuer struct {
 	Observe func(step string, took time.Duration)
 }
 
-// issued is a verified certificate and what has to be done once it is published or given up.
+// knownRoots are the roots to prefer, where a certificate leads to several.
+type knownRoots struct {
+	published []*x509.Certificate                 // which istiod trusts already
+	mesh      func() ([]*x509.Certificate, error) // which workloads trust already
+}
+
+// issued is a verified set, nil after an error.
 type issued struct {
-	*cacerts.Set
-	Warnings []string
-	// tidy removes what Vault keeps of the key and revokes the token. It is called even after an error,
-	// and says in words what it could not do.
+	set      *cacerts.Set
+	warnings []string
+	// tidy removes what the CA keeps of the key and revokes the token. The caller calls it in any case, after publishing. It
+	// returns what it could not do.
 	tidy func(context.Context) []string
 }
 
-// issue logs in, gets a key and a certificate, and verifies both. A chain to one of the published roots, which istiod
-// trusts already, is preferred, as is one to a root that the mesh trusts. The result is never nil.
-func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published []*x509.Certificate, mesh func() []*x509.Certificate) (*issued, error) {
+// issue logs in, gets a key and a certificate, and verifies both.
+func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, known knownRoots) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
-	if err := i.Permit(certificate); err != nil {
+	if err := i.permit(certificate); err != nil {
 		return result, err
 	}
-	trusted, err := trustedRoots(certificate)
+	trusted, err := roots.Desired(certificate)
 	if err != nil {
 		return result, err
 	}
 	if name := certificate.Annotations[certificatesv1.CAFromSecretAnnotation]; name != "" {
-		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, trusted)
+		result.set, err = i.adopt(ctx, name, certificate.Spec.Hosts, trusted)
 		return result, err
 	}
 	pinned, err := i.pinned(ctx, certificate.Spec.AgentCA.TrustedRoots)
@@ -119,24 +125,25 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	if err != nil {
 		return result, err
 	}
-	result.Warnings = signed.Warnings
+	result.warnings = signed.Warnings
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
+	preferred, _ := known.mesh()
 	wanted := cacerts.Wanted{
 		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
-		Trusted: trusted, Published: published, Pinned: pinned, Preferred: mesh(),
+		Trusted: trusted, Published: known.published, Pinned: pinned, Preferred: preferred,
 	}
-	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
+	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, wanted); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot && refusal.Reason != cacerts.RootNotPinned {
 		return result, err
 	}
 	// The signer is not the root, and its answer stops short of it or leads to another: its mount may know more.
-	var roots [][]byte
-	if err := i.step("roots", func() error { roots, err = session.Roots(ctx); return err }); err != nil {
+	var more [][]byte
+	if err := i.step("roots", func() error { more, err = session.Roots(ctx); return err }); err != nil {
 		return result, err
 	}
-	answer.Chain = append(answer.Chain, beyond(answer.Chain, roots)...)
-	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
+	answer.Chain = append(answer.Chain, beyond(answer.Chain, more)...)
+	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, wanted); return err })
 	return result, err
 }
 

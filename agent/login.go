@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istiod-agent/istiod-agent/agent/notices"
 	"github.com/istiod-agent/istiod-agent/agent/token"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -69,7 +70,7 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 		JWT: func(ctx context.Context) (string, error) {
 			jwt, err := i.jwt(ctx, v.KubernetesAuth)
 			if err != nil {
-				return "", &tokenError{err}
+				return "", &reasonError{notices.TokenUnavailable, err}
 			}
 			return jwt, nil
 		},
@@ -81,18 +82,18 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 // not sent: it would open the API server, not Vault.
 func (i *Issuer) vaultToken(ctx context.Context, name string) (string, error) {
 	if i.Cluster == nil {
-		return "", &tokenError{errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")}
+		return "", &reasonError{notices.TokenUnavailable, errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")}
 	}
 	secret, err := i.Cluster.Secret(ctx, i.Identity.Namespace, name)
 	if err != nil {
-		return "", &tokenError{fmt.Errorf("reading Vault's token: %w", err)}
+		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token: %w", err)}
 	}
 	content := secret[tokenSecretKey]
 	if len(content) == 0 {
-		return "", &tokenError{fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", i.Identity.Namespace, name, tokenSecretKey)}
+		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", i.Identity.Namespace, name, tokenSecretKey)}
 	}
 	if _, err := token.Parse(content); err == nil {
-		return "", &tokenError{fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", i.Identity.Namespace, name)}
+		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", i.Identity.Namespace, name)}
 	}
 	return string(content), nil
 }
@@ -138,9 +139,3 @@ func (i *Issuer) request(ctx context.Context, serviceAccount, audience string) (
 	}
 	return i.Cluster.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
 }
-
-// tokenError is a token that cannot be had, or must not be sent.
-type tokenError struct{ cause error }
-
-func (e *tokenError) Error() string { return e.cause.Error() }
-func (e *tokenError) Unwrap() error { return e.cause }

@@ -14,10 +14,10 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// Permit reports what a specification asks for that this istiod's operator does not permit, each with its field's path:
+// permit reports what a specification asks for that this istiod's operator does not permit, each with its field's path:
 // another server than the allowed ones, or a Secret, service account or ConfigMap of another namespace. It bounds what the author
 // of a specification can have sent, and where to.
-func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
+func (i *Issuer) permit(certificate *certificatesv1.IssuedCertificate) error {
 	if certificate.Spec.AgentCA == nil || certificate.Spec.AgentCA.Vault == nil {
 		return nil // Validate refuses it
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/istiod-agent/istiod-agent/agent/roots"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
@@ -65,7 +66,7 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 	if len(errs) > 0 {
 		return nil, warnings, &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
 	}
-	if _, err := trustedRoots(prepared); err != nil {
+	if _, err := roots.Desired(prepared); err != nil {
 		return nil, warnings, &SpecificationError{Certificate: certificate, Err: err}
 	}
 	return prepared, warnings, nil

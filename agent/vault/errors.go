@@ -57,6 +57,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("asking Vault at %s to %s: %s", e.Server, e.Call, e.sentence())
 }
 
+// ReasonKey returns the kind, as the key of log lines, events and metrics.
+func (e *Error) ReasonKey() string { return string(e.Kind) }
+
 func (e *Error) sentence() string {
 	if e.advice != "" {
 		return e.advice

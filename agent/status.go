@@ -4,7 +4,6 @@ package agent
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -15,75 +14,50 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// stuck is how long the agent's loop may stand still; issuing takes a few calls of --vault-timeout each.
-const stuck = 10 * time.Minute
-
-// Healthy is nil while the agent does its work, however badly that goes.
-func (a *Agent) Healthy(now time.Time) error {
-	if s := a.now.Load(); s != nil && now.Sub(s.at) > stuck {
-		return fmt.Errorf("the agent has stood still since %s", s.at.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// Ready is nil while istiod has a valid CA in its files.
-func (a *Agent) Ready(now time.Time) error {
-	s := a.now.Load()
-	switch {
-	case s == nil:
-		return errors.New("starting")
-	case s.notAfter.IsZero() && s.message != "":
-		return fmt.Errorf("istiod has no CA certificate: %s", s.message)
-	case s.notAfter.IsZero():
-		return errors.New("istiod has no CA certificate yet")
-	case !now.Before(s.notAfter):
-		return fmt.Errorf("istiod's CA certificate expired at %s", s.notAfter.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// report sends the status when it is not what was sent last.
+// report sends the status when it differs from the last one, and updates the metrics of the published set.
 func (a *Agent) report() {
-	if a.set != nil && a.state.Held != nil {
-		at, _ := a.renewAt()
+	if p := a.state.Published(); p != nil {
+		at, _ := a.state.RenewAt()
 		if at.IsZero() {
-			at = a.state.Held.NotAfter
+			at = p.NotAfter
 		}
-		a.Metrics.published(a.set, at)
+		a.Metrics.Published(a.set, at, p.Confirmed)
 	}
-	if a.about == nil {
+	about := a.notices.About()
+	if about == nil {
 		return
 	}
-	status := a.status()
+	status := a.status(about.Generation)
 	if !reflect.DeepEqual(status, a.reported) {
 		a.reported = status
-		a.Reporter.Status(a.about, status)
+		a.Reporter.Status(about, status)
 	}
 }
 
-func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
+func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus {
+	reason, message := a.notices.Problems()
 	mine := certificatesv1.CertificateStatus{
-		Pod: a.Identity.Pod, Reason: a.problems.reason(), Error: bounded.Text(a.problems.String(), certificatesv1.MaxStatusText),
-		OfferedRootFingerprint: a.offered,
+		Pod: a.Identity.Pod, Reason: reason, Error: bounded.Text(message, certificatesv1.MaxStatusText),
+		OfferedRootFingerprint: a.state.RejectedRoot(),
 	}
 	state := certificatesv1.Pending
-	if held := a.state.Held; held != nil {
+	if p := a.state.Published(); p != nil {
 		state = certificatesv1.Issued
-		if held.Confirmed {
+		if p.Confirmed {
 			state = certificatesv1.Finished
 		}
-		mine.SerialNumber = held.Serial
-		mine.Issuer, mine.Key = bounded.Text(a.set.Certificate.Issuer.String(), certificatesv1.MaxStatusText), a.set.KeyKind()
-		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: held.NotBefore}, &metav1.Time{Time: held.NotAfter}
-		mine.RootFingerprint, mine.TrustedRoots = held.Root, held.Roots
+		mine.SerialNumber = p.Serial
+		mine.Issuer, mine.Key = bounded.Text(a.set.Certificate().Issuer.String(), certificatesv1.MaxStatusText), a.set.KeyKind()
+		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: p.NotBefore}, &metav1.Time{Time: p.NotAfter}
+		mine.RootFingerprint, mine.TrustedRoots = p.Root, p.Roots
 		mine.RootNotAfter = &metav1.Time{Time: a.set.Root().NotAfter}
 		mine.LimitedBy = a.limitedBy()
-		mine.Confirmed = held.Confirmed
-		if held.Lost {
+		mine.Confirmed = p.Confirmed
+		if p.Lost {
 			mine.Reason = certificatesv1.ReasonFilesLost
 			mine.Error = cmp.Or(mine.Error, "istiod's files do not hold what was published; they are replaced")
 		}
-		if at, _ := a.renewAt(); !at.IsZero() {
+		if at, _ := a.state.RenewAt(); !at.IsZero() {
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
 		}
 	}
@@ -91,12 +65,12 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 		state = certificatesv1.Failed
 	}
 	status := certificatesv1.IssuedCertificateStatus{
-		ObservedGeneration: a.about.Generation, State: state, Error: mine.Error,
+		ObservedGeneration: generation, State: state, Error: mine.Error,
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
-	if a.wanted != nil {
-		condition := audienceBound(a.wanted, a.Identity)
-		condition.ObservedGeneration = a.wanted.Generation
+	if a.desired != nil {
+		condition := audienceBound(a.desired, a.Identity)
+		condition.ObservedGeneration = a.desired.Generation
 		status.Conditions = []metav1.Condition{condition}
 	}
 	return status
@@ -104,10 +78,10 @@ func (a *Agent) status() certificatesv1.IssuedCertificateStatus {
 
 // limitedBy names the certificate that cuts istiod's short, empty when none does.
 func (a *Agent) limitedBy() string {
-	if a.wanted == nil || a.wanted.Annotations[certificatesv1.CAFromSecretAnnotation] != "" {
+	if a.desired == nil || a.desired.Annotations[certificatesv1.CAFromSecretAnnotation] != "" {
 		return "" // nothing was requested of a CA
 	}
-	return a.set.LimitedBy(requestedTTL(&a.wanted.Spec))
+	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
 }
 
 // audienceBound reports whether the token that a specification has sent is of use to its receiver elsewhere.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/istiod-agent/istiod-agent/agent/notices"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
@@ -27,38 +28,38 @@ func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots)
 	if roots.ConfigMapRef == nil {
 		parsed, err := certificatesv1.ParseTrustedRoots(roots.PEM)
 		if err != nil {
-			return nil, &rootsUnavailableError{fmt.Errorf("spec.agentCa.trustedRoots.pem: %w", err)}
+			return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("spec.agentCa.trustedRoots.pem: %w", err)}
 		}
 		return parsed, nil
 	}
 	const path = "spec.agentCa.trustedRoots.configMapRef"
 	ref := roots.ConfigMapRef
 	if i.Cluster == nil {
-		return nil, &rootsUnavailableError{fmt.Errorf("%s: the roots are in a ConfigMap, and no API server is known; run in a cluster or set --kubeconfig", path)}
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: the roots are in a ConfigMap, and no API server is known; run in a cluster or set --kubeconfig", path)}
 	}
 	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
 	if err != nil {
-		return nil, &rootsUnavailableError{fmt.Errorf("%s: %w", path, err)}
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: %w", path, err)}
 	}
 	parsed, err := certificatesv1.ParseTrustedRoots(text)
 	if err != nil {
-		return nil, &rootsUnavailableError{fmt.Errorf("%s: ConfigMap %s/%s, key %s: %w", path, i.Identity.Namespace, ref.Name, ref.Key, err)}
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: ConfigMap %s/%s, key %s: %w", path, i.Identity.Namespace, ref.Name, ref.Key, err)}
 	}
 	return parsed, nil
 }
 
-// meshRoots returns the roots that the mesh trusts: those that an istiod of this namespace publishes.
-func (i *Issuer) meshRoots(ctx context.Context) ([]*x509.Certificate, error) {
-	if i.Cluster == nil {
+// readMeshRoots returns the roots that the mesh trusts: those that an istiod of the namespace publishes.
+func readMeshRoots(ctx context.Context, cluster Cluster, namespace string) ([]*x509.Certificate, error) {
+	if cluster == nil {
 		return nil, nil
 	}
-	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, istio.RootConfigMap, istio.RootCertFile, maxMeshRoots)
+	text, err := cluster.ConfigMapValue(ctx, namespace, istio.RootConfigMap, istio.RootCertFile, maxMeshRoots)
 	if err != nil {
 		return nil, err
 	}
 	roots, err := pemcerts.Parse([]byte(text))
 	if err != nil {
-		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", i.Identity.Namespace, istio.RootConfigMap, istio.RootCertFile, err)
+		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", namespace, istio.RootConfigMap, istio.RootCertFile, err)
 	}
 	// What is no root, or there twice, is Istio's or somebody else's to explain.
 	var found []*x509.Certificate
@@ -69,9 +70,3 @@ func (i *Issuer) meshRoots(ctx context.Context) ([]*x509.Certificate, error) {
 	}
 	return found, nil
 }
-
-// rootsUnavailableError is roots that a specification names and that cannot be had, or not be used.
-type rootsUnavailableError struct{ cause error }
-
-func (e *rootsUnavailableError) Error() string { return e.cause.Error() }
-func (e *rootsUnavailableError) Unwrap() error { return e.cause }
