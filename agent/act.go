@@ -36,7 +36,7 @@ func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event
 	mesh, meshErr := known.mesh()
 	a.roots.Start.Mesh, a.roots.Start.MeshErr = pemcerts.Fingerprints(mesh), meshErr
 	for _, warning := range result.warnings {
-		a.notices.Info(notices.VaultWarning, "Vault says: "+warning)
+		a.notices.Info(notices.VaultWarning, "Vault warns: "+warning)
 	}
 	var event machine.Event
 	if err == nil {
@@ -48,7 +48,7 @@ func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event
 		a.notices.Info(notices.NotTidied, leftover)
 	}
 	if err != nil && ctx.Err() != nil {
-		return nil, nil //nolint:nilerr // no failure: the agent is stopped
+		return nil, nil //nolint:nilerr // no failure: the agent stops
 	}
 	return event, err
 }
@@ -96,12 +96,12 @@ func failed(err error) machine.IssueFailed {
 
 // confirm asks istiod which CA it uses.
 func (a *Agent) confirm(ctx context.Context) (machine.Event, error) {
-	err := confirm(ctx, a.IstiodAddress, a.set.Certificate(), a.state.Published().Served)
+	err := checkServed(ctx, a.IstiodAddress, a.set.Certificate(), a.state.Published().Served)
 	switch {
 	case err == nil:
 		return machine.Confirmed{}, nil
 	case ctx.Err() != nil:
-		return nil, nil //nolint:nilerr // no failure: the agent is stopped
+		return nil, nil //nolint:nilerr // no failure: the agent stops
 	}
 	return machine.NotConfirmed{Other: errors.Is(err, errOtherCA)}, err
 }
@@ -114,7 +114,7 @@ func (a *Agent) publishRoots(ctx context.Context) (machine.Event, error) {
 	}
 	// istiod makes a certificate for its port whenever it has read its files, and only then: a new one proves that it has
 	// read these.
-	served, err := serves(ctx, a.IstiodAddress)
+	served, err := readServed(ctx, a.IstiodAddress)
 	if err != nil {
 		return machine.RootsDelayed{}, nil //nolint:nilerr // istiod is asked again, ever more rarely
 	}
@@ -135,25 +135,24 @@ func (a *Agent) checkToken(ctx context.Context, now time.Time) machine.Event {
 	if found.renewedFor > 0 {
 		a.Log.Info("Renewed the CA's token", "validFor", found.renewedFor.String())
 	}
-	switch found.verdict {
-	case tokenUnchanged:
-		if found.err != nil {
-			a.Log.V(1).Info("The CA's token could not be looked up", "err", found.err.Error())
-		}
-	case tokenProblem:
-		a.notices.Set(notices.Token, found.reason, found.message)
-	default:
+	switch {
+	case found.err != nil:
+		a.Log.V(1).Info("Failed to look up the CA's token", "err", found.err.Error())
+	case found.problem != "":
+		a.notices.Set(notices.Token, found.reason, found.problem)
+	case found.known:
 		a.notices.Clear(notices.Token)
-		if found.verdict == tokenWarning {
-			a.notices.Warn(found.reason, found.message)
-		} else if found.message != "" {
-			a.notices.Info(found.reason, found.message)
+		if found.warning != "" {
+			a.notices.Warn(found.reason, found.warning)
+		}
+		if found.info != "" {
+			a.notices.Info(found.reason, found.info)
 		}
 	}
 	return machine.TokenChecked{Next: now.Add(found.next)}
 }
 
-// conclude feeds the result of a step back to the machine, and tells people.
+// conclude feeds the result of a step back to the machine, and notifies people.
 func (a *Agent) conclude(event machine.Event, err error) {
 	if event == nil {
 		return
@@ -171,29 +170,28 @@ func (a *Agent) conclude(event machine.Event, err error) {
 		retry := []any{"failures", failures, "retryIn", at.Sub(now).Round(100 * time.Millisecond).String()}
 		a.Metrics.Renewal("failure", reason)
 		if !a.notices.Set(notices.Attempt, reason, err.Error(), retry...) {
-			a.Log.V(1).Info("Failed again to obtain a CA certificate", append([]any{"reason", reason}, retry...)...)
+			a.Log.V(1).Info("Failed again to obtain a CA certificate", append(retry, "reason", reason)...)
 		}
 	case machine.Confirmed:
 		if before.Reason != "" {
 			a.Metrics.Renewal("success", string(before.Reason))
 		}
 		a.notices.Clear(notices.Istiod)
-		a.notices.Info(notices.Confirmed, fmt.Sprintf("istiod signs under CA certificate %s", p.Serial))
+		a.notices.Info(notices.Confirmed, "istiod uses CA certificate "+p.Serial)
 		debug.FreeOSMemory() // there is nothing to do now for months
 	case machine.NotConfirmed:
 		if p.Overdue() {
-			a.notices.Set(notices.Istiod, notices.NotConfirmed, fmt.Sprintf("istiod was not seen to use CA certificate %s within %s: %v", p.Serial, machine.ConfirmationLimit, err))
+			a.notices.Set(notices.Istiod, notices.NotConfirmed, fmt.Sprintf("istiod has not loaded CA certificate %s within %s: %v", p.Serial, machine.ConfirmationLimit, err))
 		}
 	case machine.Republished:
 		if err != nil {
 			a.notices.Set(notices.Istiod, notices.PublishFailed, err.Error())
 			return
 		}
-		a.notices.Info(notices.Republished, fmt.Sprintf("istiod goes on with another CA: published CA certificate %s once more", p.Serial))
+		a.notices.Info(notices.Republished, "istiod still uses another CA: published CA certificate "+p.Serial+" again")
 	case machine.RootsPublished:
 		a.notices.Clear(notices.Istiod)
-		a.notices.Info(notices.RootsPublished, fmt.Sprintf("published %d roots for istiod to trust (SHA-256 %s), and CA certificate %s as before",
-			len(p.Roots), strings.Join(p.Roots, ", "), p.Serial))
+		a.notices.Info(notices.RootsPublished, fmt.Sprintf("Published %d trusted roots (SHA-256 %s) with the same CA certificate %s", len(p.Roots), strings.Join(p.Roots, ", "), p.Serial))
 	default: // RootsRefused, RootsDelayed, TokenChecked
 		if err != nil {
 			a.notices.Set(notices.Istiod, reasonOf(err), err.Error())
@@ -201,19 +199,19 @@ func (a *Agent) conclude(event machine.Event, err error) {
 	}
 }
 
-// announce tells that a certificate was published, and what is not as it should be about it.
+// announce notifies people of a published certificate and of its weaknesses.
 func (a *Agent) announce(p *machine.Published) {
 	at, tooShort := a.state.RenewAt()
-	a.notices.Info(notices.Published, fmt.Sprintf("published CA certificate %s for istiod (%s), valid until %s, to be renewed at %s", p.Serial, p.Reason, utc(p.NotAfter), utc(at)))
+	a.notices.Info(notices.Published, fmt.Sprintf("Published CA certificate %s (%s), valid until %s; its renewal is due at %s", p.Serial, p.Reason, utc(p.NotAfter), utc(at)))
 	for _, warning := range a.set.Warnings() {
 		a.notices.Warn(notices.CAWarning, warning)
 	}
 	if issuer := a.limitedBy(); issuer != "" {
-		a.notices.Warn(notices.LimitedByIssuer, fmt.Sprintf("the CA certificate does not last for the %d days of spec.certOptions.ttlDays, since it is limited by %s; renew that certificate in time "+
+		a.notices.Warn(notices.LimitedByIssuer, fmt.Sprintf("The CA certificate expires before the %d days of spec.certOptions.ttlDays, limited by %s; renew that certificate in time "+
 			"(a root: see docs/rotation.md)", *a.desired.Spec.CertOptions.TTLDays, issuer))
 	}
 	if tooShort {
-		a.notices.Warn(notices.LifetimeTooShort, fmt.Sprintf("the CA certificate lives for %s, which is too short for the %s that istiod's certificates live: "+
+		a.notices.Warn(notices.LifetimeTooShort, fmt.Sprintf("The CA certificate's lifetime of %s is too short for workload certificates of %s: "+
 			"some of them will outlive it; raise ttlDays, or max_lease_ttl of Vault's mount, or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",
 			p.NotAfter.Sub(p.NotBefore).Round(time.Second), a.WorkloadTTL))
 	}

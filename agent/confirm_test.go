@@ -103,7 +103,7 @@ func TestOnlyTheNewCAConfirms(t *testing.T) {
 					_ = connection.Close()
 				}
 			}()
-			err = confirm(t.Context(), listener.Addr().String(), after.Certificate, "")
+			err = checkServed(t.Context(), listener.Addr().String(), after.Certificate, "")
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -123,7 +123,7 @@ func TestAnIstiodThatDoesNotAnswerIsToldApart(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	err = confirm(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate, "")
+	err = checkServed(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate, "")
 	if err == nil || !strings.Contains(err.Error(), "does not answer on "+address) || errors.Is(err, errOtherCA) {
 		t.Errorf("got %v", err)
 	}

@@ -101,7 +101,7 @@ func TestJWT(t *testing.T) {
 		"a path that climbs":                      {injected, auth{MountedSAPath: "/var/run/secrets/../../../etc/cacerts"}, Tokens{}, "", "expected a file below /var/run/secrets"},
 		"the operator's file":                     {injected, auth{Audience: "vault"}, Tokens{File: outside, FileAnywhere: true}, forVault, ""},
 		"the operator's file, not below the root": {injected, auth{Audience: "vault"}, Tokens{File: outside}, "", "--token-file-anywhere"},
-		"the operator's file, another audience":   {injected, auth{Audience: "eu"}, Tokens{File: outside, FileAnywhere: true}, "", `asks for "eu" alone`},
+		"the operator's file, another audience":   {injected, auth{Audience: "eu"}, Tokens{File: outside, FileAnywhere: true}, "", `expected kubernetesAuth.audience "eu" alone`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

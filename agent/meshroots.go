@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// maxMeshRoots is the most bytes of it that are read, and maxMeshRootsNumber the most certificates: each costs signatures.
+	// maxMeshRoots bounds the bytes of RootConfigMap, and maxMeshRootsNumber its certificates: each costs a signature check.
 	maxMeshRoots       = 256 << 10
 	maxMeshRootsNumber = 100
 )
 
-// pinned returns the roots of which a certificate must lead to one, nil where the specification names none.
+// pinned returns the roots that a certificate must lead to, nil where the specification restricts none.
 func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots) ([]*x509.Certificate, error) {
 	if roots == nil {
 		return nil, nil
@@ -35,7 +35,7 @@ func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots)
 	const path = "spec.agentCa.trustedRoots.configMapRef"
 	ref := roots.ConfigMapRef
 	if i.Cluster == nil {
-		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: the roots are in a ConfigMap, and no API server is known; run in a cluster or set --kubeconfig", path)}
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: reading the ConfigMap needs an API server; run in a cluster or set --kubeconfig", path)}
 	}
 	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
 	if err != nil {
@@ -61,7 +61,6 @@ func readMeshRoots(ctx context.Context, cluster Cluster, namespace string) ([]*x
 	if err != nil {
 		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", namespace, istio.RootConfigMap, istio.RootCertFile, err)
 	}
-	// What is no root, or there twice, is Istio's or somebody else's to explain.
 	var found []*x509.Certificate
 	for _, root := range roots[:min(len(roots), maxMeshRootsNumber)] {
 		if root.IsCA && pemcerts.SelfSigned(root) && !slices.ContainsFunc(found, root.Equal) {

@@ -23,7 +23,7 @@ func TestPermit(t *testing.T) {
 		"the allowed server": {allowed, server("https://vault.example.com"), ""},
 		"with its port":      {allowed, server("https://Vault.Example.com:443/"), ""},
 		"an address of IPv6": {allowed, server("https://[FD00::1]:8200"), ""},
-		"another host":       {allowed, server("https://evil.example.com"), "spec.agentCa.vault.server: Forbidden: expected one of the servers"},
+		"another host":       {allowed, server("https://evil.example.com"), "spec.agentCa.vault.server: Forbidden: expected one of the allowed servers"},
 		"another port":       {allowed, server("https://vault.example.com:8200"), "spec.agentCa.vault.server: Forbidden"},
 		"without encryption": {allowed, server("http://vault.example.com"), "spec.agentCa.vault.server: Forbidden"},
 		"a host below it":    {allowed, server("https://vault.example.com.evil.example.com"), "spec.agentCa.vault.server: Forbidden"},

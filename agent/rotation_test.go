@@ -304,7 +304,7 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, key)}, []*x509.Certificate{self.Certificate, other}, "the key is not the certificate's",
 		},
 		"with no roots to trust": {
-			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)}, nil, "is absent; expected the roots to trust",
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)}, nil, "is missing; expected the roots to trust",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,7 +30,7 @@ func TestMineIsWhatNamesNamespaceAndServiceAccount(t *testing.T) {
 		"": false,
 	} {
 		c := &certificatesv1.IssuedCertificate{Spec: certificatesv1.IssuedCertificateSpec{Hosts: []string{"spiffe://x/ns/a/sa/b", host}}}
-		if got := me.Mine(c); got != want {
+		if got := me.mine(c); got != want {
 			t.Errorf("%q: got %v", host, got)
 		}
 	}
@@ -53,8 +53,8 @@ func TestOfSeveralTheOldestCounts(t *testing.T) {
 		"none":                {nil, "", ""},
 		"only others'":        {[]*certificatesv1.IssuedCertificate{made("a", 0, other)}, "", ""},
 		"one":                 {[]*certificatesv1.IssuedCertificate{made("a", 9*time.Hour, other), made("b", 0, mine)}, "b", ""},
-		"two":                 {[]*certificatesv1.IssuedCertificate{made("a", 1*time.Hour, mine), made("b", 2*time.Hour, mine)}, "b", `"a" not`},
-		"two of the same age": {[]*certificatesv1.IssuedCertificate{made("b", 0, mine), made("a", 0, mine)}, "a", `"b" not`},
+		"two":                 {[]*certificatesv1.IssuedCertificate{made("a", 1*time.Hour, mine), made("b", 2*time.Hour, mine)}, "b", `ignores "a"`},
+		"two of the same age": {[]*certificatesv1.IssuedCertificate{made("b", 0, mine), made("a", 0, mine)}, "a", `ignores "b"`},
 		"one and one deleted": {[]*certificatesv1.IssuedCertificate{deleted, made("b", 0, mine)}, "b", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -16,50 +16,40 @@ import (
 )
 
 const (
-	// tokenTimeout is for all calls of one check: a Vault that hangs must not keep the agent from its work.
+	// tokenTimeout is for all calls of one check: a Vault that hangs must not block the agent.
 	tokenTimeout = 10 * time.Second
-	// tokenPause is the longest time between two checks, in which a new token in the Secret is noticed.
+	// tokenPause is the longest time between two checks, within which a new token in the Secret is noticed.
 	tokenPause = time.Hour
-	// tokenFloor is the shortest, whatever Vault answers.
+	// tokenFloor is the shortest, whatever Vault reports.
 	tokenFloor = 5 * time.Second
 	// tokenReplaced is the longest time between two checks while the status reports that the token must be replaced.
 	tokenReplaced = 5 * time.Minute
-	// tokenLead is the most time before the end of a token that the status reports it.
+	// tokenLead is the longest time before the end of a token that the status reports it.
 	tokenLead = 7 * 24 * time.Hour
-	// fewUses is more calls than one renewal of the CA certificate takes: key, signature, the signer's chain, removal.
+	// fewUses is more calls than one renewal of the CA certificate makes: key, signature, the signer's chain, removal.
 	fewUses = 6
-)
-
-// tokenVerdict is what a check means for the problem of the token.
-type tokenVerdict int
-
-const (
-	tokenUnchanged tokenVerdict = iota
-	tokenGood
-	tokenWarning
-	tokenProblem
 )
 
 // tokenCheck is the result of a check of the token in a Secret (tokenSecretRef).
 type tokenCheck struct {
-	next            time.Duration // until the next check
-	verdict         tokenVerdict
-	reason, message string
-	// known is set where Vault was asked and answered; notAfter is the token's end then, zero for none.
+	next time.Duration // until the next check
+	// known is set where the token's state is known, and notAfter is its end then, zero for none.
 	known    bool
 	notAfter time.Time
 	// renewedFor is the new TTL after a renewal.
 	renewedFor time.Duration
-	// counted is the hash of a token whose uses are counted: it is not looked up twice, since that costs a use.
+	// reason is the key of problem, warning or info, of which at most one is set.
+	reason, problem, warning, info string
+	// counted is the hash of a token whose uses are counted. It is not looked up twice, since that costs a use.
 	counted [sha256.Size]byte
-	err     error // what an attempt to issue reports as well
+	err     error // of a lookup, where an attempt to issue would report the same
 }
 
-// tokenState is what Vault answers about a token.
+// tokenState is what Vault reports about a token.
 type tokenState struct {
 	vault.Token
-	// renewed is true after a renewal; capped is true when that gave less than the token was made for: it has an end that
-	// no renewal moves.
+	// renewed is true after a renewal; capped is true when that gave less than the token was made for: no renewal moves its
+	// end.
 	renewed, capped bool
 	// same is true for a token whose uses are counted and that was looked up before: nothing else is known.
 	same bool
@@ -134,12 +124,12 @@ func (t *tokenState) end(now time.Time) time.Time {
 	return t.Expires.Truncate(time.Minute)
 }
 
-// warning is what a person must do about the token, if anything; soon is true when that cannot wait.
+// warning returns what a person must do about the token, if anything; soon is true when that cannot wait.
 func (t *tokenState) warning(secret string, now time.Time) (message string, soon bool) {
-	const periodic = "put another token there before then, such as a periodic one (vault token create -orphan -period=24h), which the agent keeps alive"
+	const periodic = "replace it before then, for example by a periodic token (vault token create -orphan -period=24h), which the agent renews"
 	switch {
 	case t.Uses != 0:
-		return fmt.Sprintf("the token in %s is good for a limited number of calls (num_uses), and each renewal of istiod's CA makes up to %d; put a token without that limit there", secret, fewUses-1), t.Uses < fewUses
+		return fmt.Sprintf("the token in %s allows a limited number of calls (num_uses), and each renewal of istiod's CA makes up to %d; replace it by a token without that limit", secret, fewUses-1), t.Uses < fewUses
 	case t.TTL == 0 || t.Renewable && !t.capped:
 		return "", false
 	}
@@ -150,7 +140,7 @@ func (t *tokenState) warning(secret string, now time.Time) (message string, soon
 	case t.Renewable:
 		why = "it has reached its maximum TTL, or may not renew itself (auth/token/renew-self)"
 	}
-	return fmt.Sprintf("the token in %s ends at %s, and then no CA certificate can be renewed: %s; %s", secret, utc(t.end(now)), why, periodic),
+	return fmt.Sprintf("the token in %s ends at %s, after which no CA certificate can be renewed: %s; %s", secret, utc(t.end(now)), why, periodic),
 		t.TTL <= min(tokenLead, t.Life/3)
 }
 
@@ -160,14 +150,12 @@ func (i *Issuer) checkToken(ctx context.Context, certificate *certificatesv1.Iss
 	defer cancel()
 	found, err := i.lookUpToken(ctx, certificate, last.counted)
 	if err != nil {
-		check := unknownToken(err)
-		check.counted = last.counted
-		return check
+		return unknownToken(err, last)
 	}
 	if found.same {
 		return tokenCheck{next: found.next(), counted: last.counted}
 	}
-	check := tokenCheck{next: found.next(), verdict: tokenGood, reason: notices.TokenExpires, known: true}
+	check := tokenCheck{next: found.next(), known: true, reason: notices.TokenExpires}
 	if found.Uses != 0 {
 		check.counted = found.hash
 	}
@@ -177,26 +165,25 @@ func (i *Issuer) checkToken(ctx context.Context, certificate *certificatesv1.Iss
 	if found.renewed {
 		check.renewedFor = found.TTL
 	}
-	var soon bool
-	switch check.message, soon = found.warning(i.config(certificate).TokenFrom, now); {
-	case soon:
-		check.verdict, check.next = tokenProblem, min(check.next, tokenReplaced) // it may be replaced soon
-	case check.message != "":
-		check.verdict = tokenWarning
+	message, soon := found.warning(i.config(certificate).TokenFrom, now)
+	if soon {
+		check.problem, check.next = message, min(check.next, tokenReplaced)
+	} else {
+		check.warning = message
 	}
 	return check
 }
 
-// unknownToken is for a token that cannot be looked up. One that is of no use any more is a problem before it is needed;
-// one without the right to look itself up may be as good as any.
-func unknownToken(err error) tokenCheck {
-	check := tokenCheck{next: machine.PollInterval, reason: reasonOf(err), message: err.Error()}
+// unknownToken is for a failed lookup. A token that is of no use any more is a problem before it is needed; one without the
+// right to look itself up may be as good as any.
+func unknownToken(err error, last tokenCheck) tokenCheck {
+	check := tokenCheck{next: machine.PollInterval, counted: last.counted, reason: reasonOf(err)}
 	switch check.reason {
 	case string(vault.NotAuthorized), notices.TokenUnavailable:
-		check.verdict = tokenProblem
+		check.problem = err.Error()
 	case string(vault.PolicyDenies):
-		check.verdict, check.next = tokenGood, check.next+tokenPause
-		check.message = "the agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: " + check.message
+		check.known, check.next = true, check.next+tokenPause
+		check.info = "The agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: " + err.Error()
 	default:
 		check.err = err
 	}
