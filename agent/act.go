@@ -29,7 +29,7 @@ func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event
 	if a.roots.Current != nil {
 		known.published = a.roots.Current.Roots
 	} else {
-		known.mesh = sync.OnceValues(func() ([]*x509.Certificate, error) { return readMeshRoots(ctx, a.Cluster, a.Identity.Namespace) })
+		known.mesh = sync.OnceValues(func() ([]*x509.Certificate, error) { return readMeshRoots(ctx, a.APIServer, a.Identity.Namespace) })
 		go func() { _, _ = known.mesh() }() // while the CA works
 	}
 	result, err := a.Source.issue(ctx, a.desired, known)

@@ -44,13 +44,13 @@ type source interface {
 	checkToken(ctx context.Context, certificate *certificatesv1.IssuedCertificate, last tokenCheck, now time.Time) tokenCheck
 }
 
-// Agent keeps one istiod's certificate. All exported fields but Cluster are required.
+// Agent keeps one istiod's certificate. All exported fields but APIServer are required.
 type Agent struct {
 	Identity       Identity
 	Specifications Specifications
 	Source         source
-	// Cluster is nil where there is none.
-	Cluster   Cluster
+	// APIServer is nil where there is none.
+	APIServer APIServer
 	Directory *cacerts.Directory
 	Reporter  Reporter
 	Metrics   *metrics.Metrics

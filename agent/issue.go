@@ -19,8 +19,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// Cluster reads from the API server what issuing needs.
-type Cluster interface {
+// APIServer reads from the API server what issuing needs.
+type APIServer interface {
 	// Token requests a service account's token for an audience (TokenRequest), valid for ten minutes. Without an audience,
 	// it is for the API server.
 	Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error)
@@ -34,9 +34,9 @@ type Cluster interface {
 // Issuer gets certificates from Vault.
 type Issuer struct {
 	Identity Identity
-	// Cluster is nil where there is none.
-	Cluster Cluster
-	Tokens  Tokens
+	// APIServer is nil where there is none.
+	APIServer APIServer
+	Tokens    Tokens
 	// AllowedServers are the servers that specifications may name, as https://host[:port][/prefix]; any when empty.
 	AllowedServers []string
 	// Timeout is that of each call to Vault.
@@ -188,10 +188,10 @@ func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
 
 // adopt returns the CA that istiod has used so far, from the Secret that a specification names.
 func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots []*x509.Certificate) (*cacerts.Set, error) {
-	if i.Cluster == nil {
+	if i.APIServer == nil {
 		return nil, fmt.Errorf("metadata.annotations[%s]: reading the CA's Secret needs an API server; run in a cluster or set --kubeconfig", certificatesv1.CAFromSecretAnnotation)
 	}
-	secret, err := i.Cluster.Secret(ctx, i.Identity.Namespace, name)
+	secret, err := i.APIServer.Secret(ctx, i.Identity.Namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("adopting istiod's CA: %w", err)
 	}

@@ -81,10 +81,10 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 // vaultToken reads Vault's token from a Secret of istiod's own namespace. It refuses a service account's token, which would
 // open the API server to its receiver.
 func (i *Issuer) vaultToken(ctx context.Context, name string) (string, error) {
-	if i.Cluster == nil {
+	if i.APIServer == nil {
 		return "", &reasonError{notices.TokenUnavailable, errors.New("tokenSecretRef: reading the Secret needs an API server; run in a cluster or set --kubeconfig")}
 	}
-	secret, err := i.Cluster.Secret(ctx, i.Identity.Namespace, name)
+	secret, err := i.APIServer.Secret(ctx, i.Identity.Namespace, name)
 	if err != nil {
 		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token: %w", err)}
 	}
@@ -133,9 +133,9 @@ func (i *Issuer) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (
 
 // request requests a token of a service account in istiod's namespace from the API server.
 func (i *Issuer) request(ctx context.Context, serviceAccount, audience string) (string, error) {
-	if i.Cluster == nil {
+	if i.APIServer == nil {
 		return "", fmt.Errorf("no mounted token is for audience %q, and requesting one of service account %s/%s needs an API server; run in a cluster, set --kubeconfig, or name a --token-file",
 			audience, i.Identity.Namespace, serviceAccount)
 	}
-	return i.Cluster.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
+	return i.APIServer.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
 }

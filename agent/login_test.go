@@ -105,7 +105,7 @@ func TestJWT(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			issuer := &Issuer{Identity: me, Cluster: &requests{}, Tokens: mountedTokens(t, test.files)}
+			issuer := &Issuer{Identity: me, APIServer: &requests{}, Tokens: mountedTokens(t, test.files)}
 			issuer.Tokens.File, issuer.Tokens.FileAnywhere = test.operator.File, test.operator.FileAnywhere
 			spec := certificatesv1.VaultCA{KubernetesAuth: &test.auth}
 			spec.SetDefaults()
@@ -128,7 +128,7 @@ func TestVaultToken(t *testing.T) {
 		"a service account's token": {jwt(t, "istio-reader-service-account"), "it is a service account's token"},
 	} {
 		cluster := &requests{secret: map[string][]byte{"token": []byte(test.content)}}
-		issuer := &Issuer{Identity: me, Cluster: cluster}
+		issuer := &Issuer{Identity: me, APIServer: cluster}
 		got, err := issuer.vaultToken(t.Context(), "vault-token")
 		if (test.problem == "") != (err == nil && got == test.content) || (err != nil && (got != "" || !strings.Contains(err.Error(), test.problem))) {
 			t.Errorf("%s: want %q, got %v", name, test.problem, err)

@@ -34,10 +34,10 @@ func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots)
 	}
 	const path = "spec.agentCa.trustedRoots.configMapRef"
 	ref := roots.ConfigMapRef
-	if i.Cluster == nil {
+	if i.APIServer == nil {
 		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: reading the ConfigMap needs an API server; run in a cluster or set --kubeconfig", path)}
 	}
-	text, err := i.Cluster.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
+	text, err := i.APIServer.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
 	if err != nil {
 		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: %w", path, err)}
 	}
@@ -49,11 +49,11 @@ func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots)
 }
 
 // readMeshRoots returns the roots that the mesh trusts: those that an istiod of the namespace publishes.
-func readMeshRoots(ctx context.Context, cluster Cluster, namespace string) ([]*x509.Certificate, error) {
-	if cluster == nil {
+func readMeshRoots(ctx context.Context, api APIServer, namespace string) ([]*x509.Certificate, error) {
+	if api == nil {
 		return nil, nil
 	}
-	text, err := cluster.ConfigMapValue(ctx, namespace, istio.RootConfigMap, istio.RootCertFile, maxMeshRoots)
+	text, err := api.ConfigMapValue(ctx, namespace, istio.RootConfigMap, istio.RootCertFile, maxMeshRoots)
 	if err != nil {
 		return nil, err
 	}

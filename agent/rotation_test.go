@@ -253,7 +253,7 @@ func TestRootsThatIstiodWouldNotTakeAreNotPublished(t *testing.T) {
 	}
 }
 
-// inCluster is a Cluster with one Secret.
+// inCluster is an APIServer with one Secret.
 type inCluster struct{ secret map[string][]byte }
 
 func (c inCluster) Token(context.Context, string, string, string) (string, error) {
@@ -310,7 +310,7 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
-			issuer := &Issuer{Identity: me, Cluster: inCluster{test.secret}, Now: time.Now}
+			issuer := &Issuer{Identity: me, APIServer: inCluster{test.secret}, Now: time.Now}
 			result, err := issuer.issue(t.Context(), certificate, knownRoots{})
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)

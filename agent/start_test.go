@@ -178,7 +178,7 @@ func TestPinned(t *testing.T) {
 		} {
 			t.Run(name+", "+source, func(t *testing.T) {
 				t.Parallel()
-				issuer := &Issuer{Identity: me, Cluster: &requests{values: map[string]string{"roots/ca.crt": test.text}}}
+				issuer := &Issuer{Identity: me, APIServer: &requests{values: map[string]string{"roots/ca.crt": test.text}}}
 				pinned, err := issuer.pinned(t.Context(), trusted)
 				if len(pinned) != test.want || (test.problem == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "hvs.")) {
 					t.Errorf("got %d roots, %v", len(pinned), err)

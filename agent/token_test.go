@@ -93,7 +93,7 @@ func TestKeepToken(t *testing.T) {
 			server := httptest.NewServer(vault)
 			t.Cleanup(server.Close)
 			a, specifications, reporter := newAgent(t)
-			a.Source.(*Issuer).Cluster = &requests{secret: map[string][]byte{"token": []byte("hvs.CAESIA")}}
+			a.Source.(*Issuer).APIServer = &requests{secret: map[string][]byte{"token": []byte("hvs.CAESIA")}}
 			specifications.certificate = named("mine", 1)
 			of := specifications.certificate.Spec.AgentCA.Vault
 			of.Server, of.KubernetesAuth, of.TokenSecretRef = server.URL, nil, &certificatesv1.ObjectRef{Name: "vault-token"}
@@ -136,7 +136,7 @@ func TestKeepToken(t *testing.T) {
 				t.Errorf("%d lookups of the same token", vault.looked)
 			}
 			before := vault.looked
-			a.Source.(*Issuer).Cluster = &requests{secret: map[string][]byte{"token": []byte("hvs.another")}}
+			a.Source.(*Issuer).APIServer = &requests{secret: map[string][]byte{"token": []byte("hvs.another")}}
 			vault.lookup = lookup(86400, 86400, renewable)
 			check(due)
 			if vault.looked != before+1 || reporter.status.Error != "" {

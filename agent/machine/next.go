@@ -164,7 +164,7 @@ func (s State) nextRenewal() (Reason, time.Time) {
 		return Initial, d.seenAt
 	}
 	reason := Expiring
-	at, _ := RenewAt(p.NotBefore, p.NotAfter, d.Ratio, s.config.WorkloadTTL, jitter(p.Serial))
+	at, _ := renewAt(p.NotBefore, p.NotAfter, d.Ratio, s.config.WorkloadTTL, jitter(p.Serial))
 	earlier := func(r Reason, t time.Time) {
 		if t.Before(at) {
 			reason, at = r, t
@@ -186,11 +186,11 @@ func (s State) nextRenewal() (Reason, time.Time) {
 	return reason, at
 }
 
-// RenewAt returns the time to replace a certificate: notAfter − max(ratio × lifetime, workloadTTL + 1 h),
+// renewAt returns the time to replace a certificate: notAfter − max(ratio × lifetime, workloadTTL + 1 h),
 // less a part, given by random in [0,1), of a tenth of the lifetime. Where that would leave less than a
 // quarter of the lifetime to use it, the ratio alone counts and tooShort is true: certificates that istiod
 // signs near the end may then outlive the one they are signed with.
-func RenewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Duration, random float64) (at time.Time, tooShort bool) {
+func renewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Duration, random float64) (at time.Time, tooShort bool) {
 	lifetime := notAfter.Sub(notBefore)
 	lead := time.Duration(ratio * float64(lifetime))
 	if safe := min(workloadTTL, lifetime) + renewalMargin; lead < safe {

@@ -32,7 +32,7 @@ func TestRenewAt(t *testing.T) {
 		"never before the certificate begins":                      {lifetime: 100 * day, ratio: 0.99, ttl: day, random: 1, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			at, short := RenewAt(start, start.Add(test.lifetime), test.ratio, test.ttl, test.random)
+			at, short := renewAt(start, start.Add(test.lifetime), test.ratio, test.ttl, test.random)
 			if got := at.Sub(start); got.Round(time.Second) != test.want || short != test.wantShort {
 				t.Errorf("got %s (too short: %v), want %s (%v)", got, short, test.want, test.wantShort)
 			}
@@ -91,7 +91,7 @@ func inUse() *Published {
 
 func TestNext(t *testing.T) {
 	now := start.Add(10 * day)
-	due, _ := RenewAt(start, start.Add(100*day), 0.1, day, jitter("01"))
+	due, _ := renewAt(start, start.Add(100*day), 0.1, day, jitter("01"))
 	base := func(change func(*State)) State {
 		s := State{desired: specified(), published: inUse(), config: Config{WorkloadTTL: day, Seed: "istio-system/istiod-0"}}
 		change(&s)

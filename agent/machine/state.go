@@ -115,13 +115,13 @@ func (s State) Specified() (Specification, bool) {
 }
 
 // RenewAt returns when the published certificate is replaced, for whatever reason comes first, and whether its lifetime is
-// too short for what istiod signs (see the function RenewAt). It is zero where nothing is published or specified.
+// too short for what istiod signs (see renewAt). The time is zero where nothing is published or specified.
 func (s State) RenewAt() (at time.Time, tooShort bool) {
 	p, d := s.published, s.desired
 	if p == nil || d == nil {
 		return time.Time{}, false
 	}
-	_, tooShort = RenewAt(p.NotBefore, p.NotAfter, d.Ratio, s.config.WorkloadTTL, 0)
+	_, tooShort = renewAt(p.NotBefore, p.NotAfter, d.Ratio, s.config.WorkloadTTL, 0)
 	_, at = s.nextRenewal()
 	return at, tooShort
 }

@@ -141,15 +141,15 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		if err != nil {
 			return nil, nil, err
 		}
-		issuer.Cluster, a.Cluster = api, api
+		issuer.APIServer, a.APIServer = api, api
 		if o.spec == "" {
 			watch, err := api.Watch(cmp.Or(o.certificatesIn, o.identity.Namespace))
 			if err != nil {
 				return nil, nil, err
 			}
-			report := api.Report(log)
-			a.Specifications, a.Reporter = watch, report
-			background = append(background, watch.Run, report.Run)
+			reporter := api.Reporter(log)
+			a.Specifications, a.Reporter = watch, reporter
+			background = append(background, watch.Run, reporter.Run)
 		}
 	}
 	if o.spec != "" {
