@@ -8,7 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/machine"
 )
 
 // The simulated fleet: its replicas' real schedule, on a clock of its own.
@@ -34,18 +34,19 @@ type outcome struct {
 	closest   time.Duration // the least time that any certificate had left when it was replaced
 }
 
-// simulate drives agent.Next for each replica through a year. Vault answers at once, except in the outage.
+// simulate drives machine.Next for each replica through a year. Vault answers at once, except in the outage.
 func simulate(s scenario) outcome {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	random := rand.New(rand.NewPCG(1, 2)) // the same fleet in each run
 	var queue wakes
-	states := make([]agent.State, replicas)
+	specified := func(digest string) machine.Specified {
+		return machine.Specified{Specification: machine.Specification{Digest: digest, Ratio: 0.1}}
+	}
+	states := make([]machine.State, replicas)
 	for i := range states {
 		at := begin.Add(time.Duration(random.Int64N(int64(time.Minute))))
-		states[i] = agent.State{
-			Wanted: &agent.Wanted{Digest: "first", Ratio: 0.1, SeenAt: at},
-			Seed:   fmt.Sprintf("istio-system/istiod-%d", i), WorkloadTTL: workloadTTL,
-		}
+		config := machine.Config{Seed: fmt.Sprintf("istio-system/istiod-%d", i), WorkloadTTL: workloadTTL}
+		states[i] = machine.New(config).After(specified("first"), at)
 		queue = append(queue, wake{at, i})
 		if s.changed > 0 {
 			queue = append(queue, wake{begin.Add(s.changed), i})
@@ -62,24 +63,24 @@ func simulate(s scenario) outcome {
 		if since > year {
 			break
 		}
-		if s.changed > 0 && since >= s.changed && state.Wanted.Digest == "first" {
-			state.Wanted = &agent.Wanted{Digest: "second", Ratio: 0.1, SeenAt: now}
-			state.Failures = 0
+		digest := "first"
+		if s.changed > 0 && since >= s.changed {
+			digest = "second"
+			*state = state.After(specified(digest), now)
 		}
-		switch step := agent.Next(*state, now); {
-		case step.Action == agent.Wait:
+		switch step := machine.Next(*state, now); {
+		case step.Action == machine.Wait:
 			if !step.Until.IsZero() {
 				heap.Push(&queue, wake{step.Until, next.replica})
 			}
 			continue
-		case step.Action == agent.Confirm:
-			state.Held.Confirmed = true
+		case step.Action == machine.Confirm:
+			*state = state.After(machine.Confirmed{}, now)
 		case since >= s.outage[0] && since < s.outage[1]:
-			state.Failures++
-			state.FailedAt = now
+			*state = state.After(machine.IssueStarted{}, now).After(machine.IssueFailed{}, now)
 		default:
-			if state.Held != nil {
-				result.closest = min(result.closest, state.Held.NotAfter.Sub(now))
+			if published := state.Published(); published != nil {
+				result.closest = min(result.closest, published.NotAfter.Sub(now))
 			}
 			result.signed++
 			if since >= s.from {
@@ -87,11 +88,9 @@ func simulate(s scenario) outcome {
 				minutes[minute]++
 				result.perMinute = max(result.perMinute, minutes[minute])
 			}
-			state.Failures = 0
-			state.Held = &agent.Held{
-				Serial: fmt.Sprintf("%x", random.Uint64()), NotBefore: now, NotAfter: now.Add(lifetime),
-				Digest: state.Wanted.Digest, ConfirmFrom: now,
-			}
+			*state = state.After(machine.IssueStarted{}, now).After(machine.SetPublished{Reason: step.Reason, Set: machine.Set{
+				Serial: fmt.Sprintf("%x", random.Uint64()), NotBefore: now, NotAfter: now.Add(lifetime), Digest: digest,
+			}}, now)
 		}
 		heap.Push(&queue, wake{now, next.replica})
 	}

@@ -172,7 +172,7 @@ func (p *pod) try(t *testing.T, vault map[string]any, arguments ...string) strin
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	must(t, running.WaitUntil(ctx, "it has tried", func(context.Context) error {
-		for _, sign := range []string{"trying again", "reason=InvalidSpecification"} {
+		for _, sign := range []string{"Failed to obtain a CA certificate", "reason=InvalidSpecification"} {
 			if strings.Contains(running.Output(), sign) {
 				return nil
 			}

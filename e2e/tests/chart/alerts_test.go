@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/metrics"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
@@ -60,7 +60,7 @@ func wantMetrics(t *testing.T, of, expression string) {
 		return
 	}
 	var agents strings.Builder
-	agent.NewMetrics().Write(&agents)
+	metrics.New().Write(&agents)
 	ours := sources(t, "webhook", "controllers", "agent")
 	for _, selector := range parser.ExtractSelectors(parsed) {
 		metric := selector[len(selector)-1].Value // the parser puts __name__ last

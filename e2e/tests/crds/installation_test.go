@@ -161,7 +161,7 @@ func wantReport(ctx context.Context, t *testing.T, c *cluster.Cluster, about *un
 	must(t, err)
 	end := metav1.NewTime(time.Now().Add(24 * time.Hour).Truncate(time.Second))
 	object := &certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Name: about.GetName(), Namespace: about.GetNamespace()}}
-	report := api.Report(testr.New(t))
+	report := api.Reporter(testr.New(t))
 	report.Status(object, certificatesv1.IssuedCertificateStatus{ObservedGeneration: 1, Certificates: []certificatesv1.CertificateStatus{{
 		Pod: "istiod-0", SerialNumber: "01", Reason: "VaultSealed", Error: "sealed", NotAfter: &end, RootNotAfter: &end, LimitedBy: "the root",
 	}}})

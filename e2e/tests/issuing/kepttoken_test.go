@@ -64,7 +64,7 @@ func TestSecretTokenRenewal(t *testing.T) {
 	s.well(t, sidecar)
 
 	s.keep(t, map[string]string{"token": s.token(t, life.String())}) // not renewable
-	s.tokenWarning(t, "and then no CA certificate can be renewed: it is not renewable")
+	s.tokenWarning(t, "after which no CA certificate can be renewed: it is not renewable")
 	cluster.Within(t, time.Minute, "the status says that the token is gone", func() error {
 		state, entry := s.status(t)
 		if state != "FAILED" {
@@ -92,7 +92,7 @@ func TestSecretTokenLimits(t *testing.T) {
 		kind, reason, says   string
 		lookups, atMostCalls int
 	}{
-		"few uses":          {api.TokenCreateRequest{TTL: "1h", NumUses: 6}, "Warning", "TokenExpires", "good for a limited number of calls (num_uses)", 1, 6},
+		"few uses":          {api.TokenCreateRequest{TTL: "1h", NumUses: 6}, "Warning", "TokenExpires", "allows a limited number of calls (num_uses)", 1, 6},
 		"no default policy": {api.TokenCreateRequest{TTL: "1h", NoDefaultPolicy: true}, "Normal", "VaultPolicyDenies", "cannot renew it or watch its end", 1, 6},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func TestShorterLifetime(t *testing.T) {
 	s.well(t, sidecar)
 
 	cluster.Eventually(t, "Vault's remark is an event", func() error {
-		return contains(strings.Join(s.events(t, "Normal", "VaultWarning"), "\n"), "Vault says: TTL ")
+		return contains(strings.Join(s.events(t, "Normal", "VaultWarning"), "\n"), "Vault warns: TTL ")
 	})
 	certificate := parse(t, s.files(t)["ca-cert.pem"])
 	end := certificate.NotAfter

@@ -78,7 +78,7 @@ func TestSidecarCrash(t *testing.T) {
 	if !maps.Equal(before, m.files(t)) {
 		t.Error("istiod's files have changed")
 	}
-	if strings.Contains(second.Output(), "getting a CA certificate from Vault") {
+	if strings.Contains(second.Output(), "Requesting a CA certificate") {
 		t.Error("a certificate was got from Vault")
 	}
 	if got, err := second.Metric(t.Context(), requested); err != nil || got != 0 {

@@ -142,7 +142,7 @@ func TestTwoIssuedCertificates(t *testing.T) {
 	m.confirmed(t, "")
 	cluster.Eventually(t, "there is an event", func() error {
 		return says(strings.Join(m.events(t, "SpecificationWarning"), "\n"),
-			`several IssuedCertificates are for`, `the oldest, "istiod-istio-system-cluster-1", counts, and "a-newer-one" not`)
+			`several IssuedCertificates are for`, `the agent uses the oldest, "istiod-istio-system-cluster-1", and ignores "a-newer-one"`)
 	})
 }
 
@@ -194,7 +194,7 @@ func TestShortLivedCertificates(t *testing.T) {
 	sidecar := m.start(t)
 	serial := m.confirmed(t, "")
 	cluster.Eventually(t, "the short life is told", func() error {
-		return says(strings.Join(m.events(t, "LifetimeTooShort"), "\n"), "the CA certificate lives for 1m0s, which is too short for the 24h0m0s that istiod's certificates live", "max_lease_ttl")
+		return says(strings.Join(m.events(t, "LifetimeTooShort"), "\n"), "The CA certificate's lifetime of 1m0s is too short for workload certificates of 24h0m0s", "max_lease_ttl")
 	})
 	for i := range 3 {
 		certificate, _ := m.file(t, "ca-cert.pem")

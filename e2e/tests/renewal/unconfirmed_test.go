@@ -65,7 +65,7 @@ func TestIstiodUnreachable(t *testing.T) {
 // unconfirmed waits until status, event and metrics say that istiod was not seen to use what is published.
 func (m *mesh) unconfirmed(t *testing.T, sidecar *agents.Sidecar, words ...string) (serial string) {
 	t.Helper()
-	words = append(words, "was not seen to use CA certificate", "within 1m0s")
+	words = append(words, "has not loaded CA certificate", "within 1m0s")
 	// A minute, and up to half of one until the agent asks again.
 	cluster.Within(t, 2*time.Minute, "the status says that istiod does not use what is published", func() error {
 		state, entry := m.status(t)

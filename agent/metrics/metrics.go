@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+// Package metrics holds what the sidecar exposes to Prometheus.
+package metrics
 
 import (
 	"fmt"
@@ -14,24 +15,23 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 )
 
-// Metrics are what the sidecar tells Prometheus. Times are in seconds since 1970, as is the custom.
+// Metrics are the sidecar's. Times are in seconds since 1970.
 //
-// They are kept by a small library: Prometheus' own, with protocol buffers behind it, takes a tenth of the sidecar's
-// memory.
+// They use a small library: Prometheus' own, with protocol buffers behind it, takes a tenth of the sidecar's memory.
 type Metrics struct {
 	set                              *metrics.Set
 	notBefore, notAfter, renewAt     *metrics.Gauge
 	rootNotAfter, issuerNotAfter     *metrics.Gauge
 	confirmed, rootChanged, accepted *metrics.Gauge
 	tokenNotAfter                    *metrics.Gauge
-	root                             string // name of the gauge that tells the root, with its label
+	root                             string // name of the gauge that names the root, with its label
 }
 
 // stepBuckets are of istiod_agent_issue_duration_seconds.
 var stepBuckets = []float64{.001, .005, .025, .1, .5, 1, 2.5, 10, 30}
 
-// NewMetrics gives metrics of which all gauges are 0.
-func NewMetrics() *Metrics {
+// New returns metrics of which all gauges are 0.
+func New() *Metrics {
 	metrics.ExposeMetadata(true) // without types, Prometheus' rule checker warns
 	m := &Metrics{set: metrics.NewSet()}
 	gauge := func(name string) *metrics.Gauge { return m.set.NewGauge("istiod_agent_"+name, nil) }
@@ -83,14 +83,16 @@ func (m *Metrics) Observe(step string, took time.Duration) {
 	m.set.GetOrCreatePrometheusHistogramExt(name, stepBuckets).Update(took.Seconds())
 }
 
-// renewal counts an attempt to issue a CA certificate. With outcome "success", which istiod has confirmed, the
+// Renewal counts an attempt to issue a CA certificate. With outcome "success", which istiod has confirmed, the
 // reason is why it was issued; with "failure", what failed.
-func (m *Metrics) renewal(outcome, reason string) {
+func (m *Metrics) Renewal(outcome, reason string) {
 	m.set.GetOrCreateCounter(fmt.Sprintf(`%s{outcome=%q,reason=%q}`, "istiod_agent_renewals_total", outcome, reason)).Inc()
 }
 
-func (m *Metrics) published(set *cacerts.Set, renewAt time.Time) {
-	m.notBefore.Set(float64(set.Certificate.NotBefore.Unix()))
+// Published describes the published set and when it is to be replaced.
+func (m *Metrics) Published(set *cacerts.Set, renewAt time.Time, confirmed bool) {
+	m.confirmed.Set(flag(confirmed))
+	m.notBefore.Set(float64(set.Certificate().NotBefore.Unix()))
 	m.notAfter.Set(float64(set.NotAfter().Unix()))
 	m.renewAt.Set(float64(renewAt.Unix()))
 	m.rootNotAfter.Set(float64(set.Root().NotAfter.Unix()))
@@ -103,10 +105,24 @@ func (m *Metrics) published(set *cacerts.Set, renewAt time.Time) {
 	}
 }
 
-func flag(g *metrics.Gauge, on bool) {
-	if on {
-		g.Set(1)
-	} else {
-		g.Set(0)
+// State describes the specification and the last answer of the CA.
+func (m *Metrics) State(accepted, rootChanged bool) {
+	m.accepted.Set(flag(accepted))
+	m.rootChanged.Set(flag(rootChanged))
+}
+
+// Token is the end of the CA's token, zero for none.
+func (m *Metrics) Token(notAfter time.Time) {
+	if notAfter.IsZero() {
+		m.tokenNotAfter.Set(0)
+		return
 	}
+	m.tokenNotAfter.Set(float64(notAfter.Unix()))
+}
+
+func flag(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
 }

@@ -21,21 +21,19 @@ import (
 )
 
 const (
-	callTimeout = 10 * time.Second
-	// While the API server cannot be reached, what is to be told waits this long between two attempts.
-	tellAgain = 30 * time.Second
-	// eventNote is the longest note that the API server takes (events.k8s.io/v1: 1 kB).
-	eventNote = 1000
+	callTimeout   = 10 * time.Second
+	retryInterval = 30 * time.Second // of the status, while the API server cannot be reached
+	// maxNote is the bytes of an Event's note (events.k8s.io/v1: 1 kB).
+	maxNote   = 1000
 	component = "istiod-agent.io/istiod-agent"
 )
 
-// Report tells the API server how things are. It implements agent.Reporter: what is told waits in memory
-// until Run has passed it on, of the status the newest, of the events the last few.
-type Report struct {
-	cluster *Cluster
-	log     logr.Logger
-	status  chan statusOf
-	events  chan *unstructured.Unstructured
+// Reporter implements agent.Reporter. It keeps the newest status and a few events in memory until Run has written them.
+type Reporter struct {
+	client *Client
+	log    logr.Logger
+	status chan statusOf
+	events chan *unstructured.Unstructured
 }
 
 type statusOf struct {
@@ -43,13 +41,13 @@ type statusOf struct {
 	status      certificatesv1.IssuedCertificateStatus
 }
 
-// Report gives a reporter; Run starts it.
-func (c *Cluster) Report(log logr.Logger) *Report {
-	return &Report{cluster: c, log: log, status: make(chan statusOf, 1), events: make(chan *unstructured.Unstructured, 20)}
+// Reporter returns a Reporter; its Run writes.
+func (c *Client) Reporter(log logr.Logger) *Reporter {
+	return &Reporter{client: c, log: log, status: make(chan statusOf, 1), events: make(chan *unstructured.Unstructured, 20)}
 }
 
 // Status implements agent.Reporter.
-func (r *Report) Status(certificate *certificatesv1.IssuedCertificate, status certificatesv1.IssuedCertificateStatus) {
+func (r *Reporter) Status(certificate *certificatesv1.IssuedCertificate, status certificatesv1.IssuedCertificateStatus) {
 	newest := statusOf{certificate, status}
 	for {
 		select {
@@ -57,7 +55,7 @@ func (r *Report) Status(certificate *certificatesv1.IssuedCertificate, status ce
 			return
 		default:
 		}
-		select { // what is overtaken need not be told
+		select { // the older status is obsolete
 		case <-r.status:
 		default:
 		}
@@ -65,42 +63,42 @@ func (r *Report) Status(certificate *certificatesv1.IssuedCertificate, status ce
 }
 
 // Event implements agent.Reporter.
-func (r *Report) Event(certificate *certificatesv1.IssuedCertificate, warning bool, reason, message string) {
+func (r *Reporter) Event(certificate *certificatesv1.IssuedCertificate, warning bool, reason, message string) {
 	select {
-	case r.events <- r.cluster.event(certificate, warning, reason, message, time.Now()):
-	default: // the log has it
+	case r.events <- r.client.event(certificate, warning, reason, message, time.Now()):
+	default: // the log has them all
 	}
 }
 
-// Run passes on what is told until ctx ends, and then once more what is left.
-func (r *Report) Run(ctx context.Context) {
+// Run writes until ctx ends, and then what remains.
+func (r *Reporter) Run(ctx context.Context) {
 	var pending *statusOf
 	for {
 		var again <-chan time.Time
 		if pending != nil {
-			again = time.After(tellAgain)
+			again = time.After(retryInterval)
 		}
 		select {
 		case newest := <-r.status:
 			pending = &newest
 		case event := <-r.events:
-			r.send(context.WithoutCancel(ctx), event) // an init container ends while its last events are on their way
+			r.create(context.WithoutCancel(ctx), event) // an init container may end meanwhile
 			continue
 		case <-again:
 		case <-ctx.Done():
-			r.rest(context.WithoutCancel(ctx), pending)
+			r.flush(context.WithoutCancel(ctx), pending)
 			return
 		}
 		if err := r.apply(ctx, pending); err == nil || apierrors.IsNotFound(err) {
 			pending = nil
 		} else {
-			r.log.V(1).Info("the status could not be written yet", "cause", err.Error())
+			r.log.V(1).Info("Failed to write the status", "err", err.Error())
 		}
 	}
 }
 
-// rest sends what was told just before the end: of an init container, that is nearly everything.
-func (r *Report) rest(ctx context.Context, pending *statusOf) {
+// flush writes what remains at the end: of an init container, that is nearly everything.
+func (r *Reporter) flush(ctx context.Context, pending *statusOf) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	for {
@@ -108,11 +106,11 @@ func (r *Report) rest(ctx context.Context, pending *statusOf) {
 		case newest := <-r.status:
 			pending = &newest
 		case event := <-r.events:
-			r.send(ctx, event)
+			r.create(ctx, event)
 		default:
 			if pending != nil {
 				if err := r.apply(ctx, pending); err != nil {
-					r.log.V(1).Info("the status could not be written", "cause", err.Error())
+					r.log.V(1).Info("Failed to write the last status", "err", err.Error())
 				}
 			}
 			return
@@ -120,10 +118,10 @@ func (r *Report) rest(ctx context.Context, pending *statusOf) {
 	}
 }
 
-// apply writes the status by server-side apply, as this pod's field manager: each pod owns its own entry of
-// certificates[], and the last one to report the fields that all share. Those that follow from all entries are of the
-// entries that are stored: the write is refused when another pod's came in between, and done again.
-func (r *Report) apply(ctx context.Context, s *statusOf) error {
+// apply writes the status by server-side apply, as this pod's field manager: each pod owns its own entry of certificates[],
+// and the last writer the fields that all share. Some of those summarize all stored entries, so that a write conflicts with
+// another pod's in between, and is retried.
+func (r *Reporter) apply(ctx context.Context, s *statusOf) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var err error
@@ -135,11 +133,11 @@ func (r *Report) apply(ctx context.Context, s *statusOf) error {
 	return err
 }
 
-// applyAttempts is more than there are replicas that report at the same moment.
+// applyAttempts is more than the replicas that write at the same moment.
 const applyAttempts = 20
 
-func (r *Report) applyOnce(ctx context.Context, s *statusOf) error {
-	stored, err := r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(s.certificate.Namespace).
+func (r *Reporter) applyOnce(ctx context.Context, s *statusOf) error {
+	stored, err := r.client.client.Resource(certificatesv1.IssuedCertificates).Namespace(s.certificate.Namespace).
 		Get(ctx, s.certificate.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -159,12 +157,12 @@ func (r *Report) applyOnce(ctx context.Context, s *statusOf) error {
 	return err
 }
 
-// summarized is what a pod reports, with what follows from it and the stored entries of the other pods.
+// summarized returns a pod's status with the summary of its entry and the stored entries of the other pods.
 func summarized(mine certificatesv1.IssuedCertificateStatus, stored *unstructured.Unstructured, now time.Time) certificatesv1.IssuedCertificateStatus {
 	var all certificatesv1.IssuedCertificateStatus
 	content, _, _ := unstructured.NestedMap(stored.Object, "status")
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(content, &all) != nil {
-		all = certificatesv1.IssuedCertificateStatus{} // the public implementation writes parts of it in another type
+		all = certificatesv1.IssuedCertificateStatus{} // Gloo Mesh writes parts of it with other types
 	}
 	own := []string{certificatesv1.ReadyCondition, certificatesv1.ConfirmedCondition, certificatesv1.RootTrustedCondition}
 	for _, condition := range mine.Conditions {
@@ -185,11 +183,10 @@ func summarized(mine certificatesv1.IssuedCertificateStatus, stored *unstructure
 	return mine
 }
 
-// undeclared is how the API server refuses to apply a field that the CRD does not have
-// (structured-merge-diff typed/validate.go).
+// undeclared is the API server's error for a field that is not in the CRD (structured-merge-diff typed/validate.go).
 const undeclared = "field not declared in schema"
 
-// withoutDetails takes out what the CRD of the version before does not have.
+// withoutDetails removes what the CRD of the previous version does not have.
 func withoutDetails(status map[string]any) {
 	for _, field := range []string{"notAfter", "root", "rootNotAfter"} {
 		delete(status, field)
@@ -203,47 +200,47 @@ func withoutDetails(status map[string]any) {
 	}
 }
 
-// withoutAdditions takes out what a CRD of Gloo Mesh's does not have.
+// withoutAdditions removes what Gloo Mesh's CRD does not have.
 func withoutAdditions(status map[string]any) {
 	delete(status, "certificates")
 	delete(status, "conditions")
 }
 
-func (r *Report) applyContent(ctx context.Context, stored *unstructured.Unstructured, status map[string]any) error {
+func (r *Reporter) applyContent(ctx context.Context, stored *unstructured.Unstructured, status map[string]any) error {
 	object := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": certificatesv1.GroupVersion.String(), "kind": certificatesv1.Kind,
 		"metadata": map[string]any{"name": stored.GetName(), "namespace": stored.GetNamespace(), "resourceVersion": stored.GetResourceVersion()},
 		"status":   status,
 	}}
-	_, err := r.cluster.client.Resource(certificatesv1.IssuedCertificates).Namespace(stored.GetNamespace()).
-		ApplyStatus(ctx, stored.GetName(), object, metav1.ApplyOptions{FieldManager: manager(r.cluster.identity.Pod), Force: true})
+	_, err := r.client.client.Resource(certificatesv1.IssuedCertificates).Namespace(stored.GetNamespace()).
+		ApplyStatus(ctx, stored.GetName(), object, metav1.ApplyOptions{FieldManager: manager(r.client.identity.Pod), Force: true})
 	return err
 }
 
-// manager names a pod as an owner of fields, within the 128 characters that are allowed.
+// manager returns a pod's field manager, of 128 characters at most.
 func manager(pod string) string {
 	name := "istiod-agent/" + pod
 	return name[:min(len(name), 128)]
 }
 
-func (r *Report) send(ctx context.Context, event *unstructured.Unstructured) {
+func (r *Reporter) create(ctx context.Context, event *unstructured.Unstructured) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.cluster.client.Resource(schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}).
+	_, err := r.client.client.Resource(schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}).
 		Namespace(event.GetNamespace()).Create(ctx, event, metav1.CreateOptions{})
 	if err != nil {
-		r.log.V(1).Info("an event could not be written", "cause", err.Error())
+		r.log.V(1).Info("Failed to create an Event", "err", err.Error())
 	}
 }
 
-// event is about the IssuedCertificate, and related to the pod.
-func (c *Cluster) event(certificate *certificatesv1.IssuedCertificate, warning bool, reason, message string, now time.Time) *unstructured.Unstructured {
+// event returns an Event regarding the IssuedCertificate, related to the pod.
+func (c *Client) event(certificate *certificatesv1.IssuedCertificate, warning bool, reason, message string, now time.Time) *unstructured.Unstructured {
 	kind := "Normal"
 	if warning {
 		kind = "Warning"
 	}
-	if len(message) > eventNote {
-		message = strings.ToValidUTF8(message[:eventNote-3], "") + "..."
+	if len(message) > maxNote {
+		message = strings.ToValidUTF8(message[:maxNote-3], "") + "..."
 	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "events.k8s.io/v1", "kind": "Event",
