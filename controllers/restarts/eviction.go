@@ -95,7 +95,7 @@ func (r *rollout) missingReplicas(ctx context.Context, s podSet) ([]string, erro
 		}
 	}
 	if n < desired {
-		return []string{fmt.Sprintf("%d ready Pods, of which %d exist", desired, n)}, nil
+		return []string{fmt.Sprintf("%d ready Pods (now %d)", desired, n)}, nil
 	}
 	return nil, nil
 }
@@ -138,7 +138,7 @@ func evictionStatusOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, d
 	case len(starting) > 0 && of.WaitFor:
 		return evictionStatus{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
 	case current < desired && of.WaitFor:
-		return evictionStatus{waiting: fmt.Sprintf("%d Pods, of which %d exist", desired, current)}
+		return evictionStatus{waiting: fmt.Sprintf("%d Pods (now %d)", desired, current)}
 	case len(old) == 0:
 		return evictionStatus{done: true}
 	}

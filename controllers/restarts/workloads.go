@@ -129,7 +129,7 @@ func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.R
 		return nil, nil //nolint:nilnil // nothing to do
 	case restarted && (status.replaced || slices.Contains(r.status.Left, unavailable)):
 		return nil, nil //nolint:nilnil // done
-	case restarted: // the status was not stored, or is another
+	case restarted: // by a reconcile whose status was not stored
 		w.WaitFor = true
 	case status.paused:
 		r.skip(display(w) + ": it is paused; resume and restart it yourself")

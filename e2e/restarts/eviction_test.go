@@ -138,7 +138,7 @@ func TestEvictionsWaitForTheOneBefore(t *testing.T) {
 	old := names(t, m.a, "app", "argo")
 	m.hold(m.a, "argo", true) // nobody makes new Pods
 	m.begin(t, first)
-	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: 2 Pods, of which 1 exist")
+	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: 2 Pods (now 1)")
 	if now := names(t, m.a, "app", "argo"); len(now) != 1 || !slices.Contains(old, now[0]) {
 		t.Errorf("Pods %q are left of %q", now, old)
 	}
@@ -265,7 +265,7 @@ func TestADirectiveOfAPersons(t *testing.T) {
 	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, m.a+": app=second: waiting for ConfigMap "+m.b+"/istio-ca-root-cert to hold root")
 	m.publish(t, m.b, second)
 	wantRestarts(t, "the set that comes first is restarted", map[string]int{m.a + "/second": 1})
-	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, "waiting for 2 ready Pods, of which 1 exist")
+	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, "waiting for 2 ready Pods (now 1)")
 	wantRestarts(t, "the next one is not", map[string]int{m.a + "/first": 0})
 	must(t, shared.Patch(t.Context(), shared.Stored(t, m.a, "second"), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":2}}`))))
 	status := wantStatus(t, m.system, "by-hand", certificatesv1.Restarted, "2 workloads restarted")
