@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package accounts gives the service accounts of injected istiods the agent's rights: in each namespace that the
-// configuration names it keeps the subjects of one RoleBinding, which the chart makes. It never makes, deletes or refers
-// to another role, and needs no more rights than to patch that RoleBinding.
+// Package accounts grants the service accounts of injected istiods the rights of the agent. In each configured
+// namespace it writes the subjects of the one RoleBinding that the chart creates. It never creates, deletes or rebinds
+// a role, and needs only the right to patch that RoleBinding.
 package accounts
 
 import (
@@ -31,14 +31,14 @@ import (
 )
 
 const (
-	// checkInterval is how often the subjects are compared with what is stored, since RoleBindings are not watched;
-	// retryInterval is how often a RoleBinding is looked up that the chart has not made yet.
+	// checkInterval is how often the subjects are checked, since RoleBindings are not watched; retryInterval is how
+	// often a missing RoleBinding is looked up.
 	checkInterval, retryInterval = 10 * time.Minute, time.Minute
-	// maxAccounts bounds the subjects of a RoleBinding.
+	// maxAccounts is the number of subjects of a RoleBinding.
 	maxAccounts = 100
 )
 
-// reconciler keeps the subjects.
+// reconciler writes the subjects.
 type reconciler struct {
 	client client.Client
 	live   client.Reader
@@ -46,7 +46,7 @@ type reconciler struct {
 	target patches.Kind
 }
 
-// Setup registers the controller, elected, where the configuration names namespaces.
+// Setup registers the controller on the leader, if namespaces are configured.
 func Setup(mgr ctrl.Manager, rights v1alpha1.AgentRights, target patches.Kind) error {
 	if len(rights.Namespaces) == 0 {
 		return nil
@@ -96,13 +96,13 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return reconcile.Result{RequeueAfter: time.Second}, nil
 		}
-		return reconcile.Result{}, fmt.Errorf("changing the subjects of RoleBinding %s: %w", key, err)
+		return reconcile.Result{}, fmt.Errorf("patching the subjects of RoleBinding %s: %w", key, err)
 	}
 	logf.FromContext(ctx).Info("Wrote the subjects of the RoleBinding", "roleBinding", key, "serviceAccounts", accounts)
 	return reconcile.Result{RequeueAfter: checkInterval}, nil
 }
 
-// accounts are the service accounts of a namespace's istiods that are injected, or that still have the agent.
+// accounts are the service accounts of the istiods of a namespace that are injected or still run the agent.
 func (c *reconciler) accounts(ctx context.Context, namespace string) ([]string, error) {
 	istiods, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
@@ -131,14 +131,14 @@ func (c *reconciler) accounts(ctx context.Context, namespace string) ([]string, 
 }
 
 func subjects(namespace string, accounts []string) []rbacv1.Subject {
-	subjects := make([]rbacv1.Subject, 0, len(accounts)) // none is [], not null
+	subjects := make([]rbacv1.Subject, 0, len(accounts)) // [] instead of null
 	for _, account := range accounts {
 		subjects = append(subjects, rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: namespace})
 	}
 	return subjects
 }
 
-// hasAgent reports whether a Deployment's Pods run the agent: it needs its rights until they are gone.
+// hasAgent reports whether a Deployment still runs the agent, which needs its rights until the end.
 func hasAgent(istiod *unstructured.Unstructured) bool {
 	for _, field := range []string{"initContainers", "containers"} {
 		containers, _, _ := unstructured.NestedSlice(istiod.Object, "spec", "template", "spec", field)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package istiods looks after istiods that are already there: it injects them
-// when their namespace is labelled, reports which are outdated, and counts them
-// by state. It runs on the leader alone; admission does not need it.
+// Package istiods handles stored istiods: it injects them when their namespace is labelled, reports outdated ones, and
+// counts them by state. It runs on the leader only; admission does not need it.
 package istiods
 
 import (
@@ -31,39 +30,35 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// restartedForAnnotation of a pod template, where Pods are injected, holds the
-// digest of the injection for which the Pods were last restarted. Writing it is
-// the restart; finding it there is the proof that one was asked for.
+// restartedForAnnotation of a pod template holds the digest of the injection for which its Pods were last restarted.
+// Writing it triggers the restart.
 const restartedForAnnotation = "istiod-agent.io/restarted-for"
 
-// Reasons that only stored objects can have, beside those of package patches.
+// Reasons that admission does not use, beside those of package patches.
 const (
-	// Missing: the agent is not there and the configuration leaves it so.
+	// reasonMissing: the agent is absent, and the configuration does not inject existing istiods.
 	reasonMissing patches.Reason = "Missing"
-	// Outdated: the agent is there as an earlier configuration rendered it.
+	// reasonOutdated: the agent was injected by an earlier configuration.
 	reasonOutdated patches.Reason = "Outdated"
-	// Restarted: Pods without the current agent are replaced by a rollout.
+	// reasonRestarted: a rollout replaces Pods without the current agent.
 	reasonRestarted patches.Reason = "Restarted"
 )
 
-// rolloutInterval is how often an unfinished rollout of Pods is looked at, besides
-// at each event of a Pod.
+// rolloutInterval is how often an unfinished rollout is checked, besides at each event of a Pod.
 const rolloutInterval = 30 * time.Second
 
-// Controller reconciles the Deployments labelled app=istiod in the namespaces
-// that have opted in.
+// Controller reconciles the istiod Deployments of opted-in namespaces.
 type Controller struct {
 	client   client.Client
 	events   events.EventRecorder
 	injector *patches.Injector
-	// injectExisting and automatic are the configuration's permissions to
-	// restart an istiod.
+	// injectExisting and automatic permit restarts of istiod.
 	injectExisting, automatic bool
-	// startedAt is when this program did: what was well before is no news.
+	// startedAt is when this program started.
 	startedAt time.Time
 	// reported and lacking are the last messages about each istiod.
 	reported, lacking *lru.Cache
-	// Lacking, when set, reports what rights the agent lacks that runs as a service account; empty for none.
+	// Lacking, if set, describes the rights that the agent lacks under a service account; empty when none.
 	Lacking func(ctx context.Context, namespace, serviceAccount string) string
 }
 
@@ -81,7 +76,7 @@ func New(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.Injectio
 	}
 }
 
-// SetupWithManager registers the reconciler, elected, and its gauge.
+// SetupWithManager registers the controller on the leader, and its gauge.
 func (r *Controller) SetupWithManager(mgr ctrl.Manager) error {
 	inNamespace := controllers.PerNamespace(r.requestsForNamespace)
 	b := ctrl.NewControllerManagedBy(mgr).
@@ -124,10 +119,10 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	if len(operations) > 0 {
 		if err := r.patch(ctx, istiod, operations); err != nil {
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-				return reconcile.Result{RequeueAfter: time.Second}, nil // it has changed meanwhile: look again
+				return reconcile.Result{RequeueAfter: time.Second}, nil // it changed meanwhile
 			}
-			r.notify(ctx, istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
-			return reconcile.Result{}, fmt.Errorf("changing Deployment %s: %w", request, err)
+			r.notify(ctx, istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, retrying: "+err.Error())
+			return reconcile.Result{}, fmt.Errorf("patching Deployment %s: %w", request, err)
 		}
 	}
 	kind := corev1.EventTypeNormal
@@ -144,8 +139,8 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, nil
 }
 
-// known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
-// Else each start of the program would write an Event for each istiod.
+// alreadyReported reports whether the state injected needs no Event: it was just recorded, or older than this program, which
+// would otherwise write an Event for each istiod at every start.
 func (r *Controller) alreadyReported(istiod *unstructured.Unstructured) bool {
 	last, reported := r.reported.Get(client.ObjectKeyFromObject(istiod))
 	if !reported {
@@ -155,8 +150,7 @@ func (r *Controller) alreadyReported(istiod *unstructured.Unstructured) bool {
 	return strings.HasPrefix(message, string(patches.Injected)+": ")
 }
 
-// decide says what to change on the Deployment, nothing for most, and what to
-// report.
+// decide returns the changes of the Deployment, for most none, and the report.
 func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection) ([]jsonpatch.Operation, patches.Report) {
 	report := found.result.Report
 	allowed := r.injectExisting
@@ -173,7 +167,7 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
 	case patches.StateSkipped:
 		if r.injector.Target() == patches.Deployment {
-			// An opt-out that was written while the webhook was away.
+			// An opt-out while the webhook was down.
 			return found.result.Operations, report
 		}
 		return nil, report
@@ -188,13 +182,12 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 		return found.result.Operations, found.result.Report
 	}
 	if found.restartedFor == r.injector.Digest() {
-		return nil, report // it did not help, and a second time would not either
+		return nil, report // a second restart would not help either
 	}
-	return restart(istiod, r.injector.Digest()), patches.Report{Reason: reasonRestarted, Message: "istiod's Pods are replaced, so that the new ones are injected"}
+	return restart(istiod, r.injector.Digest()), patches.Report{Reason: reasonRestarted, Message: "istiod's Pods are replaced so that the new ones are injected"}
 }
 
-// restart writes the annotation by which the Deployment controller replaces
-// the Pods, as `kubectl rollout restart` does.
+// restart writes the annotation that makes the Deployment controller replace the Pods, as `kubectl rollout restart` does.
 func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Operation {
 	annotations, _, _ := unstructured.NestedMap(istiod.Object, "spec", "template", "metadata", "annotations")
 	if annotations == nil {
@@ -203,8 +196,7 @@ func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Opera
 	return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations/istiod-agent.io~1restarted-for", digest)}
 }
 
-// patch applies operations to just the version of the Deployment that they
-// were written for.
+// patch applies operations to exactly the version of the Deployment that they were made for.
 func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructured, operations []jsonpatch.Operation) error {
 	version := jsonpatch.NewOperation("replace", "/metadata/resourceVersion", istiod.GetResourceVersion())
 	raw, err := json.Marshal(append([]jsonpatch.Operation{version}, operations...))
@@ -214,7 +206,7 @@ func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructure
 	return r.client.Patch(ctx, istiod, client.RawPatch(types.JSONPatchType, raw), client.FieldOwner(controllers.Manager))
 }
 
-// requests for every istiod of a namespace.
+// requestsForNamespace requests every istiod of a namespace.
 func (r *Controller) requestsForNamespace(ctx context.Context, namespace string) []reconcile.Request {
 	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {

@@ -20,8 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// CacheByObject limits what the manager's cache holds to istiods, their Pods
-// where these are injected, and the namespaces that have opted in.
+// CacheByObject limits the cache to istiods, their Pods where Pods are injected, and the opted-in namespaces.
 func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
@@ -41,25 +40,23 @@ func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 func deployment() *unstructured.Unstructured { return controllers.Untyped(controllers.DeploymentKind) }
 func pod() *unstructured.Unstructured        { return controllers.Untyped(controllers.PodKind) }
 
-// inspection is what one istiod is like now.
+// inspection is the observed state of one istiod.
 type inspection struct {
 	state  patches.State
 	result patches.Result
-	// restartedFor is the pod template's RestartedForAnnotation.
+	// restartedFor is the restartedForAnnotation of the pod template.
 	restartedFor string
-	// waiting tells, where Pods are injected, that those to judge are still to
-	// come: there are none yet, or a restart is under way.
+	// waiting reports that Pods are still to be created, or that a restart is in progress.
 	waiting bool
 }
 
-// inspect asks the engine about the Deployment or, where Pods are injected,
-// about each of its Pods; the worst of them counts.
+// inspect returns the state of the Deployment or, where Pods are injected, the worst state of its Pods.
 func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
 	if r.injector.Target() == patches.Deployment {
 		return r.inspectObject(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
-	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent as configured"}
+	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod runs the agent as configured"}
 	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", restartedForAnnotation)
 
 	pods, err := r.podsOf(ctx, istiod)
@@ -73,19 +70,18 @@ func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructu
 		found.waiting = true
 	}
 	for i := range pods {
-		one, err := r.inspectObject(patches.Pod, &pods[i])
+		pod, err := r.inspectObject(patches.Pod, &pods[i])
 		if err != nil {
 			return found, err
 		}
-		if one.result.Reason != patches.BeingDeleted && worse(one.state, found.state) {
-			found.state, found.result = one.state, one.result
+		if pod.result.Reason != patches.BeingDeleted && worse(pod.state, found.state) {
+			found.state, found.result = pod.state, pod.result
 		}
 	}
 	return found, nil
 }
 
-// rolledOut tells whether the Deployment controller has replaced all Pods, as
-// `kubectl rollout status` does.
+// rolledOut reports whether all Pods were replaced, as `kubectl rollout status` does.
 func rolledOut(istiod *unstructured.Unstructured) bool {
 	number := func(path ...string) int64 {
 		value, _, _ := unstructured.NestedInt64(istiod.Object, path...)
@@ -104,7 +100,7 @@ func (r *Controller) inspectObject(kind patches.Kind, object *unstructured.Unstr
 	return inspection{state: state, result: result}, nil
 }
 
-// podsOf lists the Deployment's Pods that run or are about to.
+// podsOf lists the Deployment's Pods that have not terminated.
 func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
 	matchLabels, _, err := unstructured.NestedStringMap(istiod.Object, "spec", "selector", "matchLabels")
 	if err != nil {
@@ -128,7 +124,7 @@ func (r *Controller) list(ctx context.Context, kind schema.GroupVersionKind, opt
 	return controllers.List(ctx, r.client, kind, options...)
 }
 
-// worse orders states by how much they need a person's eye.
+// worse orders states by how urgently they need a person.
 func worse(a, b patches.State) bool {
 	rank := map[patches.State]int{patches.StateInjected: 0, patches.StateSkipped: 1, patches.StateOutdated: 2, patches.StateMissing: 3}
 	return rank[a] > rank[b]

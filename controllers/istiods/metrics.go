@@ -29,8 +29,7 @@ var istiodsDesc = prometheus.NewDesc("istiod_agent_istiods",
 	"Istiod Deployments in namespaces that have opted in, by state: injected, outdated, missing, skipped. Only the leader reports.",
 	[]string{"namespace", "state"}, nil)
 
-// gauge counts istiods when it is asked, from the cache, so that it can never
-// be out of step with what is stored.
+// gauge counts istiods from the cache at each scrape, so that it always matches the stored objects.
 type gauge struct {
 	istiods *Controller
 	elected <-chan struct{}
@@ -68,13 +67,13 @@ func (g *gauge) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// counts are the istiods of a namespace by state, and the available Pods of those that have the agent.
+// counts are the istiods of a namespace by state, and the available Pods of those with the agent.
 type counts struct {
 	states   map[patches.State]int
 	replicas int64
 }
 
-// count istiods by namespace and state; a state that nobody is in counts zero.
+// count counts istiods by namespace and state, with zero for absent states.
 func (r *Controller) count(ctx context.Context) (map[string]*counts, error) {
 	namespaces := &metav1.PartialObjectMetadataList{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
@@ -83,8 +82,8 @@ func (r *Controller) count(ctx context.Context) (map[string]*counts, error) {
 	}
 	byNamespace := map[string]*counts{}
 	for _, namespace := range namespaces.Items {
-		here := &counts{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
-		byNamespace[namespace.Name] = here
+		current := &counts{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
+		byNamespace[namespace.Name] = current
 		istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace.Name))
 		if err != nil {
 			return nil, err
@@ -94,10 +93,10 @@ func (r *Controller) count(ctx context.Context) (map[string]*counts, error) {
 			if err != nil {
 				return nil, err
 			}
-			here.states[found.state]++
+			current.states[found.state]++
 			if found.state == patches.StateInjected || found.state == patches.StateOutdated {
 				available, _, _ := unstructured.NestedInt64(istiods[i].Object, "status", "availableReplicas")
-				here.replicas += available
+				current.replicas += available
 			}
 		}
 	}

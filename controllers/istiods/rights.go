@@ -14,10 +14,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// reasonAgentLacksRights is the reason of an Event about an injected istiod whose service account may not do what the agent does.
+// reasonAgentLacksRights is the reason of an Event about an istiod whose service account lacks rights of the agent.
 const reasonAgentLacksRights patches.Reason = "AgentLacksRights"
 
-// RunsAs reports whether a stored istiod of a namespace that has opted in runs as a service account. It reads the cache.
+// RunsAs reports whether a stored istiod of an opted-in namespace runs as a service account. It reads the cache.
 func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
 	if optedIn, err := controllers.OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
 		return false
@@ -34,7 +34,7 @@ func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount strin
 	return false
 }
 
-// reportLacking reports by Event, once, what the agent of an injected istiod may not do.
+// reportLacking records, once, the rights that the agent of an injected istiod lacks.
 func (r *Controller) reportLacking(ctx context.Context, istiod *unstructured.Unstructured, found inspection) {
 	if r.Lacking == nil || found.state != patches.StateInjected {
 		return

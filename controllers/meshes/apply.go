@@ -19,8 +19,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
-// ensure makes an object, or makes it so, by server-side apply: what others write on it, such as the annotation that asks
-// for a renewal, stays.
+// apply creates or updates an object by server-side apply. Fields of other managers stay, such as the annotation that
+// requests a renewal.
 func (c *reconciler) apply(ctx context.Context, object client.Object, stored *unstructured.Unstructured) error {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
@@ -43,7 +43,7 @@ func (c *reconciler) apply(ctx context.Context, object client.Object, stored *un
 	return nil
 }
 
-// upToDate says whether all that is wanted is there as it is wanted.
+// upToDate reports whether the stored object has all desired labels, annotations and the desired spec.
 func upToDate(stored, desired *unstructured.Unstructured) bool {
 	for key, value := range desired.GetLabels() {
 		if stored.GetLabels()[key] != value {
@@ -65,41 +65,41 @@ func upToDate(stored, desired *unstructured.Unstructured) bool {
 	return errA == nil && errB == nil && string(a) == string(b)
 }
 
-// prune deletes what was made for a VirtualMesh, but what is to be kept, and what another VirtualMesh names: that takes it
-// over.
-func (c *reconciler) prune(ctx context.Context, of types.NamespacedName, keep ...retention) error {
-	for _, each := range keep {
-		made, err := c.list(ctx, each.of, client.MatchingFields{byVirtualMesh: of.String()})
+// prune deletes the objects that were applied for a VirtualMesh, except those to retain and those that another
+// VirtualMesh claims and takes over.
+func (c *reconciler) prune(ctx context.Context, mesh types.NamespacedName, rules ...retention) error {
+	for _, rule := range rules {
+		stored, err := c.list(ctx, rule.kind, client.MatchingFields{byVirtualMesh: mesh.String()})
 		if err != nil {
-			return fmt.Errorf("listing %ss: %w", each.of.Kind, err)
+			return fmt.Errorf("listing %ss: %w", rule.kind.Kind, err)
 		}
-		for i := range made {
-			key := client.ObjectKeyFromObject(&made[i])
-			if made[i].GetDeletionTimestamp() != nil || each.keep(key) {
+		for i := range stored {
+			key := client.ObjectKeyFromObject(&stored[i])
+			if stored[i].GetDeletionTimestamp() != nil || rule.retain(key) {
 				continue
 			}
-			others, err := c.claimedByOther(ctx, key, of)
+			claimed, err := c.claimedByOther(ctx, key, mesh)
 			if err != nil {
 				return err
 			}
-			if others {
+			if claimed {
 				continue
 			}
-			// Just what was read: another VirtualMesh may have taken it over since.
-			exactly := client.Preconditions{UID: new(made[i].GetUID()), ResourceVersion: new(made[i].GetResourceVersion())}
-			if err := c.client.Delete(ctx, made[i].DeepCopy(), exactly); client.IgnoreNotFound(err) != nil {
+			// Only the version that was read: another VirtualMesh may have taken it over since.
+			precondition := client.Preconditions{UID: new(stored[i].GetUID()), ResourceVersion: new(stored[i].GetResourceVersion())}
+			if err := c.client.Delete(ctx, stored[i].DeepCopy(), precondition); client.IgnoreNotFound(err) != nil {
 				return err
 			}
-			logf.FromContext(ctx).Info("Deleted object that no VirtualMesh needs; istiod keeps its current CA", "kind", made[i].GetKind(), "object", key)
+			logf.FromContext(ctx).Info("Deleted object that no VirtualMesh needs; istiod keeps its current CA", "kind", stored[i].GetKind(), "object", key)
 		}
 	}
 	return nil
 }
 
-// retention says which objects of a kind are not deleted.
+// retention decides which objects of a kind are not deleted.
 type retention struct {
-	of   schema.GroupVersionKind
-	keep func(types.NamespacedName) bool
+	kind   schema.GroupVersionKind
+	retain func(types.NamespacedName) bool
 }
 
 // keepings are those of a plan.

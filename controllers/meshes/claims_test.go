@@ -49,24 +49,24 @@ func TestWhoGovernsAMesh(t *testing.T) {
 		governing string
 		says      string // to the one that does not
 	}{
-		"the older of two": {other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "VirtualMesh " + guides + " already decides"},
+		"the older of two": {other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "VirtualMesh " + guides + " already governs"},
 		"an older one without the certificate does not take it": {
-			facts: owned(guides), other: rival(t, "gloo-mesh", "first", -time.Hour, nil), governing: guides, says: "VirtualMesh " + guides + " already decides",
+			facts: owned(guides), other: rival(t, "gloo-mesh", "first", -time.Hour, nil), governing: guides, says: "VirtualMesh " + guides + " already governs",
 		},
 		"an older one that is not valid": {other: rival(t, "gloo-mesh", "first", -time.Hour, mistaken), governing: guides, says: "vault.server"},
 		"an older one that refers to another namespace": {
-			other: rival(t, "gloo-mesh", "first", -time.Hour, refersTo("kube-system")), governing: guides, says: "VirtualMesh " + guides + " already decides",
+			other: rival(t, "gloo-mesh", "first", -time.Hour, refersTo("kube-system")), governing: guides, says: "VirtualMesh " + guides + " already governs",
 		},
 		"the one with the certificate has become invalid": {
 			change: mistaken, facts: owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil),
-			says: "VirtualMesh " + guides + " already decides which CA signs for this mesh; remove the mesh from one of them; it is not valid now, and the IssuedCertificate stays as it is",
+			says: "VirtualMesh " + guides + " already governs this mesh; remove the mesh from one of them; it is invalid, and the IssuedCertificate does not change",
 		},
 		"the one with the certificate is invalid and names the mesh no more": {
 			change: func(object map[string]any) { mistaken(object); delete(object["spec"].(map[string]any), "meshes") },
-			facts:  owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is not valid now",
+			facts:  owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is invalid",
 		},
 		"the one with the certificate names another namespace's account": {
-			change: refersTo("kube-system"), facts: owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is not valid now",
+			change: refersTo("kube-system"), facts: owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is invalid",
 		},
 		"the one with the certificate names the mesh no more": {
 			change: func(object map[string]any) { delete(object["spec"].(map[string]any), "meshes") },
@@ -74,12 +74,12 @@ func TestWhoGovernsAMesh(t *testing.T) {
 		},
 		"an invalid one without a certificate": {change: mistaken, other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: "gloo-mesh/second"},
 		"the certificate of one that is gone": {
-			facts: owned("gloo-mesh/before"), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "already decides",
+			facts: owned("gloo-mesh/before"), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "already governs",
 		},
 		"the certificate of one in a namespace that is not allowed": {
 			facts: owned("tenant/mesh"), other: rival(t, "tenant", "mesh", -time.Hour, nil), governing: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on",
 		},
-		"a certificate labelled by hand":             {facts: owned(controllers.Manager), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "already decides"},
+		"a certificate labelled by hand":             {facts: owned(controllers.Manager), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "already governs"},
 		"a certificate whose annotation was forged":  {facts: owned("gloo-mesh/second"), other: rival(t, "tenant", "mesh", time.Hour, nil), governing: guides, says: "not acted on"},
 		"an older one of a namespace not allowed":    {other: rival(t, "tenant", "mesh", -time.Hour, nil), governing: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on"},
 		"the first by name, of two of the same age":  {other: rival(t, "gloo-mesh", "another", 0, nil), governing: "gloo-mesh/another"},
@@ -152,7 +152,7 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 	}{
 		"a Secret of istiod's namespace":        {token("istio-system"), ""},
 		"a Secret of no namespace":              {token(""), ""},
-		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected none, or istiod's own namespace, istio-system`},
+		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected no namespace, or istiod's own, istio-system`},
 		"a Secret of the VirtualMesh's":         {token("gloo-mesh"), vault + `tokenSecretRef.namespace: Invalid value: "gloo-mesh"`},
 		"roots of istiod's namespace":           {roots("istio-system"), ""},
 		"roots elsewhere":                       {roots("kube-system"), strings.TrimSuffix(vault, "vault.") + `trustedRoots.configMapRef.namespace: Invalid value: "kube-system"`},
@@ -189,19 +189,19 @@ func TestMeshNamesThatCollide(t *testing.T) {
 		"neither has an IssuedCertificate": {says: "several istiod Deployments have this name, istio-system/istiod, system/istiod-istio; rename all but one"},
 		"both have":                        {facts: func(f *clusterFacts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made }, says: "several istiod Deployments"},
 		"the first has": {
-			facts: func(f *clusterFacts) { f.Certificates[inIstioSystem] = made }, planned: "istio-system", says: "istiod system/istiod-istio has the same mesh's name",
+			facts: func(f *clusterFacts) { f.Certificates[inIstioSystem] = made }, planned: "istio-system", says: "istiod system/istiod-istio has the same mesh name",
 		},
-		"the second has":              {facts: func(f *clusterFacts) { f.Certificates[inSystem] = made }, planned: "system", says: "istiod istio-system/istiod has the same mesh's name"},
+		"the second has":              {facts: func(f *clusterFacts) { f.Certificates[inSystem] = made }, planned: "system", says: "istiod istio-system/istiod has the same mesh name"},
 		"another's counts for nobody": {facts: func(f *clusterFacts) { f.Certificates[inSystem] = storedCertificate{} }, says: "several istiod Deployments"},
 		"one was forged in the other's namespace": {
 			facts:    func(f *clusterFacts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made },
-			recorded: "istio-system", planned: "istio-system", says: "istiod system/istiod-istio has the same mesh's name",
+			recorded: "istio-system", planned: "istio-system", says: "istiod system/istiod-istio has the same mesh name",
 		},
 		"the one that has it is away": {
 			facts: func(f *clusterFacts) {
 				f.Istiods[ours], f.Certificates[inIstioSystem] = nil, made
 			},
-			recorded: "istio-system", says: "IssuedCertificate istio-system/" + ours + " is for another istiod of this name, which is not there; delete it to give the name to system/istiod-istio",
+			recorded: "istio-system", says: "IssuedCertificate istio-system/" + ours + " is for another istiod of this name, which no longer exists; delete it to give the name to system/istiod-istio",
 		},
 		"the one that had it is away, and it was deleted": {
 			facts: func(f *clusterFacts) { f.Istiods[ours] = nil }, recorded: "istio-system", planned: "system",
@@ -227,10 +227,10 @@ func TestMeshNamesThatCollide(t *testing.T) {
 			if said := strings.Join(slices.Concat(mesh.Errors, mesh.Warnings), "\n"); planned != test.planned || !strings.Contains(said, test.says) {
 				t.Errorf("planned in %q, said %s", planned, said)
 			}
-			for _, kind := range plan.retentions() {
+			for _, rule := range plan.retentions() {
 				for _, key := range []types.NamespacedName{inIstioSystem, inSystem} {
-					if !kind.keep(key) {
-						t.Errorf("%s %s is pruned", kind.of.Kind, key)
+					if !rule.retain(key) {
+						t.Errorf("%s %s is pruned", rule.kind.Kind, key)
 					}
 				}
 			}
@@ -247,8 +247,8 @@ func TestADeploymentThatIsNotInjected(t *testing.T) {
 	f.Certificates[inIstioSystem] = storedCertificate{Owner: "gloo-mesh/virtual-mesh"}
 	plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 	mesh := plan.Status.Meshes[ours+".gloo-mesh."]
-	const want = "waiting for an istiod Deployment with this name that is injected: Deployment istio-system/istiod does not count, since its namespace is not labelled " +
-		"(its IssuedCertificate stays as it is), Deployment system/istiod-istio does not count, since it is opted out"
+	const want = "waiting for an injected istiod Deployment with this name: Deployment istio-system/istiod is ignored: its namespace is not labelled " +
+		"(its IssuedCertificate does not change), Deployment system/istiod-istio is ignored: it is opted out"
 	if len(plan.Certificates) > 0 || mesh.State != networkingv1.Pending || mesh.Message != want || !plan.Retain[ours] {
 		t.Errorf("planned %+v", plan)
 	}
@@ -272,7 +272,7 @@ func TestANamespaceThatIsNotAllowed(t *testing.T) {
 	if ready.Status != metav1.ConditionFalse || ready.Reason != "NamespaceNotAllowed" || !strings.Contains(ready.Message, "add \"tenant\" to the chart's value virtualMesh.namespaces") {
 		t.Errorf("condition %+v", ready)
 	}
-	if !strings.Contains(ready.Message, "IssuedCertificate a/1, a/2, a/3 and 2 more, made for this VirtualMesh before, stays") {
+	if !strings.Contains(ready.Message, "IssuedCertificate a/1, a/2, a/3 and 2 more, applied for this VirtualMesh before, does not change") {
 		t.Errorf("condition %+v", ready)
 	}
 }

@@ -18,16 +18,16 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// recheckInterval is how often what is not watched is read again: whether rights to restart Pods have been given, and the
-// ConfigMaps of revisions.
+// recheckInterval is how often unwatched state is read again: the rights to restart Pods and the ConfigMaps of
+// revisions.
 const recheckInterval = 5 * time.Minute
 
-// restartRights says which rights to restart Pods are lacking, and how to give them.
+// restartRights reports the rights that the controller lacks to restart Pods, and how to grant them.
 type restartRights interface {
 	Lacking(ctx context.Context) (string, error)
 }
 
-// reconciler keeps the IssuedCertificates of this cluster's istiods, and their PodBounceDirectives.
+// reconciler applies the IssuedCertificates and PodBounceDirectives of this cluster's istiods.
 type reconciler struct {
 	client  client.Client
 	live    client.Reader
@@ -53,9 +53,9 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if apierrors.IsNotFound(err) {
 		c.written.forget(request.NamespacedName)
 	}
-	if err != nil || object.GetDeletionTimestamp() != nil { // another's finalizer; what it asks for does not count any more
+	if err != nil || object.GetDeletionTimestamp() != nil { // another program's finalizer keeps it
 		if !c.allowed.Allows(request.Namespace) {
-			return reconcile.Result{}, nil // it owns nothing, also of what was made for it when it was acted on
+			return reconcile.Result{}, nil // its namespace may have been allowed before; nothing is deleted for it now
 		}
 		return requeueOnConflict(c.prune(ctx, request.NamespacedName, (&meshPlan{}).retentions()...))
 	}
@@ -66,17 +66,17 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	before := statusOf(object)
 	plan := translate(sourceOf(object), before, facts)
 	if plan.Status.RootRotation.At() != before.RootRotation.At() {
-		// A stage is kept before it is acted on. Were it asked for first and this program killed, replicas that have gone on
-		// would be taken for such that lag behind, and be called back.
+		// Store the stage before acting on it. In the opposite order, after a crash, replicas that have already
+		// advanced would look outdated and be sent back.
 		return c.settle(ctx, object, before, plan.Status, facts.Now.Time)
 	}
-	for _, each := range plan.Directives { // before what names them
-		if err := c.apply(ctx, each, podBounceDirective()); err != nil {
+	for _, directive := range plan.Directives { // before the IssuedCertificates that name them
+		if err := c.apply(ctx, directive, podBounceDirective()); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	for _, each := range plan.Certificates {
-		if err := c.apply(ctx, each, issuedCertificate()); err != nil {
+	for _, certificate := range plan.Certificates {
+		if err := c.apply(ctx, certificate, issuedCertificate()); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
@@ -92,7 +92,7 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return result, err
 }
 
-// requeueOnConflict tries a conflict again without making an error of it: what has changed meanwhile is read anew.
+// requeueOnConflict retries a conflict without reporting an error.
 func requeueOnConflict(err error) (reconcile.Result, error) {
 	if apierrors.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: time.Second}, nil

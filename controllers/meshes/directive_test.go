@@ -29,7 +29,7 @@ func TestThePodBounceDirective(t *testing.T) {
 		"made by us": {facts: func(f *clusterFacts) { f.Directives[at] = true }, planned: true, named: true},
 		"written by a person": {
 			facts: func(f *clusterFacts) { f.Directives[at] = false }, named: true,
-			says: "PodBounceDirective istio-system/" + ours + " was not made here, and is followed as it is",
+			says: "another program created PodBounceDirective istio-system/" + ours + ", which is used as it is",
 		},
 		"a person's, while it is off": {off: true, facts: func(f *clusterFacts) { f.Directives[at] = false }},
 		"no rights": {

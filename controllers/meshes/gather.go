@@ -26,7 +26,7 @@ func sourceOf(object *unstructured.Unstructured) storedMesh {
 	return storedMesh{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
 }
 
-// gather reads what a VirtualMesh is translated with.
+// gather reads the facts that a VirtualMesh is translated with.
 func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructured) (clusterFacts, error) {
 	facts := clusterFacts{
 		Cluster: c.cluster, Allowed: c.allowed, Now: metav1.Now(),
@@ -48,13 +48,13 @@ func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructur
 		}
 		facts.MissingRights = lacking
 	}
-	desired := map[string]bool{}
+	named := map[string]bool{}
 	names, err := c.namedMeshes(ctx, object)
 	if err != nil {
 		return facts, fmt.Errorf("listing istiods: %w", err)
 	}
 	for _, mesh := range names {
-		desired[mesh] = true
+		named[mesh] = true
 	}
 	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructur
 	}
 	for i := range deployments {
 		mesh := istio.MeshName(deployments[i].GetName(), deployments[i].GetNamespace(), c.cluster)
-		if !desired[mesh] || deployments[i].GetDeletionTimestamp() != nil {
+		if !named[mesh] || deployments[i].GetDeletionTimestamp() != nil {
 			continue
 		}
 		why, err := controllers.NotSelected(ctx, c.client, &deployments[i], c.target)
@@ -96,7 +96,7 @@ func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructur
 	return facts, nil
 }
 
-// gatherIstiod reads an istiod, and what is there for it.
+// gatherIstiod reads an istiod and its stored objects.
 func (c *reconciler) gatherIstiod(ctx context.Context, deployment *unstructured.Unstructured, mesh string, facts *clusterFacts) error {
 	istiod, err := readIstiod(ctx, c.client, c.live, deployment)
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *reconciler) gatherIstiod(ctx context.Context, deployment *unstructured.
 	return nil
 }
 
-// claims are the VirtualMeshes of allowed namespaces that name a mesh, or may match it by a pattern, and a CA.
+// listClaims returns the VirtualMeshes of allowed namespaces that name a CA, and the mesh by name or by a pattern.
 func (c *reconciler) listClaims(ctx context.Context, mesh string) (claims []storedMesh, err error) {
 	seen := map[types.NamespacedName]bool{}
 	for _, key := range keysOf(mesh) {
@@ -150,21 +150,21 @@ func (c *reconciler) listClaims(ctx context.Context, mesh string) (claims []stor
 	return claims, nil
 }
 
-// asked reports whether another VirtualMesh asks for an IssuedCertificate. A pattern asks for those of Deployments that
-// are there.
+// claimedByOther reports whether another VirtualMesh claims an IssuedCertificate. A pattern claims those of existing
+// Deployments only.
 func (c *reconciler) claimedByOther(ctx context.Context, at, besides types.NamespacedName) (bool, error) {
 	claims, err := c.listClaims(ctx, at.Name)
 	if err != nil {
 		return false, err
 	}
-	how := noClaim
+	strength := noClaim
 	for _, claim := range claims {
 		if claim.key() != besides {
-			how = max(how, claim.claimOn(at.Name, at.Namespace, c.cluster))
+			strength = max(strength, claim.claimOn(at.Name, at.Namespace, c.cluster))
 		}
 	}
-	if how != patternClaim {
-		return how == nameClaim, nil
+	if strength != patternClaim {
+		return strength == nameClaim, nil
 	}
 	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(at.Namespace))
 	return slices.ContainsFunc(deployments, func(d unstructured.Unstructured) bool {
@@ -181,7 +181,7 @@ func (c *reconciler) readCertificate(ctx context.Context, at types.NamespacedNam
 	for _, key := range ownersOf(object) {
 		stored.Owner = key
 		if key == "" {
-			stored.Owner = controllers.Manager // labelled by hand, to be taken over
+			stored.Owner = controllers.Manager // a person labelled it, so that a VirtualMesh takes it over
 		}
 	}
 	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
@@ -200,7 +200,7 @@ func (c *reconciler) readCertificate(ctx context.Context, at types.NamespacedNam
 	return nil
 }
 
-// decodeField gives a part of an object as its Go type, nil where it is absent or something else.
+// decodeField decodes a part of an object; nil when absent or of another type.
 func decodeField[T any](object *unstructured.Unstructured, fields ...string) *T {
 	content, found, err := unstructured.NestedMap(object.Object, fields...)
 	if err != nil || !found {

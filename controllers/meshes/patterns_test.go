@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 func TestPattern(t *testing.T) {
@@ -38,7 +39,7 @@ func TestPattern(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, ok := patternOf(networkingv1.MeshRef{Name: test.pattern})
-			mesh := deployedIstiod{Name: test.deployment, Namespace: test.namespace}.Mesh(test.cluster)
+			mesh := deployedIstiod{Name: test.deployment, Namespace: test.namespace}.mesh(test.cluster)
 			if got := ok && p.matches(mesh, test.namespace, test.cluster); got != test.want {
 				t.Errorf("%s matches %s: %t, want %t", test.pattern, mesh, got, test.want)
 			}
@@ -75,11 +76,11 @@ func TestTranslatePattern(t *testing.T) {
 	foreign := deployedIstiod{Name: "istiod", Namespace: "evil-istio-system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
 	revision := canary(1)
 	at := func(i deployedIstiod) types.NamespacedName {
-		return types.NamespacedName{Namespace: i.Namespace, Name: i.Mesh("cluster-1")}
+		return types.NamespacedName{Namespace: i.Namespace, Name: i.mesh("cluster-1")}
 	}
 	many := func(f *clusterFacts) {
 		for i := range networkingv1.MaxMatches + 10 {
-			f.Istiods[canary(i).Mesh("cluster-1")] = []deployedIstiod{canary(i)}
+			f.Istiods[canary(i).mesh("cluster-1")] = []deployedIstiod{canary(i)}
 		}
 	}
 	for name, test := range map[string]struct {
@@ -98,10 +99,10 @@ func TestTranslatePattern(t *testing.T) {
 		"two patterns that match it": {
 			[]string{everyIstiod, "istiod*-istio-system-cluster-1"}, nil, []string{"istiod", "istiod-001"}, networkingv1.Accepted, "2 of 2 meshes", "",
 		},
-		"none yet":        {[]string{"pilot*-istio-system-cluster-1"}, nil, nil, networkingv1.Pending, "waiting for an injected istiod Deployment that it matches", ""},
+		"none yet":        {[]string{"pilot*-istio-system-cluster-1"}, nil, nil, networkingv1.Pending, "waiting for an injected istiod Deployment that matches", ""},
 		"another cluster": {[]string{"*-istio-system-cluster-2"}, nil, nil, networkingv1.Accepted, "nothing to do in this cluster", ""},
 		"another namespace's istiod of the same name": {[]string{everyIstiod}, func(f *clusterFacts) {
-			delete(f.Istiods, revision.Mesh("cluster-1"))
+			delete(f.Istiods, revision.mesh("cluster-1"))
 			delete(f.Istiods, ours)
 			f.Istiods[ours] = []deployedIstiod{collides}
 		}, nil, networkingv1.Pending, "waiting", ""},
@@ -114,16 +115,16 @@ func TestTranslatePattern(t *testing.T) {
 		"the other has the name": {[]string{everyIstiod}, func(f *clusterFacts) {
 			f.Istiods[ours] = append(f.Istiods[ours], collides)
 			f.Certificates[inSystem] = storedCertificate{Owner: "gloo-mesh/other"}
-		}, []string{"istiod-001"}, networkingv1.Failed, "the name is that of istiod system/istiod-istio, which no pattern matches", ours},
+		}, []string{"istiod-001"}, networkingv1.Failed, "the name belongs to istiod system/istiod-istio, which no pattern matches", ours},
 		"more than may be": {[]string{everyIstiod}, func(f *clusterFacts) {
 			many(f)
 			f.Certificates[at(canary(109))] = storedCertificate{Owner: "gloo-mesh/virtual-mesh"}
-		}, []string{"istiod-000", "istiod-001", "istiod-109"}, networkingv1.Failed, "11 istiods that it matches get no IssuedCertificate: expected 100 at most by patterns", canary(108).Mesh("cluster-1")},
+		}, []string{"istiod-000", "istiod-001", "istiod-109"}, networkingv1.Failed, "11 matching istiods get no IssuedCertificate: patterns match at most 100", canary(108).mesh("cluster-1")},
 		"one that is not injected any more": {[]string{everyIstiod}, func(f *clusterFacts) {
-			delete(f.Istiods, revision.Mesh("cluster-1"))
-			f.NotSelected[revision.Mesh("cluster-1")] = []unselected{{revision.Namespace, revision.Name, "it opted out"}}
+			delete(f.Istiods, revision.mesh("cluster-1"))
+			f.NotSelected[revision.mesh("cluster-1")] = []unselected{{revision.Namespace, revision.Name, "it opted out"}}
 			f.Certificates[at(revision)] = storedCertificate{Owner: "gloo-mesh/virtual-mesh"}
-		}, []string{"istiod"}, networkingv1.Pending, "it opted out (its IssuedCertificate stays as it is)", revision.Mesh("cluster-1")},
+		}, []string{"istiod"}, networkingv1.Pending, "it opted out (its IssuedCertificate does not change)", revision.mesh("cluster-1")},
 		"one that never was injected": {[]string{everyIstiod}, func(f *clusterFacts) {
 			f.NotSelected["pilot-istio-system-cluster-1"] = []unselected{{"istio-system", "pilot", "it opted out"}}
 		}, []string{"istiod", "istiod-001"}, networkingv1.Accepted, "2 of 2 meshes", ""},
@@ -134,7 +135,7 @@ func TestTranslatePattern(t *testing.T) {
 			f := facts("cluster-1")
 			f.NotSelected = map[string][]unselected{}
 			for _, each := range []deployedIstiod{revision, foreign} {
-				f.Istiods[each.Mesh("cluster-1")] = []deployedIstiod{each}
+				f.Istiods[each.mesh("cluster-1")] = []deployedIstiod{each}
 			}
 			if test.facts != nil {
 				test.facts(&f)
@@ -206,4 +207,8 @@ func TestWhoGovernsAMeshByPattern(t *testing.T) {
 			}
 		})
 	}
+}
+
+func (i deployedIstiod) mesh(cluster string) string {
+	return istio.MeshName(i.Name, i.Namespace, cluster)
 }

@@ -80,17 +80,17 @@ func TestTheRootChangesInStages(t *testing.T) {
 	}{
 		"nothing said":                  {word: "-", reports: before, ca: newCA},
 		"none said":                     {word: networkingv1.RotateNone, reports: before, ca: newCA},
-		"begun":                         {word: networkingv1.RotateTrustBoth, reports: before, stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/a, which does not publish all roots yet; istio-system/b", trusted: true, ca: oldCA},
+		"begun":                         {word: networkingv1.RotateTrustBoth, reports: before, stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/a: it does not publish all roots yet; istio-system/b", trusted: true, ca: oldCA},
 		"begun with the last word":      {word: networkingv1.RotateDropOld, reports: before, stage: networkingv1.StageTrustBoth, says: "waiting for", trusted: true, ca: oldCA},
-		"begun before the first istiod": {word: networkingv1.RotateTrustBoth, none: true, stage: networkingv1.StageTrustBoth, says: "2 of 2 replicas of istiod istio-system/istiod, which have not reported", trusted: true, ca: newCA},
+		"begun before the first istiod": {word: networkingv1.RotateTrustBoth, none: true, stage: networkingv1.StageTrustBoth, says: "2 of 2 replicas of istiod istio-system/istiod to report", trusted: true, ca: newCA},
 		"begun from istiod's own CA":    {word: networkingv1.RotateTrustBoth, secret: "istio-ca-secret", none: true, stage: networkingv1.StageTrustBoth, says: "waiting", trusted: true, ca: newCA, adopted: "istio-ca-secret"},
 		"one replica is not there": {
 			word: networkingv1.RotateSignWithNew, before: at(networkingv1.StageTrustBoth, false), reports: []certificatesv1.CertificateStatus{trusting[0], before[1]},
-			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b, which does not publish all roots yet", trusted: true, ca: oldCA,
+			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b: it does not publish all roots yet", trusted: true, ca: oldCA,
 		},
 		"one replica has not loaded it": {
 			word: networkingv1.RotateSignWithNew, before: at(networkingv1.StageTrustBoth, false), reports: []certificatesv1.CertificateStatus{trusting[0], report("b", oldRoot, both, false)},
-			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b, which was not seen to have loaded", trusted: true, ca: oldCA,
+			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b: it has not been confirmed", trusted: true, ca: oldCA,
 		},
 		"one replica has not reported": {
 			word: networkingv1.RotateSignWithNew, before: at(networkingv1.StageTrustBoth, true), reports: trusting[:1],
@@ -130,30 +130,30 @@ func TestTheRootChangesInStages(t *testing.T) {
 			stage: networkingv1.StageTrustBoth, says: "waiting", trusted: true, ca: oldCA,
 		},
 		"the annotation is gone too early": {
-			word: "-", before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "is gone before", held: true,
+			word: "-", before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "was removed before", held: true,
 		},
 		"given up in time": {word: networkingv1.RotateNone, before: at(networkingv1.StageTrustBoth, true), reports: trusting, ca: newCA},
 		"given up while istiod's own CA is in use": {
 			word: networkingv1.RotateNone, uses: "istio-ca-secret", before: at(networkingv1.StageTrustBoth, true), reports: trusting,
-			stage: networkingv1.StageTrustBoth, complete: true, says: "cannot be given up by none", held: true,
+			stage: networkingv1.StageTrustBoth, complete: true, says: "none cannot cancel this root change", held: true,
 		},
 		"the Secret is not named any more": {
 			word: networkingv1.RotateTrustBoth, uses: "istio-ca-secret", before: at(networkingv1.StageTrustBoth, true), reports: trusting,
 			stage: networkingv1.StageTrustBoth, complete: true, trusted: true, ca: newCA, adopted: "istio-ca-secret",
 		},
 		"given up too late": {
-			word: networkingv1.RotateNone, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "too late", held: true,
+			word: networkingv1.RotateNone, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "istiods already sign", held: true,
 		},
 		"back": {
-			word: networkingv1.RotateTrustBoth, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "no way back", held: true,
+			word: networkingv1.RotateTrustBoth, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "cannot go back", held: true,
 		},
 		"another new root half-way": {
 			word: networkingv1.RotateSignWithNew, roots: newText + oldText, before: at(networkingv1.StageSignWithNew, true), reports: signing,
-			stage: networkingv1.StageSignWithNew, complete: true, says: "put it last", held: true,
+			stage: networkingv1.StageSignWithNew, complete: true, says: "must be last", held: true,
 		},
 		"signed under a foreign root": {
 			word: networkingv1.RotateDropOld, before: at(networkingv1.StageSignWithNew, false), reports: []certificatesv1.CertificateStatus{report("a", foreign, both, true), signing[1]},
-			stage: networkingv1.StageSignWithNew, says: "istio-system/a, which does not sign under the new root", trusted: true, ca: newCA,
+			stage: networkingv1.StageSignWithNew, says: "istio-system/a: it does not sign under the new root", trusted: true, ca: newCA,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,15 +29,15 @@ import (
 
 // Indexes of the cache.
 const (
-	byMesh        = "meshes"      // VirtualMeshes by the meshes that they name
-	byVirtualMesh = "virtualMesh" // what was made here by the VirtualMesh that it is for
-	byName        = "name"        // IssuedCertificates by their name, the mesh's, in any namespace
+	byMesh        = "meshes"      // VirtualMeshes by the meshes in spec.meshes
+	byVirtualMesh = "virtualMesh" // applied objects by their VirtualMesh
+	byName        = "name"        // IssuedCertificates by name, in any namespace
 )
 
-// workers reconcile at a time: one would wait for the API server most of the time. Two never have the same VirtualMesh.
+// workers is the number of concurrent reconciles: a single one spends most of its time waiting for the API server.
 const workers = 4
 
-// Kinds are those that the cluster must know before Setup.
+// Kinds must be installed before Setup.
 var Kinds = []schema.GroupVersionKind{virtualMeshKind, issuedCertificateKind, podBounceDirectiveKind}
 
 var (
@@ -46,21 +46,21 @@ var (
 	podBounceDirectiveKind = certificatesv1.GroupVersion.WithKind(certificatesv1.PodBounceDirectiveKind)
 )
 
-// Setup has the manager keep IssuedCertificates, on the leader.
+// Setup registers the controller on the leader.
 func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConfiguration, target patches.Kind, rights restartRights) error {
 	c := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights,
 		cluster: config.ClusterName, allowed: config.VirtualMesh, target: target, written: newContested(),
 	}
 	err := mgr.GetFieldIndexer().IndexField(ctx, virtualMesh(), byMesh, func(object client.Object) []string {
-		return meshKeys(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+		return meshKeys(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the indexed kind
 	})
 	if err != nil {
 		return fmt.Errorf("indexing VirtualMeshes: %w", err)
 	}
-	for _, made := range []*unstructured.Unstructured{issuedCertificate(), podBounceDirective()} {
-		if err := mgr.GetFieldIndexer().IndexField(ctx, made, byVirtualMesh, ownersOf); err != nil {
-			return fmt.Errorf("indexing %ss: %w", made.GetKind(), err)
+	for _, applied := range []*unstructured.Unstructured{issuedCertificate(), podBounceDirective()} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, applied, byVirtualMesh, ownersOf); err != nil {
+			return fmt.Errorf("indexing %ss: %w", applied.GetKind(), err)
 		}
 	}
 	err = mgr.GetFieldIndexer().IndexField(ctx, issuedCertificate(), byName, func(object client.Object) []string { return []string{object.GetName()} })
@@ -79,7 +79,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConf
 		Named("meshes").
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Watches(virtualMesh(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-			return c.requestsForVirtualMesh(ctx, object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
+			return c.requestsForVirtualMesh(ctx, object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the watched kind
 		})).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(c.requestsForNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(controllers.Untyped(controllers.DeploymentKind), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {

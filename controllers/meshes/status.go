@@ -24,7 +24,7 @@ import (
 // ownedFields are the fields of the status that the controller writes.
 var ownedFields = []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"}
 
-// report writes the status. What others have written beside it stays.
+// writeStatus writes the controller's status fields and leaves those of other programs.
 func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
 	changed, err := controllers.WithStatus(object, ownedFields, &status)
 	if err != nil {
@@ -32,7 +32,7 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 	}
 	if err := c.client.Status().Patch(ctx, changed, client.MergeFrom(object), client.FieldOwner(controllers.Manager)); err != nil {
 		if apierrors.IsNotFound(err) {
-			return nil // it is gone, or its CRD has no status
+			return nil // it was deleted, or its CRD has no status
 		}
 		return fmt.Errorf("writing the status of VirtualMesh %s: %w", client.ObjectKeyFromObject(object), err)
 	}
@@ -45,7 +45,7 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 	return nil
 }
 
-// normalize makes what means the same equal.
+// normalize makes equivalent statuses equal.
 func normalize(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
 	raw, err := json.Marshal(status)
 	if err != nil {
@@ -61,7 +61,7 @@ func normalize(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshSt
 	return same
 }
 
-// tell says by Event that the state has changed.
+// notify records the new state.
 func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
 	ready := meta.FindStatusCondition(status.Conditions, readyCondition)
 	if ready == nil {
@@ -78,16 +78,16 @@ func (c *reconciler) event(ctx context.Context, object *unstructured.Unstructure
 	controllers.Record(ctx, c.events, controllers.Event{Object: object, Type: kind, Reason: reason, Action: "Translate", Message: message})
 }
 
-// statusOf reads the status as far as it is ours.
+// statusOf decodes the status; empty when another program wrote other types.
 func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMeshStatus) {
 	stored, _, _ := unstructured.NestedMap(object.Object, "status")
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
-		return networkingv1.VirtualMeshStatus{} // another's, which is replaced
+		return networkingv1.VirtualMeshStatus{} // replaced
 	}
 	return status
 }
 
-// settle writes the status where it is not so already, now or when its time has come.
+// settle writes a changed status, at once or after its pause.
 func (c *reconciler) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
 	if reflect.DeepEqual(normalize(before), normalize(status)) {
 		return reconcile.Result{}, nil

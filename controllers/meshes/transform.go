@@ -13,14 +13,15 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
-// maxCachedStatus is the most bytes of a status that is kept of a VirtualMesh that is not acted on.
+// maxCachedStatus is the maximum size, in bytes, of the cached status of an ignored VirtualMesh.
 const maxCachedStatus = 16 << 10
 
-// keptMetadata is what is read of the metadata of such a VirtualMesh.
+// keptMetadata are the cached metadata fields of an ignored VirtualMesh.
 var keptMetadata = []string{"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"}
 
-// Transform is the default of the manager's cache. Of a VirtualMesh that is not acted on, it keeps what its status is written
-// with: otherwise a user who may create them in a namespace of their own fills the memory of every replica.
+// Transform is the default transform of the manager's cache. It keeps only the fields of an ignored VirtualMesh that
+// writing its status needs. Otherwise a user who can create VirtualMeshes in one namespace could fill the memory of
+// every replica.
 func Transform(allowed v1alpha1.VirtualMesh) cache.TransformFunc {
 	kind := networkingv1.GroupVersion.WithKind(networkingv1.Kind)
 	strip := ctrlcache.TransformStripManagedFields()

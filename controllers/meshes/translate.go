@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package meshes turns each VirtualMesh into the IssuedCertificates of this
-// cluster's istiods, and says in its status what became of it. What is to be
-// there is a pure function, Translate; the rest of the package makes it so.
+// Package meshes applies the IssuedCertificates of this cluster's istiods for each VirtualMesh, and reports the result
+// in its status. The desired state is a pure function, translate; the rest of the package observes and applies.
 package meshes
 
 import (
@@ -26,45 +25,44 @@ import (
 )
 
 const (
-	// managedByLabel of an IssuedCertificate, with the value controllers.Manager, says that it is kept here.
+	// managedByLabel with the value controllers.Manager marks the objects that this controller applies.
 	managedByLabel = "app.kubernetes.io/managed-by"
-	// virtualMeshAnnotation of an IssuedCertificate names, as namespace/name, the VirtualMesh that it is made for.
-	// An owner reference cannot: it does not reach into another namespace.
+	// virtualMeshAnnotation names the VirtualMesh of an applied object, as namespace/name. Owner references cannot
+	// cross namespaces.
 	virtualMeshAnnotation = "istiod-agent.io/virtual-mesh"
-	// readyCondition of a VirtualMesh is true when each of its meshes in this cluster has its IssuedCertificate.
+	// readyCondition is true when each mesh of this cluster has its IssuedCertificate.
 	readyCondition = "Ready"
 )
 
-// Reasons of ReadyCondition, and of Events.
+// Reasons of readyCondition and of Events.
 const (
 	reasonAccepted = "Accepted"
 	reasonPending  = "Pending"
 	reasonInvalid  = "Invalid"
 	reasonFailed   = "Failed"
-	// reasonNamespaceNotAllowed is also a reason of admission, package webhook.
+	// reasonNamespaceNotAllowed is also a reason of admission (package webhook).
 	reasonNamespaceNotAllowed = "NamespaceNotAllowed"
 )
 
-// meshPlan is what is to be there for a VirtualMesh.
+// meshPlan is the desired state of a VirtualMesh.
 type meshPlan struct {
-	// Certificates are to be made, or made so.
 	Certificates []*certificatesv1.IssuedCertificate
-	// Directives too; that of a planned certificate without one is to go.
+	// Directives are the desired PodBounceDirectives; that of a planned certificate without one is deleted.
 	Directives []*certificatesv1.PodBounceDirective
-	// Keep are the meshes of this cluster that the VirtualMesh asks a certificate for: an IssuedCertificate of one of these names stays,
-	// planned or not, and so does its PodBounceDirective.
+	// Retain are the meshes of this cluster that the VirtualMesh claims: their IssuedCertificates and
+	// PodBounceDirectives stay, planned or not.
 	Retain map[string]bool
-	// RetainAll keeps every one: what the VirtualMesh says now cannot be acted on.
+	// RetainAll retains every object, since the VirtualMesh is invalid or ignored.
 	RetainAll bool
 	Status    networkingv1.VirtualMeshStatus
 
-	// istiods are those that certificates are planned for.
+	// istiods are those of Certificates.
 	istiods map[types.NamespacedName]deployedIstiod
-	// left are istiods of this cluster that nothing is planned for, and why: a change of the root waits for them.
+	// unplanned are the istiods of this cluster without a planned certificate, and why: the root change waits for them.
 	unplanned []string
 }
 
-// translate gives what is to be there for a VirtualMesh. before is its status until now.
+// translate returns the desired state of a VirtualMesh. before is its stored status.
 func translate(source storedMesh, before networkingv1.VirtualMeshStatus, facts clusterFacts) meshPlan {
 	mesh := source.DeepCopy()
 	mesh.Spec.SetDefaults()
@@ -87,7 +85,7 @@ func translate(source storedMesh, before networkingv1.VirtualMeshStatus, facts c
 		status.State, status.NotActedOn = networkingv1.Failed, nil
 		status.Errors = []string{facts.Allowed.NotAllowed(mesh.Namespace)}
 		if len(facts.Orphans) > 0 {
-			status.Errors = append(status.Errors, "IssuedCertificate "+joinNames(facts.Orphans)+", made for this VirtualMesh before, stays as it is; "+
+			status.Errors = append(status.Errors, "IssuedCertificate "+joinNames(facts.Orphans)+", applied for this VirtualMesh before, does not change; "+
 				"a VirtualMesh of an allowed namespace that names the mesh takes it over")
 		}
 	case len(errs) > 0:
@@ -122,8 +120,8 @@ func translate(source storedMesh, before networkingv1.VirtualMeshStatus, facts c
 	return plan
 }
 
-// mesh plans for one of the meshes that a VirtualMesh names, and says what becomes of it. recorded is the IssuedCertificate
-// that the status named for it before.
+// mesh plans one of the meshes that a VirtualMesh names, and returns its status. recorded is the IssuedCertificate in
+// the previous status.
 func (p *meshPlan) mesh(
 	source storedMesh, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts clusterFacts,
 ) networkingv1.MeshStatus {
@@ -138,29 +136,29 @@ func (p *meshPlan) mesh(
 		return networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
 	}
 	here := strings.HasSuffix(name, "-"+istio.NormalMeshName(facts.Cluster))
-	if here { // what was made while this cluster had another name would be a second certificate of its istiod's
+	if here { // after a rename of the cluster, the old object would be a second certificate of the istiod
 		p.Retain[name] = true
 	}
 	istiod, others, ok := facts.istiod(name, recorded)
 	switch {
 	case len(others) == 0 && !ok && len(facts.NotSelected[name]) > 0:
-		return pending("waiting for an istiod Deployment with this name that is injected: %s", p.notSelected(name, facts))
+		return pending("waiting for an injected istiod Deployment with this name: %s", p.notSelected(name, facts))
 	case len(others) == 0 && !ok && here:
 		return pending("waiting for an istiod Deployment with this name: <deployment>-<namespace>-%s, labelled app=istiod, in a namespace labelled %s",
 			facts.Cluster, controllers.NamespaceLabels)
 	case len(others) == 0 && !ok:
-		return networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}
+		return networkingv1.MeshStatus{Message: fmt.Sprintf("the mesh is not in this cluster, %s", facts.Cluster)}
 	case !ok && len(others) == 1:
-		p.unplanned = append(p.unplanned, "istiod "+others[0]+", whose mesh's name is another's")
-		return failed("IssuedCertificate %s/%s is for another istiod of this name, which is not there; delete it to give the name to %s", recorded.Namespace, name, others[0])
+		p.unplanned = append(p.unplanned, "istiod "+others[0]+", whose mesh name belongs to another istiod")
+		return failed("IssuedCertificate %s/%s is for another istiod of this name, which no longer exists; delete it to give the name to %s", recorded.Namespace, name, others[0])
 	case !ok:
-		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", which have the same mesh's name")
-		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates stay as they are",
+		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", which have the same mesh name")
+		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates do not change",
 			joinNames(others), patches.InjectKey)
 	}
 	if source.claimOn(name, istiod.Namespace, facts.Cluster) == noClaim {
-		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", whose mesh's name is another's")
-		return failed("the name is that of istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, joinNames(others))
+		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", whose mesh name belongs to another istiod")
+		return failed("the name belongs to istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, joinNames(others))
 	}
 	at := types.NamespacedName{Namespace: istiod.Namespace, Name: name}
 	stored, exists := facts.Certificates[at]
@@ -186,10 +184,10 @@ func (p *meshPlan) mesh(
 		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
 		return pending("%s", istiod.Problem)
 	case exists && stored.Owner == "":
-		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
-		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, managedByLabel, controllers.Manager)
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate another program created", istiod.Namespace, istiod.Name))
+		return failed("another program created IssuedCertificate %s; delete it, or label it %s=%s to hand it over", at, managedByLabel, controllers.Manager)
 	}
-	_, duplicate := p.istiods[at] // by another name that is sanitized to this one
+	_, duplicate := p.istiods[at] // two names of spec.meshes may be sanitized to one
 	if !duplicate {
 		p.istiods[at] = istiod
 		p.Certificates = append(p.Certificates, certificate(mesh, istiod, at))
@@ -203,12 +201,12 @@ func (p *meshPlan) mesh(
 	case stored.Error != "":
 		accepted.Message = stored.Error
 	case stored.State != "":
-		accepted.Message = fmt.Sprintf("istiod's agents have it: %s", stored.State)
+		accepted.Message = fmt.Sprintf("istiod's agents report %s", stored.State)
 	}
 	if mesh.Spec.AutoRestartPods() {
 		accepted.PodBounceDirective = &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace}
 		if made, exists := facts.Directives[at]; exists && !made {
-			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("PodBounceDirective %s was not made here, and is followed as it is", at))
+			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("another program created PodBounceDirective %s, which is used as it is", at))
 		} else if !duplicate {
 			p.Directives = append(p.Directives, directive(mesh, at))
 		}
@@ -220,25 +218,25 @@ func (p *meshPlan) mesh(
 		}
 	}
 	if len(competing) > 0 {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and does not count", joinNames(competing)))
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and is ignored for it", joinNames(competing)))
 	}
 	if len(others) > 0 {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh's name and gets no IssuedCertificate; rename its Deployment", joinNames(others)))
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh name and gets no IssuedCertificate; rename its Deployment", joinNames(others)))
 	}
 	return accepted
 }
 
-// notSelected says why Deployments of a mesh's name do not count. Where one has an IssuedCertificate from before, that
-// stays, and a change of the root waits for it.
+// notSelected explains why the Deployments with a mesh name are ignored. An IssuedCertificate from before stays, and
+// the root change waits for its istiod.
 func (p *meshPlan) notSelected(name string, facts clusterFacts) string {
 	var all []string
-	for _, each := range facts.NotSelected[name] {
-		said := fmt.Sprintf("Deployment %s/%s does not count, since %s", each.Namespace, each.Name, each.Why)
-		if facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].Owner != "" {
-			said += " (its IssuedCertificate stays as it is)"
-			p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, which is not injected here", each.Namespace, each.Name))
+	for _, istiod := range facts.NotSelected[name] {
+		reason := fmt.Sprintf("Deployment %s/%s is ignored: %s", istiod.Namespace, istiod.Name, istiod.Why)
+		if facts.ownerOf(istiod.Namespace, name) != "" {
+			reason += " (its IssuedCertificate does not change)"
+			p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, which is not injected", istiod.Namespace, istiod.Name))
 		}
-		all = append(all, said)
+		all = append(all, reason)
 	}
 	return joinNames(all)
 }
@@ -250,7 +248,6 @@ func messages(errs field.ErrorList) (all []string) {
 	return all
 }
 
-// certificate is the IssuedCertificate of an istiod.
 func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
 	shared := mesh.Spec.MTLSConfig.Shared
 	made := &certificatesv1.IssuedCertificate{
@@ -268,8 +265,7 @@ func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types
 	return made
 }
 
-// directive has the Pods of an istiod's whole mesh restarted. Which these are is found out when the root has changed: a
-// list of them would be out of date by then.
+// directive restarts all Pods of an istiod's mesh. It lists none: a list would be outdated when the root changes.
 func directive(mesh *networkingv1.VirtualMesh, at types.NamespacedName) *certificatesv1.PodBounceDirective {
 	made := &certificatesv1.PodBounceDirective{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.PodBounceDirectiveKind},
@@ -287,7 +283,7 @@ func ownedMeta(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.O
 	}
 }
 
-// summary is the worst that became of any mesh, and every error.
+// summary is the worst state of the meshes, and all errors.
 func summary(meshes map[string]networkingv1.MeshStatus) (networkingv1.ApprovalState, []string) {
 	state := networkingv1.Accepted
 	var errs []string

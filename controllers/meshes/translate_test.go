@@ -78,8 +78,8 @@ func read(t *testing.T, content string, change func(map[string]any)) storedMesh 
 func facts(cluster string, claims ...storedMesh) clusterFacts {
 	return clusterFacts{
 		Cluster: cluster, Now: metav1.NewTime(start), Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "istiod-agent-system"}},
-		Istiods:      map[string][]deployedIstiod{istiod.Mesh(cluster): {istiod}},
-		Claims:       map[string][]storedMesh{istiod.Mesh(cluster): claims},
+		Istiods:      map[string][]deployedIstiod{istiod.mesh(cluster): {istiod}},
+		Claims:       map[string][]storedMesh{istiod.mesh(cluster): claims},
 		Certificates: map[types.NamespacedName]storedCertificate{},
 	}
 }
@@ -142,7 +142,7 @@ spec:
 			if len(owned.Warnings) != 3 || !strings.Contains(owned.Warnings[0], "http://") || !strings.Contains(owned.Warnings[1], "audience: vault") || !strings.Contains(owned.Warnings[2], "do not use it in production") {
 				t.Errorf("warnings of the mesh: %q", owned.Warnings)
 			}
-			if other.State != "" || other.IssuedCertificate != nil || other.Message != "it is not in this cluster, "+cluster {
+			if other.State != "" || other.IssuedCertificate != nil || other.Message != "the mesh is not in this cluster, "+cluster {
 				t.Errorf("the mesh of the other: %+v", other)
 			}
 			if len(status.NotActedOn) != 1 || !strings.HasPrefix(status.NotActedOn[0], "spec.federation: ") {
@@ -176,7 +176,7 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			facts: func(f *clusterFacts) {
 				f.Certificates[at] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", State: certificatesv1.Finished}
 			},
-			state: networkingv1.Accepted, says: "istiod's agents have it: FINISHED", made: true,
+			state: networkingv1.Accepted, says: "istiod's agents report FINISHED", made: true,
 		},
 		"Vault is sealed": {
 			facts: func(f *clusterFacts) {
@@ -198,7 +198,7 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 		},
 		"another's IssuedCertificate": {
 			facts: func(f *clusterFacts) { f.Certificates[at] = storedCertificate{} },
-			state: networkingv1.Failed, says: "IssuedCertificate istio-system/" + ours + " is there and was not made here",
+			state: networkingv1.Failed, says: "another program created IssuedCertificate istio-system/" + ours,
 		},
 		"an IssuedCertificate of a VirtualMesh that is gone": {
 			facts: func(f *clusterFacts) { f.Certificates[at] = storedCertificate{Owner: "gloo-mesh/before"} },
@@ -206,17 +206,17 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 		},
 		"an older VirtualMesh": {
 			facts: func(f *clusterFacts) { f.Claims[ours] = append(f.Claims[ours], meshKeys("first", time.Hour)) },
-			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first already decides",
+			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first already governs",
 		},
 		"a newer VirtualMesh": {
 			facts: func(f *clusterFacts) {
 				f.Claims[ours] = append([]storedMesh{meshKeys("second", -time.Hour)}, f.Claims[ours]...)
 			},
-			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second names this mesh too and does not count", made: true,
+			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second names this mesh too and is ignored for it", made: true,
 		},
 		"one of the same age": {
 			facts: func(f *clusterFacts) { f.Claims[ours] = append(f.Claims[ours], meshKeys("another", 0)) },
-			state: networkingv1.Failed, says: "gloo-mesh/another already decides",
+			state: networkingv1.Failed, says: "gloo-mesh/another already governs",
 		},
 		"the cluster's name is not set": {
 			facts: func(f *clusterFacts) { f.Cluster = "" },
@@ -237,7 +237,7 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 		"a name that Gloo Mesh would sanitize": {
 			facts: func(f *clusterFacts) {
 				f.Cluster = "Cluster_1"
-				f.Istiods = map[string][]deployedIstiod{istiod.Mesh("Cluster_1"): {istiod}}
+				f.Istiods = map[string][]deployedIstiod{istiod.mesh("Cluster_1"): {istiod}}
 			},
 			state: networkingv1.Accepted, made: true,
 		},
@@ -292,7 +292,7 @@ func TestRevisions(t *testing.T) {
 		{Name: "istiod-canary", Namespace: "istio-system", ServiceAccount: "istiod-canary", TrustDomain: "cluster.local"},
 		{Name: "istiod", Namespace: "mesh-two", ServiceAccount: "istiod", TrustDomain: "two.example"},
 	} {
-		f.Istiods[other.Mesh("cluster-1")] = []deployedIstiod{other}
+		f.Istiods[other.mesh("cluster-1")] = []deployedIstiod{other}
 	}
 	plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 	hosts := map[string]string{}

@@ -18,7 +18,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// meshKeys are the meshes that a VirtualMesh names, as far as it can be read, and the keys of its patterns.
+// meshKeys are the index keys of a VirtualMesh: its meshes and its patterns, as far as they are readable.
 func meshKeys(object *unstructured.Unstructured) []string {
 	var names []string
 	for _, ref := range references(object) {
@@ -31,12 +31,12 @@ func meshKeys(object *unstructured.Unstructured) []string {
 	return names
 }
 
-// references are a VirtualMesh's spec.meshes, as far as they can be read.
+// references are the readable elements of spec.meshes.
 func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "meshes")
 	refs, _ := field.([]any)
 	if len(refs) > networkingv1.MaxMeshes {
-		return nil // it is invalid, and counts for none
+		return nil // invalid
 	}
 	var readable []networkingv1.MeshRef
 	for _, ref := range refs {
@@ -49,7 +49,7 @@ func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 	return readable
 }
 
-// ownersOf is the VirtualMesh that an object was made for here, none for another's.
+// ownersOf is the VirtualMesh that an object was applied for, as a list for the index.
 func ownersOf(object client.Object) []string {
 	if object.GetLabels()[managedByLabel] != controllers.Manager {
 		return nil
@@ -57,7 +57,7 @@ func ownersOf(object client.Object) []string {
 	return []string{object.GetAnnotations()[virtualMeshAnnotation]}
 }
 
-// naming requests every VirtualMesh of an allowed namespace that names one of the meshes, or may match it by a pattern.
+// requestsForMeshes requests the VirtualMeshes of allowed namespaces that name one of the meshes or may match it.
 func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []reconcile.Request {
 	var keys []string
 	for _, mesh := range meshes {
@@ -73,7 +73,7 @@ func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []
 		}
 		for i := range found {
 			if !c.allowed.Allows(found[i].GetNamespace()) {
-				continue // nothing of this makes a difference to it
+				continue
 			}
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&found[i])})
 		}
@@ -81,8 +81,9 @@ func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []
 	return requests
 }
 
-// concerned requests a VirtualMesh that has changed, and every one whose turn may come with that: those that name the same
-// meshes, those that own an IssuedCertificate of these, and those that name a mesh whose IssuedCertificate it owns.
+// requestsForVirtualMesh requests a changed VirtualMesh and those that the change may affect: those that name the same
+// meshes, those that own IssuedCertificates of these meshes, and those that name a mesh whose IssuedCertificate it
+// owns.
 func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
 	self := client.ObjectKeyFromObject(mesh)
 	names, err := c.namedMeshes(ctx, mesh)
@@ -91,7 +92,7 @@ func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructu
 	}
 	requests := []reconcile.Request{{NamespacedName: self}}
 	if !c.allowed.Allows(self.Namespace) {
-		return requests // it makes no difference to others
+		return requests // others ignore it
 	}
 	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
 		certificates, err := c.list(ctx, issuedCertificateKind, selection)
@@ -111,10 +112,10 @@ func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructu
 	return append(requests, c.requestsForMeshes(ctx, slices.Compact(names)...)...)
 }
 
-// meshes are those that a VirtualMesh names, and those of the Deployments that its patterns match.
+// namedMeshes are the meshes that a VirtualMesh names, and those of the Deployments that its patterns match.
 func (c *reconciler) namedMeshes(ctx context.Context, object *unstructured.Unstructured) ([]string, error) {
 	var names []string
-	patterns := map[string][]pattern{} // by their suffix
+	patterns := map[string][]pattern{} // by suffix
 	for _, ref := range references(object) {
 		if p, ok := patternOf(ref); ok {
 			patterns[p.suffix] = append(patterns[p.suffix], p)
@@ -143,20 +144,20 @@ func matching(index string, values ...string) (selections []client.MatchingField
 	return selections
 }
 
-// configuredBy requests the VirtualMeshes of the istiods that a ConfigMap may configure.
+// requestsForConfigMap requests the VirtualMeshes of the istiods that may read a ConfigMap.
 func (c *reconciler) requestsForConfigMap(ctx context.Context, object client.Object) []reconcile.Request {
 	return c.requestsForIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool {
 		return istio.MeshConfigMap(istio.Revision(istiod)) == object.GetName()
 	})
 }
 
-// within requests the VirtualMeshes of the istiods of a namespace, which may have been labelled.
+// requestsForNamespace requests the VirtualMeshes of all istiods of a namespace whose labels changed.
 func (c *reconciler) requestsForNamespace(ctx context.Context, object client.Object) []reconcile.Request {
 	return c.requestsForIstiods(ctx, object.GetName(), func(*unstructured.Unstructured) bool { return true })
 }
 
-// namingIstiods requests the VirtualMeshes that name some of the istiods of a namespace.
-func (c *reconciler) requestsForIstiods(ctx context.Context, namespace string, desired func(*unstructured.Unstructured) bool) []reconcile.Request {
+// requestsForIstiods requests the VirtualMeshes that name the selected istiods of a namespace.
+func (c *reconciler) requestsForIstiods(ctx context.Context, namespace string, selected func(*unstructured.Unstructured) bool) []reconcile.Request {
 	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
@@ -164,7 +165,7 @@ func (c *reconciler) requestsForIstiods(ctx context.Context, namespace string, d
 	}
 	var meshes []string
 	for i := range deployments {
-		if desired(&deployments[i]) {
+		if selected(&deployments[i]) {
 			meshes = append(meshes, istio.MeshName(deployments[i].GetName(), namespace, c.cluster))
 		}
 	}

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package restarts has the Pods of a mesh start anew after its root of trust has
-// changed, as a PodBounceDirective says: a proxy keeps the root that it started
-// with. istiod comes first, then gateways, then workloads, a few at a time, each
-// when its namespace publishes the new root. What is done is written to the
-// directive's status before it is done, so that whoever goes on after a crash
-// does nothing twice.
+// Package restarts restarts the Pods of a mesh after a change of the root of trust, as a PodBounceDirective requests: a
+// proxy trusts the root that it started with. istiod comes first, then gateways, then workloads, a few at a time, each when
+// its namespace publishes the new root. Every step is written to the status of the directive before it is taken, so that no
+// step is repeated after a crash.
 //
-// It restarts by a rollout of what owns the Pods, or by eviction. It never
-// deletes a Pod, and never restarts anything for a renewal under the same root.
+// It restarts by a rollout of the Pods' owner, or by eviction. It never deletes a Pod, and never restarts one for a renewal
+// under the same root.
 package restarts
 
 import (
@@ -38,20 +36,19 @@ import (
 )
 
 const (
-	// maxConcurrent is how many workloads are restarted at a time. When that many do not come up again, nothing goes on: what
-	// broke them would break the others too.
+	// maxConcurrent is the number of workloads that restart at a time. If all of them fail to become ready, the rollout
+	// stops: the others would fail too.
 	maxConcurrent = 5
-	// pollInterval is how often a round that is under way is looked at. Pods and workloads are not watched: most of the
-	// time, which is years, nothing is to be restarted, and a cache would hold every Pod of the mesh.
+	// pollInterval is how often a rollout is checked. Pods and workloads are not watched: rollouts are years apart, and
+	// a cache would hold every Pod of the mesh.
 	pollInterval = 3 * time.Second
-	// rightsInterval is how often it is looked whether rights have been given.
+	// rightsInterval is how often missing rights are checked again.
 	rightsInterval = 30 * time.Second
 )
 
-// byDirective is the index of IssuedCertificates by the PodBounceDirective that they name.
+// byDirective is the index of IssuedCertificates by their PodBounceDirective.
 const byDirective = "podBounceDirective"
 
-// reconciler restarts Pods.
 type reconciler struct {
 	client client.Client
 	live   client.Reader
@@ -60,11 +57,11 @@ type reconciler struct {
 	now    func() time.Time
 }
 
-// Setup has the manager restart Pods, on the leader. The cluster must know PodBounceDirectives and IssuedCertificates.
+// Setup registers the controller on the leader. The CRDs of PodBounceDirective and IssuedCertificate must exist.
 func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights, now: time.Now}
 	err := mgr.GetFieldIndexer().IndexField(ctx, untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
-		key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+		key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the indexed kind
 		if key.Name == "" {
 			return nil
 		}
@@ -77,7 +74,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 		Named("restarts").
 		For(untyped(certificatesv1.PodBounceDirectiveKind)).
 		Watches(untyped(certificatesv1.Kind), handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-			key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
+			key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the watched kind
 			if key.Name == "" {
 				return nil
 			}
@@ -90,8 +87,8 @@ func untyped(kind string) *unstructured.Unstructured {
 	return controllers.Untyped(certificatesv1.GroupVersion.WithKind(kind))
 }
 
-// directiveOf is the PodBounceDirective that an IssuedCertificate names, none for one of another namespace: a user who may write
-// IssuedCertificates in a namespace of their own would have other meshes restarted.
+// directiveOf is the PodBounceDirective of an IssuedCertificate; empty for one in another namespace: otherwise a user
+// who can write IssuedCertificates in one namespace could restart other meshes.
 func directiveOf(certificate *unstructured.Unstructured) types.NamespacedName {
 	name, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "name")
 	namespace, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "namespace")
@@ -146,21 +143,21 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			}
 		}
 	}
-	status.Message = bounded.Text(status.Message, certificatesv1.MaxStatusText) // it names Pods, as they report
+	status.Message = bounded.Text(status.Message, certificatesv1.MaxStatusText) // it contains names that Pods report
 	err = c.writeStatus(ctx, object, directive.Status, status)
 	switch {
 	case errors.Is(err, errDropped):
 		c.event(ctx, object, nil, corev1.EventTypeWarning, reasonStatusDropped, err.Error())
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err):
-		return reconcile.Result{RequeueAfter: time.Second}, nil // somebody else has written: what they wrote counts
+		return reconcile.Result{RequeueAfter: time.Second}, nil // decide again by the newer status
 	case err != nil:
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
 }
 
-// published are the roots that istiod's own namespace publishes, empty where there are none yet.
+// publishedRoots are the roots that the namespaces of istiod publish; empty before the first.
 func (c *reconciler) publishedRoots(ctx context.Context, namespaces []string) ([]string, error) {
 	var all []string
 	for _, namespace := range namespaces {

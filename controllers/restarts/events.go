@@ -17,24 +17,24 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
-// reason is a key of log lines and Events.
+// reason is the key of an Event and its log line.
 type reason string
 
 // The reasons.
 const (
-	// RestartsBegun: the root has changed, and Pods are restarted.
+	// reasonRestartsBegun: the root changed, and Pods restart.
 	reasonRestartsBegun reason = "RestartsBegun"
-	// WorkloadRestarted: a rollout of a workload was started.
+	// reasonWorkloadRestarted: the rollout of a workload was started.
 	reasonWorkloadRestarted reason = "WorkloadRestarted"
-	// PodEvicted: a Pod was evicted.
+	// reasonPodEvicted: a Pod was evicted.
 	reasonPodEvicted reason = "PodEvicted"
-	// RestartsFinished: every Pod has been restarted that can be.
+	// reasonRestartsFinished: every Pod that can be restarted was restarted.
 	reasonRestartsFinished reason = "RestartsFinished"
-	// PodsLeft: some Pods cannot be restarted without loss.
+	// reasonPodsLeft: some Pods cannot be restarted without loss.
 	reasonPodsLeft reason = "PodsLeft"
-	// RestartsForbidden: the controller was not given the rights.
+	// reasonRestartsForbidden: the controller lacks the rights.
 	reasonRestartsForbidden reason = "RestartsForbidden"
-	// StatusDropped: another's CRD drops what is written down, so that nothing can be restarted.
+	// reasonStatusDropped: the CRD of another program drops the status, so that nothing can be restarted.
 	reasonStatusDropped reason = "StatusDropped"
 )
 
@@ -45,26 +45,26 @@ var restarted = prometheus.NewCounterVec(prometheus.CounterOpts{
 
 func init() { metrics.Registry.MustRegister(restarted) }
 
-// tell says what has changed.
+// notify records the changes of a status.
 func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) {
-	notify := func(kind string, reason reason, message string) {
+	record := func(kind string, reason reason, message string) {
 		c.event(ctx, object, nil, kind, reason, message)
 	}
 	begun := after.StartedAt != nil && (before.StartedAt == nil || !before.StartedAt.Equal(after.StartedAt))
 	if begun {
-		was := ""
+		previous := ""
 		if len(before.Roots) > 0 {
-			was = " in place of " + shorten(before.Roots...)
+			previous = " in place of " + shorten(before.Roots...)
 		}
-		notify(corev1.EventTypeNormal, reasonRestartsBegun, "the root of trust is "+shorten(after.Roots...)+was+": istiod, gateways and workloads are restarted, one after the other")
+		record(corev1.EventTypeNormal, reasonRestartsBegun, "the root of trust is "+shorten(after.Roots...)+previous+": istiod, gateways and workloads restart, one after the other")
 	}
 	if strings.HasPrefix(after.Message, missingRightsPrefix) && after.Message != before.Message {
-		notify(corev1.EventTypeWarning, reasonRestartsForbidden, after.Message)
+		record(corev1.EventTypeWarning, reasonRestartsForbidden, after.Message)
 	}
 	if after.State == certificatesv1.Restarted && before.State != certificatesv1.Restarted {
-		notify(corev1.EventTypeNormal, reasonRestartsFinished, after.Message)
+		record(corev1.EventTypeNormal, reasonRestartsFinished, after.Message)
 		if len(after.Left) > 0 {
-			notify(corev1.EventTypeWarning, reasonPodsLeft, strings.Join(after.Left, "; "))
+			record(corev1.EventTypeWarning, reasonPodsLeft, strings.Join(after.Left, "; "))
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// evictionStatus is for Pods whose owner has no rollout.
+// resolveEviction plans the eviction of Pods whose owner has no rollout.
 func (r *rollout) resolveEviction(ctx context.Context, owner metav1.OwnerReference, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
 	w := workload(owner, of.namespace, certificatesv1.Eviction)
 	w.Since = &metav1.Time{Time: of.since}
@@ -31,7 +31,7 @@ func (r *rollout) resolveEviction(ctx context.Context, owner metav1.OwnerReferen
 	return &w, nil
 }
 
-// evict evicts the next Pod of an owner, when its turn has come.
+// evict evicts the owner's next Pod when it is due.
 func (r *rollout) evict(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
 	pods, err := r.podsOf(ctx, w)
 	if err != nil {
@@ -41,7 +41,7 @@ func (r *rollout) evict(ctx context.Context, w certificatesv1.RestartingWorkload
 	if w.APIVersion == apps {
 		object, err := r.getOwner(ctx, w)
 		if object == nil {
-			return err == nil, "", err // it is gone, and its Pods with it
+			return err == nil, "", err // deleted together with its Pods
 		}
 		desired = rolloutStatusOf(object).desired
 	}
@@ -50,23 +50,23 @@ func (r *rollout) evict(ctx context.Context, w certificatesv1.RestartingWorkload
 		return status.done, status.waiting, nil
 	}
 	pod := status.next
-	exactly := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}}
-	switch err := r.client.SubResource("eviction").Create(ctx, pod, &policyv1.Eviction{DeleteOptions: exactly}); {
+	precondition := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}}
+	switch err := r.client.SubResource("eviction").Create(ctx, pod, &policyv1.Eviction{DeleteOptions: precondition}); {
 	case apierrors.IsTooManyRequests(err):
-		return false, "a PodDisruptionBudget keeps Pod " + pod.Name + " from being evicted", nil
+		return false, "a PodDisruptionBudget to allow the eviction of Pod " + pod.Name, nil
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return false, status.waiting, nil // it is gone, or another
+		return false, status.waiting, nil // deleted or replaced
 	case err != nil && ctx.Err() == nil:
-		return false, "Pod " + pod.Name + " could not be evicted: " + err.Error(), nil
+		return false, "the eviction of Pod " + pod.Name + ", which failed: " + err.Error(), nil
 	case err != nil:
 		return false, "", err
 	}
 	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
-	r.event(ctx, pod, r.directive, corev1.EventTypeNormal, reasonPodEvicted, fmt.Sprintf("it is evicted, so that the one after it trusts root %s; its %s has no rollout", shorten(r.status.Roots...), w.Kind))
+	r.event(ctx, pod, r.directive, corev1.EventTypeNormal, reasonPodEvicted, fmt.Sprintf("evicted so that its replacement trusts root %s; its %s has no rollout", shorten(r.status.Roots...), w.Kind))
 	return false, status.waiting, nil
 }
 
-// podsOf are the Pods of an owner.
+// podsOf lists the Pods of an owner.
 func (r *rollout) podsOf(ctx context.Context, w certificatesv1.RestartingWorkload) ([]corev1.Pod, error) {
 	var list corev1.PodList
 	if err := r.live.List(ctx, &list, client.InNamespace(w.Namespace), running); err != nil {
@@ -78,7 +78,7 @@ func (r *rollout) podsOf(ctx context.Context, w certificatesv1.RestartingWorkloa
 	}), nil
 }
 
-// replicas says how many Pods of a selected set are not ready again yet that are waited for.
+// missingReplicas reports the Pods of a selected set that are not ready again yet.
 func (r *rollout) missingReplicas(ctx context.Context, s podSet) ([]string, error) {
 	desired := int(s.selector.WaitForReplicas)
 	if s.kind != selectedPods || desired == 0 {
@@ -95,26 +95,26 @@ func (r *rollout) missingReplicas(ctx context.Context, s podSet) ([]string, erro
 		}
 	}
 	if n < desired {
-		return []string{fmt.Sprintf("%d Pods to be ready, %d are", desired, n)}, nil
+		return []string{fmt.Sprintf("%d ready Pods (now %d)", desired, n)}, nil
 	}
 	return nil, nil
 }
 
-// evictionStatus is how the Pods of an owner stand that are replaced one by one.
+// evictionStatus is the progress of an eviction one Pod at a time.
 type evictionStatus struct {
-	// next is the Pod to evict now, nil where something is waited for or nothing is left to do.
+	// next is the Pod to evict now; nil while waiting, and at the end.
 	next *corev1.Pod
 	done bool
-	// waiting says what is waited for.
+	// waiting describes the cause of the wait.
 	waiting string
 }
 
-// evictionStatusOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
-// there and ready. want is how many Pods the owner has, 0 where that is not known.
+// evictionStatusOf returns the progress from the Pods of an owner: the next Pod is due when the evicted ones are gone and
+// their replacements ready. desired is the number of Pods, 0 when unknown.
 func evictionStatusOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, desired int64) evictionStatus {
 	var old []*corev1.Pod
 	var terminating, starting []string
-	there := int64(0)
+	current := int64(0)
 	for i := range pods {
 		pod := &pods[i]
 		owner := metav1.GetControllerOf(pod)
@@ -130,15 +130,15 @@ func evictionStatusOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, d
 		case !ready(pod):
 			starting = append(starting, pod.Name)
 		}
-		there++
+		current++
 	}
 	switch {
 	case len(terminating) > 0:
-		return evictionStatus{waiting: "Pod " + strings.Join(terminating, ", ") + " to end"}
+		return evictionStatus{waiting: "Pod " + strings.Join(terminating, ", ") + " to terminate"}
 	case len(starting) > 0 && of.WaitFor:
 		return evictionStatus{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
-	case there < desired && of.WaitFor:
-		return evictionStatus{waiting: fmt.Sprintf("%d Pods to be there, %d are", desired, there)}
+	case current < desired && of.WaitFor:
+		return evictionStatus{waiting: fmt.Sprintf("%d Pods (now %d)", desired, current)}
 	case len(old) == 0:
 		return evictionStatus{done: true}
 	}

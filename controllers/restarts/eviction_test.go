@@ -42,9 +42,9 @@ func TestPodsAreEvictedOneByOne(t *testing.T) {
 		waiting   string
 	}{
 		"the first in order":                {pods: []corev1.Pod{pod("b", -1, true), pod("a", -1, true)}, next: "a", waiting: "Pod a to be replaced"},
-		"one is going":                      {pods: []corev1.Pod{pod("a", -1, true, terminating), pod("b", -1, true)}, waiting: "Pod a to end"},
+		"one is going":                      {pods: []corev1.Pod{pod("a", -1, true, terminating), pod("b", -1, true)}, waiting: "Pod a to terminate"},
 		"the one after it is not ready":     {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, waiting: "Pod c to be ready"},
-		"the one after it is not there yet": {pods: []corev1.Pod{pod("b", -1, true)}, desired: 2, waiting: "2 Pods to be there, 1 are"},
+		"the one after it is not there yet": {pods: []corev1.Pod{pod("b", -1, true)}, desired: 2, waiting: "2 Pods (now 1)"},
 		"it was never well":                 {pods: []corev1.Pod{pod("c", time.Minute, false), pod("b", -1, true)}, unwatched: true, next: "b", waiting: "Pod b"},
 		"the next":                          {pods: []corev1.Pod{pod("c", time.Minute, true), pod("b", -1, true)}, next: "b", waiting: "Pod b"},
 		"all are new":                       {pods: []corev1.Pod{pod("c", time.Minute, true), pod("d", time.Minute, true)}, done: true},

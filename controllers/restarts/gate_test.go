@@ -70,8 +70,8 @@ func TestTheGateOfANamespace(t *testing.T) {
 		"it holds the old root":             {holding(one), []string{second}, time.Minute, "ConfigMap a/b to hold root"},
 		"it holds no certificate":           {holding("x"), []string{second}, time.Minute, "ConfigMap a/b to hold certificates"},
 		"it is empty":                       {&corev1.ConfigMap{}, []string{second}, time.Minute, "ConfigMap a/b to hold certificates"},
-		"it is not there":                   {nil, []string{second}, time.Minute, "ConfigMap a/b, which is not there"},
-		"it has just changed":               {holding(two), []string{second}, time.Second, "ConfigMap a/b, which has just changed"},
+		"it is not there":                   {nil, []string{second}, time.Minute, "ConfigMap a/b to exist"},
+		"it has just changed":               {holding(two), []string{second}, time.Second, "the kubelets to update ConfigMap a/b"},
 		"nobody has changed it":             {created, []string{second}, 2 * time.Second, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

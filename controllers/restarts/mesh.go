@@ -17,19 +17,19 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// mesh is whom a directive is for: the IssuedCertificates that name it, and their istiods.
+// mesh is the IssuedCertificates that name a directive, and their istiods.
 type mesh struct {
 	certificates []certificatesv1.IssuedCertificate
 	istiods      []istiod
 }
 
-// istiod is a Deployment, and those of its Pods that report.
+// istiod is a Deployment and those of its Pods that report.
 type istiod struct {
 	*unstructured.Unstructured
 	reporting []string
 }
 
-// mesh reads what refers to a directive, nothing where its namespace has not opted in: no istiod is looked after there.
+// mesh reads the mesh of a directive; empty when its namespace has not opted in.
 func (c *reconciler) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
 	if optedIn, err := controllers.OptedIn(ctx, c.client, directive.Namespace); err != nil || !optedIn {
 		return &mesh{}, err
@@ -73,7 +73,7 @@ func (c *reconciler) istiods(ctx context.Context, at types.NamespacedName, certi
 	return nil
 }
 
-// identities are the namespaces and service accounts of the istiods that a certificate is for, in its own namespace.
+// identities are the namespaces and service accounts in spec.hosts, limited to the namespace of the IssuedCertificate.
 func identities(certificate *certificatesv1.IssuedCertificate) []types.NamespacedName {
 	var all []types.NamespacedName
 	for _, identity := range istio.Identities(certificate.Spec.Hosts) {
@@ -84,12 +84,11 @@ func identities(certificate *certificatesv1.IssuedCertificate) []types.Namespace
 	return all
 }
 
-// namespaces are those of the istiods.
 func (m *mesh) namespaces() []string {
 	var all []string
 	for i := range m.certificates {
-		for _, each := range identities(&m.certificates[i]) {
-			all = append(all, each.Namespace)
+		for _, identity := range identities(&m.certificates[i]) {
+			all = append(all, identity.Namespace)
 		}
 	}
 	return sorted(all)
@@ -103,18 +102,17 @@ func (m *mesh) replicas() []certificatesv1.CertificateStatus {
 	return all
 }
 
-// staged says whether the root changes in stages.
+// staged reports whether the root changes in stages.
 func (m *mesh) staged() bool {
 	return slices.ContainsFunc(m.certificates, func(c certificatesv1.IssuedCertificate) bool {
 		return c.Annotations[certificatesv1.TrustedRootsAnnotation] != "" || c.Annotations[certificatesv1.CAFromSecretAnnotation] != ""
 	})
 }
 
-// revisions are those of the istiods.
 func (m *mesh) revisions() []string {
 	var all []string
-	for _, each := range m.istiods {
-		all = append(all, istio.Revision(each.Unstructured))
+	for _, istiod := range m.istiods {
+		all = append(all, istio.Revision(istiod.Unstructured))
 	}
 	return all
 }

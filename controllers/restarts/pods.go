@@ -3,6 +3,7 @@
 package restarts
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,32 +24,33 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// What Istio writes on the Pods of its proxies (manifests/charts/istio-control/istio-discovery/files: injection-template,
-// gateway-injection-template, kube-gateway, waypoint; manifests/charts/gateways and gateway; pkg/kube/inject/webhook.go).
+// Labels and annotations of Istio's proxies (manifests/charts/istio-control/istio-discovery/files: injection-template,
+// gateway-injection-template, kube-gateway, waypoint; manifests/charts/gateways and gateway;
+// pkg/kube/inject/webhook.go).
 const (
-	// proxyLabel is on each Pod with a proxy of Envoy's, injected or not.
+	// proxyLabel is on each Pod with an Envoy proxy, injected or not.
 	proxyLabel = "service.istio.io/canonical-name"
-	// revisionKey is an annotation with the revision of the istiod that injected; as a label it may be a revision's tag.
+	// revisionKey is an annotation with the revision of the injecting istiod; as a label it may hold a revision tag.
 	revisionKey = istio.RevisionLabel
-	// statusAnnotation is JSON, and has the revision too.
+	// statusAnnotation is JSON with the revision.
 	statusAnnotation = "sidecar.istio.io/status"
-	// templatesAnnotation names the injection's templates; charts/gateway has gateway.
+	// templatesAnnotation lists the injection templates; charts/gateway uses gateway.
 	templatesAnnotation = "inject.istio.io/templates"
 	// istioLabel is ingressgateway, eastwestgateway and so on.
 	istioLabel = "istio"
 )
 
-// gatewayLabels are on Pods of gateways that istiod deploys itself, today's and Istio 1.20's.
+// gatewayLabels are on the Pods of gateways that istiod deploys; the second is Istio 1.20's.
 var gatewayLabels = []string{"gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name"}
 
-// nodeProxyLabels are those of ztunnel's Pods, which hold the certificates of all workloads of their node in ambient mode.
+// nodeProxyLabels select ztunnel, which holds the certificates of all workloads of its node in ambient mode.
 var nodeProxyLabels = labels.Set{"app": "ztunnel"}
 
-// set is the Pods whose turn comes together.
+// podSet is a set of Pods that restart together.
 type podSet struct {
 	name string
 	kind setKind
-	// selector is that of a selected set.
+	// selector is set for selectedPods.
 	selector certificatesv1.PodSelector
 }
 
@@ -61,10 +63,9 @@ const (
 	selectedPods // by spec.podsToBounce
 )
 
-// meshSets are those of a whole mesh, in their order.
+// meshSets are the sets of a whole mesh, in order.
 var meshSets = []podSet{{name: "istiod", kind: istiodPods}, {name: "gateways", kind: gatewayPods}, {name: "workloads", kind: workloadPods}}
 
-// podSetsOf are the sets of a directive.
 func podSetsOf(directive *certificatesv1.PodBounceDirective) []podSet {
 	if directive.Annotations[certificatesv1.RestartAnnotation] == certificatesv1.RestartMesh {
 		return meshSets
@@ -80,7 +81,7 @@ func podSetsOf(directive *certificatesv1.PodBounceDirective) []podSet {
 	return sets
 }
 
-// has says whether a Pod is in the set. revisions are those of the mesh's istiods.
+// contains reports whether a Pod is in the set. revisions are those of the mesh's istiods.
 func (s podSet) contains(pod *metav1.ObjectMeta, revisions []string) bool {
 	if s.kind == selectedPods {
 		return !isIstiod(pod) && s.selects(pod.Namespace, pod.Labels)
@@ -95,7 +96,7 @@ func (s podSet) selects(namespace string, of map[string]string) bool {
 	return namespace == s.selector.Namespace && labels.SelectorFromSet(s.selector.Labels).Matches(labels.Set(of))
 }
 
-// hasProxy says whether istiod gave the Pod a proxy: a person may write proxyLabel on any Pod.
+// hasProxy reports whether istiod injected a proxy: a user can write proxyLabel on any Pod.
 func hasProxy(pod *metav1.ObjectMeta) bool {
 	return pod.Annotations[revisionKey] != "" || pod.Annotations[statusAnnotation] != "" || isGateway(pod)
 }
@@ -104,7 +105,7 @@ func isIstiod(pod *metav1.ObjectMeta) bool {
 	return istio.IstiodLabels.AsSelector().Matches(labels.Set(pod.Labels))
 }
 
-// isGateway says whether a Pod's proxy is others' way in or out, not its own workload's.
+// isGateway reports whether a proxy serves other workloads than its own Pod's.
 func isGateway(pod *metav1.ObjectMeta) bool {
 	for _, label := range gatewayLabels {
 		if _, is := pod.Labels[label]; is {
@@ -116,21 +117,16 @@ func isGateway(pod *metav1.ObjectMeta) bool {
 		nodeProxyLabels.AsSelector().Matches(labels.Set(pod.Labels))
 }
 
-// revisionOf is the revision of the istiod that a Pod's proxy belongs to.
+// revisionOf is the revision of a proxy's istiod.
 func revisionOf(pod *metav1.ObjectMeta) string {
 	var status struct {
 		Revision string `json:"revision"`
 	}
-	_ = json.Unmarshal([]byte(pod.Annotations[statusAnnotation]), &status) // older ones have none
-	for _, revision := range []string{pod.Annotations[revisionKey], status.Revision, pod.Labels[revisionKey]} {
-		if revision != "" {
-			return revision
-		}
-	}
-	return istio.DefaultRevision
+	_ = json.Unmarshal([]byte(pod.Annotations[statusAnnotation]), &status) // absent on older Pods
+	return cmp.Or(pod.Annotations[revisionKey], status.Revision, pod.Labels[revisionKey], istio.DefaultRevision)
 }
 
-// owned are old Pods of one owner.
+// ownerPods are the old Pods of one owner.
 type ownerPods struct {
 	owner     metav1.OwnerReference
 	namespace string
@@ -138,19 +134,19 @@ type ownerPods struct {
 	since     time.Time
 }
 
-// found is what there is to restart of a set.
+// candidates are the Pods of a set that need a restart, by owner.
 type candidates struct {
 	owners map[string]*ownerPods
-	// closed are the gates that keep Pods from being restarted; left are Pods that nobody would start again.
-	closed map[string]bool
-	left   []string
+	// closed are the gates that delay restarts; skipped are Pods that cannot be restarted, and why.
+	closed  map[string]bool
+	skipped []string
 }
 
 func newCandidates() *candidates {
 	return &candidates{owners: map[string]*ownerPods{}, closed: map[string]bool{}}
 }
 
-// add looks at one Pod of the set.
+// add classifies one Pod of the set.
 func (f *candidates) add(pod *metav1.ObjectMeta, of gate) {
 	switch {
 	case pod.DeletionTimestamp != nil:
@@ -159,11 +155,11 @@ func (f *candidates) add(pod *metav1.ObjectMeta, of gate) {
 		f.closed[of.waiting] = true
 		return
 	case pod.CreationTimestamp.After(of.since):
-		return // it started with what it needs
+		return // it started with the desired roots
 	}
 	owner := metav1.GetControllerOf(pod)
 	if why := notRestartable(owner); why != "" {
-		f.left = append(f.left, fmt.Sprintf("Pod %s/%s: %s", pod.Namespace, pod.Name, why))
+		f.skipped = append(f.skipped, fmt.Sprintf("Pod %s/%s: %s", pod.Namespace, pod.Name, why))
 		return
 	}
 	id := pod.Namespace + "/" + owner.Kind + "/" + owner.Name + "/" + string(owner.UID)
@@ -173,24 +169,24 @@ func (f *candidates) add(pod *metav1.ObjectMeta, of gate) {
 	f.owners[id].pods = append(f.owners[id].pods, pod.Name)
 }
 
-// notRestartable says why Pods of an owner are left, empty when they are not.
+// notRestartable is why Pods of an owner are skipped; empty when they are not.
 func notRestartable(owner *metav1.OwnerReference) string {
 	switch {
 	case owner == nil:
-		return "nothing would start it again; delete it and start it yourself"
+		return "it has no owner that would recreate it; delete and recreate it yourself"
 	case owner.Kind == "Node":
-		return "it is static; the kubelet starts it from a file"
+		return "it is a static Pod, which the kubelet starts from a file"
 	case owner.Kind == "Job":
-		return "its Job's work would be lost, and it ends by itself"
+		return "its Job would lose its work, and ends by itself"
 	case !validOwner(*owner):
-		return "no object can be the owner that it names; replace it yourself"
+		return "its owner reference is invalid; replace it yourself"
 	}
 	return ""
 }
 
-// validOwner reports whether an object may exist that an owner reference names, in the bounds of the CRD's status. A user who
-// creates a Pod writes its references, and the API server hardly checks them: a request for such an owner would fail, not find
-// nothing, and hold up all restarts.
+// validOwner reports whether an owner reference is within the bounds of the CRD's status and can name an object. A user who
+// creates a Pod chooses its references, which the API server hardly checks: the lookup of an invalid one fails and would
+// block all restarts.
 func validOwner(owner metav1.OwnerReference) bool {
 	switch {
 	case len(owner.APIVersion) > 317, len(owner.Kind) > 253, len(owner.UID) > 128:
@@ -201,7 +197,7 @@ func validOwner(owner metav1.OwnerReference) bool {
 	return len(validation.IsDNS1123Subdomain(owner.Name)) == 0
 }
 
-// inOrder are the owners, by namespace, kind and name.
+// sorted returns the owners by namespace, kind and name.
 func (f *candidates) sorted() []*ownerPods {
 	var all []*ownerPods
 	for _, id := range slices.Sorted(maps.Keys(f.owners)) {
@@ -210,16 +206,16 @@ func (f *candidates) sorted() []*ownerPods {
 	return all
 }
 
-// page is how many Pods are read at a time.
+// page is the number of Pods per list request.
 const page = 500
 
-// running leaves out Pods that have ended.
+// running excludes Pods that have terminated.
 var running = client.MatchingFieldsSelector{Selector: fields.AndSelectors(
 	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
 	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
 )}
 
-// eachPod goes through the metadata of the Pods that may be in a set.
+// forEachPod calls a function with the metadata of each Pod that may be in a set.
 func (c *reconciler) forEachPod(ctx context.Context, s podSet, call func(*metav1.ObjectMeta) error) error {
 	var selections [][]client.ListOption
 	switch s.kind {
@@ -255,7 +251,7 @@ var withProxy = exists(proxyLabel)
 func exists(label string) labels.Selector {
 	requirement, err := labels.NewRequirement(label, selection.Exists, nil)
 	if err != nil {
-		panic(err) // it is a constant
+		panic(err) // a constant
 	}
 	return labels.NewSelector().Add(*requirement)
 }

@@ -127,8 +127,8 @@ func TestWhatIsFoundToRestart(t *testing.T) {
 	if closed := slices.Collect(maps.Keys(there.closed)); !slices.Equal(closed, []string{"ConfigMap"}) {
 		t.Errorf("closed %q", closed)
 	}
-	if len(there.left) != 3 {
-		t.Errorf("left %q", there.left)
+	if len(there.skipped) != 3 {
+		t.Errorf("left %q", there.skipped)
 	}
 }
 
@@ -152,8 +152,8 @@ func TestPodsWithOwnersThatCannotBeAreLeft(t *testing.T) {
 			test.owner.Controller = new(true)
 			there := newCandidates()
 			there.add(&metav1.ObjectMeta{Name: "pod", Namespace: "apps", OwnerReferences: []metav1.OwnerReference{test.owner}}, gate{open: true, since: time.Now()})
-			if (len(there.left) > 0) != test.left || (len(there.owners) > 0) == test.left {
-				t.Errorf("left %.200q, owners %d", there.left, len(there.owners))
+			if (len(there.skipped) > 0) != test.left || (len(there.owners) > 0) == test.left {
+				t.Errorf("left %.200q, owners %d", there.skipped, len(there.owners))
 			}
 		})
 	}

@@ -15,13 +15,13 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
-// rightsTTL is how long an answer is taken for the next ones.
+// rightsTTL is how long an answer stays cached.
 const rightsTTL = 30 * time.Second
 
-// missingRightsPrefix begins what is said about rights.
+// missingRightsPrefix starts each message about missing rights.
 const missingRightsPrefix = "the controller may not "
 
-// requiredRights is what restarting takes, in all namespaces.
+// requiredRights are needed in all namespaces.
 var requiredRights = []authorizationv1.ResourceAttributes{
 	{Group: "apps", Resource: "deployments", Verb: "get"},
 	{Group: "apps", Resource: "deployments", Verb: "patch"},
@@ -33,7 +33,7 @@ var requiredRights = []authorizationv1.ResourceAttributes{
 	{Resource: "pods", Subresource: "eviction", Verb: "create"},
 }
 
-// Rights finds out whether this program may restart Pods; the chart gives it that only when told to.
+// Rights checks whether this program may restart Pods: the chart grants that by restarts.enabled alone.
 type Rights struct {
 	client client.Writer
 	answer *utilcache.Expiring // by answerKey
@@ -42,12 +42,12 @@ type Rights struct {
 // answerKey is the key of the one answer.
 const answerKey = "lacking"
 
-// NewRights gives one that asks by SelfSubjectAccessReviews, which everybody may create.
-func NewRights(asking client.Writer) *Rights {
-	return &Rights{client: asking, answer: utilcache.NewExpiring()}
+// NewRights returns a checker that creates SelfSubjectAccessReviews, which every user may.
+func NewRights(reviews client.Writer) *Rights {
+	return &Rights{client: reviews, answer: utilcache.NewExpiring()}
 }
 
-// Lacking says in words what may not be done and how to give leave; it is empty when nothing is lacking.
+// Lacking describes the missing rights and how to grant them; empty when none is missing.
 func (r *Rights) Lacking(ctx context.Context) (string, error) {
 	if answer, ok := r.answer.Get(answerKey); ok {
 		return answer.(string), nil //nolint:forcetypeassert // set below
@@ -56,7 +56,7 @@ func (r *Rights) Lacking(ctx context.Context) (string, error) {
 	for i := range requiredRights {
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &requiredRights[i]}}
 		if err := r.client.Create(ctx, review); err != nil {
-			return "", fmt.Errorf("asking whether Pods may be restarted: %w", err)
+			return "", fmt.Errorf("checking the rights to restart Pods: %w", err)
 		}
 		if !review.Status.Allowed {
 			resource := strings.TrimSuffix(requiredRights[i].Resource+"/"+requiredRights[i].Subresource, "/")

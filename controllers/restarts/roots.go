@@ -10,23 +10,23 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// roots is what the agents of one mesh report about its roots of trust.
+// roots is the state of the roots of trust that the agents of one mesh report.
 type roots struct {
-	// desired are the fingerprints, sorted, of the roots that every proxy is to trust; none while that is not known.
+	// desired are the sorted fingerprints of the roots that every proxy must trust; empty while unknown.
 	desired []string
-	// settled says that every replica of istiod publishes just these, and was seen to.
+	// settled reports that every replica of istiod was seen to publish exactly these.
 	settled bool
-	// outdated are istiod's Pods that take the wanted root only when they start.
+	// outdated are istiod's Pods that take the desired root only when they start.
 	outdated []string
-	// waiting says what is not so yet.
+	// waiting is why the roots are not settled.
 	waiting string
 }
 
-// readRoots judges reports. staged says that the root changes in stages: a running istiod then takes other roots, and one
-// that is offered outside of the stages is none to restart for: istiod would not come up with it.
+// readRoots evaluates the reports. staged reports that the root changes in stages: a running istiod then takes new
+// roots, and a restart for a root outside of the stages would fail.
 func readRoots(reports []certificatesv1.CertificateStatus, staged bool) roots {
 	if len(reports) == 0 {
-		return roots{waiting: "istiod's agents, which have not reported yet"}
+		return roots{waiting: "istiod's agents to report"}
 	}
 	if !staged {
 		offered, unclear := offeredRoot(reports)
@@ -41,7 +41,7 @@ func readRoots(reports []certificatesv1.CertificateStatus, staged bool) roots {
 				}
 			}
 			if len(found.outdated) > 0 {
-				found.waiting = "istiod to take root " + shorten(offered) + ": " + strings.Join(found.outdated, ", ") + " started with another"
+				found.waiting = "istiod to take root " + shorten(offered) + ": " + strings.Join(found.outdated, ", ") + " started with another root"
 				return found
 			}
 		}
@@ -54,13 +54,13 @@ func readRoots(reports []certificatesv1.CertificateStatus, staged bool) roots {
 		}
 	}
 	if len(lacking) > 0 {
-		return roots{waiting: "every replica of istiod to be seen to publish the same roots: " + strings.Join(lacking, ", ")}
+		return roots{waiting: "every replica of istiod to publish the same roots: " + strings.Join(lacking, ", ")}
 	}
 	return found
 }
 
-// offeredRoot is the root that Vault has now, where some replica does not have it: the one that replicas are offered, and
-// else, where they differ, that of the certificate that was issued last.
+// offeredRoot is the root of Vault that some replica does not have yet: the rejected one that replicas report, otherwise, where
+// they differ, that of the newest certificate.
 func offeredRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) {
 	var offered []string
 	for _, report := range reports {
@@ -79,7 +79,7 @@ func offeredRoot(reports []certificatesv1.CertificateStatus) (root, unclear stri
 	differ := false
 	for _, report := range reports {
 		if report.RootFingerprint == "" {
-			continue // it has none yet, and takes what Vault has
+			continue // it will take the root of Vault
 		}
 		differ = differ || last.RootFingerprint != "" && last.RootFingerprint != report.RootFingerprint
 		if last.RootFingerprint == "" || last.NotBefore.Before(report.NotBefore) {
@@ -92,26 +92,26 @@ func offeredRoot(reports []certificatesv1.CertificateStatus) (root, unclear stri
 	return last.RootFingerprint, ""
 }
 
-// sorted gives values in order, none twice.
+// sorted returns the distinct values in order.
 func sorted(values []string) []string {
 	values = slices.Clone(values)
 	slices.Sort(values)
 	return slices.Compact(values)
 }
 
-// containsAll says whether all of some roots are among others.
+// containsAll reports whether all contains each of some.
 func containsAll(all, some []string) bool {
 	return !slices.ContainsFunc(some, func(root string) bool { return !slices.Contains(all, root) })
 }
 
-// key is what roots are called in RestartedForRootAnnotation.
+// rootsKey is the value of RestartedForRootAnnotation.
 func rootsKey(roots []string) string { return strings.Join(roots, ",") }
 
-// short are fingerprints as a message has them.
+// shorten returns the first 12 digits of each fingerprint.
 func shorten(fingerprints ...string) string {
 	var words []string
-	for _, each := range fingerprints {
-		words = append(words, each[:min(len(each), 12)])
+	for _, fingerprint := range fingerprints {
+		words = append(words, fingerprint[:min(len(fingerprint), 12)])
 	}
 	return strings.Join(words, ", ")
 }

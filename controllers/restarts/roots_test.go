@@ -45,7 +45,7 @@ func TestWhatTheRootsAre(t *testing.T) {
 		outdated []string
 		waiting  string // none: settled
 	}{
-		"nobody has reported":    {waiting: "have not reported"},
+		"nobody has reported":    {waiting: "istiod's agents to report"},
 		"all have the same root": {reports: []report{replica("a", "R1"), replica("b", "R1")}, desired: []string{"R1"}},
 		"one was not seen to use its certificate yet": {
 			reports: []report{replica("a", "R1"), replica("b", "R1", unconfirmed)}, waiting: "the same roots: b",

@@ -13,22 +13,22 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// observeRoots takes in what the roots are now, and says what changes by that alone in a status: a round of restarts begins where
-// a root is to be trusted that was not when the pods were started, or at the last round. One that is only dropped needs
-// none: nobody presents a certificate under it any more. A renewal under the same root is no change at all.
-// published are the roots that the namespace of istiod publishes: with the first look, those that pods have.
+// observeRoots updates a status for the current roots. A rollout begins when a root must be trusted that was not trusted when
+// the Pods started, or at the last rollout. A dropped root needs no rollout, since no certificate leads to it any more; a
+// renewal under the same root is no change. published are the roots that istiod's namespace published at the first reconcile:
+// the Pods started with them.
 func observeRoots(status certificatesv1.PodBounceDirectiveStatus, now roots, published []string, clock metav1.Time) certificatesv1.PodBounceDirectiveStatus {
 	if len(status.Roots) == 0 {
 		switch {
 		case len(published) > 0:
 			status.Roots = sorted(published)
-		case now.settled: // nobody has started with another
+		case now.settled: // no Pod started with another
 			status.Roots = now.desired
 		default:
 			return status
 		}
 		status.State = certificatesv1.RestartsIdle
-		status.Message = "pods are restarted when a root other than " + shorten(status.Roots...) + " is to be trusted"
+		status.Message = "Pods restart when a root other than " + shorten(status.Roots...) + " must be trusted"
 	}
 	inProgress := status.State == certificatesv1.Restarting
 	switch {
@@ -37,15 +37,15 @@ func observeRoots(status certificatesv1.PodBounceDirectiveStatus, now roots, pub
 		return certificatesv1.PodBounceDirectiveStatus{State: certificatesv1.Restarting, Roots: now.desired, StartedAt: &clock}
 	case !inProgress && now.settled && !slices.Equal(status.Roots, now.desired):
 		status.Roots = now.desired
-		status.Message = "a root was dropped, for which nothing is restarted; pods are restarted when a root other than " + shorten(now.desired...) + " is to be trusted"
+		status.Message = "a root was dropped, which needs no restart; Pods restart when a root other than " + shorten(now.desired...) + " must be trusted"
 	}
 	return status
 }
 
-// currentSet is the entry of the set that is going on; it makes those that are lacking.
+// currentSet returns the first incomplete set and its entry; it adds missing entries.
 func currentSet(status *certificatesv1.PodBounceDirectiveStatus, sets []podSet) (int, *certificatesv1.BouncedPodSet) {
 	for i := range sets {
-		if i < len(status.PodsBounced) && status.PodsBounced[i].Set != sets[i].name { // the directive has changed meanwhile
+		if i < len(status.PodsBounced) && status.PodsBounced[i].Set != sets[i].name { // the directive changed meanwhile
 			status.PodsBounced = status.PodsBounced[:i]
 		}
 		if i >= len(status.PodsBounced) {
@@ -59,43 +59,43 @@ func currentSet(status *certificatesv1.PodBounceDirectiveStatus, sets []podSet) 
 	return len(sets), nil
 }
 
-// maxBouncedPods is how many names of Pods a set's entry holds: an object has at most 1.5 MiB in etcd.
+// maxBouncedPods is the number of Pod names in the entry of a set: etcd stores objects of at most 1.5 MiB.
 const maxBouncedPods = 500
 
-// note writes down that pods of a workload are to be replaced, before that is done.
+// record adds a workload and its Pods to the status before they restart.
 func record(status *certificatesv1.PodBounceDirectiveStatus, entry *certificatesv1.BouncedPodSet, workload certificatesv1.RestartingWorkload, pods []string) {
 	status.Restarting = append(status.Restarting, workload)
 	entry.Workloads++
 	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, maxBouncedPods-len(entry.BouncedPods)))]...)
 }
 
-// finish ends a round.
+// finish ends a rollout.
 func finish(status *certificatesv1.PodBounceDirectiveStatus, desired []string, clock metav1.Time) {
 	status.State, status.Set, status.Remaining, status.FinishedAt = certificatesv1.Restarted, "", 0, &clock
 	status.Roots = desired
 }
 
 func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {
-	const most = 10
-	if extra := len(waiting) - most; extra > 0 {
-		waiting = append(waiting[:most:most], fmt.Sprintf("%d more", extra))
+	const limit = 10
+	if extra := len(waiting) - limit; extra > 0 {
+		waiting = append(waiting[:limit:limit], fmt.Sprintf("%d more", extra))
 	}
-	var words []string
+	var parts []string
 	if len(waiting) > 0 {
-		words = append(words, "waiting for "+strings.Join(waiting, "; "))
+		parts = append(parts, "waiting for "+strings.Join(waiting, "; "))
 	}
 	if len(waiting) == 0 {
-		for _, each := range status.Restarting {
-			words = append(words, display(each)+" is restarted next")
+		for _, workload := range status.Restarting {
+			parts = append(parts, display(workload)+" restarts next")
 		}
 	}
 	if status.Remaining > 0 {
-		words = append(words, fmt.Sprintf("about %d more after that", status.Remaining))
+		parts = append(parts, fmt.Sprintf("about %d more after that", status.Remaining))
 	}
-	return strings.Join(words, "; ")
+	return strings.Join(parts, "; ")
 }
 
-// equal compares what would be stored.
+// equal compares two statuses as they are stored.
 func equal(a, b certificatesv1.PodBounceDirectiveStatus) bool {
 	x, errA := json.Marshal(a)
 	y, errB := json.Marshal(b)

@@ -22,12 +22,11 @@ import (
 
 const apps = "apps/v1"
 
-// rollsOut says whether there is a rollout of such an owner, by a change of its template.
+// rollsOut reports whether a change of the template of an owner replaces its Pods.
 func rollsOut(owner metav1.OwnerReference) bool {
 	return owner.APIVersion == apps && slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, owner.Kind)
 }
 
-// workload refers to an owner.
 func workload(owner metav1.OwnerReference, namespace string, method certificatesv1.RestartMethod) certificatesv1.RestartingWorkload {
 	return certificatesv1.RestartingWorkload{
 		APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: namespace, Name: owner.Name, UID: string(owner.UID), Method: method,
@@ -38,61 +37,61 @@ func display(w certificatesv1.RestartingWorkload) string {
 	return w.Kind + " " + w.Namespace + "/" + w.Name
 }
 
-// rolloutStatus is how a Deployment, StatefulSet or DaemonSet stands.
+// rolloutStatus is the state of a Deployment, StatefulSet or DaemonSet.
 type rolloutStatus struct {
-	// restartedFor is its template's annotation.
+	// restartedFor is RestartedForRootAnnotation of its template.
 	restartedFor string
 	paused       bool
-	onDelete     bool // its Pods are replaced only when somebody deletes them
-	// desired is how many Pods there are to be.
+	onDelete     bool // its Pods are replaced only when a person deletes them
+	// desired is the number of Pods.
 	desired int64
-	// replaced says that all Pods are of the newest template, available that as many as wanted are there and well.
+	// replaced reports that all Pods have the newest template, available that the desired number is ready.
 	replaced, available bool
-	// heldBack says that a part keeps its template on purpose (StatefulSet's partition).
+	// heldBack reports that the partition of a StatefulSet keeps some Pods at the old template.
 	heldBack bool
 	progress string
 }
 
 // rolloutStatusOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
 func rolloutStatusOf(object *unstructured.Unstructured) rolloutStatus {
-	number := func(otherwise int64, path ...string) int64 {
-		value, given, _ := unstructured.NestedInt64(object.Object, path...)
-		if !given {
-			return otherwise
+	integer := func(fallback int64, path ...string) int64 {
+		value, found, _ := unstructured.NestedInt64(object.Object, path...)
+		if !found {
+			return fallback
 		}
 		return value
 	}
-	word := func(path ...string) string {
+	text := func(path ...string) string {
 		value, _, _ := unstructured.NestedString(object.Object, path...)
 		return value
 	}
-	r := rolloutStatus{restartedFor: word("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
+	r := rolloutStatus{restartedFor: text("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
 	r.paused, _, _ = unstructured.NestedBool(object.Object, "spec", "paused")
-	r.onDelete = word("spec", "updateStrategy", "type") == "OnDelete"
-	observed := number(0, "status", "observedGeneration") >= object.GetGeneration()
-	desired := number(1, "spec", "replicas")
+	r.onDelete = text("spec", "updateStrategy", "type") == "OnDelete"
+	observed := integer(0, "status", "observedGeneration") >= object.GetGeneration()
+	desired := integer(1, "spec", "replicas")
 	var updated, available int64
 	switch object.GetKind() {
 	case "DaemonSet":
-		desired = number(0, "status", "desiredNumberScheduled")
-		updated, available = number(0, "status", "updatedNumberScheduled"), number(0, "status", "numberAvailable")
+		desired = integer(0, "status", "desiredNumberScheduled")
+		updated, available = integer(0, "status", "updatedNumberScheduled"), integer(0, "status", "numberAvailable")
 		r.replaced = observed && updated >= desired
 	case "StatefulSet":
-		partition := number(0, "spec", "updateStrategy", "rollingUpdate", "partition")
+		partition := integer(0, "spec", "updateStrategy", "rollingUpdate", "partition")
 		r.heldBack = partition > 0 && desired > 0
-		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "readyReplicas")
-		r.replaced = observed && (updated >= desired-partition || word("status", "updateRevision") == word("status", "currentRevision"))
+		updated, available = integer(0, "status", "updatedReplicas"), integer(0, "status", "readyReplicas")
+		r.replaced = observed && (updated >= desired-partition || text("status", "updateRevision") == text("status", "currentRevision"))
 	default:
-		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "availableReplicas")
-		r.replaced = observed && updated >= desired && number(0, "status", "replicas") <= updated
+		updated, available = integer(0, "status", "updatedReplicas"), integer(0, "status", "availableReplicas")
+		r.replaced = observed && updated >= desired && integer(0, "status", "replicas") <= updated
 	}
 	r.desired, r.available = desired, available >= desired
 	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, desired, available)
 	return r
 }
 
-// restartPatch writes the annotation by which a workload's controller replaces its Pods, as `kubectl rollout restart`
-// does, on just the version that was read.
+// restartPatch sets the annotation that makes the workload's controller replace its Pods, as `kubectl rollout restart`
+// does, on exactly the version that was read.
 func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"metadata": map[string]any{"resourceVersion": object.GetResourceVersion(), "uid": string(object.GetUID())},
@@ -102,7 +101,7 @@ func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, erro
 	})
 }
 
-// resolve finds out how the Pods of an owner are replaced; nil when they are not.
+// resolve decides how the Pods of an owner are replaced; nil when they are not.
 func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
 	owner := of.owner
 	if owner.APIVersion == apps && owner.Kind == "ReplicaSet" {
@@ -123,36 +122,36 @@ func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.R
 		return nil, err
 	}
 	w, status := workload(owner, of.namespace, certificatesv1.Rollout), rolloutStatusOf(object)
-	restarted, notWell := status.restartedFor == rootsKey(r.status.Roots), display(w)+": was not well before it was restarted, and is not waited for"
+	restarted, unavailable := status.restartedFor == rootsKey(r.status.Roots), display(w)+": it was not available before its restart, so the rollout does not wait for it"
 	switch {
 	case restarted && status.replaced && status.heldBack:
-		r.skip(display(w) + ": its partition keeps some of its Pods as they are")
+		r.skip(display(w) + ": its partition keeps some Pods at the old template")
 		return nil, nil //nolint:nilnil // nothing to do
-	case restarted && (status.replaced || slices.Contains(r.status.Left, notWell)):
+	case restarted && (status.replaced || slices.Contains(r.status.Left, unavailable)):
 		return nil, nil //nolint:nilnil // done
-	case restarted: // by somebody who could not write it down
+	case restarted: // by a reconcile whose status was not stored
 		w.WaitFor = true
 	case status.paused:
-		r.skip(display(w) + ": is paused; resume it and restart it yourself")
+		r.skip(display(w) + ": it is paused; resume and restart it yourself")
 		return nil, nil //nolint:nilnil // nothing to do
 	case status.onDelete:
 		return r.resolveEviction(ctx, owner, of)
 	default:
 		if w.WaitFor = status.replaced && status.available; !w.WaitFor {
-			r.skip(notWell)
+			r.skip(unavailable)
 		}
 	}
 	return &w, nil
 }
 
-// proceed takes a workload that is being restarted one step further. What the API server refuses is waited for.
+// restart advances a restarting workload by one step. It waits while the API server rejects the change.
 func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
 	if w.Method == certificatesv1.Eviction {
 		return r.evict(ctx, w)
 	}
 	object, err := r.getOwner(ctx, w)
 	if object == nil {
-		return err == nil, "", err // it is gone, and its Pods with it
+		return err == nil, "", err // deleted together with its Pods
 	}
 	status, roots := rolloutStatusOf(object), rootsKey(r.status.Roots)
 	if status.restartedFor == roots {
@@ -164,20 +163,20 @@ func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorklo
 	}
 	switch err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(controllers.Manager)); {
 	case apierrors.IsConflict(err):
-		return false, "to be restarted", nil // it has changed meanwhile
+		return false, "its restart", nil // it changed meanwhile
 	case apierrors.IsNotFound(err):
 		return true, "", nil
 	case err != nil && ctx.Err() == nil:
-		return false, "could not be restarted: " + err.Error(), nil
+		return false, "its restart, which failed: " + err.Error(), nil
 	case err != nil:
 		return false, "", err
 	}
 	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
-	r.event(ctx, object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced, so that their proxies trust root "+shorten(r.status.Roots...))
+	r.event(ctx, object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced so that their proxies trust root "+shorten(r.status.Roots...))
 	return false, "its rollout to begin", nil
 }
 
-// owner reads a workload from the API server itself, nil where it is gone or is another by now.
+// getOwner reads a workload from the API server itself; nil when it was deleted or recreated.
 func (r *rollout) getOwner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
@@ -185,7 +184,7 @@ func (r *rollout) getOwner(ctx context.Context, w certificatesv1.RestartingWorkl
 		return nil, client.IgnoreNotFound(err)
 	}
 	if string(object.GetUID()) != w.UID {
-		return nil, nil //nolint:nilnil // another of that name
+		return nil, nil //nolint:nilnil // recreated
 	}
 	return object, nil
 }

@@ -17,18 +17,18 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
-// ownedFields are the fields of the status that are written here.
+// ownedFields are the fields of the status that the controller writes.
 var ownedFields = []string{"podsBounced", "state", "roots", "set", "message", "startedAt", "finishedAt", "restarting", "remaining", "left"}
 
-// attempts are how often a status is written that somebody else writes as well.
+// attempts is the number of writes of a status that another program changes as well.
 const attempts = 10
 
-// errDropped is for a status that is not stored as it was written.
-var errDropped = errors.New("the API server drops the fields of the status that say what is restarted, and nothing is: the CRD of PodBounceDirective is not this release's; " +
-	"install it, as by " + helm.Upgrade("--set crds.install=true"))
+// errDropped reports a status that was not stored as written.
+var errDropped = errors.New("the API server drops the status fields that restarts need, so nothing restarts: the CRD of PodBounceDirective is not the one of this release; " +
+	"install it, as in " + helm.Upgrade("--set crds.install=true"))
 
-// report writes the status where it is not so already, in place of just what was read: whoever is late must read again
-// before they restart anything. What others write beside it stays, and holds up nothing.
+// writeStatus replaces exactly the version that was read, so that a late writer must read again before it restarts anything.
+// Fields of other programs stay, and their changes delay nothing.
 func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) error {
 	if equal(before, after) {
 		return nil
@@ -61,7 +61,7 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 		}
 		var directive certificatesv1.PodBounceDirective
 		if runtime.DefaultUnstructuredConverter.FromUnstructured(newest.Object, &directive) != nil || newest.GetGeneration() != object.GetGeneration() || !equal(directive.Status, before) {
-			return err // what was decided on is not so any more
+			return err // the decision is outdated
 		}
 		object = newest
 	}

@@ -73,7 +73,7 @@ func TestPodDisruptionBudgets(t *testing.T) {
 	}
 	allow(0)
 	m.begin(t, first)
-	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: a PodDisruptionBudget keeps Pod ")
+	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: a PodDisruptionBudget to allow the eviction of Pod ")
 	wantRestarts(t, "others go on", map[string]int{m.b + "/web": 1})
 	if got := names(t, m.a, "app", "argo"); !slices.Equal(got, old) {
 		t.Fatalf("Pods %q were evicted: there are %q", old, got)
@@ -93,12 +93,12 @@ func TestPodDisruptionBudgets(t *testing.T) {
 		})
 	}
 	left(1)
-	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: a PodDisruptionBudget keeps Pod ")
+	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: a PodDisruptionBudget to allow the eviction of Pod ")
 	left(1)
 	killed(t)
 	allow(1)
 	left(0)
-	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads were restarted")
+	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads restarted")
 	if pods := status.PodsBounced[2].BouncedPods; len(pods) != 3 {
 		t.Errorf("Pods %q were restarted", pods)
 	}
@@ -120,7 +120,7 @@ func TestOnDelete(t *testing.T) {
 	})
 	old := names(t, m.a, "app", "db")
 	m.begin(t, first)
-	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 	for _, pod := range names(t, m.a, "app", "db") {
 		if slices.Contains(old, pod) {
 			t.Errorf("Pod %s was not replaced", pod)
@@ -138,12 +138,12 @@ func TestEvictionsWait(t *testing.T) {
 	old := names(t, m.a, "app", "argo")
 	m.hold(m.a, "argo", true) // nobody makes new Pods
 	m.begin(t, first)
-	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: 2 Pods to be there, 1 are")
+	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: 2 Pods (now 1)")
 	if now := names(t, m.a, "app", "argo"); len(now) != 1 || !slices.Contains(old, now[0]) {
 		t.Errorf("Pods %q are left of %q", now, old)
 	}
 	m.hold(m.a, "argo", false)
-	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 	for _, pod := range names(t, m.a, "app", "argo") {
 		if slices.Contains(old, pod) {
 			t.Errorf("Pod %s was not replaced", pod)
@@ -172,7 +172,7 @@ func TestStatusWriters(t *testing.T) {
 		}
 		return nil
 	})
-	m.wantStatus(t, certificatesv1.Restarted, "8 workloads were restarted for root "+second.fingerprint[:12])
+	m.wantStatus(t, certificatesv1.Restarted, "8 workloads restarted for root "+second.fingerprint[:12])
 	want := map[string]int{m.system + "/istiod": 1}
 	for i := range 7 {
 		want[fmt.Sprintf("%s/web-%d", m.a, i)] = 1
@@ -218,7 +218,7 @@ func TestConcurrency(t *testing.T) {
 	for i := range 7 {
 		m.hold(m.a, fmt.Sprintf("web-%d", i), false)
 	}
-	m.wantStatus(t, certificatesv1.Restarted, "9 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "9 workloads restarted")
 	if n := count(); n != 8 {
 		t.Errorf("%d restarts of 8 workloads", n)
 	}
@@ -265,10 +265,10 @@ func TestDirectiveByHand(t *testing.T) {
 	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, m.a+": app=second: waiting for ConfigMap "+m.b+"/istio-ca-root-cert to hold root")
 	m.publish(t, m.b, second)
 	wantRestarts(t, "the set that comes first is restarted", map[string]int{m.a + "/second": 1})
-	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, "waiting for 2 Pods to be ready, 1 are")
+	wantStatus(t, m.system, "by-hand", certificatesv1.Restarting, "waiting for 2 ready Pods (now 1)")
 	wantRestarts(t, "the next one is not", map[string]int{m.a + "/first": 0})
 	must(t, shared.Patch(t.Context(), shared.Stored(t, m.a, "second"), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":2}}`))))
-	status := wantStatus(t, m.system, "by-hand", certificatesv1.Restarted, "2 workloads were restarted")
+	status := wantStatus(t, m.system, "by-hand", certificatesv1.Restarted, "2 workloads restarted")
 	if len(status.PodsBounced) != 2 || len(status.PodsBounced[0].BouncedPods) != 1 || status.PodsBounced[1].Set != m.a+": app=first" {
 		t.Errorf("sets %+v", status.PodsBounced)
 	}
@@ -301,5 +301,5 @@ func TestWithoutRights(t *testing.T) {
 	wantEvent(t, m.system, m.name(), "RestartsForbidden")
 	wantRestarts(t, "nothing is restarted", map[string]int{m.system + "/istiod": 0, m.a + "/web": 0})
 	upgrade(true)
-	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 }

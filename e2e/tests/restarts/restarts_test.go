@@ -57,7 +57,7 @@ func TestRootChange(t *testing.T) {
 				m.sign(t, was, was)
 			}
 			m.sign(t, was, was)
-			m.wantStatus(t, certificatesv1.Restarted, "were restarted for root "+was.fingerprint[:12])
+			m.wantStatus(t, certificatesv1.Restarted, "restarted for root "+was.fingerprint[:12])
 			m.wantAll(t, 2)
 			if got := restarts(t, &appsv1.Deployment{}, m.a, "outside"); got != 0 {
 				t.Errorf("another istiod's workload was restarted: %d", got)
@@ -119,7 +119,7 @@ func (m *mesh) rotate(t *testing.T, was, is root, n int, between func(*testing.T
 	m.publish(t, m.b, is)
 	between(t)
 
-	status := m.wantStatus(t, certificatesv1.Restarted, "5 workloads were restarted for root "+is.fingerprint[:12])
+	status := m.wantStatus(t, certificatesv1.Restarted, "5 workloads restarted for root "+is.fingerprint[:12])
 	m.wantAll(t, n)
 	if !slices.Equal(status.Roots, []string{is.fingerprint}) || status.StartedAt == nil || status.FinishedAt == nil || len(status.Restarting) > 0 {
 		t.Errorf("status %+v", status)
@@ -139,7 +139,7 @@ func (m *mesh) rotate(t *testing.T, was, is root, n int, between func(*testing.T
 			}
 		}
 	}
-	if len(status.Left) != 1 || !strings.HasPrefix(status.Left[0], "Pod "+m.a+"/bare: nothing would start it again") {
+	if len(status.Left) != 1 || !strings.HasPrefix(status.Left[0], "Pod "+m.a+"/bare: it has no owner that would recreate it") {
 		t.Errorf("left %q", status.Left)
 	}
 	for _, want := range []struct{ namespace, about, reason string }{
@@ -226,7 +226,7 @@ func TestStagedRootChange(t *testing.T) {
 	for _, each := range m.namespaces {
 		m.publish(t, each, first, second)
 	}
-	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 
 	stage("sign-with-new")
 	m.sign(t, second, first, second)
@@ -249,7 +249,7 @@ func TestStagedRootChange(t *testing.T) {
 	for _, each := range m.namespaces {
 		m.publish(t, each, second)
 	}
-	status := m.wantStatus(t, certificatesv1.Restarted, "a root was dropped, for which nothing is restarted")
+	status := m.wantStatus(t, certificatesv1.Restarted, "a root was dropped, which needs no restart")
 	if !slices.Equal(status.Roots, []string{second.fingerprint}) {
 		t.Errorf("status %+v", status)
 	}
@@ -270,7 +270,7 @@ func TestYoungPods(t *testing.T) {
 	aSecond(t)
 	m.runDeployment(t, m.a, "young")
 	m.hold(m.system, "istiod", false)
-	m.wantStatus(t, certificatesv1.Restarted, "2 workloads were restarted")
+	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 	wantRestarts(t, "just the old one was restarted", map[string]int{m.a + "/old": 1, m.a + "/young": 0})
 }
 
@@ -304,7 +304,7 @@ func TestSecondRootChange(t *testing.T) {
 	third := m.begin(t, second)
 	wantRestarts(t, "istiod is restarted once more, and after it they", map[string]int{m.system + "/istiod": 2, m.a + "/web": 2, m.b + "/db": 2})
 	m.hold(m.a, "web", false)
-	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads were restarted for root "+third.fingerprint[:12])
+	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads restarted for root "+third.fingerprint[:12])
 	if !slices.Equal(status.Roots, []string{third.fingerprint}) {
 		t.Errorf("status %+v", status)
 	}

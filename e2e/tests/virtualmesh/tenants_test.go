@@ -122,7 +122,7 @@ func TestUpgradeKeepsIssuedCertificate(t *testing.T) {
 	must(t, shared.Create(t.Context(), before))
 	shared.MustApply(t, m.istiod)
 	cluster.Eventually(t, "the status names it", func() error {
-		if status := statusOf(t, old); !strings.Contains(status, m.namespace+"/"+m.name()+", made for this VirtualMesh before, stays") {
+		if status := statusOf(t, old); !strings.Contains(status, m.namespace+"/"+m.name()+", applied for this VirtualMesh before, does not change") {
 			return errors.New(status)
 		}
 		return nil
@@ -155,7 +155,7 @@ func TestTenantDeployment(t *testing.T) {
 	}
 	// Also when its namespace has opted in, which takes a person who may label it.
 	shared.Label(t, tail, true)
-	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "istiod "+tail+"/istiod-"+head+" has the same mesh's name")
+	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "istiod "+tail+"/istiod-"+head+" has the same mesh name")
 	if after := m.wantCertificate(t, m.wantServer("https://later:8200")); after.UID != made.UID {
 		t.Error("the IssuedCertificate was made again")
 	}

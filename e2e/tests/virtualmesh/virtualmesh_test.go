@@ -65,7 +65,7 @@ func TestTrustDomain(t *testing.T) {
 	m := newMesh(t, "")
 	shared.MustApply(t, m.istiod)
 	m.apply(t, m.guide(t, "virtual-mesh", nil))
-	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "waiting for istiod's ConfigMap "+m.namespace+"/istio")
+	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "waiting for the ConfigMap "+m.namespace+"/istio")
 	// One without the charts' label is found as well.
 	configuration := m.configMap("one.example", nil)
 	must(t, shared.Create(t.Context(), configuration))
@@ -191,7 +191,7 @@ func TestRevisionWithoutRights(t *testing.T) {
 	m.apply(t, m.guide(t, "virtual-mesh", func(spec map[string]any) {
 		spec["meshes"] = []any{map[string]any{"name": "istiod-canary-" + m.namespace + "-cluster-1"}}
 	}))
-	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "the webhook may not read istiod's ConfigMap "+m.namespace+"/istio-canary")
+	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "the webhook cannot read the ConfigMap "+m.namespace+"/istio-canary")
 	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "istiodSidecar.namespaces")
 }
 
@@ -204,7 +204,7 @@ func TestTwoVirtualMeshes(t *testing.T) {
 	m.apply(t, m.guide(t, "a-first", nil))
 	made := m.wantCertificate(t, m.wantHost("cluster.local"))
 	m.apply(t, m.guide(t, "b-second", func(spec map[string]any) { vaultOf(spec)["server"] = "https://second:8200" }))
-	m.wantStatus(t, "b-second", networkingv1.Failed, "VirtualMesh "+m.key("a-first").String()+" already decides")
+	m.wantStatus(t, "b-second", networkingv1.Failed, "VirtualMesh "+m.key("a-first").String()+" already governs")
 	m.wantStatus(t, "a-first", networkingv1.Accepted, "VirtualMesh "+m.key("b-second").String()+" names this mesh too")
 	must(t, shared.Delete(t.Context(), m.guide(t, "a-first", nil)))
 	m.wantCertificate(t, func(c *certificatesv1.IssuedCertificate) error {
@@ -232,7 +232,7 @@ func TestForeignIssuedCertificate(t *testing.T) {
 	must(t, shared.Create(t.Context(), theirs))
 	object := m.guide(t, "virtual-mesh", nil)
 	m.apply(t, object)
-	m.wantStatus(t, "virtual-mesh", networkingv1.Failed, "was not made here")
+	m.wantStatus(t, "virtual-mesh", networkingv1.Failed, "another program created")
 	must(t, shared.Delete(t.Context(), object.DeepCopy()))
 	if kept, err := m.certificate(t, m.name()); err != nil || kept.Spec.Hosts[0] != "spiffe://theirs/ns/a/sa/b" {
 		t.Errorf("%+v, %v", kept, err)
@@ -350,7 +350,7 @@ func TestGuideInEachCluster(t *testing.T) {
 			return err
 		})
 		m.wantNoCertificate(t, other)
-		status := m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "it is not in this cluster, "+name)
+		status := m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "the mesh is not in this cluster, "+name)
 		if made := status.Meshes[mine+".gloo-mesh."].IssuedCertificate; made == nil || made.Name != mine || made.Namespace != "istio-system" {
 			t.Errorf("in %s its mesh is %+v", name, status.Meshes)
 		}
