@@ -7,17 +7,26 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
+	"errors"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	certauthority "github.com/cert-manager/cert-manager/pkg/server/tls/authority"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -183,6 +192,56 @@ func TestAuthorityUsesDueCA(t *testing.T) {
 	}
 }
 
+// cert-manager's authority fails the previous case: a replica that starts while the due CA cannot be replaced has no
+// certificate, although the one in the Secret is valid. When this test fails, it can replace the authority here.
+func TestLibraryAuthorityRefusesDueCA(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	ca := newCA(t, "due", now.Add(-3*time.Hour), now.Add(time.Hour))
+	secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: caSecret.Namespace, Name: caSecret.Name}, Data: secretData(t, ca)}
+	written := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var answer any = apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil).Status()
+		status := http.StatusForbidden
+		switch query := r.URL.Query(); {
+		case r.Method != http.MethodGet:
+			notify(written)
+		case query.Get("watch") != "" && query.Get("sendInitialEvents") == "":
+			<-r.Context().Done()
+			return
+		case query.Get("watch") == "":
+			status, answer = http.StatusOK, corev1.SecretList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []corev1.Secret{secret}}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	library := &certauthority.DynamicAuthority{
+		SecretNamespace: caSecret.Namespace, SecretName: caSecret.Name,
+		RESTConfig: &rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}},
+	}
+	ctx, stop := context.WithTimeout(logr.NewContext(t.Context(), logr.Discard()), time.Minute)
+	ended := make(chan error, 1)
+	go func() { ended <- library.Run(ctx) }()
+	for range 2 { // by the watch, and by the first poll
+		select {
+		case <-written:
+		case <-ctx.Done():
+			t.Fatal("the library did not try to replace the CA")
+		}
+	}
+	if _, err := library.Sign(&x509.Certificate{PublicKey: newKey(t).Public()}); !errors.Is(err, certauthority.ErrCertificateNotAvailable) {
+		t.Errorf("the library signs with a due CA that it cannot replace (%v)", err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // What another replica has written meanwhile stays.
 func TestAuthorityConflict(t *testing.T) {
 	t.Parallel()
@@ -268,5 +327,23 @@ func TestAuthorityRecreatesDeletedCA(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// That no certificate can be issued asks for a person.
+func TestAuthorityLogsFailure(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, nil, interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
+	}})
+	s.informers = &informertest.FakeInformers{Scheme: scheme.Scheme}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	var logged string
+	log := funcr.New(func(_, line string) { logged = line; stop() }, funcr.Options{})
+	if err := s.Run(logr.NewContext(ctx, log)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(logged, `"msg"="Failed to keep the CA of the serving certificate" "error"="writing Secret `+caSecret.String()) {
+		t.Errorf("logged %q", logged)
 	}
 }
