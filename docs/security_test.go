@@ -104,7 +104,7 @@ func TestBounds(t *testing.T) {
 		"the request waits up to 2 s":             {"webhook/bounds.go", "patience = 2 * time.Second"},
 		"within the webhook's timeout (5 s)":      {"charts/istiod-agent/values.yaml", "timeoutSeconds: 5"},
 		"in the log has at most 1 KiB":            {"internal/bounded/bounded.go", "MaxMessage = 1024"},
-		"ten a second, after at most 200":         {"webhook/handler.go", "linesRate  = 10\n\tlinesBurst = 200"},
+		"ten a second, after at most 200":         {"webhook/recorder.go", "logRate  = 10\n\tlogBurst = 200"},
 		"with at most one lookup a second":        {"webhook/rights.go", "rightsRate, rightsBurst = 1, "},
 		"an answer has at most 256 KiB":           {"agent/vault/client.go", "answerLimit = 256 << 10"},
 		" and 16 certificates":                    {"agent/cacerts/parse.go", "maxChain = 16"},

@@ -27,19 +27,26 @@ import (
 func Ready(server v1alpha1.Server, probe *tls.Certificate, source servingcert.Source, log logr.Logger) func(*http.Request) error {
 	check := handshake(server, probe, source)
 	var mu sync.Mutex
-	last := ""
+	reported, wasReady := "", false
 	return func(request *http.Request) error {
 		err := check(request)
-		reason := ""
+		cause := ""
 		if err != nil {
-			reason = err.Error()
+			cause = err.Error()
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if reason != last {
-			log.Info("Readiness changed", "ready", err == nil, "cause", reason)
-			last = reason
+		if cause != reported {
+			switch {
+			case err == nil:
+				log.Info("Ready")
+			case wasReady:
+				log.Error(err, "Not ready")
+			default: // a new CA takes seconds to reach the caBundle
+				log.Info("Not ready yet", "err", cause)
+			}
 		}
+		reported, wasReady = cause, wasReady || err == nil
 		return err
 	}
 }

@@ -56,8 +56,8 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 		case r.Context().Err() != nil:
 			return
 		case err != nil:
-			if malformed.TryAccept() { // anybody can cause this line
-				log.Info("answered a request that is no admission review", "path", r.URL.Path, "problem", bounded.Message(err.Error()))
+			if malformed.TryAccept() { // any client can cause this line
+				log.Error(errors.New(bounded.Message(err.Error())), "Request is not an admission review", "path", r.URL.Path)
 			}
 			review = &admissionv1.AdmissionReview{Response: &refused(err).AdmissionResponse}
 			review.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
@@ -67,7 +67,7 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := stdjson.NewEncoder(w).Encode(review); err != nil {
-			log.V(1).Info("an answer was not sent: who asked is gone", "path", r.URL.Path, "problem", err.Error())
+			log.V(1).Info("Response not sent: the client has closed the connection", "path", r.URL.Path, "err", err.Error())
 		}
 	})
 }

@@ -71,7 +71,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	}
 	lacking, err := agentrights.Lacking(ctx, r.client, of.namespace, of.name)
 	if err != nil {
-		r.log.Info("The rights of the injected agent could not be looked up", "namespace", namespace, "serviceAccount", serviceAccount, "cause", err.Error())
+		r.log.Error(err, "Failed to look up the rights of the injected agent", "namespace", namespace, "serviceAccount", serviceAccount)
 		return ""
 	}
 	warning := ""

@@ -110,12 +110,12 @@ func writeBundles(ctx context.Context, c client.Client, configuration *admission
 	}
 	if err := c.Patch(ctx, configuration, client.RawPatch(types.JSONPatchType, patch)); err != nil {
 		if apierrors.IsConflict(err) {
-			logf.FromContext(ctx).V(1).Info("Another replica was quicker to change the webhook configuration; looking again")
+			logf.FromContext(ctx).V(1).Info("Another replica has changed the webhook configuration; retrying", "retryAfter", time.Second.String())
 			return reconcile.Result{RequeueAfter: time.Second}, nil
 		}
 		return reconcile.Result{}, fmt.Errorf("keeping the caBundle of MutatingWebhookConfiguration %s: %w", configuration.Name, err)
 	}
-	logf.FromContext(ctx).Info("The webhook configuration trusts the serving certificate's CA", "webhooks", len(operations)-1)
+	logf.FromContext(ctx).Info("Updated the caBundle", "webhookConfiguration", configuration.Name, "webhooks", len(operations)-1)
 	return next, nil
 }
 
