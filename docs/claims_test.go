@@ -183,7 +183,7 @@ var claims = map[string]map[string]string{
 		"[Its table](install.md":           "e2e/guard.TestWays",
 	},
 	"Pods": {
-		"user |":                    "tools/image.TestImagesOfThisProject patches.TestFitUserIDs",
+		"user |":                    "tools/image.TestImagesOfThisProject patches.TestSettingsUserIDs",
 		"Pod Security |":            "e2e/chart.TestPodsAreRestricted e2e/suite.TestRestrictedPodSecurity",
 		"root file system |":        "e2e/chart.TestGolden golden.TestManifests tools/image.TestImagesOfThisProject",
 		"service account token |":   "e2e/chart.TestGolden golden.TestManifests",
