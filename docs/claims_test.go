@@ -52,7 +52,7 @@ var claims = map[string]map[string]string{
 		"configmaps `istio-ca-root-cert`: get | to start":                                       chartRights + " e2e/renewal.TestAnotherRootInVaultWaitsForAPerson",
 		"events.k8s.io: events: create, patch":                                                  chartRights + " e2e/admission.TestMissingRightsAreReported",
 		"authorization.k8s.io: subjectaccessreviews":                                            chartRights + " e2e/admission.TestMissingRightsAreReported",
-		"admissionregistration.k8s.io: mutatingwebhookconfigurations `istiod-agent`: get, list": chartRights + " webhook/servingcert.TestBundleKeeper webhook/servingcert.TestGivenBundle",
+		"admissionregistration.k8s.io: mutatingwebhookconfigurations `istiod-agent`: get, list": chartRights + " webhook/servingcert.TestBundleKeeper webhook/servingcert.TestStaticBundle",
 		"admissionregistration.k8s.io: mutatingwebhookconfigurations `istiod-agent`: get |":     chartRights + "/certificate",
 		"apps: deployments, statefulsets":                                                       chartRights + "/restarts e2e/restarts.TestAChangeOfTheRoot e2e/restarts.TestWithoutRights",
 		"apps: replicasets":                                                                     chartRights + "/restarts e2e/restarts.TestAChangeOfTheRoot",

@@ -101,7 +101,7 @@ func TestBounds(t *testing.T) {
 		"| an admission review | 4 MiB, ":         {"webhook/review.go", "maxReview = 4 << 20"},
 		", 50,000 values |":                       {"webhook/review.go", "maxValues = 50_000"},
 		"| bodies of all reviews in flight | 128": {"webhook/bounds.go", "budget     = 128 << 10"},
-		"the request waits up to 2 s":             {"webhook/bounds.go", "patience = 2 * time.Second"},
+		"the request waits up to 2 s":             {"webhook/bounds.go", "maxWait = 2 * time.Second"},
 		"within the webhook's timeout (5 s)":      {"charts/istiod-agent/values.yaml", "timeoutSeconds: 5"},
 		"in the log has at most 1 KiB":            {"internal/bounded/bounded.go", "MaxMessage = 1024"},
 		"ten a second, after at most 200":         {"webhook/recorder.go", "logRate  = 10\n\tlogBurst = 200"},

@@ -61,7 +61,7 @@ func Register(server interface{ Register(string, http.Handler) }, injector *patc
 
 // Handle implements admission.Handler.
 func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.Response {
-	if err := h.misdirected(req); err != nil {
+	if err := h.checkRequest(req); err != nil {
 		return h.record(req, failed, patches.Malformed, admission.Errored(http.StatusBadRequest, err))
 	}
 
@@ -98,8 +98,8 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	return h.record(req, outcome, result.Reason, response)
 }
 
-// misdirected says what makes a review unanswerable, nil when it can be answered.
-func (h *Handler) misdirected(req admission.Request) error {
+// checkRequest says what makes a review unanswerable, nil when it can be answered.
+func (h *Handler) checkRequest(req admission.Request) error {
 	switch {
 	case req.Kind.Kind != string(h.kind):
 		return errors.New("this webhook answers for kind " + string(h.kind) + ", and was asked about kind " + quoted(req.Kind.Kind))

@@ -142,14 +142,14 @@ func TestHandlerOutcomes(t *testing.T) {
 func TestRefusalsAreLoggedAsErrors(t *testing.T) {
 	t.Parallel()
 	path, review := reviewOf(patches.Deployment, notIstiod)
-	misdirected := *review.Request
-	misdirected.SubResource = "scale"
+	checkRequest := *review.Request
+	checkRequest.SubResource = "scale"
 	for name, test := range map[string]struct {
 		path    string
 		request *admissionv1.AdmissionRequest
 	}{
 		"denied":                  {path, review.Request},
-		"misdirected":             {path, &misdirected},
+		"misdirected":             {path, &checkRequest},
 		"no request":              {path, nil},
 		"an invalid VirtualMesh":  {webhook.VirtualMeshPath, &admissionv1.AdmissionRequest{Namespace: "gloo-mesh", Object: runtime.RawExtension{Raw: []byte(`{"spec":{"meshes":5}}`)}}},
 		"an oversize VirtualMesh": {webhook.VirtualMeshPath, &admissionv1.AdmissionRequest{Object: runtime.RawExtension{Raw: []byte(`{"a":"` + strings.Repeat("a", 2<<20) + `"}`)}}},
@@ -276,11 +276,11 @@ func counted(t *testing.T) map[string]float64 {
 }
 
 func difference(before, after map[string]float64) map[string]float64 {
-	more := map[string]float64{}
+	validationErrs := map[string]float64{}
 	for label := range maps.Keys(after) {
 		if after[label] != before[label] {
-			more[label] = after[label] - before[label]
+			validationErrs[label] = after[label] - before[label]
 		}
 	}
-	return more
+	return validationErrs
 }

@@ -65,7 +65,7 @@ func handshake(server v1alpha1.Server, probe *tls.Certificate, source servingcer
 			// The chain is the caBundle's to judge, which the source knows;
 			// name and time are checked below.
 			InsecureSkipVerify: true, //nolint:gosec // see above
-			VerifyConnection:   func(state tls.ConnectionState) error { return usable(state, time.Now()) },
+			VerifyConnection:   func(state tls.ConnectionState) error { return checkCertificate(state, time.Now()) },
 		},
 	}
 	if probe != nil {
@@ -85,7 +85,7 @@ func handshake(server v1alpha1.Server, probe *tls.Certificate, source servingcer
 	}
 }
 
-func usable(state tls.ConnectionState, now time.Time) error {
+func checkCertificate(state tls.ConnectionState, now time.Time) error {
 	leaf := state.PeerCertificates[0]
 	switch {
 	case now.Before(leaf.NotBefore):

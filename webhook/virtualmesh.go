@@ -57,7 +57,7 @@ func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
 		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusBadRequest, err))
 	}
-	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(asked(old), asked(object)) {
+	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(reviewedParts(old), reviewedParts(object)) {
 		return v.record(req, allowed, UnchangedSpecification, admission.Allowed("the specification does not change"))
 	}
 	if !v.config.Allows(req.Namespace) {
@@ -67,9 +67,9 @@ func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
 	mesh.Spec.SetDefaults()
-	warnings, more := mesh.Validate()
-	if errs = append(errs, more...); len(errs) > 0 {
-		errs = few(errs)
+	warnings, validationErrs := mesh.Validate()
+	if errs = append(errs, validationErrs...); len(errs) > 0 {
+		errs = truncateErrors(errs)
 		response := admission.Denied("")
 		response.Result = &apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), bounded.Text(mesh.Name, maxName), errs).ErrStatus
 		return v.record(req, denied, InvalidVirtualMesh, response)
@@ -89,25 +89,25 @@ const (
 	maxMistakes = 20
 )
 
-// few keeps the first mistakes, of bounded length.
-func few(errs field.ErrorList) field.ErrorList {
-	kept := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
+// truncateErrors keeps the first mistakes, of bounded length.
+func truncateErrors(errs field.ErrorList) field.ErrorList {
+	truncated := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
 	for i, err := range errs {
 		if i == maxMistakes {
-			return append(kept, field.TooMany(nil, len(errs), maxMistakes))
+			return append(truncated, field.TooMany(nil, len(errs), maxMistakes))
 		}
 		cut := *err
 		cut.Field, cut.Detail = bounded.Text(err.Field, maxName), bounded.Message(err.Detail)
 		if value, ok := err.BadValue.(string); ok {
 			cut.BadValue = bounded.Text(value, maxName)
 		}
-		kept = append(kept, &cut)
+		truncated = append(truncated, &cut)
 	}
-	return kept
+	return truncated
 }
 
-// asked is all of a VirtualMesh that is acted on.
-func asked(object map[string]any) []any {
+// clientCertRequested is all of a VirtualMesh that is acted on.
+func reviewedParts(object map[string]any) []any {
 	all := []any{object["spec"]}
 	for _, annotation := range []string{networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation, networkingv1.RotateFromSecretAnnotation} {
 		value, _, _ := unstructured.NestedString(object, "metadata", "annotations", annotation)

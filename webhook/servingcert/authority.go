@@ -28,9 +28,9 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// lookAgain is how often the CA is looked at when nothing has changed. Each look goes by the clock on the wall, so that
+// pollInterval is how often the CA is looked at when nothing has changed. Each look goes by the clock on the wall, so that
 // the time counts in which a machine was suspended.
-const lookAgain = 10 * time.Second
+const pollInterval = 10 * time.Second
 
 // authority is the CA of self-managed certificates, which all replicas share in a Secret. A replica that finds no CA
 // there, or one in the last third of its life, writes a new one; of two that write at once, the API server refuses the
@@ -78,11 +78,11 @@ func (a *authority) Run(ctx context.Context) error {
 	defer func() { _ = informer.RemoveEventHandler(handler) }()
 
 	ctx = logf.IntoContext(ctx, logf.FromContext(ctx).WithName("serving-certificate"))
-	tick := time.NewTicker(lookAgain)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		if err := a.ensure(ctx); err != nil && ctx.Err() == nil {
-			logf.FromContext(ctx).Error(err, "Failed to keep the CA of the serving certificate", "retryAfter", lookAgain.String())
+			logf.FromContext(ctx).Error(err, "Failed to keep the CA of the serving certificate", "retryAfter", pollInterval.String())
 		}
 		select {
 		case <-ctx.Done():
@@ -229,7 +229,7 @@ func (a *authority) WatchRotation(watch chan<- struct{}) {
 func (a *authority) StopWatchingRotation(watch chan<- struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.watches = slices.DeleteFunc(a.watches, func(known chan<- struct{}) bool { return known == watch })
+	a.watches = slices.DeleteFunc(a.watches, func(observed chan<- struct{}) bool { return observed == watch })
 }
 
 // notify tells of something once, however often it happens before anybody looks.

@@ -36,26 +36,26 @@ import (
 
 var caSecret = types.NamespacedName{Namespace: "istiod-agent-system", Name: "istiod-agent-webhook-ca"}
 
-// shop is an authority, and all that it works with.
-type shop struct {
+// authorityTest is an authority, and all that it works with.
+type authorityTest struct {
 	*authority
 	client.Client
 	now *testingclock.FakePassiveClock
 }
 
-// newShop has a Secret with this data, none when it is nil.
-func newShop(t *testing.T, data map[string][]byte, calls interceptor.Funcs) *shop {
+// newAuthorityTest has a Secret with this data, none when it is nil.
+func newAuthorityTest(t *testing.T, data map[string][]byte, calls interceptor.Funcs) *authorityTest {
 	t.Helper()
 	builder := fake.NewClientBuilder().WithInterceptorFuncs(calls)
 	if data != nil {
 		builder.WithObjects(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: caSecret.Namespace, Name: caSecret.Name}, Data: data})
 	}
-	s := &shop{Client: builder.Build(), now: testingclock.NewFakePassiveClock(start)}
+	s := &authorityTest{Client: builder.Build(), now: testingclock.NewFakePassiveClock(start)}
 	s.authority = &authority{client: s.Client, clock: s.now, secret: caSecret, caDuration: 90 * time.Hour, leafDuration: 10 * time.Hour}
 	return s
 }
 
-func (s *shop) wantEnsured(t *testing.T) {
+func (s *authorityTest) wantEnsured(t *testing.T) {
 	t.Helper()
 	for range 2 { // the second look is that which the watch brings about
 		if err := s.ensure(t.Context()); err != nil {
@@ -65,7 +65,7 @@ func (s *shop) wantEnsured(t *testing.T) {
 }
 
 // stored is the CA in the Secret, which must be a good one.
-func (s *shop) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
+func (s *authorityTest) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
 	t.Helper()
 	var secret corev1.Secret
 	if err := s.Get(t.Context(), caSecret, &secret); err != nil {
@@ -79,7 +79,7 @@ func (s *shop) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
 }
 
 // wantLeaf wants a leaf signed that clients who trust this CA take.
-func (s *shop) wantLeaf(t *testing.T, ca *x509.Certificate, until time.Time) {
+func (s *authorityTest) wantLeaf(t *testing.T, ca *x509.Certificate, until time.Time) {
 	t.Helper()
 	leaf, err := s.Sign(&x509.Certificate{PublicKey: newKey(t).Public(), DNSNames: []string{"a.b.svc"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	if err != nil {
@@ -126,7 +126,7 @@ func TestAuthorityCreatesCA(t *testing.T) {
 			if data != nil {
 				data["extra"] = []byte("kept")
 			}
-			s := newShop(t, data, interceptor.Funcs{})
+			s := newAuthorityTest(t, data, interceptor.Funcs{})
 			rotated := make(chan struct{}, 1)
 			s.WatchRotation(rotated)
 			if _, err := s.Sign(&x509.Certificate{}); err == nil {
@@ -153,7 +153,7 @@ func TestAuthorityKeepsValidCA(t *testing.T) {
 	// The edge: a third of its life is left.
 	ca := newCA(t, "due in an instant", start.Add(-2*time.Hour), start.Add(time.Hour))
 	data := secretData(t, ca)
-	s := newShop(t, maps.Clone(data), interceptor.Funcs{})
+	s := newAuthorityTest(t, maps.Clone(data), interceptor.Funcs{})
 	rotated := make(chan struct{}, 1)
 	s.WatchRotation(rotated)
 	s.wantEnsured(t)
@@ -179,7 +179,7 @@ func TestAuthorityUsesDueCA(t *testing.T) {
 	t.Parallel()
 	ca := newCA(t, "due", start.Add(-3*time.Hour), start.Add(time.Hour))
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
-	s := newShop(t, secretData(t, ca), interceptor.Funcs{
+	s := newAuthorityTest(t, secretData(t, ca), interceptor.Funcs{
 		Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error { return refused },
 	})
 	if err := s.ensure(t.Context()); !apierrors.IsForbidden(err) {
@@ -265,7 +265,7 @@ func TestAuthorityConflict(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			s := newShop(t, data, interceptor.Funcs{
+			s := newAuthorityTest(t, data, interceptor.Funcs{
 				Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
 					quicker(ctx, c)
 					return c.Create(ctx, object, options...)
@@ -286,7 +286,7 @@ func TestAuthorityConflict(t *testing.T) {
 
 func TestAuthorityRecreatesDeletedCA(t *testing.T) {
 	t.Parallel()
-	s := newShop(t, nil, interceptor.Funcs{})
+	s := newAuthorityTest(t, nil, interceptor.Funcs{})
 	informers := &informertest.FakeInformers{Scheme: scheme.Scheme}
 	informer, err := informers.FakeInformerFor(t.Context(), &corev1.Secret{})
 	if err != nil {
@@ -333,7 +333,7 @@ func TestAuthorityRecreatesDeletedCA(t *testing.T) {
 // That no certificate can be issued asks for a person.
 func TestAuthorityLogsFailure(t *testing.T) {
 	t.Parallel()
-	s := newShop(t, nil, interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+	s := newAuthorityTest(t, nil, interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
 	}})
 	s.informers = &informertest.FakeInformers{Scheme: scheme.Scheme}
