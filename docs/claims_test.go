@@ -52,7 +52,7 @@ var claims = map[string]map[string]string{
 		"configmaps `istio-ca-root-cert`: get | to start":                                       chartRights + " e2e/tests/renewal.TestChangedRoot",
 		"events.k8s.io: events: create, patch":                                                  chartRights + " e2e/tests/admission.TestMissingRights",
 		"authorization.k8s.io: subjectaccessreviews":                                            chartRights + " e2e/tests/admission.TestMissingRights",
-		"admissionregistration.k8s.io: mutatingwebhookconfigurations `istiod-agent`: get, list": chartRights + " webhook/servingcert.TestBundleKeeper webhook/servingcert.TestGivenBundle",
+		"admissionregistration.k8s.io: mutatingwebhookconfigurations `istiod-agent`: get, list": chartRights + " webhook/servingcert.TestBundleKeeper webhook/servingcert.TestStaticBundle",
 		"admissionregistration.k8s.io: mutatingwebhookconfigurations `istiod-agent`: get |":     chartRights + "/certificate",
 		"apps: deployments, statefulsets":                                                       chartRights + "/restarts e2e/tests/restarts.TestRootChange e2e/tests/restarts.TestWithoutRights",
 		"apps: replicasets":                                                                     chartRights + "/restarts e2e/tests/restarts.TestRootChange",
@@ -183,7 +183,7 @@ var claims = map[string]map[string]string{
 		"[Its table](install.md":           "e2e/tests/guard.TestBypasses",
 	},
 	"Pods": {
-		"user |":                    "tools/image.TestImagesOfThisProject patches.TestFitUserIDs",
+		"user |":                    "tools/image.TestImagesOfThisProject patches.TestSettingsUserIDs",
 		"Pod Security |":            "e2e/tests/chart.TestPodSecurity e2e/suite.TestPodSecurity",
 		"root file system |":        "e2e/tests/chart.TestGolden golden.TestManifests tools/image.TestImagesOfThisProject",
 		"service account token |":   "e2e/tests/chart.TestGolden golden.TestManifests",

@@ -8,17 +8,17 @@ import (
 
 // isMirrorOf tells whether an image is the wanted one, or has its path and tag in another registry, or is pinned there by
 // its digest.
-func isMirrorOf(image, want string) bool {
+func isMirrorOf(image, desired string) bool {
 	image, digest, pinned := strings.Cut(image, "@")
-	want, wanted, _ := strings.Cut(want, "@")
+	desired, enabled, _ := strings.Cut(desired, "@")
 	if pinned && digest != "" && tag(image) == "" {
-		want = strings.TrimSuffix(want, ":"+tag(want))
+		desired = strings.TrimSuffix(desired, ":"+tag(desired))
 	}
-	if wanted != "" && wanted != digest {
+	if enabled != "" && enabled != digest {
 		return false
 	}
-	_, path, registry := strings.Cut(want, "/")
-	return image == want || registry && path != "" && strings.HasSuffix(image, "/"+path)
+	_, path, registry := strings.Cut(desired, "/")
+	return image == desired || registry && path != "" && strings.HasSuffix(image, "/"+path)
 }
 
 // name of an image: the last component of its path.

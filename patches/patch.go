@@ -61,36 +61,36 @@ type listOfOne []json.RawMessage
 func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) {
 	switch {
 	case !l.exists:
-		p.add("add", l.at, listOfOne{raw}, change)
+		p.add("add", l.path, listOfOne{raw}, change)
 		l.exists = true
 	case first:
-		p.add("add", l.at+"/0", raw, change)
+		p.add("add", l.path+"/0", raw, change)
 	default:
-		p.add("add", l.at+"/-", raw, change)
+		p.add("add", l.path+"/-", raw, change)
 	}
 }
 
 // drop takes the agent's containers out of the list, the last one first, so
 // that the indices before it stay true.
 func (p *patch) drop(l *list) {
-	for _, ours := range slices.Backward(l.agents()) {
-		p.add("remove", l.entry(ours), nil, "remove container "+l.items[ours].name)
+	for _, agents := range slices.Backward(l.agents()) {
+		p.add("remove", l.entry(agents), nil, "remove container "+l.items[agents].name)
 	}
 }
 
 // setAnnotation sets one, or removes it where the value is empty.
 func (p *patch) setAnnotation(m *metadata, key, value string) {
 	have, exists := m.annotations[key]
-	switch at := m.at + "/annotations/" + escape(key); {
+	switch at := m.path + "/annotations/" + escape(key); {
 	case have == value && exists == (value != ""):
 	case value == "":
 		p.add("remove", at, nil, "remove annotation "+key)
 	case m.hasAnnotations:
 		p.add("add", at, value, "set annotation "+key)
 	case m.exists:
-		p.add("add", m.at+"/annotations", map[string]string{key: value}, "set annotation "+key)
+		p.add("add", m.path+"/annotations", map[string]string{key: value}, "set annotation "+key)
 	default:
-		p.add("add", m.at, map[string]any{"annotations": map[string]string{key: value}}, "set annotation "+key)
+		p.add("add", m.path, map[string]any{"annotations": map[string]string{key: value}}, "set annotation "+key)
 	}
 	if value != "" {
 		m.exists, m.hasAnnotations = true, true
@@ -98,18 +98,18 @@ func (p *patch) setAnnotation(m *metadata, key, value string) {
 }
 
 func (p *patch) removeFrom(m *metadata, keys ...string) {
-	ours := slices.DeleteFunc(keys, func(key string) bool { _, exists := m.annotations[key]; return !exists })
-	at := m.at + "/annotations"
-	if len(ours) > 0 && len(ours) == len(m.annotations) {
-		p.add("remove", at, nil, "remove annotation "+ours[0])
+	agents := slices.DeleteFunc(keys, func(key string) bool { _, exists := m.annotations[key]; return !exists })
+	at := m.path + "/annotations"
+	if len(agents) > 0 && len(agents) == len(m.annotations) {
+		p.add("remove", at, nil, "remove annotation "+agents[0])
 		return
 	}
-	for _, key := range ours {
+	for _, key := range agents {
 		p.add("remove", at+"/"+escape(key), nil, "remove annotation "+key)
 	}
 }
 
-func (l *list) entry(index int) string { return entry(l.at, index) }
+func (l *list) entry(index int) string { return entry(l.path, index) }
 
 func entry(list string, index int) string { return list + "/" + strconv.Itoa(index) }
 

@@ -143,17 +143,17 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 		return i.optOut(o)
 	}
 	if o.istiod == nil {
-		return Result{Report: report(NoIstiodContainer, found(o))}
+		return Result{Report: report(NoIstiodContainer, containerNames(o))}
 	}
-	if o.second != "" {
-		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, which alone can be injected; remove it", o.second, o.istiod.name))}
+	if o.secondIstiod != "" {
+		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, which alone can be injected; remove it", o.secondIstiod, o.istiod.name))}
 	}
 	if off := o.istiod.builtInCAOff(); off != "" {
 		r := Result{Report: report(NoBuiltInCA, off)}
 		r.Warnings = append(r.Warnings, r.Message)
 		return r
 	}
-	if elsewhere := i.readsElsewhere(o); elsewhere != "" {
+	if elsewhere := i.caDirProblem(o); elsewhere != "" {
 		return Result{Report: report(CACertsElsewhere, elsewhere)}
 	}
 
@@ -164,7 +164,7 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 		injection.Report = report(AlreadyInjected, kind)
 	}
 	injection.Warnings = warnings
-	if i.rendered.multiRoot && !i.takesOtherRoots(o) {
+	if i.rendered.multiRoot && !i.multiRootEnabled(o) {
 		injection.Warnings = append(injection.Warnings,
 			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, istio.MultiRootVariable, o.istiod.env[istio.MultiRootVariable].value))
 	}
@@ -190,7 +190,7 @@ func (i *Injector) optOut(o *object) Result {
 	removal := remove(o)
 	removal.Report = report(OptedOut, o.kind)
 	removal.Message += "; the agent is removed"
-	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.after())
+	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.describeRemoval())
 	return removal
 }
 
@@ -216,8 +216,8 @@ func Uninject(kind Kind, object []byte) Result {
 	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
 	if len(removal.Operations) == 0 {
 		removal.Report = report(NotInjected, kind)
-	} else if _, readable := o.readNote(); !readable {
-		removal.Warnings = append(removal.Warnings, o.after())
+	} else if _, readable := o.parseNote(); !readable {
+		removal.Warnings = append(removal.Warnings, o.describeRemoval())
 	}
 	return removal
 }
@@ -265,7 +265,7 @@ func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
 	}
 }
 
-func found(o *object) string {
+func containerNames(o *object) string {
 	names := make([]string, 0, len(o.containers.items))
 	for _, c := range o.containers.items {
 		names = append(names, c.name)

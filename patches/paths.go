@@ -45,8 +45,8 @@ func relate(path []byte) relation {
 	}
 }
 
-// hides says what a mount at such a path does.
-func (r relation) hides(path []byte) string {
+// problem says what a mount at such a path does.
+func (r relation) problem(path []byte) string {
 	if r == unclear {
 		return fmt.Sprintf("mounts something at %s; write that path without %q", path, "..")
 	}

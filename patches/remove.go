@@ -12,16 +12,16 @@ func remove(o *object) Result {
 	if !o.hasAgent() && !o.annotated() {
 		return p.Result
 	}
-	was, name := o.note(), o.cacerts()
+	note, name := o.storedNote(), o.caVolume()
 	if o.istiod != nil {
-		if was.MountAdded {
+		if note.MountAdded {
 			p.removeMount(o, name)
 		}
-		p.unsetVariables(o, was)
+		p.unsetVariables(o, note)
 	}
-	p.removeVolumes(o, name, was.Volume)
-	if ours := o.initContainers.agents(); len(ours) > 0 && len(ours) == len(o.initContainers.items) {
-		p.add("remove", o.initContainers.at, nil, "remove container "+o.initContainers.items[0].name)
+	p.removeVolumes(o, name, note.Volume)
+	if agents := o.initContainers.agents(); len(agents) > 0 && len(agents) == len(o.initContainers.items) {
+		p.add("remove", o.initContainers.path, nil, "remove container "+o.initContainers.items[0].name)
 	} else {
 		p.drop(&o.initContainers)
 	}
@@ -30,12 +30,12 @@ func remove(o *object) Result {
 	return p.Result
 }
 
-// after says, for a person, what istiod starts with once the agent is removed.
-func (o *object) after() string {
-	was, readable := o.readNote()
-	name := o.cacerts()
+// describeRemoval says, for a person, what istiod starts with once the agent is removed.
+func (o *object) describeRemoval() string {
+	note, readable := o.parseNote()
+	name := o.caVolume()
 	const own = "a root of its own that no other cluster trusts"
-	restored, restore := restoredVolume(o, name, was.Volume)
+	restored, restore := restoredVolume(o, name, note.Volume)
 	switch {
 	case !readable:
 		return "annotation " + OriginalAnnotation + ", which keeps its earlier volume, cannot be read, so istiod starts anew with what Secret cacerts holds, as by Istio's chart, or else with " + own
@@ -50,14 +50,14 @@ func (o *object) after() string {
 }
 
 func (p *patch) removeMount(o *object, volume string) {
-	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts"}
+	mounts := list{path: o.containers.entry(o.istiod.index) + "/volumeMounts"}
 	for i, mount := range o.istiod.mounts {
 		if string(mount.volume) != volume || mount.at != atCACerts {
 			continue
 		}
 		at := mounts.entry(i)
 		if len(o.istiod.mounts) == 1 {
-			at = mounts.at
+			at = mounts.path
 		}
 		p.add("remove", at, nil, "unmount "+CACertsPath+" from container "+o.istiod.name)
 		return

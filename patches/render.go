@@ -30,19 +30,19 @@ type rendering struct {
 
 	annotate bool
 	digest   string
-	// ready holds the JSON of the above, for the istiods that they fit as they are.
-	ready struct{ init, sidecar, volume, token json.RawMessage }
+	// json holds the JSON of the above, for the istiods that they fit as they are.
+	json struct{ init, sidecar, volume, token json.RawMessage }
 	// multiRoot is set where istiod is to take other roots of trust while it runs.
 	multiRoot bool
-	// takesIDs is false where the configuration asks for no security context.
-	takesIDs bool
+	// copiesIDs is false where the configuration asks for no security context.
+	copiesIDs bool
 }
 
 func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	r := rendering{
 		annotate:  *config.Annotate,
 		multiRoot: config.MultiRootMesh,
-		takesIDs:  *config.Agent.SecurityContext != (corev1.SecurityContext{}),
+		copiesIDs: *config.Agent.SecurityContext != (corev1.SecurityContext{}),
 	}
 
 	emptyDir := &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
@@ -68,27 +68,27 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 
 	for _, c := range []*corev1.Container{r.init, r.sidecar} {
 		if c != nil {
-			withMultiRoot(c, r.multiRoot)
+			setMultiRoot(c, r.multiRoot)
 		}
 	}
-	if r.ready.init, err = containerJSON(r.init); err != nil {
+	if r.json.init, err = containerJSON(r.init); err != nil {
 		return r, err
 	}
-	if r.ready.volume, err = json.Marshal(r.volume); err != nil {
+	if r.json.volume, err = json.Marshal(r.volume); err != nil {
 		return r, err
 	}
-	parts := [][]byte{r.ready.init, r.ready.volume}
+	parts := [][]byte{r.json.init, r.json.volume}
 	if r.sidecar != nil {
-		if r.ready.sidecar, err = containerJSON(r.sidecar); err != nil {
+		if r.json.sidecar, err = containerJSON(r.sidecar); err != nil {
 			return r, err
 		}
-		parts = append(parts, r.ready.sidecar)
+		parts = append(parts, r.json.sidecar)
 	}
 	if r.token != nil {
-		if r.ready.token, err = json.Marshal(r.token); err != nil {
+		if r.json.token, err = json.Marshal(r.token); err != nil {
 			return r, err
 		}
-		parts = append(parts, r.ready.token)
+		parts = append(parts, r.json.token)
 	}
 	sum := sha256.Sum256(bytes.Join(parts, []byte{'\n'}))
 	r.digest = hex.EncodeToString(sum[:8])

@@ -16,9 +16,9 @@ import (
 // container could set it; a variable in env overrides both.
 var rootCADirVariable = corev1.EnvVar{Name: istio.RootCADirVariable, Value: CACertsPath}
 
-// setsRootCADir tells whether istiod's container gets the variable. Without
+// addsRootCADir tells whether istiod's container gets the variable. Without
 // annotations the injection is what Gloo Mesh's guide makes of istiod.
-func (r *rendering) setsRootCADir() bool { return r.annotate }
+func (r *rendering) addsRootCADir() bool { return r.annotate }
 
 // rootCADirProblem says why istiod would look for its CA elsewhere than in
 // CACertsPath, "" when it would not. injected tells whether the container gets
@@ -47,18 +47,18 @@ func (i *istiod) rootCADirProblem(injected bool) string {
 	return ""
 }
 
-// readsElsewhere says why istiod would not see the files that the agent
+// caDirProblem says why istiod would not see the files that the agent
 // publishes in its volume, "" when it would. Such an istiod would start with a
 // root of its own.
-func (i *Injector) readsElsewhere(o *object) string {
-	if problem := o.istiod.rootCADirProblem(i.rendered.setsRootCADir()); problem != "" {
+func (i *Injector) caDirProblem(o *object) string {
+	if problem := o.istiod.rootCADirProblem(i.rendered.addsRootCADir()); problem != "" {
 		return problem
 	}
 	if o.istiod.volume == VaultTokenVolume {
 		return fmt.Sprintf("container %s mounts volume %s at %s, which is that of the agent's token; give its volume another name", o.istiod.name, VaultTokenVolume, CACertsPath)
 	}
-	if o.istiod.hides != "" {
-		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hides)
+	if o.istiod.hiddenBy != "" {
+		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hiddenBy)
 	}
 	return ""
 }

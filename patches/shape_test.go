@@ -75,7 +75,7 @@ volumeMounts:
 }
 
 // Both programs must run as one user, or istiod could not read the key.
-func TestFitUserIDs(t *testing.T) {
+func TestSettingsUserIDs(t *testing.T) {
 	t.Parallel()
 	ids := []string{"        image: pilot", "        image: pilot\n        securityContext: {runAsUser: 1337, runAsGroup: 0}"}
 	for name, test := range map[string]struct {

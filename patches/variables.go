@@ -16,23 +16,23 @@ import (
 // multiRootVariable is what istiod's container and the agent's get.
 var multiRootVariable = corev1.EnvVar{Name: istio.MultiRootVariable, Value: "true"}
 
-// takesOtherRoots tells whether istiod will take other roots of trust while it runs: as its own variable says, or the
+// multiRootEnabled tells whether istiod will take other roots of trust while it runs: as its own variable says, or the
 // configuration where it has none, or has it from an injection.
-func (i *Injector) takesOtherRoots(o *object) bool {
-	if !o.istiod.has(istio.MultiRootVariable) || o.note().MultiRootAdded {
+func (i *Injector) multiRootEnabled(o *object) bool {
+	if !o.istiod.has(istio.MultiRootVariable) || o.storedNote().MultiRootAdded {
 		return i.rendered.multiRoot
 	}
 	on, err := strconv.ParseBool(o.istiod.env[istio.MultiRootVariable].value)
 	return err == nil && on
 }
 
-// withMultiRoot tells the agent's container what istiod does, unless its own configuration does.
-func withMultiRoot(c *corev1.Container, on bool) {
+// setMultiRoot tells the agent's container what istiod does, unless its own configuration does.
+func setMultiRoot(c *corev1.Container, on bool) {
 	if on {
 		insertVariable(c, multiRootVariable)
 		return
 	}
-	if at := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e == multiRootVariable }); at == alwaysSet {
+	if at := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e == multiRootVariable }); at == guideVariables {
 		c.Env = slices.Delete(c.Env, at, at+1)
 	}
 }
@@ -41,18 +41,18 @@ func withMultiRoot(c *corev1.Container, on bool) {
 // asks for, and removes one that an earlier configuration asked for.
 func (i *Injector) setVariables(p *patch, o *object) {
 	remaining := o.istiod.envs
-	if !i.rendered.multiRoot && o.note().MultiRootAdded {
+	if !i.rendered.multiRoot && o.storedNote().MultiRootAdded {
 		remaining = p.unset(o, istio.MultiRootVariable)
 	}
-	envs := list{at: o.containers.entry(o.istiod.index) + "/env", exists: o.istiod.hasEnv && (remaining > 0 || o.istiod.envs == 0)}
+	envs := list{path: o.containers.entry(o.istiod.index) + "/env", exists: o.istiod.hasEnv && (remaining > 0 || o.istiod.envs == 0)}
 	for _, v := range []struct {
 		corev1.EnvVar
-		wanted bool
+		enabled bool
 	}{
-		{rootCADirVariable, i.rendered.setsRootCADir()},
+		{rootCADirVariable, i.rendered.addsRootCADir()},
 		{multiRootVariable, i.rendered.multiRoot},
 	} {
-		if !v.wanted || o.istiod.has(v.Name) {
+		if !v.enabled || o.istiod.has(v.Name) {
 			continue
 		}
 		raw, _ := json.Marshal(v.EnvVar) // a fixed value of an API type
@@ -62,12 +62,12 @@ func (i *Injector) setVariables(p *patch, o *object) {
 }
 
 // unsetVariables removes what an injection has set, by its note.
-func (p *patch) unsetVariables(o *object, was original) {
+func (p *patch) unsetVariables(o *object, note originalNote) {
 	var names []string
-	if was.RootCADirAdded && o.istiod.plainly(istio.RootCADirVariable) == CACertsPath {
+	if note.RootCADirAdded && o.istiod.plainValue(istio.RootCADirVariable) == CACertsPath {
 		names = append(names, istio.RootCADirVariable)
 	}
-	if was.MultiRootAdded {
+	if note.MultiRootAdded {
 		names = append(names, istio.MultiRootVariable)
 	}
 	p.unset(o, names...)
@@ -76,9 +76,9 @@ func (p *patch) unsetVariables(o *object, was original) {
 // unset removes variables from istiod's container, and returns how many remain.
 func (p *patch) unset(o *object, names ...string) (remaining int) {
 	names = slices.DeleteFunc(names, func(name string) bool { return !o.istiod.has(name) })
-	envs := list{at: o.containers.entry(o.istiod.index) + "/env"}
+	envs := list{path: o.containers.entry(o.istiod.index) + "/env"}
 	if len(names) > 0 && len(names) == o.istiod.envs {
-		p.add("remove", envs.at, nil, "unset "+strings.Join(names, ", ")+" in container "+o.istiod.name)
+		p.add("remove", envs.path, nil, "unset "+strings.Join(names, ", ")+" in container "+o.istiod.name)
 		return 0
 	}
 	// The last one first, so that the indices before it stay true.
@@ -89,8 +89,8 @@ func (p *patch) unset(o *object, names ...string) (remaining int) {
 	return o.istiod.envs - len(names)
 }
 
-// alwaysSet is how many variables the agent always has.
-const alwaysSet = 4
+// guideVariables is how many variables the agent always has.
+const guideVariables = 4
 
 // isOwnVariable tells whether a variable of the agent's container is one that the agent itself reads, for its flags and for
 // what the injection fills in (cmd/istiod-agent/command.go): others leave it as it is rendered, or away.
@@ -107,6 +107,6 @@ func isOwnVariable(name string) bool {
 // sets it.
 func insertVariable(c *corev1.Container, v corev1.EnvVar) {
 	if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == v.Name }) {
-		c.Env = slices.Insert(c.Env, alwaysSet, v)
+		c.Env = slices.Insert(c.Env, guideVariables, v)
 	}
 }

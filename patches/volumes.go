@@ -11,14 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// cacerts is the name of the volume that holds istiod's CA: what istiod mounts, else what an earlier injection used, else
+// caVolume is the name of the volume that holds istiod's CA: what istiod mounts, else what an earlier injection used, else
 // the chart's. One of that name that is mounted elsewhere has another purpose, and keeps its content.
-func (o *object) cacerts() string {
+func (o *object) caVolume() string {
 	switch {
 	case o.istiod != nil && o.istiod.volume != "":
 		return o.istiod.volume
-	case len(o.agentsVolumes) > 0:
-		return o.agentsVolumes[0]
+	case len(o.agentVolumes) > 0:
+		return o.agentVolumes[0]
 	case o.mounted[CACertsVolume]:
 		return OwnCACertsVolume
 	}
@@ -37,16 +37,16 @@ type volumeEdit struct {
 // accepts. It adds the volume with the token for Vault, or takes out one that an
 // earlier configuration asked for, and what a moved mount has left behind.
 func (i *Injector) injectVolumes(p *patch, o *object, name string) {
-	want, raw := i.rendered.volume, i.rendered.ready.volume
-	if name != want.Name {
-		want.Name = name
-		raw, _ = json.Marshal(want) // the same type was marshalled when it was rendered
+	desired, raw := i.rendered.volume, i.rendered.json.volume
+	if name != desired.Name {
+		desired.Name = name
+		raw, _ = json.Marshal(desired) // the same type was marshalled when it was rendered
 	}
 	token, tokenAt := i.rendered.token, o.volumes.index(VaultTokenVolume)
 
-	edits := o.leftBehind(name)
+	edits := o.staleVolumes(name)
 	at := o.volumes.index(name)
-	if at >= 0 && !isVolume(o.volumes.items[at].raw, want) {
+	if at >= 0 && !isDesiredVolume(o.volumes.items[at].raw, desired) {
 		edits = append(edits, volumeEdit{at: at, raw: raw, change: "make volume " + name + " in-memory"})
 	}
 	switch {
@@ -54,36 +54,36 @@ func (i *Injector) injectVolumes(p *patch, o *object, name string) {
 	case token == nil:
 		edits = append(edits, volumeEdit{at: tokenAt, change: "remove volume " + VaultTokenVolume})
 	case !isTokenVolume(o.volumes.items[tokenAt].raw, *token):
-		edits = append(edits, volumeEdit{at: tokenAt, raw: i.rendered.ready.token, change: "update volume " + VaultTokenVolume})
+		edits = append(edits, volumeEdit{at: tokenAt, raw: i.rendered.json.token, change: "update volume " + VaultTokenVolume})
 	}
 	p.editVolumes(o, edits)
 	if at < 0 {
 		p.insert(&o.volumes, false, raw, "add in-memory volume "+name)
 	}
 	if token != nil && tokenAt < 0 {
-		p.insert(&o.volumes, false, i.rendered.ready.token, "add volume "+VaultTokenVolume)
+		p.insert(&o.volumes, false, i.rendered.json.token, "add volume "+VaultTokenVolume)
 	}
 }
 
-// leftBehind is what an earlier injection made of volumes that istiod's container does not mount any more, since its
+// staleVolumes is what an earlier injection made of volumes that istiod's container does not mount any more, since its
 // owner has moved the mount.
-func (o *object) leftBehind(name string) []volumeEdit {
+func (o *object) staleVolumes(name string) []volumeEdit {
 	var edits []volumeEdit
-	for _, left := range o.agentsVolumes {
-		at := o.volumes.index(left)
-		if left == name || left == VaultTokenVolume || at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
+	for _, stale := range o.agentVolumes {
+		at := o.volumes.index(stale)
+		if stale == name || stale == VaultTokenVolume || at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
 			continue
 		}
-		restored, _ := restoredVolume(o, left, o.note().Volume)
-		switch mounted := o.mounted[left]; {
+		restored, _ := restoredVolume(o, stale, o.storedNote().Volume)
+		switch mounted := o.mounted[stale]; {
 		case mounted && restored == nil:
 			continue
 		case !mounted && emptyDirOnly(o.volumes.items[at].raw):
 			restored = nil
 		}
-		change := "put volume " + left + " back"
+		change := "put volume " + stale + " back"
 		if restored == nil {
-			change = "remove volume " + left
+			change = "remove volume " + stale
 		}
 		edits = append(edits, volumeEdit{at: at, raw: restored, change: change})
 	}
@@ -91,9 +91,9 @@ func (o *object) leftBehind(name string) []volumeEdit {
 }
 
 // removeVolumes restores the volume called name, and takes out the token's and what a moved mount has left behind.
-func (p *patch) removeVolumes(o *object, name string, was json.RawMessage) {
+func (p *patch) removeVolumes(o *object, name string, noted json.RawMessage) {
 	var edits []volumeEdit
-	restored, restore := restoredVolume(o, name, was)
+	restored, restore := restoredVolume(o, name, noted)
 	switch at := o.volumes.index(name); {
 	case restore && restored == nil:
 		edits = append(edits, volumeEdit{at: at, change: "remove volume " + name})
@@ -103,15 +103,15 @@ func (p *patch) removeVolumes(o *object, name string, was json.RawMessage) {
 	if at := o.volumes.index(VaultTokenVolume); at >= 0 {
 		edits = append(edits, volumeEdit{at: at, change: "remove volume " + VaultTokenVolume})
 	}
-	edits = append(edits, o.leftBehind(name)...)
-	left := len(o.volumes.items)
+	edits = append(edits, o.staleVolumes(name)...)
+	remaining := len(o.volumes.items)
 	for _, edit := range edits {
 		if edit.raw == nil {
-			left--
+			remaining--
 		}
 	}
-	if left == 0 && len(edits) > 0 {
-		p.add("remove", o.volumes.at, nil, "remove volumes")
+	if remaining == 0 && len(edits) > 0 {
+		p.add("remove", o.volumes.path, nil, "remove volumes")
 		return
 	}
 	p.editVolumes(o, edits)
@@ -119,7 +119,7 @@ func (p *patch) removeVolumes(o *object, name string, was json.RawMessage) {
 
 // restoredVolume is what the volume called name becomes, nil when there was none; restore is false where the volume is
 // not, or not any more, an injection's.
-func restoredVolume(o *object, name string, was json.RawMessage) (restored json.RawMessage, restore bool) {
+func restoredVolume(o *object, name string, noted json.RawMessage) (restored json.RawMessage, restore bool) {
 	at := o.volumes.index(name)
 	if at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
 		return nil, false // somebody has put it back already
@@ -127,14 +127,14 @@ func restoredVolume(o *object, name string, was json.RawMessage) (restored json.
 	current := o.volumes.items[at].raw
 	switch {
 	case !emptyDirOnly(current):
-		was = withoutEmptyDir(current)
-	case was == nil, string(was) != noVolume && nameOf(was) != name:
-		was = chartVolume(name, o.defaulted)
+		noted = withoutEmptyDir(current)
+	case noted == nil, string(noted) != noVolume && nameOf(noted) != name:
+		noted = chartVolume(name, o.defaulted)
 	}
-	if string(was) == noVolume {
+	if string(noted) == noVolume {
 		return nil, true
 	}
-	return was, true
+	return noted, true
 }
 
 // editVolumes makes the edits, the last volume first, so that the indices before it stay true.
@@ -149,23 +149,23 @@ func (p *patch) editVolumes(o *object, edits []volumeEdit) {
 	}
 }
 
-func isTokenVolume(stored []byte, want corev1.Volume) bool {
-	var have corev1.Volume
-	if json.Unmarshal(stored, &have) != nil || have.Projected == nil || len(sourcesOf(stored)) != 1 {
+func isTokenVolume(stored []byte, desired corev1.Volume) bool {
+	var actual corev1.Volume
+	if json.Unmarshal(stored, &actual) != nil || actual.Projected == nil || len(sourcesOf(stored)) != 1 {
 		return false
 	}
-	want = *want.DeepCopy()
-	for _, projected := range []*corev1.ProjectedVolumeSource{have.Projected, want.Projected} {
+	desired = *desired.DeepCopy()
+	for _, projected := range []*corev1.ProjectedVolumeSource{actual.Projected, desired.Projected} {
 		if projected.DefaultMode == nil {
 			projected.DefaultMode = new(corev1.ProjectedVolumeSourceDefaultMode)
 		}
 	}
-	return equality.Semantic.DeepEqual(have, want)
+	return equality.Semantic.DeepEqual(actual, desired)
 }
 
-func isVolume(stored []byte, want corev1.Volume) bool {
-	var have corev1.Volume
-	return emptyDirOnly(stored) && json.Unmarshal(stored, &have) == nil && equality.Semantic.DeepEqual(have, want)
+func isDesiredVolume(stored []byte, desired corev1.Volume) bool {
+	var actual corev1.Volume
+	return emptyDirOnly(stored) && json.Unmarshal(stored, &actual) == nil && equality.Semantic.DeepEqual(actual, desired)
 }
 
 // chartVolume is the volume of Istio's chart since 1.5 (istio-discovery,

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,14 +105,15 @@ func TestReadyLog(t *testing.T) {
 	t.Cleanup(s.Close)
 	logged, source := &lines{}, &changingSource{}
 	ready := webhook.Ready(serverAt(s.Listener.Addr()), nil, source, logged.logger())
-	for _, reason := range []error{nil, errors.New("not trusted"), errors.New("not trusted"), nil, nil} {
+	for _, reason := range []error{errors.New("no certificate"), nil, errors.New("not trusted"), errors.New("not trusted"), nil, nil} {
 		source.err = reason
 		if err := ready(probe(t.Context())); !errors.Is(err, reason) {
 			t.Errorf("got %v, want %v", err, reason)
 		}
 	}
-	if len(logged.all) != 2 || !strings.Contains(logged.all[0], `"ready"=false "cause"="not trusted"`) || !strings.Contains(logged.all[1], `"ready"=true`) {
-		t.Errorf("logged %q", logged.all)
+	want := []string{`"level"=0 "msg"="Not ready yet" "err"="no certificate"`, `"level"=0 "msg"="Ready"`, `"msg"="Not ready" "error"="not trusted"`, `"level"=0 "msg"="Ready"`}
+	if !slices.Equal(logged.all, want) {
+		t.Errorf("logged %q, want %q", logged.all, want)
 	}
 }
 

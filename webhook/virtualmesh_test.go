@@ -70,7 +70,7 @@ func TestVirtualMeshes(t *testing.T) {
 			if test.old != "" {
 				request.Operation, request.OldObject = admissionv1.Update, runtime.RawExtension{Raw: []byte(test.old)}
 			}
-			response := (&VirtualMeshes{Log: logr.Discard(), Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "trust"}}}).Handle(t.Context(), request)
+			response := newVirtualMeshes(v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "trust"}}, logr.Discard()).Handle(t.Context(), request)
 			if response.Allowed != test.allowed || len(response.Patches) > 0 || response.AuditAnnotations["reason"] != test.reason {
 				t.Errorf("got %+v", response)
 			}

@@ -35,10 +35,10 @@ const (
 
 type connection struct {
 	net.Conn
-	source string
-	of     *connections
-	begun  bool
-	once   sync.Once
+	source  string
+	of      *connections
+	started bool
+	once    sync.Once
 }
 
 func newConnections(listener net.Listener, limit int) *connections {
@@ -86,16 +86,16 @@ func (c *connections) add(added *connection) (victim *connection) {
 		return nil
 	}
 	count, most := map[string]int{}, 0
-	for _, each := range c.open {
-		count[each.source]++
-		most = max(most, count[each.source])
+	for _, other := range c.open {
+		count[other.source]++
+		most = max(most, count[other.source])
 	}
-	for _, each := range c.open {
-		if count[each.source] < most {
+	for _, other := range c.open {
+		if count[other.source] < most {
 			continue
 		}
-		victim = each
-		if !each.begun {
+		victim = other
+		if !other.started {
 			break
 		}
 	}
@@ -113,7 +113,7 @@ func (c *connections) state(of net.Conn, state http.ConnState) {
 	}
 	if known, ok := of.(*connection); ok {
 		c.mu.Lock()
-		known.begun = true
+		known.started = true
 		c.mu.Unlock()
 	}
 }
@@ -123,8 +123,8 @@ func (c *connection) Close() error {
 	c.once.Do(func() {
 		c.of.mu.Lock()
 		defer c.of.mu.Unlock()
-		for i, each := range c.of.open {
-			if each == c {
+		for i, other := range c.of.open {
+			if other == c {
 				c.of.open = append(c.of.open[:i], c.of.open[i+1:]...)
 				return
 			}

@@ -42,10 +42,10 @@ func TestConnectionsLimit(t *testing.T) {
 			of := newConnections(nil, 4)
 			named := map[*connection]string{}
 			add := func(name string) *connection {
-				c := &connection{Conn: nothing{}, source: name[:1], of: of}
+				c := &connection{Conn: noConn{}, source: name[:1], of: of}
 				named[c] = name
 				victim := of.add(c)
-				c.begun = strings.HasSuffix(name, "*")
+				c.started = strings.HasSuffix(name, "*")
 				return victim
 			}
 			for open := range strings.FieldsSeq(test.open) {
@@ -68,9 +68,9 @@ func TestConnectionsLimit(t *testing.T) {
 	}
 }
 
-type nothing struct{ net.Conn }
+type noConn struct{ net.Conn }
 
-func (nothing) Close() error { return nil }
+func (noConn) Close() error { return nil }
 
 func TestConnectionsRate(t *testing.T) {
 	t.Parallel()

@@ -113,7 +113,7 @@ type errorLog struct {
 func (l *errorLog) Write(line []byte) (int, error) {
 	if l.bucket.TryAccept() {
 		text := string(line[:min(len(line), bounded.MaxMessage+1)]) // a panic's stack may be long
-		l.log.Info("HTTP server", "problem", bounded.Message(text))
+		l.log.Info("HTTP server", "err", bounded.Message(text))
 	}
 	return len(line), nil
 }

@@ -50,7 +50,7 @@ func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
 	if err != nil {
 		return nil, err
 	}
-	mistakes := append(stated(tree, "apiVersion", apiVersion), stated(tree, "kind", kind)...)
+	mistakes := append(requireField(tree, "apiVersion", apiVersion), requireField(tree, "kind", kind)...)
 	if len(mistakes) > 0 {
 		return nil, MistakesError(mistakes) // the fields of something else would all be wrong
 	}
@@ -65,19 +65,19 @@ func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
 // Stored reads an object as an API server has it, except for its status. What T
 // does not know there is told apart from what does not fit: an API server keeps
 // the former for others, and nobody can act on the latter. Neither quotes a value.
-func Stored[T any](object map[string]any) (into *T, unknown, misfits field.ErrorList) {
+func Stored[T any](object map[string]any) (into *T, unknown, mismatches field.ErrorList) {
 	tree := runtime.DeepCopyJSON(object)
 	delete(tree, "status")
-	into, found := Into[T](tree)
-	for _, mistake := range withoutValues(found) {
+	into, errs := Into[T](tree)
+	for _, mistake := range withoutValues(errs) {
 		switch {
 		case mistake.Type != field.ErrorTypeForbidden: // which Into says of unknown fields alone
-			misfits = append(misfits, mistake)
+			mismatches = append(mismatches, mistake)
 		case !strings.HasPrefix(mistake.Field, "metadata."): // that is the API server's, of whatever version
 			unknown = append(unknown, mistake)
 		}
 	}
-	return into, unknown, misfits
+	return into, unknown, mismatches
 }
 
 func withoutValues(mistakes field.ErrorList) field.ErrorList {
@@ -87,8 +87,8 @@ func withoutValues(mistakes field.ErrorList) field.ErrorList {
 	return mistakes
 }
 
-// stated wants one of the two fields that say what a document is.
-func stated(tree map[string]any, name, want string) field.ErrorList {
+// requireField wants one of the two fields that say what a document is.
+func requireField(tree map[string]any, name, want string) field.ErrorList {
 	switch path := field.NewPath(name); tree[name] {
 	case want:
 		return nil
@@ -105,7 +105,7 @@ func Parse(content []byte, apiVersion, kind string) (map[string]any, error) {
 	if len(content) > MaxFileSize {
 		return nil, fmt.Errorf("expected one %s, of at most %d bytes, found %d", kind, MaxFileSize, len(content))
 	}
-	if err := single(content); err != nil {
+	if err := requireSingleDocument(content); err != nil {
 		return nil, err
 	}
 	asJSON, err := yaml.YAMLToJSONStrict(content)
@@ -119,7 +119,7 @@ func Parse(content []byte, apiVersion, kind string) (map[string]any, error) {
 	return tree, nil
 }
 
-func single(content []byte) error {
+func requireSingleDocument(content []byte) error {
 	documents := goyaml.NewDecoder(bytes.NewReader(content))
 	for n := 0; ; n++ {
 		var document any
@@ -142,43 +142,43 @@ const maxMistakes = 100
 // include those in the wrong case, and values of another type. What does not
 // fit is taken out of the tree.
 func Into[T any](tree map[string]any) (*T, field.ErrorList) {
-	left := maxMistakes
-	misfits := misfits[T](nil, tree, func(subtree any) any { return subtree }, &left)
-	if left <= 0 {
-		misfits = append(misfits, field.Invalid(field.NewPath("spec"), field.OmitValueType{}, fmt.Sprintf("holds more than %d unknown fields and misfits; only the first are listed", maxMistakes)))
+	remaining := maxMistakes
+	mismatches := mismatches[T](nil, tree, func(subtree any) any { return subtree }, &remaining)
+	if remaining <= 0 {
+		mismatches = append(mismatches, field.Invalid(field.NewPath("spec"), field.OmitValueType{}, fmt.Sprintf("holds more than %d unknown fields and misfits; only the first are listed", maxMistakes)))
 	}
 	into := new(T)
-	if err := decode(tree, into); err != nil && len(misfits) == 0 {
-		misfits = append(misfits, field.Invalid(nil, field.OmitValueType{}, expectation(err)))
+	if err := decode(tree, into); err != nil && len(mismatches) == 0 {
+		mismatches = append(mismatches, field.Invalid(nil, field.OmitValueType{}, expectation(err)))
 	}
-	return into, misfits
+	return into, mismatches
 }
 
-// misfits takes each part that does not decode alone apart until the smallest
+// mismatches takes each part that does not decode alone apart until the smallest
 // such parts are known, or none are left to look for. within puts a part in its
 // place in an otherwise empty document.
-func misfits[T any](path *field.Path, value any, within func(any) any, left *int) field.ErrorList {
-	err := decode(within(value), new(T))
+func mismatches[T any](path *field.Path, value any, embed func(any) any, remaining *int) field.ErrorList {
+	err := decode(embed(value), new(T))
 	if err == nil {
 		return nil
 	}
-	fits := func(part any) bool { return decode(within(part), new(T)) == nil }
+	fits := func(part any) bool { return decode(embed(part), new(T)) == nil }
 	if path != nil && !fits(nil) { // null fits every field there is
-		*left--
+		*remaining--
 		return field.ErrorList{field.Forbidden(path, "there is no such field")}
 	}
-	var found field.ErrorList
+	var errs field.ErrorList
 	switch value := value.(type) {
 	case map[string]any:
 		if !fits(map[string]any{}) {
 			break
 		}
 		for _, key := range slices.Sorted(maps.Keys(value)) {
-			if *left <= 0 {
+			if *remaining <= 0 {
 				break
 			}
-			inPlace := func(part any) any { return within(map[string]any{key: part}) }
-			found = append(found, misfits[T](child(path, key), value[key], inPlace, left)...)
+			inPlace := func(part any) any { return embed(map[string]any{key: part}) }
+			errs = append(errs, mismatches[T](child(path, key), value[key], inPlace, remaining)...)
 			if !fits(map[string]any{key: value[key]}) {
 				delete(value, key)
 			}
@@ -188,21 +188,21 @@ func misfits[T any](path *field.Path, value any, within func(any) any, left *int
 			break
 		}
 		for i := range value {
-			if *left <= 0 {
+			if *remaining <= 0 {
 				break
 			}
-			inPlace := func(part any) any { return within([]any{part}) }
-			found = append(found, misfits[T](path.Index(i), value[i], inPlace, left)...)
+			inPlace := func(part any) any { return embed([]any{part}) }
+			errs = append(errs, mismatches[T](path.Index(i), value[i], inPlace, remaining)...)
 			if !fits([]any{value[i]}) {
 				value[i] = nil
 			}
 		}
 	}
-	if len(found) == 0 && *left > 0 {
-		*left--
-		found = append(found, field.Invalid(path, value, expectation(err)))
+	if len(errs) == 0 && *remaining > 0 {
+		*remaining--
+		errs = append(errs, field.Invalid(path, value, expectation(err)))
 	}
-	return found
+	return errs
 }
 
 func child(path *field.Path, key string) *field.Path {

@@ -45,7 +45,7 @@ func (r *replica) trustOnly(cas ...testCA) {
 	for _, ca := range cas {
 		trusted = append(trusted, ca.Certificate)
 	}
-	r.trust(trusted)
+	r.observeBundle(trusted)
 }
 
 func (r *replica) wantServing(t *testing.T, what string, want *tls.Certificate) {
@@ -73,16 +73,16 @@ func TestFirstCertificate(t *testing.T) {
 	r.newest = ca.leaf(t, start.Add(time.Hour))
 	r.wantServing(t, "the caBundle is not known", r.newest)
 	r.wantReady(t, "the webhook configuration has not been looked at", false)
-	r.forget()
+	r.observeAbsence()
 	r.wantReady(t, "there is no webhook configuration", true)
 	r.trustOnly()
 	r.wantServing(t, "nobody trusts it yet", r.newest)
 	r.wantReady(t, "nobody trusts it yet", false)
-	r.forget()
+	r.observeAbsence()
 	r.wantReady(t, "the webhook configuration is gone", true)
 	r.trustOnly(ca)
 	r.wantReady(t, "it has only just come to be trusted", false)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantReady(t, "it is trusted", true)
 }
 
@@ -104,7 +104,7 @@ func TestReadyAfterStart(t *testing.T) {
 			r.newest = test.ca.leaf(t, start.Add(time.Hour))
 			r.trustOnly(old, fresh)
 			r.wantReady(t, "at once", test.want)
-			r.wait(settle)
+			r.wait(propagationDelay)
 			r.wantReady(t, "later", true)
 		})
 	}
@@ -116,7 +116,7 @@ func TestReadyWithFutureCA(t *testing.T) {
 	r, ca := newReplica(), newCA(t, "future", start.Add(time.Hour), start.Add(year))
 	r.newest = ca.leaf(t, start.Add(year))
 	r.trustOnly(ca)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantReady(t, "before its time", false)
 	r.wait(time.Hour)
 	r.wantReady(t, "in its time", true)
@@ -139,7 +139,7 @@ func TestFutureCertificate(t *testing.T) {
 			r.trustOnly(now, future)
 			r.wantServing(t, "at first", first)
 			r.newest = next
-			r.wait(ahead + mostSkew - time.Nanosecond)
+			r.wait(ahead + maxClockSkew - time.Nanosecond)
 			r.wantServing(t, "other clocks may not have got there", first)
 			r.wait(time.Nanosecond)
 			r.wantServing(t, "every clock has got there", next)
@@ -157,13 +157,13 @@ func TestCARotation(t *testing.T) {
 	r.wantServing(t, "at first", first)
 
 	r.newest = second
-	r.wait(10 * settle)
+	r.wait(10 * propagationDelay)
 	r.wantServing(t, "the new CA is not in the bundle", first)
 	r.wantReady(t, "what is served is trusted", true)
 
 	r.trustOnly(b, a)
 	r.wantServing(t, "the new CA has just come into the bundle", first)
-	r.wait(settle - time.Nanosecond)
+	r.wait(propagationDelay - time.Nanosecond)
 	r.trustOnly(b, a) // seen again, not anew
 	r.wantServing(t, "it has not been there long enough", first)
 	r.wait(time.Nanosecond)
@@ -187,14 +187,14 @@ func TestReturningCA(t *testing.T) {
 	r.wantServing(t, "at first", first)
 	r.newest = second
 	r.trustOnly(a, b)
-	r.wait(settle / 2)
+	r.wait(propagationDelay / 2)
 	r.trustOnly(a)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantServing(t, "the new CA was in the bundle for a moment", first)
 	r.trustOnly(a, b)
-	r.wait(settle / 2)
+	r.wait(propagationDelay / 2)
 	r.wantServing(t, "it has not been back for long", first)
-	r.wait(settle / 2)
+	r.wait(propagationDelay / 2)
 	r.wantServing(t, "it has been back long enough", second)
 }
 
@@ -204,7 +204,7 @@ func TestLeafRenewal(t *testing.T) {
 	r.newest = ca.leaf(t, start.Add(time.Hour))
 	r.trustOnly(ca)
 	r.wantServing(t, "at first", r.newest)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.newest = ca.leaf(t, start.Add(2*time.Hour))
 	r.wantServing(t, "renewed", r.newest)
 }
@@ -221,10 +221,10 @@ func TestNewestPendingLeaf(t *testing.T) {
 	r.newest = b.leaf(t, start.Add(time.Hour))
 	r.wantServing(t, "b has just come", first)
 	r.newest = c.leaf(t, start.Add(time.Hour))
-	r.wait(10 * settle)
+	r.wait(10 * propagationDelay)
 	r.wantServing(t, "b is trusted, and c has taken its place", first)
 	r.trustOnly(a, b, c)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantServing(t, "c is trusted", r.newest)
 }
 
@@ -246,7 +246,7 @@ func TestExpiredLeaf(t *testing.T) {
 
 func TestNeedLeaderElection(t *testing.T) {
 	t.Parallel()
-	if newReplica().NeedLeaderElection() || (&files{}).NeedLeaderElection() {
+	if newReplica().NeedLeaderElection() || (&fileSource{}).NeedLeaderElection() {
 		t.Error("a source waits to be elected")
 	}
 }

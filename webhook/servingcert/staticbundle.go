@@ -34,52 +34,52 @@ const handover = 10 * time.Minute
 // maxCABundle is the largest ConfigMap that the API server stores, in bytes.
 const maxCABundle = 1 << 20
 
-// GivenBundle keeps the caBundle of the webhook configuration as the
+// StaticBundle keeps the caBundle of the webhook configuration as the
 // configuration has it (source secret). The chart never renders the field, so
 // that it has one writer whatever the source is, and a server-side apply of the
 // chart conflicts with none. Every replica runs it. It is the source of the
 // certificate too, which is ready once the caBundle trusts what was given.
-type GivenBundle struct {
+type StaticBundle struct {
 	Source
 	client        client.Client
 	configuration string
-	given         []byte
+	configured    []byte
 	trusted       []*x509.Certificate
 	clock         clock.PassiveClock
 	// since is when this process first saw each other CA, by its DER bytes.
 	since map[string]time.Time
 
 	mu sync.Mutex
-	// known is whether the webhook configuration has been looked up; trustedFrom
+	// observed is whether the webhook configuration has been looked up; trustedFrom
 	// is when every API server can be expected to trust the given CAs, zero where
 	// the caBundle does not hold them.
-	known       bool
+	observed    bool
 	trustedFrom time.Time
 }
 
-// NewGivenBundle reads the PEM file of CA certificates for the named
+// NewStaticBundle reads the PEM file of CA certificates for the named
 // MutatingWebhookConfiguration, of which one signed the source's certificate.
-func NewGivenBundle(source Source, c client.Client, configuration, file string) (*GivenBundle, error) {
-	given, err := regular.Read(file, maxCABundle)
+func NewStaticBundle(source Source, c client.Client, configuration, file string) (*StaticBundle, error) {
+	configured, err := regular.Read(file, maxCABundle)
 	if err != nil {
 		return nil, fmt.Errorf("server.servingCertificate.caBundle: %w", err)
 	}
-	trusted := certificates(given)
+	trusted := certificates(configured)
 	if len(trusted) == 0 {
 		return nil, errors.New("server.servingCertificate.caBundle: " + file + " holds no PEM certificate")
 	}
-	return &GivenBundle{Source: source, client: c, configuration: configuration, given: given, trusted: trusted, clock: clock.RealClock{}}, nil
+	return &StaticBundle{Source: source, client: c, configuration: configuration, configured: configured, trusted: trusted, clock: clock.RealClock{}}, nil
 }
 
 // Ready implements Source.
-func (g *GivenBundle) Ready() error {
+func (g *StaticBundle) Ready() error {
 	if err := g.Source.Ready(); err != nil {
 		return err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case !g.known:
+	case !g.observed:
 		return errors.New("the webhook configuration has not been looked at yet")
 	case g.trustedFrom.IsZero():
 		return errors.New("the webhook configuration's caBundle does not yet hold servingCertificate.secret.caBundle")
@@ -91,7 +91,7 @@ func (g *GivenBundle) Ready() error {
 
 // observe takes note of whether every webhook trusts the given CAs. What the
 // first look finds has been there for long enough.
-func (g *GivenBundle) observe(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) {
+func (g *StaticBundle) observe(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) {
 	all := trustedByAll(webhooks)
 	trusted := len(webhooks) == 0
 	if !trusted {
@@ -102,16 +102,16 @@ func (g *GivenBundle) observe(webhooks []admissionregistrationv1.MutatingWebhook
 	switch {
 	case !trusted:
 		g.trustedFrom = time.Time{}
-	case !g.known:
+	case !g.observed:
 		g.trustedFrom = now
 	case g.trustedFrom.IsZero():
-		g.trustedFrom = now.Add(settle)
+		g.trustedFrom = now.Add(propagationDelay)
 	}
-	g.known = true
+	g.observed = true
 }
 
 // SetupWithManager registers the keeper.
-func (g *GivenBundle) SetupWithManager(mgr ctrl.Manager) error {
+func (g *StaticBundle) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("ca-bundle").
 		For(&admissionregistrationv1.MutatingWebhookConfiguration{}).
@@ -120,7 +120,7 @@ func (g *GivenBundle) SetupWithManager(mgr ctrl.Manager) error {
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (g *GivenBundle) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+func (g *StaticBundle) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	var configuration admissionregistrationv1.MutatingWebhookConfiguration
 	if err := g.client.Get(ctx, types.NamespacedName{Name: g.configuration}, &configuration); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -130,51 +130,51 @@ func (g *GivenBundle) Reconcile(ctx context.Context, _ reconcile.Request) (recon
 	}
 	now := g.clock.Now()
 	g.observe(configuration.Webhooks, now)
-	others := g.others(configuration.Webhooks, now)
+	foreign := g.foreign(configuration.Webhooks, now)
 	next := reconcile.Result{}
-	for _, until := range others {
+	for _, until := range foreign {
 		if wait := until.Sub(now); next.RequeueAfter == 0 || wait < next.RequeueAfter {
 			next.RequeueAfter = wait
 		}
 	}
 	desired := make([][]byte, len(configuration.Webhooks))
 	for i, webhook := range configuration.Webhooks {
-		desired[i] = g.with(certificates(webhook.ClientConfig.CABundle), others)
+		desired[i] = g.with(certificates(webhook.ClientConfig.CABundle), foreign)
 	}
 	return writeBundles(ctx, g.client, &configuration, desired, next)
 }
 
-// others are the CAs of the webhooks that the configuration does not have and
+// foreign are the CAs of the webhooks that the configuration does not have and
 // that may still stay, with the end of their stay.
-func (g *GivenBundle) others(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) map[string]time.Time {
-	since, others := map[string]time.Time{}, map[string]time.Time{}
+func (g *StaticBundle) foreign(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) map[string]time.Time {
+	since, foreign := map[string]time.Time{}, map[string]time.Time{}
 	for _, webhook := range webhooks {
 		for _, ca := range certificates(webhook.ClientConfig.CABundle) {
 			if slices.ContainsFunc(g.trusted, ca.Equal) || !ca.NotAfter.After(now) {
 				continue
 			}
-			first, known := g.since[string(ca.Raw)]
-			if !known {
+			first, observed := g.since[string(ca.Raw)]
+			if !observed {
 				first = now
 			}
 			until := first.Add(handover)
 			if !until.After(now) {
 				continue // it goes now, and counts as new if it comes again
 			}
-			since[string(ca.Raw)], others[string(ca.Raw)] = first, until
+			since[string(ca.Raw)], foreign[string(ca.Raw)] = first, until
 		}
 	}
 	g.since = since
-	return others
+	return foreign
 }
 
 // with is the given bundle as it was written, and those of the existing CAs that
 // may stay.
-func (g *GivenBundle) with(existing []*x509.Certificate, stay map[string]time.Time) []byte {
-	bundle := bytes.Clone(g.given)
+func (g *StaticBundle) with(existing []*x509.Certificate, retained map[string]time.Time) []byte {
+	bundle := bytes.Clone(g.configured)
 	var added []*x509.Certificate
 	for _, ca := range existing {
-		if _, stays := stay[string(ca.Raw)]; !stays || len(added) == mostCAs || slices.ContainsFunc(added, ca.Equal) {
+		if _, isRetained := retained[string(ca.Raw)]; !isRetained || len(added) == maxCAs || slices.ContainsFunc(added, ca.Equal) {
 			continue
 		}
 		if !bytes.HasSuffix(bundle, []byte("\n")) {

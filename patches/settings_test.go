@@ -15,7 +15,7 @@ import (
 )
 
 // The agent has the token for the API server that istiod has.
-func TestFitToken(t *testing.T) {
+func TestSettingsToken(t *testing.T) {
 	t.Parallel()
 	token := "\n        - {name: api-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount/, readOnly: true}"
 	off := []string{"      containers:", "      automountServiceAccountToken: false\n      containers:"}
@@ -51,7 +51,7 @@ func TestFitToken(t *testing.T) {
 }
 
 // The pod's own resources bound those of its containers: nothing is added to their sum.
-func TestFitPodResources(t *testing.T) {
+func TestSettingsPodResources(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ pod, config, want string }{
 		"both":               {"{requests: {cpu: 500m, memory: 1Gi}, limits: {cpu: '1', memory: 1Gi}}", "", "{requests: {cpu: '0', memory: '0'}, limits: {memory: 64Mi}}"},
@@ -69,7 +69,7 @@ func TestFitPodResources(t *testing.T) {
 }
 
 // The agent plans by the life of the certificates that istiod signs.
-func TestFitWorkloadTTL(t *testing.T) {
+func TestSettingsWorkloadTTL(t *testing.T) {
 	t.Parallel()
 	i := injector(t, "")
 	with := func(value string) []byte {
@@ -120,7 +120,7 @@ func ttl(c corev1.Container) string {
 }
 
 // What an agent's container has from istiod goes when istiod has it no more.
-func TestFitFollowsIstiod(t *testing.T) {
+func TestSettingsFollowIstiod(t *testing.T) {
 	t.Parallel()
 	i := injector(t, "")
 	ids := "        securityContext: {runAsUser: 1337, runAsGroup: 1337}"

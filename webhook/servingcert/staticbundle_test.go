@@ -18,14 +18,14 @@ import (
 )
 
 // A given bundle is written as it is; CAs of replicas from before stay for their handover, and no CA for good.
-func TestGivenBundle(t *testing.T) {
+func TestStaticBundle(t *testing.T) {
 	t.Parallel()
-	given := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
+	configured := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
 	before := newCA(t, "before", start.Add(-time.Hour), start.Add(year))
 	expired := newCA(t, "expired", start.Add(-year), start)
-	text := append([]byte("# ours\n"), pemOf(given)...)
+	text := append([]byte("# ours\n"), pemOf(configured)...)
 	var many []testCA
-	for range mostCAs + 3 {
+	for range maxCAs + 3 {
 		many = append(many, newCA(t, "many", start.Add(-time.Hour), start.Add(year)))
 	}
 
@@ -35,12 +35,12 @@ func TestGivenBundle(t *testing.T) {
 	}{
 		"nothing there":             {nil, text, text, 0},
 		"the same there":            {text, text, text, 0},
-		"written another way":       {pemOf(given), text, text, 0},
+		"written another way":       {pemOf(configured), text, text, 0},
 		"a CA of before":            {pemOf(before), append(bytes.Clone(text), pemOf(before)...), text, handover},
 		"one that stands twice":     {pemOf(before, before), append(bytes.Clone(text), pemOf(before)...), text, handover},
 		"one that has ended":        {pemOf(expired), text, text, 0},
 		"nonsense":                  {[]byte("nonsense"), text, text, 0},
-		"more than a bundle may be": {pemOf(many...), append(bytes.Clone(text), pemOf(many[:mostCAs]...)...), text, handover},
+		"more than a bundle may be": {pemOf(many...), append(bytes.Clone(text), pemOf(many[:maxCAs]...)...), text, handover},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -60,17 +60,17 @@ func TestGivenBundle(t *testing.T) {
 }
 
 // A replica of before that adds its CA again is not written against more than once in a handover.
-func TestGivenBundleHandover(t *testing.T) {
+func TestStaticBundleHandover(t *testing.T) {
 	t.Parallel()
-	given := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
+	configured := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
 	before := newCA(t, "before", start.Add(-time.Hour), start.Add(year))
-	both := append(pemOf(given), pemOf(before)...)
+	both := append(pemOf(configured), pemOf(before)...)
 	clock := testingclock.NewFakePassiveClock(start)
-	g := newGiven(t, pemOf(given), clock, both)
+	g := newGiven(t, pemOf(configured), clock, both)
 	g.reconcile(t)
 	clock.SetTime(start.Add(handover))
 	g.reconcile(t)
-	g.want(t, "after the handover", 0, pemOf(given))
+	g.want(t, "after the handover", 0, pemOf(configured))
 
 	g.store(t, both)
 	if wait := g.reconcile(t); wait != handover {
@@ -79,39 +79,39 @@ func TestGivenBundleHandover(t *testing.T) {
 	g.want(t, "added again", 0, both)
 }
 
-func TestGivenBundleReady(t *testing.T) {
+func TestStaticBundleReady(t *testing.T) {
 	t.Parallel()
-	given := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
+	configured := newCA(t, "given", start.Add(-time.Hour), start.Add(year))
 	for name, test := range map[string]struct {
 		existing               [][]byte
 		first, second, settled string
 	}{
-		"trusted already":          {[][]byte{pemOf(given), pemOf(given)}, "", "", ""},
-		"one webhook does not yet": {[][]byte{pemOf(given), nil}, "does not yet hold", "only just", ""},
+		"trusted already":          {[][]byte{pemOf(configured), pemOf(configured)}, "", "", ""},
+		"one webhook does not yet": {[][]byte{pemOf(configured), nil}, "does not yet hold", "only just", ""},
 		"no webhook configuration": {nil, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			clock := testingclock.NewFakePassiveClock(start)
-			g := newGiven(t, pemOf(given), clock, test.existing...)
+			g := newGiven(t, pemOf(configured), clock, test.existing...)
 			if test.existing == nil {
 				if err := g.client.Delete(t.Context(), g.stored(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			g.Source = &SelfManaged{issue: &issuer{newest: given.leaf(t, start.Add(year))}, clock: clock, bundle: bundle{known: true, absent: true}}
+			g.Source = &SelfManaged{issue: &issuer{newest: configured.leaf(t, start.Add(year))}, clock: clock, bundle: bundle{observed: true, absent: true}}
 			g.wantReady(t, "before the first look", "not been looked at")
 			g.reconcile(t)
 			g.wantReady(t, "after the first look", test.first)
 			g.reconcile(t)
 			g.wantReady(t, "after the second look", test.second)
-			clock.SetTime(start.Add(settle))
+			clock.SetTime(start.Add(propagationDelay))
 			g.wantReady(t, "when API servers have seen it", test.settled)
 		})
 	}
 }
 
-func TestNewGivenBundle(t *testing.T) {
+func TestNewStaticBundle(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "ca-bundle.crt")
 	for content, want := range map[string]string{
@@ -121,22 +121,22 @@ func TestNewGivenBundle(t *testing.T) {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := NewGivenBundle(nil, nil, "istiod-agent", file)
+		_, err := NewStaticBundle(nil, nil, "istiod-agent", file)
 		if err == nil || !strings.HasPrefix(err.Error(), "server.servingCertificate.caBundle: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d bytes: %v", len(content), err)
 		}
 	}
 }
 
-type givenKeeper struct{ *GivenBundle }
+type givenKeeper struct{ *StaticBundle }
 
-func newGiven(t *testing.T, given []byte, clock *testingclock.FakePassiveClock, existing ...[]byte) givenKeeper {
+func newGiven(t *testing.T, configured []byte, clock *testingclock.FakePassiveClock, existing ...[]byte) givenKeeper {
 	t.Helper()
 	keeper := newKeeper(t, &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "istiod-agent"}, Webhooks: webhooks(existing...),
 	})
-	return givenKeeper{&GivenBundle{
-		client: keeper.Client, configuration: "istiod-agent", given: given, trusted: certificates(given), clock: clock,
+	return givenKeeper{&StaticBundle{
+		client: keeper.Client, configuration: "istiod-agent", configured: configured, trusted: certificates(configured), clock: clock,
 	}}
 }
 

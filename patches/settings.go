@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// fit is what the agent's containers take from one istiod.
-type fit struct {
+// settings is what the agent's containers take from one istiod.
+type settings struct {
 	volume      string         // that istiod mounts at CACertsPath
 	user, group *int64         // that istiod's container sets, so that both may read the key
 	multiRoot   bool           // whether istiod takes other roots while it runs
@@ -20,16 +20,16 @@ type fit struct {
 	pod         *corev1.ResourceRequirements // the pod's own; nil for none
 }
 
-// fitOf reads it from the object.
-func (i *Injector) fitOf(o *object, volume string) fit {
-	f := fit{volume: volume, multiRoot: i.takesOtherRoots(o)}
-	if i.rendered.takesIDs {
-		f.user, f.group = o.istiod.user, o.istiod.group
+// settingsOf reads it from the object.
+func (i *Injector) settingsOf(o *object, volume string) settings {
+	s := settings{volume: volume, multiRoot: i.multiRootEnabled(o)}
+	if i.rendered.copiesIDs {
+		s.user, s.group = o.istiod.user, o.istiod.group
 	}
-	f.workloadTTL = decoded[corev1.EnvVar](o.istiod.workloadTTL)
-	f.token = decoded[corev1.VolumeMount](o.istiod.token)
-	f.pod = decoded[corev1.ResourceRequirements](o.resources)
-	return f
+	s.workloadTTL = decoded[corev1.EnvVar](o.istiod.workloadTTL)
+	s.token = decoded[corev1.VolumeMount](o.istiod.token)
+	s.pod = decoded[corev1.ResourceRequirements](o.resources)
+	return s
 }
 
 func decoded[T any](raw []byte) *T {
@@ -40,34 +40,34 @@ func decoded[T any](raw []byte) *T {
 	return value
 }
 
-// fitted is the container on such an istiod, itself where nothing is to be changed.
-func (r *rendering) fitted(c *corev1.Container, f fit) *corev1.Container {
-	if f == (fit{volume: CACertsVolume, multiRoot: r.multiRoot}) {
+// adapted is the container on such an istiod, itself where nothing is to be changed.
+func (r *rendering) adapted(c *corev1.Container, s settings) *corev1.Container {
+	if s == (settings{volume: CACertsVolume, multiRoot: r.multiRoot}) {
 		return c
 	}
 	c = c.DeepCopy()
-	c.VolumeMounts[0].Name = f.volume
-	withMultiRoot(c, f.multiRoot)
-	if f.workloadTTL != nil {
-		insertVariable(c, *f.workloadTTL)
+	c.VolumeMounts[0].Name = s.volume
+	setMultiRoot(c, s.multiRoot)
+	if s.workloadTTL != nil {
+		insertVariable(c, *s.workloadTTL)
 	}
-	if f.user != nil && c.SecurityContext.RunAsUser == nil {
-		c.SecurityContext.RunAsUser = f.user
+	if s.user != nil && c.SecurityContext.RunAsUser == nil {
+		c.SecurityContext.RunAsUser = s.user
 	}
-	if f.group != nil && c.SecurityContext.RunAsGroup == nil {
-		c.SecurityContext.RunAsGroup = f.group
+	if s.group != nil && c.SecurityContext.RunAsGroup == nil {
+		c.SecurityContext.RunAsGroup = s.group
 	}
-	if f.token != nil && !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return clean(m.MountPath) == clean(f.token.MountPath) }) {
-		c.VolumeMounts = append(c.VolumeMounts, *f.token)
+	if s.token != nil && !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return clean(m.MountPath) == clean(s.token.MountPath) }) {
+		c.VolumeMounts = append(c.VolumeMounts, *s.token)
 	}
-	withinPod(&c.Resources, f.pod)
+	limitToPod(&c.Resources, s.pod)
 	return c
 }
 
-// withinPod fits a container's resources into those of its pod: requests of zero, which add nothing to a sum that may not
+// limitToPod fits a container's resources into those of its pod: requests of zero, which add nothing to a sum that may not
 // exceed the pod's, and no limit above the pod's (ValidatePodResources, pkg/apis/core/validation, Kubernetes 1.37). A
 // request that is left out would be set to the limit.
-func withinPod(own, pod *corev1.ResourceRequirements) {
+func limitToPod(own, pod *corev1.ResourceRequirements) {
 	if pod == nil {
 		return
 	}
