@@ -10,7 +10,7 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
 // The suite's checks, as the go test names them.
