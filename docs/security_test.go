@@ -93,7 +93,7 @@ func TestBounds(t *testing.T) {
 		"| handler and answer | 30 s |":           {"internal/serve/serve.go", "answerTimeout = 30 * time.Second"},
 		"| idle connection | 90 s |":              {"internal/serve/serve.go", "idleTimeout = 90 * time.Second"},
 		"| headers | about 8 KiB |":               {"internal/serve/serve.go", "maxHeaderBytes = 8 << 10"},
-		"| HTTP/2 streams of a connection | 16":   {"internal/serve/serve.go", "maxStreams = 16"},
+		"| HTTP/2 streams of a connection | 8":    {"internal/serve/serve.go", "maxStreams = 8"},
 		"| connections | 64 (admission), ":        {"cmd/istiod-agent-webhook/listeners.go", "admissionConnections = 64"},
 		", 32 (health, metrics), ":                {"cmd/istiod-agent-webhook/listeners.go", "otherConnections = 32"},
 		", 16 (agent) |":                          {"cmd/istiod-agent/run.go", "connections = 16"},

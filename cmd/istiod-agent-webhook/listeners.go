@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// An API server has a connection or two, and more for each 16 admissions at a time.
+	// An API server has a connection or two, and more for each 8 admissions at a time.
 	admissionConnections = 64
 	// Kubelets and Prometheus have one each.
 	otherConnections = 32

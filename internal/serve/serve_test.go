@@ -299,3 +299,27 @@ func TestBudgetLimit(t *testing.T) {
 		}
 	}
 }
+
+// A body that waits for its part of the budget is not read. Those of one connection must not take the window from each other.
+func TestBudgetServesLargeBodiesOfOneConnection(t *testing.T) {
+	t.Parallel()
+	budget := NewBudget(128<<10, 2<<10, 2*time.Second)
+	address := start(t, budget.Limit(1<<20, echo), true, 100, logr.Discard())
+	client, url := clientOf(address, true)
+	client.Transport.(*http.Transport).MaxConnsPerHost = 1
+	var all sync.WaitGroup
+	for range maxStreams {
+		all.Go(func() {
+			answer, err := client.Post(url, "text/plain", bytes.NewReader(make([]byte, 200<<10)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = answer.Body.Close()
+			if answer.StatusCode != http.StatusOK {
+				t.Error(answer.Status)
+			}
+		})
+	}
+	all.Wait()
+}

@@ -96,19 +96,6 @@ func run(ctx context.Context, chosen []section) (over int, err error) {
 	return over, table.Flush()
 }
 
-// measureWebhook gives the times of the webhook, and what its program takes.
-func measureWebhook(ctx context.Context) ([]result, error) {
-	reviews, footprint, err := measureProgram(ctx)
-	if err != nil {
-		return nil, err
-	}
-	times, err := measureTimes(ctx, reviews) // in rounds, so that what else this machine does falls on each alike
-	if err != nil {
-		return nil, err
-	}
-	return append(timeResults(times), footprint...), nil
-}
-
 // result is one line of the table.
 type result struct {
 	measure string
@@ -130,14 +117,11 @@ func ratio(measure string, a, b time.Duration, limit float64) result {
 	}
 }
 
-// faster is a ratio that must be at least the limit.
-func faster(measure string, theirs, ours time.Duration, limit float64) result {
-	r := ratio(measure, theirs, ours, limit)
-	r.least = true
-	return r
-}
 
 func (r result) ok() bool {
+	if r.limit == 0 && !r.none {
+		return true
+	}
 	if r.least {
 		return r.found >= r.limit
 	}
@@ -164,4 +148,8 @@ func (r result) verdict() string {
 	default:
 		return "OVER"
 	}
+}
+
+func inMilliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.3f ms", float64(d.Microseconds())/1000)
 }

@@ -18,16 +18,14 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
 )
 
-// reviews are admission reviews of istiod's creation, as JSON.
-type reviews struct{ istiod, env150, env1500 []byte }
+// reviews are admission reviews of istiod's creation, as JSON, by the variables that it has more than Istio's chart gives it.
+type reviews map[int][]byte
 
 func readReviews(ctx context.Context, c *cluster.Cluster) (r reviews, err error) {
-	for _, each := range []struct {
-		into      *[]byte
-		variables int
-	}{{&r.istiod, 0}, {&r.env150, 150}, {&r.env1500, 1500}} {
-		if *each.into, err = review(ctx, c, each.variables); err != nil {
-			return r, err
+	r = reviews{}
+	for _, l := range loads {
+		if r[l.variables], err = review(ctx, c, l.variables); err != nil {
+			return nil, err
 		}
 	}
 	return r, nil

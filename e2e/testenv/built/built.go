@@ -179,17 +179,22 @@ func Agent(ctx context.Context) (string, error) { return command(ctx, "istiod-ag
 // Plugin builds kubectl-istiod_agent and returns its path.
 func Plugin(ctx context.Context) (string, error) { return command(ctx, "kubectl-istiod_agent") }
 
-func command(ctx context.Context, name string) (string, error) {
+// Floor builds what the benchmark compares the webhook with, in the same way.
+func Floor(ctx context.Context) (string, error) { return build(ctx, "e2e", "./cmd/bench/floor") }
+
+func command(ctx context.Context, name string) (string, error) { return build(ctx, ".", "./cmd/"+name) }
+
+func build(ctx context.Context, module, pkg string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(root, ".build", "e2e", name)
-	build := exec.CommandContext(ctx, filepath.Join(root, "hack", "build.sh"), path, ".", "./cmd/"+name)
+	path := filepath.Join(root, ".build", "e2e", filepath.Base(pkg))
+	build := exec.CommandContext(ctx, filepath.Join(root, "hack", "build.sh"), path, module, pkg)
 	build.Dir = root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
 	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", name, err, output)
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, output)
 	}
 	return path, nil
 }

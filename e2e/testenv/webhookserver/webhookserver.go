@@ -120,6 +120,9 @@ func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
 	return replica, nil
 }
 
+// Before puts this in front of the command line of replicas that start from now on.
+func (w *Webhook) Before(command ...string) { w.options.Before = command }
+
 // AgentImage is the image that the configuration has injected.
 func (w *Webhook) AgentImage() string {
 	image, _, _ := unstructured.NestedString(w.config, "agent", "image")
