@@ -50,6 +50,14 @@ func hidden(r rune) bool {
 	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
+// Names joins names for a line of text; above the limit it counts the rest.
+func Names(names []string, limit int) string {
+	if rest := len(names) - limit; rest > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), rest)
+	}
+	return strings.Join(names, ", ")
+}
+
 // Line makes a text one line.
 func Line(text string) string { return strings.Join(strings.Fields(text), " ") }
 
