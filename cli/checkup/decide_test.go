@@ -148,7 +148,7 @@ func TestDecisions(t *testing.T) {
 		}, Warn, "the root of its CA ends at 2026-03-31T00:00:00Z"},
 		"an issuer that cuts short": {func(f *Facts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "limitedBy": "CN=mid, which ends at 2026-01-20T00:00:00Z" + strings.Repeat("x", 30000)}}, "status", "certificates")
-		}, Warn, "istiod's CA does not last for ttlDays: it is limited by CN=mid, which ends at 2026-01-20T00:00:00Z"},
+		}, Warn, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by CN=mid, which ends at 2026-01-20T00:00:00Z"},
 		"an agent that asks": {func(f *Facts) { set(f.Certificates.Value, "REQUESTED", "status", "state") }, Warn, "is REQUESTED, and not yet FINISHED"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -67,15 +67,15 @@ func brokenStatus(t *testing.T, config string, s *side) {
 		{"istiods of every kind", []string{"status", "--context=cluster-1"}, 1, []string{
 			"cluster-1   istio-system   istiod-0             Ready ",
 			"cluster-1   bare           istiod-bare          NotInjected ", "cluster-1: bare/istiod-bare: runs without the agent; see kubectl istiod-agent check",
-			"cluster-1   alien          istiod-alien         NoCertificate ", "cluster-1: alien/istiod-alien: no IssuedCertificate is for its service account",
+			"cluster-1   alien          istiod-alien         NoCertificate ", "cluster-1: alien/istiod-alien: there is no IssuedCertificate for its service account",
 			"cluster-1   mesh           istiod-silent        NoReport ", "cluster-1: mesh/istiod-silent: its agent has not reported a CA",
-			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod was not seen to use the CA",
+			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod does not use its CA",
 			"cluster-1   mesh           istiod-expired       Expired ", "cluster-1: mesh/istiod-expired: its CA certificate has expired",
 			"cluster-1   mesh           istiod-failing       Failing ", "cluster-1: mesh/istiod-failing: asking Vault at https://vault:8200 to sign: permission denied",
 			"The roots of trust differ: ", "abababababab in cluster-1",
 		}},
 		{"another namespace", []string{"status", "--context=cluster-1", "-n=istio-system"}, 0, []string{"istiod-0   Ready"}},
-		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: no Pod of istiod is there (label app=istiod)"}},
+		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: there is no Pod of istiod (label app=istiod)"}},
 		{"a context cannot be reached", []string{"status", "--context=away", "--context=cluster-2", "--context=gone"}, 2, []string{
 			"cluster-2   istio-system   istiod-0   Ready", "away: listing istiod's Pods: ", "connection refused; check the cluster's address and your login: kubectl --context=away version",
 			`gone: the kubeconfig has no context "gone"; kubectl config get-contexts lists its contexts`,
