@@ -91,9 +91,9 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 		replica := Replica{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
 		if found := istio.For(candidates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
 			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
-			contexts := found[0].Status.Certificates
-			if k := slices.IndexFunc(contexts, func(r certificatesv1.CertificateStatus) bool { return r.Pod == pod.Name }); k >= 0 {
-				replica.CA = &contexts[k]
+			reported := found[0].Status.Certificates
+			if k := slices.IndexFunc(reported, func(ca certificatesv1.CertificateStatus) bool { return ca.Pod == pod.Name }); k >= 0 {
+				replica.CA = &reported[k]
 			}
 		}
 		replica.State = replica.state(now)
