@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli is `kubectl istiod-agent`: the tree of its commands, each of which is
-// in a package below.
+// Package cli is `kubectl istiod-agent`: the tree of its commands. Each command has
+// a package below.
 package cli
 
 import (
@@ -24,9 +24,9 @@ import (
 func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kubectl-istiod_agent",
-		Short: "Look after the agent that gives istiod its intermediate CA",
+		Short: "Install, check and operate istiod-agent, which gives istiod its intermediate CA",
 		Annotations: map[string]string{
-			// How the plugin is called, in its help.
+			// The name of the plugin in its help.
 			cobra.CommandDisplayNameAnnotation: "kubectl istiod-agent",
 		},
 		SilenceErrors: true,

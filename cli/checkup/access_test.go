@@ -44,7 +44,7 @@ func TestRightsThatDecide(t *testing.T) {
 			t.Parallel()
 			var got []string
 			for _, right := range caRights {
-				if right.of(test.rule) {
+				if right.grantedBy(test.rule) {
 					got = append(got, strings.Fields(right.action)[1])
 				}
 			}
@@ -100,7 +100,7 @@ func TestDeciders(t *testing.T) {
 	for _, line := range d.lines {
 		got = append(got, string(line.Status)+" "+line.Detail)
 	}
-	const beside = "warn beside cluster administrators and this project's own, "
+	const beside = "warn besides cluster administrators and this project, "
 	want := []string{
 		beside + "User alice, User bob may write VirtualMeshes",
 		beside + "ServiceAccount ci/deployer may write IssuedCertificates",

@@ -12,17 +12,17 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// Root is one that istiods sign under.
+// Root is a root that istiods sign under.
 type Root struct {
 	// Fingerprint is its SHA-256 (DER) in hexadecimal.
 	Fingerprint string `json:"fingerprint"`
-	// Contexts are those with such an istiod.
+	// Contexts are the contexts of these istiods.
 	Contexts []string `json:"contexts"`
 
 	replicas int
 }
 
-// conclude says what the answers mean.
+// summarize finds problems and notes.
 func summarize(contexts []ContextStatus, now time.Time) *Summary {
 	f := &Summary{Contexts: contexts, Roots: rootsOf(contexts), Problems: []string{}, Notes: notes(contexts, now)}
 	add := func(format string, args ...any) { f.Problems = append(f.Problems, fmt.Sprintf(format, args...)) }
@@ -32,7 +32,7 @@ func summarize(contexts []ContextStatus, now time.Time) *Summary {
 			continue
 		}
 		if len(context.Replicas) == 0 {
-			add("%s: no Pod of istiod is there (label app=istiod)", context.Context)
+			add("%s: there is no Pod of istiod (label app=istiod)", context.Context)
 		}
 		for i := range context.Replicas {
 			if r := &context.Replicas[i]; r.State != Ready {
@@ -41,12 +41,12 @@ func summarize(contexts []ContextStatus, now time.Time) *Summary {
 		}
 	}
 	if len(f.Roots) > 1 && !f.allTrusted() {
-		add("The roots of trust differ: %s. Workloads of different roots refuse each other; kubectl istiod-agent rotate-root leads to one root", f.rootsInWords())
+		add("The roots of trust differ: %s. Workloads of different roots refuse each other; change to one root by kubectl istiod-agent rotate-root", f.rootsInWords())
 	}
 	return f
 }
 
-// notes name the roots that end soon, and what cuts CAs short, each once in a context.
+// notes names the roots that expire soon and the certificates that limit CAs, once per context.
 func notes(contexts []ContextStatus, now time.Time) []string {
 	all := []string{}
 	add := func(format string, args ...any) {
@@ -60,17 +60,17 @@ func notes(contexts []ContextStatus, now time.Time) []string {
 				continue
 			}
 			if end := replica.CA.RootNotAfter; end != nil && end.Sub(now) < certificatesv1.RootEndsSoon {
-				add("%s: root %s ends at %s; begin to change the root (docs/rotation.md)", context.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
+				add("%s: root %s expires at %s; begin a root change (docs/rotation.md)", context.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
 			}
 			if replica.CA.LimitedBy != "" {
-				add("%s: istiod's CA does not last for ttlDays: it is limited by %s", context.Context, replica.CA.LimitedBy)
+				add("%s: the lifetime of istiod's CA is shorter than ttlDays: it is limited by %s", context.Context, replica.CA.LimitedBy)
 			}
 		}
 	}
 	return all
 }
 
-// rootsOf gives the root of most replicas first.
+// rootsOf returns the roots, the most frequent first.
 func rootsOf(contexts []ContextStatus) []Root {
 	roots := []Root{}
 	for _, context := range contexts {
@@ -94,7 +94,7 @@ func rootsOf(contexts []ContextStatus) []Root {
 	return roots
 }
 
-// allTrusted says whether every istiod publishes all of the roots, as while the root changes: then nobody refuses anybody.
+// allTrusted reports whether every istiod publishes all roots, as during a root change: then workloads accept each other.
 func (f *Summary) allTrusted() bool {
 	for _, context := range f.Contexts {
 		for _, replica := range context.Replicas {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/vault"
 )
 
 // format returns a value as the vault command takes it.
@@ -84,6 +86,14 @@ func number(response any) (int64, bool) {
 		return n, err == nil
 	}
 	return 0, false
+}
+
+// AuthPath returns the path of the auth method at a mountPath, such as auth/kubernetes.
+func AuthPath(mountPath string) string {
+	// The login does not depend on the CA path, which Endpoints requires.
+	config := vault.Config{CAPath: "pki/root/sign-intermediate", Kubernetes: &vault.KubernetesAuth{MountPath: mountPath}}
+	endpoints, _ := config.Endpoints()
+	return strings.TrimSuffix(endpoints.Login, "/login")
 }
 
 func sorted(values []string) []string {

@@ -9,17 +9,17 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/verify/workload"
 )
 
-// handshakes has workloads of every two contexts greet each other, and of each with another of its own. unknown says that
-// some have no certificate to do so with.
-func handshakes(ctx context.Context, contexts []contextRoots, of account, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
+// handshakes does handshakes between workloads of every two contexts, and within each context. unknown reports that some
+// context issued no certificate.
+func handshakes(ctx context.Context, contexts []contextRoots, account serviceAccount, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
 	workloads := make([]*workload.Workload, len(contexts))
-	for i, contextRoots := range contexts {
-		if contextRoots.err != nil {
+	for i, c := range contexts {
+		if c.err != nil {
 			continue
 		}
-		name := contextRoots.cluster.Context
-		progress.Update(name, "getting a workload's certificate from istiod")
-		found, err := obtainWorkload(ctx, contextRoots.cluster, contextRoots.bundles, of, addresses[name])
+		name := c.cluster.Context
+		progress.Update(name, "requesting a workload's certificate from istiod")
+		found, err := obtainWorkload(ctx, c.cluster, c.bundles, account, addresses[name])
 		progress.Remove(name)
 		if err != nil {
 			unknown = true

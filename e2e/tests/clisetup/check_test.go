@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 	ctx := t.Context()
 	surroundings(t) // the namespace, and the rights of istiod's service account
 	check := []string{"check", "--kubeconfig", admin(t)}
-	eventually(t, check, 0, "warn     webhook  — was not tried, since no namespace is labelled", "warn     VirtualMesh  — there is none")
+	eventually(t, check, 0, "warn     webhook  — was not called, since no namespace is labelled", "warn     VirtualMesh  — there is no VirtualMesh")
 
 	istiod := cluster.Istiod(t, namespace)
 	_, err := shared.ServerSideApply(ctx, istiod)
@@ -67,8 +67,8 @@ func TestCheck(t *testing.T) {
 	})
 	healthy := []string{
 		"ok       Kubernetes  — v1.", "ok       CRD virtualmeshes.networking.mesh.gloo.solo.io  — serves v1",
-		"ok       webhook configuration  — istiod-agent is there", "ok       webhook  — the API server reaches it, trusts it",
-		"ok       guard policy  — istiod-agent-guard is there and bound", "ok       istiod istio-system/istiod  — has the agent",
+		"ok       webhook configuration  — istiod-agent exists", "ok       webhook  — the API server calls it, and it injects",
+		"ok       guard policy  — istiod-agent-guard exists and is bound", "ok       istiod istio-system/istiod  — has the agent",
 		"ok       rights of service account istio-system/istiod", "ok       VirtualMesh gloo-mesh/virtual-mesh",
 		"warn     IssuedCertificate istio-system/istiod-istio-system-cluster-1  — no agent has reported yet",
 	}
@@ -140,18 +140,18 @@ func TestCheck(t *testing.T) {
 		want           []string
 		withoutReplica bool
 	}{
-		{"another's certificate", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.URL = new(stranger.URL) }), asBefore, 1, []string{"fail     webhook  — ", "does not trust its certificate by the caBundle"}, false},
-		{"the guard's binding is gone", deleted(bindings), again(bindings), 1, []string{"fail     guard policy  — istiod-agent-guard is there without its ValidatingAdmissionPolicyBinding"}, false},
-		{"the guard is gone", deleted(policy), again(policy), 0, []string{"warn     guard policy  — is not there"}, false},
+		{"another's certificate", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.URL = new(stranger.URL) }), asBefore, 1, []string{"fail     webhook  — ", "cannot verify its certificate by the caBundle"}, false},
+		{"the guard's binding is gone", deleted(bindings), again(bindings), 1, []string{"fail     guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"}, false},
+		{"the guard is gone", deleted(policy), again(policy), 0, []string{"warn     guard policy  — does not exist"}, false},
 		{"the rights are gone", deleted(rights), again(rights), 1, []string{"fail     rights of service account istio-system/istiod  — it may not list issuedcertificates", "add {name: istiod, namespace: istio-system} to istiodSidecar.serviceAccounts"}, false},
 		{"Vault refuses", status(`{"state":"FAILED","error":"asking Vault at https://vault.vault:8200 to log in: it is sealed; unseal it (vault operator unseal)"}`), finished, 1, []string{"fail     Vault  — seen from istiod's Pods: asking Vault at https://vault.vault:8200 to log in: it is sealed"}, false},
 		{"the mesh is not there", meshSpec(`{"spec":{"meshes":[{"name":"istiod-other-cluster-1"}]}}`), meshSpec(`{"spec":{"meshes":[{"name":"istiod-istio-system-cluster-1"}]}}`), 0, []string{"warn     VirtualMesh gloo-mesh/virtual-mesh  — ", "waiting for an istiod Deployment with this name"}, false},
-		{"the webhook is down", func() error { return nil }, func() error { return nil }, 1, []string{"fail     webhook  — ", "the API server does not reach it"}, true},
+		{"the webhook is down", func() error { return nil }, func() error { return nil }, 1, []string{"fail     webhook  — ", "the API server cannot reach it"}, true},
 		{"no caBundle", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.CABundle = nil }), asBefore, 1, []string{"fail     webhook configuration  — istiod-agent: the caBundle of deployments.istiod-agent.io is empty"}, true},
 		{"the webhook matches nothing", setHooks(func(h *admissionregistrationv1.MutatingWebhook) {
 			h.ObjectSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "other"}}
 		}), asBefore, 1, []string{"fail     webhook  — ", "the webhook did not inject it, and the guard refused it"}, true},
-		{"no webhook configuration", deleted(hooks), again(hooks), 1, []string{"fail     webhook configuration  — is not there: no istiod is injected"}, true},
+		{"no webhook configuration", deleted(hooks), again(hooks), 1, []string{"fail     webhook configuration  — does not exist: no istiod is injected"}, true},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestCheck(t *testing.T) {
 				// Its IssuedCertificate was deleted, and made again without a status.
 				cluster.Eventually(t, "there is an IssuedCertificate again", finished)
 			}
-			eventually(t, check, 0, "ok       webhook  — the API server reaches it", "ok       guard policy", "ok       VirtualMesh gloo-mesh/virtual-mesh", "ok       Vault  — seen from")
+			eventually(t, check, 0, "ok       webhook  — the API server calls it", "ok       guard policy", "ok       VirtualMesh gloo-mesh/virtual-mesh", "ok       Vault  — seen from")
 		})
 	}
 
@@ -206,7 +206,7 @@ func TestContexts(t *testing.T) {
 	must(t, plugin.Kubeconfig(file, map[string]string{"away": away, "here": admin(t)}))
 
 	r := run(t, "", "check", "--kubeconfig", file, "--context", "away", "--context", "here", "--context", "gone")
-	r.Wants(t, 2, "Context away\nunknown  Kubernetes  — asking the API server for its version", "Context here\nok       Kubernetes",
+	r.Wants(t, 2, "Context away\nunknown  Kubernetes  — reading the API server's version", "Context here\nok       Kubernetes",
 		"Context gone\nunknown  kubeconfig  — the kubeconfig has no context \"gone\"")
 	if strings.Contains(r.Stdout, "\x1b") {
 		t.Error("there are colours, and no terminal")
@@ -238,9 +238,9 @@ func TestCheckVault(t *testing.T) {
 		return run(t, mesh, "check", "--kubeconfig", admin(t), "--vault", "-f", "-")
 	}
 	check(t).Wants(t, 1, "ok       Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — "+s.vault.Address+" answers",
-		"from this machine  — policy istiod-agent-istiod is not there; next: kubectl istiod-agent vault -f - --apply")
+		"from this machine  — policy istiod-agent-istiod does not exist; next: kubectl istiod-agent vault -f - --apply")
 	s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0)
-	check(t).Wants(t, 0, "the role, the policies, the mounts and their longest lease are as they shall be")
+	check(t).Wants(t, 0, "the role, the policies, the mounts and their longest lease are as required")
 	t.Setenv("VAULT_TOKEN", "")
 	check(t).Wants(t, 0, "warn     Vault of VirtualMesh", "VAULT_TOKEN is not set")
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")

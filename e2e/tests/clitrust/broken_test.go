@@ -67,15 +67,15 @@ func brokenStatus(t *testing.T, config string, s *side) {
 		{"istiods of every kind", []string{"status", "--context=cluster-1"}, 1, []string{
 			"cluster-1   istio-system   istiod-0             Ready ",
 			"cluster-1   bare           istiod-bare          NotInjected ", "cluster-1: bare/istiod-bare: runs without the agent; see kubectl istiod-agent check",
-			"cluster-1   alien          istiod-alien         NoCertificate ", "cluster-1: alien/istiod-alien: no IssuedCertificate is for its service account",
+			"cluster-1   alien          istiod-alien         NoCertificate ", "cluster-1: alien/istiod-alien: there is no IssuedCertificate for its service account",
 			"cluster-1   mesh           istiod-silent        NoReport ", "cluster-1: mesh/istiod-silent: its agent has not reported a CA",
-			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod was not seen to use the CA",
+			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod does not use its CA",
 			"cluster-1   mesh           istiod-expired       Expired ", "cluster-1: mesh/istiod-expired: its CA certificate has expired",
 			"cluster-1   mesh           istiod-failing       Failing ", "cluster-1: mesh/istiod-failing: asking Vault at https://vault:8200 to sign: permission denied",
 			"The roots of trust differ: ", "abababababab in cluster-1",
 		}},
 		{"another namespace", []string{"status", "--context=cluster-1", "-n=istio-system"}, 0, []string{"istiod-0   Ready"}},
-		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: no Pod of istiod is there (label app=istiod)"}},
+		{"no istiod", []string{"status", "--context=cluster-1", "-n=default"}, 1, []string{"cluster-1: there is no Pod of istiod (label app=istiod)"}},
 		{"a context cannot be reached", []string{"status", "--context=away", "--context=cluster-2", "--context=gone"}, 2, []string{
 			"cluster-2   istio-system   istiod-0   Ready", "away: listing istiod's Pods: ", "connection refused; check the cluster's address and your login: kubectl --context=away version",
 			`gone: the kubeconfig has no context "gone"; kubectl config get-contexts lists its contexts`,
@@ -110,18 +110,18 @@ func brokenVerify(t *testing.T, config string, s *side) {
 	must(t, s.Create(ctx, forged))
 	const of = "--context=cluster-1"
 	for _, l := range []line{
-		{"another root is published", []string{"verify", of}, 1, []string{"fail  cluster-1: istio-ca-root-cert in namespace kube-public: holds what is expected, and more, which is trusted as well: O=my-org"}},
+		{"another root is published", []string{"verify", of}, 1, []string{"fail  cluster-1: istio-ca-root-cert in namespace kube-public: holds additional roots, which are trusted too: O=my-org"}},
 		{"another root is expected", []string{"verify", of, "-n=default", "--root", foreign}, 1, []string{"fail  cluster-1: istio-ca-root-cert in namespace default: holds another root: O=my-org"}},
-		{"nothing is published", []string{"verify", of, "-n=default", "-n=nowhere"}, 1, []string{"ok    cluster-1: istio-ca-root-cert in namespace default", "fail  cluster-1: istio-ca-root-cert in namespace nowhere: is not there, or empty: istiod has published no root here"}},
-		{"a key for a root", []string{"verify", of, "--root", garbage}, 2, []string{"--root " + garbage + ": expected a root certificate, PEM"}},
+		{"nothing is published", []string{"verify", of, "-n=default", "-n=nowhere"}, 1, []string{"ok    cluster-1: istio-ca-root-cert in namespace default", "fail  cluster-1: istio-ca-root-cert in namespace nowhere: is missing or empty: istiod has published no root here"}},
+		{"a key for a root", []string{"verify", of, "--root", garbage}, 2, []string{"--root " + garbage + ": expected a root certificate in PEM"}},
 		{"Vault's mount has no CA", []string{"verify", of, "--vault", "-f", mesh}, 2, []string{"--vault: asking Vault at " + s.vault.Address + " to read the CA's chain: pki_int/cert/ca_chain: no default issuer", "give the mount its CA first"}},
 		{"a context cannot be reached", []string{"verify", "--context=away", of, "-n=default", "--handshake"}, 2, []string{"fail  away: listing ConfigMaps istio-ca-root-cert: ", "connection refused", "ok    cluster-1: istio-ca-root-cert in namespace default", "ok    cluster-1: handshake with cluster-1: succeeds"}},
 		{"no context can be", []string{"verify", "--context=away"}, 2, []string{"away: listing ConfigMaps istio-ca-root-cert: ", "kubectl --context=away version"}},
 		{"a right is missing", []string{"verify", "--context=nobody", of, "-n=default"}, 2, []string{"fail  nobody: listing ConfigMaps istio-ca-root-cert: ", "get the right to list configmaps", "ok    cluster-1: "}},
 		{"the right to a token is missing", []string{"verify", "--context=reader", "-n=default", "--handshake"}, 2, []string{"fail  reader: handshake: requesting a token of service account default/default: ", "get the right to create serviceaccounts/token (kubectl --context=reader auth can-i create serviceaccounts --subresource=token -A)"}},
 		{"no such service account", []string{"verify", of, "-n=default", "--handshake", "--service-account=default/gone"}, 2, []string{`fail  cluster-1: handshake: requesting a token of service account default/gone: serviceaccounts "gone" not found; name another by --service-account`}},
-		{"istiod does not answer", []string{"verify", of, "-n=default", "--handshake", "--istiod-address=cluster-1=127.0.0.1:1"}, 2, []string{"fail  cluster-1: handshake: getting a workload's certificate from istiod istio-system/istiod-0: dial tcp 127.0.0.1:1: connect: connection refused"}},
-		{"istiod is another program", []string{"verify", of, "-n=default", "--handshake", "--istiod-address=cluster-1=" + strings.TrimPrefix(s.vault.Address, "http://")}, 2, []string{"fail  cluster-1: handshake: getting a workload's certificate from istiod istio-system/istiod-0: tls: "}},
+		{"istiod does not answer", []string{"verify", of, "-n=default", "--handshake", "--istiod-address=cluster-1=127.0.0.1:1"}, 2, []string{"fail  cluster-1: handshake: requesting a workload's certificate from istiod istio-system/istiod-0: dial tcp 127.0.0.1:1: connect: connection refused"}},
+		{"istiod is another program", []string{"verify", of, "-n=default", "--handshake", "--istiod-address=cluster-1=" + strings.TrimPrefix(s.vault.Address, "http://")}, 2, []string{"fail  cluster-1: handshake: requesting a workload's certificate from istiod istio-system/istiod-0: tls: "}},
 	} {
 		l.check(t, config)
 	}
@@ -129,7 +129,7 @@ func brokenVerify(t *testing.T, config string, s *side) {
 		eventually(t, config, []string{"verify", of, "-n=default", "--handshake", "--istiod-address=cluster-1=" + s.istiod.SecureAddress}, 0, "handshake with cluster-1: succeeds")
 	})
 	s.node.Forward(namespace, pod, 15012, "127.0.0.1:1")
-	line{"istiod's port is closed", []string{"verify", of, "-n=default", "--handshake"}, 2, []string{"fail  cluster-1: handshake: getting a workload's certificate from istiod istio-system/istiod-0: nothing answers at its port 15012"}}.check(t, config)
+	line{"istiod's port is closed", []string{"verify", of, "-n=default", "--handshake"}, 2, []string{"fail  cluster-1: handshake: requesting a workload's certificate from istiod istio-system/istiod-0: its port 15012 does not respond"}}.check(t, config)
 	s.node.Forward(namespace, pod, 15012, s.istiod.SecureAddress)
 	must(t, s.Delete(ctx, forged))
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")

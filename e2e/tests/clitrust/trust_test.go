@@ -82,8 +82,8 @@ func oneRoot(t *testing.T, config, root string, other *side) {
 		"cluster-1: gloo-mesh/virtual-mesh: trust-both is complete: every replica of istiod has confirmed it",
 		"\n  kubectl istiod-agent rotate-root sign-with-new --context=cluster-1 --context=cluster-2")
 	run(t, config, "", inBoth("rotate-root")...).Wants(t, 0, "cluster-1: gloo-mesh/virtual-mesh: TrustBoth: every istiod of this cluster publishes all roots")
-	eventually(t, config, inBoth("status"), 0, "The root of trust is being changed", "(+1)")
-	eventually(t, config, inBoth("verify", "--root", root), 1, "holds what is expected, and more, which is trusted as well")
+	eventually(t, config, inBoth("status"), 0, "A root change is in progress", "(+1)")
+	eventually(t, config, inBoth("verify", "--root", root), 1, "holds additional roots, which are trusted too")
 	eventually(t, config, inBoth("verify", "--handshake"), 0, "holds all 2 roots", "ok    cluster-1: handshake with cluster-2: succeeds")
 
 	run(t, config, "", inBoth("rotate-root", "drop-old")...).Wants(t, 1, "cluster-2: it is only at TrustBoth; continue to sign-with-new first")
