@@ -93,7 +93,7 @@ func TestVirtualMeshNamespaces(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tryRender(t, standard, helm.Values{"virtualMesh": virtualMesh}, "v1.30.0")
-			if err == nil || !strings.Contains(err.Error(), "virtualMesh.namespaces: expected ") {
+			if err == nil || !strings.Contains(err.Error(), "virtualMesh.namespaces: must contain ") {
 				t.Errorf("a VirtualMesh that is not acted on is rendered: %v", err)
 			}
 		})

@@ -82,7 +82,7 @@ func TestKinds(t *testing.T) {
 		t.Run(name+"/a Deployment whose template alone is labelled", func(t *testing.T) {
 			edited := plain.copied()
 			edited.meta().Labels = nil
-			wantIn(t, c, namespace, edited, "see that it is labelled app=istiod")
+			wantIn(t, c, namespace, edited, "check that it is labelled app=istiod")
 		})
 	}
 }
