@@ -35,9 +35,9 @@ func (l load) String() string {
 }
 
 var (
-	small, smallMany = load{0, 1, 500}, load{0, 16, 2000}
-	medium           = load{150, 1, 250}
-	large, largeMany = load{1500, 1, 100}, load{1500, 16, 200}
+	small, smallMany = load{0, 1, 300}, load{0, 16, 1600}
+	medium           = load{150, 1, 150}
+	large, largeMany = load{1500, 1, 60}, load{1500, 16, 160}
 	loads            = []load{small, smallMany, medium, large, largeMany}
 )
 
