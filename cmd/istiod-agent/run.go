@@ -10,9 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -33,28 +30,12 @@ import (
 // healthPort is where the injected probes ask (patches.HealthPort).
 const healthPort = 15085
 
-// gcPercent has the heap collected when it has grown by a quarter: the sidecar's is 2 MiB small, and collecting it
-// takes less than a millisecond.
-const gcPercent = 25
-
-const (
-	// connections on the port: kubelets and Prometheus have one each.
-	connections = 16
-	// memoryLimit is what Go's heap keeps below, as far as it can, where GOMEMLIMIT is not set: the injected container has
-	// 64 MiB (api/config/v1alpha1).
-	memoryLimit = 48 << 20
-)
-
-// shortLivedGCPercent keeps the collector from an init container's few megabytes (its first heap goal is 4 MiB at 100): a
-// collection in the midst of verifying took 3 of the 36 ms that `make bench SECTIONS=agent` found.
-const shortLivedGCPercent = 400
+// connections on the port: kubelets and Prometheus have one each.
+const connections = 16
 
 // obtain is the init container's whole work.
 func (o *options) obtain(ctx context.Context, log logr.Logger) error {
-	debug.SetGCPercent(shortLivedGCPercent)
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
+	shortLived()
 	a, background, err := o.agent(log)
 	if err != nil {
 		return err
@@ -71,13 +52,7 @@ func (o *options) obtain(ctx context.Context, log logr.Logger) error {
 
 // keep is the sidecar's whole work.
 func (o *options) keep(ctx context.Context, log logr.Logger) error {
-	// It does one thing at a time and mostly none; each further processor costs a part of a megabyte in caches.
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(gcPercent)
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
-	calm()
+	longLived()
 	a, background, err := o.agent(log)
 	if err != nil {
 		return err
@@ -101,16 +76,6 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	stop := start(ctx, background)
 	defer stop()
 	return a.Run(ctx)
-}
-
-// calm has client-go ask once a minute, not twice, whether a silent connection to the API server is still there
-// (k8s.io/apimachinery pkg/util/net, configureHTTP2Transport, which knows no other way to be told): nothing that comes
-// over it is urgent, and there are thousands of sidecars.
-func calm() {
-	const variable = "HTTP2_READ_IDLE_TIMEOUT_SECONDS"
-	if os.Getenv(variable) == "" {
-		_ = os.Setenv(variable, "60") // a name without = or NUL can be set
-	}
 }
 
 // agent wires the agent, and gives what is to run beside it.
