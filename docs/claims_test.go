@@ -32,19 +32,19 @@ const (
 // tests that show it, as directory.TestName or directory.TestName/case, or its class.
 var claims = map[string]map[string]string{
 	"Security": {
-		"This page describes":                   definition,
-		"To report a weakness":                  advice,
-		"[What it may do](":                     definition,
-		"[What it cannot do](":                  definition,
-		"[What RBAC cannot narrow](":            definition,
-		"[Who decides about the CA](":           definition,
-		"[Secrets](":                            definition,
-		"[The agent](":                          definition,
-		"[Why failurePolicy is Fail](":          definition,
-		"[Pods](":                               definition,
-		"[What strangers can do to the ports](": definition,
+		"This page describes":               definition,
+		"To report a weakness":              advice,
+		"[Rights](":                         definition,
+		"[Limits of the rights](":           definition,
+		"[Rights that RBAC cannot narrow](": definition,
+		"[Who decides about the CA](":       definition,
+		"[Secrets](":                        definition,
+		"[The agent](":                      definition,
+		"[Why failurePolicy is Fail](":      definition,
+		"[Pods](":                           definition,
+		"[Protection of the ports](":        definition,
 	},
-	"What it may do": {
+	"Rights": {
 		"The chart grants these rights": chartRights + " e2e/chart.TestRightsAreExplained e2e/chart.TestSecurityPageListsTheRights",
 		"In the whole cluster":          definition,
 		"namespaces: list":              chartRights,
@@ -85,21 +85,22 @@ var claims = map[string]map[string]string{
 		"serviceaccounts/token `istiod`":                                                        "e2e/chart.TestTheAgentsRights/an_account_that_requests_tokens",
 		"The admission answers themselves":                                                      "webhook.TestEachOutcomeIsToldAlike",
 	},
-	"What it cannot do": {
-		"Read any Secret except":                         chartRights,
+	"Limits of the rights": {
+		"The webhook cannot":                             definition,
+		"Read Secrets, such as":                          chartRights,
 		"Create or delete workloads":                     chartRights,
 		"(With `restarts.enabled`, it may":               chartRights + "/restarts",
 		"With `istiodSidecar.namespaces`, it may change": "e2e/chart.TestTheAgentsRights/every_istiod_of_a_namespace e2e/configurations.TestRevisionsByPattern",
 		"Receive requests about other objects":           "e2e/chart.TestGolden e2e/admission.TestNamespaceWithoutLabelIsLeftAlone controllers.TestNotSelected/in_kube-system webhook.TestVirtualMeshesAreAnswered",
 		"The chart refuses the label":                    "e2e/chart.TestMistakesInValuesAreRefusedByName/own_objects_labelled_as_istiods",
 	},
-	"What RBAC cannot narrow": {
+	"Rights that RBAC cannot narrow": {
 		"`patch` on Deployments cannot be limited":    kubernetesRights,
 		"The program itself changes only":             "controllers.TestNotSelected e2e/existing.TestIstiodsThatAreNotBroughtIn",
 		"With `restarts.enabled`, the same applies":   limit,
 		"The program does so only after":              "controllers/restarts.TestWhenARoundBegins controllers/restarts.TestWhichPodsBelongToTheMesh e2e/restarts.TestAChangeOfTheRoot",
 		"A user who may write `PodBounceDirective`s":  limit,
-		"Leave it off in production.":                 advice,
+		"Do not enable it in production.":             advice,
 		"With `istiodSidecar.namespaces`, the token":  "e2e/configurations.TestRevisionsByPattern",
 		"The program adds only service accounts":      "controllers/accounts.TestSubjects e2e/configurations.TestRevisionsByPattern",
 		"`patch` on a webhook configuration":          kubernetesRights,
@@ -216,7 +217,7 @@ var claims = map[string]map[string]string{
 		"The chart's NetworkPolicy": "e2e/chart.TestNetworkPolicy",
 		"Narrow them with":          advice,
 	},
-	"What strangers can do to the ports": {
+	"Protection of the ports": {
 		"By default, any client":                    kubernetesWebhookAuth,
 		"An answer changes nothing":                 "webhook.TestEachOutcomeIsToldAlike",
 		"These limits keep":                         "e2e/floods.TestFloods docs.TestOneServer",
