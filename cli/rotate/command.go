@@ -69,9 +69,9 @@ The new root comes from --new-root, or with --vault from the Vault of a VirtualM
 names the old Vault). The old roots are those that istiods publish. Where istiod uses
 its own CA, without the agent, --from-secret names the Secret with that CA.
 
-Exit codes: 0 the requested stage is complete in every context, or without a stage:
-no root change is in progress, or its requested stages are complete; 1 the stage is
-not complete, or the stage before is not; 2 a request failed, or the flags are wrong.`,
+Exit codes: 0 the requested stage is complete in every context, or there is none;
+1 the stage is not complete, or the stage before is not; 2 a request failed, or the
+flags are wrong.`,
 		Example: `  kubectl istiod-agent rotate-root trust-both --new-root new-root.pem --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root sign-with-new --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root drop-old --context cluster-1 --context cluster-2
