@@ -189,8 +189,8 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			state: networkingv1.Pending, says: "waiting for an istiod Deployment with this name",
 		},
 		"no ConfigMap yet": {
-			facts: func(f *clusterFacts) { f.Istiods[ours][0].Problem = "waiting for istiod's ConfigMap" },
-			state: networkingv1.Pending, says: "waiting for istiod's ConfigMap",
+			facts: func(f *clusterFacts) { f.Istiods[ours][0].Problem = "waiting for the ConfigMap" },
+			state: networkingv1.Pending, says: "waiting for the ConfigMap",
 		},
 		"two istiods of one name": {
 			facts: func(f *clusterFacts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },

@@ -304,7 +304,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"an endless ConfigMap's name":    {roots(trusted{ConfigMapRef: &configMap{Name: endless, Namespace: endless, Key: endless}}), []string{r + "configMapRef.name: Too long", r + "configMapRef.namespace: Too long", r + "configMapRef.key: Too long"}},
 		"a root twice":                   {inline(root + root), []string{r + "pem: Invalid value: cannot be used, certificate 1 "}},
 		"a root that is no CA":           {inline(certificate), []string{r + "pem: Invalid value: cannot be used, certificate 0 ("}},
-		"a root's key":                   {inline(root + key), []string{r + "pem: Invalid value: holds a private key: take it out"}},
+		"a root's key":                   {inline(root + key), []string{r + "pem: Invalid value: holds a private key: remove and replace the key"}},
 		"a root that is none":            {inline("my-org"), []string{r + "pem: Invalid value: cannot be used, it holds something that is not a certificate"}},
 		"a root that is damaged":         {inline(strings.Replace(root, "-----END", "----END", 1)), []string{r + "pem: Invalid value: cannot be used"}},
 		"a thousand small roots":         {inline(strings.Repeat("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", 1000)), []string{r + "pem: Invalid value: holds 1000 certificates, more than 20"}},

@@ -93,9 +93,9 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		warned []string
 	}{
 		"nothing":          {func(*spec) {}, nil, nil},
-		"no specification": {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so that nothing is done"}},
+		"no specification": {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so nothing is done"}},
 		"restarts":         {func(s *spec) { s.MTLSConfig.AutoRestartPods = true }, nil, []string{"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod"}},
-		"no meshes":        {meshes(), nil, []string{"spec.meshes: is empty, so that nothing is done"}},
+		"no meshes":        {meshes(), nil, []string{"spec.meshes: is empty, so nothing is done"}},
 		"meshes of a name": {meshes("a", "b", "a"), []string{`spec.meshes[2]: Duplicate value: "a"`}, nil},
 		"meshes unnamed":   {meshes("", "a", ""), []string{"spec.meshes[0].name: Required value", "spec.meshes[2].name: Required value"}, nil},
 		"meshes misnamed":  {meshes("istiod/istio-system", "Istiod"), []string{`spec.meshes[0].name: Invalid value: "istiod/istio-system": expected <istiod's Deployment>`, `spec.meshes[1].name: Invalid value: "Istiod": `}, nil},
