@@ -45,13 +45,13 @@ func (r *TrustedRoots) Validate(path *field.Path) field.ErrorList {
 func ParseTrustedRoots(text string) ([]*x509.Certificate, error) {
 	const expected = "expected PEM certificates of roots, each a CA that has signed itself"
 	if len(text) > MaxTrustedRootsPEM {
-		return nil, fmt.Errorf("holds %d bytes, more than %d; %s", len(text), MaxTrustedRootsPEM, expected)
+		return nil, fmt.Errorf("contains %d bytes, more than %d; %s", len(text), MaxTrustedRootsPEM, expected)
 	}
 	if strings.Contains(text, "PRIVATE KEY") {
 		return nil, fmt.Errorf("holds a private key: remove and replace the key, which others may have read; %s", expected)
 	}
 	if n := strings.Count(text, "-----BEGIN "); n > MaxTrustedRoots {
-		return nil, fmt.Errorf("holds %d certificates, more than %d; %s", n, MaxTrustedRoots, expected)
+		return nil, fmt.Errorf("contains %d certificates, more than %d; %s", n, MaxTrustedRoots, expected)
 	}
 	roots, err := pemcerts.ParseRoots([]byte(text))
 	if err != nil {

@@ -58,7 +58,7 @@ func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.Erro
 		if v.CSRPath != "" {
 			exposed = "the login token and, because csrPath is set, istiod's CA key (the root's key stays in Vault)"
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: http:// is not encrypted: whoever can read the network between istiod and Vault reads %s; use https://", path.Child("server"), exposed))
+		warnings = append(warnings, fmt.Sprintf("%s: http:// is not encrypted: anyone who can read the network between istiod and Vault reads %s; use https://", path.Child("server"), exposed))
 		if len(v.CABundle) > 0 {
 			warnings = append(warnings, fmt.Sprintf("%s: is not used, since the server is an http:// one; use https://", path.Child("caBundle")))
 		}
@@ -94,13 +94,13 @@ func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList)
 	case address.Scheme != "https" && address.Scheme != "http":
 		return nil, invalid("does not start with https://")
 	case address.User != nil:
-		return address, invalid("holds a user name or a password, which has no place in it")
+		return address, invalid("contains a user name or a password")
 	case strings.ContainsAny(server, "?#"):
-		return address, invalid("holds a query or a fragment")
+		return address, invalid("contains a query or a fragment")
 	case address.Hostname() == "" || address.Opaque != "":
 		return address, invalid("has no host")
 	case !IsServerPrefix(address.EscapedPath()):
-		return address, invalid("holds a path that is no prefix: letters, digits, - . _ and ~ between single slashes, without v1 or ui, which are Vault's own (paths of Vault belong in caPath, csrPath and mountPath)")
+		return address, invalid("contains a path that is no prefix: letters, digits, - . _ and ~ between single slashes, without v1 or ui, which are Vault's own (paths of Vault belong in caPath, csrPath and mountPath)")
 	}
 	port, err := strconv.ParseUint(address.Port(), 10, 16)
 	if (err != nil || port == 0) && (address.Port() != "" || strings.HasSuffix(address.Host, ":")) {
@@ -155,7 +155,7 @@ func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 	case begun > blocks:
 		invalid("%d of %d blocks are damaged", begun-blocks, begun)
 	case blocks == 0:
-		invalid("holds no certificate")
+		invalid("contains no certificate")
 	}
 	return errs
 }

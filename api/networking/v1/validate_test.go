@@ -141,7 +141,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"no encryption":            {of(func(v *vault) { v.Server = "http://vault.vault:8200" }), nil, []string{v + "server: http:// is not encrypted"}},
 		"a path that signs leaves": {of(func(v *vault) { v.CAPath = "pki/sign/my-role" }), []string{v + `caPath: Invalid value: "pki/sign/my-role": signs leaf certificates`}, nil},
 		"a key that stays":         {of(func(v *vault) { v.CSRPath = "pki_int/intermediate/generate/internal" }), []string{v + "csrPath: Invalid value: "}, nil},
-		"certificates of none":     {of(func(v *vault) { v.CABundle = []byte("vault") }), []string{v + "caBundle: Invalid value: holds no certificate"}, nil},
+		"certificates of none":     {of(func(v *vault) { v.CABundle = []byte("vault") }), []string{v + "caBundle: Invalid value: contains no certificate"}, nil},
 
 		"roots of noise": {trust(func(s *shared) {
 			s.IntermediateCertificateAuthority.TrustedRoots = &certificatesv1.TrustedRoots{PEM: "my-org"}
@@ -159,7 +159,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 			s.MTLSConfig.Shared.IntermediateCertOptions = &opts{TTLDays: new(uint32(0))}
 			s.IntermediateCA().Vault.Server = "http://vault/v1"
 		}, []string{
-			"spec.meshes[0].name: ", m + "limited: Forbidden", o + "ttlDays: ", v + "server: Invalid value: holds a path",
+			"spec.meshes[0].name: ", m + "limited: Forbidden", o + "ttlDays: ", v + "server: Invalid value: contains a path",
 		}, []string{"spec.federation: ", m + "limited: ", v + "server: http://"}},
 	}
 	for name, test := range tests {
