@@ -65,7 +65,7 @@ func TestReportsOfDeletedPods(t *testing.T) {
 	stored := certificate(nil)
 	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
 	conditions, _, _ := unstructured.NestedSlice(stored.Object, "status", "conditions")
-	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every istiod that reports has a valid CA certificate (Pods: 2)." {
+	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every reporting istiod has a valid CA certificate (Pods: 2)." {
 		t.Errorf("the conditions are %v", conditions)
 	}
 

@@ -144,7 +144,7 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 		t.Errorf("the stages were %q, want %q", stages, want)
 	}
 	t.Logf("%d lives of the controller ended after one write", writes)
-	if status := m.rotation(t); !status.Complete || status.NewRoot != both[1] || status.Message != "the change is complete; remove the annotations" {
+	if status := m.rotation(t); !status.Complete || status.NewRoot != both[1] || status.Message != "the root change is complete; remove the annotations" {
 		t.Errorf("in the end it says %+v", status)
 	}
 	made, err := m.certificate(t, m.name())
