@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -14,29 +13,28 @@ import (
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
-	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// MeshFlags say which VirtualMesh is meant, for the commands that may need one.
+// MeshFlags choose a VirtualMesh, for the commands that may need one.
 type MeshFlags struct {
-	// Filename is that of a file, - for standard input.
+	// Filename is a file name, - for standard input.
 	Filename string
 	// Mesh is NAMESPACE/NAME in a cluster.
 	Mesh string
 }
 
-// Add registers the flags; purpose is the flag that needs a VirtualMesh.
+// Add registers the flags; purpose is the flag that needs the VirtualMesh.
 func (f *MeshFlags) Add(cmd *cobra.Command, purpose string) {
-	cmd.Flags().StringVarP(&f.Filename, "filename", "f", "", "`file` with the VirtualMesh for "+purpose+", - for standard input (default: the only one in the first context)")
+	cmd.Flags().StringVarP(&f.Filename, "filename", "f", "", "`file` with the VirtualMesh for "+purpose+", - for standard input (default: the only VirtualMesh in the first context)")
 	cmd.Flags().StringVar(&f.Mesh, "virtual-mesh", "", "`namespace/name` of the VirtualMesh for "+purpose+", in the first context")
 	cmd.MarkFlagsMutuallyExclusive("filename", "virtual-mesh")
 }
 
-// Given says whether one is meant explicitly.
+// Given reports whether a flag is set.
 func (f *MeshFlags) Given() bool { return f.Filename != "" || f.Mesh != "" }
 
-// VaultRoot is the root of the Vault that the VirtualMesh names. cluster is where it is, unless it is in a file; nil when no
-// cluster answers.
+// VaultRoot reads the root from the Vault that the VirtualMesh names. cluster has the VirtualMesh, unless it is in a file; nil
+// where no cluster could be read.
 func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Duration, cluster *clusters.Cluster) (*x509.Certificate, error) {
 	mesh, err := f.read(ctx, in, cluster)
 	if err != nil {
@@ -47,15 +45,7 @@ func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Du
 		return nil, err
 	}
 	vault.client.ClearToken() // the root is public
-	text, err := vault.Root(ctx, mesh)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := pemcerts.ParseRoots(text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the root from Vault: %w", err)
-	}
-	return roots[0], nil
+	return vault.Root(ctx, mesh)
 }
 
 func (f *MeshFlags) read(ctx context.Context, in io.Reader, cluster *clusters.Cluster) (*networkingv1.VirtualMesh, error) {
@@ -63,7 +53,7 @@ func (f *MeshFlags) read(ctx context.Context, in io.Reader, cluster *clusters.Cl
 	case f.Filename != "":
 		return ReadFile(f.Filename, in)
 	case cluster == nil:
-		return nil, errors.New("no context answers to read the VirtualMesh from; name a file with it by -f")
+		return nil, errors.New("no context could be read for the VirtualMesh; name a file with it by -f")
 	}
 	key, err := Find(ctx, cluster, f.Mesh)
 	if err != nil {
