@@ -16,21 +16,21 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// Probe is the result of creating an istiod in a dry run.
-type Probe struct {
+// probeResult is the result of creating an istiod in a dry run.
+type probeResult struct {
 	Namespace string
 	Injected  bool
 	Err       error
 }
 
 // probedNamespace returns a labelled namespace, preferably with an istiod.
-func probedNamespace(facts *Facts) string {
+func probedNamespace(facts *clusterFacts) string {
 	found := ""
 	for _, namespace := range facts.Namespaces.Value {
 		if !namespace.Labelled || namespace.Deleting || namespace.Name == metav1.NamespaceSystem {
 			continue
 		}
-		hasIstiod := slices.ContainsFunc(facts.Istiods.Value, func(i Istiod) bool { return i.Namespace == namespace.Name })
+		hasIstiod := slices.ContainsFunc(facts.Istiods.Value, func(i istiodState) bool { return i.Namespace == namespace.Name })
 		if found == "" || hasIstiod {
 			found = namespace.Name
 		}
@@ -39,7 +39,7 @@ func probedNamespace(facts *Facts) string {
 }
 
 // probe creates an istiod in a dry run, so that the API server calls the webhook.
-func probe(ctx context.Context, writer client.Writer, namespace string, target v1alpha1.Target) *Probe {
+func probe(ctx context.Context, writer client.Writer, namespace string, target v1alpha1.Target) *probeResult {
 	labels := istio.IstiodLabels
 	metadata := metav1.ObjectMeta{Name: "istiod-agent-check", Namespace: namespace, Labels: labels}
 	spec := corev1.PodSpec{Containers: []corev1.Container{{
@@ -49,7 +49,7 @@ func probe(ctx context.Context, writer client.Writer, namespace string, target v
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 	}}}
-	result := &Probe{Namespace: namespace}
+	result := &probeResult{Namespace: namespace}
 	var stored *corev1.PodSpec
 	if target == v1alpha1.TargetPods {
 		pod := &corev1.Pod{ObjectMeta: metadata, Spec: spec}

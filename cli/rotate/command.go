@@ -88,7 +88,7 @@ complete, or the stage before is not; 2 a request failed, or the flags are wrong
 			if _, coded := errors.AsType[*exit.Error](err); err == nil || coded {
 				return err
 			}
-			if _, refused := errors.AsType[*RefusedError](err); refused {
+			if _, refused := errors.AsType[*refusedError](err); refused {
 				return exit.With(exit.Problem, err)
 			}
 			return exit.With(exit.Unknown, err)
@@ -141,7 +141,7 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 			t.Mesh, t.err = vaultside.Find(ctx, cluster, f.Mesh)
 		}
 		if t.err == nil {
-			t.ClusterState, t.err = readState(ctx, cluster, t.Mesh, stage == networkingv1.RotateTrustBoth)
+			t.clusterState, t.err = readState(ctx, cluster, t.Mesh, stage == networkingv1.RotateTrustBoth)
 		}
 		return t
 	})
@@ -155,11 +155,11 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 	if err != nil {
 		return err
 	}
-	states := make([]ClusterState, len(targets))
+	states := make([]clusterState, len(targets))
 	for i, target := range targets {
-		states[i] = target.ClusterState
+		states[i] = target.clusterState
 	}
-	plan, err := decide(Request{stage, newRoot, f.fromSecret}, states)
+	plan, err := decide(rotationRequest{stage, newRoot, f.fromSecret}, states)
 	if err != nil {
 		return err
 	}

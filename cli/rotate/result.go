@@ -59,7 +59,7 @@ func (f *flags) printState(out io.Writer, targets []*target) error {
 }
 
 // printResult prints the result of a stage, and the next step.
-func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *Plan, targets []*target, next string) error {
+func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *rotationPlan, targets []*target, next string) error {
 	found := result{Contexts: []contextResult{}, Roots: pemcerts.Fingerprints(plan.Roots)}
 	unknown, incomplete := false, false
 	for i, target := range targets {

@@ -98,7 +98,7 @@ func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
 func TestPrinted(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
-	result := &Result{roots: []*x509.Certificate{a}, Lines: []Line{
+	result := &verification{roots: []*x509.Certificate{a}, Lines: []finding{
 		{true, "one", "default", istio.RootConfigMap, "is the root"},
 		{false, "one", "gone", istio.RootConfigMap, "is not there"},
 		{true, "one", "istio-system", istio.RootConfigMap, "is the root"},
@@ -107,7 +107,7 @@ func TestPrinted(t *testing.T) {
 		{true, "one", "", "handshake with one", "succeeds"},
 	}}
 	for _, namespace := range []string{"v", "w", "x", "y", "z"} {
-		result.Lines = append(result.Lines, Line{true, "four", namespace, istio.RootConfigMap, "is the root"})
+		result.Lines = append(result.Lines, finding{true, "four", namespace, istio.RootConfigMap, "is the root"})
 	}
 	head := "Root O=a, SHA-256 " + pemcerts.Fingerprint(a) + "\n"
 	for name, test := range map[string]struct {
