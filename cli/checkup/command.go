@@ -81,15 +81,8 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return f.checkContext(cmd.Context(), cluster, err, given)
 	})
 	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": contexts}, func(out io.Writer) { printText(out, contexts) })
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case count(contexts, levelFail) > 0:
-		return exit.With(exit.Problem, nil)
-	case count(contexts, levelUnknown) > 0:
-		return exit.With(exit.Unknown, nil)
-	}
-	return nil
+	fails := count(contexts, levelFail) > 0
+	return exit.Result(err, !fails && count(contexts, levelUnknown) > 0, fails)
 }
 
 // checkContext checks one context.

@@ -89,15 +89,7 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	contains := func(state renewalState) bool {
 		return slices.ContainsFunc(outcomes, func(o renewalOutcome) bool { return o.State == state })
 	}
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case contains(stateNotAsked):
-		return exit.With(exit.Unknown, nil)
-	case contains(stateNotRenewed):
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	return exit.Result(err, contains(stateNotAsked), contains(stateNotRenewed))
 }
 
 // renew requests all renewals of a context before it waits for them, until waitCtx ends: they run at the same time.

@@ -86,15 +86,8 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	})
 	found := summarize(contexts, now)
 	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) { found.print(out, now, f.Is(wide)) })
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case slices.ContainsFunc(contexts, func(r contextStatus) bool { return r.Error != "" }):
-		return exit.With(exit.Unknown, nil)
-	case len(found.Problems) > 0:
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	unknown := slices.ContainsFunc(contexts, func(c contextStatus) bool { return c.Error != "" })
+	return exit.Result(err, unknown, len(found.Problems) > 0)
 }
 
 func readContext(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) contextStatus {

@@ -69,13 +69,7 @@ error, or a step remains that only you can do, such as the root CA.`,
   kubectl istiod-agent vault -f virtual-mesh.yaml --kubernetes-host https://10.0.0.1:6443 \
     --kubernetes-ca-file ca.crt --token-reviewer-jwt-file reviewer.jwt`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			err := f.run(cmd, args)
-			if _, coded := errors.AsType[*exit.Error](err); err == nil || coded {
-				return err
-			}
-			return exit.With(exit.Unknown, err)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return exit.Result(f.run(cmd, args), false, false) },
 	}
 	set := cmd.Flags()
 	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh, - for standard input; instead of a NAME in the cluster")

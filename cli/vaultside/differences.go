@@ -122,11 +122,11 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 			continue
 		}
 		if existing.MaxLease < mount.MaxLease {
-			lines := []string{"+ max_lease_ttl " + hours(mount.MaxLease)}
+			lines := []string{"+ max_lease_ttl " + formatDuration(mount.MaxLease)}
 			if existing.Type != "" {
-				lines = slices.Insert(lines, 0, "- max_lease_ttl "+hours(existing.MaxLease))
+				lines = slices.Insert(lines, 0, "- max_lease_ttl "+formatDuration(existing.MaxLease))
 			}
-			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+hours(mount.MaxLease), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": hours(mount.MaxLease)}})
+			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+formatDuration(mount.MaxLease), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": formatDuration(mount.MaxLease)}})
 		}
 		if !existing.HasCA {
 			add(Manual, mount.Path, append([]string{"it has no CA to sign with, and this command creates none; provide yours:"}, RootAdvice(mount.Path)...), "", nil)

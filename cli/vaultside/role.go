@@ -35,7 +35,7 @@ func (a *Auth) roleDifference(observed map[string]any) *Difference {
 	for _, field := range a.Role.fields() {
 		difference.change.data[field.name] = field.text()
 		value, exists := decode(field.value, observed[field.name])
-		if exists && format(value) == format(sortedList(field.value)) {
+		if exists && format(value) == field.text() {
 			continue
 		}
 		if exists {

@@ -110,9 +110,9 @@ func (m Mount) print(p *script) {
 	if !m.Signs {
 		return
 	}
-	p.command(fmt.Sprintf("Without this, Vault signs for at most 768 hours, not for the %s of ttlDays.", hours(m.MaxLease)),
+	p.command(fmt.Sprintf("Without this, Vault signs for at most 768 hours, not for the %s of ttlDays.", formatDuration(m.MaxLease)),
 		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
-			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), hours(m.MaxLease), shell.Quote(m.Path)))
+			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), formatDuration(m.MaxLease), shell.Quote(m.Path)))
 	p.WriteString("\n")
 	p.comment("You provide its CA, once; this script creates and replaces none. If it has no CA yet:")
 	for _, advice := range RootAdvice(m.Path) {

@@ -121,15 +121,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	}
 	progress.Done()
 	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) { result.print(out, f.Is(wide)) })
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case unknown:
-		return exit.With(exit.Unknown, nil)
-	case slices.ContainsFunc(result.Lines, func(l finding) bool { return !l.OK }):
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	return exit.Result(err, unknown, slices.ContainsFunc(result.Lines, func(l finding) bool { return !l.OK }))
 }
 
 func (f *flags) check() (account serviceAccount, addresses map[string]string, err error) {
