@@ -98,7 +98,7 @@ func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
 func TestPrinted(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
-	result := &Result{roots: []*x509.Certificate{a}, Lines: []Line{
+	result := &verification{roots: []*x509.Certificate{a}, Lines: []finding{
 		{true, "one", "default", istio.RootConfigMap, "is the root"},
 		{false, "one", "gone", istio.RootConfigMap, "is not there"},
 		{true, "one", "istio-system", istio.RootConfigMap, "is the root"},
@@ -107,7 +107,7 @@ func TestPrinted(t *testing.T) {
 		{true, "one", "", "handshake with one", "succeeds"},
 	}}
 	for _, namespace := range []string{"v", "w", "x", "y", "z"} {
-		result.Lines = append(result.Lines, Line{true, "four", namespace, istio.RootConfigMap, "is the root"})
+		result.Lines = append(result.Lines, finding{true, "four", namespace, istio.RootConfigMap, "is the root"})
 	}
 	head := "Root O=a, SHA-256 " + pemcerts.Fingerprint(a) + "\n"
 	for name, test := range map[string]struct {
@@ -140,20 +140,20 @@ ok    four: istio-ca-root-cert in 5 namespaces (v, w, x, y and 1 more): is the r
 func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, arguments := range map[string][]string{
-		`--service-account "default": expected NAMESPACE/NAME`:     {"--service-account=default"},
-		`--service-account "/a": expected NAMESPACE/NAME`:          {"--service-account=/a"},
-		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`:    {"--istiod-address=host:1", "--handshake"},
-		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`:    {"--istiod-address=a=host", "--handshake"},
-		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
-		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
-		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
-		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
-		"[root vault] were all set":                                {"--root=x", "--vault"},
-		"unknown command":                                          {"argument"},
-		"unknown flag: --roots":                                    {"--roots"},
-		"[filename virtual-mesh] were all set":                     {"-f=x", "--virtual-mesh=a/b", "--vault"},
-		"the kubeconfig has no current context; name one":          {"--kubeconfig=/dev/null"},
-		"--vault: no context answers to read the VirtualMesh from": {"--vault", "--kubeconfig=/dev/null"},
+		`--service-account "default": expected NAMESPACE/NAME`:  {"--service-account=default"},
+		`--service-account "/a": expected NAMESPACE/NAME`:       {"--service-account=/a"},
+		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`: {"--istiod-address=host:1", "--handshake"},
+		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`: {"--istiod-address=a=host", "--handshake"},
+		"--istiod-address: expected together with --handshake":  {"--istiod-address=a=host:1"},
+		"--filename and --virtual-mesh: expected together with": {"-f=x"},
+		`--output "xml": expected wide, json or yaml`:           {"-o=xml"},
+		"--root: open /nothing/there":                           {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"[root vault] were all set":                             {"--root=x", "--vault"},
+		"unknown command":                                       {"argument"},
+		"unknown flag: --roots":                                 {"--roots"},
+		"[filename virtual-mesh] were all set":                  {"-f=x", "--virtual-mesh=a/b", "--vault"},
+		"the kubeconfig has no current context; name one":       {"--kubeconfig=/dev/null"},
+		"--vault: no context could be read for the VirtualMesh": {"--vault", "--kubeconfig=/dev/null"},
 	} {
 		cmd := Command()
 		cmd.SetArgs(arguments)

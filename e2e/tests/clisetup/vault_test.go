@@ -149,7 +149,7 @@ func TestApply(t *testing.T) {
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "auth/kubernetes/role/istiod: wrote the role")
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "Nothing to do")
 		s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 0, "Nothing to do",
-			"Note: auth/kubernetes/config holds a token_reviewer_jwt: if it is the token of a Pod", "reviewer ends at")
+			"Note: auth/kubernetes/config holds a token_reviewer_jwt: if it is the token of a Pod", "reviewer expires at")
 		s.issue(t, exported)
 	}
 	ctx, mesh := t.Context(), virtualMesh(s.vault.Address, true)
@@ -226,7 +226,7 @@ func TestApplyKeepsOthers(t *testing.T) {
 		t.Errorf("Vault's policy default is another: %v", err)
 	}
 	for _, name := range []string{"default", "root", "Default", "response-wrapping"} {
-		s.run(t, mesh("istiod"), append(s.reviewer, "--apply", "--force", "--policy", name)...).Wants(t, 2, "none of Vault's own")
+		s.run(t, mesh("istiod"), append(s.reviewer, "--apply", "--force", "--policy", name)...).Wants(t, 2, "not a built-in policy of Vault")
 	}
 
 	// A role and a policy of somebody's, the guide's among them.
@@ -238,10 +238,10 @@ func TestApplyKeepsOthers(t *testing.T) {
 		flags []string
 		wants []string
 	}{
-		{"app", nil, []string{"auth/kubernetes/role/app: differs, and was not made by this command:", "- token_policies app"}},
-		{"gen-int-ca-istio", nil, []string{"auth/kubernetes/role/gen-int-ca-istio: differs, and was not made by this command:"}},
-		{"new", []string{"--policy", "app"}, []string{"policy app: differs, and was not made by this command:", `- path "app/*" {`}},
-		{"new", []string{"--kubernetes-host", "https://127.0.0.1:1", "--token-reviewer-jwt-file", filepath.Join(s.dir, "reviewer")}, []string{"auth/kubernetes/config: differs, and was not made by this command:", "+ kubernetes_host https://127.0.0.1:1"}},
+		{"app", nil, []string{"auth/kubernetes/role/app: differs, and was not written by this command:", "- token_policies app"}},
+		{"gen-int-ca-istio", nil, []string{"auth/kubernetes/role/gen-int-ca-istio: differs, and was not written by this command:"}},
+		{"new", []string{"--policy", "app"}, []string{"policy app: differs, and was not written by this command:", `- path "app/*" {`}},
+		{"new", []string{"--kubernetes-host", "https://127.0.0.1:1", "--token-reviewer-jwt-file", filepath.Join(s.dir, "reviewer")}, []string{"auth/kubernetes/config: differs, and was not written by this command:", "+ kubernetes_host https://127.0.0.1:1"}},
 	} {
 		before := state()
 		s.run(t, mesh(test.role), append(test.flags, "--apply")...).Wants(t, 2, append(test.wants, "nothing was changed", "--force")...)
@@ -297,14 +297,14 @@ func TestMissingRoot(t *testing.T) {
 	s := start(t, false)
 	mesh := virtualMesh(s.vault.Address, false)
 	for range 2 {
-		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 2, "pki: yours to do:", "pki/root/generate/internal", "pki/config/ca")
+		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 2, "pki: manual step:", "pki/root/generate/internal", "pki/config/ca")
 	}
 	issuers, err := s.vault.Client.Logical().ListWithContext(t.Context(), "pki/issuers")
 	must(t, err)
 	if issuers != nil {
 		t.Errorf("there is a CA: %v", issuers.Data)
 	}
-	s.run(t, mesh, "--dry-run").Wants(t, 1, "pki: yours to do:")
+	s.run(t, mesh, "--dry-run").Wants(t, 1, "pki: manual step:")
 }
 
 // What cannot be done is said, with what to do about it.
@@ -321,10 +321,10 @@ func TestVaultMistakes(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
 	s.run(t, mesh, "--apply").Wants(t, 2, "http://127.0.0.1:1", "check the address")
 	t.Setenv("VAULT_ADDR", s.vault.Address)
-	s.run(t, mesh, "--apply").Wants(t, 2, "this Vault runs in no Pod", "--skip-auth-config")
+	s.run(t, mesh, "--apply").Wants(t, 2, "this Vault does not run in a Pod", "--skip-auth-config")
 	s.run(t, "kind: VirtualMesh", "--apply").Wants(t, 2, "standard input")
 	run(t, "", "vault").Wants(t, 2, "expected -f FILE or the NAME")
-	run(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").Wants(t, 2, "VirtualMesh default/gone", "is not there")
+	run(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").Wants(t, 2, "VirtualMesh default/gone", "does not exist")
 }
 
 // The printed commands run as they are in a shell, twice, and leave nothing to do.

@@ -189,7 +189,7 @@ func brokenRotation(t *testing.T, config, root string, s *side) {
 	more.SetResourceVersion("")
 	must(t, unstructured.SetNestedSlice(more.Object, []any{map[string]any{"name": "istiod-elsewhere-cluster-9"}}, "spec", "meshes"))
 	must(t, s.Create(ctx, more))
-	line{"two VirtualMeshes", begin("--context=cluster-2"), 2, []string{"cluster-2: there are several VirtualMeshes, gloo-mesh/another, gloo-mesh/virtual-mesh; name the one that is meant by --virtual-mesh"}}.check(t, config)
+	line{"two VirtualMeshes", begin("--context=cluster-2"), 2, []string{"cluster-2: there are several VirtualMeshes, gloo-mesh/another, gloo-mesh/virtual-mesh; choose one by --virtual-mesh"}}.check(t, config)
 	must(t, s.Delete(ctx, more))
 
 	// The agent of the second cluster is dead: it never trusts both, and so nobody goes on.

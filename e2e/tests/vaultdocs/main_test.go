@@ -64,7 +64,7 @@ var exceptions = map[string]string{
 	`kubectl get cm -n bookinfo istio-ca-root-cert -ojson | jq -r  '.data["root-cert.pem"]' | diff root-cert.pem -`: "needs istiod: e2e/tests/renewal and e2e/cmd/demo compare that ConfigMap with Vault's root",
 }
 
-// expectedWarnings are parts of what Vault has to say about commands that are as required.
+// expectedWarnings are parts of what Vault has to say about commands that are as they shall be.
 var expectedWarnings = []string{
 	"authority information access",               // nothing looks for issuers or revocation lists by URL
 	"lacked an issuer with CRL Signing KeyUsage", // openssl's root has no key usages: no revocation list
