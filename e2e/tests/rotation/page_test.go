@@ -27,7 +27,7 @@ import (
 
 // exceptions are the blocks of docs/rotation.md that do not run here, and why.
 var exceptions = map[string]string{
-	"Before you start 1":                      "no controller rolls Deployments out here; the tests of package patches have the value",
+	"Before you start 1":                        "no controller rolls Deployments out here; the tests of package patches have the value",
 	"Check that workloads trust the new root 2": "there is no proxy here; the workloads of these tests know what they were told to trust",
 }
 
