@@ -37,11 +37,11 @@ func run(arguments []string) error {
 		return errors.New(usage)
 	}
 	flags := flag.NewFlagSet("clusters", flag.ExitOnError)
-	n := flags.Int("n", 1, fmt.Sprintf("how many, up to %d", node.Most))
+	n := flags.Int("n", 1, fmt.Sprintf("how many, up to %d", node.MaxClusters))
 	dir := flags.String("dir", ".build/clusters", "`folder` for all that they keep")
 	_ = flags.Parse(arguments[1:]) // ExitOnError
-	if *n < 1 || *n > node.Most {
-		return fmt.Errorf("-n %d: expected 1 to %d", *n, node.Most)
+	if *n < 1 || *n > node.MaxClusters {
+		return fmt.Errorf("-n %d: expected 1 to %d", *n, node.MaxClusters)
 	}
 	path, err := filepath.Abs(*dir)
 	if err != nil {
