@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package injected checks point by point whether a stored istiod carries the agent as docs/install.md describes it. It
-// shares no code with the injection.
+// Package injected checks point by point whether a stored istiod carries the agent. It has its own rules and shares no code
+// with the injection.
 package injected
 
 import (
