@@ -154,13 +154,13 @@ func (m *mesh) certificate(t *testing.T, name string) (*certificatesv1.IssuedCer
 }
 
 // wantCertificate waits until the IssuedCertificate passes a check.
-func (m *mesh) wantCertificate(t *testing.T, check func(*certificatesv1.IssuedCertificate) error) (found *certificatesv1.IssuedCertificate) {
+func (m *mesh) wantCertificate(t *testing.T, verify func(*certificatesv1.IssuedCertificate) error) (found *certificatesv1.IssuedCertificate) {
 	t.Helper()
 	cluster.Eventually(t, "the IssuedCertificate is as it should be", func() (err error) {
 		if found, err = m.certificate(t, m.name()); err != nil {
 			return err
 		}
-		return check(found)
+		return verify(found)
 	})
 	return found
 }
