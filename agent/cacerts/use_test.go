@@ -20,25 +20,16 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // certify is sign for keys of any kind; no issuer means self-signed.
-func certify(t testing.TB, template x509.Certificate, public crypto.PublicKey, issuer *x509.Certificate, by crypto.Signer) *x509.Certificate {
-	t.Helper()
-	serial++
-	template.SerialNumber = big.NewInt(serial)
+func certify(_ testing.TB, template x509.Certificate, public crypto.PublicKey, issuer *x509.Certificate, by crypto.Signer) *x509.Certificate {
 	if issuer == nil {
-		issuer = &template
+		return testca.SelfSign(template, by).Certificate
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, issuer, public, by)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
+	return (&testca.Certificate{Certificate: issuer, Key: by}).SignPublic(template, public)
 }
 
 // under is a good answer whose root has another key or template.

@@ -4,7 +4,6 @@ package cacerts
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"net/url"
 	"strings"
 	"testing"
@@ -29,8 +27,6 @@ type ca struct {
 	key *ecdsa.PrivateKey
 }
 
-var serial int64
-
 func newKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
@@ -43,21 +39,10 @@ func newKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 // sign makes a certificate of a template for a key; no issuer means self-signed.
 func sign(t testing.TB, template x509.Certificate, key *ecdsa.PrivateKey, issuer *ca) *ca {
 	t.Helper()
-	serial++
-	template.SerialNumber = big.NewInt(serial)
-	parent, signer := &template, crypto.Signer(key)
-	if issuer != nil {
-		parent, signer = issuer.Certificate, issuer.key
+	if issuer == nil {
+		return &ca{certify(t, template, key.Public(), nil, key), key}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ca{certificate, key}
+	return &ca{certify(t, template, key.Public(), issuer.Certificate, issuer.key), key}
 }
 
 func authority(name string, pathLength int) x509.Certificate {

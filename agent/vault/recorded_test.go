@@ -4,15 +4,12 @@ package vault
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -243,7 +240,7 @@ func TestUnreadableCertificates(t *testing.T) {
 		"an unknown critical extension": {ca.with(t, pkix.Extension{Id: policy.Id, Critical: true, Value: policy.Value}), "its certificate cannot be verified (x509: unhandled critical extension); give Vault another"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{test.der}, PrivateKey: ca.key}}, MinVersion: tls.VersionTLS12}
+			config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{test.der}, PrivateKey: ca.Key}}, MinVersion: tls.VersionTLS12}
 			listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
 			if err != nil {
 				t.Fatal(err)
@@ -261,14 +258,9 @@ func TestUnreadableCertificates(t *testing.T) {
 // with signs a server's certificate with extensions.
 func (a *authority) with(t *testing.T, extensions ...pkix.Extension) []byte {
 	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP("127.0.0.1")}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtraExtensions: extensions,
-	}, a.certificate, a.key.Public().(*ecdsa.PublicKey), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
+	return a.SignDER(x509.Certificate{
+		IPAddresses: []net.IP{net.ParseIP("127.0.0.1")}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, ExtraExtensions: extensions,
+	}, a.Key.Public())
 }
 
 // A login whose token cannot be revoked any more, or never could, is not reported as left behind.

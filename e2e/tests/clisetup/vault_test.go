@@ -26,7 +26,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// virtualMesh is the guide's; the safer one has no csrPath.
+// virtualMesh is the guide's, or the safer one without csrPath.
 func virtualMesh(server string, exported bool) string {
 	text := `
 apiVersion: networking.mesh.gloo.solo.io/v1
@@ -53,7 +53,7 @@ spec:
 // policy is that of the role istiod.
 const policy = "istiod-agent-istiod"
 
-// setup is a Vault with a root CA and nothing else, and how the plugin is told about it.
+// setup is a Vault with nothing but a root CA, and the plugin's flags for it.
 type setup struct {
 	vault    *vaultserver.Server
 	pod      *agents.Pod
@@ -101,19 +101,19 @@ func start(t *testing.T, withRoot bool) *setup {
 	return s
 }
 
-// run runs `vault` and finds no secret in what it says.
+// run runs the command vault and expects no secret in its output.
 func (s *setup) run(t *testing.T, mesh string, arguments ...string) plugin.Result {
 	t.Helper()
 	r := run(t, mesh, append([]string{"vault", "-f", "-"}, arguments...)...)
 	for _, secret := range s.secrets {
 		if strings.Contains(r.Stdout+r.Stderr, secret) {
-			t.Errorf("a secret is said (%d characters long)", len(secret))
+			t.Errorf("a secret is printed (%d characters long)", len(secret))
 		}
 	}
 	return r
 }
 
-// issue has the agent's init container get a certificate.
+// issue gets a certificate by the agent's init container.
 func (s *setup) issue(t *testing.T, exported bool) {
 	t.Helper()
 	certificate := s.pod.Certificate(s.vault.Address, func(vault, options map[string]any) {
@@ -139,8 +139,8 @@ func (s *setup) issue(t *testing.T, exported bool) {
 	}
 }
 
-// A Vault that holds a root CA alone gives istiod its certificate after --apply, in both ways; a second run changes nothing,
-// and what has drifted is shown and put right.
+// After --apply a Vault with nothing but a root CA issues istiod's certificate, in both ways. A second run changes nothing. A
+// run after a drift shows and repairs it.
 func TestApply(t *testing.T) {
 	s := start(t, true)
 	for _, exported := range []bool{false, true} {
@@ -184,7 +184,7 @@ func TestApply(t *testing.T) {
 	s.run(t, mesh, "-o=json").Wants(t, 2, "--output: expected together with --dry-run or --apply")
 }
 
-// What the command did not make stays as it is, is shown, and is overwritten by --force alone.
+// The command shows what another program has configured, and overwrites it only with --force.
 func TestApplyKeepsOthers(t *testing.T) {
 	s := start(t, true)
 	ctx, sys := t.Context(), s.vault.Client.Sys()
@@ -270,7 +270,7 @@ func TestApplyKeepsOthers(t *testing.T) {
 	s.run(t, mesh("app"), "--force").Wants(t, 2, "--force: expected together with --apply")
 }
 
-// The role asks for the audience of the agents' tokens: none, as in the guide, or the VirtualMesh's.
+// The role requires the audience of the agents' tokens: none, as in the guide, or the VirtualMesh's.
 func TestAudience(t *testing.T) {
 	s := start(t, true)
 	guide := strings.Replace(virtualMesh(s.vault.Address, false), ", audience: vault", "", 1)
@@ -292,7 +292,7 @@ func TestAudience(t *testing.T) {
 	s.run(t, guide, "--dry-run").Wants(t, 0, "Nothing to do")
 }
 
-// A root CA is never made, and its lack is an error that says what to do.
+// The command never creates a root CA. Its absence is an error with the remedy.
 func TestMissingRoot(t *testing.T) {
 	s := start(t, false)
 	mesh := virtualMesh(s.vault.Address, false)
@@ -307,7 +307,7 @@ func TestMissingRoot(t *testing.T) {
 	s.run(t, mesh, "--dry-run").Wants(t, 1, "pki: manual step:")
 }
 
-// What cannot be done is said, with what to do about it.
+// Errors hold the remedy.
 func TestVaultMistakes(t *testing.T) {
 	s := start(t, true)
 	mesh := virtualMesh(s.vault.Address, false)
@@ -327,7 +327,7 @@ func TestVaultMistakes(t *testing.T) {
 	run(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").Wants(t, 2, "VirtualMesh default/gone", "does not exist")
 }
 
-// The printed commands run as they are in a shell, twice, and leave nothing to do.
+// The printed commands run verbatim in a shell, twice, and complete the set-up.
 func TestPrintedCommands(t *testing.T) {
 	s := start(t, true)
 	program, err := os.Executable()
