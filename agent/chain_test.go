@@ -52,7 +52,7 @@ func TestTheWholeChainCounts(t *testing.T) {
 	}
 	set, err := cacerts.Verify(cacerts.Issued{
 		Key: encodeKey(t, key), Certificate: encode(sign(&intermediate, key.Public())), Chain: [][]byte{encode(sign(root, public))},
-	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
+	}, cacerts.Request{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

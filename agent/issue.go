@@ -128,7 +128,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
 	preferred, _ := known.mesh()
-	wanted := cacerts.Wanted{
+	wanted := cacerts.Request{
 		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
 		Trusted: trusted, Published: known.published, Pinned: pinned, Preferred: preferred,
 	}

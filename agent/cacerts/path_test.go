@@ -26,7 +26,7 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		return template
 	}
 	expired := func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 0, -1) }
-	below := func(issuer *ca) *ca { return sign(t, wantedCA(), leafKey, issuer) }
+	below := func(issuer *ca) *ca { return sign(t, requestedCA(), leafKey, issuer) }
 
 	// A root that was reissued with its own key.
 	key := newKey(t, elliptic.P256())
@@ -109,7 +109,7 @@ func TestVerifyBuildsThePath(t *testing.T) {
 			for _, c := range test.chain {
 				answer.Chain = append(answer.Chain, certPEM(c))
 			}
-			request := wanted()
+			request := requested()
 			request.Trusted, request.Published = certificates(test.trusted), certificates(test.published)
 			request.Pinned, request.Preferred = certificates(test.pinned), certificates(test.preferred)
 			set, err := Verify(answer, request)
@@ -147,7 +147,7 @@ func certificates(cas []*ca) (all []*x509.Certificate) {
 func TestRootOfReissuedRoots(t *testing.T) {
 	h := newHierarchy(t)
 	reissued := sign(t, authority("my-org", -1), h.root.key, nil)
-	set, err := Verify(h.answer(t), wanted())
+	set, err := Verify(h.answer(t), requested())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestFindPathsIsBounded(t *testing.T) {
 		subject, issuer := keys[i%4], keys[(i+1+i/4%3)%4]
 		ring = append(ring, sign(t, authority("ring", -1), subject.key, issuer).Certificate)
 	}
-	leaf := sign(t, wantedCA(), newKey(t, elliptic.P256()), keys[0]).Certificate
+	leaf := sign(t, requestedCA(), newKey(t, elliptic.P256()), keys[0]).Certificate
 	many := slices.Clone(ring[:8])
 	for range 8 {
 		many = append(many, sign(t, authority("ring", -1), keys[3].key, nil).Certificate)
@@ -216,7 +216,7 @@ func TestVerifySHA1(t *testing.T) {
 		"EC root":  h.under(t, weak(x509.ECDSAWithSHA1), newKey(t, elliptic.P256())),
 	} {
 		t.Run(name, func(t *testing.T) {
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			if err != nil {
 				t.Fatal(err)
 			}

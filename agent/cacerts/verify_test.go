@@ -67,8 +67,8 @@ func authority(name string, pathLength int) x509.Certificate {
 	}
 }
 
-// wantedCA is what Vault signs when all is well.
-func wantedCA() x509.Certificate {
+// requestedCA is what Vault signs when all is well.
+func requestedCA() x509.Certificate {
 	host, _ := url.Parse(istiod)
 	template := authority("Istio", 0)
 	template.URIs = []*url.URL{host}
@@ -92,8 +92,8 @@ func keyPEM(t testing.TB, key *ecdsa.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
-func wanted() Wanted {
-	return Wanted{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, TTL: 32 * 24 * time.Hour, Now: now}
+func requested() Request {
+	return Request{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, TTL: 32 * 24 * time.Hour, Now: now}
 }
 
 // hierarchy is a root, an issuer below it, and istiod's CA below each.
@@ -104,7 +104,7 @@ func newHierarchy(t testing.TB) hierarchy {
 	root := sign(t, authority("my-org", -1), newKey(t, elliptic.P256()), nil)
 	issuer := sign(t, authority("middle", 1), newKey(t, elliptic.P256()), root)
 	key := newKey(t, elliptic.P256())
-	return hierarchy{root, issuer, sign(t, wantedCA(), key, root), sign(t, wantedCA(), key, issuer)}
+	return hierarchy{root, issuer, sign(t, requestedCA(), key, root), sign(t, requestedCA(), key, issuer)}
 }
 
 func (h hierarchy) answer(t testing.TB) Issued {
@@ -147,7 +147,7 @@ func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)
 			test.change(&answer)
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,10 +162,10 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 	h := newHierarchy(t)
 	other := newHierarchy(t)
 	ecParameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
-	// signed makes an answer whose certificate differs from what was wanted.
+	// signed makes an answer whose certificate differs from what was request.
 	signed := func(change func(*x509.Certificate)) func(*Issued) {
 		return func(a *Issued) {
-			template := wantedCA()
+			template := requestedCA()
 			change(&template)
 			certificate := sign(t, template, h.signed.key, h.root)
 			a.Certificate, a.Chain = certPEM(certificate), [][]byte{certPEM(certificate), certPEM(h.root)}
@@ -173,7 +173,7 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 	}
 	below := func(issuer *ca) func(*Issued) {
 		return func(a *Issued) {
-			certificate := sign(t, wantedCA(), h.signed.key, issuer)
+			certificate := sign(t, requestedCA(), h.signed.key, issuer)
 			a.Certificate, a.IssuingCA = certPEM(certificate), certPEM(issuer)
 			a.Chain = [][]byte{certPEM(certificate), certPEM(issuer), certPEM(h.root)}
 		}
@@ -207,7 +207,7 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 		"expired":                      {signed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), NotValidNow},
 		"not valid yet":                {signed(func(c *x509.Certificate) { c.NotBefore = now.Add(skew + time.Second) }), NotValidNow},
 		"an expired root": {func(a *Issued) {
-			certificate := sign(t, wantedCA(), h.signed.key, oldRoot)
+			certificate := sign(t, requestedCA(), h.signed.key, oldRoot)
 			a.Certificate, a.IssuingCA, a.Chain = certPEM(certificate), certPEM(oldRoot), nil
 		}, NotValidNow},
 		"a truncated certificate":        {func(a *Issued) { a.Certificate = a.Certificate[:len(a.Certificate)/2] }, BadPEM},
@@ -223,7 +223,7 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)
 			test.change(&answer)
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			var refusal *Refusal
 			if !errors.As(err, &refusal) || refusal.Reason != test.want {
 				t.Fatalf("got %v, want %s", err, test.want)
@@ -248,7 +248,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(good.Key[:50], good.Certificate, []byte{}, certPEM(h.root), certPEM(h.root))
 	f.Add(good.Certificate, good.Key, good.Key, []byte("-----BEGIN CERTIFICATE-----\n"), []byte("x"))
 	f.Fuzz(func(t *testing.T, key, certificate, issuing, first, second []byte) {
-		set, err := Verify(Issued{Key: key, Certificate: certificate, IssuingCA: issuing, Chain: [][]byte{first, second}}, wanted())
+		set, err := Verify(Issued{Key: key, Certificate: certificate, IssuingCA: issuing, Chain: [][]byte{first, second}}, requested())
 		if err != nil {
 			if _, ok := errors.AsType[*Refusal](err); !ok {
 				t.Fatalf("%T: %v", err, err)

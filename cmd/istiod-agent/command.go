@@ -120,7 +120,7 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, for its entry in the status")
 	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
 	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
-	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end (default: istiod's $DEFAULT_WORKLOAD_CERT_TTL)")
+	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end; without this flag, istiod's $DEFAULT_WORKLOAD_CERT_TTL applies")
 	f.DurationVar(&o.vaultTimeout, "vault-timeout", 30*time.Second, "`timeout` of each call to Vault")
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level` of the log: info or debug")
