@@ -258,11 +258,11 @@ func (d *Directory) steps(number string, files map[string]file) []func() error {
 // link creates the missing links to istiod's files, in the order of names.
 func (d *Directory) link() error {
 	for _, name := range names {
-		want := filepath.Join(dataName, name)
-		if target, err := os.Readlink(d.join(name)); err == nil && target == want {
+		expected := filepath.Join(dataName, name)
+		if target, err := os.Readlink(d.join(name)); err == nil && target == expected {
 			continue
 		}
-		if err := os.Symlink(want, d.join(name)); err != nil {
+		if err := os.Symlink(expected, d.join(name)); err != nil {
 			return err
 		}
 	}

@@ -28,10 +28,10 @@ func (r Request) checkNames(certificate *x509.Certificate) error {
 	slices.Sort(uris)
 	slices.Sort(expected)
 	if !slices.Equal(uris, expected) || len(others) > 0 {
-		return refuse(WrongNames, "its names are URIs %q and [%s]; expected the URIs %q alone", uris, strings.Join(others, ", "), expected)
+		return refuse(wrongNames, "its names are URIs %q and [%s]; expected the URIs %q alone", uris, strings.Join(others, ", "), expected)
 	}
 	if got := certificate.Subject.Organization; len(got) != 1 || got[0] != r.Organization {
-		return refuse(WrongOrganization, "its organization is %q; expected %q", got, r.Organization)
+		return refuse(wrongOrganization, "its organization is %q; expected %q", got, r.Organization)
 	}
 	return nil
 }
@@ -45,7 +45,7 @@ func subjectNames(certificate *x509.Certificate) (uris, others []string, err err
 		}
 		var all []asn1.RawValue
 		if rest, err := asn1.Unmarshal(extension.Value, &all); err != nil || len(rest) > 0 {
-			return nil, nil, refuse(WrongNames, "its subject alternative names cannot be read")
+			return nil, nil, refuse(wrongNames, "its subject alternative names cannot be read")
 		}
 		for _, name := range all {
 			switch {

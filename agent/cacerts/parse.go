@@ -29,11 +29,11 @@ const (
 func parseKey(text []byte) (crypto.Signer, error) {
 	block, err := onlyBlock(text)
 	if err != nil {
-		return nil, refuse(BadKey, "the key is not one block of PEM: %v", err)
+		return nil, refuse(badKey, "the key is not one block of PEM: %v", err)
 	}
 	defer clear(block.Bytes)
 	if len(block.Bytes) > maxKeyDER {
-		return nil, refuse(BadKey, "the key is longer than %d bytes", maxKeyDER)
+		return nil, refuse(badKey, "the key is longer than %d bytes", maxKeyDER)
 	}
 	var key any
 	switch block.Type {
@@ -44,10 +44,10 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	case "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	default:
-		return nil, refuse(BadKey, "the key is PEM of another type than a private key")
+		return nil, refuse(badKey, "the key is PEM of another type than a private key")
 	}
 	if err != nil {
-		return nil, refuse(BadKey, "the key cannot be read")
+		return nil, refuse(badKey, "the key cannot be read")
 	}
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -55,21 +55,21 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	case *ecdsa.PrivateKey:
 		return key, nil
 	default:
-		return nil, refuse(BadKey, "the key is neither RSA nor EC")
+		return nil, refuse(badKey, "the key is neither RSA nor EC")
 	}
 }
 
 func parseOne(what string, text []byte) (*x509.Certificate, error) {
 	block, err := onlyBlock(text)
 	if err != nil {
-		return nil, refuse(BadPEM, "its %s is not one block of PEM: %v", what, err)
+		return nil, refuse(badPEM, "its %s is not one block of PEM: %v", what, err)
 	}
 	if block.Type != "CERTIFICATE" {
-		return nil, refuse(BadPEM, "its %s is PEM of another type than a certificate", what)
+		return nil, refuse(badPEM, "its %s is PEM of another type than a certificate", what)
 	}
 	certificate, err := pemcerts.ParseOne(block.Bytes)
 	if err != nil {
-		return nil, refuse(BadPEM, "its %s cannot be used: %v; issue another certificate", what, err)
+		return nil, refuse(badPEM, "its %s cannot be used: %v; issue another certificate", what, err)
 	}
 	return certificate, nil
 }
@@ -99,7 +99,7 @@ func onlyBlock(text []byte) (*pem.Block, error) {
 // that of the issuing CA.
 func parseIssuers(answer Issued, certificate *x509.Certificate) ([]*x509.Certificate, error) {
 	if len(answer.Chain) > maxChain {
-		return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(answer.Chain), maxChain)
+		return nil, refuse(badChain, "its chain holds %d certificates, more than %d", len(answer.Chain), maxChain)
 	}
 	var issuers []*x509.Certificate
 	for i, block := range answer.Chain {
@@ -123,7 +123,7 @@ func parseIssuers(answer Issued, certificate *x509.Certificate) ([]*x509.Certifi
 		return issuers, nil
 	}
 	if err := certificate.CheckSignatureFrom(issuer); err != nil {
-		return nil, refuse(BadChain, "its issuing CA %s did not sign it: %v", issuer.Subject, err)
+		return nil, refuse(badChain, "its issuing CA %s did not sign it: %v", issuer.Subject, err)
 	}
 	// Last: a configured chain (Vault's manual_chain) may lead elsewhere on purpose.
 	return append(issuers, issuer), nil

@@ -52,7 +52,7 @@ func findPaths(certificate *x509.Certificate, answered, known []*x509.Certificat
 	case search.deadEnd != nil:
 		return nil, search.deadEnd
 	default:
-		return nil, refuse(BadChain, "no root was found within %d steps", maxSteps)
+		return nil, refuse(badChain, "no root was found within %d steps", maxSteps)
 	}
 }
 
@@ -78,7 +78,7 @@ func (p *pathSearch) extend(path []*x509.Certificate) {
 		}
 		if err := p.verify(link{last, issuer}); err != nil {
 			if i < p.answered {
-				broken = refuse(BadChain, "its chain holds %s, the name of the issuer of %s, whose signature does not verify with it: %v", issuer.Subject, last.Subject, err)
+				broken = refuse(badChain, "its chain holds %s, the name of the issuer of %s, whose signature does not verify with it: %v", issuer.Subject, last.Subject, err)
 			}
 			continue
 		}
@@ -113,10 +113,10 @@ func linked(certificate *x509.Certificate, above []*x509.Certificate) error {
 	below := certificate
 	for i, issuer := range above {
 		if err := below.CheckSignatureFrom(issuer); err != nil {
-			return refuse(BadChain, "certificate %d of its chain (%s) did not sign the one before it (%s): %v", i+1, issuer.Subject, below.Subject, err)
+			return refuse(badChain, "certificate %d of its chain (%s) did not sign the one before it (%s): %v", i+1, issuer.Subject, below.Subject, err)
 		}
 		if issuer.MaxPathLen >= 0 && (issuer.MaxPathLen > 0 || issuer.MaxPathLenZero) && issuer.MaxPathLen <= i {
-			return refuse(BadChain, "certificate %d of its chain (%s) allows no CA below it at this depth", i+1, issuer.Subject)
+			return refuse(badChain, "certificate %d of its chain (%s) allows no CA below it at this depth", i+1, issuer.Subject)
 		}
 		below = issuer
 	}

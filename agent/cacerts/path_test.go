@@ -84,8 +84,8 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		"reissued issuer, the first one has expired":      {certificate: deep, issuing: middleEnded, chain: cas{middleEnded, middle, a}, issuers: cas{middle}, root: a},
 		"without the root, which is published":            {certificate: deep, issuing: middle, chain: cas{middle}, published: cas{b, a}, issuers: cas{middle}, root: a},
 		"without the root, another of its name published": {certificate: succeeded, chain: nil, published: cas{oldRoot}, refused: NoRoot},
-		"another root of its name":                        {certificate: succeeded, chain: cas{oldRoot}, refused: BadChain},
-		"all expired":                                     {certificate: reissued, issuing: ended, chain: cas{ended}, refused: NotValidNow},
+		"another root of its name":                        {certificate: succeeded, chain: cas{oldRoot}, refused: badChain},
+		"all expired":                                     {certificate: reissued, issuing: ended, chain: cas{ended}, refused: notValidNow},
 		"pinned root, which completes the answer":         {certificate: deep, issuing: middle, chain: cas{middle}, pinned: cas{b, a}, issuers: cas{middle}, root: a},
 		"pinned root, which is the answer's":              {certificate: deep, issuing: middle, chain: cas{middle, a}, pinned: cas{a}, issuers: cas{middle}, root: a},
 		"pinned root, another one answers":                {certificate: deep, issuing: middle, chain: cas{middle, a}, pinned: cas{b}, refused: RootNotPinned},
@@ -93,13 +93,13 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		"pinned root, cross-signed, not the first":        {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a}, issuers: cas{bByA}, root: a},
 		"pinned root, another one is published":           {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a}, published: cas{b}, issuers: cas{bByA}, root: a},
 		"pinned roots, the published one among them":      {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a, b}, published: cas{b}, root: b},
-		"pinned root has expired":                         {certificate: reissued, issuing: ended, chain: cas{ended, newRoot}, pinned: cas{ended}, refused: NotValidNow},
+		"pinned root has expired":                         {certificate: reissued, issuing: ended, chain: cas{ended, newRoot}, pinned: cas{ended}, refused: notValidNow},
 		"preferred root, reissued":                        {certificate: reissued, issuing: newRoot, chain: cas{newRoot}, preferred: cas{oldRoot}, root: oldRoot},
 		"preferred root, cross-signed":                    {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, preferred: cas{a}, issuers: cas{bByA}, root: a},
 		"preferred root that has nothing to do with it":   {certificate: deep, issuing: middle, chain: cas{middle, a}, preferred: cas{successor, b}, issuers: cas{middle}, root: a},
 		"preferred root completes nothing":                {certificate: deep, issuing: middle, chain: cas{middle}, preferred: cas{a}, refused: NoRoot},
 		"preferred root that is not pinned":               {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, preferred: cas{a}, pinned: cas{b}, root: b},
-		"issuing CA that did not sign":                    {certificate: crossed, issuing: a, chain: cas{b, bByA}, refused: BadChain},
+		"issuing CA that did not sign":                    {certificate: crossed, issuing: a, chain: cas{b, bByA}, refused: badChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := Issued{Key: keyPEM(t, leafKey), Certificate: certPEM(test.certificate), Chain: [][]byte{certPEM(test.certificate)}}
@@ -242,10 +242,10 @@ func TestVerifySHA1(t *testing.T) {
 	t.Run("issuer", func(t *testing.T) {
 		template := authority("middle", 1)
 		template.SignatureAlgorithm = x509.ECDSAWithSHA1
-		refused(t, h.through(t, template), BadChain, "O=middle", "SHA1")
+		refused(t, h.through(t, template), badChain, "O=middle", "SHA1")
 	})
 	t.Run("certificate", func(t *testing.T) {
-		refused(t, h.direct(t, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }), BadChain, "SHA1")
+		refused(t, h.direct(t, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }), badChain, "SHA1")
 	})
 	t.Run("signature of a root that is damaged", func(t *testing.T) {
 		answer := h.under(t, weak(x509.ECDSAWithSHA1), newKey(t, elliptic.P256()))

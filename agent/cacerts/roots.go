@@ -91,15 +91,15 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 	if len(chain) > 0 {
 		above, err := pemcerts.Parse(chain)
 		if err != nil {
-			return nil, refuse(BadPEM, "its chain cannot be used: %v", err)
+			return nil, refuse(badPEM, "its chain cannot be used: %v", err)
 		}
 		if len(above) > maxChain {
-			return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
+			return nil, refuse(badChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
 		}
 		issuers = above
 	}
 	paths, err := findPaths(set.certificate, issuers, roots)
-	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == BadChain {
+	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == badChain {
 		return nil, err
 	}
 	i := slices.IndexFunc(paths, func(path []*x509.Certificate) bool {

@@ -36,7 +36,7 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	for _, host := range hosts {
 		id, err := url.Parse(host)
 		if err != nil {
-			return refuse(WrongNames, "istiod's name %q is not a URI", host)
+			return refuse(wrongNames, "istiod's name %q is not a URI", host)
 		}
 		template.URIs = append(template.URIs, &url.URL{Scheme: id.Scheme, Host: id.Host, Path: "/ns/default/sa/default"})
 		if parts := strings.Split(id.Path, "/"); len(parts) > 2 && parts[1] == "ns" {
@@ -45,15 +45,15 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return refuse(Unusable, "no key for a test certificate could be generated: %v", err)
+		return refuse(unusable, "no key for a test certificate could be generated: %v", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, s.certificate, key.Public(), s.key)
 	if err != nil {
-		return refuse(Unusable, "it cannot sign a workload's certificate: %v", err)
+		return refuse(unusable, "it cannot sign a workload's certificate: %v", err)
 	}
 	workload, err := x509.ParseCertificate(der)
 	if err != nil {
-		return refuse(Unusable, "a workload's certificate that it signed cannot be parsed: %v", err)
+		return refuse(unusable, "a workload's certificate that it signed cannot be parsed: %v", err)
 	}
 	roots, intermediates := pools(chain)
 	for _, use := range []struct {
@@ -63,7 +63,7 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 		if _, err := workload.Verify(x509.VerifyOptions{
 			Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use.usage},
 		}); err != nil {
-			return refuse(Unusable, "proxies would not accept the certificates of %s that istiod signs with it (%v): "+
+			return refuse(unusable, "proxies would not accept the certificates of %s that istiod signs with it (%v): "+
 				"see the key usages and name constraints of the certificates in its chain", use.of, err)
 		}
 	}

@@ -121,7 +121,7 @@ func TestVerifyRefusesAnUnusableCA(t *testing.T) {
 		"an issuer without services":    {issuer(func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"svc"} }), "istiod.istio-system.svc"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			refused(t, test.answer, Unusable, "proxies would not accept", test.says)
+			refused(t, test.answer, unusable, "proxies would not accept", test.says)
 		})
 	}
 	t.Run("all uses named", func(t *testing.T) {
@@ -165,15 +165,15 @@ func TestVerifyRefusesNamesOfEveryOtherType(t *testing.T) {
 			case 8:
 				other.Bytes = []byte{42, 3, 4}
 			}
-			refused(t, answer(uri, other), WrongNames, kind)
-			refused(t, answer(other), WrongNames, kind)
+			refused(t, answer(uri, other), wrongNames, kind)
+			refused(t, answer(other), wrongNames, kind)
 		})
 	}
 	t.Run("a name of another class", func(t *testing.T) {
-		refused(t, answer(uri, asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagUTF8String, Bytes: []byte("name")}), WrongNames, "unknown type")
+		refused(t, answer(uri, asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagUTF8String, Bytes: []byte("name")}), wrongNames, "unknown type")
 	})
-	t.Run("the URI twice", func(t *testing.T) { refused(t, answer(uri, uri), WrongNames) })
-	t.Run("none", func(t *testing.T) { refused(t, answer(), WrongNames) })
+	t.Run("the URI twice", func(t *testing.T) { refused(t, answer(uri, uri), wrongNames) })
+	t.Run("none", func(t *testing.T) { refused(t, answer(), wrongNames) })
 }
 
 func TestVerifyBoundsTheLife(t *testing.T) {
@@ -182,7 +182,7 @@ func TestVerifyBoundsTheLife(t *testing.T) {
 	if _, err := Verify(h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest }), requested()); err != nil {
 		t.Errorf("within the allowance: %v", err)
 	}
-	refused(t, h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest.Add(time.Second) }), LivesTooLong, "768h0m0s were requested")
+	refused(t, h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest.Add(time.Second) }), livesTooLong, "768h0m0s were requested")
 }
 
 // OpenBao signs beyond its signer's end; what counts is when the chain is valid no more.
@@ -210,11 +210,11 @@ func TestVerifyBoundsTheKeys(t *testing.T) {
 	t.Setenv("GODEBUG", "rsa1024min=0") // Go makes no such keys otherwise
 	small := newRSA(t, 1024)
 	root := authority("my-org", -1)
-	t.Run("a root of 1024 bits", func(t *testing.T) { refused(t, h.under(t, root, small), BadKey, "1024 bits, less than 2048") })
+	t.Run("a root of 1024 bits", func(t *testing.T) { refused(t, h.under(t, root, small), badKey, "1024 bits, less than 2048") })
 	t.Run("an issuer of 1024 bits", func(t *testing.T) {
 		issuer := certify(t, authority("middle", 1), small.Public(), h.root.Certificate, h.root.key)
 		certificate := certify(t, requestedCA(), h.signed.key.Public(), issuer, small)
-		refused(t, Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(issuer), certPEM(h.root)}}, BadKey, "1024 bits, less than 2048")
+		refused(t, Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(issuer), certPEM(h.root)}}, badKey, "1024 bits, less than 2048")
 	})
 	t.Run("a root of 2048 bits", func(t *testing.T) {
 		if set, err := Verify(h.under(t, root, newRSA(t, 2048)), requested()); err != nil || len(set.Warnings()) > 0 {
@@ -227,25 +227,25 @@ func TestVerifyBoundsTheKeys(t *testing.T) {
 	t.Run("a huge issuer", func(t *testing.T) {
 		answer := h.answer(t)
 		answer.Chain = [][]byte{answer.Certificate, encode(certify(t, authority("huge", 1), huge, h.root.Certificate, h.root.key)), certPEM(h.root)}
-		refused(t, answer, BadPEM, "32769 bits")
+		refused(t, answer, badPEM, "32769 bits")
 	})
 	t.Run("a huge root", func(t *testing.T) {
 		itself := authority("huge", -1)
 		answer := h.answer(t)
 		answer.Chain = [][]byte{answer.Certificate, encode(certify(t, itself, huge, &itself, h.root.key))}
-		refused(t, answer, BadPEM, "32769 bits")
+		refused(t, answer, badPEM, "32769 bits")
 	})
 	t.Run("a huge key", func(t *testing.T) {
 		answer := h.answer(t)
 		answer.Key = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: make([]byte, maxKeyDER+1)})
-		refused(t, answer, BadKey, "longer than")
+		refused(t, answer, badKey, "longer than")
 	})
 	t.Run("many certificates", func(t *testing.T) {
 		answer := h.answer(t)
 		for len(answer.Chain) <= maxChain {
 			answer.Chain = append(answer.Chain, certPEM(h.root))
 		}
-		refused(t, answer, BadChain, "17 certificates")
+		refused(t, answer, badChain, "17 certificates")
 	})
 }
 
@@ -325,9 +325,9 @@ func TestAdoptVerifiesAsMuch(t *testing.T) {
 		answer Issued
 		reason string
 	}{
-		"for servers alone": {h.direct(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), Unusable},
-		"another domain":    {h.direct(t, func(c *x509.Certificate) { c.PermittedURIDomains = []string{"other.domain"} }), Unusable},
-		"many certificates": {many, BadChain},
+		"for servers alone": {h.direct(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), unusable},
+		"another domain":    {h.direct(t, func(c *x509.Certificate) { c.PermittedURIDomains = []string{"other.domain"} }), unusable},
+		"many certificates": {many, badChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if refusal, ok := errors.AsType[*Refusal](adopt(test.answer, h.root.Certificate)); !ok || refusal.Reason != test.reason {

@@ -17,24 +17,24 @@ import (
 
 // Reasons of a Refusal: keys of log lines, events and metrics.
 const (
-	BadPEM            = "BadPEM"
-	BadKey            = "BadKey"
-	KeyMismatch       = "KeyMismatch"
-	NotACA            = "NotACA"
-	BadPathLength     = "BadPathLength"
-	WrongNames        = "WrongNames"
-	WrongOrganization = "WrongOrganization"
-	NotValidNow       = "NotValidNow"
-	LivesTooLong      = "LivesTooLong"
-	BadChain          = "BadChain"
+	badPEM            = "BadPEM"
+	badKey            = "BadKey"
+	keyMismatch       = "KeyMismatch"
+	notACA            = "NotACA"
+	badPathLength     = "BadPathLength"
+	wrongNames        = "WrongNames"
+	wrongOrganization = "WrongOrganization"
+	notValidNow       = "NotValidNow"
+	livesTooLong      = "LivesTooLong"
+	badChain          = "BadChain"
 	// NoRoot: the chain ends before a self-signed certificate.
 	NoRoot = "NoRoot"
 	// RootNotTrusted: the chain is valid and leads to none of the roots to trust.
 	RootNotTrusted = "RootNotTrusted"
 	// RootNotPinned: the chain is valid and leads to none of the specification's roots.
 	RootNotPinned = "RootNotPinned"
-	// Unusable: no proxy accepts the CA's workload certificates.
-	Unusable = "Unusable"
+	// unusable: no proxy accepts the CA's workload certificates.
+	unusable = "Unusable"
 )
 
 const (
@@ -188,13 +188,13 @@ func (s *Set) verifyIssued(request Request) error {
 		return err
 	}
 	if certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero {
-		return refuse(BadPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
+		return refuse(badPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
 	}
 	if certificate.Equal(s.Root()) {
 		return refuse(NoRoot, "it is self-signed, not signed by a CA")
 	}
 	if latest := request.Now.Add(request.TTL + lifetimeAllowance); certificate.NotAfter.After(latest) {
-		return refuse(LivesTooLong, "it is valid until %s, and %s were requested, until %s; check the CA's clock, and whether it ignores the requested ttl",
+		return refuse(livesTooLong, "it is valid until %s, and %s were requested, until %s; check the CA's clock, and whether it ignores the requested ttl",
 			utc(certificate.NotAfter), request.TTL, utc(request.Now.Add(request.TTL)))
 	}
 	return s.verifyUse(request.Hosts, request.Now)
@@ -205,17 +205,17 @@ func (s *Set) verify(now time.Time) error {
 	certificate := s.certificate
 	public, ok := s.key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(certificate.PublicKey) {
-		return refuse(KeyMismatch, "the key is not the certificate's")
+		return refuse(keyMismatch, "the key is not the certificate's")
 	}
 	switch {
 	case !certificate.BasicConstraintsValid || !certificate.IsCA:
-		return refuse(NotACA, "it is not a CA certificate; the CA path must be one that signs intermediates")
+		return refuse(notACA, "it is not a CA certificate; the CA path must be one that signs intermediates")
 	case certificate.KeyUsage&x509.KeyUsageCertSign == 0:
-		return refuse(NotACA, "its key usage does not allow it to sign certificates")
+		return refuse(notACA, "its key usage does not allow it to sign certificates")
 	}
 	chain := s.chain()
 	if chain == nil {
-		return refuse(BadChain, "its chain leads to none of the roots")
+		return refuse(badChain, "its chain leads to none of the roots")
 	}
 	if err := linked(certificate, chain[1:]); err != nil {
 		return err
@@ -224,11 +224,11 @@ func (s *Set) verify(now time.Time) error {
 		key, isRSA := certificate.PublicKey.(*rsa.PublicKey)
 		switch {
 		case isRSA && key.N.BitLen() < minRSABits:
-			return refuse(BadKey, "certificate %d of its chain (%s) has an RSA key of %d bits, less than %d", i, certificate.Subject, key.N.BitLen(), minRSABits)
+			return refuse(badKey, "certificate %d of its chain (%s) has an RSA key of %d bits, less than %d", i, certificate.Subject, key.N.BitLen(), minRSABits)
 		case now.Before(certificate.NotBefore.Add(-skew)):
-			return refuse(NotValidNow, "certificate %d of its chain (%s) is not valid before %s; check the clocks", i, certificate.Subject, utc(certificate.NotBefore))
+			return refuse(notValidNow, "certificate %d of its chain (%s) is not valid before %s; check the clocks", i, certificate.Subject, utc(certificate.NotBefore))
 		case !now.Before(certificate.NotAfter):
-			return refuse(NotValidNow, "certificate %d of its chain (%s) expired at %s", i, certificate.Subject, utc(certificate.NotAfter))
+			return refuse(notValidNow, "certificate %d of its chain (%s) expired at %s", i, certificate.Subject, utc(certificate.NotAfter))
 		}
 	}
 	// crypto/x509 verifies the rest: name constraints, path lengths, critical extensions, weak hashes.
@@ -236,7 +236,7 @@ func (s *Set) verify(now time.Time) error {
 	if _, err := certificate.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: begun(chain, now), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}); err != nil {
-		return refuse(BadChain, "its chain is not valid: %v", err)
+		return refuse(badChain, "its chain is not valid: %v", err)
 	}
 	return nil
 }
@@ -320,7 +320,7 @@ func (r Request) checkKey(key crypto.Signer) error {
 		got = Key{"ec", public.Curve.Params().BitSize}
 	}
 	if got != r.Key {
-		return refuse(BadKey, "its key is %s of %d bits; expected %s of %d", got.Type, got.Bits, r.Key.Type, r.Key.Bits)
+		return refuse(badKey, "its key is %s of %d bits; expected %s of %d", got.Type, got.Bits, r.Key.Type, r.Key.Bits)
 	}
 	return nil
 }

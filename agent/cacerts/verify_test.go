@@ -181,44 +181,44 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 	expired := authority("old root", -1)
 	expired.NotAfter = now.Add(-time.Hour)
 	oldRoot := sign(t, expired, newKey(t, elliptic.P256()), nil)
-	notACA := authority("not a CA", -1)
-	notACA.IsCA, notACA.MaxPathLen, notACA.KeyUsage = false, 0, x509.KeyUsageDigitalSignature
+	leafCA := authority("not a CA", -1)
+	leafCA.IsCA, leafCA.MaxPathLen, leafCA.KeyUsage = false, 0, x509.KeyUsageDigitalSignature
 	for name, test := range map[string]struct {
 		change func(*Issued)
 		want   string
 	}{
-		"another key":                  {func(a *Issued) { a.Key = keyPEM(t, other.signed.key) }, KeyMismatch},
-		"a key of another kind":        {func(a *Issued) { a.Key = keyPEM(t, newKey(t, elliptic.P384())) }, BadKey},
-		"no key":                       {func(a *Issued) { a.Key = nil }, BadKey},
-		"EC PARAMETERS before the key": {func(a *Issued) { a.Key = append(bytes.Clone(ecParameters), a.Key...) }, BadKey},
-		"something after the key":      {func(a *Issued) { a.Key = append(a.Key, ecParameters...) }, BadKey},
-		"a certificate for a key":      {func(a *Issued) { a.Key = a.Certificate }, BadKey},
-		"a truncated key":              {func(a *Issued) { a.Key = a.Key[:len(a.Key)/2] }, BadKey},
-		"not a CA":                     {signed(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }), NotACA},
-		"no basic constraints":         {signed(func(c *x509.Certificate) { c.BasicConstraintsValid = false }), NotACA},
-		"a CA that may not sign":       {signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), NotACA},
-		"no path length":               {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = -1, false }), BadPathLength},
-		"path length 1":                {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), BadPathLength},
-		"another name":                 {signed(func(c *x509.Certificate) { c.URIs[0].Path = "/ns/istio-system/sa/other" }), WrongNames},
-		"no name":                      {signed(func(c *x509.Certificate) { c.URIs = nil }), WrongNames},
-		"a name too many":              {signed(func(c *x509.Certificate) { c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "x", Path: "/y"}) }), WrongNames},
-		"a DNS name beside":            {signed(func(c *x509.Certificate) { c.DNSNames = []string{"Istio"} }), WrongNames},
-		"another organization":         {signed(func(c *x509.Certificate) { c.Subject.Organization = []string{"other"} }), WrongOrganization},
-		"expired":                      {signed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), NotValidNow},
-		"not valid yet":                {signed(func(c *x509.Certificate) { c.NotBefore = now.Add(skew + time.Second) }), NotValidNow},
+		"another key":                  {func(a *Issued) { a.Key = keyPEM(t, other.signed.key) }, keyMismatch},
+		"a key of another kind":        {func(a *Issued) { a.Key = keyPEM(t, newKey(t, elliptic.P384())) }, badKey},
+		"no key":                       {func(a *Issued) { a.Key = nil }, badKey},
+		"EC PARAMETERS before the key": {func(a *Issued) { a.Key = append(bytes.Clone(ecParameters), a.Key...) }, badKey},
+		"something after the key":      {func(a *Issued) { a.Key = append(a.Key, ecParameters...) }, badKey},
+		"a certificate for a key":      {func(a *Issued) { a.Key = a.Certificate }, badKey},
+		"a truncated key":              {func(a *Issued) { a.Key = a.Key[:len(a.Key)/2] }, badKey},
+		"not a CA":                     {signed(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }), notACA},
+		"no basic constraints":         {signed(func(c *x509.Certificate) { c.BasicConstraintsValid = false }), notACA},
+		"a CA that may not sign":       {signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), notACA},
+		"no path length":               {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = -1, false }), badPathLength},
+		"path length 1":                {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), badPathLength},
+		"another name":                 {signed(func(c *x509.Certificate) { c.URIs[0].Path = "/ns/istio-system/sa/other" }), wrongNames},
+		"no name":                      {signed(func(c *x509.Certificate) { c.URIs = nil }), wrongNames},
+		"a name too many":              {signed(func(c *x509.Certificate) { c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "x", Path: "/y"}) }), wrongNames},
+		"a DNS name beside":            {signed(func(c *x509.Certificate) { c.DNSNames = []string{"Istio"} }), wrongNames},
+		"another organization":         {signed(func(c *x509.Certificate) { c.Subject.Organization = []string{"other"} }), wrongOrganization},
+		"expired":                      {signed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), notValidNow},
+		"not valid yet":                {signed(func(c *x509.Certificate) { c.NotBefore = now.Add(skew + time.Second) }), notValidNow},
 		"an expired root": {func(a *Issued) {
 			certificate := sign(t, requestedCA(), h.signed.key, oldRoot)
 			a.Certificate, a.IssuingCA, a.Chain = certPEM(certificate), certPEM(oldRoot), nil
-		}, NotValidNow},
-		"a truncated certificate":        {func(a *Issued) { a.Certificate = a.Certificate[:len(a.Certificate)/2] }, BadPEM},
-		"something before a certificate": {func(a *Issued) { a.Certificate = append([]byte("subject: x\n"), a.Certificate...) }, BadPEM},
-		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, BadPEM},
+		}, notValidNow},
+		"a truncated certificate":        {func(a *Issued) { a.Certificate = a.Certificate[:len(a.Certificate)/2] }, badPEM},
+		"something before a certificate": {func(a *Issued) { a.Certificate = append([]byte("subject: x\n"), a.Certificate...) }, badPEM},
+		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, badPEM},
 		"no self-signed root":            {func(a *Issued) { a.Certificate, a.IssuingCA, a.Chain = certPEM(h.deep), certPEM(h.issuer), nil }, NoRoot},
 		"no chain at all":                {func(a *Issued) { a.IssuingCA, a.Chain = nil, nil }, NoRoot},
-		"another root in its place":      {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
-		"another issuing CA":             {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
-		"an issuer that allows no CA":    {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
-		"an issuer that is no CA":        {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
+		"another root in its place":      {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, badChain},
+		"another issuing CA":             {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, badChain},
+		"an issuer that allows no CA":    {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), badChain},
+		"an issuer that is no CA":        {below(sign(t, leafCA, newKey(t, elliptic.P256()), h.root)), badChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)

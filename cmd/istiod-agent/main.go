@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command istiod-agent runs beside istiod and gives it an intermediate CA that comes from Vault and lives only in memory.
+// Command istiod-agent runs beside istiod and provides it with an intermediate CA from Vault, in memory only.
 package main
 
 import (

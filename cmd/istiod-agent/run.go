@@ -212,4 +212,5 @@ func handler(a *agent.Agent) http.Handler {
 type noReporter struct{}
 
 func (noReporter) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
-func (noReporter) Event(*certificatesv1.IssuedCertificate, bool, string, string)                    {}
+
+func (noReporter) Event(*certificatesv1.IssuedCertificate, bool, string, string) {}
