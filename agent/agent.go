@@ -122,6 +122,9 @@ func (a *Agent) loop(ctx context.Context, done func() bool) {
 		case machine.Wait:
 			a.report()
 			a.wait(ctx, step.Pause(now))
+		case machine.CheckToken:
+			a.report() // first, since the CA may be slow
+			fallthrough
 		default:
 			event, err := a.act(ctx, step)
 			a.conclude(event, err)
