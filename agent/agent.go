@@ -92,7 +92,7 @@ func (a *Agent) Obtain(ctx context.Context) error {
 	}
 	published := func() bool { return a.state.Published() != nil }
 	if published() {
-		a.Log.Info("Valid files are there already", "reason", "AlreadyPublished", "notAfter", a.set.NotAfter())
+		a.Log.Info("Valid files are there already", "reason", notices.AlreadyPublished, "notAfter", a.set.NotAfter())
 		return nil
 	}
 	a.roots.Current = nil // no istiod runs with that root

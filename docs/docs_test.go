@@ -45,9 +45,9 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	}
 }
 
-// The agent's keys are string constants of three packages, and stand in tables.
+// The agent's keys are string constants of several packages, and stand in tables.
 func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
-	reasons := keysInCode(t, "../agent", "../agent/vault", "../agent/cacerts")
+	reasons := keysInCode(t, "../agent/machine", "../agent/notices", "../agent/roots", "../agent/vault", "../agent/cacerts")
 	for _, known := range []string{"Initial", "RootChanged", "VaultSealed", "KeyMismatch"} {
 		if !slices.Contains(reasons, known) {
 			t.Fatalf("reason %s of the code was not found, only %q", known, reasons)
@@ -75,7 +75,7 @@ func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
 }
 
 func TestEveryMetricOfTheAgentIsExplained(t *testing.T) {
-	source, err := os.ReadFile("../agent/metrics.go")
+	source, err := os.ReadFile("../agent/metrics/metrics.go")
 	if err != nil {
 		t.Fatal(err)
 	}

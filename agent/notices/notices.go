@@ -27,6 +27,7 @@ import (
 // Reasons besides those of errors with a ReasonKey: keys of log lines, events and metrics.
 const (
 	Published        = "Published"
+	AlreadyPublished = "AlreadyPublished"
 	Confirmed        = "Confirmed"
 	NotConfirmed     = "NotConfirmed"
 	Republished      = "Republished"
