@@ -43,7 +43,7 @@ func TestTheWholeChainCounts(t *testing.T) {
 	signed := testca.SelfSign(*root, rootKey)
 	set, err := cacerts.Verify(cacerts.Issued{
 		Key: encodeKey(t, key), Certificate: encode(signed.Sign(intermediate, key).Certificate), Chain: [][]byte{encode(signed.Certificate)},
-	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
+	}, cacerts.Request{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func TestEachAnswerIsExplained(t *testing.T) {
 		"a method that is not":     {signEndpoint, 405, `{"errors":["unsupported operation"]}`, BadAnswer, []string{"status 405"}},
 		"a page":                   {loginEndpoint, 200, `<html>welcome</html>`, BadAnswer, []string{"not JSON", "no proxy answers in its place"}},
 		"a page since the login":   {signEndpoint, 200, `<html>welcome</html>`, BadAnswer, []string{"not JSON", "no proxy answers in its place"}},
-		"JSON of another kind":     {signEndpoint, 200, `["welcome"]`, BadAnswer, []string{"not JSON of the kind"}},
+		"JSON of another kind":     {signEndpoint, 200, `["welcome"]`, BadAnswer, []string{"not JSON of the expected form"}},
 		"truncated JSON":           {signEndpoint, 200, `{"data":{"certificate":"C`, Unreachable, []string{"cut off in the middle"}},
 		"longer than any answer":   {signEndpoint, 200, `{"data":{"certificate":"` + strings.Repeat("A", answerLimit) + `"}}`, BadAnswer, []string{"longer than 262144 bytes"}},
 		"an error longer than any": {signEndpoint, 400, strings.Repeat(" ", 2*answerLimit), BadAnswer, []string{"longer than 262144 bytes"}},

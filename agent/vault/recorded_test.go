@@ -93,7 +93,7 @@ func TestRecordedAnswers(t *testing.T) {
 		"a mount without a CA":               {recorded{500, "", jsonType, noIssuer}, false, Refused, "give the mount its CA", "correct what it names"},
 		"a refusal that is not known":        {recorded{400, "", jsonType, `{"errors":["the moon is full"]}`}, false, Refused, "the moon is full; correct what it names", ""},
 		"controls in Vault's words":          {recorded{400, "", jsonType, `{"errors":["a\u001b[2J\u0000b\u202ec"]}`}, false, Refused, "a [2J b c; correct", ""},
-		"a standby without an active server": {recorded{500, "", jsonType, noActive}, false, Unreachable, "a standby that knows no active Vault", ""},
+		"a standby without an active server": {recorded{500, "", jsonType, noActive}, false, Unreachable, "a standby without an active Vault", ""},
 		"a standby":                          {recorded{429, "", jsonType, healthStandby}, false, Unreachable, "a standby that does not forward (429); set server to the active Vault", "rate limit"},
 		"a disaster recovery secondary":      {recorded{472, "", jsonType, healthStandby}, false, Unreachable, "set server to the primary", ""},
 		"the same in words":                  {recorded{400, "", jsonType, drSecondary}, false, Unreachable, "set server to the primary", ""},

@@ -27,13 +27,13 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// healthPort is where the injected probes ask (patches.HealthPort).
+// healthPort is the port of the injected probes (patches.HealthPort).
 const healthPort = 15085
 
-// connections on the port: kubelets and Prometheus have one each.
+// connections bounds those on the port; the kubelet and Prometheus have one each.
 const connections = 16
 
-// obtain is the init container's whole work.
+// obtain is the init container.
 func (o *options) obtain(ctx context.Context, log logr.Logger) error {
 	shortLived()
 	a, background, err := o.agent(log)
@@ -50,7 +50,7 @@ func (o *options) obtain(ctx context.Context, log logr.Logger) error {
 	return a.Obtain(ctx)
 }
 
-// keep is the sidecar's whole work.
+// keep is the sidecar.
 func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	longLived()
 	a, background, err := o.agent(log)
@@ -60,14 +60,14 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	if o.port != 0 {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(o.port)))
 		if err != nil {
-			return fmt.Errorf("--port: %w; choose a free one, and the same in the injected probe", err)
+			return fmt.Errorf("--port: %w; choose a free port, and the same one in the injected probe", err)
 		}
 		serving, end := context.WithCancel(ctx)
 		var served sync.WaitGroup
 		served.Go(func() {
 			server := serve.Server{Handler: handler(a), Connections: connections, Log: log}
 			if err := server.Serve(serving, listener); err != nil {
-				log.Error(err, "Health and metrics are no longer served")
+				log.Error(err, "Stopped serving health and metrics")
 			}
 		})
 		defer served.Wait()
@@ -78,7 +78,7 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	return a.Run(ctx)
 }
 
-// agent wires the agent, and gives what is to run beside it.
+// agent returns the agent and what runs beside it.
 func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context), error) {
 	log.Info("Starting", "version", version.Current().Version, "namespace", o.identity.Namespace, "serviceAccount", o.identity.ServiceAccount, "cacerts", o.cacertsDir)
 	directory, err := cacerts.Open(o.cacertsDir, o.allowDisk)
@@ -95,7 +95,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	a := &agent.Agent{
 		Identity: o.identity, Source: issuer, Directory: directory, Metrics: measured, Log: log,
 		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
-		Reporter: quiet{},
+		Reporter: noReporter{},
 	}
 	config, err := o.cluster()
 	switch {
@@ -123,16 +123,16 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	return a, background, nil
 }
 
-// noAPIServer says what to do next. A Pod without the token of its service account is most often one whose
-// automountServiceAccountToken is false.
+// noAPIServer adds what to do. A Pod without the token of its service account most often has
+// automountServiceAccountToken: false.
 func noAPIServer(err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("no token for the API server, to find the IssuedCertificate with: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
+		return fmt.Errorf("no token for the API server, to find the IssuedCertificate: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
 	}
 	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a pod, or set --kubeconfig or --spec", err)
 }
 
-// cluster is the API server of the pod, or of --kubeconfig.
+// cluster returns the configuration of the pod's API server, or of --kubeconfig.
 func (o *options) cluster() (*rest.Config, error) {
 	if o.kubeconfig == "" {
 		return rest.InClusterConfig()
@@ -140,13 +140,12 @@ func (o *options) cluster() (*rest.Config, error) {
 	return clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 }
 
-// start runs what is to run beside the agent, and outlasts it: its last words are still to be passed on. The
-// function it gives stops that, and waits until it has.
+// start runs what runs beside the agent and outlasts it, to write the last status. stop ends that, and waits for its end.
 func start(ctx context.Context, background []func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	for _, each := range background {
-		running.Go(func() { each(ctx) })
+	for _, run := range background {
+		running.Go(func() { run(ctx) })
 	}
 	return func() {
 		cancel()
@@ -174,8 +173,9 @@ func handler(a *agent.Agent) http.Handler {
 	return mux
 }
 
-// quiet is for an agent whose specification is a file: there is no object to tell anything about.
-type quiet struct{}
+// noReporter is for a specification in a file, which has no status.
+type noReporter struct{}
 
-func (quiet) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
-func (quiet) Event(*certificatesv1.IssuedCertificate, bool, string, string)                    {}
+func (noReporter) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
+
+func (noReporter) Event(*certificatesv1.IssuedCertificate, bool, string, string) {}

@@ -50,7 +50,7 @@ func TestChecksCanFail(t *testing.T) {
 // withoutPublication is an agent that reports a published CA without publishing it.
 func withoutPublication(t *testing.T) string {
 	t.Helper()
-	const publish = "func (d *Directory) Publish(set *Set) error {\n"
+	const publish = "func (d *Directory) Publish(set *Set, note []byte) error {\n"
 	archive, err := alteredAgent(t.Context(), t.TempDir(), "0.1.0", "agent/cacerts/directory.go", publish, publish+"\tif set != nil {\n\t\treturn nil\n\t}\n")
 	if err != nil {
 		t.Fatal(err)

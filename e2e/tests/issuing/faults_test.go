@@ -74,7 +74,7 @@ func TestTransientFaults(t *testing.T) {
 			proxy := s.proxy(t)
 			proxy.Spoil(test.path, times, test.fault)
 			s.specify(t, exported)
-			output, err := s.Init(t.Context(), "--vault-timeout", "3s")
+			output, err := s.Init(t.Context(), "--vault-timeout", "3s", "--log-level", "debug")
 			must(t, err)
 			for _, want := range []string{"reason=" + test.reason, test.says, "failures=2", "reason=Published"} {
 				must(t, contains(output, want))
