@@ -248,7 +248,7 @@ func (c *completion) mounts(o *object) {
 // (ServiceAccountVolumeName, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
 const tokenVolumePrefix = "kube-api-access-"
 
-// isMounted tells whether a container has a wanted mount. At TokenPath any token will do that the Pod has: the API
+// isMounted tells whether a container has a wanted mount. At tokenPath any token will do that the Pod has: the API
 // server's admission plugin gives each container one.
 func isMounted(o *object, stored, desired corev1.VolumeMount) bool {
 	if clean(stored.MountPath) != clean(desired.MountPath) {

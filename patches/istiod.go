@@ -29,7 +29,7 @@ type istiod struct {
 	workingDir string
 	// runsDiscovery is set where the command line names pilot-discovery's subcommand.
 	runsDiscovery bool
-	// token is the mount at TokenPath as it is written; nil for none.
+	// token is the mount at tokenPath as it is written; nil for none.
 	token []byte
 	// workloadTTL is the variable istio.WorkloadTTLVariable as it is written; nil for none.
 	workloadTTL []byte

@@ -52,16 +52,16 @@ const (
 	InitContainer = "istiod-agent-init"
 	// IstiodContainer is what Istio's charts call istiod's own container.
 	IstiodContainer = "discovery"
-	// CACertsVolume is what Istio's charts call the volume at CACertsPath.
-	CACertsVolume = istio.CACertsSecret
+	// caCertsVolume is what Istio's charts call the volume at CACertsPath.
+	caCertsVolume = istio.CACertsSecret
 	// CACertsPath is where istiod looks for its intermediate CA
 	// (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
 	CACertsPath = istio.CACertsDir
-	// OwnCACertsVolume is the volume at CACertsPath where istiod mounts nothing there and something else is called cacerts.
-	OwnCACertsVolume = "istiod-agent-cacerts"
-	// TokenPath is where Kubernetes mounts a service account's token for the API server
+	// ownCACertsVolume is the volume at CACertsPath where istiod mounts nothing there and something else is called cacerts.
+	ownCACertsVolume = "istiod-agent-cacerts"
+	// tokenPath is where Kubernetes mounts a service account's token for the API server
 	// (DefaultAPITokenMountPath, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
-	TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
+	tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
 	// VaultTokenVolume is the volume with the agent's service account token for Vault, and VaultTokenPath where the
 	// agent's containers mount it.
 	VaultTokenVolume = "istiod-agent-vault-token"               //nolint:gosec // the name of a volume
@@ -213,9 +213,9 @@ func Uninject(kind Kind, object []byte) Result {
 		return Result{Report: report(Malformed, kind)}
 	}
 	removal := remove(o)
-	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
+	removal.Report = report(removed, strings.Join(removal.Changes, ", "))
 	if len(removal.Operations) == 0 {
-		removal.Report = report(NotInjected, kind)
+		removal.Report = report(notInjected, kind)
 	} else if _, readable := o.parseNote(); !readable {
 		removal.Warnings = append(removal.Warnings, o.describeRemoval())
 	}

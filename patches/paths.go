@@ -64,9 +64,9 @@ func clean(path string) string {
 	return "/" + strings.Join(components, "/")
 }
 
-// isTokenPath tells whether a path is TokenPath, however it is written.
+// isTokenPath tells whether a path is tokenPath, however it is written.
 func isTokenPath(path []byte) bool {
-	return len(path) >= len(TokenPath)-1 && clean(string(path)) == TokenPath
+	return len(path) >= len(tokenPath)-1 && clean(string(path)) == tokenPath
 }
 
 // meets tells whether a path is at, above or below another.

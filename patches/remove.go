@@ -43,7 +43,7 @@ func (o *object) describeRemoval() string {
 		return "it had no volume at " + CACertsPath + " before, so istiod starts anew with " + own
 	case !restore:
 		return "istiod starts anew with what volume " + name + " holds, or else with " + own
-	case nameOf(restored) == CACertsVolume && isChartVolume(restored, o.defaulted):
+	case nameOf(restored) == caCertsVolume && isChartVolume(restored, o.defaulted):
 		return "istiod starts anew with what Secret cacerts holds, or else with " + own
 	}
 	return "istiod starts anew with what volume " + name + " (" + strings.Join(sourcesOf(restored), ", ") + ") holds, or else with " + own

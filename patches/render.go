@@ -53,7 +53,7 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	if !limit.IsZero() {
 		emptyDir.SizeLimit = &limit
 	}
-	r.volume = corev1.Volume{Name: CACertsVolume, VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}
+	r.volume = corev1.Volume{Name: caCertsVolume, VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}
 
 	r.token = tokenVolume(config.Agent.VaultToken)
 
@@ -109,7 +109,7 @@ func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
 			fromField("SERVICE_ACCOUNT", "spec.serviceAccountName"),
 		}, agent.Env...),
 		Resources:    *agent.Resources.DeepCopy(),
-		VolumeMounts: []corev1.VolumeMount{{Name: CACertsVolume, MountPath: CACertsPath}},
+		VolumeMounts: []corev1.VolumeMount{{Name: caCertsVolume, MountPath: CACertsPath}},
 	}
 	if len(agent.AllowedServers) > 0 {
 		c.Env = append(c.Env, corev1.EnvVar{Name: v1alpha1.AllowedServersVariable, Value: strings.Join(agent.AllowedServers, ",")})

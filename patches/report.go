@@ -19,8 +19,8 @@ const (
 	NoIstiodContainer Reason = "NoIstiodContainer"
 	CACertsElsewhere  Reason = "CACertsElsewhere"
 	Malformed         Reason = "Malformed"
-	Removed           Reason = "Removed"
-	NotInjected       Reason = "NotInjected"
+	removed           Reason = "Removed"
+	notInjected       Reason = "NotInjected"
 )
 
 // sentences say each reason; %s is filled in by the decision.
@@ -34,8 +34,8 @@ var sentences = map[Reason]string{
 	NoIstiodContainer: `cannot inject: looked for a container that mounts /etc/cacerts, else one called "discovery", and found %s`,
 	CACertsElsewhere:  "cannot inject: istiod would not read the agent's files: %s",
 	Malformed:         "cannot read the %s: expected a JSON object with a pod spec",
-	Removed:           "the agent is removed: %s",
-	NotInjected:       "the %s holds nothing of the agent",
+	removed:           "the agent is removed: %s",
+	notInjected:       "the %s holds nothing of the agent",
 }
 
 // Report says why a decision was taken.

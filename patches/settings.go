@@ -42,7 +42,7 @@ func decoded[T any](raw []byte) *T {
 
 // adapted is the container on such an istiod, itself where nothing is to be changed.
 func (r *rendering) adapted(c *corev1.Container, s settings) *corev1.Container {
-	if s == (settings{volume: CACertsVolume, multiRoot: r.multiRoot}) {
+	if s == (settings{volume: caCertsVolume, multiRoot: r.multiRoot}) {
 		return c
 	}
 	c = c.DeepCopy()

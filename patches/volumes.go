@@ -19,10 +19,10 @@ func (o *object) caVolume() string {
 		return o.istiod.volume
 	case len(o.agentVolumes) > 0:
 		return o.agentVolumes[0]
-	case o.mounted[CACertsVolume]:
-		return OwnCACertsVolume
+	case o.mounted[caCertsVolume]:
+		return ownCACertsVolume
 	}
-	return CACertsVolume
+	return caCertsVolume
 }
 
 // volumeEdit replaces a volume of the list, or takes it out.
@@ -172,7 +172,7 @@ func isDesiredVolume(stored []byte, desired corev1.Volume) bool {
 // templates/deployment.yaml), as written by hand or as stored.
 func chartVolume(name string, defaulted bool) json.RawMessage {
 	volume := corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
-		Secret: &corev1.SecretVolumeSource{SecretName: CACertsVolume, Optional: new(true)},
+		Secret: &corev1.SecretVolumeSource{SecretName: caCertsVolume, Optional: new(true)},
 	}}
 	if defaulted {
 		volume.Secret.DefaultMode = new(corev1.SecretVolumeSourceDefaultMode)
@@ -211,7 +211,7 @@ func isChartVolume(volume []byte, defaulted bool) bool {
 	if defaulted {
 		mode = "420"
 	}
-	return c.err == nil && !others && string(name) == CACertsVolume && string(secretName) == CACertsVolume &&
+	return c.err == nil && !others && string(name) == caCertsVolume && string(secretName) == caCertsVolume &&
 		string(optional) == "true" && string(defaultMode) == mode
 }
 

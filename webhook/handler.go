@@ -27,35 +27,33 @@ const (
 	PodPath        = "/mutate--v1-pod"
 )
 
-// PodIsImmutable is the reason for leaving an updated Pod alone: what would be
+// podIsImmutable is the reason for leaving an updated Pod alone: what would be
 // injected cannot be added to a Pod that exists.
-const PodIsImmutable patches.Reason = "PodIsImmutable"
+const podIsImmutable patches.Reason = "PodIsImmutable"
 
 // Handler answers the admission reviews of one kind.
 type Handler struct {
 	recorder
 	kind     patches.Kind
 	injector *patches.Injector
-	rights   RightsChecker
+	warn     warnFunc
 }
 
-// RightsChecker says, in a sentence, what keeps a service account from running the agent; nothing when nothing does.
-type RightsChecker interface {
-	Warning(ctx context.Context, namespace, serviceAccount string) string
-}
+// warnFunc returns a warning about the rights that the agent lacks as a service account, "" if it lacks none.
+type warnFunc func(ctx context.Context, namespace, serviceAccount string) string
 
 // NewHandler returns the admission handler for one kind. Without a RightsChecker
 // nothing is said of rights.
-func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChecker, log logr.Logger) *Handler {
-	return &Handler{recorder: newRecorder(string(kind), log), kind: kind, injector: injector, rights: rights}
+func NewHandler(kind patches.Kind, injector *patches.Injector, warn warnFunc, log logr.Logger) *Handler {
+	return &Handler{recorder: newRecorder(string(kind), log), kind: kind, injector: injector, warn: warn}
 }
 
 // Register serves VirtualMeshes, and both kinds of istiods at their paths: after a change of the target the
 // API server may ask about the other one for a while, and must get an answer.
-func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, meshes v1alpha1.VirtualMesh, rights RightsChecker, log logr.Logger) {
+func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, meshes v1alpha1.VirtualMesh, warn warnFunc, log logr.Logger) {
 	server.Register(VirtualMeshPath, Served(newVirtualMeshes(meshes, log), log))
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
-		server.Register(path, Served(NewHandler(kind, injector, rights, log), log))
+		server.Register(path, Served(NewHandler(kind, injector, warn, log), log))
 	}
 }
 
@@ -70,7 +68,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	case req.Operation == admissionv1.Create:
 		result = h.injector.InjectNew(h.kind, req.Object.Raw)
 	case h.kind == patches.Pod:
-		result.Report = patches.Report{Reason: PodIsImmutable, Message: "a Pod is injected when it is created, and not changed later"}
+		result.Report = patches.Report{Reason: podIsImmutable, Message: "a Pod is injected when it is created, and not changed later"}
 	default:
 		result = h.injector.Inject(h.kind, req.Object.Raw)
 	}
@@ -86,8 +84,8 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 			return h.record(req, failed, result.Reason, admission.Errored(http.StatusInternalServerError, err))
 		}
 		outcome, response.Patch, response.PatchType = patched, patch, new(admissionv1.PatchTypeJSONPatch)
-		if h.rights != nil && result.ServiceAccount != "" {
-			if warning := h.rights.Warning(ctx, req.Namespace, result.ServiceAccount); warning != "" {
+		if h.warn != nil && result.ServiceAccount != "" {
+			if warning := h.warn(ctx, req.Namespace, result.ServiceAccount); warning != "" {
 				result.Warnings = append(result.Warnings, warning)
 			}
 		}

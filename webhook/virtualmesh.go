@@ -27,14 +27,14 @@ const VirtualMeshPath = "/validate-networking-mesh-gloo-solo-io-v1-virtualmesh"
 
 // Reasons of answers about VirtualMeshes.
 const (
-	// ValidVirtualMesh can be acted on.
-	ValidVirtualMesh patches.Reason = "ValidVirtualMesh"
-	// InvalidVirtualMesh cannot, and says where it is wrong.
-	InvalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
-	// UnchangedSpecification is a change of something else: it may be how a bad one is taken away.
-	UnchangedSpecification patches.Reason = "UnchangedSpecification"
-	// NamespaceNotAllowed is not acted on here, and is for other programs to judge: the API is Gloo Mesh's.
-	NamespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
+	// validVirtualMesh can be acted on.
+	validVirtualMesh patches.Reason = "ValidVirtualMesh"
+	// invalidVirtualMesh cannot, and says where it is wrong.
+	invalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
+	// unchangedSpecification is a change of something else: it may be how a bad one is taken away.
+	unchangedSpecification patches.Reason = "UnchangedSpecification"
+	// namespaceNotAllowed is not acted on here, and is for other programs to judge: the API is Gloo Mesh's.
+	namespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
 )
 
 // virtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
@@ -58,12 +58,12 @@ func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusBadRequest, err))
 	}
 	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(reviewedParts(old), reviewedParts(object)) {
-		return v.record(req, allowed, UnchangedSpecification, admission.Allowed("the specification does not change"))
+		return v.record(req, allowed, unchangedSpecification, admission.Allowed("the specification does not change"))
 	}
 	if !v.config.Allows(req.Namespace) {
 		response := admission.Allowed("")
-		response.Warnings = []string{"istiod-agent: " + string(NamespaceNotAllowed) + ": " + v.config.NotAllowed(req.Namespace)}
-		return v.record(req, allowed, NamespaceNotAllowed, response)
+		response.Warnings = []string{"istiod-agent: " + string(namespaceNotAllowed) + ": " + v.config.NotAllowed(req.Namespace)}
+		return v.record(req, allowed, namespaceNotAllowed, response)
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
 	mesh.Spec.SetDefaults()
@@ -72,13 +72,13 @@ func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 		errs = truncateErrors(errs)
 		response := admission.Denied("")
 		response.Result = &apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), bounded.Text(mesh.Name, maxName), errs).ErrStatus
-		return v.record(req, denied, InvalidVirtualMesh, response)
+		return v.record(req, denied, invalidVirtualMesh, response)
 	}
 	response := admission.Allowed("")
 	for _, warning := range bounded.List(append(warnings, unknown...), maxWarnings) {
 		response.Warnings = append(response.Warnings, "istiod-agent: "+warning)
 	}
-	return v.record(req, allowed, ValidVirtualMesh, response)
+	return v.record(req, allowed, validVirtualMesh, response)
 }
 
 const (

@@ -100,7 +100,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, log)
 	istiodReconciler.Lacking = rights.Warning
 	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(webhookServer, injector, config.VirtualMesh, rights, log)
+	webhook.Register(webhookServer, injector, config.VirtualMesh, rights.Warning, log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}
