@@ -91,7 +91,7 @@ func TestCheckErrors(t *testing.T) {
 		"a review that is only the question": {handler: answering(http.StatusOK, `{"request":{"uid":"x"}}`), want: "200 OK, and not as a webhook does"},
 		"a webhook that lets istiod through": {handler: answering(http.StatusOK, `{"response":{"allowed":true}}`), want: "it did not inject a sample istiod: allowed=true, without a message"},
 		"a webhook that refuses":             {handler: answering(http.StatusOK, `{"response":{"allowed":false,"status":{"message":"not today"}}}`), want: "it did not inject a sample istiod: allowed=false, not today"},
-		"a webhook of the other target":      {handler: handler(t, "target: pods", logr.Discard()), want: "it did not inject a sample istiod: allowed=true, a Deployment is left as it is"},
+		"a webhook of the other target":      {handler: handler(t, "target: pods", logr.Discard()), want: "it did not inject a sample istiod: allowed=true, the Deployment is not changed"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,7 @@ func TestHandlerOutcomes(t *testing.T) {
 		},
 		"no istiod in it": {
 			kind: patches.Deployment, object: notIstiod, operation: admissionv1.Create,
-			outcome: "denied", reason: patches.NoIstiodContainer, says: "istiod-agent: NoIstiodContainer: cannot inject: looked for",
+			outcome: "denied", reason: patches.NoIstiodContainer, says: "istiod-agent: NoIstiodContainer: cannot inject: expected a container",
 		},
 		"a CA directory that the agent does not fill": {
 			kind: patches.Deployment, object: elsewhere, operation: admissionv1.Create,
