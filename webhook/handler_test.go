@@ -95,7 +95,7 @@ func TestHandlerOutcomes(t *testing.T) {
 		},
 		"a Pod is updated": {
 			config: "target: pods", kind: patches.Pod, object: pod, operation: admissionv1.Update,
-			outcome: "allowed", reason: "PodIsImmutable", says: "injected when it is created",
+			outcome: "allowed", reason: "PodIsImmutable", says: "injected only when it is created",
 		},
 	}
 	for name, test := range tests {

@@ -22,23 +22,23 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// VirtualMeshPath is where VirtualMeshes are looked at.
+// VirtualMeshPath is the path of reviews of VirtualMeshes.
 const VirtualMeshPath = "/validate-networking-mesh-gloo-solo-io-v1-virtualmesh"
 
-// Reasons of answers about VirtualMeshes.
+// The reasons of responses about VirtualMeshes.
 const (
-	// validVirtualMesh can be acted on.
+	// validVirtualMesh: the controller can act on it.
 	validVirtualMesh patches.Reason = "ValidVirtualMesh"
-	// invalidVirtualMesh cannot, and says where it is wrong.
+	// invalidVirtualMesh: it has mistakes, which the response lists.
 	invalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
-	// unchangedSpecification is a change of something else: it may be how a bad one is taken away.
+	// unchangedSpecification: other parts change, for example to remove an invalid VirtualMesh.
 	unchangedSpecification patches.Reason = "UnchangedSpecification"
-	// namespaceNotAllowed is not acted on here, and is for other programs to judge: the API is Gloo Mesh's.
+	// namespaceNotAllowed: another program may act on it, since the API is Gloo Mesh's.
 	namespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
 )
 
-// virtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
-// and its path, and what is not acted on comes back as warnings. It changes nothing.
+// virtualMeshes answers admission reviews of VirtualMeshes. It refuses an invalid one with the path of every mistake, warns
+// about fields that have no effect, and changes nothing.
 type virtualMeshes struct {
 	recorder
 	config v1alpha1.VirtualMesh
@@ -51,7 +51,7 @@ func newVirtualMeshes(config v1alpha1.VirtualMesh, log logr.Logger) *virtualMesh
 // Handle implements admission.Handler.
 func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
 	if size := max(len(req.Object.Raw), len(req.OldObject.Raw)); size > maxObject {
-		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the most that an API server stores", maxObject)))
+		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the maximum that an API server stores", maxObject)))
 	}
 	var object, old map[string]any
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
@@ -89,7 +89,7 @@ const (
 	maxMistakes = 20
 )
 
-// truncateErrors keeps the first mistakes, of bounded length.
+// truncateErrors bounds the number and the length of mistakes.
 func truncateErrors(errs field.ErrorList) field.ErrorList {
 	truncated := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
 	for i, err := range errs {
@@ -106,7 +106,7 @@ func truncateErrors(errs field.ErrorList) field.ErrorList {
 	return truncated
 }
 
-// clientCertRequested is all of a VirtualMesh that is acted on.
+// reviewedParts returns the parts of a VirtualMesh that the controller uses.
 func reviewedParts(object map[string]any) []any {
 	all := []any{object["spec"]}
 	for _, annotation := range []string{networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation, networkingv1.RotateFromSecretAnnotation} {

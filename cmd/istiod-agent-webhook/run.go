@@ -44,8 +44,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
 )
 
-// shutdownTimeout bounds how long admissions in flight may take to finish; the
-// API server gives up on them after the webhook's five seconds.
+// shutdownTimeout bounds how long admissions in flight may take to finish: the API server waits five seconds for each.
 const shutdownTimeout = 20 * time.Second
 
 // gcPercent has the heap collected when it has grown by half: it is some megabytes small, and collecting it takes a
