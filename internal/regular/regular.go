@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package regular reads files by a name from outside of the program: only regular ones, and only as much as fits into
-// memory. A named pipe, a device or a file that never ends is an error, not a program that hangs or is killed.
+// Package regular reads files whose names come from outside the program: only regular ones of bounded size. A named pipe, a
+// device or an endless file is an error, and neither blocks the program nor exhausts its memory.
 package regular
 
 import (
