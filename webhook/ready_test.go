@@ -36,8 +36,8 @@ func TestReadyCertificate(t *testing.T) {
 		want        string
 	}{
 		"the right one":              {servingName, now.Add(-time.Hour), now.Add(time.Hour), fixedSource{}, ""},
-		"expired":                    {servingName, now.Add(-2 * time.Hour), now.Add(-time.Hour), fixedSource{}, "the serving certificate has expired at " + now.Add(-time.Hour).UTC().Format(time.RFC3339)},
-		"not valid yet":              {servingName, now.Add(time.Hour), now.Add(2 * time.Hour), fixedSource{}, "the serving certificate is valid only from " + now.Add(time.Hour).UTC().Format(time.RFC3339)},
+		"expired":                    {servingName, now.Add(-2 * time.Hour), now.Add(-time.Hour), fixedSource{}, "the serving certificate expired at " + now.Add(-time.Hour).UTC().Format(time.RFC3339)},
+		"not valid yet":              {servingName, now.Add(time.Hour), now.Add(2 * time.Hour), fixedSource{}, "the serving certificate is not valid before " + now.Add(time.Hour).UTC().Format(time.RFC3339)},
 		"of another name":            {"istiod-agent-webhook.default.svc", now.Add(-time.Hour), now.Add(time.Hour), fixedSource{}, "certificate is valid for istiod-agent-webhook.default.svc, not " + servingName},
 		"one that nobody trusts yet": {servingName, now.Add(-time.Hour), now.Add(time.Hour), fixedSource{errors.New("not in the caBundle")}, "not in the caBundle"},
 	}

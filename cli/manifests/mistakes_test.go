@@ -27,7 +27,7 @@ func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"denied after one that is not":     {istiod + "---" + refused, []string{"-f", "-"}, []string{"standard input, document 2: deployment/istiod-other: NoIstiodContainer: cannot inject: looked for a container that mounts /etc/cacerts", "and found containers pilot"}},
+		"denied after one that is not":     {istiod + "---" + refused, []string{"-f", "-"}, []string{"standard input, document 2: deployment/istiod-other: NoIstiodContainer: cannot inject: expected a container called \"discovery\" or one that mounts /etc/cacerts", "found containers pilot"}},
 		"denied in a check":                {refused, []string{"-f", "-", "--check"}, []string{"deployment/istiod-other: NoIstiodContainer: "}},
 		"a missing file after a good one":  {istiod, []string{"-f", "-", "-f", missing}, []string{missing, "no such file or directory"}},
 		"a directory with no manifest":     {"", []string{"-f", empty}, []string{empty, "has no .yaml, .yml or .json file"}},

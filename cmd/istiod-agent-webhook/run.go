@@ -42,8 +42,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
 )
 
-// shutdownTimeout bounds how long admissions in flight may take to finish; the
-// API server gives up on them after the webhook's five seconds.
+// shutdownTimeout bounds how long admissions in flight may take to finish: the API server waits five seconds for each.
 const shutdownTimeout = 20 * time.Second
 
 // run wires the program and serves until the context ends.
@@ -89,7 +88,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, log)
 	istiodReconciler.Lacking = rights.Warning
 	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(webhookServer, injector, config.VirtualMesh, rights, log)
+	webhook.Register(webhookServer, injector, config.VirtualMesh, rights.Warning, log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func TestAnswers(t *testing.T) {
 // The webhook does not report the rights of an istiod that is not stored: any client could ask about any service account.
 func TestMissingRights(t *testing.T) {
 	t.Parallel()
-	words := []string{"/istiod may not list issuedcertificates", "wait in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "run helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values"}
+	words := []string{"/istiod may not list issuedcertificates", "waits in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "run helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values"}
 	istiod := cluster.Istiod(t, shared.Namespace(t, true))
 	warnings, listening := warned(t)
 	if err := listening.Create(t.Context(), istiod.DeepCopy()); err != nil {
