@@ -1,0 +1,13 @@
+package a_test
+
+import (
+	"testing"
+
+	"example.test/module/a"
+)
+
+func TestOnly(t *testing.T) {
+	if a.OnlyTested != 1 {
+		t.Fail()
+	}
+}
