@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/cli"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 // hidden is what a terminal would act on, reorder or not show.

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 func TestOutputAsJSON(t *testing.T) {
