@@ -87,16 +87,12 @@ func (s *RootRotationStatus) At() RootRotationStage {
 func (m *VirtualMesh) validateRotation() field.ErrorList {
 	path := field.NewPath("metadata", "annotations")
 	value, given := m.Annotations[RootRotationAnnotation]
-	if !given {
+	if !given || RootRotation(value) == RotateNone {
 		return nil
 	}
 	var errs field.ErrorList
-	switch RootRotation(value) {
-	case RotateNone:
-		return nil
-	case RotateTrustBoth, RotateSignWithNew, RotateDropOld:
-	default:
-		errs = append(errs, field.NotSupported(path.Key(RootRotationAnnotation), value, []RootRotation{RotateTrustBoth, RotateSignWithNew, RotateDropOld, RotateNone}))
+	if RootRotation(value).Allowed() == 0 {
+		errs = append(errs, field.NotSupported(path.Key(RootRotationAnnotation), value, append(slices.Clone(RootRotationWords), RotateNone)))
 	}
 	const expected = "expected PEM certificates of the roots to trust, the old ones first and the new one last"
 	text, roots := m.Annotations[TrustedRootsAnnotation], path.Key(TrustedRootsAnnotation)

@@ -3,6 +3,8 @@
 package v1
 
 import (
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -240,6 +242,10 @@ type StatusRef struct {
 
 // Key is the key of a mesh in VirtualMeshStatus.Meshes.
 func (r *MeshRef) Key() string { return r.Name + "." + r.Namespace + "." }
+
+// Pattern splits a name with a star, such as istiod-*-istio-system-cluster-1, into the start of the Deployment's name
+// and the part after the star, -<namespace>-<cluster>. ok is false for a name without a star.
+func (r *MeshRef) Pattern() (prefix, suffix string, ok bool) { return strings.Cut(r.Name, "*") }
 
 // IntermediateCA is the CA that signs certificates; nil without one.
 func (s *VirtualMeshSpec) IntermediateCA() *certificatesv1.IntermediateCertificateAuthority {
