@@ -22,7 +22,7 @@ const (
 	rightsTimeout = time.Second
 	// How long an answer is taken for the next ones: a rollout asks about one service account many times.
 	rightsTTL  = 10 * time.Second
-	maxAnswers = 1000 // validationErrs than a cluster has istiods
+	maxAnswers = 1000 // more than a cluster has istiods
 	// Lookups per second, of three SubjectAccessReviews each, and burst. A cluster has few istiods.
 	rightsRate, rightsBurst = 1, 20
 )
