@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,8 +41,6 @@ type Rights struct {
 	answers    *cache.LRUExpireCache // warnings by account
 }
 
-type account struct{ namespace, name string }
-
 // NewRights returns a checker whose client must be allowed to create SubjectAccessReviews. runsIstiod reports whether an
 // istiod runs as a service account.
 func NewRights(writer client.Writer, runsIstiod func(ctx context.Context, namespace, serviceAccount string) bool, log logr.Logger) *Rights {
@@ -59,7 +58,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	if !r.runsIstiod(ctx, namespace, serviceAccount) {
 		return ""
 	}
-	of := account{namespace, serviceAccount}
+	of := types.NamespacedName{Namespace: namespace, Name: serviceAccount}
 	if cached, ok := r.answers.Get(of); ok {
 		warning, _ := cached.(string)
 		return warning
@@ -67,7 +66,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	if !r.bucket.TryAccept() {
 		return ""
 	}
-	lacking, err := agentrights.Lacking(ctx, r.client, of.namespace, of.name)
+	lacking, err := agentrights.Lacking(ctx, r.client, namespace, serviceAccount)
 	if err != nil {
 		r.log.Error(err, "Failed to look up the rights of the injected agent", "namespace", namespace, "serviceAccount", serviceAccount)
 		return ""
