@@ -38,8 +38,8 @@ func (s *IssuedCertificateSpec) SetDefaults() {
 
 // SetDefaults sets absent fields.
 func (c *IntermediateCertificateAuthority) SetDefaults() {
-	if c.Vault != nil && c.Vault.KubernetesAuth != nil {
-		c.Vault.KubernetesAuth.setDefaults()
+	if c.Vault != nil {
+		c.Vault.SetDefaults()
 	}
 	if c.TrustedRoots != nil && c.TrustedRoots.ConfigMapRef != nil {
 		ref := c.TrustedRoots.ConfigMapRef
@@ -58,6 +58,13 @@ func (o *CertOptions) SetDefaults(org string) {
 	}
 	if o.SecretRotationGracePeriodRatio == nil {
 		o.SecretRotationGracePeriodRatio = new(DefaultRenewalRatio)
+	}
+}
+
+// SetDefaults sets absent fields.
+func (v *VaultCA) SetDefaults() {
+	if v.KubernetesAuth != nil {
+		v.KubernetesAuth.setDefaults()
 	}
 }
 
