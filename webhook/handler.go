@@ -6,6 +6,7 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -76,7 +77,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	case result.Denied():
 		outcome, response = denied, admission.Denied("istiod-agent: "+string(result.Reason)+": "+result.Message)
 	case len(result.Operations) > 0:
-		patch, err := result.Patch()
+		patch, err := json.Marshal(result.Operations)
 		if err != nil {
 			return h.record(req, failed, result.Reason, admission.Errored(http.StatusInternalServerError, err))
 		}
