@@ -136,9 +136,6 @@ func sourceOf(remote string) string {
 	if ip.Is4() {
 		return ip.String()
 	}
-	prefix, err := ip.Prefix(64)
-	if err != nil {
-		return remote
-	}
-	return prefix.String()
+	network, _ := ip.Prefix(64) // any IPv6 address without a zone has one
+	return network.String()
 }
