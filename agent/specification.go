@@ -28,12 +28,6 @@ type Identity struct {
 	Pod, Namespace, ServiceAccount string
 }
 
-// mine reports whether a specification is for this istiod: one of its hosts is
-// spiffe://<any trust domain>/ns/<namespace>/sa/<service account>.
-func (i Identity) mine(certificate *certificatesv1.IssuedCertificate) bool {
-	return istio.Covers(certificate.Spec.Hosts, i.Namespace, i.ServiceAccount)
-}
-
 // Host returns the identity as a specification has it, for messages.
 func (i Identity) Host() string {
 	return istio.Identity{TrustDomain: "<trust domain>", Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
