@@ -5,6 +5,7 @@ package istio
 
 import (
 	"cmp"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -85,3 +86,14 @@ func Replicas(deployment *unstructured.Unstructured) int64 {
 	}
 	return replicas
 }
+
+var dashes = strings.NewReplacer(".", "-", "_", "-", ":", "-", "/", "-", " ", "-")
+
+// MeshName returns the name of an istiod's mesh in the public API: <deployment>-<namespace>-<cluster>
+// (Gloo Mesh 1.2, pkg/mesh-discovery/translation/utils/object_meta.go).
+func MeshName(deployment, namespace, cluster string) string {
+	return NormalMeshName(deployment + "-" + namespace + "-" + cluster)
+}
+
+// NormalMeshName returns a name in lower case, with dashes for characters that no object's name may contain.
+func NormalMeshName(name string) string { return strings.ToLower(dashes.Replace(name)) }
