@@ -11,14 +11,13 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
