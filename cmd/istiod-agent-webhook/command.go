@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -102,28 +101,12 @@ func (f *flags) load() (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 
 // setLogger makes the logger that the flags ask for, and has every library use it.
 func (f *flags) setLogger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
-	switch f.logLevel {
-	case "info":
-	case "debug":
-		options.Level = slog.LevelDebug
-	default:
-		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", f.logLevel)
+	log, err := bounded.NewLogger(to, f.logLevel, f.logFormat)
+	if err == nil {
+		ctrl.SetLogger(log)
+		klog.SetLogger(log)
 	}
-	var handler slog.Handler
-	switch f.logFormat {
-	case "json":
-		handler = slog.NewJSONHandler(to, options)
-	case "text":
-		handler = slog.NewTextHandler(to, options)
-	default:
-		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", f.logFormat)
-	}
-	slog.SetDefault(slog.New(handler)) // what net/http logs by itself goes the same way
-	log := logr.FromSlogHandler(handler)
-	ctrl.SetLogger(log)
-	klog.SetLogger(log)
-	return log, nil
+	return log, err
 }
 
 // cluster uses --kubeconfig, then the pod's service account, then kubectl's defaults.

@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -163,22 +161,20 @@ func setFromEnvironment(flags *pflag.FlagSet) (err error) {
 }
 
 const (
-	workloadTTLFlag = "workload-ttl"
-	// istiodsWorkloadTTL is istiod's own variable, and defaultWorkloadTTL its default (Istio pilot/pkg/bootstrap/istio_ca.go).
-	istiodsWorkloadTTL = istio.WorkloadTTLVariable
-	defaultWorkloadTTL = 24 * time.Hour
+	workloadTTLFlag    = "workload-ttl"
+	defaultWorkloadTTL = 24 * time.Hour // istiod's (Istio pilot/pkg/bootstrap/istio_ca.go)
 )
 
 // setWorkloadTTL uses istiod's own variable, where neither the flag nor its variable is set. As in istiod (Istio
 // pkg/env/var.go), a value that is no duration leaves the default, with a warning.
 func (o *options) setWorkloadTTL(flags *pflag.FlagSet) (warning string) {
-	value := os.Getenv(istiodsWorkloadTTL)
+	value := os.Getenv(istio.WorkloadTTLVariable)
 	if value == "" || flags.Changed(workloadTTLFlag) {
 		return ""
 	}
 	ttl, err := time.ParseDuration(value)
 	if err != nil || ttl <= 0 {
-		return fmt.Sprintf("environment variable %s: expected a positive duration such as 24h, got %q: the CA is renewed as for %s", istiodsWorkloadTTL, bounded.Text(value, maxValue), o.workloadTTL)
+		return fmt.Sprintf("environment variable %s: expected a positive duration such as 24h, got %q: the CA is renewed as for %s", istio.WorkloadTTLVariable, bounded.Text(value, maxValue), o.workloadTTL)
 	}
 	o.workloadTTL = ttl
 	return ""
@@ -222,10 +218,11 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, command func(cont
 	if err := o.validate(); err != nil {
 		return err
 	}
-	log, err := o.logger(cmd.ErrOrStderr())
+	log, err := bounded.NewLogger(cmd.ErrOrStderr(), o.logLevel, o.logFormat)
 	if err != nil {
 		return err
 	}
+	klog.SetLogger(logr.Discard()) // client-go repeats each failure that the agent logs once
 	if warning != "" {
 		log.Info(warning)
 	}
@@ -233,27 +230,4 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, command func(cont
 		log.Info("Ignored settings in GODEBUG that could print secrets or weaken TLS", "settings", names)
 	}
 	return command(ctx, log)
-}
-
-func (o *options) logger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
-	switch o.logLevel {
-	case "info":
-	case "debug":
-		options.Level = slog.LevelDebug
-	default:
-		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", o.logLevel)
-	}
-	var handler slog.Handler
-	switch o.logFormat {
-	case "json":
-		handler = slog.NewJSONHandler(to, options)
-	case "text":
-		handler = slog.NewTextHandler(to, options)
-	default:
-		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", o.logFormat)
-	}
-	slog.SetDefault(slog.New(handler)) // for net/http
-	klog.SetLogger(logr.Discard())     // client-go repeats each failure that the agent logs once
-	return logr.FromSlogHandler(handler), nil
 }

@@ -90,7 +90,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	o.tokens.Root = certificatesv1.TokenRoot
 	issuer := &agent.Issuer{
 		Identity: o.identity, Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout,
-		Now: time.Now, Observe: measured.Observe,
+		Observe: measured.Observe,
 	}
 	a := &agent.Agent{
 		Identity: o.identity, Source: issuer, Directory: directory, Metrics: measured, Log: log,
