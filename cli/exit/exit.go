@@ -36,9 +36,6 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// ExitCode returns the program's exit code.
-func (e *Error) ExitCode() int { return e.Code }
-
 // Result ends a command: with err as Unknown unless it has a code, else by what was found.
 func Result(err error, unknown, problem bool) error {
 	if _, coded := errors.AsType[*Error](err); coded {
@@ -55,8 +52,9 @@ func Result(err error, unknown, problem bool) error {
 	return nil
 }
 
-// Usage makes wrong flags and arguments of a command end with Unknown.
-func Usage(cmd *cobra.Command) {
+// Codes makes a command end with Unknown where an error has no code: for wrong flags and arguments too. All else of the command
+// must be set before.
+func Codes(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(Unknown, err) })
 	args := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
@@ -64,9 +62,8 @@ func Usage(cmd *cobra.Command) {
 		if err == nil && args != nil {
 			err = args(cmd, given)
 		}
-		if err != nil {
-			return With(Unknown, err)
-		}
-		return nil
+		return Result(err, false, false)
 	}
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return Result(run(cmd, args), false, false) }
 }

@@ -87,7 +87,7 @@ flags are wrong.`,
 			if _, refused := errors.AsType[*refusedError](err); refused {
 				return exit.With(exit.Problem, err)
 			}
-			return exit.Result(err, false, false)
+			return err
 		},
 	}
 	f.AddContexts(cmd, "change")
@@ -104,15 +104,13 @@ flags are wrong.`,
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("new-root", "vault")
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) check(stage networkingv1.RootRotation) error {
 	first := stage == networkingv1.RotateTrustBoth
 	switch {
-	case f.Check() != nil:
-		return f.Check()
 	case (f.newRoot != "" || f.vault || f.fromSecret != "") && !first:
 		return errors.New("--new-root, --vault and --from-secret: expected with the stage trust-both only")
 	case f.Filename != "" && !f.vault:

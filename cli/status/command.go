@@ -72,14 +72,11 @@ roots differ; 2 a request failed, or the flags are wrong.`,
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
-	if err := f.Check(); err != nil {
-		return exit.With(exit.Unknown, err)
-	}
 	now := time.Now()
 	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextStatus {
 		return readContext(cmd.Context(), cluster, err, f.namespace, now)

@@ -83,14 +83,14 @@ the flags are wrong.`,
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	account, addresses, err := f.check()
 	if err != nil {
-		return exit.With(exit.Unknown, err)
+		return err
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Done()
@@ -104,7 +104,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	})
 	expected, err := f.expected(ctx, cmd.InOrStdin(), contexts)
 	if err != nil {
-		return exit.With(exit.Unknown, err)
+		return err
 	}
 	result, unknown := &verification{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
 	for _, c := range contexts {
@@ -133,8 +133,6 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 		return account, nil, err
 	}
 	switch {
-	case f.Check() != nil:
-		err = f.Check()
 	case f.Given() && !f.vault:
 		err = errors.New("--filename and --virtual-mesh: expected together with --vault")
 	case len(addresses) > 0 && !f.handshake:
