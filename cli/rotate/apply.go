@@ -49,13 +49,7 @@ func annotate(ctx context.Context, targets []*target, plan *rotationPlan, dryRun
 		if plan.Annotations[i] == nil {
 			continue
 		}
-		set := map[string]any{}
-		for key, value := range plan.Annotations[i] {
-			if set[key] = value; value == "" {
-				set[key] = nil
-			}
-		}
-		if err := target.patch(ctx, set, dryRun); err != nil {
+		if err := target.patch(ctx, plan.Annotations[i], dryRun); err != nil {
 			changed := "no context was changed: "
 			if !dryRun {
 				changed = fmt.Sprintf("the contexts before %s were changed; run the command again: ", target.Context)

@@ -139,17 +139,17 @@ func TestDecisions(t *testing.T) {
 				if set == nil {
 					continue
 				}
-				if set[networkingv1.RootRotationAnnotation] != string(test.request.Stage) {
+				if set[networkingv1.RootRotationAnnotation] != test.request.Stage {
 					t.Errorf("it is told %s", set[networkingv1.RootRotationAnnotation])
 				}
 				if test.request.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encodePEM(test.roots) {
 					t.Error("other roots are set")
 				}
 				secret, given := set[networkingv1.RotateFromSecretAnnotation]
-				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != "") != adopts {
+				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != nil) != adopts {
 					t.Errorf("place %d takes the CA of Secret %q over", i, secret)
 				}
-				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == "") {
+				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == nil) {
 					t.Errorf("place %d: that a Secret is no longer named is %t", i, !removes)
 				}
 			}
