@@ -25,7 +25,6 @@ type grant struct {
 	rules     []rbacv1.PolicyRule
 }
 
-// pageSize is the number of objects per request.
 const pageSize = 500
 
 // readGrants reads the grants of caRights. It skips cluster-wide bindings of cluster-admin, whose subjects may do everything.

@@ -82,7 +82,6 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	return exit.Result(err, !fails && count(contexts, levelUnknown) > 0, fails)
 }
 
-// checkContext checks one context.
 func (f *flags) checkContext(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) contextFindings {
 	if err != nil {
 		return contextFindings{cluster.Context, []finding{{levelUnknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}

@@ -54,7 +54,6 @@ type clusterFacts struct {
 	Grants fact[[]grant]
 }
 
-// crdState is the state of a CRD.
 type crdState struct {
 	Served []string
 	// Ours is true for this project's CRD, false for Gloo Mesh's.
@@ -224,7 +223,6 @@ func readControllers(ctx context.Context, reader client.Reader, webhook *admissi
 	return accounts
 }
 
-// injects reports whether a webhook injects a resource.
 func injects(configuration *admissionregistrationv1.MutatingWebhookConfiguration, resource string) bool {
 	return slices.ContainsFunc(configuration.Webhooks, func(hook admissionregistrationv1.MutatingWebhook) bool {
 		return hook.Name == resource+".istiod-agent.io"

@@ -14,7 +14,6 @@ import (
 // level is the result of a check.
 type level string
 
-// The statuses.
 const (
 	levelOK   level = "ok"
 	levelWarn level = "warn"
@@ -23,7 +22,6 @@ const (
 	levelUnknown level = "unknown"
 )
 
-// finding is one check.
 type finding struct {
 	Status level `json:"status"`
 	// What is the subject.
@@ -34,7 +32,6 @@ type finding struct {
 	Next string `json:"next,omitempty"`
 }
 
-// contextFindings are the checks of one context.
 type contextFindings struct {
 	Context string    `json:"context"`
 	Lines   []finding `json:"checks"`
@@ -53,7 +50,6 @@ func count(contexts []contextFindings, status level) (n int) {
 
 var colours = map[level]string{levelOK: terminal.Green, levelWarn: terminal.Yellow, levelFail: terminal.Red, levelUnknown: terminal.Purple}
 
-// printText writes the checks as text.
 func printText(out io.Writer, contexts []contextFindings) {
 	for i, checks := range contexts {
 		if i > 0 {

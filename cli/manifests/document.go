@@ -24,7 +24,6 @@ import (
 // decision is patches.Injector.Inject or patches.Uninject.
 type decision func(kind patches.Kind, object []byte) patches.Result
 
-// document is one document of a stream.
 type document struct {
 	// source for messages: a file and the document's number in it.
 	source string
@@ -65,7 +64,6 @@ type typeMeta struct {
 	Kind       string `json:"kind"`
 }
 
-// apply decides on each istiod of the document.
 func (d *document) apply(decide decision, check bool, notes io.Writer) error {
 	if mapping, err := d.isMapping(); err != nil || !mapping {
 		return err // empty or not an object

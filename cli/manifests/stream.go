@@ -104,7 +104,6 @@ func split(from string, text []byte) []document {
 
 func isSeparator(line []byte) bool { return isMarker(line, "---") }
 
-// isMarker reports whether the line begins with a YAML document marker.
 func isMarker(line []byte, marker string) bool {
 	rest, ok := bytes.CutPrefix(line, []byte(marker))
 	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)

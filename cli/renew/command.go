@@ -19,7 +19,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// pollInterval is the time between two reads of the status.
 const pollInterval = 500 * time.Millisecond
 
 type flags struct {

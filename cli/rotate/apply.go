@@ -20,7 +20,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// pollInterval is the time between two reads of the status.
 const pollInterval = time.Second
 
 // target is the VirtualMesh of one context, and the result of the command there.
@@ -33,7 +32,6 @@ type target struct {
 	changed   bool
 }
 
-// failures returns the errors of all targets.
 func failures(targets []*target) (lines []string) {
 	for _, target := range targets {
 		if target.err != nil {

@@ -15,7 +15,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// clusterState is the state of a root change in one context.
 type clusterState struct {
 	Context string
 	Mesh    types.NamespacedName

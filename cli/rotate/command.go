@@ -83,11 +83,7 @@ flags are wrong.`,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: stages,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := f.run(cmd, networkingv1.RootRotation(strings.Join(args, "")))
-			if _, refused := errors.AsType[*refusedError](err); refused {
-				return exit.With(exit.Problem, err)
-			}
-			return err
+			return f.run(cmd, networkingv1.RootRotation(strings.Join(args, "")))
 		},
 	}
 	f.AddContexts(cmd, "change")
@@ -154,6 +150,9 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 		states[i] = target.clusterState
 	}
 	plan, err := decide(rotationRequest{stage, newRoot, f.fromSecret}, states)
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		return exit.With(exit.Problem, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// rotationRequest is what the flags ask for.
 type rotationRequest struct {
 	Stage networkingv1.RootRotation
 	// NewRoot is nil where the root change in progress names it.
@@ -22,7 +21,6 @@ type rotationRequest struct {
 	FromSecret string
 }
 
-// rotationPlan is how to fulfil a request.
 type rotationPlan struct {
 	// Roots are the roots to trust, the new root last; empty for RotateNone.
 	Roots []*x509.Certificate

@@ -17,7 +17,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// contextStatus is the status of one context.
 type contextStatus struct {
 	Context  string          `json:"context"`
 	Replicas []replicaStatus `json:"replicas"`
@@ -25,7 +24,6 @@ type contextStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
-// summary is the status of all contexts.
 type summary struct {
 	Contexts []contextStatus `json:"contexts"`
 	// Roots are the roots that istiods sign under: one, unless clusters do not trust each other or during a root change.

@@ -112,7 +112,6 @@ func abbreviatedSerial(serial string) string {
 	return "…" + serial[len(serial)-kept:]
 }
 
-// abbreviatedRoot returns the beginning of a fingerprint.
 func abbreviatedRoot(fingerprint string) string {
 	return fmt.Sprintf("%.12s", fingerprint)
 }

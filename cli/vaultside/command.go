@@ -148,7 +148,6 @@ func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMe
 	return readCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
 }
 
-// read reads the files.
 func (r *Reviewer) read() error {
 	for _, input := range []struct {
 		flag, file string
@@ -208,7 +207,7 @@ func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vaul
 		case difference.Kind == Manual:
 			manual++
 		case applying && err == nil:
-			if err = vault.apply(ctx, *difference); err != nil {
+			if err = vault.apply(ctx, difference.change); err != nil {
 				break // the changes before it are still printed
 			}
 			if difference.Done = done; !f.Structured() {

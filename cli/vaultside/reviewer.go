@@ -42,9 +42,6 @@ func isServiceAddress(host string) bool {
 
 // noteExpiry notes the expiry of the reviewer's token (exp claim, RFC 7519, section 4.1.4).
 func (w *Desired) noteExpiry() {
-	if w.Auth == nil || w.Auth.Reviewer.Token == "" {
-		return
-	}
 	parts := strings.Split(w.Auth.Reviewer.Token, ".")
 	var claims struct {
 		Expires float64 `json:"exp"`

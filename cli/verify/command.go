@@ -148,7 +148,6 @@ type contextRoots struct {
 	err     error
 }
 
-// expected returns the roots that every namespace must have.
 func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRoots) ([]*x509.Certificate, error) {
 	switch {
 	case f.root != "":

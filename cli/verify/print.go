@@ -13,7 +13,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// verification is the result of the command.
 type verification struct {
 	// Roots are the SHA-256 (DER), in hexadecimal, of the expected roots.
 	Roots []string  `json:"roots"`
