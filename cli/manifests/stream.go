@@ -153,7 +153,13 @@ func (d *document) yaml() ([]byte, error) {
 	if !d.changed() {
 		return d.text, nil
 	}
-	text, err := d.edited()
+	var text []byte
+	var err error
+	if d.value != nil { // JSON has no layout to keep
+		text, err = writeYAML(d.after)
+	} else {
+		text, err = patchYAML(d.text, d.edits, d.after)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.source, err)
 	}
@@ -164,14 +170,6 @@ func (d *document) yaml() ([]byte, error) {
 		text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
 	}
 	return text, nil
-}
-
-// edited returns the changed document as YAML. JSON has no layout to keep.
-func (d *document) edited() ([]byte, error) {
-	if d.value != nil {
-		return writeYAML(d.after)
-	}
-	return patchYAML(d.text, d.edits, d.after)
 }
 
 func firstLine(text []byte) []byte {

@@ -82,9 +82,7 @@ flags are wrong.`,
   kubectl istiod-agent rotate-root trust-both --vault --from-secret istio-ca-secret`,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: stages,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.run(cmd, networkingv1.RootRotation(strings.Join(args, "")))
-		},
+		RunE:      f.run,
 	}
 	f.AddContexts(cmd, "change")
 	set := cmd.Flags()
@@ -119,7 +117,8 @@ func (f *flags) check(stage networkingv1.RootRotation) error {
 	return nil
 }
 
-func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
+func (f *flags) run(cmd *cobra.Command, args []string) error {
+	stage := networkingv1.RootRotation(strings.Join(args, ""))
 	if err := f.check(stage); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -179,18 +180,13 @@ func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRo
 			failed = append(failed, fmt.Errorf("%s: %w", c.cluster.Context, c.err))
 		}
 	}
-	if len(failed) > 0 {
-		return nil, errors.Join(failed...)
-	}
-	return nil, errors.New("no istiod has published a root (ConfigMap " + istio.RootConfigMap + "): has it started?")
+	return nil, cmp.Or(errors.Join(failed...), errors.New("no istiod has published a root (ConfigMap "+istio.RootConfigMap+"): has it started?"))
 }
 
 // reachable returns the first context that could be read, for the VirtualMesh; nil without one.
 func reachable(contexts []contextRoots) *clusters.Cluster {
-	for _, c := range contexts {
-		if c.err == nil {
-			return c.cluster
-		}
+	if i := slices.IndexFunc(contexts, func(c contextRoots) bool { return c.err == nil }); i >= 0 {
+		return contexts[i].cluster
 	}
 	return nil
 }
