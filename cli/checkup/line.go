@@ -23,10 +23,8 @@ const (
 )
 
 type finding struct {
-	Status level `json:"status"`
-	// What is the subject.
-	What string `json:"what"`
-	// Detail is the finding.
+	Status level  `json:"status"`
+	What   string `json:"what"`
 	Detail string `json:"detail"`
 	// Next is the next step; a line that is not ok has one.
 	Next string `json:"next,omitempty"`

@@ -175,7 +175,6 @@ func (d *document) uniqueKeys() error {
 	return cmp.Or(err, errors.Join(repeated...))
 }
 
-// decide on one object. Objects other than istiods stay unchanged.
 func (d *document) decide(decide decision, raw []byte, o object, check bool, notes io.Writer) ([]jsonpatch.Operation, error) {
 	if o.Metadata.Labels["app"] != "istiod" {
 		return nil, nil

@@ -46,7 +46,6 @@ func (s *clusterState) finished() bool {
 	return s.Rotation != nil && s.Rotation.Stage == networkingv1.StageDropOld && s.Rotation.Complete
 }
 
-// newRoot returns the new root of the annotation.
 func (s *clusterState) newRoot() *x509.Certificate {
 	if len(s.Roots) == 0 {
 		return nil

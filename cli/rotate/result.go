@@ -18,8 +18,7 @@ type result struct {
 	Contexts []contextResult `json:"contexts"`
 	// Roots are the SHA-256 (DER), in hexadecimal, of the roots to trust, the new root last.
 	Roots []string `json:"roots,omitempty"`
-	// Next is the next step.
-	Next string `json:"next,omitempty"`
+	Next  string   `json:"next,omitempty"`
 }
 
 type contextResult struct {

@@ -134,7 +134,7 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 		return account, nil, err
 	}
 	switch {
-	case f.Given() && !f.vault:
+	case f.MeshFlags != (vaultside.MeshFlags{}) && !f.vault:
 		err = errors.New("--filename and --virtual-mesh: expected together with --vault")
 	case len(addresses) > 0 && !f.handshake:
 		err = errors.New("--istiod-address: expected together with --handshake")
