@@ -15,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -94,11 +95,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		cmd.SetArgs(append(arguments, "--kubeconfig=/dev/null"))
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
 		err := cmd.ExecuteContext(context.Background())
-		coded, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err)
-		if !ok || coded.ExitCode() != 2 || !strings.Contains(err.Error(), want) {
+		coded, ok := errors.AsType[*exit.Error](err)
+		if !ok || coded.Code != 2 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", arguments, err, want)
 		}
 	}

@@ -16,10 +16,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// renewalState is the result of a renewal.
 type renewalState string
 
-// The states.
 const (
 	// stateRenewed: every replica uses a new CA.
 	stateRenewed renewalState = "Renewed"
@@ -43,7 +41,6 @@ type renewalOutcome struct {
 	Replicas []renewedReplica `json:"replicas,omitempty"`
 }
 
-// renewedReplica is a Pod of istiod that uses a new CA.
 type renewedReplica struct {
 	Pod          string       `json:"pod"`
 	SerialNumber string       `json:"serialNumber"`
@@ -112,7 +109,6 @@ func (r *Requested) outcome(state renewalState, message string) renewalOutcome {
 	return renewalOutcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
 }
 
-// print writes the outcome as text.
 func (o *renewalOutcome) print(out io.Writer) {
 	subject := o.Context
 	switch {

@@ -11,6 +11,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
@@ -138,17 +139,17 @@ func TestDecisions(t *testing.T) {
 				if set == nil {
 					continue
 				}
-				if set[networkingv1.RootRotationAnnotation] != string(test.request.Stage) {
+				if set[networkingv1.RootRotationAnnotation] != test.request.Stage {
 					t.Errorf("it is told %s", set[networkingv1.RootRotationAnnotation])
 				}
 				if test.request.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encodePEM(test.roots) {
 					t.Error("other roots are set")
 				}
 				secret, given := set[networkingv1.RotateFromSecretAnnotation]
-				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != "") != adopts {
+				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != nil) != adopts {
 					t.Errorf("place %d takes the CA of Secret %q over", i, secret)
 				}
-				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == "") {
+				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == nil) {
 					t.Errorf("place %d: that a Secret is no longer named is %t", i, !removes)
 				}
 			}
@@ -224,11 +225,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		cmd.SetArgs(append(arguments, "--kubeconfig=/dev/null"))
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
 		err := cmd.ExecuteContext(t.Context())
-		coded, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err)
-		if !ok || coded.ExitCode() != 2 || !strings.Contains(err.Error(), want) {
+		coded, ok := errors.AsType[*exit.Error](err)
+		if !ok || coded.Code != 2 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", arguments, err, want)
 		}
 	}

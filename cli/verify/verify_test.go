@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
@@ -140,11 +141,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", arguments, err, want)
 		}
-		code, coded := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err)
-		if !coded || code.ExitCode() != 2 {
+		code, coded := errors.AsType[*exit.Error](err)
+		if !coded || code.Code != 2 {
 			t.Errorf("%q: the exit code is not 2", arguments)
 		}
 	}
