@@ -89,7 +89,7 @@ type Published struct {
 	republished int
 }
 
-// Overdue reports whether istiod has not been seen to use the set within ConfirmationLimit.
+// Overdue reports whether istiod has not been confirmed to use the set within ConfirmationLimit.
 func (p *Published) Overdue() bool {
 	return !p.Confirmed && p.askedAt.Sub(p.readableFrom) >= ConfirmationLimit
 }

@@ -68,7 +68,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return exit.With(exit.Unknown, err)
 	}
 	if f.filename != "" && !f.vault {
-		return exit.With(exit.Unknown, errors.New("--filename: expected together with --vault"))
+		return exit.With(exit.Unknown, errors.New("--filename requires --vault"))
 	}
 	var given *networkingv1.VirtualMesh
 	if f.filename != "" {

@@ -67,7 +67,7 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	case len(names) == 0 && !f.all:
 		return exit.With(exit.Unknown, errors.New("expected the names of IssuedCertificates (kubectl get issuedcertificates -A), or --all"))
 	case len(names) > 0 && f.all:
-		return exit.With(exit.Unknown, errors.New("--all: expected no names together with it"))
+		return exit.With(exit.Unknown, errors.New("--all cannot be combined with names"))
 	case f.timeout <= 0:
 		return exit.With(exit.Unknown, fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout))
 	}

@@ -84,7 +84,7 @@ func (r *requestedRenewal) pending(status certificatesv1.IssuedCertificateStatus
 		case replica.Error != "":
 			pending = append(pending, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
 		case renewed:
-			pending = append(pending, "Pod "+replica.Pod+", whose istiod does not use the new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", whose istiod has not loaded the new CA certificate yet")
 		default:
 			pending = append(pending, "Pod "+replica.Pod+", which has no new CA yet")
 		}

@@ -101,10 +101,10 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if f.force && !f.apply {
-		return errors.New("--force: expected together with --apply")
+		return errors.New("--force requires --apply")
 	}
 	if f.Structured() && !f.apply && !f.dryRun {
-		return errors.New("--output: expected together with --dry-run or --apply; without them the output is for a shell")
+		return errors.New("--output requires --dry-run or --apply; without them, the output is a shell script")
 	}
 	mesh, err := f.mesh(cmd, args)
 	if err != nil {

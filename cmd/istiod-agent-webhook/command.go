@@ -34,11 +34,13 @@ func newCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "istiod-agent-webhook",
 		Short: "Injects the istiod agent into istiod as it is installed",
-		Long: `Serves the admission webhook that injects the istiod agent into istiod's
-Deployment (or Pods), keeps the webhook configuration's caBundle, and injects
-istiods that already exist.
+		Long: `Serves the admission webhook, which injects the agent into istiod's Deployment
+(or its Pods) and validates VirtualMeshes, and maintains the webhook
+configuration's caBundle. On the leader, it also runs the controllers: they inject
+existing istiods, create the IssuedCertificates of VirtualMeshes, and restart Pods
+after a change of the root if a VirtualMesh requests it.
 
-One configuration file holds the injection and the server's options.`,
+The configuration file contains the injection and the server's options.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -58,7 +60,7 @@ One configuration file holds the injection and the server's options.`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&f.config, "config", "/etc/istiod-agent-webhook/config.yaml", "the configuration `file`")
-	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account, else $KUBECONFIG, else ~/.kube/config)")
+	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the Pod's own service account, else $KUBECONFIG, else ~/.kube/config)")
 	cmd.PersistentFlags().StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
 	cmd.PersistentFlags().StringVar(&f.logLevel, "log-level", "info", "`level` of the log: info, or debug, which includes requests that change nothing")
 	cmd.AddCommand(checkCommand(&f), version.Command())

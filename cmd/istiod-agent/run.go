@@ -129,7 +129,7 @@ func noAPIServer(err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("no token for the API server, to find the IssuedCertificate: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
 	}
-	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a pod, or set --kubeconfig or --spec", err)
+	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a Pod, or set --kubeconfig or --spec", err)
 }
 
 // cluster returns the configuration of the pod's API server, or of --kubeconfig.

@@ -65,7 +65,7 @@ type RootRotationStatus struct {
 	//
 	// +kubebuilder:validation:MaxLength=64
 	Stage RootRotationStage `json:"stage,omitempty"`
-	// Whether every replica of every istiod of this cluster was seen to use the files of the stage.
+	// Whether every replica of every istiod of this cluster is confirmed to use the files of the stage.
 	// +optional
 	Complete bool `json:"complete"`
 	// SHA-256 of the new root certificate (DER) in hexadecimal.
