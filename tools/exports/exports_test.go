@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package exports keeps what the product's packages export to what another package uses.
 package exports
 
