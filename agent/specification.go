@@ -35,7 +35,7 @@ func (i Identity) mine(certificate *certificatesv1.IssuedCertificate) bool {
 	return istio.Covers(certificate.Spec.Hosts, i.Namespace, i.ServiceAccount)
 }
 
-// Host returns the identity as a specification has it, for messages.
+// Host returns the identity as spec.hosts contains it, for messages.
 func (i Identity) Host() string {
 	return istio.Identity{TrustDomain: "<trust domain>", Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
 }

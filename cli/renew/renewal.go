@@ -37,7 +37,7 @@ type renewalOutcome struct {
 	Namespace string       `json:"namespace,omitempty"`
 	Name      string       `json:"name,omitempty"`
 	State     renewalState `json:"state"`
-	// Message states what was done, or what is wrong and what to do.
+	// Message is the result, or the problem and the next step.
 	Message string `json:"message,omitempty"`
 	// Replicas are the Pods of istiod that use a new CA.
 	Replicas []renewedReplica `json:"replicas,omitempty"`

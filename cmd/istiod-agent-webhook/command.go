@@ -85,7 +85,7 @@ func (f *flags) logFailure(log logr.Logger, err error) error {
 	return errLogged
 }
 
-// load reads the configuration and finds the cluster.
+// load reads the configuration file and the client configuration of the API server.
 func (f *flags) load() (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 	content, err := regular.Read(f.config, maxConfig)
 	if err != nil {
@@ -95,14 +95,14 @@ func (f *flags) load() (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration %s: %w", f.config, err)
 	}
-	cluster, err := f.cluster()
+	client, err := f.restConfig()
 	if err != nil {
-		return nil, nil, fmt.Errorf("no cluster to talk to: %w", err)
+		return nil, nil, fmt.Errorf("no API server: %w", err)
 	}
-	return config, cluster, nil
+	return config, client, nil
 }
 
-// setLogger makes the logger that the flags ask for, and has every library use it.
+// setLogger returns the logger of the flags, and makes every library use it.
 func (f *flags) setLogger(to io.Writer) (logr.Logger, error) {
 	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
 	switch f.logLevel {
@@ -128,8 +128,8 @@ func (f *flags) setLogger(to io.Writer) (logr.Logger, error) {
 	return log, nil
 }
 
-// cluster uses --kubeconfig, then the pod's service account, then kubectl's defaults.
-func (f *flags) cluster() (*rest.Config, error) {
+// restConfig uses --kubeconfig, then the Pod's service account, then kubectl's defaults.
+func (f *flags) restConfig() (*rest.Config, error) {
 	if f.kubeconfig == "" {
 		if config, err := rest.InClusterConfig(); err == nil {
 			return config, nil

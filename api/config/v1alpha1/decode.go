@@ -11,7 +11,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/strict"
 )
 
-// MistakesError lists what is wrong in a configuration file, each with its
+// MistakesError lists the mistakes in a configuration file, each with its
 // field's path.
 type MistakesError = strict.MistakesError
 

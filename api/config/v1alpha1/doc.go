@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package v1alpha1 is the one configuration file of istiod-agent's injection:
-// what is injected into istiod, and how the webhook that injects it is served.
+// Package v1alpha1 is the configuration file of the webhook: the injection, and
+// the options of its servers.
 // The webhook and `kubectl istiod-agent inject` read the same file.
 //
 // The package decodes, defaults and validates; it reads no file and no cluster.

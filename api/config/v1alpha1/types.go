@@ -19,30 +19,29 @@ type InjectionConfiguration struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 
-	// Target says which objects are injected. Default: deployments.
+	// Target is the kind of the injected objects. Default: deployments.
 	Target Target `json:"target,omitempty"`
-	// Sidecar says in which form the agent runs beside istiod. Default: container.
+	// Sidecar is the form of the agent beside istiod. Default: container.
 	Sidecar SidecarForm `json:"sidecar,omitempty"`
 	// Agent is the injected container.
 	Agent Agent `json:"agent,omitzero"`
 	// CACerts is the in-memory volume that holds the intermediate CA.
 	CACerts CACerts `json:"cacerts,omitzero"`
 	// MultiRootMesh sets ISTIO_MULTIROOT_MESH=true in istiod's container, unless
-	// that sets it itself: istiod then takes other roots of trust while it runs,
-	// so that the root can change without a restart. Default: false.
+	// the variable is already set: istiod then loads other roots of trust while it
+	// runs, so that the root can change without a restart. Default: false.
 	MultiRootMesh bool `json:"multiRootMesh,omitempty"`
 	// Annotate records the injection on the pod template, as
-	// istiod-agent.io/injected (a digest of what was rendered). Default: true.
-	// What a removal restores is recorded in any case, on the object itself, as
+	// istiod-agent.io/injected (a digest of the rendered injection). Default: true.
+	// The replaced fields are recorded in any case, on the object itself, as
 	// istiod-agent.io/original.
 	Annotate *bool `json:"annotate,omitempty"`
-	// InjectExisting brings in the istiods that are already there when their
-	// namespace is labelled; it restarts them. Default: true.
+	// InjectExisting injects existing istiods when their namespace is labelled,
+	// which restarts them. Default: true.
 	InjectExisting *bool `json:"injectExisting,omitempty"`
-	// Rollout says what happens to injected istiods when the rendered injection
-	// changes. Default: manual.
+	// Rollout determines when a changed injection reaches injected istiods. Default: manual.
 	Rollout Rollout `json:"rollout,omitempty"`
-	// ClusterName is what this cluster is called in a VirtualMesh's spec.meshes:
+	// ClusterName is the name of this cluster in a VirtualMesh's spec.meshes:
 	// <istiod's Deployment>-<its namespace>-<cluster>. Default: none, and
 	// VirtualMeshes are answered with what to set; the command line ignores it.
 	ClusterName string `json:"clusterName,omitempty"`
@@ -191,11 +190,11 @@ const (
 	// CertificateSelfManaged makes its own CA, keeps it in a Secret, and keeps
 	// the webhook configuration's caBundle.
 	CertificateSelfManaged CertificateSource = "self-managed"
-	// CertificateCertManager reads files that cert-manager keeps; cainjector
-	// keeps the caBundle.
+	// CertificateCertManager reads files that cert-manager maintains; cainjector
+	// maintains the caBundle.
 	CertificateCertManager CertificateSource = "cert-manager"
-	// CertificateSecret reads files that somebody else keeps; with CABundle the
-	// program keeps the caBundle.
+	// CertificateSecret reads files that you maintain; with CABundle, the webhook
+	// maintains the caBundle.
 	CertificateSecret CertificateSource = "secret"
 )
 

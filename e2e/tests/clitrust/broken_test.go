@@ -146,7 +146,7 @@ func brokenRenew(t *testing.T, config string, s *side) {
 	s.startSidecar(t)
 	for _, l := range []line{
 		{"no such certificate", []string{"renew", "gone", "istiod-istio-system-cluster-2", of}, 2, []string{"cluster-2: istio-system/gone: there is no IssuedCertificate istio-system/gone; kubectl --context=cluster-2 get issuedcertificates -A", name + "istiod in Pod istiod-0 uses"}},
-		{"none at all", []string{"renew", "--all", "-n=default", of}, 2, []string{"cluster-2: namespace default: there is no IssuedCertificate; kubectl istiod-agent check says why"}},
+		{"none at all", []string{"renew", "--all", "-n=default", of}, 2, []string{"cluster-2: namespace default: there is no IssuedCertificate; kubectl istiod-agent check shows the cause"}},
 		{"a context cannot be reached", []string{"renew", "--all", "--context=away", of}, 2, []string{"away: listing IssuedCertificates: ", "connection refused", name + "istiod in Pod istiod-0 uses"}},
 		{"the right to ask is missing", []string{"renew", "--all", "--context=reader"}, 2, []string{"reader: istio-system/istiod-istio-system-cluster-1: requesting a renewal: ", "get the right to patch issuedcertificates.certificates.mesh.gloo.solo.io"}},
 	} {
