@@ -69,7 +69,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 			"cluster-1   bare           istiod-bare          NotInjected ", "cluster-1: bare/istiod-bare: runs without the agent; see kubectl istiod-agent check",
 			"cluster-1   alien          istiod-alien         NoCertificate ", "cluster-1: alien/istiod-alien: there is no IssuedCertificate for its service account",
 			"cluster-1   mesh           istiod-silent        NoReport ", "cluster-1: mesh/istiod-silent: its agent has not reported a CA",
-			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod does not use its CA",
+			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod has not loaded its CA certificate",
 			"cluster-1   mesh           istiod-expired       Expired ", "cluster-1: mesh/istiod-expired: its CA certificate has expired",
 			"cluster-1   mesh           istiod-failing       Failing ", "cluster-1: mesh/istiod-failing: asking Vault at https://vault:8200 to sign: permission denied",
 			"The roots of trust differ: ", "abababababab in cluster-1",
