@@ -28,7 +28,7 @@ type Identity struct {
 	Pod, Namespace, ServiceAccount string
 }
 
-// Host returns the identity as a specification has it, for messages.
+// Host returns the identity as spec.hosts contains it, for messages.
 func (i Identity) Host() string {
 	return istio.Identity{TrustDomain: "<trust domain>", Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
 }

@@ -103,7 +103,7 @@ func (c *completion) configured(kind Kind) {
 	}
 	switch stored := c.stored.SecurityContext; {
 	case c.desired.SecurityContext == nil:
-	case stored != nil && stored.Privileged != nil && *stored.Privileged: // no API server takes it beside what is rendered
+	case stored != nil && stored.Privileged != nil && *stored.Privileged: // the API server refuses it together with the rendered fields
 		c.set("securityContext", c.desired.SecurityContext)
 	default:
 		c.merge("securityContext", tree(stored), tree(c.desired.SecurityContext))

@@ -70,7 +70,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	default:
 		result = h.injector.Inject(h.kind, req.Object.Raw)
 	}
-	result.Message = bounded.Message(result.Message) // it may name what is in the object
+	result.Message = bounded.Message(result.Message) // it may contain names from the object
 
 	outcome, response := allowed, admission.Allowed(result.Message)
 	switch {

@@ -66,7 +66,7 @@ func plain(text string) string { return bounded.Text(bounded.Plain(text), maxDet
 // Issued is the answer of a CA, PEM.
 type Issued struct {
 	Key, Certificate []byte
-	// IssuingCA is the certificate of the direct issuer, where the answer has it apart from the chain.
+	// IssuingCA is the certificate of the direct issuer, if the answer contains it separately from the chain.
 	IssuingCA []byte
 	// Chain is upwards from the certificate or from its issuer, one certificate each, without duplicates.
 	Chain [][]byte

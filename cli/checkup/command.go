@@ -65,7 +65,7 @@ unknown, or the flags are wrong.`,
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	if f.filename != "" && !f.vault {
-		return errors.New("--filename: expected together with --vault")
+		return errors.New("--filename requires --vault")
 	}
 	var given *networkingv1.VirtualMesh
 	if f.filename != "" {

@@ -64,7 +64,7 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	case len(names) == 0 && !f.all:
 		return errors.New("expected the names of IssuedCertificates (kubectl get issuedcertificates -A), or --all")
 	case len(names) > 0 && f.all:
-		return errors.New("--all: expected no names together with it")
+		return errors.New("--all cannot be combined with names")
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
 	}

@@ -35,7 +35,7 @@ type renewalOutcome struct {
 	Namespace string       `json:"namespace,omitempty"`
 	Name      string       `json:"name,omitempty"`
 	State     renewalState `json:"state"`
-	// Message states what was done, or what is wrong and what to do.
+	// Message is the result, or the problem and the next step.
 	Message string `json:"message,omitempty"`
 	// Replicas are the Pods of istiod that use a new CA.
 	Replicas []renewedReplica `json:"replicas,omitempty"`
@@ -81,7 +81,7 @@ func (r *Requested) pending(status certificatesv1.IssuedCertificateStatus) []str
 		case replica.Error != "":
 			pending = append(pending, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
 		case renewed:
-			pending = append(pending, "Pod "+replica.Pod+", whose istiod does not use the new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", whose istiod has not loaded the new CA certificate yet")
 		default:
 			pending = append(pending, "Pod "+replica.Pod+", which has no new CA yet")
 		}

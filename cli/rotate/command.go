@@ -106,11 +106,11 @@ func (f *flags) check(stage networkingv1.RootRotation) error {
 	first := stage == networkingv1.RotateTrustBoth
 	switch {
 	case (f.newRoot != "" || f.vault || f.fromSecret != "") && !first:
-		return errors.New("--new-root, --vault and --from-secret: expected with the stage trust-both only")
+		return errors.New("--new-root, --vault and --from-secret require the stage trust-both")
 	case f.Filename != "" && !f.vault:
-		return errors.New("--filename: expected together with --vault")
+		return errors.New("--filename requires --vault")
 	case f.now && stage != networkingv1.RotateSignWithNew:
-		return errors.New("--now: expected with the stage sign-with-new only")
+		return errors.New("--now requires the stage sign-with-new")
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
 	}

@@ -27,7 +27,7 @@ type contextResult struct {
 	Stage       networkingv1.RootRotationStage `json:"stage,omitempty"`
 	Complete    bool                           `json:"complete"`
 	NewRoot     string                         `json:"newRoot,omitempty"`
-	// Message states what was done, what is missing or what is wrong.
+	// Message is the result, the missing step or the problem.
 	Message string `json:"says"`
 }
 

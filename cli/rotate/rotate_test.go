@@ -213,9 +213,9 @@ func TestFlagsAreChecked(t *testing.T) {
 	for want, arguments := range map[string][]string{
 		`invalid argument "drop" for`:                       {"drop"},
 		"accepts at most 1 arg(s)":                          {"trust-both", "none"},
-		"expected with the stage trust-both only":           {"drop-old", "--vault"},
-		"--filename: expected together with --vault":        {"trust-both", "-f=x"},
-		"--now: expected with the stage sign-with-new only": {"trust-both", "--now"},
+		"require the stage trust-both":                      {"drop-old", "--vault"},
+		"--filename requires --vault":                       {"trust-both", "-f=x"},
+		"--now requires the stage sign-with-new":            {"trust-both", "--now"},
 		"--timeout: expected a positive duration":           {"none", "--timeout=-1s"},
 		"[new-root vault] were all set":                     {"trust-both", "--vault", "--new-root=x"},
 		`--output "wide": expected json or yaml`:            {"-o=wide"},

@@ -49,7 +49,7 @@ var stateProblems = map[replicaState]string{
 	stateNotInjected:   "runs without the agent; see kubectl istiod-agent check",
 	stateNoCertificate: "there is no IssuedCertificate for its service account; see the VirtualMesh's status",
 	stateNoReport:      "its agent has not reported a CA; see the logs of the containers istiod-agent and istiod-agent-init",
-	stateNotConfirmed:  "istiod does not use its CA yet",
+	stateNotConfirmed:  "istiod has not loaded its CA certificate yet",
 	stateExpired:       "its CA certificate has expired; see the log of container istiod-agent",
 }
 

@@ -92,7 +92,7 @@ func TestStates(t *testing.T) {
 		"no report":           {nil, []*certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, stateNoReport, "its agent has not reported a CA"},
 		"an older one counts": {nil, []*certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, stateNoReport, ""},
 		"one being deleted":   {nil, []*certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, stateReady, ""},
-		"not loaded":          {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, stateNotConfirmed, "istiod does not use its CA"},
+		"not loaded":          {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, stateNotConfirmed, "istiod has not loaded its CA certificate yet"},
 		"failing":             {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, stateFailing, "Vault is sealed"},
 		"expired":             {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, stateExpired, "has expired"},
 		"one that ends":       {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, nil, "", ""},

@@ -98,10 +98,10 @@ error, or a step remains that only you can do, such as the root CA.`,
 
 func (f *flags) run(cmd *cobra.Command, args []string) error {
 	if f.force && !f.apply {
-		return errors.New("--force: expected together with --apply")
+		return errors.New("--force requires --apply")
 	}
 	if f.Structured() && !f.apply && !f.dryRun {
-		return errors.New("--output: expected together with --dry-run or --apply; without them the output is for a shell")
+		return errors.New("--output requires --dry-run or --apply; without them, the output is a shell script")
 	}
 	mesh, err := f.mesh(cmd, args)
 	if err != nil {

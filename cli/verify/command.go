@@ -135,9 +135,9 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 	}
 	switch {
 	case f.MeshFlags != (vaultside.MeshFlags{}) && !f.vault:
-		err = errors.New("--filename and --virtual-mesh: expected together with --vault")
+		err = errors.New("--filename and --virtual-mesh require --vault")
 	case len(addresses) > 0 && !f.handshake:
-		err = errors.New("--istiod-address: expected together with --handshake")
+		err = errors.New("--istiod-address requires --handshake")
 	}
 	return account, addresses, err
 }

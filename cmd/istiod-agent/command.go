@@ -49,7 +49,7 @@ func newCommand() *cobra.Command {
 		Use:   "istiod-agent",
 		Short: "Provides istiod with an intermediate CA from Vault, in memory only",
 		Long: `Runs beside istiod: as an init container it obtains istiod's first certificates, as
-a sidecar it renews them. Both find the IssuedCertificate whose host is this pod's
+a sidecar it renews them. Both find the IssuedCertificate whose host is this Pod's
 service account, request an intermediate CA from Vault accordingly, verify it, and
 publish it in the directory that istiod reads.
 
@@ -71,7 +71,7 @@ func initContainer() *cobra.Command {
 		Use:   "init-container",
 		Short: "Obtain the first certificates before istiod starts, then exit",
 		Long: `Exits 0 when istiod's four files are in place: obtained now, or still valid from an
-earlier run in this pod. Retries failures, and exits 1 after --timeout with the
+earlier run in this Pod. Retries failures, and exits 1 after --timeout with the
 reason, also in the termination log, so that "kubectl describe pod" shows it and
 the kubelet restarts the container.`,
 		Args: cobra.NoArgs,
@@ -113,9 +113,9 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.tokens.File, "token-file", "", "`file` below /var/run/secrets with the service account token for the login to Vault (default: as the IssuedCertificate specifies)")
 	f.BoolVar(&o.tokens.FileAnywhere, "token-file-anywhere", false, "accept a --token-file that is not below /var/run/secrets, to run outside a cluster")
 	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "comma-separated `servers` that an IssuedCertificate may name, as https://host[:port][/prefix]; the agent sends nothing to others (default: any)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the Pod's own service account)")
 	f.StringVar(&o.identity.Namespace, "namespace", "", "`namespace` of istiod")
-	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, for its entry in the status")
+	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the Pod, for its entry in the status")
 	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
 	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
 	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end; without this flag, istiod's $DEFAULT_WORKLOAD_CERT_TTL applies")

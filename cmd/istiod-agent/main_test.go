@@ -55,7 +55,7 @@ func TestCommandsThatCannotWorkFailAndSayWhy(t *testing.T) {
 		"no API server": {
 			map[string]string{"POD_NAMESPACE": "istio-system", "SERVICE_ACCOUNT": "istiod"},
 			[]string{"init-container", "--cacerts-dir", t.TempDir(), "--allow-disk"},
-			[]string{"run in a pod, or set --kubeconfig or --spec"},
+			[]string{"run in a Pod, or set --kubeconfig or --spec"},
 		},
 		"a variable that is no number": {
 			map[string]string{"ISTIOD_AGENT_PORT": "many"}, []string{"sidecar", "--spec", "x"}, []string{"environment variable ISTIOD_AGENT_PORT"},

@@ -14,8 +14,8 @@ func Upgrade(flags ...string) string {
 	return command("helm upgrade "+release, flags)
 }
 
-// Install returns the command for a release that is missing as far as the caller can tell. If there is one after all, the
-// command is as Upgrade's.
+// Install returns the command for a release that seems to be missing. If it exists, the command upgrades it, as
+// Upgrade does.
 func Install(flags ...string) string {
 	return command("helm upgrade --install "+release+" --create-namespace", flags)
 }

@@ -68,9 +68,9 @@ func Stored[T any](object map[string]any) (into *T, unknown, mismatches field.Er
 	into, errs := Into[T](tree)
 	for _, mistake := range withoutValues(errs) {
 		switch {
-		case mistake.Type != field.ErrorTypeForbidden: // which Into says of unknown fields alone
+		case mistake.Type != field.ErrorTypeForbidden: // Into uses Forbidden only for unknown fields
 			mismatches = append(mismatches, mistake)
-		case !strings.HasPrefix(mistake.Field, "metadata."): // that is the API server's, of whatever version
+		case !strings.HasPrefix(mistake.Field, "metadata."): // the API server validates metadata, in its own version
 			unknown = append(unknown, mistake)
 		}
 	}

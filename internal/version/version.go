@@ -51,10 +51,10 @@ func Command() *cobra.Command {
 			case "json":
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(Current())
 			default:
-				return fmt.Errorf("--output %q: the only other format is json", output)
+				return fmt.Errorf("--output %q: expected json", output)
 			}
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "print json instead of a line for people")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "output `format`: json (default: text)")
 	return cmd
 }

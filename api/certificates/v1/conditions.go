@@ -21,7 +21,7 @@ import (
 const (
 	// ReadyCondition is true when every istiod has a valid CA certificate in its files.
 	ReadyCondition = "Ready"
-	// ConfirmedCondition is true when every istiod was seen to use that CA certificate.
+	// ConfirmedCondition is true when every istiod is confirmed to have loaded that CA certificate.
 	ConfirmedCondition = "Confirmed"
 	// RootTrustedCondition is true when every CA certificate, and the CA's last answer, leads to a root that all these
 	// istiods publish as trusted. It is unknown before the first answer.
@@ -133,11 +133,11 @@ func confirmed(pods []CertificateStatus, now time.Time) metav1.Condition {
 	}
 	if waiting := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.Confirmed }); waiting >= 0 {
 		condition.Status, condition.Reason = metav1.ConditionFalse, reasonNotConfirmed
-		condition.Message = fmt.Sprintf("Pod %s: istiod has not been seen to use its CA certificate yet.", pods[waiting].Pod)
+		condition.Message = fmt.Sprintf("Pod %s: istiod has not loaded its CA certificate yet.", pods[waiting].Pod)
 		return condition
 	}
 	condition.Reason = reasonConfirmed
-	condition.Message = fmt.Sprintf("Every reporting istiod was seen to use its CA certificate (Pods: %d).", len(pods))
+	condition.Message = fmt.Sprintf("Every reporting istiod has loaded its CA certificate (Pods: %d).", len(pods))
 	return condition
 }
 

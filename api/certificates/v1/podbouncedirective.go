@@ -97,7 +97,7 @@ type RestartState string
 const (
 	// RestartsIdle: the roots are those that the Pods started with.
 	RestartsIdle RestartState = "IDLE"
-	// Restarting: in progress; status.message tells what it waits for.
+	// Restarting: in progress; status.message names the cause of a wait.
 	Restarting RestartState = "RESTARTING"
 	// Restarted: done for status.roots.
 	Restarted RestartState = "FINISHED"

@@ -300,7 +300,7 @@ type IssuedCertificateStatus struct {
 	// The earliest expiration of these roots. Not in the public API.
 	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
 
-	// Ready: every reporting istiod has a valid CA certificate in its files. Confirmed: each was seen to use it.
+	// Ready: every reporting istiod has a valid CA certificate in its files. Confirmed: each has loaded it.
 	// RootTrusted: the certificates lead to a root that all istiods trust. TokenAudienceBound: the token that the agent
 	// sends to Vault is useless elsewhere. Not in the public API.
 	// +listType=map
@@ -354,7 +354,7 @@ type CertificateStatus struct {
 	// it is the same.
 	// +kubebuilder:validation:MaxLength=128
 	OfferedRootFingerprint string `json:"offeredRootFingerprint,omitempty"`
-	// Whether istiod was seen to use this certificate.
+	// Whether the agent has confirmed that istiod uses this certificate.
 	// +optional
 	Confirmed bool `json:"confirmed"`
 	// When the agent will renew the certificate.

@@ -64,7 +64,7 @@ type RootRotationStatus struct {
 	// the new root and publish all roots) or DropOld (they publish the new root alone).
 	// +kubebuilder:validation:MaxLength=64
 	Stage RootRotationStage `json:"stage,omitempty"`
-	// Whether every replica of every istiod of this cluster was seen to use the files of the stage.
+	// Whether every replica of every istiod of this cluster is confirmed to use the files of the stage.
 	// +optional
 	Complete bool `json:"complete"`
 	// SHA-256 of the new root certificate (DER) in hexadecimal.
