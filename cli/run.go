@@ -16,7 +16,7 @@ import (
 // text of other origin.
 func Run(ctx context.Context, arguments []string, in io.Reader, out, errs io.Writer) int {
 	stdout, stderr := terminal.NewWriter(out), terminal.NewWriter(errs)
-	cmd := NewCommand() //nolint:contextcheck // ExecuteContext sets the context
+	cmd := NewCommand()
 	cmd.SetArgs(arguments)
 	cmd.SetIn(in)
 	cmd.SetOut(stdout)
