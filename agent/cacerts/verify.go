@@ -45,7 +45,7 @@ const (
 	// minRSABits is the least that NIST SP 800-131A allows, and that Envoy takes for a certificate of its own.
 	minRSABits = 2048
 	// maxDetail bounds the text about an answer, which may quote it.
-	maxDetail = 1<<10 + len("…")
+	maxDetail = 1 << 10
 )
 
 // Refusal is an answer of a CA that must not be published.
