@@ -6,7 +6,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -77,7 +76,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	case result.Denied():
 		outcome, response = denied, admission.Denied("istiod-agent: "+string(result.Reason)+": "+result.Message)
 	case len(result.Operations) > 0:
-		patch, err := json.Marshal(result.Operations)
+		patch, err := result.Patch()
 		if err != nil {
 			return h.record(req, failed, result.Reason, admission.Errored(http.StatusInternalServerError, err))
 		}
