@@ -61,14 +61,16 @@ func volumesOf() []admissionv1.Variable {
 		// What the policy cannot do and the webhook can, in words; empty for nothing.
 		{Name: "problem", Expression: "variables.injecting && variables.cannotNote ? " + problemNoting + " : (variables.injecting || variables.removing) && variables.cannotReturn ? " + problemReturning + " : ''"},
 
-		{Name: "newVolumes", Expression: "variables.volumes.filter(v, !(v.name in variables.dropped)).map(v, " +
-			"variables.injecting && v.name == variables.volume ? dyn(variables.inMemory) : " +
-			"variables.injecting && v.name == " + token + " ? dyn(params.spec.tokenVolume) : " +
-			"!(v.name in variables.returned) ? dyn(v) : " +
-			"!(" + emptyDirOnly + ") ? dyn(v.transformMap(k, m, k != 'emptyDir', m)) : " +
-			"variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn(" + chartVolume("v.name") + ")) + " +
-			"(variables.injecting && variables.volumeAt < 0 ? [dyn(variables.inMemory)] : []) + " +
-			"(variables.injecting && has(params.spec.tokenVolume) && !(" + token + " in variables.volumeNames) ? [dyn(params.spec.tokenVolume)] : [])"},
+		// The operations, the last volume first, so that the indices before it stay true.
+		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).reverse().map(i, [variables.volumes[i]].map(v, " +
+			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
+			"variables.injecting && v.name == variables.volume ? [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "] : " +
+			"variables.injecting && v.name == " + token + " ? [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "] : " +
+			"!(v.name in variables.returned) ? [] : " +
+			"!(" + emptyDirOnly + ") ? [" + remove("'/volumes/' + string(i) + '/emptyDir'") + "] : " +
+			"[" + replace("'/volumes/' + string(i)", "variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn("+chartVolume("v.name")+")") + "])[0]).flatten()"},
+		{Name: "volumesAdded", Expression: "(variables.volumeAt < 0 ? [dyn(variables.inMemory)] : []) + " +
+			"(has(params.spec.tokenVolume) && !(" + token + " in variables.volumeNames) ? [dyn(params.spec.tokenVolume)] : [])"},
 	}
 }
 
@@ -109,7 +111,8 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 		// Whether istiod takes other roots of trust while it runs (patches, takesOtherRoots).
 		{Name: "takesOtherRoots", Expression: "!" + istiodSets(istio.MultiRootVariable) + " || variables.multiRootAdded ? params.spec.multiRootMesh : " +
 			"variables.istiodEnv.filter(e, e.name == " + quote(istio.MultiRootVariable) + ").reverse()[0].?value.orValue('') in " + trueTexts},
-		{Name: "workloadTTL", Expression: "variables.istiodEnv.filter(e, e.name == " + quote(istio.WorkloadTTLVariable) + ").reverse().map(e, e.?value.orValue('').contains('$(') ? [] : [e])"},
+		{Name: "workloadTTL", Expression: "variables.istiodEnv.filter(e, e.name == " + quote(istio.WorkloadTTLVariable) + ").reverse().map(e, e.?value.orValue('').contains('$(') ? [] : " +
+			"[e.transformMap(k, v, k == 'valueFrom' ? dyn(v.transformMap(s, ref, ref.transformMap(m, x, x))) : v)])"},
 		// The first four variables, what istiod has of the two that the agent reads, and the others.
 		{Name: "otherEnv", Expression: "variables.rendered.map(c, c.env.slice(4, size(c.env))).map(e, " +
 			"variables.takesOtherRoots ? (e.exists(v, v.name == " + quote(istio.MultiRootVariable) + ") ? e : [" + multiRoot + "] + e) : " +
@@ -117,7 +120,7 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 		{Name: "wantedEnv", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].env.slice(0, 4) + " +
 			"(size(variables.workloadTTL) == 0 || (variables.rendered[n].env.slice(0, 4) + variables.otherEnv[n]).exists(v, v.name == " + quote(istio.WorkloadTTLVariable) + ") ? [] : variables.workloadTTL[0]) + variables.otherEnv[n])"},
 		// istiod's volume, and istiod's mount of a token for the API server.
-		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse()"},
+		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse().map(m, m.transformMap(k, v, v))"},
 		{Name: "wantedMounts", Expression: "variables.rendered.map(c, c.volumeMounts.map(m, m.transformMap(k, v, k == 'name' && v == 'cacerts' ? variables.volume : v)) + " +
 			"(size(variables.token) == 0 || c.volumeMounts.exists(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ") ? [] : [variables.token[0]]))"},
 		{Name: "wantedSecurity", Expression: "variables.rendered.map(c, [c.?securityContext.orValue({})].map(s, (s.map(k, string(k)) + variables.ids.map(k, string(k)).filter(k, !(k in s)))" +
@@ -176,52 +179,51 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 		"m.name == " + quote(patches.VaultTokenVolume) + " || (!(m.name in variables.volumeNames) && !m.name.startsWith('kube-api-access-')) || " +
 		"c.want.volumeMounts.exists(w, " + clean("m.mountPath") + " == " + clean("w.mountPath") + "))"
 
-	resources := "c.have.?resources.orValue({})"
-	merged := resources
+	merged := "[]"
 	if kind != patches.Pod { // a Pod's are a VerticalPodAutoscaler's to change
-		both := func(list string) string {
-			return union("c.have.?resources.?"+list+".orValue({})", "c.want.?resources.?"+list+".orValue({})")
-		}
+		both := func(list string) string { return union("have.?"+list+".orValue({})", "want.?"+list+".orValue({})") }
 		exceeds := "[" + both("limits") + "].exists(limits, [" + both("requests") + "].exists(requests, requests.exists(q, q in limits && " +
 			"quantity(string(requests[q])).isGreaterThan(quantity(string(limits[q]))))))"
-		merged = "(" + additions + " ? (" + exceeds + " ? c.want.?resources.orValue({}) : " + deepUnion(resources, "c.want.?resources.orValue({})") + ") : " + resources + ")"
+		merged = "(" + additions + " ? [c.want.?resources.orValue({})].map(want, size(want) > 0 && size(have) == 0 || " + exceeds + " ? [" + add("c.at + '/resources'", "want") + "] : " +
+			merge("c.at + '/resources'") + ")[0] : [])"
 	}
 	bare := func(of string) string {
 		return "[" + of + ".?limits.orValue({}), " + of + ".?requests.orValue({})]"
 	}
 
+	at := func(field string) string { return "c.at + '/" + field + "'" }
+	has := func(field string) string {
+		return "(has(c.have." + field + ") ? [" + remove(at(field)) + "] : [])"
+	}
 	return []admissionv1.Variable{
 		// The stored containers that stay, with what is wanted and where they are.
 		{Name: "completing", Expression: "(variables.keepsInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.wanted[0])}] : []) + " +
 			"(variables.keepsContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.wanted[1])}] : [])"},
+		// The command is the image's own, with the wanted subcommand. Where no digest tells which configuration rendered it,
+		// what the configuration says must be there as well.
+		{Name: "commands", Expression: "variables.completing.map(c, " + has("command") + " + " + has("envFrom") + " + " + has("volumeDevices") + " + [" + add(at("args"), "c.want.args") + "] + " +
+			"[c.have.?image.orValue('')].filter(image, " + additions + " ? !" + isMirror("image") + " : " + anothersAgent("image") + ").map(image, " + add(at("image"), "variables.image") + ") + " +
+			"(" + additions + " && c.have.?imagePullPolicy.orValue('') != 'Always' ? [" + add(at("imagePullPolicy"), "c.want.imagePullPolicy") + "] : []) + " +
+			"(has(c.want.startupProbe) && !" + asksTheSame("c.have", "c.want") + " ? [" + add(at("startupProbe"), "c.want.startupProbe") + "] : [])).flatten()"},
 		// The agent's own variables are as wanted, each once; of the configuration's others those that are missing are added.
-		{Name: "completedEnv", Expression: "variables.completing.map(c, [" + env("c.have") + "].map(have, lists.range(size(have)).filter(i, !" + own("have[i].name") + " || " +
-			"(c.want.env.exists(w, w.name == have[i].name) && !have.slice(i + 1, size(have)).exists(e, e.name == have[i].name)))" +
-			".map(i, (" + own("have[i].name") + " || " + additions + " && !have.slice(i + 1, size(have)).exists(e, e.name == have[i].name)) && c.want.env.exists(w, w.name == have[i].name) ? " +
-			"c.want.env.filter(w, w.name == have[i].name)[0] : have[i]) + c.want.env.filter(w, !have.exists(e, e.name == w.name)))[0])"},
+		{Name: "environments", Expression: "variables.completing.map(c, [" + env("c.have") + "].map(have, " +
+			"[lists.range(size(have)).filter(i, " + own("have[i].name") + " && (!c.want.env.exists(w, w.name == have[i].name) || have.slice(i + 1, size(have)).exists(e, e.name == have[i].name)))].map(surplus, " +
+			"lists.range(size(have)).filter(i, !(i in surplus) && (" + own("have[i].name") + " || " + additions + " && !have.slice(i + 1, size(have)).exists(e, e.name == have[i].name)) && c.want.env.exists(w, w.name == have[i].name))" +
+			".map(i, " + replace("c.at + '/env/' + string(i)", "c.want.env.filter(w, w.name == have[i].name)[0]") + ") + " +
+			"[c.want.env.filter(w, !have.exists(e, e.name == w.name))].map(missing, size(have) == 0 ? [" + add(at("env"), "missing") + "] : missing.map(w, " + add("c.at + '/env/-'", "w") + "))[0] + " +
+			"surplus.reverse().map(i, " + remove("c.at + '/env/' + string(i)") + "))[0])[0]).flatten()"},
 		// Each wanted mount is there, and nothing in its way.
-		{Name: "completedMounts", Expression: "variables.completing.map(c, [" + mountsOf("c.have") + "].map(have, lists.range(size(have)).filter(i, [have[i]].exists(m, " +
-			"c.want.volumeMounts.exists(w, " + is("m", "w") + " && !have.slice(0, i).exists(e, " + is("e", "w") + ")) || !" + inTheWay + ")).map(i, have[i]) + " +
-			"c.want.volumeMounts.filter(w, !have.exists(m, " + is("m", "w") + ")))[0])"},
-		// Where no digest tells which configuration rendered it, what the configuration says must be there as well.
-		{Name: "completedImage", Expression: "variables.completing.map(c, c.have.?image.orValue('')).map(image, " + additions + " ? (" + isMirror("image") + " ? image : variables.image) : " +
-			anothersAgent("image") + " ? variables.image : image)"},
-		{Name: "completedSecurity", Expression: "variables.completing.map(c, [!has(c.have.securityContext) && (c.want.?securityContext.?runAsUser.hasValue() || c.want.?securityContext.?runAsGroup.hasValue()) ? c.want.?securityContext.orValue({}) : " +
-			"!(" + additions + ") || !has(c.want.securityContext) ? c.have.?securityContext.orValue({}) : " +
-			"c.have.?securityContext.?privileged.orValue(false) ? c.want.securityContext : " + deepUnion("c.have.?securityContext.orValue({})", "c.want.securityContext") + "].map(s, " +
-			"(s.map(k, string(k)) + ['runAsUser', 'runAsGroup'].filter(k, k in c.want.?securityContext.orValue({}))).distinct().transformMapEntry(i, k, " +
-			"!(k in ['runAsUser', 'runAsGroup']) || k in c.want.?securityContext.orValue({}) || " +
-			"variables.noteFlags.find(k == 'runAsUser' ? '\"user\":-?[0-9]+' : '\"group\":-?[0-9]+') != (k == 'runAsUser' ? '\"user\":' : '\"group\":') + string(s[k]), " +
-			"{k: k in ['runAsUser', 'runAsGroup'] && k in c.want.?securityContext.orValue({}) ? c.want.securityContext[k] : s[k]}))[0])"},
-		{Name: "completedResources", Expression: "variables.completing.map(c, [" + withinPod(resources) + "].map(within, " + bare("within") + " != " + bare("c.have.?resources") + " ? within : " + merged + ")[0])"},
-		{Name: "completed", Expression: "lists.range(size(variables.completing)).map(n, [variables.completing[n].have].map(have, [variables.completing[n].want].map(want, " +
-			"(have.map(k, string(k)).filter(k, !(k in ['command', 'envFrom', 'volumeDevices'])) + ['image', 'imagePullPolicy', 'args', 'env', 'volumeMounts', 'resources'] + " +
-			"(size(variables.completedSecurity[n]) > 0 ? ['securityContext'] : []) + (has(want.startupProbe) ? ['startupProbe'] : [])).distinct().transformMapEntry(i, k, {k: " +
-			"k == 'image' ? dyn(variables.completedImage[n]) : " +
-			"k == 'imagePullPolicy' ? dyn(" + additions + " && have.?imagePullPolicy.orValue('') != 'Always' ? want.imagePullPolicy : have.?imagePullPolicy.orValue(want.imagePullPolicy)) : " +
-			"k == 'args' ? dyn(want.args) : k == 'env' ? dyn(variables.completedEnv[n]) : k == 'volumeMounts' ? dyn(variables.completedMounts[n]) : " +
-			"k == 'securityContext' ? dyn(variables.completedSecurity[n]) : k == 'resources' ? dyn(variables.completedResources[n]) : " +
-			"k == 'startupProbe' ? dyn(" + asksTheSame("have", "want") + " ? have.startupProbe : want.startupProbe) : have[k]}))[0])[0])"},
+		{Name: "mounts", Expression: "variables.completing.map(c, [" + mountsOf("c.have") + "].map(have, lists.range(size(have)).filter(i, [have[i]].exists(m, " +
+			"!c.want.volumeMounts.exists(w, " + is("m", "w") + " && !have.slice(0, i).exists(e, " + is("e", "w") + ")) && " + inTheWay + ")).reverse().map(i, " + remove("c.at + '/volumeMounts/' + string(i)") + ") + " +
+			"[c.want.volumeMounts.filter(w, !have.exists(m, " + is("m", "w") + "))].map(missing, size(have) == 0 ? [" + add(at("volumeMounts"), "missing") + "] : missing.map(w, " + add("c.at + '/volumeMounts/-'", "w") + "))[0])[0]).flatten()"},
+		// istiod's ids, where its container sets any, and not any more where it does not.
+		{Name: "securityContexts", Expression: "variables.completing.map(c, [c.have.?securityContext.orValue({})].map(have, [c.want.?securityContext.orValue({})].map(want, " +
+			"size(have) == 0 && size(want) > 0 && (" + additions + " || 'runAsUser' in want || 'runAsGroup' in want) || " + additions + " && size(want) > 0 && have.?privileged.orValue(false) ? [" + add(at("securityContext"), "want") + "] : " +
+			"(" + additions + " ? " + merge("c.at + '/securityContext'") + " : []) + ['runAsUser', 'runAsGroup'].map(k, k in want ? [" + add("c.at + '/securityContext/' + k", "want[k]") + "] : " +
+			"k in have && variables.noteFlags.find(k == 'runAsUser' ? '\"user\":-?[0-9]+' : '\"group\":-?[0-9]+') == (k == 'runAsUser' ? '\"user\":' : '\"group\":') + string(have[k]) ? " +
+			"[" + remove("c.at + '/securityContext/' + k") + "] : []).flatten())[0])[0]).flatten()"},
+		{Name: "resources", Expression: "variables.completing.map(c, [c.have.?resources.orValue({})].map(have, [" + withinPod("have") + "].map(within, " + bare("within") + " != " + bare("have") + " ? " +
+			"[" + add(at("resources/limits"), "within.?limits.orValue({})") + ", " + add(at("resources/requests"), "within.?requests.orValue({})") + "] : " + merged + ")[0])[0]).flatten()"},
 	}
 }
 
@@ -230,10 +232,21 @@ func union(have, want string) string {
 	return "[" + have + "].map(h, [" + want + "].map(w, (h.map(k, string(k)) + w.map(k, string(k))).distinct().transformMapEntry(i, k, {k: k in w ? w[k] : h[k]}))[0])[0]"
 }
 
-// deepUnion is union for maps of maps (patches, merge).
-func deepUnion(have, want string) string {
-	return "[" + have + "].map(h, [" + want + "].map(w, (h.map(k, string(k)) + w.map(k, string(k))).distinct().transformMapEntry(i, k, {k: !(k in w) ? h[k] : " +
-		"!(k in h) || type(w[k]) != map ? w[k] : dyn((h[k].map(m, string(m)) + w[k].map(m, string(m))).distinct().transformMapEntry(j, m, {m: m in w[k] ? w[k][m] : h[k][m]}))}))[0])[0]"
+// merge is the operations that put members of the map "have" right, which stands at a path, as the map "want" has them, and
+// leave what it has besides (patches, merge).
+func merge(path string) string {
+	escaped := func(key string) string { return key + ".replace('~', '~0').replace('/', '~1')" }
+	return "want.map(k, type(want[k]) == map && k in have && size(have[k]) > 0 ? want[k].map(m, " + add(path+" + '/' + "+escaped("k")+" + '/' + "+escaped("m"), "want[k][m]") + ") : " +
+		"[" + add(path+" + '/' + "+escaped("k"), "want[k]") + "]).flatten()"
+}
+
+// Operations of a JSON patch as data: a variable cannot hold a JSONPatch.
+func add(path, value string) string     { return operation("add", path, value) }
+func replace(path, value string) string { return operation("replace", path, value) }
+func remove(path string) string         { return "{'op': dyn('remove'), 'path': dyn(" + path + ")}" }
+
+func operation(op, path, value string) string {
+	return "{'op': dyn('" + op + "'), 'path': dyn(" + path + "), 'value': dyn(" + value + ")}"
 }
 
 // anothersAgent reports whether an image is of another publisher: the rendered one's name elsewhere, with another tag
@@ -247,7 +260,7 @@ func anothersAgent(image string) string {
 
 // asksTheSame reports whether a stored startup probe asks what the wanted one asks, and no less often (patches, isProbe).
 func asksTheSame(have, want string) string {
-	return "(has(" + have + ".startupProbe.httpGet) && " + have + ".startupProbe.httpGet == " + want + ".startupProbe.httpGet && " +
+	return "(has(" + have + ".startupProbe) && has(" + have + ".startupProbe.httpGet) && " + have + ".startupProbe.httpGet == " + want + ".startupProbe.httpGet && " +
 		"!has(" + have + ".startupProbe.exec) && !has(" + have + ".startupProbe.tcpSocket) && !has(" + have + ".startupProbe.grpc) && " +
 		have + ".startupProbe.?failureThreshold.orValue(0) >= " + want + ".startupProbe.failureThreshold)"
 }
@@ -278,50 +291,54 @@ func annotationsOf(kind patches.Kind) []admissionv1.Variable {
 	}
 }
 
-// mutation is the JSON patch: istiod's container first, by its index, before the lists around it change.
+// operationsOf the decision, with paths below the pod's spec: istiod's container first, by its index, before the lists around
+// it change.
+func operationsOf() []admissionv1.Variable {
+	const istiodPath = "'/containers/' + string(variables.istiodAt) + "
+	drop := func(list, indices string) string {
+		return indices + ".reverse().map(i, " + remove("'/"+list+"/' + string(i)") + ")"
+	}
+	mounts := "size(" + mountsOf("variables.istiod") + ") > 0"
+	unset := "variables.unsetAt.map(i, " + remove(istiodPath+"'/env/' + string(i)") + ")"
+	return []admissionv1.Variable{
+		{Name: "injection", Expression: strings.Join([]string{
+			"(variables.istiodVolume != '' ? [] : " + mounts + " ? [" + add(istiodPath+"'/volumeMounts/-'", "variables.istiodMount") + "] : [" + add(istiodPath+"'/volumeMounts'", "[variables.istiodMount]") + "])",
+			unset,
+			"(size(variables.setting) == 0 || size(variables.istiod.?env.orValue([])) > 0 ? variables.setting.map(e, " + add(istiodPath+"'/env/-'", "e") + ") : [" + add(istiodPath+"'/env'", "variables.setting") + "])",
+			"variables.commands + variables.environments + variables.mounts + variables.securityContexts + variables.resources",
+			"(variables.keepsInit ? [] : " + drop("initContainers", "variables.agentsInitAt") + " + [size(variables.initContainers) > 0 ? " +
+				add("'/initContainers/0'", "variables.wanted[0]") + " : " + add("'/initContainers'", "[variables.wanted[0]]") + "])",
+			"(variables.keepsContainer ? [] : " + drop("containers", "variables.agentsAt") + " + (size(variables.wanted) > 1 ? [" + add("'/containers/-'", "variables.wanted[1]") + "] : []))",
+			"variables.volumeEdits",
+			"(size(variables.volumes) == 0 && size(variables.volumesAdded) > 0 ? [" + add("'/volumes'", "variables.volumesAdded") + "] : variables.volumesAdded.map(v, " + add("'/volumes/-'", "v") + "))",
+		}, " + ")},
+		{Name: "removal", Expression: strings.Join([]string{
+			"(size(variables.unmountAt) == 0 ? [] : [" + remove(istiodPath+"'/volumeMounts/' + string(variables.unmountAt[0])") + "])",
+			unset, drop("initContainers", "variables.agentsInitAt"), drop("containers", "variables.agentsAt"), "variables.volumeEdits",
+		}, " + ")},
+	}
+}
+
+// mutation is the JSON patch.
+//
+// Values never come from the object as they are: where a policy with match conditions has looked at the object, its parts
+// are Go structs, which the API server cannot write into a patch (admission/plugin/cel/activation.go, UseSchemalessTypeRef,
+// Kubernetes 1.37). They are the parameter's, constants, or maps made of plain values.
 func mutation(kind patches.Kind) string {
 	pod := "/spec/template/spec"
 	if kind == patches.Pod {
 		pod = "/spec"
 	}
-	add := func(path, value string) string {
-		return "JSONPatch{op: 'add', path: " + path + ", value: " + value + "}"
-	}
-	replace := func(path, value string) string {
-		return "JSONPatch{op: 'replace', path: " + path + ", value: " + value + "}"
-	}
-	remove := func(path string) string { return "JSONPatch{op: 'remove', path: " + path + "}" }
-	istiodPath := "'" + pod + "/containers/' + string(variables.istiodAt) + "
-	drop := func(list, indices string) string {
-		return indices + ".reverse().map(i, " + remove("'"+pod+"/"+list+"/' + string(i)") + ")"
-	}
 	annotations := func(path, have, want string) string {
-		return "(" + have + " == " + want + " ? [] : [" + add("'"+path+"/annotations'", want) + "])"
+		return "(" + have + " == " + want + " ? [] : [JSONPatch{op: 'add', path: '" + path + "/annotations', value: " + want + "}])"
 	}
-	volumes := "(variables.newVolumes == variables.volumes ? [] : [" + add("'"+pod+"/volumes'", "variables.newVolumes") + "])"
 	metadata := annotations("/metadata", "variables.annotations", "variables.newAnnotations")
 	if kind == patches.Deployment {
-		metadata += " + (has(object.spec.template.metadata) ? [] : [" + add("'/spec/template/metadata'", "{}") + "]) + " +
+		metadata += " + (has(object.spec.template.metadata) ? [] : [JSONPatch{op: 'add', path: '/spec/template/metadata', value: {}}]) + " +
 			annotations("/spec/template/metadata", "variables.podAnnotations", "variables.newPodAnnotations")
 	}
-
-	unset := "variables.unsetAt.map(i, " + remove(istiodPath+"'/env/' + string(i)") + ")"
-	inject := strings.Join([]string{
-		"(variables.istiodVolume != '' ? [] : [" + add(istiodPath+"(size("+mountsOf("variables.istiod")+") > 0 ? '/volumeMounts/-' : '/volumeMounts')",
-			"(size("+mountsOf("variables.istiod")+") > 0 ? dyn(variables.istiodMount) : dyn([variables.istiodMount]))") + "])",
-		unset,
-		"(size(variables.setting) == 0 || size(variables.istiod.?env.orValue([])) > 0 ? variables.setting.map(e, " + add(istiodPath+"'/env/-'", "e") + ") : [" + add(istiodPath+"'/env'", "variables.setting") + "])",
-		"lists.range(size(variables.completing)).map(n, " + replace("'"+pod+"' + string(variables.completing[n].at)", "variables.completed[n]") + ")",
-		"(variables.keepsInit ? [] : " + drop("initContainers", "variables.agentsInitAt") + " + [size(variables.initContainers) > 0 ? " +
-			add("'"+pod+"/initContainers/0'", "variables.wanted[0]") + " : " + add("'"+pod+"/initContainers'", "[variables.wanted[0]]") + "])",
-		"(variables.keepsContainer ? [] : " + drop("containers", "variables.agentsAt") + " + (size(variables.wanted) > 1 ? [" + add("'"+pod+"/containers/-'", "variables.wanted[1]") + "] : []))",
-		volumes, metadata,
-	}, " + ")
-	removal := strings.Join([]string{
-		"(size(variables.unmountAt) == 0 ? [] : [" + remove(istiodPath+"'/volumeMounts/' + string(variables.unmountAt[0])") + "])",
-		unset, drop("initContainers", "variables.agentsInitAt"), drop("containers", "variables.agentsAt"), volumes, metadata,
-	}, " + ")
-	return "variables.problem != '' ? [] : variables.injecting ? " + inject + " : variables.removing ? " + removal + " : []"
+	return "variables.problem != '' || !(variables.injecting || variables.removing) ? [] : (variables.injecting ? variables.injection : variables.removal)" +
+		".map(o, o.op == 'remove' ? JSONPatch{op: 'remove', path: '" + pod + "' + string(o.path)} : JSONPatch{op: string(o.op), path: '" + pod + "' + string(o.path), value: o.value}) + " + metadata
 }
 
 // newNoteOf an object: the note that the injection leaves. What is replaced stands in canonical JSON, as package patches

@@ -105,7 +105,7 @@ func variables(kind patches.Kind) []admissionv1.Variable {
 	}
 	var all []admissionv1.Variable
 	for _, group := range [][]admissionv1.Variable{
-		placesOf(template), istiodOf(), noteOf(), decisionOf(), volumesOf(), environmentOf(), containersOf(kind), completionOf(kind), annotationsOf(kind),
+		placesOf(template), istiodOf(), noteOf(), decisionOf(), volumesOf(), environmentOf(), containersOf(kind), completionOf(kind), operationsOf(), annotationsOf(kind),
 	} {
 		all = append(all, group...)
 	}
@@ -120,7 +120,7 @@ func placesOf(template string) []admissionv1.Variable {
 		{Name: "annotations", Expression: "object.metadata.?annotations.orValue({})"},
 		{Name: "podAnnotations", Expression: "variables.template.?metadata.?annotations.orValue({})"},
 		{Name: "initContainers", Expression: "variables.pod.?initContainers.orValue([])"},
-		{Name: "containers", Expression: "variables.pod.?containers.orValue([])"},
+		{Name: "containers", Expression: "variables.pod.containers == null ? [] : variables.pod.containers"},
 		{Name: "volumes", Expression: "variables.pod.?volumes.orValue([])"},
 		{Name: "volumeNames", Expression: "variables.volumes.map(v, v.name)"},
 		// The agent's containers, and everybody else's.

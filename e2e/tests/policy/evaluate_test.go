@@ -134,7 +134,10 @@ func (e *evaluator) attributes(object runtime.Object) *admission.VersionedAttrib
 		kind, resource = corev1.SchemeGroupVersion.WithKind("Pod"), corev1.SchemeGroupVersion.WithResource("pods")
 	}
 	a := admission.NewAttributesRecord(object, nil, kind, "istio-system", "istiod", resource, "", admission.Create, &metav1.CreateOptions{}, false, nil)
-	return &admission.VersionedAttributes{Attributes: a, VersionedKind: kind, VersionedObject: admission.NewLazyObject(object)}
+	attributes := &admission.VersionedAttributes{Attributes: a, VersionedKind: kind, VersionedObject: admission.NewLazyObject(object)}
+	// As after the evaluation of match conditions.
+	attributes.VersionedObject.UseSchemalessTypeRef = true //nolint:staticcheck // until it is the default
+	return attributes
 }
 
 // typed reads JSON as the API server does.
