@@ -146,6 +146,9 @@ func as(kind patches.Kind, o object) object {
 			meta = object{}
 		}
 		meta["name"], meta["namespace"] = "istiod-1", "istio-system"
+		if labels, _ := meta["labels"].(object); labels["app"] == nil {
+			meta["labels"] = object{"app": "istiod"} // else the policy does not match it
+		}
 		pod["apiVersion"], pod["kind"], pod["metadata"] = "v1", "Pod", meta
 		return pod
 	default:
