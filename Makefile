@@ -92,7 +92,7 @@ push: push-tools ## Push images and chart, as make image and make chart have wri
 
 .PHONY: demo
 demo: control-plane ## Install istiod into a real API server, show what is injected, and that its CA is Vault's
-	@hack/build.sh .build/demo e2e ./demo
+	@hack/build.sh .build/demo e2e ./cmd/demo
 	@test -x $(VAULT_BINARY) -a -x $(ISTIOD_BINARY) || { (cd e2e && ../.build/demo injection) && \
 		echo "That was the injection. What comes of it is shown once Vault and istiod are built."; }
 	@$(MAKE) -s --no-print-directory $(VAULT_BINARY) $(ISTIOD_BINARY)
@@ -140,7 +140,7 @@ e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and take 
 
 .PHONY: bench
 bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook agent controllers" for some of them)
-	@cd e2e && go run ./bench $(SECTIONS)
+	@cd e2e && go run ./cmd/bench $(SECTIONS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (30s)
@@ -253,7 +253,7 @@ test-images: node guide-images ## Write the container images of the clusters wit
 guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(IMAGE_FILES)
 	@hack/debian.sh busybox
 	@hack/build.sh .build/image tools ./image
-	@hack/build.sh .build/e2e/workload e2e ./workload
+	@hack/build.sh .build/e2e/workload e2e ./cmd/workload
 	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
 	@$(call test_images,$(GUIDE_IMAGES))
 	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
@@ -267,12 +267,12 @@ client-programs: helm bin/kubectl-istiod_agent $(ISTIOCTL_BINARY)
 
 .PHONY: cluster-up
 cluster-up: test-images client-programs ## Start a cluster with a node on this Linux machine, as root, and leave it running (CLUSTERS=2 for two)
-	@hack/build.sh .build/e2e/clusters e2e ./clusters
+	@hack/build.sh .build/e2e/clusters e2e ./cmd/clusters
 	@.build/e2e/clusters up -n $(CLUSTERS)
 
 .PHONY: cluster-down
 cluster-down: ## Take it away
-	@hack/build.sh .build/e2e/clusters e2e ./clusters
+	@hack/build.sh .build/e2e/clusters e2e ./cmd/clusters
 	@.build/e2e/clusters down
 
 KUBECTL_BINARY := .build/kubernetes-$(KUBERNETES)/kubectl
@@ -315,9 +315,9 @@ verify-generated: ## Fail when a generated file is not what `make generate` writ
 
 .PHONY: golden
 golden: ## Accept what the tests get as what they expect; read the difference before you commit it
-	@cd e2e && go test ./golden -update
+	@cd e2e && go test ./tests/golden -update
 	@go test ./golden ./cli/status ./cli/vaultside -update
-	@cd e2e && go test ./chart -update
+	@cd e2e && go test ./tests/chart -update
 
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,8 +21,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/machine"
+	"github.com/istiod-agent/istiod-agent/agent/metrics"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
+
+const day = 24 * time.Hour
 
 // told is a Reporter that keeps what it is told.
 type told struct {
@@ -66,12 +69,43 @@ func newAgentIn(t *testing.T, dir string) (*Agent, *given, *told) {
 	specifications, reporter := &given{}, &told{}
 	a := &Agent{
 		Identity: me, Specifications: specifications, Directory: directory, Reporter: reporter,
-		Metrics: NewMetrics(), Log: logr.Discard(), WorkloadTTL: day, Issuer: &Issuer{Identity: me},
+		Metrics: metrics.New(), Log: logr.Discard(), WorkloadTTL: day, Source: &Issuer{Identity: me},
 	}
-	if err := a.takeOver(time.Now()); err != nil {
+	if err := a.start(time.Now(), machine.Config{KeepToken: true}); err != nil {
 		t.Fatal(err)
 	}
 	return a, specifications, reporter
+}
+
+// act performs an action and feeds its result back.
+func act(t *testing.T, a *Agent, action machine.Action) {
+	t.Helper()
+	event, err := a.act(t.Context(), machine.Step{Action: action})
+	a.conclude(event, err)
+}
+
+// publish publishes a set as if it had just been issued.
+func publish(a *Agent, set *cacerts.Set, n note) error {
+	event, err := a.publish(set, n, machine.Initial)
+	a.conclude(event, err)
+	return err
+}
+
+// publishAs publishes a set as the specification asks for.
+func publishAs(t *testing.T, a *Agent, set *cacerts.Set) {
+	t.Helper()
+	if err := publish(a, set, note{Digest: digest(a.desired)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// put is what an earlier run published, whatever its roots.
+func put(t *testing.T, a *Agent, set *cacerts.Set, n note) {
+	t.Helper()
+	if err := a.write(set, n); err != nil {
+		t.Fatal(err)
+	}
+	a.apply(machine.SetFound{Set: describe(set, n)}, time.Now())
 }
 
 func named(name string, generation int64) *certificatesv1.IssuedCertificate {
@@ -103,46 +137,30 @@ func TestABadSpecificationIsToldWhereItStands(t *testing.T) {
 			if s := reporter.status; s.State != certificatesv1.Failed || s.Error != "spec.hosts: wrong" || s.ObservedGeneration != 2 {
 				t.Errorf("status %+v", s)
 			}
-			if (a.state.Wanted != nil) != (before != nil) {
-				t.Errorf("what is acted on: %+v", a.state.Wanted)
+			if specification, found := a.state.Specified(); found != (before != nil) {
+				t.Errorf("what is acted on: %+v", specification)
 			}
 		})
 	}
 }
 
-// What happens before it is known which object it is about is told once it is, the last of it.
-func TestEventsWaitForTheObjectThatTheyAreAbout(t *testing.T) {
-	a, specifications, reporter := newAgent(t)
-	for i := range untoldLimit + 2 {
-		a.tell(false, fmt.Sprint("Reason", i), "")
-	}
-	if len(reporter.events) > 0 {
-		t.Fatalf("told %q", reporter.events)
-	}
-	specifications.certificate = named("mine", 1)
-	a.observe(time.Now())
-	a.observe(time.Now())
-	if n := len(reporter.events); n != untoldLimit || reporter.events[0] != "mine Reason2 false" {
-		t.Errorf("told %d: %q", n, reporter.events)
-	}
-}
-
 // That the API server's first answer is awaited is no news, until it has taken long.
 func TestTheFirstAnswerIsAwaitedInSilence(t *testing.T) {
-	a, specifications, _ := newAgent(t)
+	a, specifications, reporter := newAgent(t)
+	a.notices.SetAbout(named("mine", 1))
 	now := time.Now()
 	specifications.err = &SpecificationError{Missing: true, Listing: true, Err: errors.New("waiting for the list")}
 	a.observe(now)
-	if len(a.untold) > 0 {
-		t.Errorf("said %v", a.untold)
+	if len(reporter.events) > 0 {
+		t.Errorf("said %v", reporter.events)
 	}
 	if err := a.Ready(now); err == nil || err.Error() != "istiod has no CA certificate: waiting for the list" {
 		t.Errorf("who asks is told %v", err)
 	}
-	a.observe(now.Add(look))
-	a.observe(now.Add(2 * look))
-	if len(a.untold) != 1 || a.untold[0].reason != reasonNoSpec {
-		t.Errorf("said %v", a.untold)
+	a.observe(now.Add(machine.PollInterval))
+	a.observe(now.Add(2 * machine.PollInterval))
+	if !slices.Equal(reporter.events, []string{"mine NoSpecification true"}) {
+		t.Errorf("said %v", reporter.events)
 	}
 }
 
@@ -152,14 +170,14 @@ func TestAChangeThatARenewalHasOvertakenFollowsAtOnce(t *testing.T) {
 	for name, test := range map[string]struct {
 		before, after string // the annotation
 		pause         time.Duration
-		want          Action
+		want          machine.Action
 	}{
-		"asked for just before":            {"", "now", time.Second, Issue},
-		"asked for again just before":      {"then", "now", time.Second, Issue},
-		"asked for long before":            {"", "now", specificationSpread, Wait},
-		"asked for before the agent began": {"now", "now", time.Second, Wait},
-		"the request just taken away":      {"then", "", time.Second, Wait},
-		"not asked for":                    {"", "", time.Second, Wait},
+		"asked for just before":            {"", "now", time.Second, machine.Issue},
+		"asked for again just before":      {"then", "now", time.Second, machine.Issue},
+		"asked for long before":            {"", "now", 10 * time.Minute, machine.Wait},
+		"asked for before the agent began": {"now", "now", time.Second, machine.Wait},
+		"the request just taken away":      {"then", "", time.Second, machine.Wait},
+		"not asked for":                    {"", "", time.Second, machine.Wait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, specifications, _ := newAgent(t)
@@ -172,15 +190,13 @@ func TestAChangeThatARenewalHasOvertakenFollowsAtOnce(t *testing.T) {
 				a.observe(now)
 			}
 			look(test.before, 100)
-			if err := a.put(newSet(t), note{Digest: a.state.Wanted.Digest, Renew: test.before}); err != nil {
-				t.Fatal(err)
-			}
+			put(t, a, newSet(t), note{Digest: digest(a.desired), Renew: test.before})
 			look(test.after, 100)
-			a.hold(a.set, note{Digest: a.state.Wanted.Digest, Renew: test.after}, now)
-			a.state.Held.Confirmed = true
+			a.apply(machine.SetPublished{Set: describe(a.set, note{Digest: digest(a.desired), Renew: test.after})}, now)
+			a.apply(machine.Confirmed{}, now)
 			now = now.Add(test.pause)
 			look(test.after, 50)
-			if step := Next(a.state, now); step.Action != test.want || step.Action == Issue && step.Reason != SpecificationChanged {
+			if step := machine.Next(a.state, now); step.Action != test.want || step.Action == machine.Issue && step.Reason != machine.SpecificationChanged {
 				t.Errorf("the next step is %+v", step)
 			}
 		})
@@ -193,10 +209,7 @@ func TestTheSameFilesArePublishedAgain(t *testing.T) {
 	a, specifications, reporter := newAgentIn(t, dir)
 	specifications.certificate = named("mine", 1)
 	a.observe(time.Now())
-	set := newSet(t)
-	if err := a.publish(set, note{}); err != nil {
-		t.Fatal(err)
-	}
+	publishAs(t, a, newSet(t))
 	where := func() string {
 		t.Helper()
 		path, err := filepath.EvalSymlinks(filepath.Join(dir, "ca-cert.pem"))
@@ -223,35 +236,29 @@ func TestTheSameFilesArePublishedAgain(t *testing.T) {
 		}
 	}()
 	a.IstiodAddress = listener.Addr().String()
-	a.confirm(context.Background())
-	since := a.state.Held.OtherSince
-	if since.IsZero() {
-		t.Fatal("it was not noticed that istiod has another CA")
+	act(t, a, machine.Confirm)
+	since := time.Now()
+	act(t, a, machine.Confirm)
+	if step := machine.Next(a.state, since.Add(machine.ConfirmationLimit)); step.Action != machine.Republish {
+		t.Fatalf("it was not noticed that istiod has another CA, or the second answer counts as the first: %+v", step)
 	}
-	a.confirm(context.Background())
-	if !a.state.Held.OtherSince.Equal(since) {
-		t.Error("the second answer counts as the first")
-	}
-	if step := Next(a.state, since.Add(confirmationLimit)); step.Action != Republish {
-		t.Fatalf("the next step is %+v", step)
-	}
-	a.republish()
+	act(t, a, machine.Republish)
 	if where() == first || !a.Directory.Intact(a.set) {
 		t.Error("the files were not published again")
 	}
 	if !slices.Contains(reporter.events, "mine Republished false") {
 		t.Errorf("told %q", reporter.events)
 	}
-	if step := Next(a.state, time.Now().Add(confirmationLimit)); step.Action == Republish {
+	if step := machine.Next(a.state, time.Now().Add(machine.ConfirmationLimit)); step.Action == machine.Republish {
 		t.Error("the second time comes as soon as the first")
 	}
 
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	a.confirm(context.Background())
-	if !a.state.Held.OtherSince.IsZero() {
-		t.Error("an istiod that does not answer counts as one with another CA")
+	act(t, a, machine.Confirm)
+	if step := machine.Next(a.state, time.Now().Add(time.Hour)); step.Action != machine.Confirm {
+		t.Errorf("an istiod that does not answer counts as one with another CA: %+v", step)
 	}
 }
 

@@ -60,14 +60,11 @@ func TestTheWholeChainCounts(t *testing.T) {
 	a, specifications, reporter := newAgent(t)
 	specifications.certificate = named("mine", 1)
 	a.observe(time.Now())
-	if err := a.publish(set, note{Digest: a.state.Wanted.Digest}); err != nil {
-		t.Fatal(err)
-	}
-	a.published(Initial)
+	publishAs(t, a, set)
 	a.report()
 	status := reporter.status.Certificates[0]
-	if !a.state.Held.NotAfter.Equal(soon) || !status.NotAfter.Time.Equal(soon) {
-		t.Errorf("scheduled by %s, reported %s, want %s", a.state.Held.NotAfter, status.NotAfter, soon)
+	if !a.state.Published().NotAfter.Equal(soon) || !status.NotAfter.Time.Equal(soon) {
+		t.Errorf("scheduled by %s, reported %s, want %s", a.state.Published().NotAfter, status.NotAfter, soon)
 	}
 	if !status.RenewAt.Time.Before(soon) {
 		t.Errorf("it is renewed at %s, after the root's end %s", status.RenewAt, soon)

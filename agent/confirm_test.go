@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/machine"
 )
 
 type authority struct {
@@ -101,7 +103,7 @@ func TestOnlyTheNewCAConfirms(t *testing.T) {
 					_ = connection.Close()
 				}
 			}()
-			err = confirm(t.Context(), listener.Addr().String(), after.Certificate, "")
+			err = checkServed(t.Context(), listener.Addr().String(), after.Certificate, "")
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -121,7 +123,7 @@ func TestAnIstiodThatDoesNotAnswerIsToldApart(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	err = confirm(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate, "")
+	err = checkServed(t.Context(), address, newAuthority(t, "Istio", 1, nil).Certificate, "")
 	if err == nil || !strings.Contains(err.Error(), "does not answer on "+address) || errors.Is(err, errOtherCA) {
 		t.Errorf("got %v", err)
 	}
@@ -133,15 +135,13 @@ func TestMemoryIsReturnedOnceConfirmed(t *testing.T) {
 	specifications.certificate = named("mine", 1)
 	a.observe(time.Now())
 	set, key := newSetAndKey(t)
-	if err := a.publish(set, note{}); err != nil {
-		t.Fatal(err)
-	}
+	publishAs(t, a, set)
 	a.IstiodAddress, _ = istiodServing(t, set, key)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	a.confirm(t.Context())
+	act(t, a, machine.Confirm)
 	runtime.ReadMemStats(&after)
-	if !a.state.Held.Confirmed || after.NumForcedGC == before.NumForcedGC {
-		t.Errorf("confirmed: %t, with %d forced collections", a.state.Held.Confirmed, after.NumForcedGC-before.NumForcedGC)
+	if !a.state.Published().Confirmed || after.NumForcedGC == before.NumForcedGC {
+		t.Errorf("confirmed: %t, with %d forced collections", a.state.Published().Confirmed, after.NumForcedGC-before.NumForcedGC)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
-// File is a specification in a file, an IssuedCertificate in YAML or JSON. It is read anew whenever the agent
-// looks, so that a changed file counts within half a minute.
+// File is a specification in a file, an IssuedCertificate in YAML or JSON. Each Current reads it, so that a change takes
+// effect within machine.PollInterval.
 type File struct {
 	Path     string
 	Identity Identity
@@ -41,17 +41,16 @@ func (f *File) decode(content []byte) (*certificatesv1.IssuedCertificate, []stri
 	if err != nil {
 		return nil, nil, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
 	}
-	decoded.Status = certificatesv1.IssuedCertificateStatus{} // a file does not know which replicas run
+	decoded.Status = certificatesv1.IssuedCertificateStatus{} // of no replica
 	prepared, warnings, err := Prepare(decoded)
 	if err != nil {
 		return nil, warnings, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
 	}
-	// A file is for whom it is given to; an istiod of another name can be tried with it.
-	if f.Identity.ServiceAccount != "" && !f.Identity.Mine(prepared) {
-		warnings = append(warnings, fmt.Sprintf("--spec %s: none of spec.hosts is this istiod's, %s", f.Path, f.Identity.Host()))
+	if f.Identity.ServiceAccount != "" && !f.Identity.mine(prepared) {
+		warnings = append(warnings, fmt.Sprintf("--spec %s: spec.hosts does not contain this istiod, %s", f.Path, f.Identity.Host()))
 	}
 	return prepared, warnings, nil
 }
 
-// Changed implements Specifications: a file does not say when it changes.
+// Changed implements Specifications: a file is polled.
 func (f *File) Changed() <-chan struct{} { return nil }

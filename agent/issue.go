@@ -13,14 +13,16 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/roots"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// Cluster is the part of the API server that issuing uses.
-type Cluster interface {
-	// Token requests a token of a service account for an audience (TokenRequest), good for ten minutes.
-	// No audience means the API server's own.
+// APIServer reads from the API server what issuing needs.
+type APIServer interface {
+	// Token requests a service account's token for an audience (TokenRequest), valid for ten minutes. Without an audience,
+	// it is for the API server.
 	Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error)
 	// Secret returns the values of a Secret. It returns an error for a Secret that holds a service account's token.
 	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
@@ -32,42 +34,45 @@ type Cluster interface {
 // Issuer gets certificates from Vault.
 type Issuer struct {
 	Identity Identity
-	// Cluster is nil where there is none.
-	Cluster Cluster
-	// Tokens are the service account tokens to log in with.
-	Tokens Tokens
+	// APIServer is nil where there is none.
+	APIServer APIServer
+	Tokens    Tokens
 	// AllowedServers are the servers that specifications may name, as https://host[:port][/prefix]; any when empty.
 	AllowedServers []string
-	// Timeout is for each call to Vault.
+	// Timeout is that of each call to Vault.
 	Timeout time.Duration
-	// Now is the clock.
-	Now func() time.Time
-	// Observe is told how long each step took: login, generate, sign, roots, verify.
+	Now     func() time.Time
+	// Observe gets the duration of each step: login, generate, sign, roots, verify.
 	Observe func(step string, took time.Duration)
 }
 
-// issued is a verified certificate and what has to be done once it is published or given up.
+// knownRoots are the roots to prefer, where a certificate leads to several.
+type knownRoots struct {
+	published []*x509.Certificate                 // which istiod trusts already
+	mesh      func() ([]*x509.Certificate, error) // which workloads trust already
+}
+
+// issued is a verified set, nil after an error.
 type issued struct {
-	*cacerts.Set
-	Warnings []string
-	// tidy removes what Vault keeps of the key and revokes the token. It is called even after an error,
-	// and says in words what it could not do.
+	set      *cacerts.Set
+	warnings []string
+	// tidy removes what the CA keeps of the key and revokes the token. The caller calls it in any case, after publishing. It
+	// returns what it could not do.
 	tidy func(context.Context) []string
 }
 
-// issue logs in, gets a key and a certificate, and verifies both. A chain to one of the published roots, which istiod
-// trusts already, is preferred, as is one to a root that the mesh trusts. The result is never nil.
-func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, published []*x509.Certificate, mesh func() []*x509.Certificate) (*issued, error) {
+// issue logs in, gets a key and a certificate, and verifies both.
+func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, known knownRoots) (*issued, error) {
 	result := &issued{tidy: func(context.Context) []string { return nil }}
-	if err := i.Permit(certificate); err != nil {
+	if err := i.permit(certificate); err != nil {
 		return result, err
 	}
-	trusted, err := trustedRoots(certificate)
+	trusted, err := roots.Desired(certificate)
 	if err != nil {
 		return result, err
 	}
 	if name := certificate.Annotations[certificatesv1.CAFromSecretAnnotation]; name != "" {
-		result.Set, err = i.adopt(ctx, name, certificate.Spec.Hosts, trusted)
+		result.set, err = i.adopt(ctx, name, certificate.Spec.Hosts, trusted)
 		return result, err
 	}
 	pinned, err := i.pinned(ctx, certificate.Spec.AgentCA.TrustedRoots)
@@ -85,16 +90,16 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 		return result, err
 	}
 	var keyID string
-	result.tidy = func(ctx context.Context) (left []string) {
+	result.tidy = func(ctx context.Context) (leftovers []string) {
 		if keyID != "" {
 			if err := session.DeleteKey(ctx, keyID); err != nil {
-				left = append(left, fmt.Sprintf("Vault keeps a copy of the CA key: %v", err))
+				leftovers = append(leftovers, fmt.Sprintf("Vault keeps a copy of the CA key: %v", err))
 			}
 		}
 		if err := session.Close(ctx); err != nil {
-			left = append(left, fmt.Sprintf("the login token was not revoked and lives until it expires: %v", err))
+			leftovers = append(leftovers, fmt.Sprintf("the login token was not revoked and is valid until it expires: %v", err))
 		}
-		return left
+		return leftovers
 	}
 
 	request := vaultRequest(&certificate.Spec)
@@ -119,36 +124,37 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	if err != nil {
 		return result, err
 	}
-	result.Warnings = signed.Warnings
+	result.warnings = signed.Warnings
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
+	preferred, _ := known.mesh()
 	wanted := cacerts.Wanted{
 		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
-		Trusted: trusted, Published: published, Pinned: pinned, Preferred: mesh(),
+		Trusted: trusted, Published: known.published, Pinned: pinned, Preferred: preferred,
 	}
-	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
+	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, wanted); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot && refusal.Reason != cacerts.RootNotPinned {
 		return result, err
 	}
-	// The signer is not the root, and its answer stops short of it or leads to another: its mount may know more.
-	var roots [][]byte
-	if err := i.step("roots", func() error { roots, err = session.Roots(ctx); return err }); err != nil {
+	// The answer does not reach the root, or leads to another: the signer's mount may have more.
+	var more [][]byte
+	if err := i.step("roots", func() error { more, err = session.Roots(ctx); return err }); err != nil {
 		return result, err
 	}
-	answer.Chain = append(answer.Chain, beyond(answer.Chain, roots)...)
-	err = i.step("verify", func() error { result.Set, err = cacerts.Verify(answer, wanted); return err })
+	answer.Chain = append(answer.Chain, beyond(answer.Chain, more)...)
+	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, wanted); return err })
 	return result, err
 }
 
-// beyond gives what a mount knows that is not in a chain already; both are PEM, one certificate each.
+// beyond returns the certificates of a mount that are not in the chain already; both are PEM, one certificate each.
 func beyond(chain, known [][]byte) [][]byte {
 	same := func(a, b []byte) bool {
 		x, _ := pem.Decode(a)
 		y, _ := pem.Decode(b)
 		return x != nil && y != nil && bytes.Equal(x.Bytes, y.Bytes)
 	}
-	return slices.DeleteFunc(known, func(each []byte) bool {
-		return slices.ContainsFunc(chain, func(have []byte) bool { return same(each, have) })
+	return slices.DeleteFunc(known, func(certificate []byte) bool {
+		return slices.ContainsFunc(chain, func(other []byte) bool { return same(certificate, other) })
 	})
 }
 
@@ -178,4 +184,24 @@ func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {
 
 func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
 	return time.Duration(*spec.CertOptions.TTLDays) * 24 * time.Hour
+}
+
+// adopt returns the CA that istiod has used so far, from the Secret that a specification names.
+func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots []*x509.Certificate) (*cacerts.Set, error) {
+	if i.APIServer == nil {
+		return nil, fmt.Errorf("metadata.annotations[%s]: reading the CA's Secret needs an API server; run in a cluster or set --kubeconfig", certificatesv1.CAFromSecretAnnotation)
+	}
+	secret, err := i.APIServer.Secret(ctx, i.Identity.Namespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("adopting istiod's CA: %w", err)
+	}
+	for _, key := range []string{istio.CACertFile, istio.CAKeyFile} {
+		if len(secret[key]) == 0 {
+			return nil, fmt.Errorf("adopting istiod's CA: Secret %s/%s has no key %q", i.Identity.Namespace, name, key)
+		}
+	}
+	if roots == nil {
+		return nil, fmt.Errorf("adopting istiod's CA: metadata.annotations[%s] is missing; expected the roots to trust, with that CA's own", certificatesv1.TrustedRootsAnnotation)
+	}
+	return cacerts.Adopt(secret[istio.CAKeyFile], secret[istio.CACertFile], secret[istio.CertChainFile], roots, hosts, i.Now())
 }

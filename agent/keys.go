@@ -17,12 +17,12 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 )
 
-// newKey makes a key that never leaves this pod, and the request (RFC 2986) to sign its certificate.
-// Both are PEM, the key PKCS#8.
+// newKey generates a key that never leaves this pod, and its certificate signing request (RFC 2986). Both are PEM, the key
+// PKCS#8.
 func newKey(request vault.Request) (key, csr []byte, err error) {
 	private, err := generate(request.Key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a key: %w", err)
+		return nil, nil, fmt.Errorf("generating a key: %w", err)
 	}
 	template := x509.CertificateRequest{Subject: pkix.Name{Organization: []string{request.Organization}, CommonName: request.Organization}}
 	for _, host := range request.Hosts {
@@ -34,7 +34,7 @@ func newKey(request vault.Request) (key, csr []byte, err error) {
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &template, private)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a certificate request: %w", err)
+		return nil, nil, fmt.Errorf("creating a certificate request: %w", err)
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
@@ -53,6 +53,6 @@ func generate(key vault.Key) (crypto.Signer, error) {
 	case key.Type == "ec" && key.Bits == 384:
 		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	default:
-		return nil, fmt.Errorf("no such kind of key: %s of %d bits", key.Type, key.Bits)
+		return nil, fmt.Errorf("unsupported key type: %s of %d bits", key.Type, key.Bits)
 	}
 }

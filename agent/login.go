@@ -10,22 +10,23 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istiod-agent/istiod-agent/agent/notices"
 	"github.com/istiod-agent/istiod-agent/agent/token"
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// VaultTokenFile is where the injection mounts the service account token for Vault (patches.VaultTokenPath).
+// VaultTokenFile is the service account token for Vault, as the injection mounts it (patches.VaultTokenPath).
 const VaultTokenFile = certificatesv1.TokenRoot + "/istiod-agent.io/vault/token"
 
-// tokenSecretKey is the key of Vault's token in a Secret that tokenSecretRef names; the public API has no field for it.
+// tokenSecretKey is the key of Vault's token in the Secret of tokenSecretRef; the public API has no field for it.
 const tokenSecretKey = "token"
 
-// Tokens are the service account tokens of istiod's Pod. Specifications name files among them; none leads elsewhere.
+// Tokens are the service account tokens of istiod's Pod. Specifications can name no other files.
 type Tokens struct {
 	// Root is the directory below which all token files are, certificatesv1.TokenRoot in a Pod.
 	Root string
-	// File, when set by the operator of istiod's Pod, is used in place of the files that specifications name.
+	// File overrides the files that specifications name. The operator of istiod's Pod sets it.
 	File string
 	// FileAnywhere permits File to be outside of Root.
 	FileAnywhere bool
@@ -52,7 +53,7 @@ func (t Tokens) fixed() (token.Token, error) {
 	return read, nil
 }
 
-// config is how to reach and log in to the Vault of a specification.
+// config returns the connection and login of a specification's Vault.
 func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Config {
 	v := certificate.Spec.AgentCA.Vault
 	config := vault.Config{
@@ -69,7 +70,7 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 		JWT: func(ctx context.Context) (string, error) {
 			jwt, err := i.jwt(ctx, v.KubernetesAuth)
 			if err != nil {
-				return "", &tokenError{err}
+				return "", &reasonError{notices.TokenUnavailable, err}
 			}
 			return jwt, nil
 		},
@@ -77,41 +78,41 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 	return config
 }
 
-// vaultToken reads Vault's token from a Secret of istiod's own namespace. What looks like a service account's token is
-// not sent: it would open the API server, not Vault.
+// vaultToken reads Vault's token from a Secret of istiod's own namespace. It refuses a service account's token, which would
+// open the API server to its receiver.
 func (i *Issuer) vaultToken(ctx context.Context, name string) (string, error) {
-	if i.Cluster == nil {
-		return "", &tokenError{errors.New("tokenSecretRef: the token is in a Secret, and no API server is known; run in a cluster or set --kubeconfig")}
+	if i.APIServer == nil {
+		return "", &reasonError{notices.TokenUnavailable, errors.New("tokenSecretRef: reading the Secret needs an API server; run in a cluster or set --kubeconfig")}
 	}
-	secret, err := i.Cluster.Secret(ctx, i.Identity.Namespace, name)
+	secret, err := i.APIServer.Secret(ctx, i.Identity.Namespace, name)
 	if err != nil {
-		return "", &tokenError{fmt.Errorf("reading Vault's token: %w", err)}
+		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token: %w", err)}
 	}
 	content := secret[tokenSecretKey]
 	if len(content) == 0 {
-		return "", &tokenError{fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", i.Identity.Namespace, name, tokenSecretKey)}
+		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", i.Identity.Namespace, name, tokenSecretKey)}
 	}
 	if _, err := token.Parse(content); err == nil {
-		return "", &tokenError{fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", i.Identity.Namespace, name)}
+		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", i.Identity.Namespace, name)}
 	}
 	return string(content), nil
 }
 
-// jwt returns the service account token to log in with. It is read anew each time, since the kubelet replaces it. With
-// an audience, it is a token for that audience and no other.
+// jwt reads the service account token to log in with, anew each time, since the kubelet replaces it. With an audience, the
+// token is for that audience alone.
 func (i *Issuer) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (string, error) {
 	audience := auth.Audience
 	if i.Tokens.File != "" {
 		fixed, err := i.Tokens.fixed()
 		if err == nil && audience != "" && !fixed.IsFor(audience) {
-			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; kubernetesAuth.audience asks for %q alone", i.Tokens.File, fixed.Audiences, audience)
+			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; expected kubernetesAuth.audience %q alone", i.Tokens.File, fixed.Audiences, audience)
 		}
 		return fixed.Raw, err
 	}
 	if audience != "" {
 		own, err := i.Tokens.read(filepath.Join(certificatesv1.DefaultMountedSAPath, certificatesv1.DefaultSecretTokenKey))
 		if err == nil && slices.Contains(own.Audiences, audience) {
-			return "", fmt.Errorf("kubernetesAuth.audience %q is the API server's own: choose a name that only Vault has, such as vault", audience)
+			return "", fmt.Errorf("kubernetesAuth.audience %q is the API server's own: choose one that only Vault accepts, such as vault", audience)
 		}
 	}
 	if ref := auth.ServiceAccountRef; ref != nil {
@@ -132,15 +133,9 @@ func (i *Issuer) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (
 
 // request requests a token of a service account in istiod's namespace from the API server.
 func (i *Issuer) request(ctx context.Context, serviceAccount, audience string) (string, error) {
-	if i.Cluster == nil {
-		return "", fmt.Errorf("no mounted token is for audience %q, and no API server is known to request one of service account %s/%s from; run in a cluster, set --kubeconfig, or name a --token-file",
+	if i.APIServer == nil {
+		return "", fmt.Errorf("no mounted token is for audience %q, and requesting one of service account %s/%s needs an API server; run in a cluster, set --kubeconfig, or name a --token-file",
 			audience, i.Identity.Namespace, serviceAccount)
 	}
-	return i.Cluster.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
+	return i.APIServer.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
 }
-
-// tokenError is a token that cannot be had, or must not be sent.
-type tokenError struct{ cause error }
-
-func (e *tokenError) Error() string { return e.cause.Error() }
-func (e *tokenError) Unwrap() error { return e.cause }

@@ -101,11 +101,11 @@ func TestJWT(t *testing.T) {
 		"a path that climbs":                      {injected, auth{MountedSAPath: "/var/run/secrets/../../../etc/cacerts"}, Tokens{}, "", "expected a file below /var/run/secrets"},
 		"the operator's file":                     {injected, auth{Audience: "vault"}, Tokens{File: outside, FileAnywhere: true}, forVault, ""},
 		"the operator's file, not below the root": {injected, auth{Audience: "vault"}, Tokens{File: outside}, "", "--token-file-anywhere"},
-		"the operator's file, another audience":   {injected, auth{Audience: "eu"}, Tokens{File: outside, FileAnywhere: true}, "", `asks for "eu" alone`},
+		"the operator's file, another audience":   {injected, auth{Audience: "eu"}, Tokens{File: outside, FileAnywhere: true}, "", `expected kubernetesAuth.audience "eu" alone`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			issuer := &Issuer{Identity: me, Cluster: &requests{}, Tokens: mountedTokens(t, test.files)}
+			issuer := &Issuer{Identity: me, APIServer: &requests{}, Tokens: mountedTokens(t, test.files)}
 			issuer.Tokens.File, issuer.Tokens.FileAnywhere = test.operator.File, test.operator.FileAnywhere
 			spec := certificatesv1.VaultCA{KubernetesAuth: &test.auth}
 			spec.SetDefaults()
@@ -128,7 +128,7 @@ func TestVaultToken(t *testing.T) {
 		"a service account's token": {jwt(t, "istio-reader-service-account"), "it is a service account's token"},
 	} {
 		cluster := &requests{secret: map[string][]byte{"token": []byte(test.content)}}
-		issuer := &Issuer{Identity: me, Cluster: cluster}
+		issuer := &Issuer{Identity: me, APIServer: cluster}
 		got, err := issuer.vaultToken(t.Context(), "vault-token")
 		if (test.problem == "") != (err == nil && got == test.content) || (err != nil && (got != "" || !strings.Contains(err.Error(), test.problem))) {
 			t.Errorf("%s: want %q, got %v", name, test.problem, err)

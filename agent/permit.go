@@ -14,10 +14,9 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// Permit reports what a specification asks for that this istiod's operator does not permit, each with its field's path:
-// another server than the allowed ones, or a Secret, service account or ConfigMap of another namespace. It bounds what the author
-// of a specification can have sent, and where to.
-func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
+// permit implements source: the server must be an allowed one, and each Secret, service account and ConfigMap one of istiod's own
+// namespace. It bounds what the author of a specification can have sent, and where to.
+func (i *Issuer) permit(certificate *certificatesv1.IssuedCertificate) error {
 	if certificate.Spec.AgentCA == nil || certificate.Spec.AgentCA.Vault == nil {
 		return nil // Validate refuses it
 	}
@@ -27,28 +26,22 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 		server, err := NormalServer(source.Server)
 		if err != nil || !slices.ContainsFunc(i.AllowedServers, func(allowed string) bool { same, err := NormalServer(allowed); return err == nil && same == server }) {
 			errs = append(errs, field.Forbidden(path.Child("server"),
-				fmt.Sprintf("expected one of the servers that this istiod's agent may ask, %s (injection.agent.allowedServers)", strings.Join(i.AllowedServers, ", "))))
+				fmt.Sprintf("expected one of the allowed servers, %s (injection.agent.allowedServers)", strings.Join(i.AllowedServers, ", "))))
 		}
 	}
-	refs := []struct {
-		path *field.Path
-		ref  *certificatesv1.ObjectRef
-	}{{path.Child("tokenSecretRef"), source.TokenSecretRef}}
-	if auth := source.KubernetesAuth; auth != nil {
-		refs = append(refs, struct {
-			path *field.Path
-			ref  *certificatesv1.ObjectRef
-		}{path.Child("kubernetesAuth", "serviceAccountRef"), auth.ServiceAccountRef})
-	}
-	for _, each := range refs {
-		if each.ref != nil && each.ref.Namespace != "" && each.ref.Namespace != i.Identity.Namespace {
-			errs = append(errs, field.Forbidden(each.path.Child("namespace"),
-				fmt.Sprintf("expected none, or istiod's own namespace, %s: an agent uses nothing of other namespaces", i.Identity.Namespace)))
+	inNamespace := func(path *field.Path, namespace string) {
+		if namespace != "" && namespace != i.Identity.Namespace {
+			errs = append(errs, field.Forbidden(path.Child("namespace"), fmt.Sprintf("expected none, or istiod's own namespace, %s", i.Identity.Namespace)))
 		}
 	}
-	if roots := certificate.Spec.AgentCA.TrustedRoots; roots != nil && roots.ConfigMapRef != nil && roots.ConfigMapRef.Namespace != "" && roots.ConfigMapRef.Namespace != i.Identity.Namespace {
-		errs = append(errs, field.Forbidden(field.NewPath("spec", "agentCa", "trustedRoots", "configMapRef", "namespace"),
-			fmt.Sprintf("expected none, or istiod's own namespace, %s: an agent uses nothing of other namespaces", i.Identity.Namespace)))
+	if ref := source.TokenSecretRef; ref != nil {
+		inNamespace(path.Child("tokenSecretRef"), ref.Namespace)
+	}
+	if auth := source.KubernetesAuth; auth != nil && auth.ServiceAccountRef != nil {
+		inNamespace(path.Child("kubernetesAuth", "serviceAccountRef"), auth.ServiceAccountRef.Namespace)
+	}
+	if roots := certificate.Spec.AgentCA.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
+		inNamespace(field.NewPath("spec", "agentCa", "trustedRoots", "configMapRef"), roots.ConfigMapRef.Namespace)
 	}
 	if len(errs) == 0 {
 		return nil
@@ -56,9 +49,8 @@ func (i *Issuer) Permit(certificate *certificatesv1.IssuedCertificate) error {
 	return &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
 }
 
-// NormalServer is a server's URL in one normal form, such as https://vault.example.com:8200 or
-// https://gateway.example.com:443/vault: scheme, host, port, and the prefix of its paths where there is one. It returns an
-// error for anything that is more than these, or less.
+// NormalServer returns a server's URL in one normal form, such as https://gateway.example.com:443/vault: scheme, host, port,
+// and the prefix of its paths if any. It returns an error for a URL with more or less than these.
 func NormalServer(server string) (string, error) {
 	address, err := url.Parse(server)
 	if err != nil || (address.Scheme != "https" && address.Scheme != "http") || address.Hostname() == "" ||

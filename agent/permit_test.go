@@ -23,7 +23,7 @@ func TestPermit(t *testing.T) {
 		"the allowed server": {allowed, server("https://vault.example.com"), ""},
 		"with its port":      {allowed, server("https://Vault.Example.com:443/"), ""},
 		"an address of IPv6": {allowed, server("https://[FD00::1]:8200"), ""},
-		"another host":       {allowed, server("https://evil.example.com"), "spec.agentCa.vault.server: Forbidden: expected one of the servers"},
+		"another host":       {allowed, server("https://evil.example.com"), "spec.agentCa.vault.server: Forbidden: expected one of the allowed servers"},
 		"another port":       {allowed, server("https://vault.example.com:8200"), "spec.agentCa.vault.server: Forbidden"},
 		"without encryption": {allowed, server("http://vault.example.com"), "spec.agentCa.vault.server: Forbidden"},
 		"a host below it":    {allowed, server("https://vault.example.com.evil.example.com"), "spec.agentCa.vault.server: Forbidden"},
@@ -57,7 +57,7 @@ func TestPermit(t *testing.T) {
 			t.Parallel()
 			certificate := named("mine", 1)
 			test.change(certificate.Spec.AgentCA.Vault)
-			err := (&Issuer{Identity: me, AllowedServers: test.allowed}).Permit(certificate)
+			err := (&Issuer{Identity: me, AllowedServers: test.allowed}).permit(certificate)
 			if (test.problem == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), test.problem)) {
 				t.Errorf("want %q, got %v", test.problem, err)
 			}
@@ -70,7 +70,7 @@ func TestPermitRoots(t *testing.T) {
 	for namespace, problem := range map[string]string{"": "", me.Namespace: "", "kube-system": "spec.agentCa.trustedRoots.configMapRef.namespace: Forbidden: expected none, or istiod's own namespace"} {
 		certificate := named("mine", 1)
 		certificate.Spec.AgentCA.TrustedRoots = &certificatesv1.TrustedRoots{ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "roots", Namespace: namespace}}
-		err := (&Issuer{Identity: me}).Permit(certificate)
+		err := (&Issuer{Identity: me}).permit(certificate)
 		if (problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), problem) {
 			t.Errorf("%q: want %q, got %v", namespace, problem, err)
 		}
@@ -81,7 +81,7 @@ func TestPermitRoots(t *testing.T) {
 func TestASpecificationThatIsNotPermittedIsNotActedOn(t *testing.T) {
 	t.Parallel()
 	a, specifications, reporter := newAgent(t)
-	a.Issuer.AllowedServers = []string{"https://vault:8200"}
+	a.Source.(*Issuer).AllowedServers = []string{"https://vault:8200"}
 	specifications.certificate = named("mine", 1)
 	a.observe(a.started)
 	hostile := named("mine", 2)
@@ -89,8 +89,8 @@ func TestASpecificationThatIsNotPermittedIsNotActedOn(t *testing.T) {
 	specifications.certificate = hostile
 	a.observe(a.started)
 	a.report()
-	if a.wanted.Spec.AgentCA.Vault.Server != "https://vault:8200" {
-		t.Errorf("acts on server %s", a.wanted.Spec.AgentCA.Vault.Server)
+	if a.desired.Spec.AgentCA.Vault.Server != "https://vault:8200" {
+		t.Errorf("acts on server %s", a.desired.Spec.AgentCA.Vault.Server)
 	}
 	if !strings.Contains(reporter.status.Error, "injection.agent.allowedServers") {
 		t.Errorf("status: %s", reporter.status.Error)

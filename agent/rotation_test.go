@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/agent/machine"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
@@ -75,7 +76,7 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, specifications, _ := newAgent(t)
-			a.MultiRoot = !test.single
+			a.roots.MultiRoot = !test.single
 			specifications.certificate = named("mine", 1)
 			if test.trusted != nil {
 				specifications.certificate = trusting(test.trusted...)
@@ -85,29 +86,26 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 			if test.held != nil {
 				one := *test.held // which keeps its key
 				held = &one
-				if err := a.put(held, note{}); err != nil {
-					t.Fatal(err)
-				}
+				put(t, a, held, note{})
 			}
-			err := a.publish(after, note{})
+			err := publish(a, after, note{})
 			if (err != nil) != (test.refused != "") || err != nil && !strings.Contains(err.Error(), test.refused) {
 				t.Fatalf("got %v, want %q", err, test.refused)
 			}
-			if (a.offered == after.RootFingerprint()) != test.offered {
-				t.Errorf("offered %q", a.offered)
+			if (a.state.RejectedRoot() == after.RootFingerprint()) != test.offered {
+				t.Errorf("offered %q", a.state.RejectedRoot())
 			}
 			if err != nil {
 				if a.set != held {
 					t.Error("what is published was replaced")
 				}
-				a.failed(err)
-				if _, again := a.state.due(); test.held != nil && time.Until(again) > rootChangedRetryLimit || !a.state.RootChanged {
+				if _, again := a.state.Retry(); test.held != nil && time.Until(again) > time.Hour || !a.state.RootRejected() {
 					t.Errorf("tried again in %s", time.Until(again))
 				}
 				return
 			}
-			if published, err := a.Directory.Published(time.Now()); err != nil || !slices.EqualFunc(published.Roots, test.roots, (*x509.Certificate).Equal) {
-				t.Errorf("published with %d roots: %v", len(published.Roots), err)
+			if published, err := a.Directory.Published(time.Now()); err != nil || !slices.EqualFunc(published.Trust().Roots, test.roots, (*x509.Certificate).Equal) {
+				t.Errorf("published with %d roots: %v", len(published.Trust().Roots), err)
 			}
 		})
 	}
@@ -128,7 +126,7 @@ func TestReissuedRootIsPublishedLikeAnother(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, specifications, _ := newAgent(t)
-			a.MultiRoot = true
+			a.roots.MultiRoot = true
 			specifications.certificate = named("mine", 1)
 			if test.trusted != nil {
 				specifications.certificate = trusting(test.trusted...)
@@ -138,10 +136,8 @@ func TestReissuedRootIsPublishedLikeAnother(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := a.put(published, note{}); err != nil {
-				t.Fatal(err)
-			}
-			next, err := a.withRoots(published)
+			put(t, a, published, note{})
+			next, err := a.roots.Apply(published)
 			if (err != nil) != (test.refused != "") || err != nil && !strings.Contains(err.Error(), test.refused) {
 				t.Fatalf("got %v, want %q", err, test.refused)
 			}
@@ -160,8 +156,8 @@ func istiodServing(t *testing.T, set *cacerts.Set, key *ecdsa.PrivateKey) (addre
 	serial := int64(100)
 	reload = func() {
 		serial++
-		leaf := certify(t, &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}, set.Certificate, leafKey, key)
-		serving.Store(&tls.Certificate{Certificate: [][]byte{leaf.Raw, set.Certificate.Raw}, PrivateKey: leafKey})
+		leaf := certify(t, &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}, set.Certificate(), leafKey, key)
+		serving.Store(&tls.Certificate{Certificate: [][]byte{leaf.Raw, set.Certificate().Raw}, PrivateKey: leafKey})
 	}
 	reload()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serving.Load(), nil }})
@@ -187,39 +183,37 @@ func istiodServing(t *testing.T, set *cacerts.Set, key *ecdsa.PrivateKey) (addre
 func TestOtherRootsAreConfirmedByWhatIstiodServesNext(t *testing.T) {
 	dir := t.TempDir()
 	a, specifications, reporter := newAgentIn(t, dir)
-	a.MultiRoot = true
+	a.roots.MultiRoot = true
 	specifications.certificate = named("mine", 1)
 	a.observe(time.Now())
 	set, key := newSetAndKey(t)
-	if err := a.publish(set, note{}); err != nil {
-		t.Fatal(err)
-	}
+	publishAs(t, a, set)
 	address, reload := istiodServing(t, set, key)
 	a.IstiodAddress = address
-	a.confirm(context.Background())
+	act(t, a, machine.Confirm)
 
 	other := newSet(t).Root()
 	specifications.certificate = trusting(set.Root(), other)
 	a.observe(time.Now())
-	if step := Next(a.state, time.Now()); step.Action != Retrust {
+	if step := machine.Next(a.state, time.Now()); step.Action != machine.PublishRoots {
 		t.Fatalf("the next step is %+v", step)
 	}
-	a.retrust(context.Background())
-	if !slices.Equal(a.state.Held.Roots, []string{set.RootFingerprint(), pemcerts.Fingerprint(other)}) || a.state.Held.Root != set.RootFingerprint() {
-		t.Errorf("published with roots %v", a.state.Held.Roots)
+	act(t, a, machine.PublishRoots)
+	if p := a.state.Published(); !slices.Equal(p.Roots, []string{set.RootFingerprint(), pemcerts.Fingerprint(other)}) || p.Root != set.RootFingerprint() {
+		t.Errorf("published with roots %v", p.Roots)
 	}
 	again, _, _ := newAgentIn(t, dir)
 	again.IstiodAddress = address
 	for name, agent := range map[string]*Agent{"it": a, "the next": again} {
-		agent.confirm(context.Background())
-		if agent.state.Held.Confirmed || agent.state.Held.OtherSince.IsZero() {
-			t.Errorf("%s takes it for read", name)
+		act(t, agent, machine.Confirm)
+		if step := machine.Next(agent.state, time.Now().Add(machine.ConfirmationLimit)); agent.state.Published().Confirmed || step.Action != machine.Republish {
+			t.Errorf("%s takes it for read: %+v", name, step)
 		}
 	}
 	reload()
 	for name, agent := range map[string]*Agent{"it": a, "the next": again} {
-		agent.confirm(context.Background())
-		if !agent.state.Held.Confirmed {
+		act(t, agent, machine.Confirm)
+		if !agent.state.Published().Confirmed {
 			t.Errorf("%s does not see that it was read", name)
 		}
 	}
@@ -238,28 +232,28 @@ func TestRootsThatIstiodWouldNotTakeAreNotPublished(t *testing.T) {
 	set, key := newSetAndKey(t)
 	specifications.certificate = named("mine", 1)
 	a.observe(time.Now())
-	if err := a.publish(set, note{}); err != nil {
-		t.Fatal(err)
-	}
+	publishAs(t, a, set)
 	a.IstiodAddress, _ = istiodServing(t, set, key)
-	a.confirm(context.Background())
-	specifications.certificate = trusting(set.Root(), newSet(t).Root())
+	act(t, a, machine.Confirm)
+	more := trusting(set.Root(), newSet(t).Root())
+	specifications.certificate = more
 	a.observe(time.Now())
-	a.retrust(context.Background())
-	if len(a.state.Held.Roots) != 1 || !slices.Contains(reporter.events, "mine RootsRefused true") {
-		t.Errorf("published with %d roots; told %q", len(a.state.Held.Roots), reporter.events)
+	act(t, a, machine.PublishRoots)
+	if n := len(a.state.Published().Roots); n != 1 || !slices.Contains(reporter.events, "mine RootsRefused true") {
+		t.Errorf("published with %d roots; told %q", n, reporter.events)
 	}
-	if step := Next(a.state, time.Now()); step.Action != Wait {
+	if step := machine.Next(a.state, time.Now()); step.Action != machine.Wait {
 		t.Errorf("the next step is %+v", step)
 	}
-	specifications.certificate = named("mine", 1)
-	a.observe(time.Now())
-	if a.state.Held.RootsRefused {
-		t.Error("the refusal outlives what was refused")
+	for _, specifications.certificate = range []*certificatesv1.IssuedCertificate{named("mine", 1), more} {
+		a.observe(time.Now())
+	}
+	if step := machine.Next(a.state, time.Now()); step.Action != machine.PublishRoots {
+		t.Errorf("the refusal outlives what was refused: %+v", step)
 	}
 }
 
-// inCluster is a Cluster with one Secret.
+// inCluster is an APIServer with one Secret.
 type inCluster struct{ secret map[string][]byte }
 
 func (c inCluster) Token(context.Context, string, string, string) (string, error) {
@@ -286,44 +280,43 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 	for name, test := range map[string]struct {
 		secret map[string][]byte
 		trust  []*x509.Certificate
-		issuer int
 		want   string
 	}{
 		"a root of istiod's own": {
 			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)},
 			[]*x509.Certificate{self.Certificate, other},
-			0, "",
+			"",
 		},
 		"an intermediate with its chain": {
-			map[string][]byte{istio.CACertFile: encode(intermediate.Certificate), istio.CAKeyFile: encodeKey(t, key), istio.CertChainFile: encodeAll(intermediate.Certificate, intermediate.Root())},
+			map[string][]byte{istio.CACertFile: encode(intermediate.Certificate()), istio.CAKeyFile: encodeKey(t, key), istio.CertChainFile: encodeAll(intermediate.Certificate(), intermediate.Root())},
 			[]*x509.Certificate{intermediate.Root(), other},
-			0, "",
+			"",
 		},
 		"without its root among the trusted": {
 			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)},
 			[]*x509.Certificate{other},
-			0, "leads to none of the roots",
+			"leads to none of the roots",
 		},
 		"without a key": {
-			map[string][]byte{istio.CACertFile: encode(self.Certificate)}, []*x509.Certificate{self.Certificate, other}, 0, `no key "ca-key.pem"`,
+			map[string][]byte{istio.CACertFile: encode(self.Certificate)}, []*x509.Certificate{self.Certificate, other}, `no key "ca-key.pem"`,
 		},
 		"with another's key": {
-			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, key)}, []*x509.Certificate{self.Certificate, other}, 0, "the key is not the certificate's",
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, key)}, []*x509.Certificate{self.Certificate, other}, "the key is not the certificate's",
 		},
 		"with no roots to trust": {
-			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)}, nil, 0, "is absent; expected the roots to trust",
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)}, nil, "is missing; expected the roots to trust",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
-			issuer := &Issuer{Identity: me, Cluster: inCluster{test.secret}, Now: time.Now}
-			result, err := issuer.issue(t.Context(), certificate, nil, func() []*x509.Certificate { return nil })
+			issuer := &Issuer{Identity: me, APIServer: inCluster{test.secret}, Now: time.Now}
+			result, err := issuer.issue(t.Context(), certificate, knownRoots{})
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			if err == nil && (len(result.Roots) != len(test.trust) || len(result.Issuers) != test.issuer || result.Root() == nil) {
-				t.Errorf("%d roots, %d issuers", len(result.Roots), len(result.Issuers))
+			if err == nil && (len(result.set.Trust().Roots) != len(test.trust) || result.set.Certificate().CheckSignatureFrom(result.set.Root()) != nil) {
+				t.Errorf("%d roots, led to by %s", len(result.set.Trust().Roots), result.set.Certificate().Issuer)
 			}
 		})
 	}
@@ -333,7 +326,7 @@ func TestRootsThatCannotBeReadAreTold(t *testing.T) {
 	set := newSet(t)
 	for name, test := range map[string]struct{ text, want string }{
 		"no PEM":         {"roots", "not a certificate"},
-		"no root":        {string(encode(set.Certificate)), "is not a root"},
+		"no root":        {string(encode(set.Certificate())), "is not a root"},
 		"one twice":      {string(encodeAll(set.Root(), set.Root())), "is there twice"},
 		"something more": {string(encode(set.Root())) + "and more", "not a certificate"},
 	} {

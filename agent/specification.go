@@ -9,38 +9,39 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/istiod-agent/istiod-agent/agent/roots"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// Specifications tells which certificate is wanted. What it gives may be older than what is in the
-// API server or on disk, and stays what it was while those cannot be reached.
+// Specifications provides the desired certificate. It may be older than what the API server or disk holds, and stays the
+// same while those cannot be reached.
 type Specifications interface {
-	// Current gives the specification with its defaults, or an error that says why there is none that can be
-	// acted on. The warnings do not keep anybody from acting on it.
+	// Current returns the specification with its defaults, or a *SpecificationError where none can be used. The warnings are
+	// for people.
 	Current() (certificate *certificatesv1.IssuedCertificate, warnings []string, err error)
-	// Changed has an element when Current may give something else than before.
+	// Changed has an element when the result of Current may have changed.
 	Changed() <-chan struct{}
 }
 
-// Identity is whose certificate is wanted: that of the istiod in this pod.
+// Identity is that of the istiod in this pod.
 type Identity struct {
 	Pod, Namespace, ServiceAccount string
 }
 
-// Mine says whether a specification is for this istiod: one of its hosts is
+// mine reports whether a specification is for this istiod: one of its hosts is
 // spiffe://<any trust domain>/ns/<namespace>/sa/<service account>.
-func (i Identity) Mine(certificate *certificatesv1.IssuedCertificate) bool {
+func (i Identity) mine(certificate *certificatesv1.IssuedCertificate) bool {
 	return istio.Covers(certificate.Spec.Hosts, i.Namespace, i.ServiceAccount)
 }
 
-// Host is how the identity is written in a specification, for messages.
+// Host returns the identity as a specification has it, for messages.
 func (i Identity) Host() string {
 	return istio.Identity{TrustDomain: "<trust domain>", Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
 }
 
-// Choose gives the specification for this istiod. Where several are, it is the oldest (of the same age, the
-// first by name), so that all replicas agree, and a warning names the others.
+// Choose returns the specification for this istiod. Of several it is the oldest (of the same age, the first by name), so that
+// all replicas agree, and a warning names the others.
 func (i Identity) Choose(all []*certificatesv1.IssuedCertificate) (mine *certificatesv1.IssuedCertificate, warning string) {
 	found := istio.For(all, func(c *certificatesv1.IssuedCertificate) []string { return c.Spec.Hosts }, i.Namespace, i.ServiceAccount)
 	if len(found) == 0 {
@@ -51,13 +52,13 @@ func (i Identity) Choose(all []*certificatesv1.IssuedCertificate) (mine *certifi
 		for _, c := range found[1:] {
 			others = append(others, fmt.Sprintf("%q", c.Name))
 		}
-		warning = fmt.Sprintf("several IssuedCertificates are for %s: the oldest, %q, counts, and %s not; delete what is not needed",
+		warning = fmt.Sprintf("several IssuedCertificates are for %s: the agent uses the oldest, %q, and ignores %s; delete those that are not needed",
 			i.Host(), found[0].Name, strings.Join(others, ", "))
 	}
 	return found[0], warning
 }
 
-// Prepare gives a specification its defaults and checks it.
+// Prepare returns a validated copy of a specification with its defaults.
 func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
 	prepared = certificate.DeepCopy()
 	prepared.Spec.SetDefaults()
@@ -65,14 +66,14 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 	if len(errs) > 0 {
 		return nil, warnings, &SpecificationError{Certificate: certificate, Err: errs.ToAggregate()}
 	}
-	if _, err := trustedRoots(prepared); err != nil {
+	if _, err := roots.Desired(prepared); err != nil {
 		return nil, warnings, &SpecificationError{Certificate: certificate, Err: err}
 	}
 	return prepared, warnings, nil
 }
 
 // PrepareStored is Prepare for an object of the API server, which may be older than a bound: a renewal ratio from MaxRenewalRatio
-// to 1 counts as MaxRenewalRatio, with a warning. A Pod that starts has no last good specification to stay with.
+// to 1 is limited to MaxRenewalRatio, with a warning. A Pod that starts has no last valid specification to keep.
 func PrepareStored(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
 	options := certificate.Spec.CertOptions
 	if options == nil || options.SecretRotationGracePeriodRatio == nil {
@@ -87,18 +88,18 @@ func PrepareStored(certificate *certificatesv1.IssuedCertificate) (prepared *cer
 	if prepared, warnings, err = Prepare(bounded); err != nil {
 		return prepared, warnings, err
 	}
-	*prepared.Spec.CertOptions.SecretRotationGracePeriodRatio = ratio // which the published certificate's digest is of
-	return prepared, append(warnings, fmt.Sprintf("spec.certOptions.secretRotationGracePeriodRatio: is %g, and counts as %g; expected at most that",
+	*prepared.Spec.CertOptions.SecretRotationGracePeriodRatio = ratio // the published certificate's digest includes it
+	return prepared, append(warnings, fmt.Sprintf("spec.certOptions.secretRotationGracePeriodRatio: is %g, limited to %g",
 		ratio, certificatesv1.MaxRenewalRatio)), nil
 }
 
-// SpecificationError says what keeps a specification from being acted on, or that there is none.
+// SpecificationError is a specification that is invalid or missing.
 type SpecificationError struct {
-	// Missing is set when nobody has written one yet.
+	// Missing is set where there is none.
 	Missing bool
-	// Listing is set besides while the API server has not yet said whether there is one.
+	// Listing is set besides until the API server has answered the first list.
 	Listing bool
-	// Certificate is the one that cannot be acted on, where there is one.
+	// Certificate is the invalid one, if any.
 	Certificate *certificatesv1.IssuedCertificate
 	Err         error
 }
@@ -106,7 +107,7 @@ type SpecificationError struct {
 func (e *SpecificationError) Error() string { return e.Err.Error() }
 func (e *SpecificationError) Unwrap() error { return e.Err }
 
-// digest is of all that a certificate depends on: when it changes, another certificate is wanted.
+// digest covers all that a certificate depends on: a change requires another certificate.
 func digest(certificate *certificatesv1.IssuedCertificate) string {
 	spec := &certificate.Spec
 	text, err := json.Marshal(struct {

@@ -30,7 +30,7 @@ func TestMineIsWhatNamesNamespaceAndServiceAccount(t *testing.T) {
 		"": false,
 	} {
 		c := &certificatesv1.IssuedCertificate{Spec: certificatesv1.IssuedCertificateSpec{Hosts: []string{"spiffe://x/ns/a/sa/b", host}}}
-		if got := me.Mine(c); got != want {
+		if got := me.mine(c); got != want {
 			t.Errorf("%q: got %v", host, got)
 		}
 	}
@@ -39,13 +39,13 @@ func TestMineIsWhatNamesNamespaceAndServiceAccount(t *testing.T) {
 func TestOfSeveralTheOldestCounts(t *testing.T) {
 	made := func(name string, age time.Duration, host string) *certificatesv1.IssuedCertificate {
 		return &certificatesv1.IssuedCertificate{
-			ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(start.Add(-age))},
+			ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(begin.Add(-age))},
 			Spec:       certificatesv1.IssuedCertificateSpec{Hosts: []string{host}},
 		}
 	}
 	const mine, other = "spiffe://x/ns/istio-system/sa/istiod", "spiffe://x/ns/istio-system/sa/other"
 	deleted := made("deleted", 5*time.Hour, mine)
-	deleted.DeletionTimestamp = &metav1.Time{Time: start}
+	deleted.DeletionTimestamp = &metav1.Time{Time: begin}
 	for name, test := range map[string]struct {
 		all         []*certificatesv1.IssuedCertificate
 		want, warns string
@@ -53,8 +53,8 @@ func TestOfSeveralTheOldestCounts(t *testing.T) {
 		"none":                {nil, "", ""},
 		"only others'":        {[]*certificatesv1.IssuedCertificate{made("a", 0, other)}, "", ""},
 		"one":                 {[]*certificatesv1.IssuedCertificate{made("a", 9*time.Hour, other), made("b", 0, mine)}, "b", ""},
-		"two":                 {[]*certificatesv1.IssuedCertificate{made("a", 1*time.Hour, mine), made("b", 2*time.Hour, mine)}, "b", `"a" not`},
-		"two of the same age": {[]*certificatesv1.IssuedCertificate{made("b", 0, mine), made("a", 0, mine)}, "a", `"b" not`},
+		"two":                 {[]*certificatesv1.IssuedCertificate{made("a", 1*time.Hour, mine), made("b", 2*time.Hour, mine)}, "b", `ignores "a"`},
+		"two of the same age": {[]*certificatesv1.IssuedCertificate{made("b", 0, mine), made("a", 0, mine)}, "a", `ignores "b"`},
 		"one and one deleted": {[]*certificatesv1.IssuedCertificate{deleted, made("b", 0, mine)}, "b", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +68,8 @@ func TestOfSeveralTheOldestCounts(t *testing.T) {
 		})
 	}
 }
+
+var begin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const specification = `apiVersion: certificates.mesh.gloo.solo.io/v1
 kind: IssuedCertificate
@@ -183,8 +185,8 @@ func TestAStoredRatioIsBounded(t *testing.T) {
 		a, specifications, _ := newAgent(t)
 		specifications.certificate = stored
 		a.observe(time.Now())
-		if a.state.Wanted.Ratio != min(test.ratio, 0.9) {
-			t.Errorf("%v counts as %v", test.ratio, a.state.Wanted.Ratio)
+		if specification, _ := a.state.Specified(); specification.Ratio != min(test.ratio, 0.9) {
+			t.Errorf("%v counts as %v", test.ratio, specification.Ratio)
 		}
 	}
 }

@@ -11,78 +11,12 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
+	"github.com/istiod-agent/istiod-agent/agent/machine"
+	"github.com/istiod-agent/istiod-agent/agent/notices"
+	"github.com/istiod-agent/istiod-agent/agent/roots"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
-
-// Which roots an istiod may begin under, by what the other replicas have and what is allowed.
-func TestStart(t *testing.T) {
-	t.Parallel()
-	was, is, other := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
-	replica := func(pod, root string, trusted ...string) Replica { return Replica{pod, root, trusted} }
-	for name, test := range map[string]struct {
-		start     Start
-		strangers []string
-	}{
-		"the first replica":                           {Start{}, nil},
-		"the first replica, beside a self-signed":     {Start{Mesh: []string{was}}, nil},
-		"beside one of the same root":                 {Start{Replicas: []Replica{replica("a", is, is)}}, nil},
-		"the same, the mesh is behind":                {Start{Replicas: []Replica{replica("a", is, is)}, Mesh: []string{was}}, nil},
-		"beside one of another root":                  {Start{Replicas: []Replica{replica("a", was, was)}}, []string{"a"}},
-		"the same, the mesh has it too":               {Start{Replicas: []Replica{replica("a", was, was)}, Mesh: []string{was}}, []string{"a"}},
-		"beside one that does not say what it trusts": {Start{Replicas: []Replica{replica("a", was)}}, []string{"a"}},
-		"beside some of the same root":                {Start{Replicas: []Replica{replica("a", is, is), replica("b", was, was)}}, []string{"b"}},
-		"the mesh trusts both":                        {Start{Replicas: []Replica{replica("a", was, was)}, Mesh: []string{was, is}}, nil},
-		"the mesh trusts it already":                  {Start{Replicas: []Replica{replica("a", was, was)}, Mesh: []string{is}}, nil},
-		"beside one that trusts both":                 {Start{Replicas: []Replica{replica("a", was, was, is)}}, nil},
-		"while the root changes in stages":            {Start{Replicas: []Replica{replica("a", was, was)}, Staged: []string{was, is}}, nil},
-		"in stages to another one":                    {Start{Replicas: []Replica{replica("a", was, was)}, Staged: []string{was, other}}, []string{"a"}},
-		"where all Pods are restarted":                {Start{Replicas: []Replica{replica("a", was, was)}, Restarts: true}, nil},
-		"accepted":                                    {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: is}, nil},
-		"accepted in capitals":                        {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: strings.ToUpper(is)}, nil},
-		"another one accepted":                        {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: other}, []string{"a"}},
-		"anything accepted":                           {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: "true"}, []string{"a"}},
-		"the beginning accepted":                      {Start{Replicas: []Replica{replica("a", was, was)}, Accepted: is[:16]}, []string{"a"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var pods []string
-			for _, each := range test.start.Strangers(is) {
-				pods = append(pods, each.Pod)
-			}
-			if !slices.Equal(pods, test.strangers) {
-				t.Errorf("waits for %q, want %q", pods, test.strangers)
-			}
-		})
-	}
-}
-
-// What counts of a status: the other Pods that have a CA that is valid.
-func TestStartOf(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	end := func(d time.Duration) *metav1.Time { return &metav1.Time{Time: now.Add(d)} }
-	certificate := named("mine", 1)
-	certificate.Annotations = map[string]string{certificatesv1.AcceptRootAnnotation: " r\n"}
-	certificate.Status.Certificates = []certificatesv1.CertificateStatus{
-		{Pod: "z", RootFingerprint: "r", TrustedRoots: []string{"q", "r"}, NotAfter: end(time.Second)},
-		{Pod: me.Pod, RootFingerprint: "own"},
-		{Pod: "waiting", OfferedRootFingerprint: "r"},
-		{Pod: "expired", RootFingerprint: "r", NotAfter: end(0)},
-		{Pod: "a", RootFingerprint: "r"},
-	}
-	got := startOf(certificate, me.Pod, []string{"s"}, now)
-	want := Start{Accepted: "r", Staged: []string{"s"}, Replicas: []Replica{{"a", "r", nil}, {"z", "r", []string{"q", "r"}}}}
-	if !got.same(want) || got.Restarts {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	certificate.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: "mine"}
-	if again := startOf(certificate, me.Pod, []string{"s"}, now); !again.Restarts || again.same(got) {
-		t.Errorf("got %+v", again)
-	}
-}
 
 func list(certificates ...*x509.Certificate) []*x509.Certificate { return certificates }
 
@@ -116,11 +50,10 @@ func TestANewPodWaitsForTheRootOfTheOthers(t *testing.T) {
 			a, specifications, reporter := newAgent(t)
 			specifications.certificate = beside(was)
 			a.observe(time.Now())
-			err := a.publish(set, note{})
-			if waits, ok := errors.AsType[*rootWaitsError](err); !ok || waits.is != is || len(err.Error()) > 1000 {
+			err := publish(a, set, note{})
+			if rejected, ok := errors.AsType[*roots.RejectedError](err); !ok || !rejected.Awaited || rejected.Root != is || len(err.Error()) > 1000 {
 				t.Fatalf("got %v", err)
 			}
-			a.failed(err)
 			a.observe(time.Now())
 			a.report()
 			for _, want := range []string{was, is, "istiod-9", "docs/rotation.md", "kubectl annotate issuedcertificate -n istio-system mine --overwrite istiod-agent.io/accept-root=" + is} {
@@ -128,7 +61,7 @@ func TestANewPodWaitsForTheRootOfTheOthers(t *testing.T) {
 					t.Errorf("want %q in %q", want, reporter.status.Error)
 				}
 			}
-			if got := a.problems.attempt.reason; got != reasonRootChanged {
+			if got, _ := a.notices.Problems(); got != roots.RootChanged {
 				t.Errorf("reason %s", got)
 			}
 			if s := reporter.status; s.State != certificatesv1.Failed || s.Certificates[0].RootFingerprint != "" || s.Certificates[0].OfferedRootFingerprint != is {
@@ -137,22 +70,21 @@ func TestANewPodWaitsForTheRootOfTheOthers(t *testing.T) {
 			if a.Ready(time.Now()) == nil || a.set != nil {
 				t.Error("it is ready")
 			}
-			if step := Next(a.state, time.Now()); step.Action != Wait || time.Until(step.Until) > time.Minute {
+			if step := machine.Next(a.state, time.Now()); step.Action != machine.Wait || time.Until(step.Until) > time.Minute {
 				t.Errorf("the next step is %+v", step)
 			}
 
 			specifications.certificate = beside(was)
 			change(specifications.certificate)
 			a.observe(time.Now())
-			if step := Next(a.state, time.Now()); step.Action != Issue {
+			if step := machine.Next(a.state, time.Now()); step.Action != machine.Issue {
 				t.Fatalf("the next step is %+v", step)
 			}
-			if err := a.publish(set, note{}); err != nil {
+			if err := publish(a, set, note{}); err != nil {
 				t.Fatal(err)
 			}
-			a.published(Initial)
-			if a.offered != "" || a.state.RootChanged || a.state.RootWaits {
-				t.Errorf("offered %q", a.offered)
+			if a.state.RejectedRoot() != "" || a.state.RootRejected() {
+				t.Errorf("offered %q", a.state.RejectedRoot())
 			}
 		})
 	}
@@ -165,12 +97,12 @@ func TestOnlyAStartLooksAtTheOthers(t *testing.T) {
 	set := newSet(t)
 	specifications.certificate = beside(set.RootFingerprint())
 	a.observe(time.Now())
-	if err := a.publish(set, note{}); err != nil {
+	if err := publish(a, set, note{}); err != nil {
 		t.Fatal(err)
 	}
 	specifications.certificate = beside(newSet(t).RootFingerprint())
 	a.observe(time.Now())
-	if err := a.publish(set, note{}); err != nil {
+	if err := publish(a, set, note{}); err != nil {
 		t.Error(err)
 	}
 
@@ -181,10 +113,10 @@ func TestOnlyAStartLooksAtTheOthers(t *testing.T) {
 		specifications.certificate = certificate
 		waiting.observe(time.Now())
 		if i == 0 {
-			waiting.failed(waiting.publish(newSet(t), note{}))
+			_ = publish(waiting, newSet(t), note{})
 		}
 	}
-	if step := Next(waiting.state, time.Now()); step.Action != Wait {
+	if step := machine.Next(waiting.state, time.Now()); step.Action != machine.Wait {
 		t.Errorf("the next step is %+v", step)
 	}
 }
@@ -193,7 +125,7 @@ func TestOnlyAStartLooksAtTheOthers(t *testing.T) {
 func TestMeshRoots(t *testing.T) {
 	t.Parallel()
 	one, two := newSet(t).Root(), newSet(t).Root()
-	leaf := newSet(t).Certificate
+	leaf := newSet(t).Certificate()
 	for name, test := range map[string]struct {
 		text    string
 		want    []string
@@ -211,7 +143,7 @@ func TestMeshRoots(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cluster := &requests{values: map[string]string{"istio-ca-root-cert/root-cert.pem": test.text}}
-			roots, err := (&Issuer{Identity: me, Cluster: cluster}).meshRoots(t.Context())
+			roots, err := readMeshRoots(t.Context(), cluster, me.Namespace)
 			if !slices.Equal(pemcerts.Fingerprints(roots), test.want) || (test.problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.problem) {
 				t.Errorf("got %d roots, %v", len(roots), err)
 			}
@@ -226,7 +158,7 @@ func TestMeshRoots(t *testing.T) {
 func TestPinned(t *testing.T) {
 	t.Parallel()
 	one, two := newSet(t).Root(), newSet(t).Root()
-	leaf := newSet(t).Certificate
+	leaf := newSet(t).Certificate()
 	for name, test := range map[string]struct {
 		text    string
 		want    int
@@ -240,21 +172,21 @@ func TestPinned(t *testing.T) {
 		"nothing":          {"", 0, "it is empty"},
 		"too large":        {strings.Repeat(string(encode(one)), 1000), 0, "65536"},
 	} {
-		for source, roots := range map[string]*certificatesv1.TrustedRoots{
+		for source, trusted := range map[string]*certificatesv1.TrustedRoots{
 			"inline":      {PEM: test.text},
 			"a ConfigMap": {ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "roots", Key: "ca.crt"}},
 		} {
 			t.Run(name+", "+source, func(t *testing.T) {
 				t.Parallel()
-				issuer := &Issuer{Identity: me, Cluster: &requests{values: map[string]string{"roots/ca.crt": test.text}}}
-				pinned, err := issuer.pinned(t.Context(), roots)
+				issuer := &Issuer{Identity: me, APIServer: &requests{values: map[string]string{"roots/ca.crt": test.text}}}
+				pinned, err := issuer.pinned(t.Context(), trusted)
 				if len(pinned) != test.want || (test.problem == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "hvs.")) {
 					t.Errorf("got %d roots, %v", len(pinned), err)
 				}
 				if err == nil {
 					return
 				}
-				if _, ok := errors.AsType[*rootsUnavailableError](err); !ok || !strings.HasPrefix(err.Error(), "spec.agentCa.trustedRoots.") {
+				if reasonOf(err) != notices.RootsUnavailable || !strings.HasPrefix(err.Error(), "spec.agentCa.trustedRoots.") {
 					t.Errorf("got %v", err)
 				}
 			})

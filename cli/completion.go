@@ -10,15 +10,15 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// completeScript is what kubectl asks for the words of a plugin, found in PATH as kubectl_complete-<plugin> (kubectl
-// pkg/cmd/plugin/plugin_completion.go).
+// completeScript is the program that kubectl runs to complete the arguments of a plugin, kubectl_complete-<plugin> in PATH
+// (kubectl pkg/cmd/plugin/plugin_completion.go).
 //
 //go:embed kubectl_complete-istiod_agent
 var completeScript string
 
-// completes has words completed by what they mean: files where a flag takes a file, and nowhere else. It comes after all
-// other commands.
-func completes(root *cobra.Command) {
+// addCompletion completes file names for the flags that take a file, and nowhere else. All other commands must have been
+// added before.
+func addCompletion(root *cobra.Command) {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	for _, cmd := range root.Commands() {
 		cmd.Flags().VisitAll(func(flag *pflag.Flag) {
@@ -33,9 +33,9 @@ func completes(root *cobra.Command) {
 func completionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "completion",
-		Short: "Print what completes this command's words in a shell",
-		Long: `Prints what completes this command's words in a shell. As a plugin of kubectl it needs
-the one for kubectl; the others are for calling kubectl-istiod_agent by its own name.`,
+		Short: "Print the completion script for a shell",
+		Long: `Prints a completion script. The script for kubectl completes kubectl istiod-agent; the
+others complete kubectl-istiod_agent, called by its own name.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(completionForKubectl())
@@ -56,10 +56,10 @@ the one for kubectl; the others are for calling kubectl-istiod_agent by its own 
 func completionForKubectl() *cobra.Command {
 	return &cobra.Command{
 		Use:   "kubectl",
-		Short: "Print the program by which kubectl completes this plugin's words",
-		Long: `Prints the program by which kubectl, from 1.26 on, completes this plugin's words, once
-kubectl's own completion is set up (kubectl completion --help). It must be in PATH under the
-name kubectl_complete-istiod_agent.`,
+		Short: "Print the program that completes kubectl istiod-agent",
+		Long: `Prints the program that kubectl 1.26 and later runs to complete the arguments of this
+plugin. Save it in PATH as kubectl_complete-istiod_agent. kubectl's own completion must be
+set up (kubectl completion --help).`,
 		Example: `  kubectl istiod-agent completion kubectl >~/.local/bin/kubectl_complete-istiod_agent
   chmod +x ~/.local/bin/kubectl_complete-istiod_agent`,
 		Args: cobra.NoArgs,

@@ -47,6 +47,9 @@ func TestCompletion(t *testing.T) {
 		{[]string{"status", "-o", ""}, []string{"wide", "json", "yaml"}, ":4"},
 		{[]string{"verify", "-n", ""}, nil, ":4"},
 		{[]string{"verify", "--root", ""}, nil, ":0"},
+		{[]string{"status", "--as"}, []string{"--as", "--as-group", "--as-uid"}, ":4"},
+		{[]string{"status", "--as", ""}, nil, ":4"},
+		{[]string{"status", "--client-key", ""}, nil, ":0"},
 		{[]string{"inject", "-f", ""}, nil, ":0"},
 		{[]string{"renew", ""}, nil, ":4"},
 		{[]string{"rotate-root", ""}, []string{"trust-both", "sign-with-new", "drop-old", "none"}, ":4"},
@@ -97,7 +100,7 @@ func TestCompletionForKubectl(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, command := range cli.NewCommand().Commands() {
-		if slices.Contains([]string{"help", "completion", "version"}, command.Name()) {
+		if slices.Contains([]string{"help", "completion", "options", "version"}, command.Name()) {
 			continue
 		}
 		if !strings.Contains(command.Long, "\nExit codes: ") || command.Example == "" {

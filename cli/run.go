@@ -11,18 +11,18 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// Run runs the plugin and returns its exit code. All output, errors included, goes through a terminal.Writer: what others
-// have written is made plain there, and nowhere else.
+// Run runs the plugin and returns its exit code. All output, errors included, goes through a terminal.Writer, which escapes
+// text of other origin.
 func Run(ctx context.Context, arguments []string, in io.Reader, out, errs io.Writer) int {
 	stdout, stderr := terminal.NewWriter(out), terminal.NewWriter(errs)
-	cmd := NewCommand() //nolint:contextcheck // the context comes with ExecuteContext
+	cmd := NewCommand() //nolint:contextcheck // ExecuteContext sets the context
 	cmd.SetArgs(arguments)
 	cmd.SetIn(in)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(ctx)
-	if unwritten := stdout.Close(); err == nil {
-		err = unwritten
+	if writeErr := stdout.Close(); err == nil {
+		err = writeErr
 	}
 	defer func() { _ = stderr.Close() }()
 	if err == nil {

@@ -12,35 +12,34 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// lookForCRDs is how often it is looked whether CRDs are there, while they are not.
-const lookForCRDs = 10 * time.Second
+// crdInterval is how often missing CRDs are looked up.
+const crdInterval = 10 * time.Second
 
-// WhenInstalled has the manager, on the leader, set up what needs kinds that come from CRDs, once all of them are
-// there: admission does not need them, and a cache of what the cluster does not know would keep the whole program from
-// starting.
+// WhenInstalled runs setup on the leader once all CRDs exist: admission does not need them, and a cache of an unknown
+// kind would stop the whole program.
 func WhenInstalled(mgr ctrl.Manager, kinds []schema.GroupVersionKind, setup func(context.Context) error) error {
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		log := mgr.GetLogger().WithName("crds")
-		for said := false; ; said = true {
+		for reported := false; ; reported = true {
 			missing, err := missing(mgr.GetRESTMapper(), kinds)
 			if err == nil && missing == nil {
 				return setup(ctx)
 			}
 			if err != nil {
-				log.Error(err, "Looking for CRDs")
-			} else if !said {
-				log.Info("VirtualMeshes are not acted on until the CRDs are installed; set crds.install=true, or have Gloo Mesh install them", "missing", missing.GroupKind().String())
+				log.Error(err, "Failed to look up CRDs")
+			} else if !reported {
+				log.Error(nil, "VirtualMeshes are ignored until their CRDs exist: set crds.install=true, or let Gloo Mesh install them", "missing", missing.GroupKind().String())
 			}
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(lookForCRDs):
+			case <-time.After(crdInterval):
 			}
 		}
 	}))
 }
 
-// missing gives a kind that the cluster does not know.
+// missing returns a kind that the API server does not know; nil when it knows all.
 func missing(mapper meta.RESTMapper, kinds []schema.GroupVersionKind) (*schema.GroupVersionKind, error) {
 	for _, kind := range kinds {
 		if _, err := mapper.RESTMapping(kind.GroupKind(), kind.Version); meta.IsNoMatchError(err) {

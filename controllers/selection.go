@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controllers holds what all of the controllers below share: which istiods and namespaces are theirs, and when
-// the kinds are there that they watch.
+// Package controllers holds what the controllers share: the selection of istiods and namespaces, untyped objects,
+// Events, and the start of controllers whose CRDs are installed later.
 package controllers
 
 import (
@@ -18,14 +18,13 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// NamespaceLabels opt a namespace in, as in the webhook configuration.
+// NamespaceLabels are the labels of a namespace that has opted in, as in the webhook configuration.
 var NamespaceLabels = k8slabels.Set{"istiod-agent.io/injection": "enabled"}
 
-// NotSelected returns why a Deployment labelled app=istiod is not an istiod of this project's: the webhook would not
-// inject it either. It is empty for an istiod.
+// NotSelected returns why the webhook would not inject a Deployment labelled app=istiod; empty when it would.
 //
-// The name of a mesh is made of names that every user of a cluster may give to a Deployment. The namespace's label is the
-// permission of a person who may change namespaces.
+// Every user of a cluster may choose the names that form the name of a mesh. The label is the permission of a person
+// who may change the namespace.
 func NotSelected(ctx context.Context, reader client.Reader, deployment *unstructured.Unstructured, target patches.Kind) (string, error) {
 	optedIn, err := OptedIn(ctx, reader, deployment.GetNamespace())
 	switch {
@@ -47,7 +46,7 @@ func NotSelected(ctx context.Context, reader client.Reader, deployment *unstruct
 	return "", nil
 }
 
-// OptedIn reports whether a namespace is labelled; the cache holds no other.
+// OptedIn reports whether a namespace has opted in. The cache holds no other namespaces.
 func OptedIn(ctx context.Context, reader client.Reader, name string) (bool, error) {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))

@@ -13,8 +13,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli"
 )
 
-// undocumented need no section: cobra's own, and what says its version.
-var undocumented = []string{"help", "completion", "version"}
+// undocumented need no section: cobra's own, and the lists of flags and versions.
+var undocumented = []string{"help", "completion", "options", "version"}
 
 // The page has a section for each command, with the exit codes of its help, word for word, and no flag that it has not.
 func TestEveryCommandIsExplained(t *testing.T) {

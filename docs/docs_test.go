@@ -232,7 +232,7 @@ func keysInCode(t *testing.T, packages ...string) (keys []string) {
 func isReason(written ast.Expr) bool {
 	switch written := written.(type) {
 	case *ast.Ident:
-		return written.Name == "Reason"
+		return strings.EqualFold(written.Name, "Reason")
 	case *ast.SelectorExpr:
 		return written.Sel.Name == "Reason"
 	default:

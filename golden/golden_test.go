@@ -12,7 +12,7 @@
 // where the agent was there before.
 //
 // The files are found, not listed; `go test ./golden -update` writes what is
-// expected. Inputs called chart-* are rendered by e2e/golden.
+// expected. Inputs called chart-* are rendered by e2e/tests/golden.
 package golden_test
 
 import (

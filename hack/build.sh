@@ -14,15 +14,6 @@ output=$(cd "$(dirname "$output")" && pwd)/$name
 logs=$(mktemp -d)
 child=
 
-# A program's file is most of its memory at rest. The agent works for a second a month and the webhook for some
-# milliseconds a day: small counts, fast does not. Cryptography stays as it is, and so does the way of an admission.
-flags=()
-case $package in
-  ./cmd/istiod-agent) flags=(-gcflags=all=-l "-gcflags=crypto/...=") ;;
-  ./cmd/istiod-agent-webhook) flags=(-gcflags=all=-l "-gcflags=crypto/...=" "-gcflags=encoding/...=" "-gcflags=net/...=" "-gcflags=github.com/istiod-agent/...=")
-    ldflags+=" -funcalign=8" ;; # Go's own 32 is for the speed of loops
-esac
-
 finish() {
   [ -z "$child" ] || kill "$child" 2>/dev/null || true
   rm -rf "$logs" "$output.$$.new"
@@ -58,7 +49,7 @@ download() { exec go -C "$module" list -deps "$package" >"$logs/packages" 2>"$lo
 download_progress() { echo "$(grep -c '^go: downloading' "$logs/download") modules downloaded"; }
 
 # With -v Go names each package that it compiles; those in its cache already go unnamed.
-compile() { exec go -C "$module" build -v "${flags[@]}" -ldflags "$ldflags" -o "$output.$$.new" "$package" 2>"$logs/compile"; }
+compile() { exec go -C "$module" build -v -ldflags "$ldflags" -o "$output.$$.new" "$package" 2>"$logs/compile"; }
 compile_progress() {
   if grep -qx "$main" "$logs/compile"; then
     echo "linking"

@@ -13,29 +13,29 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// keeping says how much of a stored container of the agent's stays.
-type keeping int
+// preservation says how much of a stored container of the agent's stays.
+type preservation int
 
 const (
-	// nothing stays: an earlier configuration rendered it, or somebody wrote it by hand.
-	nothing keeping = iota
-	// additions stay: no digest tells which configuration rendered it, so what is rendered must be there.
-	additions
-	// changes stay: it was rendered from this configuration, and others have changed it since.
-	changes
+	// preserveNothing stays: an earlier configuration rendered it, or somebody wrote it by hand.
+	preserveNothing preservation = iota
+	// preserveAdditions stay: no digest tells which configuration rendered it, so what is rendered must be there.
+	preserveAdditions
+	// preserveChanges stay: it was rendered from this configuration, and others have changed it since.
+	preserveChanges
 )
 
-// keeps decides it by the digest. A Pod is injected when it is created only, so what stands in it was put there by an
+// preserves decides it by the digest. A Pod is injected when it is created only, so what stands in it was put there by an
 // earlier call for the same Pod, or came with its template.
-func (i *Injector) keeps(o *object) keeping {
+func (i *Injector) preserves(o *object) preservation {
 	_, injected := o.template.annotations[InjectedAnnotation]
 	switch {
 	case i.isCurrent(o):
-		return changes
+		return preserveChanges
 	case !i.rendered.annotate, injected && o.kind == Pod:
-		return additions
+		return preserveAdditions
 	}
-	return nothing
+	return preserveNothing
 }
 
 // isCurrent tells whether the object was injected by this configuration.
@@ -46,11 +46,11 @@ func (i *Injector) isCurrent(o *object) bool {
 // completion puts right what the agent needs to work on one of its stored containers, field by field. Other webhooks
 // rightly change such a container: they name a mirror of the image, add mounts, variables and limits, drop capabilities.
 type completion struct {
-	p    *patch
-	at   string // JSON pointer to the container
-	have corev1.Container
-	want *corev1.Container
-	keep keeping
+	p        *patch
+	path     string // JSON pointer to the container
+	stored   corev1.Container
+	desired  *corev1.Container
+	preserve preservation
 }
 
 // maxCorrections is how many operations complete a container at most: one that needs more is replaced. A Deployment of a
@@ -58,13 +58,13 @@ type completion struct {
 const maxCorrections = 16
 
 // complete the container at l's index; false where it must be replaced.
-func (p *patch) complete(o *object, l *list, index int, want *corev1.Container, keep keeping, f fit) bool {
+func (p *patch) complete(o *object, l *list, index int, desired *corev1.Container, preserve preservation, s settings) bool {
 	var corrections patch
-	c := completion{p: &corrections, at: l.entry(index), want: want, keep: keep}
-	if json.Unmarshal(l.items[index].raw, &c.have) != nil || !c.starts() {
+	c := completion{p: &corrections, path: l.entry(index), desired: desired, preserve: preserve}
+	if json.Unmarshal(l.items[index].raw, &c.stored) != nil || !c.starts() {
 		return false
 	}
-	if keep == additions {
+	if preserve == preserveAdditions {
 		c.configured(o.kind)
 	} else {
 		c.image()
@@ -73,7 +73,7 @@ func (p *patch) complete(o *object, l *list, index int, want *corev1.Container, 
 	c.env()
 	c.mounts(o)
 	c.ids(o)
-	c.withinPod(f.pod)
+	c.limitToPod(s.pod)
 	if len(corrections.Operations) > maxCorrections {
 		return false
 	}
@@ -82,41 +82,41 @@ func (p *patch) complete(o *object, l *list, index int, want *corev1.Container, 
 }
 
 func (c *completion) set(field string, value any) {
-	c.p.add("add", c.at+"/"+field, value, "put "+field+" of container "+c.want.Name+" right")
+	c.p.add("add", c.path+"/"+field, value, "put "+field+" of container "+c.desired.Name+" right")
 }
 
 func (c *completion) drop(field string) {
-	c.p.add("remove", c.at+"/"+field, nil, "remove "+field+" of container "+c.want.Name)
+	c.p.add("remove", c.path+"/"+field, nil, "remove "+field+" of container "+c.desired.Name)
 }
 
 // configured puts right what the configuration says and the agent could work without. A Pod's resources are a
 // VerticalPodAutoscaler's to change.
 func (c *completion) configured(kind Kind) {
-	if !isMirrorOf(c.have.Image, c.want.Image) {
-		c.set("image", c.want.Image)
+	if !isMirrorOf(c.stored.Image, c.desired.Image) {
+		c.set("image", c.desired.Image)
 	}
-	if c.have.ImagePullPolicy != c.want.ImagePullPolicy && c.have.ImagePullPolicy != corev1.PullAlways {
-		c.set("imagePullPolicy", c.want.ImagePullPolicy)
+	if c.stored.ImagePullPolicy != c.desired.ImagePullPolicy && c.stored.ImagePullPolicy != corev1.PullAlways {
+		c.set("imagePullPolicy", c.desired.ImagePullPolicy)
 	}
 	if kind != Pod {
 		c.resources()
 	}
-	switch have := c.have.SecurityContext; {
-	case c.want.SecurityContext == nil:
-	case have != nil && have.Privileged != nil && *have.Privileged: // no API server takes it beside what is rendered
-		c.set("securityContext", c.want.SecurityContext)
+	switch stored := c.stored.SecurityContext; {
+	case c.desired.SecurityContext == nil:
+	case stored != nil && stored.Privileged != nil && *stored.Privileged: // no API server takes it beside what is rendered
+		c.set("securityContext", c.desired.SecurityContext)
 	default:
-		c.merge("securityContext", tree(have), tree(c.want.SecurityContext))
+		c.merge("securityContext", tree(stored), tree(c.desired.SecurityContext))
 	}
 }
 
 // resources are those of the configuration and others' besides, where a request may not exceed its limit.
 func (c *completion) resources() {
-	merged := corev1.ResourceRequirements{Limits: maps.Clone(c.have.Resources.Limits), Requests: maps.Clone(c.have.Resources.Requests)}
+	merged := corev1.ResourceRequirements{Limits: maps.Clone(c.stored.Resources.Limits), Requests: maps.Clone(c.stored.Resources.Requests)}
 	for _, list := range []struct {
 		of   *corev1.ResourceList
 		with corev1.ResourceList
-	}{{&merged.Limits, c.want.Resources.Limits}, {&merged.Requests, c.want.Resources.Requests}} {
+	}{{&merged.Limits, c.desired.Resources.Limits}, {&merged.Requests, c.desired.Resources.Requests}} {
 		if *list.of == nil {
 			*list.of = corev1.ResourceList{}
 		}
@@ -124,153 +124,123 @@ func (c *completion) resources() {
 	}
 	for name, request := range merged.Requests {
 		if limit, limited := merged.Limits[name]; limited && request.Cmp(limit) > 0 {
-			c.set("resources", c.want.Resources)
+			c.set("resources", c.desired.Resources)
 			return
 		}
 	}
-	c.merge("resources", tree(c.have.Resources), tree(c.want.Resources))
+	c.merge("resources", tree(c.stored.Resources), tree(c.desired.Resources))
 }
 
 // merge puts members of a field right and leaves what it has besides.
-func (c *completion) merge(field string, have, want any) {
-	wanted, ok := want.(map[string]any)
-	members, _ := have.(map[string]any)
-	if !ok || (len(members) == 0 && len(wanted) > 0) {
-		if !reflect.DeepEqual(have, want) {
-			c.set(field, want)
+func (c *completion) merge(field string, stored, desired any) {
+	desiredMembers, ok := desired.(map[string]any)
+	members, _ := stored.(map[string]any)
+	if !ok || (len(members) == 0 && len(desiredMembers) > 0) {
+		if !reflect.DeepEqual(stored, desired) {
+			c.set(field, desired)
 		}
 		return
 	}
-	for _, key := range slices.Sorted(maps.Keys(wanted)) {
-		c.merge(field+"/"+escape(key), members[key], wanted[key])
+	for _, key := range slices.Sorted(maps.Keys(desiredMembers)) {
+		c.merge(field+"/"+escape(key), members[key], desiredMembers[key])
 	}
 }
 
 // image is whatever others made of it, but for another publisher's agent: a server-side apply of Gloo Mesh's guide, whose
 // containers have the names of ours, merges its image into them.
 func (c *completion) image() {
-	if name(c.have.Image) == name(c.want.Image) && !isMirrorOf(c.have.Image, c.want.Image) && tag(c.have.Image) != tag(c.want.Image) {
-		c.set("image", c.want.Image)
+	if name(c.stored.Image) == name(c.desired.Image) && !isMirrorOf(c.stored.Image, c.desired.Image) && tag(c.stored.Image) != tag(c.desired.Image) {
+		c.set("image", c.desired.Image)
 	}
-}
-
-// isMirrorOf tells whether an image is the wanted one, or has its path and tag in another registry, or is pinned there by
-// its digest.
-func isMirrorOf(image, want string) bool {
-	image, digest, pinned := strings.Cut(image, "@")
-	want, wanted, _ := strings.Cut(want, "@")
-	if pinned && digest != "" && tag(image) == "" {
-		want = strings.TrimSuffix(want, ":"+tag(want))
-	}
-	if wanted != "" && wanted != digest {
-		return false
-	}
-	_, path, registry := strings.Cut(want, "/")
-	return image == want || registry && path != "" && strings.HasSuffix(image, "/"+path)
-}
-
-// name of an image: the last component of its path.
-func name(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	image = image[strings.LastIndex(image, "/")+1:]
-	image, _, _ = strings.Cut(image, ":")
-	return image
-}
-
-// tag of an image, "" for none.
-func tag(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	_, tag, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
-	return tag
 }
 
 // command is the image's own, with the wanted subcommand.
 func (c *completion) command() {
-	if len(c.have.Command) > 0 {
+	if len(c.stored.Command) > 0 {
 		c.drop("command")
 	}
-	if !slices.Equal(c.have.Args, c.want.Args) {
-		c.set("args", c.want.Args)
+	if !slices.Equal(c.stored.Args, c.desired.Args) {
+		c.set("args", c.desired.Args)
 	}
 }
 
 // env puts the agent's own variables right, each of them once, and takes out those that are not rendered; of the
 // configuration's others it adds those that are missing. envFrom could set any of them.
 func (c *completion) env() {
-	if len(c.have.EnvFrom) > 0 {
+	if len(c.stored.EnvFrom) > 0 {
 		c.drop("envFrom")
 	}
-	found := map[string]int{} // the last one of a name counts
+	indexByName := map[string]int{} // the last one of a name counts
 	var surplus []int
-	for i, have := range c.have.Env {
-		if before, twice := found[have.Name]; twice && isOwnVariable(have.Name) {
+	for i, stored := range c.stored.Env {
+		if before, twice := indexByName[stored.Name]; twice && isOwnVariable(stored.Name) {
 			surplus = append(surplus, before)
 		}
-		found[have.Name] = i
+		indexByName[stored.Name] = i
 	}
-	exists := len(c.have.Env) > 0
-	for _, want := range c.want.Env {
-		at, there := found[want.Name]
-		delete(found, want.Name)
-		change := "set " + want.Name + " in container " + c.want.Name
+	hasEnv := len(c.stored.Env) > 0
+	for _, desired := range c.desired.Env {
+		at, exists := indexByName[desired.Name]
+		delete(indexByName, desired.Name)
+		change := "set " + desired.Name + " in container " + c.desired.Name
 		switch {
-		case !there && !exists:
-			c.p.add("add", c.at+"/env", []corev1.EnvVar{want}, change)
-			exists = true
-		case !there:
-			c.p.add("add", c.at+"/env/-", want, change)
-		case (isOwnVariable(want.Name) || c.keep == additions) && !sameVariable(c.have.Env[at], want):
-			c.p.add("replace", entry(c.at+"/env", at), want, change)
+		case !exists && !hasEnv:
+			c.p.add("add", c.path+"/env", []corev1.EnvVar{desired}, change)
+			hasEnv = true
+		case !exists:
+			c.p.add("add", c.path+"/env/-", desired, change)
+		case (isOwnVariable(desired.Name) || c.preserve == preserveAdditions) && !sameVariable(c.stored.Env[at], desired):
+			c.p.add("replace", entry(c.path+"/env", at), desired, change)
 		}
 	}
-	for name, at := range found {
+	for name, at := range indexByName {
 		if isOwnVariable(name) {
 			surplus = append(surplus, at)
 		}
 	}
 	slices.Sort(surplus)
 	for _, at := range slices.Backward(surplus) {
-		c.p.add("remove", entry(c.at+"/env", at), nil, "unset "+c.have.Env[at].Name+" in container "+c.want.Name)
+		c.p.add("remove", entry(c.path+"/env", at), nil, "unset "+c.stored.Env[at].Name+" in container "+c.desired.Name)
 	}
 }
 
-func sameVariable(have, want corev1.EnvVar) bool {
-	if have.ValueFrom != nil && have.ValueFrom.FieldRef != nil && have.ValueFrom.FieldRef.APIVersion == "" {
-		have = *have.DeepCopy()
-		have.ValueFrom.FieldRef.APIVersion = "v1" // an API server's default
+func sameVariable(stored, desired corev1.EnvVar) bool {
+	if stored.ValueFrom != nil && stored.ValueFrom.FieldRef != nil && stored.ValueFrom.FieldRef.APIVersion == "" {
+		stored = *stored.DeepCopy()
+		stored.ValueFrom.FieldRef.APIVersion = "v1" // an API server's default
 	}
-	return equality.Semantic.DeepEqual(have, want)
+	return equality.Semantic.DeepEqual(stored, desired)
 }
 
 // mounts has each of the wanted mounts at its path, nothing else at, above or below CACertsPath and VaultTokenPath, and no
 // mount of a volume that the pod has not: one of those that istiod had, and its owner has taken out since.
 func (c *completion) mounts(o *object) {
-	if len(c.have.VolumeDevices) > 0 {
+	if len(c.stored.VolumeDevices) > 0 {
 		c.drop("volumeDevices")
 	}
 	var surplus []int
-	missing := slices.Clone(c.want.VolumeMounts)
-	for i, have := range c.have.VolumeMounts {
-		at := slices.IndexFunc(missing, func(want corev1.VolumeMount) bool { return isMounted(o, have, want) })
+	missing := slices.Clone(c.desired.VolumeMounts)
+	for i, stored := range c.stored.VolumeMounts {
+		at := slices.IndexFunc(missing, func(desired corev1.VolumeMount) bool { return isMounted(o, stored, desired) })
 		switch {
 		case at >= 0:
 			missing = slices.Delete(missing, at, at+1)
-		case relate([]byte(have.MountPath)) != elsewhere, meets(have.MountPath, VaultTokenPath), have.Name == VaultTokenVolume,
-			o.volumes.index(have.Name) < 0 && !strings.HasPrefix(have.Name, tokenVolumePrefix),
-			slices.ContainsFunc(c.want.VolumeMounts, func(want corev1.VolumeMount) bool { return clean(have.MountPath) == clean(want.MountPath) }):
+		case relate([]byte(stored.MountPath)) != elsewhere, meets(stored.MountPath, VaultTokenPath), stored.Name == VaultTokenVolume,
+			o.volumes.index(stored.Name) < 0 && !strings.HasPrefix(stored.Name, tokenVolumePrefix),
+			slices.ContainsFunc(c.desired.VolumeMounts, func(desired corev1.VolumeMount) bool { return clean(stored.MountPath) == clean(desired.MountPath) }):
 			surplus = append(surplus, i)
 		}
 	}
 	for _, i := range slices.Backward(surplus) {
-		c.p.add("remove", entry(c.at+"/volumeMounts", i), nil, "unmount "+c.have.VolumeMounts[i].MountPath+" from container "+c.want.Name)
+		c.p.add("remove", entry(c.path+"/volumeMounts", i), nil, "unmount "+c.stored.VolumeMounts[i].MountPath+" from container "+c.desired.Name)
 	}
-	for i, want := range missing {
-		change := "mount " + want.MountPath + " in container " + c.want.Name
-		if i == 0 && len(c.have.VolumeMounts) == 0 {
-			c.p.add("add", c.at+"/volumeMounts", []corev1.VolumeMount{want}, change)
+	for i, desired := range missing {
+		change := "mount " + desired.MountPath + " in container " + c.desired.Name
+		if i == 0 && len(c.stored.VolumeMounts) == 0 {
+			c.p.add("add", c.path+"/volumeMounts", []corev1.VolumeMount{desired}, change)
 			continue
 		}
-		c.p.add("add", c.at+"/volumeMounts/-", want, change)
+		c.p.add("add", c.path+"/volumeMounts/-", desired, change)
 	}
 }
 
@@ -278,90 +248,84 @@ func (c *completion) mounts(o *object) {
 // (ServiceAccountVolumeName, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
 const tokenVolumePrefix = "kube-api-access-"
 
-// meets tells whether a path is at, above or below another.
-func meets(path, other string) bool {
-	path, other = strings.TrimSuffix(clean(path), "/")+"/", strings.TrimSuffix(other, "/")+"/"
-	return strings.HasPrefix(path, other) || strings.HasPrefix(other, path)
-}
-
 // isMounted tells whether a container has a wanted mount. At TokenPath any token will do that the Pod has: the API
 // server's admission plugin gives each container one.
-func isMounted(o *object, have, want corev1.VolumeMount) bool {
-	if clean(have.MountPath) != clean(want.MountPath) {
+func isMounted(o *object, stored, desired corev1.VolumeMount) bool {
+	if clean(stored.MountPath) != clean(desired.MountPath) {
 		return false
 	}
-	if isTokenPath([]byte(want.MountPath)) {
-		return o.volumes.index(have.Name) >= 0
+	if isTokenPath([]byte(desired.MountPath)) {
+		return o.volumes.index(stored.Name) >= 0
 	}
-	return have.Name == want.Name && have.SubPath+have.SubPathExpr == "" && (!have.ReadOnly || want.ReadOnly) &&
-		(want.MountPath != CACertsPath || have.MountPath == CACertsPath)
+	return stored.Name == desired.Name && stored.SubPath+stored.SubPathExpr == "" && (!stored.ReadOnly || desired.ReadOnly) &&
+		(desired.MountPath != CACertsPath || stored.MountPath == CACertsPath)
 }
 
 // starts puts right what holds istiod back until the files are in place: the init container by its end, the native sidecar
 // by its probe. It reports false for a container of the other form, which has fields that go with that.
 func (c *completion) starts() bool {
-	if c.want.RestartPolicy == nil {
-		return c.have.RestartPolicy == nil && c.have.StartupProbe == nil
+	if c.desired.RestartPolicy == nil {
+		return c.stored.RestartPolicy == nil && c.stored.StartupProbe == nil
 	}
-	if c.have.RestartPolicy == nil || *c.have.RestartPolicy != *c.want.RestartPolicy {
+	if c.stored.RestartPolicy == nil || *c.stored.RestartPolicy != *c.desired.RestartPolicy {
 		return false
 	}
-	if !isProbe(c.have.StartupProbe, c.want.StartupProbe) {
-		c.set("startupProbe", c.want.StartupProbe)
+	if !isProbe(c.stored.StartupProbe, c.desired.StartupProbe) {
+		c.set("startupProbe", c.desired.StartupProbe)
 	}
 	return true
 }
 
 // isProbe tells whether a probe asks what the wanted one asks, and no less often.
-func isProbe(have, want *corev1.Probe) bool {
-	if have == nil || have.HTTPGet == nil {
+func isProbe(stored, desired *corev1.Probe) bool {
+	if stored == nil || stored.HTTPGet == nil {
 		return false
 	}
-	handler := have.ProbeHandler.DeepCopy()
+	handler := stored.ProbeHandler.DeepCopy()
 	if handler.HTTPGet.Scheme == "" {
 		handler.HTTPGet.Scheme = corev1.URISchemeHTTP // an API server's default
 	}
-	return equality.Semantic.DeepEqual(handler, &want.ProbeHandler) && have.FailureThreshold >= want.FailureThreshold
+	return equality.Semantic.DeepEqual(handler, &desired.ProbeHandler) && stored.FailureThreshold >= desired.FailureThreshold
 }
 
 // ids are istiod's, where its container sets any, and not any more where it does not: else one of both could not read the
 // key. Others may have set them where the injection has not.
 func (c *completion) ids(o *object) {
-	want, have, was := &corev1.SecurityContext{}, c.have.SecurityContext, o.note()
-	if c.want.SecurityContext != nil {
-		want = c.want.SecurityContext
+	desired, stored, note := &corev1.SecurityContext{}, c.stored.SecurityContext, o.storedNote()
+	if c.desired.SecurityContext != nil {
+		desired = c.desired.SecurityContext
 	}
-	if have == nil {
-		if want.RunAsUser != nil || want.RunAsGroup != nil {
-			c.set("securityContext", want)
+	if stored == nil {
+		if desired.RunAsUser != nil || desired.RunAsGroup != nil {
+			c.set("securityContext", desired)
 		}
 		return
 	}
 	for _, id := range []struct {
-		field           string
-		want, have, was *int64
+		field                 string
+		desired, stored, note *int64
 	}{
-		{"runAsUser", want.RunAsUser, have.RunAsUser, was.User},
-		{"runAsGroup", want.RunAsGroup, have.RunAsGroup, was.Group},
+		{"runAsUser", desired.RunAsUser, stored.RunAsUser, note.User},
+		{"runAsGroup", desired.RunAsGroup, stored.RunAsGroup, note.Group},
 	} {
 		switch {
-		case id.want != nil && (id.have == nil || *id.have != *id.want):
-			c.set("securityContext/"+id.field, *id.want)
-		case id.want == nil && id.have != nil && id.was != nil && *id.have == *id.was:
+		case id.desired != nil && (id.stored == nil || *id.stored != *id.desired):
+			c.set("securityContext/"+id.field, *id.desired)
+		case id.desired == nil && id.stored != nil && id.note != nil && *id.stored == *id.note:
 			c.drop("securityContext/" + id.field)
 		}
 	}
 }
 
-// withinPod fits the container's resources into the pod's own, which somebody may have set since.
-func (c *completion) withinPod(pod *corev1.ResourceRequirements) {
+// limitToPod fits the container's resources into the pod's own, which somebody may have set since.
+func (c *completion) limitToPod(pod *corev1.ResourceRequirements) {
 	if pod == nil {
 		return
 	}
-	fitted := c.have.Resources.DeepCopy()
-	withinPod(fitted, pod)
-	if !equality.Semantic.DeepEqual(fitted, &c.have.Resources) {
-		c.set("resources", fitted)
+	adapted := c.stored.Resources.DeepCopy()
+	limitToPod(adapted, pod)
+	if !equality.Semantic.DeepEqual(adapted, &c.stored.Resources) {
+		c.set("resources", adapted)
 	}
 }
 

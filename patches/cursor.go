@@ -23,7 +23,7 @@ type cursor struct {
 var errNotJSON = errors.New("not JSON")
 
 // object calls each with every key; each may walk the value, else it is skipped.
-func (c *cursor) object(each func(key []byte)) {
+func (c *cursor) object(visit func(key []byte)) {
 	if c.peek() != '{' {
 		c.skip()
 		return
@@ -32,7 +32,7 @@ func (c *cursor) object(each func(key []byte)) {
 	for c.err == nil && c.peek() != '}' {
 		key := c.string()
 		c.expect(':')
-		c.value(func() { each(key) })
+		c.value(func() { visit(key) })
 		if c.peek() != '}' {
 			c.expect(',')
 		}
@@ -41,14 +41,14 @@ func (c *cursor) object(each func(key []byte)) {
 }
 
 // array calls each at every entry; each may walk the entry, else it is skipped.
-func (c *cursor) array(each func()) {
+func (c *cursor) array(visit func()) {
 	if c.peek() != '[' {
 		c.skip()
 		return
 	}
 	c.at++
 	for c.err == nil && c.peek() != ']' {
-		c.value(each)
+		c.value(visit)
 		if c.peek() != ']' {
 			c.expect(',')
 		}

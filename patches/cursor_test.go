@@ -5,9 +5,17 @@ package patches
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
+	"strconv"
 	"testing"
 	"unicode/utf8"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 )
 
 // FuzzCursor walks any text: what encoding/json decodes, the cursor reads as
@@ -57,7 +65,7 @@ func walk(c *cursor) any {
 	}
 }
 
-func TestCursorSkipsWhatNobodyWalks(t *testing.T) {
+func TestCursorSkip(t *testing.T) {
 	t.Parallel()
 	c := &cursor{text: []byte(`{"a": {"x": ["}", "]"]}, "b": [1, "\"", {"y": {}}], "c": "kept"}`)}
 	kept := ""
@@ -69,4 +77,71 @@ func TestCursorSkipsWhatNobodyWalks(t *testing.T) {
 	if kept != "kept" || c.err != nil {
 		t.Errorf("got %q, %v", kept, c.err)
 	}
+}
+
+// istiodOf is a Deployment of istiod with this many variables, as an API server sends it.
+func istiodOf(variables int) []byte {
+	env := make([]corev1.EnvVar, variables)
+	for i := range env {
+		env[i] = corev1.EnvVar{Name: "VARIABLE_" + strconv.Itoa(i), Value: "value " + strconv.Itoa(i)}
+	}
+	raw, err := json.Marshal(appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: "istio-system"},
+		Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: IstiodContainer, Env: env, VolumeMounts: []corev1.VolumeMount{{Name: CACertsVolume, MountPath: CACertsPath}},
+		}}}}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+// BenchmarkRead compares the cursor with encoding/json, which decodes the whole object.
+func BenchmarkRead(b *testing.B) {
+	for _, variables := range []int{10, 1500} {
+		object := istiodOf(variables)
+		b.Run(fmt.Sprintf("%d variables/cursor", variables), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if read(Deployment, object) == nil {
+					b.Fatal("malformed")
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%d variables/encoding-json", variables), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var deployment appsv1.Deployment
+				if err := json.Unmarshal(object, &deployment); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPatch compares Result.Patch with encoding/json.
+func BenchmarkPatch(b *testing.B) {
+	injector, err := New(v1alpha1.Default())
+	if err != nil {
+		b.Fatal(err)
+	}
+	result := injector.Inject(Deployment, istiodOf(10))
+	b.Run("Result.Patch", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := result.Patch(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encoding-json", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := json.Marshal(result.Operations); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

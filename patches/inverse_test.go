@@ -87,7 +87,7 @@ var befores = map[string][]string{
 	"fields of tomorrow":             {"        image: pilot", "        image: pilot\n        tomorrow: {deeply: [{unknown: 1.50}]}"},
 }
 
-func TestRemovalIsTheInverseOfInjection(t *testing.T) {
+func TestUninjectIsInverse(t *testing.T) {
 	t.Parallel()
 	for name, edits := range befores {
 		for _, config := range []string{"", "sidecar: native", "target: pods", "target: pods\nsidecar: native", "multiRootMesh: true", "multiRootMesh: true\ntarget: pods"} {
@@ -134,7 +134,7 @@ func podOf(t *testing.T, deployment []byte) []byte {
 
 // A change of the configuration re-renders; what stood there before the first
 // injection is still what comes back.
-func TestRemovalAfterAChangeOfConfiguration(t *testing.T) {
+func TestUninjectAfterConfigurationChange(t *testing.T) {
 	t.Parallel()
 	configs := []string{"", "cacerts: {sizeLimit: 2Mi}", "sidecar: native", `annotate: false`, "agent: {image: other}", ""}
 	for name, edits := range befores {
@@ -153,7 +153,7 @@ func TestRemovalAfterAChangeOfConfiguration(t *testing.T) {
 }
 
 // A server-side apply of the chart merges its Secret into the injected volume.
-func TestBothSourcesInOneVolume(t *testing.T) {
+func TestMergedVolumeSources(t *testing.T) {
 	t.Parallel()
 	i := injector(t, "")
 	for _, secret := range []string{"secretName: cacerts, optional: true", "secretName: my-ca"} {
@@ -178,7 +178,7 @@ func TestBothSourcesInOneVolume(t *testing.T) {
 }
 
 // A volume that somebody has put back already is left as it is.
-func TestRemovalLeavesARevertedVolume(t *testing.T) {
+func TestUninjectKeepsRestoredVolume(t *testing.T) {
 	t.Parallel()
 	injected := inject(t, injector(t, ""), patches.Deployment, edit(t))
 	reverted := []byte(strings.Replace(string(injected), `"emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}`, `"secret":{"secretName":"mine"}`, 1))
@@ -189,7 +189,7 @@ func TestRemovalLeavesARevertedVolume(t *testing.T) {
 }
 
 // By hand, per Gloo Mesh's guide, the other source is written as null.
-func TestNullSourceIsNoSource(t *testing.T) {
+func TestNullVolumeSource(t *testing.T) {
 	t.Parallel()
 	byHand := edit(t, "secret: {secretName: cacerts, optional: true}", "secret: null, emptyDir: {medium: Memory}",
 		"      containers:", "      initContainers: [{name: istiod-agent-init}]\n      containers:\n      - {name: istiod-agent}")
@@ -204,7 +204,7 @@ func TestNullSourceIsNoSource(t *testing.T) {
 }
 
 // An opt-out takes out what was injected here, with or without annotations.
-func TestOptOutTakesOutWhatWasInjected(t *testing.T) {
+func TestOptOut(t *testing.T) {
 	t.Parallel()
 	for _, config := range []string{"", "annotate: false", "sidecar: native"} {
 		i, object := injector(t, config), edit(t)

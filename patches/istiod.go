@@ -17,7 +17,7 @@ type istiod struct {
 	index     int
 	name      string
 	volume    string // of the mount at /etc/cacerts; "" when there is none
-	hides     string // why the mounts do not show the agent's files at /etc/cacerts; "" when they do
+	hiddenBy  string // why the mounts do not show the agent's files at /etc/cacerts; "" when they do
 	hasMounts bool
 	mounts    []mount
 	// env holds the variables that the decision depends on.
@@ -27,8 +27,8 @@ type istiod struct {
 	// envFrom is set where further variables come from a ConfigMap or Secret.
 	envFrom    bool
 	workingDir string
-	// discovers is set where the command line names pilot-discovery's subcommand.
-	discovers bool
+	// runsDiscovery is set where the command line names pilot-discovery's subcommand.
+	runsDiscovery bool
 	// token is the mount at TokenPath as it is written; nil for none.
 	token []byte
 	// workloadTTL is the variable istio.WorkloadTTLVariable as it is written; nil for none.
@@ -65,8 +65,8 @@ func (o *object) readContainers(c *cursor) {
 		}
 	}
 	for _, candidate := range candidates {
-		if candidate.discovers && candidate != o.istiod && !isAgent(candidate.name) {
-			o.second = candidate.name
+		if candidate.runsDiscovery && candidate != o.istiod && !isAgent(candidate.name) {
+			o.secondIstiod = candidate.name
 		}
 	}
 }
@@ -74,8 +74,8 @@ func (o *object) readContainers(c *cursor) {
 // readInitContainers reads the init containers. None of them may be an istiod.
 func (o *object) readInitContainers(c *cursor) {
 	for _, container := range o.readList(c, &o.initContainers) {
-		if container.discovers && !isAgent(container.name) {
-			o.second = container.name
+		if container.runsDiscovery && !isAgent(container.name) {
+			o.secondIstiod = container.name
 		}
 	}
 }
@@ -86,22 +86,22 @@ const maxAgentsVolumes = 4
 // readList reads a list of containers, and notes which volumes they mount.
 func (o *object) readList(c *cursor, l *list) []*istiod {
 	var containers []*istiod
-	upTo := func(count int) {
+	grow := func(count int) {
 		for len(containers) < count {
 			containers = append(containers, &istiod{index: len(containers)})
 		}
 	}
 	l.read(c, func(index int, key []byte) {
-		upTo(index + 1)
+		grow(index + 1)
 		containers[index].read(c, key)
 	})
-	upTo(len(l.items))
+	grow(len(l.items))
 	containers = containers[:len(l.items)] // one more where the text broke off
 	for i, item := range l.items {
 		containers[i].name = item.name
 		if isAgent(item.name) {
-			if volume := containers[i].volume; volume != "" && len(o.agentsVolumes) < maxAgentsVolumes && !slices.Contains(o.agentsVolumes, volume) {
-				o.agentsVolumes = append(o.agentsVolumes, volume)
+			if volume := containers[i].volume; volume != "" && len(o.agentVolumes) < maxAgentsVolumes && !slices.Contains(o.agentVolumes, volume) {
+				o.agentVolumes = append(o.agentVolumes, volume)
 			}
 			continue
 		}
@@ -129,7 +129,7 @@ func (i *istiod) read(c *cursor, key []byte) {
 	case "workingDir":
 		i.workingDir = string(c.string())
 	case "args", "command":
-		i.discovers = readDiscovers(c) || i.discovers
+		i.runsDiscovery = runsDiscoveryCommand(c) || i.runsDiscovery
 	case "securityContext":
 		c.object(func(key []byte) {
 			switch string(key) {
@@ -153,8 +153,8 @@ func id(number []byte) *int64 {
 	return &value
 }
 
-// readDiscovers tells whether a command line names pilot-discovery's subcommand "discovery".
-func readDiscovers(c *cursor) (found bool) {
+// runsDiscoveryCommand tells whether a command line names pilot-discovery's subcommand "discovery".
+func runsDiscoveryCommand(c *cursor) (found bool) {
 	c.array(func() { found = string(c.string()) == IstiodContainer || found })
 	return found
 }
@@ -186,14 +186,14 @@ func (i *istiod) readMounts(c *cursor) {
 		}
 		switch {
 		case m.at == atCACerts && found:
-			i.hides = "mounts " + CACertsPath + " twice; remove one of the mounts"
+			i.hiddenBy = "mounts " + CACertsPath + " twice; remove one of the mounts"
 		case m.at == atCACerts:
 			found, i.volume = true, string(m.volume)
 			if len(subPath) > 0 {
-				i.hides = fmt.Sprintf("mounts %s with subPath %s; mount the whole volume", CACertsPath, subPath)
+				i.hiddenBy = fmt.Sprintf("mounts %s with subPath %s; mount the whole volume", CACertsPath, subPath)
 			}
 		case m.at != elsewhere:
-			i.hides = m.at.hides(path)
+			i.hiddenBy = m.at.problem(path)
 		}
 	})
 }
@@ -205,7 +205,7 @@ func (i *istiod) readDevices(c *cursor) {
 				return
 			}
 			if path := c.string(); relate(path) != elsewhere {
-				i.hides = fmt.Sprintf("has a device at %s, which hides the agent's files; remove that device", path)
+				i.hiddenBy = fmt.Sprintf("has a device at %s, which hides the agent's files; remove that device", path)
 			}
 		})
 	})
@@ -250,8 +250,8 @@ func (i *istiod) has(name string) bool {
 	return set
 }
 
-// plainly is the value of a variable, "" where it does not have a plain one.
-func (i *istiod) plainly(name string) string {
+// plainValue is the value of a variable, "" where it does not have a plain one.
+func (i *istiod) plainValue(name string) string {
 	if v := i.env[name]; v.plain {
 		return v.value
 	}
@@ -262,29 +262,13 @@ func (i *istiod) plainly(name string) string {
 // it is on (maybeCreateCA and isK8SSigning, pilot/pkg/bootstrap/server.go,
 // Istio 1.31). A value that is not plain turns nothing off.
 func (i *istiod) builtInCAOff() string {
-	enabled := i.plainly("ENABLE_CA_SERVER")
+	enabled := i.plainValue("ENABLE_CA_SERVER")
 	if on, err := strconv.ParseBool(enabled); err == nil && !on {
 		return "ENABLE_CA_SERVER=" + enabled
 	}
-	external, provider := i.plainly("EXTERNAL_CA"), i.plainly("PILOT_CERT_PROVIDER")
+	external, provider := i.plainValue("EXTERNAL_CA"), i.plainValue("PILOT_CERT_PROVIDER")
 	if external != "" && strings.HasPrefix(provider, "k8s.io/") {
 		return fmt.Sprintf("EXTERNAL_CA=%s with PILOT_CERT_PROVIDER=%s", external, provider)
-	}
-	return ""
-}
-
-// readsElsewhere says why istiod would not see the files that the agent
-// publishes in its volume, "" when it would. Such an istiod would start with a
-// root of its own.
-func (i *Injector) readsElsewhere(o *object) string {
-	if problem := o.istiod.rootCADirProblem(i.rendered.setsRootCADir()); problem != "" {
-		return problem
-	}
-	if o.istiod.volume == VaultTokenVolume {
-		return fmt.Sprintf("container %s mounts volume %s at %s, which is that of the agent's token; give its volume another name", o.istiod.name, VaultTokenVolume, CACertsPath)
-	}
-	if o.istiod.hides != "" {
-		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hides)
 	}
 	return ""
 }

@@ -24,7 +24,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -90,39 +89,6 @@ type Result struct {
 	Report
 }
 
-// Patch writes the operations as they are sent. The values that the engine
-// renders are JSON already; an encoder would read each of them again, twice.
-func (r *Result) Patch() ([]byte, error) {
-	const ordinary = 2560 // bytes: both containers, the volume, an annotation
-	patch := append(make([]byte, 0, ordinary), '[')
-	for i, operation := range r.Operations {
-		if i > 0 {
-			patch = append(patch, ',')
-		}
-		patch = append(patch, `{"op":"`...)
-		patch = append(patch, operation.Operation...)
-		patch = append(patch, `","path":`...)
-		patch = strconv.AppendQuote(patch, operation.Path) // names of ours and indices: plain ASCII
-		if operation.Operation != "remove" {
-			patch = append(patch, `,"value":`...)
-			switch value := operation.Value.(type) {
-			case json.RawMessage:
-				patch = append(patch, value...)
-			case listOfOne:
-				patch = append(append(append(patch, '['), value[0]...), ']')
-			default:
-				encoded, err := json.Marshal(value)
-				if err != nil {
-					return nil, err
-				}
-				patch = append(patch, encoded...)
-			}
-		}
-		patch = append(patch, '}')
-	}
-	return append(patch, ']'), nil
-}
-
 // Injector holds the injection as rendered from one configuration. It is
 // immutable and safe for concurrent use.
 type Injector struct {
@@ -177,17 +143,17 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 		return i.optOut(o)
 	}
 	if o.istiod == nil {
-		return Result{Report: report(NoIstiodContainer, found(o))}
+		return Result{Report: report(NoIstiodContainer, containerNames(o))}
 	}
-	if o.second != "" {
-		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, which alone can be injected; remove it", o.second, o.istiod.name))}
+	if o.secondIstiod != "" {
+		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, which alone can be injected; remove it", o.secondIstiod, o.istiod.name))}
 	}
 	if off := o.istiod.builtInCAOff(); off != "" {
 		r := Result{Report: report(NoBuiltInCA, off)}
 		r.Warnings = append(r.Warnings, r.Message)
 		return r
 	}
-	if elsewhere := i.readsElsewhere(o); elsewhere != "" {
+	if elsewhere := i.caDirProblem(o); elsewhere != "" {
 		return Result{Report: report(CACertsElsewhere, elsewhere)}
 	}
 
@@ -198,7 +164,7 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 		injection.Report = report(AlreadyInjected, kind)
 	}
 	injection.Warnings = warnings
-	if i.rendered.multiRoot && !i.takesOtherRoots(o) {
+	if i.rendered.multiRoot && !i.multiRootEnabled(o) {
 		injection.Warnings = append(injection.Warnings,
 			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, istio.MultiRootVariable, o.istiod.env[istio.MultiRootVariable].value))
 	}
@@ -224,7 +190,7 @@ func (i *Injector) optOut(o *object) Result {
 	removal := remove(o)
 	removal.Report = report(OptedOut, o.kind)
 	removal.Message += "; the agent is removed"
-	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.after())
+	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.describeRemoval())
 	return removal
 }
 
@@ -250,8 +216,8 @@ func Uninject(kind Kind, object []byte) Result {
 	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
 	if len(removal.Operations) == 0 {
 		removal.Report = report(NotInjected, kind)
-	} else if _, readable := o.readNote(); !readable {
-		removal.Warnings = append(removal.Warnings, o.after())
+	} else if _, readable := o.parseNote(); !readable {
+		removal.Warnings = append(removal.Warnings, o.describeRemoval())
 	}
 	return removal
 }
@@ -299,7 +265,7 @@ func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
 	}
 }
 
-func found(o *object) string {
+func containerNames(o *object) string {
 	names := make([]string, 0, len(o.containers.items))
 	for _, c := range o.containers.items {
 		names = append(names, c.name)

@@ -196,7 +196,7 @@ func TestDecision(t *testing.T) {
 	}
 }
 
-func TestWarnsOfAnOptOutThatIsNone(t *testing.T) {
+func TestUnknownOptOutValue(t *testing.T) {
 	t.Parallel()
 	result := injector(t, "").Inject(patches.Deployment, edit(t, "metadata: {name", `metadata: {annotations: {istiod-agent.io/inject: "no"}, name`))
 	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], `"no"`) {

@@ -19,23 +19,23 @@ type object struct {
 	serviceAccount                      string // empty means default
 	// mounted are the volumes that containers mount which are not the agent's.
 	mounted map[string]bool
-	// agentsVolumes are what the agent's containers mount at CACertsPath.
-	agentsVolumes []string
+	// agentVolumes are what the agent's containers mount at CACertsPath.
+	agentVolumes []string
 	// resources are the pod's own (PodLevelResources); nil for none.
 	resources []byte
-	// tokenOff is set where the pod spec asks for no token of its service account.
-	tokenOff bool
+	// automountDisabled is set where the pod spec asks for no token of its service account.
+	automountDisabled bool
 	// defaulted tells that the pod spec has been through an API server.
 	defaulted bool
 
 	istiod *istiod
-	// second is the name of a container that runs istiod too; "" when there is none.
-	second string
+	// secondIstiod is the name of a container that runs istiod too; "" when there is none.
+	secondIstiod string
 }
 
 // metadata of the object or of its pod template.
 type metadata struct {
-	at             string // JSON pointer
+	path           string // JSON pointer
 	exists         bool
 	hasAnnotations bool
 	annotations    map[string]string
@@ -43,24 +43,24 @@ type metadata struct {
 
 // list is a list of named things at a JSON pointer.
 type list struct {
-	at     string
+	path   string
 	exists bool
-	items  []named
+	items  []element
 }
 
-type named struct {
+type element struct {
 	name string
 	raw  []byte
 }
 
 // read finds the places in one walk. It returns nil when the object has no pod spec.
 func read(kind Kind, raw []byte) *object {
-	o := &object{kind: kind, pod: "/spec", own: &metadata{at: "/metadata"}}
+	o := &object{kind: kind, pod: "/spec", own: &metadata{path: "/metadata"}}
 	o.template = o.own
 	if kind == Deployment {
-		o.pod, o.template = "/spec/template/spec", &metadata{at: "/spec/template/metadata"}
+		o.pod, o.template = "/spec/template/spec", &metadata{path: "/spec/template/metadata"}
 	}
-	o.initContainers.at, o.containers.at, o.volumes.at = o.pod+"/initContainers", o.pod+"/containers", o.pod+"/volumes"
+	o.initContainers.path, o.containers.path, o.volumes.path = o.pod+"/initContainers", o.pod+"/containers", o.pod+"/volumes"
 
 	c := &cursor{text: raw}
 	hasPod := false
@@ -147,7 +147,7 @@ func (o *object) readPod(c *cursor) bool {
 		case "resources":
 			o.resources = c.skip()
 		case "automountServiceAccountToken":
-			o.tokenOff = string(c.skip()) == "false"
+			o.automountDisabled = string(c.skip()) == "false"
 		case "serviceAccountName":
 			o.serviceAccount = string(c.string())
 		case "dnsPolicy":
@@ -167,7 +167,7 @@ func (o *object) readPod(c *cursor) bool {
 // nothing of that is asked for.
 func (l *list) read(c *cursor, member func(index int, key []byte)) {
 	if l.exists = c.peek() == '['; l.exists {
-		l.items = make([]named, 0, 8) // istiod has one container and six or seven volumes
+		l.items = make([]element, 0, 8) // istiod has one container and six or seven volumes
 	}
 	c.array(func() {
 		start := c.at
@@ -181,7 +181,7 @@ func (l *list) read(c *cursor, member func(index int, key []byte)) {
 			}
 		})
 		if c.err == nil {
-			l.items = append(l.items, named{name: name, raw: c.text[start:c.at]})
+			l.items = append(l.items, element{name: name, raw: c.text[start:c.at]})
 		}
 	})
 }
@@ -226,4 +226,15 @@ func (o *object) protected() bool {
 
 func isAgent(container string) bool {
 	return container == AgentContainer || container == InitContainer
+}
+
+// agents are the indices of the agent's containers, in order.
+func (l *list) agents() []int {
+	var indices []int
+	for i, item := range l.items {
+		if isAgent(item.name) {
+			indices = append(indices, i)
+		}
+	}
+	return indices
 }

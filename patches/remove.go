@@ -3,8 +3,6 @@
 package patches
 
 import (
-	"encoding/json"
-	"slices"
 	"strings"
 )
 
@@ -14,16 +12,16 @@ func remove(o *object) Result {
 	if !o.hasAgent() && !o.annotated() {
 		return p.Result
 	}
-	was, name := o.note(), o.cacerts()
+	note, name := o.storedNote(), o.caVolume()
 	if o.istiod != nil {
-		if was.MountAdded {
+		if note.MountAdded {
 			p.removeMount(o, name)
 		}
-		p.unsetVariables(o, was)
+		p.unsetVariables(o, note)
 	}
-	p.removeVolumes(o, name, was.Volume)
-	if ours := o.initContainers.agents(); len(ours) > 0 && len(ours) == len(o.initContainers.items) {
-		p.add("remove", o.initContainers.at, nil, "remove container "+o.initContainers.items[0].name)
+	p.removeVolumes(o, name, note.Volume)
+	if agents := o.initContainers.agents(); len(agents) > 0 && len(agents) == len(o.initContainers.items) {
+		p.add("remove", o.initContainers.path, nil, "remove container "+o.initContainers.items[0].name)
 	} else {
 		p.drop(&o.initContainers)
 	}
@@ -32,59 +30,12 @@ func remove(o *object) Result {
 	return p.Result
 }
 
-// removeVolumes restores the volume called name, and takes out the token's and what a moved mount has left behind.
-func (p *patch) removeVolumes(o *object, name string, was json.RawMessage) {
-	var edits []volumeEdit
-	restored, restore := restoredVolume(o, name, was)
-	switch at := o.volumes.index(name); {
-	case restore && restored == nil:
-		edits = append(edits, volumeEdit{at: at, change: "remove volume " + name})
-	case restore:
-		edits = append(edits, volumeEdit{at: at, raw: restored, change: "put volume " + name + " back"})
-	}
-	if at := o.volumes.index(VaultTokenVolume); at >= 0 {
-		edits = append(edits, volumeEdit{at: at, change: "remove volume " + VaultTokenVolume})
-	}
-	edits = append(edits, o.leftBehind(name)...)
-	left := len(o.volumes.items)
-	for _, edit := range edits {
-		if edit.raw == nil {
-			left--
-		}
-	}
-	if left == 0 && len(edits) > 0 {
-		p.add("remove", o.volumes.at, nil, "remove volumes")
-		return
-	}
-	p.editVolumes(o, edits)
-}
-
-// restoredVolume is what the volume called name becomes, nil when there was none; restore is false where the volume is
-// not, or not any more, an injection's.
-func restoredVolume(o *object, name string, was json.RawMessage) (restored json.RawMessage, restore bool) {
-	at := o.volumes.index(name)
-	if at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
-		return nil, false // somebody has put it back already
-	}
-	current := o.volumes.items[at].raw
-	switch {
-	case !emptyDirOnly(current):
-		was = withoutEmptyDir(current)
-	case was == nil, string(was) != noVolume && nameOf(was) != name:
-		was = chartVolume(name, o.defaulted)
-	}
-	if string(was) == noVolume {
-		return nil, true
-	}
-	return was, true
-}
-
-// after says, for a person, what istiod starts with once the agent is removed.
-func (o *object) after() string {
-	was, readable := o.readNote()
-	name := o.cacerts()
+// describeRemoval says, for a person, what istiod starts with once the agent is removed.
+func (o *object) describeRemoval() string {
+	note, readable := o.parseNote()
+	name := o.caVolume()
 	const own = "a root of its own that no other cluster trusts"
-	restored, restore := restoredVolume(o, name, was.Volume)
+	restored, restore := restoredVolume(o, name, note.Volume)
 	switch {
 	case !readable:
 		return "annotation " + OriginalAnnotation + ", which keeps its earlier volume, cannot be read, so istiod starts anew with what Secret cacerts holds, as by Istio's chart, or else with " + own
@@ -99,14 +50,14 @@ func (o *object) after() string {
 }
 
 func (p *patch) removeMount(o *object, volume string) {
-	mounts := list{at: o.containers.entry(o.istiod.index) + "/volumeMounts"}
+	mounts := list{path: o.containers.entry(o.istiod.index) + "/volumeMounts"}
 	for i, mount := range o.istiod.mounts {
 		if string(mount.volume) != volume || mount.at != atCACerts {
 			continue
 		}
 		at := mounts.entry(i)
 		if len(o.istiod.mounts) == 1 {
-			at = mounts.at
+			at = mounts.path
 		}
 		p.add("remove", at, nil, "unmount "+CACertsPath+" from container "+o.istiod.name)
 		return
@@ -117,17 +68,5 @@ func (p *patch) removeAnnotations(o *object) {
 	p.removeFrom(o.template, InjectedAnnotation, OriginalAnnotation)
 	if o.own != o.template {
 		p.removeFrom(o.own, OriginalAnnotation)
-	}
-}
-
-func (p *patch) removeFrom(m *metadata, keys ...string) {
-	ours := slices.DeleteFunc(keys, func(key string) bool { _, exists := m.annotations[key]; return !exists })
-	at := m.at + "/annotations"
-	if len(ours) > 0 && len(ours) == len(m.annotations) {
-		p.add("remove", at, nil, "remove annotation "+ours[0])
-		return
-	}
-	for _, key := range ours {
-		p.add("remove", at+"/"+escape(key), nil, "remove annotation "+key)
 	}
 }

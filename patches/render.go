@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
-	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // HealthPort is where the agent serves /healthz, /readyz and /metrics. It is
@@ -31,19 +30,19 @@ type rendering struct {
 
 	annotate bool
 	digest   string
-	// ready holds the JSON of the above, for the istiods that they fit as they are.
-	ready struct{ init, sidecar, volume, token json.RawMessage }
+	// json holds the JSON of the above, for the istiods that they fit as they are.
+	json struct{ init, sidecar, volume, token json.RawMessage }
 	// multiRoot is set where istiod is to take other roots of trust while it runs.
 	multiRoot bool
-	// takesIDs is false where the configuration asks for no security context.
-	takesIDs bool
+	// copiesIDs is false where the configuration asks for no security context.
+	copiesIDs bool
 }
 
 func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	r := rendering{
 		annotate:  *config.Annotate,
 		multiRoot: config.MultiRootMesh,
-		takesIDs:  *config.Agent.SecurityContext != (corev1.SecurityContext{}),
+		copiesIDs: *config.Agent.SecurityContext != (corev1.SecurityContext{}),
 	}
 
 	emptyDir := &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
@@ -69,45 +68,31 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 
 	for _, c := range []*corev1.Container{r.init, r.sidecar} {
 		if c != nil {
-			withMultiRoot(c, r.multiRoot)
+			setMultiRoot(c, r.multiRoot)
 		}
 	}
-	if r.ready.init, err = containerJSON(r.init); err != nil {
+	if r.json.init, err = containerJSON(r.init); err != nil {
 		return r, err
 	}
-	if r.ready.volume, err = json.Marshal(r.volume); err != nil {
+	if r.json.volume, err = json.Marshal(r.volume); err != nil {
 		return r, err
 	}
-	parts := [][]byte{r.ready.init, r.ready.volume}
+	parts := [][]byte{r.json.init, r.json.volume}
 	if r.sidecar != nil {
-		if r.ready.sidecar, err = containerJSON(r.sidecar); err != nil {
+		if r.json.sidecar, err = containerJSON(r.sidecar); err != nil {
 			return r, err
 		}
-		parts = append(parts, r.ready.sidecar)
+		parts = append(parts, r.json.sidecar)
 	}
 	if r.token != nil {
-		if r.ready.token, err = json.Marshal(r.token); err != nil {
+		if r.json.token, err = json.Marshal(r.token); err != nil {
 			return r, err
 		}
-		parts = append(parts, r.ready.token)
+		parts = append(parts, r.json.token)
 	}
 	sum := sha256.Sum256(bytes.Join(parts, []byte{'\n'}))
 	r.digest = hex.EncodeToString(sum[:8])
 	return r, nil
-}
-
-// alwaysSet is how many variables the agent always has.
-const alwaysSet = 4
-
-// isOwnVariable tells whether a variable of the agent's container is one that the agent itself reads, for its flags and for
-// what the injection fills in (cmd/istiod-agent/command.go): others leave it as it is rendered, or away.
-func isOwnVariable(name string) bool {
-	switch name {
-	case "PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT", "ISSUED_CERTIFICATE_NAMESPACE", "KUBECONFIG",
-		istio.MultiRootVariable, istio.WorkloadTTLVariable:
-		return true
-	}
-	return strings.HasPrefix(name, "ISTIOD_AGENT_")
 }
 
 // container is the guide's, with what the configuration adds.

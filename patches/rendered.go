@@ -26,10 +26,10 @@ type Rendered struct {
 func (i *Injector) Rendered() Rendered {
 	r := &i.rendered
 	return Rendered{
-		InitContainer: r.ready.init,
-		Container:     r.ready.sidecar,
-		Volume:        r.ready.volume,
-		TokenVolume:   r.ready.token,
+		InitContainer: r.json.init,
+		Container:     r.json.sidecar,
+		Volume:        r.json.volume,
+		TokenVolume:   r.json.token,
 		Digest:        r.digest,
 		Annotate:      r.annotate,
 		MultiRootMesh: r.multiRoot,

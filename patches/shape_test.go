@@ -75,7 +75,7 @@ volumeMounts:
 }
 
 // Both programs must run as one user, or istiod could not read the key.
-func TestUserIDsOfIstiodAreCopied(t *testing.T) {
+func TestSettingsUserIDs(t *testing.T) {
 	t.Parallel()
 	ids := []string{"        image: pilot", "        image: pilot\n        securityContext: {runAsUser: 1337, runAsGroup: 0}"}
 	for name, test := range map[string]struct {
@@ -103,7 +103,7 @@ func TestUserIDsOfIstiodAreCopied(t *testing.T) {
 	}
 }
 
-func TestVolumeKeepsTheNameThatIstiodMounts(t *testing.T) {
+func TestVolumeName(t *testing.T) {
 	t.Parallel()
 	spec := podSpec(t, patches.Deployment, inject(t, injector(t, ""), patches.Deployment,
 		edit(t, "- {name: cacerts, mountPath", "- {name: my-ca, mountPath", "- {name: cacerts, secret", "- {name: my-ca, secret")))
@@ -220,7 +220,7 @@ func sameLists(t *testing.T, a, b []byte) bool {
 	return same(t, sorted(a), sorted(b))
 }
 
-func TestDefaultsOfAnAPIServerAreNoDrift(t *testing.T) {
+func TestAPIServerDefaults(t *testing.T) {
 	t.Parallel()
 	for _, config := range []string{"", "sidecar: native", "agent: {env: [{name: X, valueFrom: {fieldRef: {fieldPath: status.podIP}}}], resources: {requests: {cpu: '0.010'}}}"} {
 		i := injector(t, config)
@@ -239,7 +239,7 @@ func TestDefaultsOfAnAPIServerAreNoDrift(t *testing.T) {
 	}
 }
 
-func TestDigestTellsInjectionsApart(t *testing.T) {
+func TestDigest(t *testing.T) {
 	t.Parallel()
 	if a, b := injector(t, "").Digest(), injector(t, "rollout: automatic\nserver: {port: 1}").Digest(); a != b {
 		t.Errorf("the digest depends on what is not injected: %s and %s", a, b)

@@ -14,12 +14,12 @@ const (
 	// Decoding takes at most thirty times their memory; a review larger than five eighths takes turns with its likes.
 	budget     = 128 << 10
 	perRequest = 2 << 10
-	// patience is how long a review waits for its part of the budget. It leaves an API server, which waits five seconds by
+	// maxWait is how long a review waits for its part of the budget. It leaves an API server, which waits five seconds by
 	// default, the time to try again after one.
-	patience = 2 * time.Second
+	maxWait = 2 * time.Second
 )
 
 // Bounded serves admission reviews within the budget.
 func Bounded(next http.Handler) http.Handler {
-	return serve.NewBudget(budget, perRequest, patience).Limit(maxReview, next)
+	return serve.NewBudget(budget, perRequest, maxWait).Limit(maxReview, next)
 }

@@ -32,7 +32,7 @@ func Check(ctx context.Context, configuration *admissionregistrationv1.MutatingW
 	}
 	var passed []string
 	for _, hook := range configuration.Webhooks {
-		outcome, err := call(ctx, hook)
+		outcome, err := callWebhook(ctx, hook)
 		if err != nil {
 			return passed, fmt.Errorf("webhook %s: %w", hook.Name, err)
 		}
@@ -41,7 +41,7 @@ func Check(ctx context.Context, configuration *admissionregistrationv1.MutatingW
 	return passed, nil
 }
 
-func call(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (string, error) {
+func callWebhook(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (string, error) {
 	trusted := x509.NewCertPool()
 	if !trusted.AppendCertsFromPEM(hook.ClientConfig.CABundle) {
 		return "", errors.New("its caBundle holds no certificate, so no API server can call it; is a replica of the webhook running, or, with cert-manager, its cainjector?")
@@ -55,10 +55,10 @@ func call(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (st
 		return "", err
 	}
 
-	asked := false
+	clientCertRequested := false
 	config := &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { // once the server's own is verified
-		asked = true
+		clientCertRequested = true
 		return &tls.Certificate{}, nil // none
 	}
 	client := &http.Client{
@@ -72,7 +72,7 @@ func call(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (st
 	}
 	request.Header.Set("Content-Type", "application/json")
 	answer, err := client.Do(request)
-	if err != nil && asked {
+	if err != nil && clientCertRequested {
 		return "answers only clients with a certificate of server.clientCA, which this check does not have; its own certificate is the one that the API server trusts", nil
 	}
 	if err != nil {
@@ -88,13 +88,13 @@ func call(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (st
 		return "", fmt.Errorf("%s answered with HTTP status %s, and not as a webhook does", address, answer.Status)
 	}
 	if isFor(hook, "virtualmeshes") {
-		return judgeVirtualMesh(decoded.Response)
+		return checkVirtualMeshResponse(decoded.Response)
 	}
-	return judge(decoded.Response)
+	return checkIstiodResponse(decoded.Response)
 }
 
-// judgeVirtualMesh wants the sample let through.
-func judgeVirtualMesh(response *admissionv1.AdmissionResponse) (string, error) {
+// checkVirtualMeshResponse wants the sample let through.
+func checkVirtualMeshResponse(response *admissionv1.AdmissionResponse) (string, error) {
 	if !response.Allowed {
 		return "", errors.New("it refused a sample VirtualMesh that asks for nothing")
 	}
@@ -107,8 +107,8 @@ func isFor(hook admissionregistrationv1.MutatingWebhook, resource string) bool {
 	})
 }
 
-// judge wants the sample injected.
-func judge(response *admissionv1.AdmissionResponse) (string, error) {
+// checkIstiodResponse wants the sample injected.
+func checkIstiodResponse(response *admissionv1.AdmissionResponse) (string, error) {
 	message := "without a message"
 	if response.Result != nil {
 		message = response.Result.Message

@@ -22,7 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
 
-func TestCheckWantsASampleIstiodInjected(t *testing.T) {
+func TestCheck(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewUnstartedServer(handler(t, "", logr.Discard()))
 	s.EnableHTTP2 = true
@@ -37,7 +37,7 @@ func TestCheckWantsASampleIstiodInjected(t *testing.T) {
 	}
 }
 
-func TestCheckAsksAboutAPodWherePodsAreInjected(t *testing.T) {
+func TestCheckPods(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewTLSServer(handler(t, "target: pods", logr.Discard()))
 	t.Cleanup(s.Close)
@@ -46,7 +46,7 @@ func TestCheckAsksAboutAPodWherePodsAreInjected(t *testing.T) {
 	}
 }
 
-func TestCheckSaysWhatIsWrong(t *testing.T) {
+func TestCheckErrors(t *testing.T) {
 	t.Parallel()
 	answering := func(status int, body string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -116,14 +116,14 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestCheckOfAConfigurationThatHoldsNothing(t *testing.T) {
+func TestCheckEmptyConfiguration(t *testing.T) {
 	t.Parallel()
 	if _, err := webhook.Check(t.Context(), configurationOf()); err == nil || err.Error() != "MutatingWebhookConfiguration istiod-agent holds no webhook" {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestCheckThatGivesUpIsNotHeldByAServerThatHangs(t *testing.T) {
+func TestCheckTimeout(t *testing.T) {
 	t.Parallel()
 	ctx, giveUp := context.WithCancel(t.Context())
 	s := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -32,7 +32,7 @@ const (
 	strangeFlag = `{"metadata":{"labels":{"istiod-agent.io/inject":"off"}},"spec":{"template":{"spec":{"containers":[{"name":"discovery"}]}}}}`
 )
 
-func TestEachOutcomeIsToldAlike(t *testing.T) {
+func TestHandlerOutcomes(t *testing.T) {
 	tests := map[string]struct {
 		config    string
 		kind      patches.Kind
@@ -132,12 +132,39 @@ func TestEachOutcomeIsToldAlike(t *testing.T) {
 			if got := difference(before, counted(t)); len(got) != 1 || got[label] != 1 {
 				t.Errorf("counted %v, want one %s", got, label)
 			}
-			log.wantOne(t, `"outcome"="`+test.outcome+`"`, `"reason"="`+string(test.reason)+`"`, `"claimedName"="istiod"`)
+			level := map[string]string{"patched": `"level"=0`, "allowed": `"level"=1`, "denied": `"msg"="Admission review refused" "error"=`}[test.outcome]
+			log.wantOne(t, level, `"outcome"="`+test.outcome+`"`, `"reason"="`+string(test.reason)+`"`, `"claimedName"="istiod"`)
 		})
 	}
 }
 
-func TestWhatIsPatchedIsLeftAloneNextTime(t *testing.T) {
+// A refusal asks for a person, whatever the cause.
+func TestRefusalsAreLoggedAsErrors(t *testing.T) {
+	t.Parallel()
+	path, review := reviewOf(patches.Deployment, notIstiod)
+	checkRequest := *review.Request
+	checkRequest.SubResource = "scale"
+	for name, test := range map[string]struct {
+		path    string
+		request *admissionv1.AdmissionRequest
+	}{
+		"denied":                  {path, review.Request},
+		"misdirected":             {path, &checkRequest},
+		"no request":              {path, nil},
+		"an invalid VirtualMesh":  {webhook.VirtualMeshPath, &admissionv1.AdmissionRequest{Namespace: "gloo-mesh", Object: runtime.RawExtension{Raw: []byte(`{"spec":{"meshes":5}}`)}}},
+		"an oversize VirtualMesh": {webhook.VirtualMeshPath, &admissionv1.AdmissionRequest{Object: runtime.RawExtension{Raw: []byte(`{"a":"` + strings.Repeat("a", 2<<20) + `"}`)}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := &lines{quiet: true}
+			s := serve(t, "", log.logger())
+			s.post(t, test.path, "application/json", marshal(t, &admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Request: test.request}))
+			log.wantOne(t, `"error"=`)
+		})
+	}
+}
+
+func TestHandlerIsIdempotent(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	path, review := reviewOf(patches.Deployment, deployment)
@@ -152,7 +179,7 @@ func TestWhatIsPatchedIsLeftAloneNextTime(t *testing.T) {
 	}
 }
 
-func TestOptingOutTakesTheAgentOutAndWarns(t *testing.T) {
+func TestHandlerOptOut(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	path, review := reviewOf(patches.Deployment, deployment)
@@ -168,7 +195,7 @@ func TestOptingOutTakesTheAgentOutAndWarns(t *testing.T) {
 	}
 }
 
-func TestADryRunIsAnsweredAlikeAndLoggedQuietly(t *testing.T) {
+func TestHandlerDryRun(t *testing.T) {
 	t.Parallel()
 	log := &lines{quiet: true}
 	s := serve(t, "", log.logger())
@@ -181,7 +208,7 @@ func TestADryRunIsAnsweredAlikeAndLoggedQuietly(t *testing.T) {
 	log.wantOne(t, `"dryRun"=false`)
 }
 
-func TestThePodThatHasNoNameYetIsLogged(t *testing.T) {
+func TestHandlerPodWithoutName(t *testing.T) {
 	t.Parallel()
 	log := &lines{}
 	s := serve(t, "target: pods", log.logger())
@@ -249,11 +276,11 @@ func counted(t *testing.T) map[string]float64 {
 }
 
 func difference(before, after map[string]float64) map[string]float64 {
-	more := map[string]float64{}
+	validationErrs := map[string]float64{}
 	for label := range maps.Keys(after) {
 		if after[label] != before[label] {
-			more[label] = after[label] - before[label]
+			validationErrs[label] = after[label] - before[label]
 		}
 	}
-	return more
+	return validationErrs
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // Anybody who reaches the port may have written a review.
-func TestAForgedReviewWritesLittle(t *testing.T) {
+func TestForgedReviewLineLength(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("long", 1<<18)
 	virtualMesh := func(request *admissionv1.AdmissionRequest, object string) {
@@ -82,7 +82,7 @@ func TestAForgedReviewWritesLittle(t *testing.T) {
 }
 
 // The log names the object, who is claimed to have sent it, and the outcome; nothing else of the review.
-func TestTheLogHoldsNoObject(t *testing.T) {
+func TestLogHoldsNoObject(t *testing.T) {
 	t.Parallel()
 	const secret = "hvs.a-token-that-nobody-may-read"
 	for name, object := range map[string]string{
@@ -106,7 +106,7 @@ func TestTheLogHoldsNoObject(t *testing.T) {
 	}
 }
 
-func TestForgedReviewsWriteFewLines(t *testing.T) {
+func TestForgedReviewLogRate(t *testing.T) {
 	t.Parallel()
 	log := &lines{quiet: true}
 	s := serve(t, "", log.logger())
@@ -122,7 +122,7 @@ func TestForgedReviewsWriteFewLines(t *testing.T) {
 	}
 }
 
-func TestALargeReviewIsRefusedUnread(t *testing.T) {
+func TestLargeReview(t *testing.T) {
 	t.Parallel()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, webhook.VirtualMeshPath, unreadable{t})
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
 
-func TestAMalformedReviewIsAnsweredWithAReason(t *testing.T) {
+func TestMalformedReview(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	_, review := reviewOf(patches.Deployment, deployment)
@@ -77,7 +77,7 @@ func TestAMalformedReviewIsAnsweredWithAReason(t *testing.T) {
 	}
 }
 
-func TestAMisdirectedReviewIsAnsweredWithAReason(t *testing.T) {
+func TestMisdirectedReview(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	tests := map[string]struct {
@@ -111,7 +111,7 @@ func TestAMisdirectedReviewIsAnsweredWithAReason(t *testing.T) {
 	}
 }
 
-func TestAnObjectOfAStrangeShapeIsDenied(t *testing.T) {
+func TestMalformedObject(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	for name, object := range map[string]string{
@@ -137,7 +137,7 @@ func TestAnObjectOfAStrangeShapeIsDenied(t *testing.T) {
 	}
 }
 
-func TestAnOlderAPIServerIsAnsweredInItsOwnVersion(t *testing.T) {
+func TestReviewV1beta1(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "", logr.Discard())
 	path, review := reviewOf(patches.Deployment, deployment)
@@ -148,7 +148,7 @@ func TestAnOlderAPIServerIsAnsweredInItsOwnVersion(t *testing.T) {
 	}
 }
 
-func TestAReviewIsReadHoweverItIsSent(t *testing.T) {
+func TestReviewEncodings(t *testing.T) {
 	t.Parallel()
 	path, review := reviewOf(patches.Deployment, deployment)
 	large := *review.Request
@@ -183,7 +183,7 @@ func TestAReviewIsReadHoweverItIsSent(t *testing.T) {
 	}
 }
 
-func TestAPanicIsAnswered(t *testing.T) {
+func TestHandlerPanic(t *testing.T) {
 	t.Parallel()
 	broken := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("no map") })
 	_, review := reviewOf(patches.Deployment, deployment)

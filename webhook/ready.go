@@ -27,19 +27,26 @@ import (
 func Ready(server v1alpha1.Server, probe *tls.Certificate, source servingcert.Source, log logr.Logger) func(*http.Request) error {
 	check := handshake(server, probe, source)
 	var mu sync.Mutex
-	last := ""
+	reported, wasReady := "", false
 	return func(request *http.Request) error {
 		err := check(request)
-		reason := ""
+		cause := ""
 		if err != nil {
-			reason = err.Error()
+			cause = err.Error()
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if reason != last {
-			log.Info("Readiness changed", "ready", err == nil, "cause", reason)
-			last = reason
+		if cause != reported {
+			switch {
+			case err == nil:
+				log.Info("Ready")
+			case wasReady:
+				log.Error(err, "Not ready")
+			default: // a new CA takes seconds to reach the caBundle
+				log.Info("Not ready yet", "err", cause)
+			}
 		}
+		reported, wasReady = cause, wasReady || err == nil
 		return err
 	}
 }
@@ -58,7 +65,7 @@ func handshake(server v1alpha1.Server, probe *tls.Certificate, source servingcer
 			// The chain is the caBundle's to judge, which the source knows;
 			// name and time are checked below.
 			InsecureSkipVerify: true, //nolint:gosec // see above
-			VerifyConnection:   func(state tls.ConnectionState) error { return usable(state, time.Now()) },
+			VerifyConnection:   func(state tls.ConnectionState) error { return checkCertificate(state, time.Now()) },
 		},
 	}
 	if probe != nil {
@@ -78,7 +85,7 @@ func handshake(server v1alpha1.Server, probe *tls.Certificate, source servingcer
 	}
 }
 
-func usable(state tls.ConnectionState, now time.Time) error {
+func checkCertificate(state tls.ConnectionState, now time.Time) error {
 	leaf := state.PeerCertificates[0]
 	switch {
 	case now.Before(leaf.NotBefore):

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ import (
 
 const servingName = "istiod-agent-webhook.istiod-agent-system.svc"
 
-func TestReadyJudgesTheCertificateThatIsServed(t *testing.T) {
+func TestReadyCertificate(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	tests := map[string]struct {
@@ -60,7 +61,7 @@ func TestReadyJudgesTheCertificateThatIsServed(t *testing.T) {
 	}
 }
 
-func TestNotReadyWithoutAServer(t *testing.T) {
+func TestReadyWithoutServer(t *testing.T) {
 	t.Parallel()
 	listener := listen(t)
 	address := listener.Addr()
@@ -71,7 +72,7 @@ func TestNotReadyWithoutAServer(t *testing.T) {
 	}
 }
 
-func TestNotReadyWithAServerThatDoesNotSpeakTLS(t *testing.T) {
+func TestReadyWithoutTLS(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(s.Close)
@@ -80,7 +81,7 @@ func TestNotReadyWithAServerThatDoesNotSpeakTLS(t *testing.T) {
 	}
 }
 
-func TestAProbeThatGivesUpIsNotHeldByAServerThatHangs(t *testing.T) {
+func TestReadyTimeout(t *testing.T) {
 	t.Parallel()
 	listener := listen(t)
 	ctx, giveUp := context.WithCancel(t.Context())
@@ -96,7 +97,7 @@ func TestAProbeThatGivesUpIsNotHeldByAServerThatHangs(t *testing.T) {
 	}
 }
 
-func TestAChangeOfReadinessIsLoggedOnce(t *testing.T) {
+func TestReadyLog(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t, servingName, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))}}
@@ -104,14 +105,15 @@ func TestAChangeOfReadinessIsLoggedOnce(t *testing.T) {
 	t.Cleanup(s.Close)
 	logged, source := &lines{}, &changingSource{}
 	ready := webhook.Ready(serverAt(s.Listener.Addr()), nil, source, logged.logger())
-	for _, reason := range []error{nil, errors.New("not trusted"), errors.New("not trusted"), nil, nil} {
+	for _, reason := range []error{errors.New("no certificate"), nil, errors.New("not trusted"), errors.New("not trusted"), nil, nil} {
 		source.err = reason
 		if err := ready(probe(t.Context())); !errors.Is(err, reason) {
 			t.Errorf("got %v, want %v", err, reason)
 		}
 	}
-	if len(logged.all) != 2 || !strings.Contains(logged.all[0], `"ready"=false "cause"="not trusted"`) || !strings.Contains(logged.all[1], `"ready"=true`) {
-		t.Errorf("logged %q", logged.all)
+	want := []string{`"level"=0 "msg"="Not ready yet" "err"="no certificate"`, `"level"=0 "msg"="Ready"`, `"msg"="Not ready" "error"="not trusted"`, `"level"=0 "msg"="Ready"`}
+	if !slices.Equal(logged.all, want) {
+		t.Errorf("logged %q, want %q", logged.all, want)
 	}
 }
 

@@ -56,10 +56,10 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 		case r.Context().Err() != nil:
 			return
 		case err != nil:
-			if malformed.TryAccept() { // anybody can cause this line
-				log.Info("answered a request that is no admission review", "path", r.URL.Path, "problem", bounded.Message(err.Error()))
+			if malformed.TryAccept() { // any client can cause this line
+				log.Error(errors.New(bounded.Message(err.Error())), "Request is not an admission review", "path", r.URL.Path)
 			}
-			review = &admissionv1.AdmissionReview{Response: &refused(err).AdmissionResponse}
+			review = &admissionv1.AdmissionReview{Response: &unreadableResponse(err).AdmissionResponse}
 			review.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
 		default:
 			response := hook.Handle(r.Context(), admission.Request{AdmissionRequest: *review.Request})
@@ -67,7 +67,7 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := stdjson.NewEncoder(w).Encode(review); err != nil {
-			log.V(1).Info("an answer was not sent: who asked is gone", "path", r.URL.Path, "problem", err.Error())
+			log.V(1).Info("Response not sent: the client has closed the connection", "path", r.URL.Path, "err", err.Error())
 		}
 	})
 }
@@ -89,7 +89,7 @@ func readReview(r *http.Request) (*admissionv1.AdmissionReview, error) {
 	if body.Len() == 0 {
 		return nil, errors.New("expected an admission review, got an empty request")
 	}
-	if values := atMost(body.Bytes()); values > maxValues {
+	if values := maxValuesIn(body.Bytes()); values > maxValues {
 		return nil, fmt.Errorf("the admission review holds too many values: more than %d", maxValues)
 	}
 	var review admissionv1.AdmissionReview
@@ -106,13 +106,13 @@ func readReview(r *http.Request) (*admissionv1.AdmissionReview, error) {
 	return &review, nil
 }
 
-// atMost counts the values of JSON text, without decoding it: there are no more than this.
-func atMost(text []byte) int {
+// maxValuesIn counts the values of JSON text, without decoding it: there are no more than this.
+func maxValuesIn(text []byte) int {
 	return bytes.Count(text, []byte(",")) + bytes.Count(text, []byte("[")) + bytes.Count(text, []byte("{"))
 }
 
-// refused is the answer to what could not be read.
-func refused(err error) *admission.Response {
+// unreadableResponse is the answer to what could not be read.
+func unreadableResponse(err error) *admission.Response {
 	code := int32(http.StatusBadRequest)
 	if errors.Is(err, serve.ErrTooLarge) {
 		code = http.StatusRequestEntityTooLarge

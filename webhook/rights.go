@@ -6,10 +6,10 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -21,7 +21,8 @@ const (
 	// The API server gives an admission five seconds; what is only a warning must not use them up.
 	rightsTimeout = time.Second
 	// How long an answer is taken for the next ones: a rollout asks about one service account many times.
-	rightsAnswer = 10 * time.Second
+	rightsTTL  = 10 * time.Second
+	maxAnswers = 1000 // validationErrs than a cluster has istiods
 	// Lookups per second, three SubjectAccessReviews each, and how many at once. A cluster has few istiods.
 	rightsRate, rightsBurst = 1, 20
 )
@@ -33,29 +34,21 @@ const (
 // runs as, at a bounded rate: of another account an answer tells nothing, and costs nothing. At the first installation of an
 // istiod its account is not known yet; the controller reports what it lacks by an Event, once the Deployment is stored.
 type Rights struct {
-	client client.Writer
-	known  func(ctx context.Context, namespace, serviceAccount string) bool
-	bucket flowcontrol.PassiveRateLimiter
-	log    logr.Logger
-	now    func() time.Time
-
-	mu      sync.Mutex
-	answers map[account]answer
+	client     client.Writer
+	runsIstiod func(ctx context.Context, namespace, serviceAccount string) bool
+	bucket     flowcontrol.PassiveRateLimiter
+	log        logr.Logger
+	answers    *cache.LRUExpireCache // warnings by account
 }
 
 type account struct{ namespace, name string }
 
-type answer struct {
-	warning string
-	until   time.Time
-}
-
 // NewRights gives a checker that asks through a client, which must be allowed to create SubjectAccessReviews. known reports
 // whether an istiod runs as a service account.
-func NewRights(asking client.Writer, known func(ctx context.Context, namespace, serviceAccount string) bool, log logr.Logger) *Rights {
+func NewRights(writer client.Writer, runsIstiod func(ctx context.Context, namespace, serviceAccount string) bool, log logr.Logger) *Rights {
 	return &Rights{
-		client: asking, known: known, bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(rightsRate, rightsBurst),
-		log: log, now: time.Now, answers: map[account]answer{},
+		client: writer, runsIstiod: runsIstiod, bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(rightsRate, rightsBurst),
+		log: log, answers: cache.NewLRUExpireCache(maxAnswers),
 	}
 }
 
@@ -65,22 +58,20 @@ func NewRights(asking client.Writer, known func(ctx context.Context, namespace, 
 func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) string {
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()
-	if !r.known(ctx, namespace, serviceAccount) {
+	if !r.runsIstiod(ctx, namespace, serviceAccount) {
 		return ""
 	}
 	of := account{namespace, serviceAccount}
-	r.mu.Lock()
-	last, ok := r.answers[of]
-	r.mu.Unlock()
-	if ok && r.now().Before(last.until) {
-		return last.warning
+	if cached, ok := r.answers.Get(of); ok {
+		warning, _ := cached.(string)
+		return warning
 	}
 	if !r.bucket.TryAccept() {
-		return last.warning
+		return ""
 	}
 	lacking, err := agentrights.Lacking(ctx, r.client, of.namespace, of.name)
 	if err != nil {
-		r.log.Info("The rights of the injected agent could not be looked up", "namespace", namespace, "serviceAccount", serviceAccount, "cause", err.Error())
+		r.log.Error(err, "Failed to look up the rights of the injected agent", "namespace", namespace, "serviceAccount", serviceAccount)
 		return ""
 	}
 	warning := ""
@@ -89,11 +80,6 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 			"set istiodSidecar.createRoleBinding=true, add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts, if it is missing, and run %s",
 			namespace, serviceAccount, strings.Join(lacking, ", nor "), serviceAccount, namespace, helm.Upgrade("-f values.yaml"))
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.answers) > 1000 { // more than there are istiods
-		clear(r.answers)
-	}
-	r.answers[of] = answer{warning, r.now().Add(rightsAnswer)}
+	r.answers.Add(of, warning, rightsTTL)
 	return warning
 }

@@ -13,19 +13,21 @@ import (
 
 	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
+	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // authorizer answers SubjectAccessReviews; the real one is asked in e2e.
 type authorizer struct {
 	client.Writer
-	denies map[string]bool // verbs
-	err    error
-	asked  atomic.Int32
+	denies              map[string]bool // verbs
+	err                 error
+	clientCertRequested atomic.Int32
 }
 
 func (a *authorizer) Create(_ context.Context, object client.Object, _ ...client.CreateOption) error {
-	a.asked.Add(1)
+	a.clientCertRequested.Add(1)
 	review := object.(*authorizationv1.SubjectAccessReview)
 	review.Status.Allowed = !a.denies[review.Spec.ResourceAttributes.Verb]
 	return a.err
@@ -33,37 +35,37 @@ func (a *authorizer) Create(_ context.Context, object client.Object, _ ...client
 
 func everyone(context.Context, string, string) bool { return true }
 
-func TestStrangersLearnNothingOfRights(t *testing.T) {
+func TestRightsOfUnknownAccount(t *testing.T) {
 	denying := &authorizer{denies: map[string]bool{"list": true}}
-	known := func(_ context.Context, namespace, account string) bool {
+	runsIstiod := func(_ context.Context, namespace, account string) bool {
 		return namespace == "istio-system" && account == "istiod"
 	}
-	rights := NewRights(denying, known, logr.Discard())
+	rights := NewRights(denying, runsIstiod, logr.Discard())
 	for range 100 {
 		if warning := rights.Warning(t.Context(), "kube-system", "default"); warning != "" {
 			t.Fatalf("an account that no istiod runs as: %q", warning)
 		}
 	}
-	if asked := denying.asked.Load(); asked != 0 {
-		t.Errorf("%d SubjectAccessReviews for accounts that no istiod runs as", asked)
+	if clientCertRequested := denying.clientCertRequested.Load(); clientCertRequested != 0 {
+		t.Errorf("%d SubjectAccessReviews for accounts that no istiod runs as", clientCertRequested)
 	}
 	if rights.Warning(t.Context(), "istio-system", "istiod") == "" {
 		t.Error("no warning of an istiod's account")
 	}
 }
 
-func TestLookupsOfRightsAreBounded(t *testing.T) {
+func TestRightsRate(t *testing.T) {
 	answering := &authorizer{}
 	rights := NewRights(answering, everyone, logr.Discard())
 	for i := range 1000 {
 		rights.Warning(t.Context(), "istio-system", strconv.Itoa(i))
 	}
-	if asked := answering.asked.Load(); asked > 3*(rightsBurst+60) {
-		t.Errorf("%d SubjectAccessReviews", asked)
+	if clientCertRequested := answering.clientCertRequested.Load(); clientCertRequested > 3*(rightsBurst+60) {
+		t.Errorf("%d SubjectAccessReviews", clientCertRequested)
 	}
 }
 
-func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
+func TestRightsWarning(t *testing.T) {
 	for name, test := range map[string]struct {
 		authorizer *authorizer
 		want       []string
@@ -91,28 +93,28 @@ func TestMissingRightsAreNamedWithTheValueToSet(t *testing.T) {
 	}
 }
 
-func TestRightsAreAskedAgainAfterAWhile(t *testing.T) {
+func TestRightsCache(t *testing.T) {
 	answering := &authorizer{denies: map[string]bool{"list": true}}
 	rights := NewRights(answering, everyone, logr.Discard())
-	now := time.Now()
-	rights.now = func() time.Time { return now }
-	ask := func(account string) (warning string, asked bool) {
-		before := answering.asked.Load()
+	clock := testingclock.NewFakePassiveClock(time.Now())
+	rights.answers = cache.NewLRUExpireCacheWithClock(maxAnswers, clock)
+	ask := func(account string) (warning string, clientCertRequested bool) {
+		before := answering.clientCertRequested.Load()
 		warning = rights.Warning(t.Context(), "istio-system", account)
-		return warning, answering.asked.Load() > before
+		return warning, answering.clientCertRequested.Load() > before
 	}
-	if warning, asked := ask("istiod"); warning == "" || !asked {
-		t.Fatalf("%q, %v", warning, asked)
+	if warning, clientCertRequested := ask("istiod"); warning == "" || !clientCertRequested {
+		t.Fatalf("%q, %v", warning, clientCertRequested)
 	}
-	if warning, asked := ask("istiod"); warning == "" || asked {
-		t.Errorf("at once: %q, %v", warning, asked)
+	if warning, clientCertRequested := ask("istiod"); warning == "" || clientCertRequested {
+		t.Errorf("at once: %q, %v", warning, clientCertRequested)
 	}
-	if _, asked := ask("istiod-canary"); !asked {
+	if _, clientCertRequested := ask("istiod-canary"); !clientCertRequested {
 		t.Error("another's answer was taken")
 	}
 	answering.denies = nil
-	now = now.Add(rightsAnswer)
-	if warning, asked := ask("istiod"); warning != "" || !asked {
-		t.Errorf("later: %q, %v", warning, asked)
+	clock.SetTime(clock.Now().Add(rightsTTL + time.Nanosecond))
+	if warning, clientCertRequested := ask("istiod"); warning != "" || !clientCertRequested {
+		t.Errorf("later: %q, %v", warning, clientCertRequested)
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -38,47 +37,48 @@ const (
 	NamespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
 )
 
-// VirtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
+// virtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
 // and its path, and what is not acted on comes back as warnings. It changes nothing.
-type VirtualMeshes struct {
-	Log logr.Logger
-	// Allowed are the namespaces whose VirtualMeshes are acted on.
-	Allowed v1alpha1.VirtualMesh
-	lines   flowcontrol.PassiveRateLimiter
+type virtualMeshes struct {
+	recorder
+	config v1alpha1.VirtualMesh
+}
+
+func newVirtualMeshes(config v1alpha1.VirtualMesh, log logr.Logger) *virtualMeshes {
+	return &virtualMeshes{recorder: newRecorder(networkingv1.Kind, log), config: config}
 }
 
 // Handle implements admission.Handler.
-func (v *VirtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
+func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
 	if size := max(len(req.Object.Raw), len(req.OldObject.Raw)); size > maxObject {
-		return v.answer(req, "error", patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the most that an API server stores", maxObject)))
+		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the most that an API server stores", maxObject)))
 	}
 	var object, old map[string]any
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
-		return v.answer(req, "error", patches.Malformed, admission.Errored(http.StatusBadRequest, err))
+		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusBadRequest, err))
 	}
-	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(asked(old), asked(object)) {
-		return v.answer(req, "allowed", UnchangedSpecification, admission.Allowed("the specification does not change"))
+	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(reviewedParts(old), reviewedParts(object)) {
+		return v.record(req, allowed, UnchangedSpecification, admission.Allowed("the specification does not change"))
 	}
-	if !v.Allowed.Allows(req.Namespace) {
+	if !v.config.Allows(req.Namespace) {
 		response := admission.Allowed("")
-		response.Warnings = []string{"istiod-agent: " + string(NamespaceNotAllowed) + ": " + v.Allowed.NotAllowed(req.Namespace)}
-		return v.answer(req, "allowed", NamespaceNotAllowed, response)
+		response.Warnings = []string{"istiod-agent: " + string(NamespaceNotAllowed) + ": " + v.config.NotAllowed(req.Namespace)}
+		return v.record(req, allowed, NamespaceNotAllowed, response)
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
 	mesh.Spec.SetDefaults()
-	warnings, more := mesh.Validate()
-	if errs = append(errs, more...); len(errs) > 0 {
-		errs = few(errs)
-		refused := admission.Denied("")
-		status := apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), bounded.Text(mesh.Name, maxName), errs).Status()
-		refused.Result = &status
-		return v.answer(req, "denied", InvalidVirtualMesh, refused)
+	warnings, validationErrs := mesh.Validate()
+	if errs = append(errs, validationErrs...); len(errs) > 0 {
+		errs = truncateErrors(errs)
+		response := admission.Denied("")
+		response.Result = &apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), bounded.Text(mesh.Name, maxName), errs).ErrStatus
+		return v.record(req, denied, InvalidVirtualMesh, response)
 	}
 	response := admission.Allowed("")
 	for _, warning := range bounded.List(append(warnings, unknown...), maxWarnings) {
 		response.Warnings = append(response.Warnings, "istiod-agent: "+warning)
 	}
-	return v.answer(req, "allowed", ValidVirtualMesh, response)
+	return v.record(req, allowed, ValidVirtualMesh, response)
 }
 
 const (
@@ -89,44 +89,29 @@ const (
 	maxMistakes = 20
 )
 
-// few keeps the first mistakes, of bounded length.
-func few(errs field.ErrorList) field.ErrorList {
-	kept := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
+// truncateErrors keeps the first mistakes, of bounded length.
+func truncateErrors(errs field.ErrorList) field.ErrorList {
+	truncated := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
 	for i, err := range errs {
 		if i == maxMistakes {
-			return append(kept, field.TooMany(nil, len(errs), maxMistakes))
+			return append(truncated, field.TooMany(nil, len(errs), maxMistakes))
 		}
 		cut := *err
 		cut.Field, cut.Detail = bounded.Text(err.Field, maxName), bounded.Message(err.Detail)
 		if value, ok := err.BadValue.(string); ok {
 			cut.BadValue = bounded.Text(value, maxName)
 		}
-		kept = append(kept, &cut)
+		truncated = append(truncated, &cut)
 	}
-	return kept
+	return truncated
 }
 
-// asked is all of a VirtualMesh that is acted on.
-func asked(object map[string]any) []any {
+// clientCertRequested is all of a VirtualMesh that is acted on.
+func reviewedParts(object map[string]any) []any {
 	all := []any{object["spec"]}
 	for _, annotation := range []string{networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation, networkingv1.RotateFromSecretAnnotation} {
 		value, _, _ := unstructured.NestedString(object, "metadata", "annotations", annotation)
 		all = append(all, value)
 	}
 	return all
-}
-
-// answer counts and logs a response.
-func (v *VirtualMeshes) answer(req admission.Request, outcome string, reason patches.Reason, response admission.Response) admission.Response {
-	admissions.WithLabelValues(networkingv1.Kind, outcome, string(reason)).Inc()
-	response.AuditAnnotations = map[string]string{"reason": string(reason)}
-	log := v.Log
-	if outcome == "allowed" {
-		log = log.V(1)
-	}
-	if !log.Enabled() || !v.lines.TryAccept() {
-		return response
-	}
-	log.Info("answered for a VirtualMesh", append(claims(req), "outcome", outcome, "reason", reason, "kind", networkingv1.Kind)...)
-	return response
 }

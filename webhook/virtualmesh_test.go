@@ -27,7 +27,7 @@ const (
 )
 
 // A VirtualMesh that cannot be acted on is refused with every mistake and its path; what is not acted on is a warning.
-func TestVirtualMeshesAreAnswered(t *testing.T) {
+func TestVirtualMeshes(t *testing.T) {
 	for name, test := range map[string]struct {
 		object, old string
 		namespace   string // gloo-mesh by default
@@ -70,7 +70,7 @@ func TestVirtualMeshesAreAnswered(t *testing.T) {
 			if test.old != "" {
 				request.Operation, request.OldObject = admissionv1.Update, runtime.RawExtension{Raw: []byte(test.old)}
 			}
-			response := (&VirtualMeshes{Log: logr.Discard(), Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "trust"}}}).Handle(t.Context(), request)
+			response := newVirtualMeshes(v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "trust"}}, logr.Discard()).Handle(t.Context(), request)
 			if response.Allowed != test.allowed || len(response.Patches) > 0 || response.AuditAnnotations["reason"] != test.reason {
 				t.Errorf("got %+v", response)
 			}

@@ -49,7 +49,7 @@ func publish() error {
 	fmt.Println("ready")
 	for i := 0; ; i++ {
 		set := *sets[i%len(sets)] // which keeps its key
-		if err := d.Publish(&set); err != nil {
+		if err := d.Publish(&set, nil); err != nil {
 			return err
 		}
 	}
@@ -76,7 +76,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	for range 3 {
 		certificate := sign(t, wantedCA(), newKey(t, h.signed.key.Curve), h.root)
 		answers = append(answers, Issued{Key: keyPEM(t, certificate.key), Certificate: certPEM(certificate), IssuingCA: certPEM(h.root)})
-		known[(&Set{Certificate: certificate.Certificate}).SerialNumber()] = true
+		known[(&Set{certificate: certificate.Certificate}).SerialNumber()] = true
 	}
 	content, err := json.Marshal(answers)
 	if err != nil {

@@ -121,22 +121,34 @@ func complete(dir string) bool {
 	return true
 }
 
-// Published reads what istiod would read. ErrEmpty means that there is nothing; any other error with a set,
-// that it is not valid at this time, and without one, that it is no set at all.
+// InvalidError is a published set that is not valid at this time.
+type InvalidError struct {
+	// Trust is what istiod trusts all the same.
+	Trust Trust
+	cause error
+}
+
+func (e *InvalidError) Error() string { return e.cause.Error() }
+func (e *InvalidError) Unwrap() error { return e.cause }
+
+// Published reads and verifies istiod's files. It returns ErrEmpty where there are none, and an *InvalidError where they
+// are a set that is not valid at this time.
 func (d *Directory) Published(now time.Time) (*Set, error) {
 	if _, err := os.Lstat(d.join(dataName)); errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrEmpty
 	}
 	set, err := read(d.path)
 	if err != nil {
-		return nil, fmt.Errorf("reading what is published in %s: %w", d.path, err)
+		return nil, fmt.Errorf("reading the files in %s: %w", d.path, err)
 	}
-	if set.Note, err = os.ReadFile(d.join(dataName, noteFile)); err != nil {
+	if set.note, err = os.ReadFile(d.join(dataName, noteFile)); err != nil {
 		return nil, err
 	}
-	err = set.verify(now)
+	if err := set.verify(now); err != nil {
+		return nil, &InvalidError{set.Trust(), err}
+	}
 	set.key = nil
-	return set, err
+	return set, nil
 }
 
 // Intact reports whether istiod would read exactly this set, which was published or read here.
@@ -197,13 +209,18 @@ func (d *Directory) key(set *Set) (key []byte, err error) {
 // Publish makes a set the published one, in one step. After an error, and after a crash at any time, the one
 // before is still published. Two publications should be two seconds apart, so that istiod reads each whole.
 //
-// The set does not hold its key any more after that. It can be published again while the directory holds it.
-func (d *Directory) Publish(set *Set) error {
+// The note is kept beside the files. The set does not hold its key any more after that. It can be published again while
+// the directory holds it.
+func (d *Directory) Publish(set *Set, note []byte) error {
+	if set.certificate == nil {
+		return errors.New("only a verified set can be published")
+	}
 	key, err := d.key(set)
 	if err != nil {
 		return fmt.Errorf("publishing in %s: %w", d.path, err)
 	}
 	defer clear(key)
+	set.note = note
 	files := set.files(key)
 	if err := d.others(); err != nil {
 		return err

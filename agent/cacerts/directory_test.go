@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,7 +28,7 @@ func verified(t testing.TB, h hierarchy, note string) *Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set.Note = []byte(note)
+	set.note = []byte(note)
 	return set
 }
 
@@ -49,11 +50,11 @@ func TestWhatIsPublishedIsReadBack(t *testing.T) {
 	var roots [][]byte
 	for i := range 5 {
 		set := verified(t, h, fmt.Sprint("note ", i))
-		if err := d.Publish(set); err != nil {
+		if err := d.Publish(set, set.note); err != nil {
 			t.Fatal(err)
 		}
 		again, err := open(t, d.path).Published(now)
-		if err != nil || again.SerialNumber() != set.SerialNumber() || string(again.Note) != fmt.Sprint("note ", i) {
+		if err != nil || again.SerialNumber() != set.SerialNumber() || string(again.note) != fmt.Sprint("note ", i) {
 			t.Fatalf("publication %d: %v, %+v", i, err, again)
 		}
 		if !d.Intact(set) || !d.Intact(again) {
@@ -90,12 +91,13 @@ func TestWhatIsPublishedIsReadBack(t *testing.T) {
 func TestAnExpiredSetIsToldFromNone(t *testing.T) {
 	h := newHierarchy(t)
 	d := open(t, t.TempDir())
-	if err := d.Publish(verified(t, h, "")); err != nil {
+	if err := d.Publish(verified(t, h, ""), nil); err != nil {
 		t.Fatal(err)
 	}
 	set, err := d.Published(now.AddDate(0, 2, 0))
-	if err == nil || set == nil || !set.Roots[0].Equal(h.root.Certificate) {
-		t.Errorf("want the set and an error, got %v and %v", set, err)
+	invalid, ok := errors.AsType[*InvalidError](err)
+	if !ok || set != nil || !invalid.Trust.Roots[0].Equal(h.root.Certificate) || !invalid.Trust.Root.Equal(h.root.Certificate) {
+		t.Errorf("want the roots in an error, got %v and %v", set, err)
 	}
 }
 
@@ -119,7 +121,7 @@ func TestOthersFilesAreRefusedAndLeft(t *testing.T) {
 			if _, err := Open(dir, true); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("Open: %v", err)
 			}
-			if err := d.Publish(verified(t, h, "")); err == nil || !strings.Contains(err.Error(), name) {
+			if err := d.Publish(verified(t, h, ""), nil); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("Publish: %v", err)
 			}
 			if content, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(content) != "somebody's" {
@@ -140,7 +142,7 @@ func TestWhatIsLostIsSeenAndPublishedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := open(t, t.TempDir())
 			set := verified(t, h, "")
-			if err := d.Publish(set); err != nil {
+			if err := d.Publish(set, nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := lose(d); err != nil {
@@ -150,7 +152,7 @@ func TestWhatIsLostIsSeenAndPublishedAgain(t *testing.T) {
 				t.Error("the loss is not seen")
 			}
 			next := verified(t, h, "")
-			if err := d.Publish(next); err != nil || !d.Intact(next) {
+			if err := d.Publish(next, nil); err != nil || !d.Intact(next) {
 				t.Errorf("publishing again: %v", err)
 			}
 		})
@@ -174,7 +176,7 @@ func TestNoStepLeavesAPart(t *testing.T) {
 	firstFiles, secondFiles := files(first), files(second)
 	publish := func(d *Directory, set *Set) error {
 		again := *set // which keeps its key
-		return d.Publish(&again)
+		return d.Publish(&again, again.note)
 	}
 	count := len(open(t, t.TempDir()).steps("1", firstFiles))
 	for last := range count + 1 {
@@ -218,7 +220,7 @@ func TestNoStepLeavesAPart(t *testing.T) {
 func TestARenewalIsOneEvent(t *testing.T) {
 	h := newHierarchy(t)
 	d := open(t, t.TempDir())
-	if err := d.Publish(verified(t, h, "")); err != nil {
+	if err := d.Publish(verified(t, h, ""), nil); err != nil {
 		t.Fatal(err)
 	}
 	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK)
@@ -229,7 +231,7 @@ func TestARenewalIsOneEvent(t *testing.T) {
 	if _, err := unix.InotifyAddWatch(watch, d.path, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MODIFY|unix.IN_CLOSE_WRITE); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Publish(verified(t, h, "")); err != nil {
+	if err := d.Publish(verified(t, h, ""), nil); err != nil {
 		t.Fatal(err)
 	}
 	buffer := make([]byte, 4096)
@@ -258,7 +260,7 @@ func TestAFullDirectoryKeepsTheOldSet(t *testing.T) {
 	}
 	h := newHierarchy(t)
 	set := verified(t, h, "")
-	if err := d.Publish(set); err != nil {
+	if err := d.Publish(set, nil); err != nil {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(dir, "filler")
@@ -266,7 +268,7 @@ func TestAFullDirectoryKeepsTheOldSet(t *testing.T) {
 	for _, size := range []int{1 << 20, 96 << 10, 92 << 10, 88 << 10} {
 		_ = os.WriteFile(filler, make([]byte, size), 0o600) // until it is full
 		next := verified(t, h, "")
-		err := d.Publish(next)
+		err := d.Publish(next, nil)
 		if err != nil && (!errors.Is(err, syscall.ENOSPC) || !d.Intact(set)) {
 			t.Errorf("%d bytes taken: %v, the old set intact: %v", size, err, d.Intact(set))
 		}
@@ -281,7 +283,7 @@ func TestAFullDirectoryKeepsTheOldSet(t *testing.T) {
 		}
 	}
 	next := verified(t, h, "")
-	if err := d.Publish(next); err != nil || !d.Intact(next) {
+	if err := d.Publish(next, nil); err != nil || !d.Intact(next) {
 		t.Errorf("with room again: %v", err)
 	}
 	entries, err := os.ReadDir(d.staging())
@@ -295,7 +297,7 @@ func TestPublishForgetsTheKey(t *testing.T) {
 	h := newHierarchy(t)
 	d := open(t, t.TempDir())
 	set := verified(t, h, "")
-	if err := d.Publish(set); err != nil {
+	if err := d.Publish(set, nil); err != nil {
 		t.Fatal(err)
 	}
 	again, err := open(t, d.path).Published(now)
@@ -308,12 +310,12 @@ func TestPublishForgetsTheKey(t *testing.T) {
 	}
 	for name, published := range map[string]*Set{"published": set, "read": again} {
 		other := sign(t, authority("other", -1), newKey(t, h.signed.key.Curve), nil)
-		more, err := published.WithRoots(append(slices.Clone(published.Roots), other.Certificate))
+		more, err := published.WithRoots(append(slices.Clone(published.roots), other.Certificate))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, each := range []*Set{published, more, published} {
-			if err := d.Publish(each); err != nil || !d.Intact(each) {
+			if err := d.Publish(each, nil); err != nil || !d.Intact(each) {
 				t.Fatalf("%s, publication %d: %v", name, i, err)
 			}
 			if same, err := os.ReadFile(d.join(keyFile)); err != nil || !bytes.Equal(same, content) {
@@ -326,10 +328,33 @@ func TestPublishForgetsTheKey(t *testing.T) {
 	}
 
 	next := verified(t, newHierarchy(t), "")
-	if err := d.Publish(next); err != nil {
+	if err := d.Publish(next, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Publish(set); err == nil || !d.Intact(next) {
+	if err := d.Publish(set, nil); err == nil || !d.Intact(next) {
 		t.Errorf("a set whose key is gone was published with another's: %v", err)
+	}
+}
+
+// No other package can make or change a Set, and an empty one is not published.
+func TestOnlyVerifiedSetsArePublished(t *testing.T) {
+	for field := range reflect.TypeFor[Set]().Fields() {
+		if field.IsExported() {
+			t.Errorf("field %s can be set from outside", field.Name)
+		}
+	}
+	d := open(t, t.TempDir())
+	for _, published := range []*Set{nil, verified(t, newHierarchy(t), "")} {
+		if published != nil {
+			if err := d.Publish(published, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.Publish(new(Set), nil); err == nil {
+			t.Error("an empty set was published")
+		}
+		if published != nil && !d.Intact(published) {
+			t.Error("the files have changed")
+		}
 	}
 }

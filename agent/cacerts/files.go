@@ -46,13 +46,13 @@ type digests map[string][sha256.Size]byte
 func (s *Set) files(key []byte) map[string]file {
 	return map[string]file{
 		keyFile:  {key, 0o600},
-		certFile: {encode(s.Certificate), 0o644},
+		certFile: {encode(s.certificate), 0o644},
 		// istiod sends this after each workload's certificate: the signer first, then upwards, without the root.
-		chainFile: {encode(append([]*x509.Certificate{s.Certificate}, s.Issuers...)...), 0o644},
+		chainFile: {encode(append([]*x509.Certificate{s.certificate}, s.issuers...)...), 0o644},
 		// istiod publishes these bytes as they are, in the ConfigMap istio-ca-root-cert. Without the last newline, as Vault
 		// answers, the guide's last step (jq -r, which writes one, and diff) finds no difference.
-		rootFile: {bytes.TrimSuffix(encode(s.Roots...), []byte("\n")), 0o644},
-		noteFile: {s.Note, 0o600},
+		rootFile: {bytes.TrimSuffix(encode(s.roots...), []byte("\n")), 0o644},
+		noteFile: {s.note, 0o600},
 	}
 }
 
@@ -120,7 +120,7 @@ func read(dir string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rootFile, err)
 	}
-	set := &Set{Certificate: certificate, Issuers: chain[1:], Roots: roots, key: key, published: read}
+	set := &Set{certificate: certificate, issuers: chain[1:], roots: roots, key: key, published: read}
 	if set.Root() == nil {
 		return nil, fmt.Errorf("%s holds no root that the certificate leads to", rootFile)
 	}

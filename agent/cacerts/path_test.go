@@ -122,11 +122,11 @@ func TestVerifyBuildsThePath(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.EqualFunc(set.Issuers, certificates(test.issuers), (*x509.Certificate).Equal) || len(set.Roots) != 1 || !set.Roots[0].Equal(test.root.Certificate) {
-				t.Errorf("path through %s to %s", pemcerts.Names(set.Issuers), pemcerts.Names(set.Roots))
+			if !slices.EqualFunc(set.issuers, certificates(test.issuers), (*x509.Certificate).Equal) || len(set.roots) != 1 || !set.roots[0].Equal(test.root.Certificate) {
+				t.Errorf("path through %s to %s", pemcerts.Names(set.issuers), pemcerts.Names(set.roots))
 			}
 			d := open(t, t.TempDir())
-			if err := d.Publish(set); err != nil {
+			if err := d.Publish(set, nil); err != nil {
 				t.Fatal(err)
 			}
 			if again, err := d.Published(now); err != nil || !again.Root().Equal(test.root.Certificate) {
@@ -227,11 +227,11 @@ func TestVerifySHA1(t *testing.T) {
 			if roots, err := pemcerts.ParseRoots(root); err != nil || len(roots) != 1 {
 				t.Errorf("not a root to trust: %v", err)
 			}
-			if _, err := Adopt(answer.Key, answer.Certificate, slices.Concat(answer.Chain...), set.Roots, []string{istiod}, now); err != nil {
+			if _, err := Adopt(answer.Key, answer.Certificate, slices.Concat(answer.Chain...), set.roots, []string{istiod}, now); err != nil {
 				t.Errorf("not adopted: %v", err)
 			}
 			d := open(t, t.TempDir())
-			if err := d.Publish(set); err != nil {
+			if err := d.Publish(set, nil); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := d.Published(now); err != nil {
@@ -268,7 +268,7 @@ func TestAdoptBuildsThePath(t *testing.T) {
 	for i, trusted := range []*ca{h.root, other} {
 		t.Run(fmt.Sprint(trusted.Subject), func(t *testing.T) {
 			set, err := Adopt(keyPEM(t, h.signed.key), certPEM(h.signed), chain, []*x509.Certificate{trusted.Certificate}, []string{istiod}, now)
-			if err != nil || len(set.Issuers) != i || !set.Root().Equal(trusted.Certificate) {
+			if err != nil || len(set.issuers) != i || !set.Root().Equal(trusted.Certificate) {
 				t.Errorf("got %v", err)
 			}
 		})

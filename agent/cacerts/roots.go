@@ -14,7 +14,7 @@ import (
 // Root is the root that the set's certificate leads to, nil without one. A root that was reissued with the same key is
 // as good as the one before it: the last of them counts, since new roots come after old ones.
 func (s *Set) Root() *x509.Certificate {
-	for _, root := range slices.Backward(s.Roots) {
+	for _, root := range slices.Backward(s.roots) {
 		if s.LeadsTo(root) {
 			return root
 		}
@@ -24,9 +24,9 @@ func (s *Set) Root() *x509.Certificate {
 
 // LeadsTo reports whether a root is, or signed, the last certificate that istiod sends to proxies.
 func (s *Set) LeadsTo(root *x509.Certificate) bool {
-	last := s.Certificate
-	if n := len(s.Issuers); n > 0 {
-		last = s.Issuers[n-1]
+	last := s.certificate
+	if n := len(s.issuers); n > 0 {
+		last = s.issuers[n-1]
 	}
 	return root.Equal(last) || last.CheckSignatureFrom(root) == nil
 }
@@ -38,18 +38,33 @@ func (s *Set) RootFingerprint() string { return pemcerts.Fingerprint(s.Root()) }
 // certificate leads to must be among them.
 func (s *Set) WithRoots(roots []*x509.Certificate) (*Set, error) {
 	changed := *s
-	changed.Roots = roots
+	changed.roots = roots
 	if changed.Root() == nil {
 		return nil, refuse(RootNotTrusted, "its root %s (SHA-256 %s) is not among the roots that are to be trusted", s.Root().Subject, s.RootFingerprint())
 	}
 	return &changed, nil
 }
 
-// Takes says whether an istiod that may change its roots while it runs (ISTIO_MULTIROOT_MESH) goes from the roots of
-// this set to those of the next: either must hold the other (Istio pilot/pkg/bootstrap/istio_ca.go, handleEvent), and
-// up to Istio 1.29 as a part of its text, so that their order counts.
-func (s *Set) Takes(next *Set) bool {
-	return within(s.Roots, next.Roots) || within(next.Roots, s.Roots)
+// Trust is the roots that istiod publishes as trusted.
+type Trust struct {
+	Roots []*x509.Certificate
+	// Root is the one that istiod's own certificate leads to.
+	Root *x509.Certificate
+}
+
+// Trust returns the roots of the set.
+func (s *Set) Trust() Trust { return Trust{Roots: s.roots, Root: s.Root()} }
+
+// Equal reports whether the roots are the same in the same order: istiod takes another order for another root.
+func (t Trust) Equal(other Trust) bool {
+	return slices.EqualFunc(t.Roots, other.Roots, (*x509.Certificate).Equal)
+}
+
+// Accepts reports whether an istiod that may change its roots while it runs (ISTIO_MULTIROOT_MESH) changes from these to the
+// next ones: either must hold the other (Istio pilot/pkg/bootstrap/istio_ca.go, handleEvent), and up to Istio 1.29 as a part
+// of its text, so that their order counts.
+func (t Trust) Accepts(next Trust) bool {
+	return within(t.Roots, next.Roots) || within(next.Roots, t.Roots)
 }
 
 // within says whether part is a run of whole.
@@ -62,20 +77,15 @@ func within(part, whole []*x509.Certificate) bool {
 	return false
 }
 
-// SameRoots says whether both sets have the same roots in the same order: istiod takes another order for another root.
-func (s *Set) SameRoots(other *Set) bool {
-	return slices.EqualFunc(s.Roots, other.Roots, (*x509.Certificate).Equal)
-}
-
 // Adopt makes a set of a CA that istiod has used so far, as its Secret holds it, and the roots to trust. It may have
 // any names, life and path length, but must be whole, valid, and good for the workloads of istiod's names (hosts).
 func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []string, now time.Time) (*Set, error) {
-	set := &Set{Roots: roots}
+	set := &Set{roots: roots}
 	var err error
 	if set.key, err = parseKey(key); err != nil {
 		return nil, err
 	}
-	if set.Certificate, err = parseOne("certificate", certificate); err != nil {
+	if set.certificate, err = parseOne("certificate", certificate); err != nil {
 		return nil, err
 	}
 	var issuers []*x509.Certificate
@@ -89,7 +99,7 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 		}
 		issuers = above
 	}
-	paths, err := findPaths(set.Certificate, issuers, roots)
+	paths, err := findPaths(set.certificate, issuers, roots)
 	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == BadChain {
 		return nil, err
 	}
@@ -97,9 +107,9 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 		return slices.ContainsFunc(roots, path[len(path)-1].Equal)
 	})
 	if i < 0 {
-		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots that are to be trusted", set.Certificate.Subject)
+		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots that are to be trusted", set.certificate.Subject)
 	}
-	set.Issuers = paths[i][1:max(1, len(paths[i])-1)]
+	set.issuers = paths[i][1:max(1, len(paths[i])-1)]
 	if err := set.verify(now); err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	if err != nil {
 		return refuse(Unusable, "no key for a certificate to try it with could be made: %v", err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, s.Certificate, key.Public(), s.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, s.certificate, key.Public(), s.key)
 	if err != nil {
 		return refuse(Unusable, "it cannot sign a workload's certificate: %v", err)
 	}
@@ -81,7 +81,7 @@ func (s *Set) Warnings() (all []string) {
 				"certificates by that may fail to connect; an EC P-256 or RSA key works everywhere", each.Subject)))
 		}
 	}
-	for _, root := range s.Roots {
+	for _, root := range s.roots {
 		if root.SignatureAlgorithm == x509.SHA1WithRSA || root.SignatureAlgorithm == x509.ECDSAWithSHA1 {
 			all = append(all, plain(fmt.Sprintf("root %s is signed with SHA-1: istiod and Envoy accept that of a root, other TLS libraries and scanners may not; "+
 				"plan a root that is signed with SHA-256", root.Subject)))

@@ -53,6 +53,9 @@ type Refusal struct{ Reason, Detail string } //nolint:errname // RefusalError wo
 
 func (r *Refusal) Error() string { return "the certificate was refused and not published: " + r.Detail }
 
+// ReasonKey returns Reason.
+func (r *Refusal) ReasonKey() string { return r.Reason }
+
 func refuse(reason, format string, args ...any) error {
 	return &Refusal{Reason: reason, Detail: plain(fmt.Sprintf(format, args...))}
 }
@@ -107,20 +110,26 @@ type Wanted struct {
 	Preferred []*x509.Certificate
 }
 
-// Set is what istiod gets: verified, and in the one form that is ever written.
+// Set is the content of istiod's files: verified, and in the one form that is ever written. Only Verify, Adopt and
+// Directory.Published make one, so that nothing else can be published.
 type Set struct {
-	Certificate *x509.Certificate
-	// Issuers are those between the certificate and the root, upwards.
-	Issuers []*x509.Certificate
-	Roots   []*x509.Certificate
-	// Note is kept beside the files for whoever published them; it is not istiod's.
-	Note []byte
-
+	certificate *x509.Certificate
+	// issuers are those between the certificate and the root, upwards.
+	issuers []*x509.Certificate
+	roots   []*x509.Certificate
+	// note is the publisher's own, kept beside istiod's files.
+	note []byte
 	// key is nil once the set is published: the file is the only copy then.
 	key crypto.Signer
 	// published are the digests of the files that were written for it, or that it was read from.
 	published digests
 }
+
+// Certificate is the intermediate CA.
+func (s *Set) Certificate() *x509.Certificate { return s.certificate }
+
+// Note is what was published with the set.
+func (s *Set) Note() []byte { return s.note }
 
 // Verify checks an answer as istiod should and does not (Istio security/pkg/pki/util/keycertbundle.go verifies
 // key and chain alone; facts on what it accepts are in the tests), and refuses all that is not exactly what was
@@ -162,7 +171,7 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 	})
 	var refusal error
 	for _, path := range paths {
-		set := &Set{Certificate: certificate, Issuers: path[1:max(1, len(path)-1)], Roots: path[len(path)-1:], key: key}
+		set := &Set{certificate: certificate, issuers: path[1:max(1, len(path)-1)], roots: path[len(path)-1:], key: key}
 		err := set.verifyIssued(wanted)
 		if err == nil {
 			return set, nil
@@ -176,7 +185,7 @@ func Verify(answer Issued, wanted Wanted) (*Set, error) {
 
 // verifyIssued checks a set against the request.
 func (s *Set) verifyIssued(wanted Wanted) error {
-	certificate := s.Certificate
+	certificate := s.certificate
 	if err := s.verify(wanted.Now); err != nil { // what is worse is told first
 		return err
 	}
@@ -195,7 +204,7 @@ func (s *Set) verifyIssued(wanted Wanted) error {
 
 // verify checks all that does not depend on what was asked for.
 func (s *Set) verify(now time.Time) error {
-	certificate := s.Certificate
+	certificate := s.certificate
 	public, ok := s.key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(certificate.PublicKey) {
 		return refuse(KeyMismatch, "the key is not the certificate's")
@@ -240,8 +249,8 @@ func (s *Set) chain() []*x509.Certificate {
 	if root == nil {
 		return nil
 	}
-	chain := append([]*x509.Certificate{s.Certificate}, s.Issuers...)
-	if !root.Equal(s.Certificate) { // a CA that istiod made itself is its own root
+	chain := append([]*x509.Certificate{s.certificate}, s.issuers...)
+	if !root.Equal(s.certificate) { // a CA that istiod made itself is its own root
 		chain = append(chain, root)
 	}
 	return chain
@@ -250,7 +259,7 @@ func (s *Set) chain() []*x509.Certificate {
 // NotAfter is when the first of the certificate, its issuers and its root expires: no workload certificate below it is
 // accepted after that.
 func (s *Set) NotAfter() time.Time {
-	end := s.Certificate.NotAfter
+	end := s.certificate.NotAfter
 	for _, each := range s.chain() {
 		if each.NotAfter.Before(end) {
 			end = each.NotAfter
@@ -276,7 +285,7 @@ func (s *Set) Issuer() *x509.Certificate {
 // sign past their own end; others shorten the certificate to it.
 func (s *Set) LimitedBy(ttl time.Duration) string {
 	first := s.Issuer()
-	if first.NotAfter.After(s.Certificate.NotAfter) || !first.NotAfter.Before(s.Certificate.NotBefore.Add(ttl-lifetimeAllowance)) {
+	if first.NotAfter.After(s.certificate.NotAfter) || !first.NotAfter.Before(s.certificate.NotBefore.Add(ttl-lifetimeAllowance)) {
 		return ""
 	}
 	return plain(fmt.Sprintf("%s, which ends at %s", first.Subject, utc(first.NotAfter)))
@@ -322,7 +331,7 @@ func (w Wanted) checkKey(key crypto.Signer) error {
 // SerialNumber is the certificate's, as Vault writes it: hexadecimal bytes with colons between.
 func (s *Set) SerialNumber() string {
 	var parts []string
-	for _, b := range s.Certificate.SerialNumber.Bytes() {
+	for _, b := range s.certificate.SerialNumber.Bytes() {
 		parts = append(parts, hex.EncodeToString([]byte{b}))
 	}
 	return strings.Join(parts, ":")
@@ -330,12 +339,12 @@ func (s *Set) SerialNumber() string {
 
 // KeyKind is that of the certificate's key, for people: RSA 4096, EC P-256.
 func (s *Set) KeyKind() string {
-	switch public := s.Certificate.PublicKey.(type) {
+	switch public := s.certificate.PublicKey.(type) {
 	case *rsa.PublicKey:
 		return fmt.Sprintf("RSA %d", public.N.BitLen())
 	case *ecdsa.PublicKey:
 		return "EC " + public.Curve.Params().Name
 	default:
-		return s.Certificate.PublicKeyAlgorithm.String()
+		return s.certificate.PublicKeyAlgorithm.String()
 	}
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster is the agent's side of the API server: the specification is watched there, and status and
-// events are told there. One dynamic client does it all; the typed clientset is larger than the agent.
+// Package cluster is the agent's client of the API server: it watches the specification, and writes status and Events. It
+// uses one dynamic client; the typed clientset is larger than the agent.
 //
-// Nothing here ever waits for the API server: an agent whose cluster cannot be reached goes on with what it knows.
+// Nothing here blocks the agent: without the API server it continues with the last specification.
 package cluster
 
 import (
@@ -28,23 +28,23 @@ const tokenSeconds = 600
 // SecretTypeServiceAccountToken).
 const serviceAccountToken = "kubernetes.io/service-account-token" //nolint:gosec // the name of a type
 
-// Cluster talks to one API server.
-type Cluster struct {
+// Client is the client of one API server.
+type Client struct {
 	client   dynamic.Interface
 	identity agent.Identity
 }
 
-// New gives the Cluster of a configuration. The identity is that of the pod the agent runs in.
-func New(config *rest.Config, identity agent.Identity) (*Cluster, error) {
+// New returns a Client. The identity is that of the agent's own pod.
+func New(config *rest.Config, identity agent.Identity) (*Client, error) {
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	return &Cluster{client: client, identity: identity}, nil
+	return &Client{client: client, identity: identity}, nil
 }
 
-// Token implements agent.Cluster by the TokenRequest API.
-func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
+// Token implements agent.APIServer by the TokenRequest API.
+func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
 	spec := map[string]any{"expirationSeconds": int64(tokenSeconds)}
 	if audience != "" {
 		spec["audiences"] = []any{audience}
@@ -65,35 +65,35 @@ func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience
 	}
 	token, _, _ := unstructured.NestedString(answer.Object, "status", "token")
 	if token == "" {
-		return "", fmt.Errorf("requesting a token of service account %s/%s: the API server gave none", namespace, serviceAccount)
+		return "", fmt.Errorf("requesting a token of service account %s/%s: the API server returned none", namespace, serviceAccount)
 	}
 	return token, nil
 }
 
-// Secret implements agent.Cluster.
-func (c *Cluster) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
+// Secret implements agent.APIServer.
+func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
 	secret, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).
 		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("reading Secret %s/%s: %w", namespace, name, err)
 	}
 	if kind, _, _ := unstructured.NestedString(secret.Object, "type"); kind == serviceAccountToken {
-		return nil, fmt.Errorf("reading Secret %s/%s: it holds a service account's token, which opens the API server; expected a Secret made for the agent", namespace, name)
+		return nil, fmt.Errorf("reading Secret %s/%s: it holds a service account's token, which the API server accepts; expected a Secret made for the agent", namespace, name)
 	}
 	data, _, _ := unstructured.NestedStringMap(secret.Object, "data")
 	values := make(map[string][]byte, len(data))
 	for key, encoded := range data {
 		value, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil {
-			return nil, fmt.Errorf("reading Secret %s/%s: its key %q is not in base64", namespace, name, key)
+			return nil, fmt.Errorf("reading Secret %s/%s: the value of key %q is not base64", namespace, name, key)
 		}
 		values[key] = value
 	}
 	return values, nil
 }
 
-// ConfigMapValue implements agent.Cluster.
-func (c *Cluster) ConfigMapValue(ctx context.Context, namespace, name, key string, limit int) (string, error) {
+// ConfigMapValue implements agent.APIServer.
+func (c *Client) ConfigMapValue(ctx context.Context, namespace, name, key string, limit int) (string, error) {
 	object, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).
 		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsForbidden(err) {

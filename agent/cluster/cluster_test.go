@@ -41,8 +41,8 @@ func TestWhyThereIsNoSpecification(t *testing.T) {
 		"no answer yet":     {want: "waiting for the API server's list", missing: true, listing: true},
 		"not allowed":       {failure: apierrors.NewForbidden(resource, "", errors.New("RBAC")), want: "grant it a Role that allows get, list and watch", missing: true},
 		"no CRD":            {failure: apierrors.NewNotFound(resource, ""), want: "install the CRD issuedcertificates.certificates.mesh.gloo.solo.io", missing: true},
-		"not authenticated": {failure: apierrors.NewUnauthorized("token"), want: "does not accept the service account token of istio-system/istiod", missing: true},
-		"not reached":       {failure: errors.New("connection refused"), want: "cannot be reached to look for an IssuedCertificate in namespace \"istio-system\": connection refused", missing: true},
+		"not authenticated": {failure: apierrors.NewUnauthorized("token"), want: "rejects the service account token of istio-system/istiod", missing: true},
+		"not reached":       {failure: errors.New("connection refused"), want: "cannot be reached, to find an IssuedCertificate in namespace \"istio-system\": connection refused", missing: true},
 		"one that cannot be read": {
 			broken: map[string]error{"mine": errors.New("spec.hosts is a number")}, want: "IssuedCertificate istio-system/mine cannot be read: spec.hosts is a number",
 		},
@@ -50,7 +50,7 @@ func TestWhyThereIsNoSpecification(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWatch(t)
 			w.failure = test.failure
-			err := w.none(test.broken)
+			err := w.missing(test.broken)
 			var problem *agent.SpecificationError
 			if !errors.As(err, &problem) || problem.Missing != test.missing || problem.Listing != test.listing || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %#v: %v", problem, err)
@@ -66,7 +66,7 @@ func newWatch(t *testing.T) *Watch {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := (&Cluster{client: client, identity: me}).Watch("istio-system")
+	w, err := (&Client{client: client, identity: me}).Watch("istio-system")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestABadSpecificationComesWithItsObject(t *testing.T) {
 
 // The API server refuses an event whose note or name is too long.
 func TestEventsAreOfASizeThatIsTaken(t *testing.T) {
-	c := &Cluster{identity: me}
+	c := &Client{identity: me}
 	certificate := &certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("n", 253), Namespace: "istio-system"}}
 	for _, message := range []string{"short", strings.Repeat("x", 5000), strings.Repeat("é", 3000), "x" + strings.Repeat("é", 3000)} {
 		event := c.event(certificate, true, "Reason", message, time.Now())
@@ -214,7 +214,7 @@ func TestTheManagersNameFits(t *testing.T) {
 
 // Of the status only the newest is kept, of the events the first until somebody takes them, and nobody waits.
 func TestNobodyWaitsForTheAPIServer(t *testing.T) {
-	r := (&Cluster{identity: me}).Report(logr.Discard())
+	r := (&Client{identity: me}).Reporter(logr.Discard())
 	certificate := &certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Name: "mine", Namespace: "istio-system"}}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -36,24 +36,24 @@ type Watch struct {
 }
 
 // Watch prepares a watch; Run starts it.
-func (c *Cluster) Watch(namespace string) (*Watch, error) {
+func (c *Client) Watch(namespace string) (*Watch, error) {
 	resource := c.client.Resource(certificatesv1.IssuedCertificates).Namespace(namespace)
 	w := &Watch{identity: c.identity, namespace: namespace, changed: make(chan struct{}, 1)}
 	w.informer = cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			list, err := resource.List(ctx, options)
-			w.heard(err)
+			w.observe(err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			watching, err := resource.Watch(ctx, options)
-			w.heard(err)
+			w.observe(err)
 			return watching, err
 		},
 	}, &unstructured.Unstructured{}, 0, cache.Indexers{})
 	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) { // these end any watch now and then
-			w.heard(err)
+		if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) { // these end every watch at times
+			w.observe(err)
 		}
 	}); err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func (c *Cluster) Watch(namespace string) (*Watch, error) {
 func (w *Watch) Run(ctx context.Context) {
 	go func() {
 		if cache.WaitForCacheSync(ctx.Done(), w.informer.HasSynced) {
-			w.signal() // of an empty list there is no other sign
+			w.signal() // an empty list has no event
 		}
 	}()
 	w.informer.RunWithContext(ctx)
@@ -79,17 +79,18 @@ func (w *Watch) Run(ctx context.Context) {
 func (w *Watch) signal() {
 	select {
 	case w.changed <- struct{}{}:
-	default: // told already
+	default: // signalled already
 	}
 }
 
-func (w *Watch) heard(err error) {
+// observe records the result of a list or watch.
+func (w *Watch) observe(err error) {
 	w.mu.Lock()
 	changed := fmt.Sprint(err) != fmt.Sprint(w.failure)
 	w.failure = err
 	w.mu.Unlock()
 	if changed {
-		w.signal() // what keeps the agent from its specification is another thing now
+		w.signal() // Current returns another error now
 	}
 }
 
@@ -99,22 +100,22 @@ func (w *Watch) Changed() <-chan struct{} { return w.changed }
 // Current implements agent.Specifications.
 func (w *Watch) Current() (*certificatesv1.IssuedCertificate, []string, error) {
 	var all []*certificatesv1.IssuedCertificate
-	broken := map[string]error{}
+	invalid := map[string]error{}
 	for _, stored := range w.informer.GetStore().List() {
 		object, ok := stored.(*unstructured.Unstructured)
 		if !ok {
-			continue // nothing else is ever stored
+			continue // the informer stores nothing else
 		}
 		certificate, err := decode(object)
 		if err != nil {
-			broken[object.GetName()] = err
+			invalid[object.GetName()] = err
 			continue
 		}
 		all = append(all, certificate)
 	}
 	chosen, warning := w.identity.Choose(all)
 	if chosen == nil {
-		return nil, nil, w.none(broken)
+		return nil, nil, w.missing(invalid)
 	}
 	prepared, warnings, err := agent.PrepareStored(chosen)
 	if warning != "" {
@@ -126,11 +127,11 @@ func (w *Watch) Current() (*certificatesv1.IssuedCertificate, []string, error) {
 	return prepared, warnings, nil
 }
 
-// none says why there is no specification.
-func (w *Watch) none(broken map[string]error) error {
+// missing returns why there is no specification.
+func (w *Watch) missing(invalid map[string]error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for name, err := range broken {
+	for name, err := range invalid {
 		return &agent.SpecificationError{Err: fmt.Errorf("IssuedCertificate %s/%s cannot be read: %w", w.namespace, name, err)}
 	}
 	missing := func(format string, args ...any) error {
@@ -145,16 +146,16 @@ func (w *Watch) none(broken map[string]error) error {
 		return missing("service account %s/%s may not list and watch issuedcertificates.certificates.mesh.gloo.solo.io in namespace %q; grant it a Role that allows get, list and watch",
 			w.identity.Namespace, w.identity.ServiceAccount, w.namespace)
 	case apierrors.IsNotFound(failure):
-		return missing("the cluster does not know IssuedCertificates; install the CRD issuedcertificates.certificates.mesh.gloo.solo.io")
+		return missing("the API server has no IssuedCertificates; install the CRD issuedcertificates.certificates.mesh.gloo.solo.io")
 	case apierrors.IsUnauthorized(failure):
-		return missing("the API server does not accept the service account token of %s/%s", w.identity.Namespace, w.identity.ServiceAccount)
+		return missing("the API server rejects the service account token of %s/%s", w.identity.Namespace, w.identity.ServiceAccount)
 	default:
-		return missing("the API server cannot be reached to look for an IssuedCertificate in namespace %q: %w", w.namespace, failure)
+		return missing("the API server cannot be reached, to find an IssuedCertificate in namespace %q: %w", w.namespace, failure)
 	}
 }
 
-// decode reads what an agent needs. Of the status these are the roots of the other replicas: the public implementation
-// writes parts of it in another type.
+// decode reads what an agent needs. Of the status that is the roots of the other replicas: Gloo Mesh writes parts of it with
+// other types.
 func decode(object *unstructured.Unstructured) (*certificatesv1.IssuedCertificate, error) {
 	content := maps.Clone(object.Object)
 	delete(content, "status")
@@ -172,7 +173,7 @@ var fingerprint = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // maxReplicas is the most entries of status.certificates, as in the CRD.
 const maxReplicas = 1000
 
-// replicas reads which roots the Pods in a status have, as far as the entries are as an agent writes them.
+// replicas returns the entries of a status that have the form that agents write.
 func replicas(object *unstructured.Unstructured) []certificatesv1.CertificateStatus {
 	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "status", "certificates")
 	entries, _ := field.([]any)

@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -66,14 +65,14 @@ type KubernetesAuth struct {
 // Client talks to one Vault. It keeps no token: each Login has its own.
 type Client struct {
 	config    Config
-	paths     paths
+	endpoints Endpoints
 	transport *http.Transport
 }
 
 // New checks the configuration and sends nothing. The environment variables that Vault's own programs read
 // (VAULT_ADDR, VAULT_SKIP_VERIFY, …) count for nothing here.
 func New(config Config) (*Client, error) {
-	p, err := parsePaths(config)
+	endpoints, err := config.Endpoints()
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +89,7 @@ func New(config Config) (*Client, error) {
 		return nil, errors.New("expected one way to log in to Vault, a token or Kubernetes auth")
 	}
 	return &Client{
-		config: config, paths: p,
+		config: config, endpoints: endpoints,
 		transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 10 * time.Second, MaxIdleConnsPerHost: 1,
@@ -140,18 +139,18 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.write(ctx, loginCall, c.paths.login, map[string]string{"role": c.config.Kubernetes.Role, "jwt": jwt})
+	answer, err := s.write(ctx, loginCall, c.endpoints.Login, map[string]string{"role": c.config.Kubernetes.Role, "jwt": jwt})
 	if err != nil {
 		return nil, err
 	}
 	if answer.Auth != nil && answer.Auth.MFARequirement != nil {
 		return nil, &Error{
-			Kind: NotAuthorized, Call: loginCall, Path: c.paths.login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
-			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which the agent cannot give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.paths.login),
+			Kind: NotAuthorized, Call: loginCall, Path: c.endpoints.Login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
+			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which the agent cannot give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.endpoints.Login),
 		}
 	}
 	if answer.Auth == nil || !sendable(answer.Auth.ClientToken) {
-		return nil, s.bad(loginCall, c.paths.login, "it holds no auth.client_token")
+		return nil, s.bad(loginCall, c.endpoints.Login, "it holds no auth.client_token")
 	}
 	s.api.SetToken(answer.Auth.ClientToken)
 	s.own = s.last.auth.TokenType != "batch" // batch tokens end by themselves, and cannot be revoked
@@ -262,26 +261,8 @@ func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	response.Body = &limitedBody{response.Body, answerLimit}
+	response.Body = http.MaxBytesReader(nil, response.Body, answerLimit)
 	return response, nil
-}
-
-var errTooLong = errors.New("the answer is too long")
-
-type limitedBody struct {
-	io.ReadCloser
-	left int
-}
-
-func (l *limitedBody) Read(into []byte) (int, error) {
-	if l.left < 0 {
-		return 0, errTooLong
-	}
-	n, err := l.ReadCloser.Read(into[:min(len(into), l.left+1)])
-	if l.left -= n; l.left < 0 {
-		return n, errTooLong
-	}
-	return n, err
 }
 
 func (s *Session) bad(call, path, detail string) error {

@@ -57,6 +57,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("asking Vault at %s to %s: %s", e.Server, e.Call, e.sentence())
 }
 
+// ReasonKey returns the kind, as the key of log lines, events and metrics.
+func (e *Error) ReasonKey() string { return string(e.Kind) }
+
 func (e *Error) sentence() string {
 	if e.advice != "" {
 		return e.advice
@@ -116,7 +119,7 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 	switch answered := errors.As(err, &answer); {
 	case ctx.Err() != nil:
 		e.Kind, e.Detail, e.cause = Unreachable, "stopped while waiting for the answer", ctx.Err()
-	case errors.Is(err, errTooLong):
+	case isTooLong(err):
 		e.Kind, e.Detail = BadAnswer, fmt.Sprintf("it is longer than %d bytes", answerLimit)
 	case last.status >= 400 && e.standsBy(&last, answer):
 	case last.status >= 400 && !last.isVaults && !cutOff(err) && !speaksHTTPS(answer):
@@ -134,6 +137,11 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 // says reports whether one of an answer's errors holds words, whatever their case.
 func says(answer *api.ResponseError, words string) bool {
 	return answer != nil && slices.ContainsFunc(answer.Errors, func(m string) bool { return strings.Contains(strings.ToLower(m), words) })
+}
+
+func isTooLong(err error) bool {
+	_, ok := errors.AsType[*http.MaxBytesError](err)
+	return ok
 }
 
 func cutOff(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) || isTimeout(err) }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,7 +51,7 @@ type Generated struct {
 // Generate has Vault make a key and hand it out. Where the answer lacks something and Vault keeps a key all the same,
 // the error comes with its KeyID.
 func (s *Session) Generate(ctx context.Context, request Request) (*Generated, error) {
-	path := s.client.paths.generate
+	path := s.client.endpoints.Generate
 	answer, err := s.write(ctx, generateCall, path, map[string]string{
 		"common_name":          request.Organization,
 		"organization":         request.Organization,
@@ -76,7 +77,7 @@ func (s *Session) Generate(ctx context.Context, request Request) (*Generated, er
 
 // DeleteKey removes the copy of a generated key that Vault keeps.
 func (s *Session) DeleteKey(ctx context.Context, keyID string) error {
-	path := s.client.paths.keyMount + "/key/" + keyID
+	path := s.client.endpoints.KeyMount + "/key/" + keyID
 	s.used++
 	_, err := s.api.Logical().DeleteWithContext(ctx, path)
 	if err = s.redirected(err); err != nil {
@@ -97,7 +98,7 @@ type Signed struct {
 
 // Sign has Vault sign a CA certificate of path length 0. Of the request (PEM) Vault takes the key alone.
 func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signed, error) {
-	path := s.client.paths.sign
+	path := s.client.endpoints.Sign
 	answer, err := s.write(ctx, signCall, path, map[string]string{
 		"csr":                  string(csr),
 		"common_name":          request.Organization,
@@ -131,18 +132,18 @@ func expected(warning string) bool {
 
 // chain are the endpoints that tell what is above the signer: the issuer's own (Vault builtin/logical/pki/path_fetch_issuers.go),
 // or those of the mount's default issuer. Nobody needs a right to them.
-func (p paths) chain() []string {
-	if p.issuer != "" {
-		return []string{p.issuer + "/json"}
+func (e Endpoints) chain() []string {
+	if e.issuer != "" {
+		return []string{e.issuer + "/json"}
 	}
-	return []string{p.signMount + "/cert/ca_chain", p.signMount + "/cert/ca"}
+	return []string{e.SignMount + "/cert/ca_chain", e.SignMount + "/cert/ca"}
 }
 
 // Roots gives what the signer's mount knows above the signer, one certificate each, PEM.
 func (s *Session) Roots(ctx context.Context) ([][]byte, error) {
 	var found [][]byte
 	var failed error
-	for _, path := range s.client.paths.chain() {
+	for _, path := range s.client.endpoints.chain() {
 		answer, err := s.read(ctx, rootsCall, path)
 		if err != nil {
 			failed = errors.Join(failed, err)
@@ -155,27 +156,18 @@ func (s *Session) Roots(ctx context.Context) ([][]byte, error) {
 				break
 			}
 			one := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})
-			if block.Type == "CERTIFICATE" && !contains(found, one) {
+			if block.Type == "CERTIFICATE" && !slices.ContainsFunc(found, func(other []byte) bool { return bytes.Equal(one, other) }) {
 				found = append(found, one)
 			}
 		}
 	}
 	if len(found) == 0 {
 		if failed == nil {
-			failed = s.bad(rootsCall, s.client.paths.chain()[0], "it holds no certificate")
+			failed = s.bad(rootsCall, s.client.endpoints.chain()[0], "it holds no certificate")
 		}
 		return nil, failed
 	}
 	return found, nil
-}
-
-func contains(all [][]byte, one []byte) bool {
-	for _, each := range all {
-		if bytes.Equal(each, one) {
-			return true
-		}
-	}
-	return false
 }
 
 // text gives a string of the answer's data as a line-terminated text, nil when there is none. Vault trims its PEM.

@@ -7,31 +7,36 @@ import (
 	"strings"
 )
 
-// paths are the API's, without /v1/ in front.
-type paths struct {
-	login           string
-	sign, signMount string
-	issuer          string // the endpoint of the issuer that signs, empty for the mount's default
-	generate        string // empty when keys are made here
-	keyMount        string
+// Endpoints are the paths of Vault's API that a configuration leads to, without /v1/ in front: what a policy must allow
+// and which mounts must exist.
+type Endpoints struct {
+	// Login is where a service account logs in; empty for a token from elsewhere.
+	Login string
+	// Sign signs, in the secrets engine at SignMount.
+	Sign, SignMount string
+	// Generate makes keys, in the secrets engine at KeyMount; both are empty when keys are made in istiod's Pod.
+	Generate, KeyMount string
+
+	issuer string // the endpoint of the issuer that signs, empty for the mount's default
 }
 
-func parsePaths(config Config) (p paths, err error) {
-	if p.sign, p.signMount, err = signer(config.CAPath); err != nil {
-		return p, err
+// Endpoints returns those of a configuration, or an error for a path that the agent does not call.
+func (c Config) Endpoints() (e Endpoints, err error) {
+	if e.Sign, e.SignMount, err = signer(c.CAPath); err != nil {
+		return e, err
 	}
-	if issuer := strings.TrimSuffix(p.sign, "/sign-intermediate"); issuer != p.signMount+"/root" {
-		p.issuer = issuer
+	if issuer := strings.TrimSuffix(e.Sign, "/sign-intermediate"); issuer != e.SignMount+"/root" {
+		e.issuer = issuer
 	}
-	if config.CSRPath != "" {
-		if p.generate, p.keyMount, err = generator(config.CSRPath); err != nil {
-			return p, err
+	if c.CSRPath != "" {
+		if e.Generate, e.KeyMount, err = generator(c.CSRPath); err != nil {
+			return e, err
 		}
 	}
-	if config.Kubernetes != nil {
-		p.login = loginPath(config.Kubernetes.MountPath)
+	if c.Kubernetes != nil {
+		e.Login = loginPath(c.Kubernetes.MountPath)
 	}
-	return p, nil
+	return e, nil
 }
 
 // signer checks an endpoint that signs intermediate CAs: <mount>/root/sign-intermediate or

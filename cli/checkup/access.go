@@ -5,30 +5,32 @@ package checkup
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// grant is what a binding gives: rules, to subjects, in a namespace or, where that is empty, in all.
+// grant is a binding: rules for subjects, in one namespace or, if that is empty, in all.
 type grant struct {
 	namespace string
 	subjects  []rbacv1.Subject
 	rules     []rbacv1.PolicyRule
 }
 
-// page is how many objects are read at a time.
-const page = 500
+// pageSize is the number of objects per request.
+const pageSize = 500
 
-// readGrants reads what RBAC gives. Bindings of cluster-admin in the whole cluster are left out: its subjects decide
-// about everything.
+// readGrants reads the grants of caRights. It skips cluster-wide bindings of cluster-admin, whose subjects may do everything.
 func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 	rules := map[string][]rbacv1.PolicyRule{} // by namespace/name, without a namespace for ClusterRoles
 	var grants []grant
-	clusterRoles, roles, everywhere, within := &rbacv1.ClusterRoleList{}, &rbacv1.RoleList{}, &rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleBindingList{}
+	clusterRoles, roles, clusterBindings, bindings := &rbacv1.ClusterRoleList{}, &rbacv1.RoleList{}, &rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleBindingList{}
 	bind := func(namespace string, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
 		key := "/" + ref.Name
 		if ref.Kind == "Role" {
@@ -38,7 +40,7 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 			grants = append(grants, grant{namespace, subjects, rules[key]})
 		}
 	}
-	for _, each := range []struct {
+	for _, kind := range []struct {
 		list client.ObjectList
 		add  func()
 	}{
@@ -52,23 +54,23 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 				rules[roles.Items[i].Namespace+"/"+roles.Items[i].Name] = relevant(roles.Items[i].Rules)
 			}
 		}},
-		{everywhere, func() {
-			for i := range everywhere.Items {
-				bind("", everywhere.Items[i].RoleRef, everywhere.Items[i].Subjects)
+		{clusterBindings, func() {
+			for i := range clusterBindings.Items {
+				bind("", clusterBindings.Items[i].RoleRef, clusterBindings.Items[i].Subjects)
 			}
 		}},
-		{within, func() {
-			for i := range within.Items {
-				bind(within.Items[i].Namespace, within.Items[i].RoleRef, within.Items[i].Subjects)
+		{bindings, func() {
+			for i := range bindings.Items {
+				bind(bindings.Items[i].Namespace, bindings.Items[i].RoleRef, bindings.Items[i].Subjects)
 			}
 		}},
 	} {
 		for more := ""; ; {
-			if err := reader.List(ctx, each.list, client.Limit(page), client.Continue(more)); err != nil {
+			if err := reader.List(ctx, kind.list, client.Limit(pageSize), client.Continue(more)); err != nil {
 				return nil, err
 			}
-			each.add()
-			if more = each.list.GetContinue(); more == "" {
+			kind.add()
+			if more = kind.list.GetContinue(); more == "" {
 				break
 			}
 		}
@@ -76,38 +78,38 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 	return grants, nil
 }
 
-// relevant drops the rules that give none of the rights of deciding.
+// relevant returns the rules that grant some of caRights.
 func relevant(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	return slices.DeleteFunc(slices.Clone(rules), func(rule rbacv1.PolicyRule) bool {
-		return !slices.ContainsFunc(deciding, func(right right) bool { return right.of(rule) })
+		return !slices.ContainsFunc(caRights, func(right right) bool { return right.grantedBy(rule) })
 	})
 }
 
-// right is a way to decide about istiod's CA.
+// right is a permission to change or take istiod's CA.
 type right struct {
-	does      string // in words, after "may"
+	action    string // as text, after "may"
 	group     string
 	resources []string
 	verbs     []string
-	// ofMeshes says that the namespaces are those whose VirtualMeshes are acted on, not istiods'.
-	ofMeshes bool
+	// ofMeshNamespaces is true where the namespaces of VirtualMeshes count, not those of istiods.
+	ofMeshNamespaces bool
 }
 
 var (
 	writing = []string{"create", "update", "patch", "delete", "deletecollection"}
-	// deciding are the rights that docs/security.md, "Who decides about the CA", names.
-	deciding = []right{
+	// caRights are the rights of docs/security.md, "Who decides about the CA".
+	caRights = []right{
 		{"write VirtualMeshes", "networking.mesh.gloo.solo.io", []string{"virtualmeshes", "virtualmeshes/status"}, writing, true},
 		{"write IssuedCertificates", "certificates.mesh.gloo.solo.io", []string{"issuedcertificates", "issuedcertificates/status"}, writing, false},
 		{"write PodBounceDirectives", "certificates.mesh.gloo.solo.io", []string{"podbouncedirectives", "podbouncedirectives/status"}, writing, false},
-		// The API server takes exec over WebSockets as get.
+		// exec over WebSockets needs get.
 		{"run commands in istiod's Pods", "", []string{"pods/exec"}, []string{"create", "get"}, false},
 		{"add containers to istiod's Pods", "", []string{"pods/ephemeralcontainers"}, []string{"update", "patch"}, false},
 	}
 )
 
-// of reports whether a rule gives some of the right. One for objects of certain names counts.
-func (r right) of(rule rbacv1.PolicyRule) bool {
+// grantedBy reports whether a rule grants some of the right; also for certain object names only.
+func (r right) grantedBy(rule rbacv1.PolicyRule) bool {
 	return has(rule.APIGroups, r.group) && slices.ContainsFunc(r.verbs, func(verb string) bool { return has(rule.Verbs, verb) }) &&
 		slices.ContainsFunc(r.resources, func(resource string) bool {
 			_, subresource, isSub := strings.Cut(resource, "/")
@@ -119,11 +121,11 @@ func has(values []string, value string) bool {
 	return slices.Contains(values, value) || slices.Contains(values, "*")
 }
 
-// holders are the subjects that have a right in some of the namespaces, sorted.
+// holders returns the subjects that have the right in some of the namespaces, sorted.
 func (r right) holders(grants []grant, namespaces []string, ours func(rbacv1.Subject) bool) []string {
 	found := map[string]bool{}
 	for _, grant := range grants {
-		if grant.namespace != "" && !slices.Contains(namespaces, grant.namespace) || !slices.ContainsFunc(grant.rules, r.of) {
+		if grant.namespace != "" && !slices.Contains(namespaces, grant.namespace) || !slices.ContainsFunc(grant.rules, r.grantedBy) {
 			continue
 		}
 		for _, subject := range grant.subjects {
@@ -132,15 +134,10 @@ func (r right) holders(grants []grant, namespaces []string, ours func(rbacv1.Sub
 			}
 		}
 	}
-	names := make([]string, 0, len(found))
-	for name := range found {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(found))
 }
 
-// builtIn is a subject of Kubernetes' own control plane, which has all rights in any case.
+// builtIn reports whether a subject belongs to Kubernetes' control plane, which has all rights anyway.
 func builtIn(subject rbacv1.Subject) bool {
 	switch subject.Kind {
 	case rbacv1.GroupKind:
@@ -152,38 +149,30 @@ func builtIn(subject rbacv1.Subject) bool {
 	}
 }
 
-// controlPlane are the service accounts of kube-controller-manager's controllers that may delete or restart anything
+// controlPlane are service accounts of kube-controller-manager whose controllers may delete or restart anything
 // (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go, Kubernetes 1.37).
 var controlPlane = []string{"generic-garbage-collector", "namespace-controller", "resource-quota-controller", "pod-garbage-collector"}
 
 func subjectName(subject rbacv1.Subject) string {
-	const most = 80 // the names of users are of any length
+	const limit = 80 // names of users have any length
 	name := subject.Name
 	if subject.Kind == rbacv1.ServiceAccountKind {
 		name = subject.Namespace + "/" + name
 	}
-	if len(name) > most {
-		name = strings.ToValidUTF8(name[:most], "") + "…"
+	if len(name) > limit {
+		name = strings.ToValidUTF8(name[:limit], "") + "…"
 	}
 	return subject.Kind + " " + name
 }
 
-// mostNamed bounds the names in a line.
-const mostNamed = 10
+// maxNames is the number of names in a line.
+const maxNames = 10
 
-// listed joins names, the first of them.
-func listed(names []string) string {
-	if more := len(names) - mostNamed; more > 0 {
-		return strings.Join(names[:mostNamed], ", ") + fmt.Sprintf(" and %d more", more)
-	}
-	return strings.Join(names, ", ")
-}
-
-// deciders names who else decides about istiod's CA, or takes it.
+// deciders lists the subjects with caRights, except cluster administrators and this project.
 func (d *decision) deciders() {
-	const what = "who decides about the CA"
+	const subject = "who decides about the CA"
 	if err := d.facts.Grants.Err; err != nil {
-		d.unknown(what, "listing Roles, ClusterRoles and their bindings", "list", "clusterrolebindings.rbac.authorization.k8s.io", err)
+		d.unknown(subject, "listing Roles, ClusterRoles and their bindings", "list", "clusterrolebindings.rbac.authorization.k8s.io", err)
 		return
 	}
 	var istiods []string
@@ -201,9 +190,9 @@ func (d *decision) deciders() {
 		return subject.Kind == rbacv1.ServiceAccountKind && accounts[subject.Namespace+"/"+subject.Name]
 	}
 	others := false
-	for _, right := range deciding {
+	for _, right := range caRights {
 		namespaces := istiods
-		if right.ofMeshes {
+		if right.ofMeshNamespaces {
 			namespaces = d.facts.Configuration.Value.VirtualMesh.Namespaces
 		}
 		holders := right.holders(d.facts.Grants.Value, namespaces, ours)
@@ -211,10 +200,10 @@ func (d *decision) deciders() {
 			continue
 		}
 		others = true
-		d.add(Warn, what, fmt.Sprintf("beside cluster administrators and this project's own, %s may %s", listed(holders), right.does),
-			`compare with docs/security.md, "Who decides about the CA", and take the right away where it is not meant`)
+		d.add(Warn, subject, fmt.Sprintf("besides cluster administrators and this project, %s may %s", terminal.Names(holders, maxNames), right.action),
+			`compare with docs/security.md, "Who decides about the CA", and revoke the permission where it is not intended`)
 	}
 	if !others {
-		d.add(OK, what, "only cluster administrators and this project's own may write VirtualMeshes, IssuedCertificates and PodBounceDirectives, or enter istiod's Pods", "")
+		d.add(OK, subject, "only cluster administrators and this project may write VirtualMeshes, IssuedCertificates and PodBounceDirectives, or enter istiod's Pods", "")
 	}
 }

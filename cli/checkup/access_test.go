@@ -43,9 +43,9 @@ func TestRightsThatDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, right := range deciding {
-				if right.of(test.rule) {
-					got = append(got, strings.Fields(right.does)[1])
+			for _, right := range caRights {
+				if right.grantedBy(test.rule) {
+					got = append(got, strings.Fields(right.action)[1])
 				}
 			}
 			if strings.Join(got, " ") != test.want {
@@ -100,7 +100,7 @@ func TestDeciders(t *testing.T) {
 	for _, line := range d.lines {
 		got = append(got, string(line.Status)+" "+line.Detail)
 	}
-	const beside = "warn beside cluster administrators and this project's own, "
+	const beside = "warn besides cluster administrators and this project, "
 	want := []string{
 		beside + "User alice, User bob may write VirtualMeshes",
 		beside + "ServiceAccount ci/deployer may write IssuedCertificates",

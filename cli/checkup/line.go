@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package checkup finds out whether clusters are as istiod-agent needs them, before and after its installation. It changes
-// nothing: the one thing that it creates, an istiod, is a dry run.
+// Package checkup checks clusters before and after the installation of istiod-agent. It changes nothing: the only object
+// that it creates, an istiod, is a dry run.
 package checkup
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// Status of a line.
+// Status is the result of a check.
 type Status string
 
 // The statuses.
@@ -19,30 +19,30 @@ const (
 	OK   Status = "ok"
 	Warn Status = "warn"
 	Fail Status = "fail"
-	// Unknown could not be found out.
+	// Unknown: the check itself failed.
 	Unknown Status = "unknown"
 )
 
-// Line is one thing that was looked at.
+// Line is one check.
 type Line struct {
 	Status Status `json:"status"`
-	// What was looked at.
+	// What is the subject.
 	What string `json:"what"`
-	// Detail says what was found.
+	// Detail is the finding.
 	Detail string `json:"detail"`
-	// Next is a command to run, or something else to do; a line that fails has one.
+	// Next is the next step; a line that is not ok has one.
 	Next string `json:"next,omitempty"`
 }
 
-// Report is what was found in one of a kubeconfig's contexts.
-type Report struct {
+// ContextChecks are the checks of one context.
+type ContextChecks struct {
 	Context string `json:"context"`
 	Lines   []Line `json:"checks"`
 }
 
-func count(reports []Report, status Status) (n int) {
-	for _, report := range reports {
-		for _, line := range report.Lines {
+func count(contexts []ContextChecks, status Status) (n int) {
+	for _, checks := range contexts {
+		for _, line := range checks.Lines {
 			if line.Status == status {
 				n++
 			}
@@ -53,14 +53,14 @@ func count(reports []Report, status Status) (n int) {
 
 var colours = map[Status]string{OK: terminal.Green, Warn: terminal.Yellow, Fail: terminal.Red, Unknown: terminal.Purple}
 
-// printText writes reports for people.
-func printText(out io.Writer, reports []Report) {
-	for i, report := range reports {
+// printText writes the checks as text.
+func printText(out io.Writer, contexts []ContextChecks) {
+	for i, checks := range contexts {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		fmt.Fprintf(out, "Context %s\n", report.Context)
-		for _, line := range report.Lines {
+		fmt.Fprintf(out, "Context %s\n", checks.Context)
+		for _, line := range checks.Lines {
 			terminal.Paint(out, colours[line.Status], fmt.Sprintf("%-7s", line.Status))
 			fmt.Fprintf(out, "  %s  — %s", terminal.Line(line.What), terminal.OneLine(line.Detail))
 			if line.Next != "" {

@@ -3,6 +3,7 @@
 package checkup
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,10 +12,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/cli/vaultside"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
@@ -22,11 +26,11 @@ func (d *decision) meshes() {
 	found := d.facts.Meshes
 	switch {
 	case found.Err != nil:
-		d.unknown("VirtualMesh", "listing VirtualMeshes", "list", "virtualmeshes.networking.mesh.gloo.solo.io", found.Err)
+		d.unknown("VirtualMesh", "listing VirtualMeshes", "list", clusters.VirtualMeshes, found.Err)
 		return
 	case len(found.Value) == 0:
-		if d.facts.CRDs[crds[0].name].Value != nil { // else that is what to begin with
-			d.add(Warn, "VirtualMesh", "there is none: nothing says which Vault signs istiod's CA", d.kubectl+" apply -f virtual-mesh.yaml")
+		if d.facts.CRDs[crds[0].name].Value != nil { // else the CRD comes first
+			d.add(Warn, "VirtualMesh", "there is no VirtualMesh: nothing names the Vault that signs istiod's CA", d.kubectl+" apply -f virtual-mesh.yaml")
 		}
 		return
 	}
@@ -39,118 +43,117 @@ func (d *decision) meshes() {
 		d.mesh(&found.Value[i])
 	}
 	if len(ignored) > 0 {
-		d.add(Warn, "VirtualMesh", listed(ignored)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Configuration.Value.VirtualMesh.Namespaces, ", "),
-			"leave it to others, move it, or add its namespace to the chart's value virtualMesh.namespaces")
+		d.add(Warn, "VirtualMesh", terminal.Names(ignored, maxNames)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Configuration.Value.VirtualMesh.Namespaces, ", "),
+			"leave it to another installation, move it, or add its namespace to the chart's value virtualMesh.namespaces")
 	}
 }
 
-// ignores reports whether a VirtualMesh is in a namespace that is not allowed. Where the configuration cannot be read,
-// the status says so.
+// ignores reports whether a VirtualMesh is in a namespace that is not allowed: by the configuration or, where it cannot be
+// read, by the status.
 func (f *Facts) ignores(mesh *unstructured.Unstructured) bool {
 	if f.Configuration.Err == nil {
 		return !f.Configuration.Value.VirtualMesh.Allows(mesh.GetNamespace())
 	}
 	conditions, _, _ := unstructured.NestedSlice(mesh.Object, "status", "conditions")
-	return slices.ContainsFunc(conditions, func(each any) bool {
-		condition, _ := each.(map[string]any)
+	return slices.ContainsFunc(conditions, func(item any) bool {
+		condition, _ := item.(map[string]any)
 		return condition["reason"] == "NamespaceNotAllowed"
 	})
 }
 
 func (d *decision) mesh(object *unstructured.Unstructured) {
-	what := "VirtualMesh " + object.GetNamespace() + "/" + object.GetName()
+	subject := "VirtualMesh " + object.GetNamespace() + "/" + object.GetName()
 	edit := d.kubectl + " edit -n " + object.GetNamespace() + " virtualmesh/" + object.GetName()
 	describe := d.kubectl + " describe -n " + object.GetNamespace() + " virtualmesh/" + object.GetName()
 	mesh, _, errs := networkingv1.FromObject(object.Object)
 	mesh.Spec.SetDefaults()
 	_, more := mesh.Validate()
 	if errs = append(errs, more...); len(errs) > 0 {
-		d.add(Fail, what, errs.ToAggregate().Error(), edit)
+		d.add(Fail, subject, errs.ToAggregate().Error(), edit)
 		return
 	}
 	if mesh.Spec.IntermediateCA() == nil {
-		d.add(Warn, what, "names no intermediateCertificateAuthority, so that nothing is done", edit)
+		d.add(Warn, subject, "names no intermediateCertificateAuthority, so it has no effect", edit)
 		return
 	}
 	var status networkingv1.VirtualMeshStatus
-	stored, _, _ := unstructured.NestedMap(object.Object, "status")
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
-		status = networkingv1.VirtualMeshStatus{} // another's
+	if !clusters.DecodeStatus(object, &status) {
+		status = networkingv1.VirtualMeshStatus{} // of another program
 	}
 	problems := strings.Join(status.Errors, "; ")
 	switch {
 	case strings.Contains(problems, "clusterName"):
-		d.add(Fail, "clusterName", "is not set, so spec.meshes of "+what+" cannot be matched to this cluster", d.release("--set clusterName=NAME"))
+		d.add(Fail, "clusterName", "is not set, so spec.meshes of "+subject+" cannot be matched to this cluster", d.release("--set clusterName=NAME"))
 	case status.State == "":
-		d.add(Warn, what, "is valid, and nothing has acted on it yet", d.kubectl+" "+d.pods())
+		d.add(Warn, subject, "is valid, but the controller has not acted on it yet", d.kubectl+" "+d.pods())
 	case status.ObservedGeneration < object.GetGeneration():
-		d.add(Warn, what, fmt.Sprintf("is valid; its last change is not acted on yet (its status is %s)", status.State), d.kubectl+" "+d.pods())
+		d.add(Warn, subject, fmt.Sprintf("is valid, but the controller has not acted on its last change yet (its status is %s)", status.State), d.kubectl+" "+d.pods())
 	case status.State == networkingv1.Accepted:
-		detail := "is acted on"
-		if condition := status.Conditions; len(condition) > 0 && condition[0].Message != "" {
-			detail = condition[0].Message
-		}
-		d.add(OK, what, detail, "")
+		d.add(OK, subject, firstMessage(status.Conditions, "is acted on"), "")
 	case status.State == networkingv1.Pending:
-		detail := "is waited for"
-		if condition := status.Conditions; len(condition) > 0 && condition[0].Message != "" {
-			detail = condition[0].Message
-		}
-		d.add(Warn, what, detail, describe)
+		d.add(Warn, subject, firstMessage(status.Conditions, "is pending"), describe)
 	default:
-		d.add(Fail, what, string(status.State)+": "+problems, describe)
+		d.add(Fail, subject, string(status.State)+": "+problems, describe)
 	}
+}
+
+// firstMessage returns the message of the first condition, or a default.
+func firstMessage(conditions []metav1.Condition, byDefault string) string {
+	if len(conditions) == 0 {
+		return byDefault
+	}
+	return cmp.Or(conditions[0].Message, byDefault)
 }
 
 func (d *decision) certificates() {
 	found := d.facts.Certificates
 	if found.Err != nil {
-		d.unknown("IssuedCertificate", "listing IssuedCertificates", "list", "issuedcertificates.certificates.mesh.gloo.solo.io", found.Err)
+		d.unknown("IssuedCertificate", "listing IssuedCertificates", "list", clusters.IssuedCertificates, found.Err)
 		return
 	}
 	for _, istiod := range d.facts.Istiods.Value {
-		there := slices.ContainsFunc(found.Value, func(c unstructured.Unstructured) bool {
+		exists := slices.ContainsFunc(found.Value, func(c unstructured.Unstructured) bool {
 			return c.GetNamespace() == istiod.Namespace && isFor(&c, &istiod)
 		})
-		if !there && d.labelled(istiod.Namespace) && !left(istiod) {
-			d.add(Warn, "IssuedCertificate", fmt.Sprintf("there is none for istiod %s/%s: its agent waits", istiod.Namespace, istiod.Name),
+		if !exists && d.labelled(istiod.Namespace) && !exempt(istiod) {
+			d.add(Warn, "IssuedCertificate", fmt.Sprintf("there is no IssuedCertificate for istiod %s/%s: its agent waits", istiod.Namespace, istiod.Name),
 				fmt.Sprintf("name the mesh %s-%s-<cluster> in the VirtualMesh's spec.meshes", istiod.Name, istiod.Namespace))
 		}
 	}
-	reached, failed := 0, 0
+	served, failed := 0, 0
 	for i := range found.Value {
-		a, b := d.certificate(&found.Value[i])
-		reached, failed = reached+a, failed+b
+		s, f := d.certificate(&found.Value[i])
+		served, failed = served+s, failed+f
 	}
-	if reached > 0 && failed == 0 {
-		d.add(OK, "Vault", fmt.Sprintf("seen from istiod's Pods: the agents of %s have their certificates from it", counted(reached, "IssuedCertificate")), "")
+	if served > 0 && failed == 0 {
+		d.add(OK, "Vault", fmt.Sprintf("seen from istiod's Pods: it issued the certificates of %s", counted(served, "IssuedCertificate")), "")
 	}
 }
 
-func counted(n int, what string) string {
+// counted returns a number with its noun.
+func counted(n int, noun string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// certificate says how far one is, and whether Vault served its agents or failed them.
-func (d *decision) certificate(object *unstructured.Unstructured) (reached, failed int) {
-	what := "IssuedCertificate " + object.GetNamespace() + "/" + object.GetName()
+// certificate adds the state of an IssuedCertificate, and counts whether Vault served or failed its agents.
+func (d *decision) certificate(object *unstructured.Unstructured) (served, failed int) {
+	subject := "IssuedCertificate " + object.GetNamespace() + "/" + object.GetName()
 	describe := d.kubectl + " describe -n " + object.GetNamespace() + " issuedcertificate/" + object.GetName()
 	var status certificatesv1.IssuedCertificateStatus
-	stored, _, _ := unstructured.NestedMap(object.Object, "status")
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
-		status = certificatesv1.IssuedCertificateStatus{} // another's
+	if !clusters.DecodeStatus(object, &status) {
+		status = certificatesv1.IssuedCertificateStatus{} // of another program
 	}
-	if exposed := meta.FindStatusCondition(status.Conditions, certificatesv1.TokenAudienceBoundCondition); exposed != nil && exposed.Status == metav1.ConditionFalse {
-		d.add(Warn, what, exposed.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
+	if bound := meta.FindStatusCondition(status.Conditions, certificatesv1.TokenAudienceBoundCondition); bound != nil && bound.Status == metav1.ConditionFalse {
+		d.add(Warn, subject, bound.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
 	}
-	d.ends(what, &status)
-	mistakes := []string{}
-	add := func(mistake string) {
-		if mistake != "" && !slices.Contains(mistakes, mistake) {
-			mistakes = append(mistakes, mistake)
+	d.ends(subject, &status)
+	var problems []string
+	add := func(problem string) {
+		if problem != "" && !slices.Contains(problems, problem) {
+			problems = append(problems, problem)
 		}
 	}
 	add(status.Error)
@@ -161,34 +164,40 @@ func (d *decision) certificate(object *unstructured.Unstructured) (reached, fail
 		}
 	}
 	switch {
-	case len(mistakes) > 0:
-		d.add(Fail, what, strings.Join(mistakes, "; "), describe)
-		for _, mistake := range mistakes {
-			if strings.HasPrefix(mistake, "asking Vault") {
-				next := "kubectl istiod-agent vault NAME -n NAMESPACE --dry-run, with the VirtualMesh's name and namespace, compares what is there"
-				if strings.Contains(mistake, "token_reviewer_jwt") {
-					next += "; if logins worked before, write the login's config anew in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert, such as: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc"
+	case len(problems) > 0:
+		d.add(Fail, subject, strings.Join(problems, "; "), describe)
+		for _, problem := range problems {
+			if strings.HasPrefix(problem, "asking Vault") {
+				next := "kubectl istiod-agent vault NAME -n NAMESPACE --dry-run, with the VirtualMesh's name and namespace, shows the differences"
+				if strings.Contains(problem, "token_reviewer_jwt") {
+					next += "; if logins worked before, rewrite the login's configuration in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert: vault write " + shell.Quote(authPath(object)+"/config") + " kubernetes_host=https://kubernetes.default.svc"
 				}
-				d.add(Fail, "Vault", "seen from istiod's Pods: "+mistake, next)
+				d.add(Fail, "Vault", "seen from istiod's Pods: "+problem, next)
 				return 0, 1
 			}
 		}
 		return 0, 0
 	case status.State == certificatesv1.Failed:
-		d.add(Fail, what, "FAILED, without a reason", describe)
+		d.add(Fail, subject, "is FAILED, without a reason", describe)
 	case status.State == certificatesv1.Finished:
-		d.add(OK, what, "istiod uses its certificate in "+counted(len(status.Certificates), "Pod"), "")
+		d.add(OK, subject, "istiod uses its certificate in "+counted(len(status.Certificates), "Pod"), "")
 		return 1, 0
 	case status.State == "":
-		d.add(Warn, what, "no agent has reported yet", d.kubectl+" get pods -n "+object.GetNamespace()+" -l app=istiod")
+		d.add(Warn, subject, "no agent has reported yet", d.kubectl+" get pods -n "+object.GetNamespace()+" -l app=istiod")
 	default:
-		d.add(Warn, what, "is "+string(status.State)+", and not yet FINISHED", describe)
+		d.add(Warn, subject, "is "+string(status.State)+", not FINISHED yet", describe)
 	}
 	return 0, 0
 }
 
-// ends warns of a root that ends soon, and of what cuts istiod's CA short.
-func (d *decision) ends(what string, status *certificatesv1.IssuedCertificateStatus) {
+// authPath returns the path of the auth method in Vault that the specification names.
+func authPath(object *unstructured.Unstructured) string {
+	mountPath, _, _ := unstructured.NestedString(object.Object, "spec", "agentCa", "vault", "kubernetesAuth", "mountPath")
+	return vaultside.AuthPath(cmp.Or(mountPath, certificatesv1.DefaultMountPath))
+}
+
+// ends warns of a root that expires soon, and of a certificate that limits istiod's CA.
+func (d *decision) ends(subject string, status *certificatesv1.IssuedCertificateStatus) {
 	var root *metav1.Time
 	limited := ""
 	for i := range status.Certificates {
@@ -201,10 +210,10 @@ func (d *decision) ends(what string, status *certificatesv1.IssuedCertificateSta
 		}
 	}
 	if root != nil && root.Sub(d.now) < certificatesv1.RootEndsSoon {
-		d.add(Warn, what, fmt.Sprintf("the root of its CA ends at %s: no certificate below it is accepted after that", root.UTC().Format(time.RFC3339)),
-			"begin to change the root of trust: docs/rotation.md, or kubectl istiod-agent rotate-root")
+		d.add(Warn, subject, fmt.Sprintf("the root of its CA expires at %s, and every certificate below it with it", root.UTC().Format(time.RFC3339)),
+			"begin a root change: docs/rotation.md, or kubectl istiod-agent rotate-root")
 	}
 	if limited != "" {
-		d.add(Warn, what, "istiod's CA does not last for ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
+		d.add(Warn, subject, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
 	}
 }

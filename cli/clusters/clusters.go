@@ -1,50 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clusters opens the clusters of a kubeconfig's contexts, for the commands that ask them something.
+// Package clusters connects to the clusters of a kubeconfig's contexts.
 package clusters
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
-	"time"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
 
-// Flags say which kubeconfig is read, as kubectl's do, and which of its contexts.
-type Flags struct {
-	// Kubeconfig is a file; by default KUBECONFIG counts, then ~/.kube/config.
-	Kubeconfig string
-	// Contexts are those of AddContexts, none for the current one.
-	Contexts []string
-	// Timeout is that of each request.
-	Timeout time.Duration
-}
-
-// Add registers the flags.
-func (f *Flags) Add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.Kubeconfig, "kubeconfig", "", "kubeconfig `file` (default: $KUBECONFIG, or ~/.kube/config)")
-	flags.DurationVar(&f.Timeout, "request-timeout", 10*time.Second, "how long to wait for each answer")
-}
-
-// AddContexts registers the flag of a command that asks several clusters; verb says what it does there.
-func (f *Flags) AddContexts(cmd *cobra.Command, verb string) {
-	cmd.Flags().StringArrayVar(&f.Contexts, "context", nil, "kubeconfig `context` to "+verb+"; may be repeated (default: the current one)")
-	_ = cmd.RegisterFlagCompletionFunc("context", CompleteContexts(f))
-}
-
-// Ask has each context asked, all at once, also one that could not be opened. The answers come in the order in which the
-// contexts were named.
-func Ask[T any](f *Flags, ask func(cluster *Cluster, err error) T) []T {
+// ForEach calls query for each context, all at the same time, and returns the results in the order of the flags. A context
+// that cannot be opened has an error.
+func ForEach[T any](f *Flags, query func(cluster *Cluster, err error) T) []T {
 	names := []string{""}
 	if len(f.Contexts) > 0 {
 		names = nil
@@ -54,43 +30,52 @@ func Ask[T any](f *Flags, ask func(cluster *Cluster, err error) T) []T {
 			names = append(names, name)
 		}
 	}
-	answers := make([]T, len(names))
+	results := make([]T, len(names))
 	var pending sync.WaitGroup
 	for i, name := range names {
 		pending.Go(func() {
 			cluster, err := f.Open(name)
 			cluster.Context = cmp.Or(cluster.Context, "(none)")
-			answers[i] = ask(cluster, err)
+			results[i] = query(cluster, err)
 		})
 	}
 	pending.Wait()
-	return answers
+	return results
 }
 
-// Cluster is one of a kubeconfig's contexts.
+// Cluster is the cluster of a kubeconfig's context.
 type Cluster struct {
-	// Context is its name; Namespace its default one.
+	// Context is the context's name, Namespace its default namespace.
 	Context, Namespace string
 	Config             *rest.Config
 	Client             client.Client
 	Discovery          discovery.DiscoveryInterface
+
+	arguments string // Flags.Arguments
 }
 
-// Open reads the kubeconfig and asks nothing yet. The context "" is the current one.
+// Open reads the kubeconfig and sends no request. The context "" is the current one.
 func (f *Flags) Open(context string) (*Cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = f.Kubeconfig
-	loading := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: context})
-	c := &Cluster{Context: context}
+	overrides := f.overrides
+	overrides.AuthInfo, overrides.CurrentContext = *f.overrides.AuthInfo.DeepCopy(), context
+	loading := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(f.rules(), &overrides)
+	c := &Cluster{Context: context, arguments: f.Arguments()}
 	raw, err := loading.RawConfig()
 	if err != nil {
 		return c, fmt.Errorf("reading the kubeconfig: %w; name another by --kubeconfig", err)
 	}
-	if c.Context = cmp.Or(context, raw.CurrentContext); c.Context == "" {
-		return c, errors.New("the kubeconfig has no current context; name one by --context, of those that kubectl config get-contexts lists")
+	c.Context = cmp.Or(context, raw.CurrentContext)
+	if c.Context != "" {
+		c.arguments = " --context=" + shell.Quote(c.Context) + c.arguments
 	}
-	if raw.Contexts[c.Context] == nil {
-		return c, fmt.Errorf("the kubeconfig has no context %q; kubectl config get-contexts lists those that it has", c.Context)
+	switch oneServer := cmp.Or(overrides.ClusterInfo.Server, overrides.Context.Cluster) != ""; {
+	case oneServer && len(f.Contexts) > 1:
+		// The same cluster under several names would pass for several clusters that agree.
+		return c, errors.New("--server and --cluster: expected one --context, since they name one cluster")
+	case c.Context == "" && overrides.ClusterInfo.Server == "":
+		return c, errors.New("the kubeconfig has no current context; name one by --context (kubectl config get-contexts)")
+	case c.Context != "" && raw.Contexts[c.Context] == nil:
+		return c, fmt.Errorf("the kubeconfig has no context %q; kubectl config get-contexts lists its contexts", c.Context)
 	}
 	config, err := loading.ClientConfig()
 	if err != nil {
@@ -99,27 +84,15 @@ func (f *Flags) Open(context string) (*Cluster, error) {
 	if c.Namespace, _, err = loading.Namespace(); err != nil {
 		return c, fmt.Errorf("reading context %s of the kubeconfig: %w", c.Context, err)
 	}
+	c.Context = cmp.Or(c.Context, config.Host) // --server without a kubeconfig
 	config.Timeout = f.Timeout
-	config.WarningHandler = rest.NoWarnings{} // they are for who changes something
+	config.WarningHandler = rest.NoWarnings{} // they concern writers
 	config.QPS, config.Burst = 50, 100
 	c.Config = config
 	if c.Discovery, err = discovery.NewDiscoveryClientForConfig(config); err != nil {
 		return c, err
 	}
-	// What each kind's resource is called is looked up when it is first needed.
+	// The client looks up the resource of each kind when it first needs it.
 	c.Client, err = client.New(config, client.Options{})
 	return c, err
-}
-
-// CompleteContexts completes the names of contexts.
-func CompleteContexts(f *Flags) cobra.CompletionFunc {
-	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		rules := clientcmd.NewDefaultClientConfigLoadingRules()
-		rules.ExplicitPath = f.Kubeconfig
-		config, err := rules.Load()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return slices.Sorted(maps.Keys(config.Contexts)), cobra.ShellCompDirectiveNoFileComp
-	}
 }

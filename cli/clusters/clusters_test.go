@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -48,7 +49,7 @@ func TestOpen(t *testing.T) {
 	}{
 		"the current one":     {write(t, kubeconfig), "", "", "one"},
 		"another":             {write(t, kubeconfig), "it's two", "", "it's two"},
-		"one that is not":     {write(t, kubeconfig), "gone", `the kubeconfig has no context "gone"; kubectl config get-contexts lists those that it has`, "gone"},
+		"one that is not":     {write(t, kubeconfig), "gone", `the kubeconfig has no context "gone"; kubectl config get-contexts lists its contexts`, "gone"},
 		"one without cluster": {write(t, kubeconfig), "broken", "reading context broken of the kubeconfig", "broken"},
 		"no current one":      {write(t, strings.Replace(kubeconfig, "current-context: one\n", "", 1)), "", "the kubeconfig has no current context; name one by --context", ""},
 		"no kubeconfig":       {&Flags{Kubeconfig: "/nothing/there"}, "", "reading the kubeconfig", ""},
@@ -71,34 +72,47 @@ func TestOpen(t *testing.T) {
 }
 
 // Every context is asked once, and the answers come in the order of the flags; one that fails keeps nobody else.
-func TestAsk(t *testing.T) {
+func TestForEach(t *testing.T) {
 	t.Parallel()
-	ask := func(cluster *Cluster, err error) string {
+	query := func(cluster *Cluster, err error) string {
 		if err != nil {
 			return cluster.Context + " fails"
 		}
 		return cluster.Context
 	}
 	flags := write(t, kubeconfig)
-	if got := Ask(flags, ask); !slices.Equal(got, []string{"one"}) {
+	if got := ForEach(flags, query); !slices.Equal(got, []string{"one"}) {
 		t.Errorf("got %q", got)
 	}
 	flags.Contexts = []string{"gone", "it's two", "one", "it's two"}
-	if got := Ask(flags, ask); !slices.Equal(got, []string{"gone fails", "it's two", "one"}) {
+	if got := ForEach(flags, query); !slices.Equal(got, []string{"gone fails", "it's two", "one"}) {
 		t.Errorf("got %q", got)
 	}
-	if got := Ask(&Flags{Kubeconfig: "/nothing/there"}, ask); !slices.Equal(got, []string{"(none) fails"}) {
+	if got := ForEach(&Flags{Kubeconfig: "/nothing/there"}, query); !slices.Equal(got, []string{"(none) fails"}) {
 		t.Errorf("got %q", got)
 	}
 }
 
 func TestContextsAreCompleted(t *testing.T) {
 	t.Parallel()
-	if got, _ := CompleteContexts(write(t, kubeconfig))(nil, nil, ""); !slices.Equal(got, []string{"broken", "it's two", "one"}) {
-		t.Errorf("got %q", got)
-	}
-	if got, _ := CompleteContexts(write(t, "{"))(nil, nil, ""); got != nil {
-		t.Errorf("got %q", got)
+	for _, test := range []struct {
+		kubeconfig, flag string
+		want             []string
+	}{
+		{kubeconfig, "context", []string{"broken", "it's two", "one"}},
+		{kubeconfig, "cluster", []string{"c"}},
+		{kubeconfig, "user", []string{"u"}},
+		{"{", "context", nil},
+	} {
+		flags, cmd := write(t, test.kubeconfig), &cobra.Command{}
+		file := flags.Kubeconfig
+		flags.AddContexts(cmd, "read")
+		flags.Add(cmd)
+		flags.Kubeconfig = file
+		complete, _ := cmd.GetFlagCompletionFunc(test.flag)
+		if got, directive := complete(cmd, nil, ""); !slices.Equal(got, test.want) || directive != cobra.ShellCompDirectiveNoFileComp {
+			t.Errorf("--%s: got %q", test.flag, got)
+		}
 	}
 }
 
@@ -116,7 +130,7 @@ func TestExplain(t *testing.T) {
 		"no such object":  {apierrors.NewNotFound(things, "x"), []string{`listing things: things.g "x" not found`}},
 		"no answer":       {errors.New("connection refused"), []string{"listing things: connection refused; check the cluster's address and your login: kubectl --context='it'\\''s two' version"}},
 	} {
-		err := (&Cluster{Context: "it's two"}).Explain("listing things", "list", "things.g/part", test.err)
+		err := (&Cluster{arguments: ` --context='it'\''s two'`}).Explain("listing things", "list", "things.g/part", test.err)
 		for _, want := range test.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v, want %s", name, err, want)

@@ -4,7 +4,6 @@ package clusters
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,8 +12,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
-// Explain says what was being done when the API server answered with an error, and what to do about it. verb and
-// resource are those of the right that it needs.
+// Explain adds to an error of the API server what the caller was doing and what the person can do about it. verb and
+// resource name the permission that the request needs.
 func (c *Cluster) Explain(doing, verb, resource string, err error) error {
 	switch {
 	case err == nil:
@@ -30,7 +29,7 @@ func (c *Cluster) Explain(doing, verb, resource string, err error) error {
 	}
 }
 
-// canI asks whether one has a right. A subresource has a flag of its own: TYPE/NAME is what kubectl takes a slash for.
+// canI returns the command that checks a permission. kubectl reads a slash as TYPE/NAME, so a subresource needs a flag.
 func (c *Cluster) canI(verb, resource string) string {
 	resource, subresource, found := strings.Cut(resource, "/")
 	if found {
@@ -39,15 +38,5 @@ func (c *Cluster) canI(verb, resource string) string {
 	return c.Kubectl() + " auth can-i " + verb + " " + resource + " -A"
 }
 
-// Kubectl is how to ask this cluster by hand.
-func (c *Cluster) Kubectl() string { return "kubectl --context=" + ShellWord(c.Context) }
-
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
-
-// ShellWord is a text as a shell takes it for one word.
-func ShellWord(text string) string {
-	if plain.MatchString(text) {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
+// Kubectl returns kubectl with the flags for this cluster and user, to begin a printed command.
+func (c *Cluster) Kubectl() string { return "kubectl" + c.arguments }

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package exit says by which code a command ends that has more to say than 0 and 1.
+// Package exit defines exit codes.
 package exit
 
 import "github.com/spf13/cobra"
 
-// The codes besides 0 of the commands that look at clusters and at Vault.
+// The exit codes, besides 0, of the commands that read clusters and Vault.
 const (
-	// Wrong is not as it should be.
-	Wrong = 1
-	// Unknown could not be found out or done, or the flags are wrong.
+	// Problem: something is not as it should be.
+	Problem = 1
+	// Unknown: a request failed, or the flags are wrong.
 	Unknown = 2
 )
 
-// Error ends a command with a code. One without a cause has said everything already.
+// Error ends a command with a code. Without a cause it prints nothing.
 type Error struct {
 	Code  int
 	Cause error
 }
 
-// With gives an error a code.
+// With returns an Error.
 func With(code int, cause error) *Error { return &Error{code, cause} }
 
 func (e *Error) Error() string {
@@ -29,18 +29,18 @@ func (e *Error) Error() string {
 	return e.Cause.Error()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// ExitCode is the program's.
+// ExitCode returns the program's exit code.
 func (e *Error) ExitCode() int { return e.Code }
 
-// Usage has a command's wrong flags and arguments end with Unknown.
+// Usage makes wrong flags and arguments of a command end with Unknown.
 func Usage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(Unknown, err) })
 	args := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
-		err := cmd.ValidateFlagGroups() // flags that exclude each other: cobra's own error would come without a code
+		err := cmd.ValidateFlagGroups() // mutually exclusive flags: cobra's own error has no code
 		if err == nil && args != nil {
 			err = args(cmd, given)
 		}

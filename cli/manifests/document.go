@@ -27,7 +27,7 @@ type decision func(kind patches.Kind, object []byte) patches.Result
 // document is one document of a stream.
 type document struct {
 	// where it came from, for messages: a file and the document's number in it.
-	where string
+	source string
 	// text as it was read, its "---" line included; written as it is unless
 	// the document changes.
 	text []byte
@@ -36,7 +36,7 @@ type document struct {
 	// notJSON says why text that begins as JSON is not JSON.
 	notJSON error
 	// follows is set where a JSON value comes before text, and no "---" line.
-	follows bool
+	followsJSON bool
 
 	// after is the changed document as JSON; nil when nothing changes. edits is
 	// the patch that makes it.
@@ -66,22 +66,22 @@ type typeMeta struct {
 }
 
 // apply decides on each istiod of the document and reports on it.
-func (d *document) apply(decide decision, checking bool, report io.Writer) error {
+func (d *document) apply(decide decision, checking bool, notes io.Writer) error {
 	if mapping, err := d.isMapping(); err != nil || !mapping {
 		return err // empty, or no object: none of ours
 	}
 	raw, err := d.asJSON()
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.where, err)
+		return fmt.Errorf("%s: %w", d.source, err)
 	}
 	edits, err := d.visit(raw, typeMeta{}, 0, func(raw []byte, o object) ([]jsonpatch.Operation, error) {
-		return d.decide(decide, raw, o, checking, report)
+		return d.decide(decide, raw, o, checking, notes)
 	})
 	if err != nil || len(edits) == 0 {
 		return err
 	}
 	if err := d.uniqueKeys(); err != nil {
-		return fmt.Errorf("%s: %w", d.where, err)
+		return fmt.Errorf("%s: %w", d.source, err)
 	}
 	d.edits = edits
 	d.after, err = applied(raw, edits)
@@ -109,7 +109,7 @@ func (d *document) visit(raw []byte, byDefault typeMeta, depth int, decide func(
 		return decide(raw, o)
 	}
 	if depth == maxListDepth {
-		return nil, fmt.Errorf("%s: expected at most %d Lists within each other", d.where, maxListDepth)
+		return nil, fmt.Errorf("%s: expected at most %d Lists within each other", d.source, maxListDepth)
 	}
 	var itemType typeMeta
 	if itemKind != "" {
@@ -135,8 +135,8 @@ func (d *document) isMapping() (mapping bool, err error) {
 	switch {
 	case d.value != nil:
 		return d.value[0] == '{', nil
-	case d.follows:
-		return false, fmt.Errorf(`%s: after a JSON document, expected another one or a line "---": not JSON: %w`, d.where, d.notJSON)
+	case d.followsJSON:
+		return false, fmt.Errorf(`%s: after a JSON document, expected another one or a line "---": not JSON: %w`, d.source, d.notJSON)
 	}
 	documents := goyaml.NewDecoder(bytes.NewReader(d.text))
 	for n := 0; ; n++ {
@@ -145,11 +145,11 @@ func (d *document) isMapping() (mapping bool, err error) {
 		case errors.Is(err, io.EOF):
 			return mapping, nil
 		case err != nil && d.notJSON != nil:
-			return false, fmt.Errorf("%s: not YAML: %w; not JSON: %w", d.where, err, d.notJSON)
+			return false, fmt.Errorf("%s: not YAML: %w; not JSON: %w", d.source, err, d.notJSON)
 		case err != nil:
-			return false, fmt.Errorf("%s: not YAML: %w", d.where, err)
+			return false, fmt.Errorf("%s: not YAML: %w", d.source, err)
 		case n > 0:
-			return false, fmt.Errorf(`%s: holds several documents; start each with a line "---"`, d.where)
+			return false, fmt.Errorf(`%s: holds several documents; start each with a line "---"`, d.source)
 		}
 		_, mapping = document.(map[any]any)
 	}
@@ -179,7 +179,7 @@ func (d *document) uniqueKeys() error {
 }
 
 // decide on one object; what is not an istiod is left alone without a word.
-func (d *document) decide(decide decision, raw []byte, o object, checking bool, report io.Writer) ([]jsonpatch.Operation, error) {
+func (d *document) decide(decide decision, raw []byte, o object, checking bool, notes io.Writer) ([]jsonpatch.Operation, error) {
 	if o.Metadata.Labels["app"] != "istiod" {
 		return nil, nil
 	}
@@ -198,16 +198,16 @@ func (d *document) decide(decide decision, raw []byte, o object, checking bool, 
 		name += " in namespace " + o.Metadata.Namespace
 	}
 	if result.Denied() {
-		return nil, fmt.Errorf("%s: %s: %s: %s", d.where, name, result.Reason, result.Message)
+		return nil, fmt.Errorf("%s: %s: %s: %s", d.source, name, result.Reason, result.Message)
 	}
 	if checking && len(result.Operations) > 0 {
-		fmt.Fprintf(report, "%s: %s: would change: %s\n", d.where, name, strings.Join(result.Changes, ", "))
+		fmt.Fprintf(notes, "%s: %s: would change: %s\n", d.source, name, strings.Join(result.Changes, ", "))
 	} else {
-		fmt.Fprintf(report, "%s: %s: %s: %s\n", d.where, name, result.Reason, result.Message)
+		fmt.Fprintf(notes, "%s: %s: %s: %s\n", d.source, name, result.Reason, result.Message)
 	}
 	for _, warning := range result.Warnings {
 		if warning != result.Message {
-			fmt.Fprintf(report, "%s: %s: warning: %s\n", d.where, name, warning)
+			fmt.Fprintf(notes, "%s: %s: warning: %s\n", d.source, name, warning)
 		}
 	}
 	d.operations = append(d.operations, result.Operations)

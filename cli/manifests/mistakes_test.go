@@ -119,14 +119,14 @@ func TestOnlyFilesOfBoundedSizeAreRead(t *testing.T) {
 	}{
 		"a pipe in a folder":          {[]string{"inject", "-f", folder}, "b.yaml: expected a regular file"},
 		"a device":                    {[]string{"inject", "-f", "/dev/zero"}, "/dev/zero: expected a regular file"},
-		"an endless standard input":   {[]string{"inject", "-f", "-"}, "reading standard input: it is larger than 32768 KiB"},
-		"a large file":                {[]string{"uninject", "-f", large}, "large.yaml: it is larger than 32768 KiB"},
-		"two that are large together": {[]string{"inject", "-f", half, "-f", half}, "all manifests together are larger than 32768 KiB"},
-		"a configuration":             {[]string{"inject", "-f", large, "--config", large}, "larger than 1024 KiB"},
+		"an endless standard input":   {[]string{"inject", "-f", "-"}, "reading standard input: expected at most 33554432 bytes"},
+		"a large file":                {[]string{"uninject", "-f", large}, "large.yaml: expected at most 33554432 bytes"},
+		"two that are large together": {[]string{"inject", "-f", half, "-f", half}, "expected at most 33554432 bytes of manifests in total"},
+		"a configuration":             {[]string{"inject", "-f", large, "--config", large}, "expected at most 1048576 bytes"},
 		"a configuration from a pipe": {[]string{"inject", "-f", large, "--config", filepath.Join(folder, "b.yaml")}, "expected a regular file"},
-		"a VirtualMesh":               {[]string{"vault", "-f", "-"}, "reading standard input: it is larger than"},
+		"a VirtualMesh":               {[]string{"vault", "-f", "-"}, "reading standard input: expected at most"},
 		"a VirtualMesh from a device": {[]string{"check", "--vault", "-f", "/dev/zero"}, "expected a regular file"},
-		"a root":                      {[]string{"verify", "--root", large, "--kubeconfig", filepath.Join(dir, "gone")}, "larger than 1024 KiB"},
+		"a root":                      {[]string{"verify", "--root", large, "--kubeconfig", filepath.Join(dir, "gone")}, "expected at most 1048576 bytes"},
 		"a CA":                        {[]string{"vault", "--dry-run", "-f", "../../config/samples/virtualmesh.yaml", "--kubernetes-ca-file", "/dev/zero"}, "expected a regular file"},
 	} {
 		var out bytes.Buffer

@@ -36,7 +36,7 @@ func splitJSON(text []byte) []document {
 	for at < len(text) {
 		size, err := valueSize(text[at:])
 		if err != nil {
-			return append(documents, document{text: text[start:], notJSON: err, follows: len(documents) > 0})
+			return append(documents, document{text: text[start:], notJSON: err, followsJSON: len(documents) > 0})
 		}
 		end := at + size
 		next := len(text) - len(bytes.TrimLeft(text[end:], " \t\r\n"))
@@ -44,7 +44,7 @@ func splitJSON(text []byte) []document {
 		if at == len(text) {
 			next = at // comments at the end belong to the last value
 		}
-		documents = append(documents, document{text: text[start:next], value: text[end-size : end], follows: len(documents) > 0})
+		documents = append(documents, document{text: text[start:next], value: text[end-size : end], followsJSON: len(documents) > 0})
 		start = next
 	}
 	return documents

@@ -25,45 +25,32 @@ const maxManifests = 32 << 20
 func readAll(names []string, recursive bool, stdin io.Reader) ([]document, error) {
 	var documents []document
 	size := 0
-	add := func(from string, text []byte) error {
-		if size += len(text); size > maxManifests {
-			return fmt.Errorf("reading %s: all manifests together are larger than %d KiB, which is the most that is read", from, maxManifests>>10)
-		}
-		documents = append(documents, split(from, text)...)
-		return nil
-	}
 	for _, name := range names {
-		if name == "-" {
-			text, err := files.ReadAll("standard input", stdin, maxManifests)
-			if err != nil {
-				return nil, err
-			}
-			if err := add("standard input", text); err != nil {
-				return nil, err
-			}
-			continue
-		}
 		manifests, err := expand(name, recursive)
 		if err != nil {
 			return nil, err
 		}
 		for _, file := range manifests {
-			text, err := files.Read(file, maxManifests)
+			text, source, err := files.ReadOrStdin(file, stdin, maxManifests)
 			if err != nil {
 				return nil, err
 			}
-			if err := add(file, text); err != nil {
-				return nil, err
+			if size += len(text); size > maxManifests {
+				return nil, fmt.Errorf("reading %s: expected at most %d bytes of manifests in total", source, maxManifests)
 			}
+			documents = append(documents, split(source, text)...)
 		}
 	}
 	return documents, nil
 }
 
-// expand answers with the manifests of a directory, in the order of their
-// names, or with the file itself.
+// expand returns the manifests of a directory, sorted by name, or the name of
+// a file itself.
 func expand(name string, recursive bool) ([]string, error) {
-	if about, err := os.Stat(name); err != nil || !about.IsDir() {
+	if name == "-" {
+		return []string{name}, nil
+	}
+	if info, err := os.Stat(name); err != nil || !info.IsDir() {
 		return []string{name}, err
 	}
 	var manifests []string
@@ -107,9 +94,9 @@ func split(from string, text []byte) []document {
 	}
 	cut(len(text))
 	for i := range documents {
-		documents[i].where = from
+		documents[i].source = from
 		if len(documents) > 1 {
-			documents[i].where = fmt.Sprintf("%s, document %d", from, i+1)
+			documents[i].source = fmt.Sprintf("%s, document %d", from, i+1)
 		}
 	}
 	return documents
@@ -136,7 +123,7 @@ func printYAML(documents []document, out io.Writer) error {
 	changed := slices.ContainsFunc(documents, func(d document) bool { return d.changed() })
 	ended := true // with a line break
 	for i, d := range documents {
-		if d.follows && !changed {
+		if d.followsJSON && !changed {
 			if _, err := out.Write(d.text); err != nil {
 				return err
 			}
@@ -169,7 +156,7 @@ func (d *document) yaml() ([]byte, error) {
 	}
 	text, err := d.edited()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.where, err)
+		return nil, fmt.Errorf("%s: %w", d.source, err)
 	}
 	if isSeparator(firstLine(d.text)) {
 		text = append([]byte("---\n"), text...)

@@ -25,7 +25,7 @@ func FuzzSplit(f *testing.F) {
 			if d.value != nil && !json.Valid(d.value) {
 				t.Errorf("document %d is not JSON: %q", i+1, d.value)
 			}
-			if i > 0 && !d.follows && !isSeparator(firstLine(d.text)) {
+			if i > 0 && !d.followsJSON && !isSeparator(firstLine(d.text)) {
 				t.Errorf("document %d starts without a separator: %q", i+1, d.text)
 			}
 			joined = append(joined, d.text...)

@@ -24,7 +24,7 @@ import (
 // is the same change made to the document as JSON: where the YAML cannot be
 // changed to mean just that, after is written in place of it.
 func patchYAML(text []byte, operations []jsonpatch.Operation, after []byte) ([]byte, error) {
-	if edited, err := editNodes(text, operations); err == nil && means(edited, after) {
+	if edited, err := editNodes(text, operations); err == nil && equivalent(edited, after) {
 		return edited, nil
 	}
 	return writeYAML(after)
@@ -43,19 +43,19 @@ func writeYAML(object []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !means(text, object) {
+	if !equivalent(text, object) {
 		return nil, errors.New("it holds a value that YAML cannot hold; use -o json")
 	}
 	return text, nil
 }
 
-func means(text, wanted []byte) bool {
+func equivalent(text, desired []byte) bool {
 	raw, err := kyaml.YAMLToJSON(text)
 	if err != nil {
 		return false
 	}
 	var a, b any
-	return json.Unmarshal(raw, &a) == nil && json.Unmarshal(wanted, &b) == nil && reflect.DeepEqual(a, b)
+	return json.Unmarshal(raw, &a) == nil && json.Unmarshal(desired, &b) == nil && reflect.DeepEqual(a, b)
 }
 
 func editNodes(text []byte, operations []jsonpatch.Operation) ([]byte, error) {

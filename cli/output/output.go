@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package output has every command write what it found in the same formats.
+// Package output is the --output flag: the same formats for every command.
 package output
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// The formats that every command knows, besides the one for people.
+// The formats of every command, in addition to text.
 const (
 	JSON = "json"
 	YAML = "yaml"
@@ -24,57 +24,57 @@ const (
 
 // Flag is --output.
 type Flag struct {
-	format string
-	known  []string
+	format  string
+	formats []string
 }
 
-// Add registers the flag; more are formats for people that the command knows besides.
+// Add registers the flag; more are further text formats of the command.
 func (f *Flag) Add(cmd *cobra.Command, more ...string) {
-	f.known = append(more, JSON, YAML)
-	cmd.Flags().StringVarP(&f.format, "output", "o", "", "`format`: "+f.list()+" (default: for people)")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.known, cobra.ShellCompDirectiveNoFileComp))
+	f.formats = append(more, JSON, YAML)
+	cmd.Flags().StringVarP(&f.format, "output", "o", "", "`format`: "+f.list()+" (default: text)")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// Check says what is wrong with the flag's value.
+// Check validates the flag's value.
 func (f *Flag) Check() error {
-	if f.format == "" || slices.Contains(f.known, f.format) {
+	if f.format == "" || slices.Contains(f.formats, f.format) {
 		return nil
 	}
 	return fmt.Errorf("--output %q: expected %s", f.format, f.list())
 }
 
-// Is says whether a format is asked for.
+// Is reports whether the flag has this value.
 func (f *Flag) Is(format string) bool { return f.format == format }
 
-// ForPrograms says whether JSON or YAML is.
-func (f *Flag) ForPrograms() bool { return f.Is(JSON) || f.Is(YAML) }
+// Structured reports whether the flag is JSON or YAML.
+func (f *Flag) Structured() bool { return f.Is(JSON) || f.Is(YAML) }
 
 func (f *Flag) list() string {
-	last := len(f.known) - 1
-	return strings.Join(f.known[:last], ", ") + " or " + f.known[last]
+	last := len(f.formats) - 1
+	return strings.Join(f.formats[:last], ", ") + " or " + f.formats[last]
 }
 
-// Write writes what was found for programs, or has it written for people. An error of the latter is the terminal.Writer's.
-func (f *Flag) Write(out io.Writer, found any, forPeople func(io.Writer)) error {
+// Write writes a value as JSON or YAML, or calls writeText, whose errors the terminal.Writer keeps.
+func (f *Flag) Write(out io.Writer, value any, writeText func(io.Writer)) error {
 	switch {
 	case f.Is(JSON):
 		encoder := json.NewEncoder(out)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(found)
+		return encoder.Encode(value)
 	case f.Is(YAML):
-		text, err := json.Marshal(found)
+		text, err := json.Marshal(value)
 		if err != nil {
 			return err
 		}
-		// YAML takes more characters as they are than a terminal may get.
+		// YAML leaves characters unescaped that a terminal must not get.
 		if text, err = yaml.JSONToYAML([]byte(terminal.PlainJSON(string(text)))); err != nil {
 			return err
 		}
 		_, err = out.Write(text)
 		return err
 	default:
-		forPeople(out)
+		writeText(out)
 		return nil
 	}
 }

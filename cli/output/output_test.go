@@ -42,7 +42,7 @@ func TestFormats(t *testing.T) {
 			if got.String() != want {
 				t.Errorf("got %q, want %q", &got, want)
 			}
-			if flag.ForPrograms() != (given == "json" || given == "yaml") {
+			if flag.Structured() != (given == "json" || given == "yaml") {
 				t.Error("it is taken for one of the others")
 			}
 		})

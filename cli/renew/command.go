@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package renew asks agents for a new CA at once, and waits until istiod uses it.
+// Package renew requests a new CA from agents, and waits until istiod uses it.
 package renew
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// look is how often the status is read while it is waited for.
-const look = 500 * time.Millisecond
+// pollInterval is the time between two reads of the status.
+const pollInterval = 500 * time.Millisecond
 
 type flags struct {
 	clusters.Flags
@@ -36,27 +36,26 @@ func Command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "renew [NAME...]",
-		Short: "Have istiods get a new CA now",
-		Long: `Asks for a new CA certificate for the IssuedCertificates named, or for all of
-them, and waits until every replica of istiod was seen to use its own. Nothing
-restarts. What keeps a replica from it is told while it is waited for, and when the
-time is out.
+		Short: "Renew istiod's CA now",
+		Long: `Requests a new CA certificate for the given IssuedCertificates, or for all of them,
+and waits until every replica of istiod uses its new CA. Nothing restarts. While it
+waits, and when the timeout ends, it prints what keeps a replica from its new CA.
 
-Exit codes: 0 all have a new CA (with --wait=false: were asked to get one); 1 some
-have not, in time; 2 something could not be asked or found out, or the flags are
-wrong.`,
+Exit codes: 0 every replica has a new CA (with --wait=false: the renewals are
+requested); 1 some replica has no new CA within the timeout; 2 a request failed, or the
+flags are wrong.`,
 		Example: `  kubectl istiod-agent renew istiod-istio-system-cluster-1 -n istio-system
   kubectl istiod-agent renew --all --context cluster-1 --context cluster-2`,
 		RunE: f.run,
 	}
-	f.AddContexts(cmd, "ask")
+	f.AddContexts(cmd, "renew in")
 	set := cmd.Flags()
 	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of the IssuedCertificates (default: istio-system; with --all, all)")
 	set.BoolVar(&f.all, "all", false, "renew all IssuedCertificates")
-	set.BoolVar(&f.wait, "wait", true, "wait until istiod uses the new CA")
-	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait")
+	set.BoolVar(&f.wait, "wait", true, "wait until every replica of istiod uses its new CA")
+	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "`time` limit of --wait")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -68,18 +67,18 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	case len(names) == 0 && !f.all:
 		return exit.With(exit.Unknown, errors.New("expected the names of IssuedCertificates (kubectl get issuedcertificates -A), or --all"))
 	case len(names) > 0 && f.all:
-		return exit.With(exit.Unknown, errors.New("--all: expected no names beside it"))
+		return exit.With(exit.Unknown, errors.New("--all: expected no names together with it"))
 	case f.timeout <= 0:
 		return exit.With(exit.Unknown, fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout))
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
-	limited, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	waitCtx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
-	outcomes := slices.Concat(clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
+	outcomes := slices.Concat(clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
 		if err != nil {
 			return []Outcome{{Context: cluster.Context, State: NotAsked, Message: terminal.OneLine(err.Error())}}
 		}
-		return f.renew(cmd.Context(), limited, cluster, names, progress)
+		return f.renew(cmd.Context(), waitCtx, cluster, names, progress)
 	})...)
 	progress.Done()
 	err := f.Write(cmd.OutOrStdout(), map[string]any{"certificates": outcomes}, func(out io.Writer) {
@@ -87,41 +86,41 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 			outcome.print(out)
 		}
 	})
-	is := func(state State) bool {
+	contains := func(state State) bool {
 		return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State == state })
 	}
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
-	case is(NotAsked):
+	case contains(NotAsked):
 		return exit.With(exit.Unknown, nil)
-	case is(NotRenewed):
-		return exit.With(exit.Wrong, nil)
+	case contains(NotRenewed):
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
 
-// renew asks in one context for all that are meant, and only then waits, until limited ends: they renew side by side.
-func (f *flags) renew(ctx, limited context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
-	chosen, outcomes := f.choose(ctx, cluster, names)
-	var asked []Renewal
-	for _, certificate := range chosen {
-		renewal, err := Ask(ctx, cluster, certificate)
+// renew requests all renewals of a context before it waits for them, until waitCtx ends: they run at the same time.
+func (f *flags) renew(ctx, waitCtx context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
+	selected, outcomes := f.selectCertificates(ctx, cluster, names)
+	var renewals []Renewal
+	for _, certificate := range selected {
+		renewal, err := Request(ctx, cluster, certificate)
 		if err != nil {
 			outcomes = append(outcomes, renewal.outcome(NotAsked, err.Error()))
 			continue
 		}
-		asked = append(asked, renewal)
+		renewals = append(renewals, renewal)
 	}
-	for _, renewal := range asked {
+	for _, renewal := range renewals {
 		if !f.wait {
-			outcomes = append(outcomes, renewal.outcome(Asked, "a new CA was asked for"))
+			outcomes = append(outcomes, renewal.outcome(Asked, "a new CA was requested"))
 			continue
 		}
-		about := cluster.Context + ": " + renewal.name()
-		err := renewal.await(ctx, limited, func(waiting string) { progress.Say(about, "waiting for %s", waiting) })
-		progress.Leave(about)
-		outcomes = append(outcomes, renewal.ended(err, terminal.After(limited, f.timeout)))
+		subject := cluster.Context + ": " + renewal.name()
+		err := renewal.await(ctx, waitCtx, func(pending string) { progress.Update(subject, "waiting for %s", pending) })
+		progress.Remove(subject)
+		outcomes = append(outcomes, renewal.result(err, terminal.WaitEnd(waitCtx, f.timeout)))
 	}
 	return outcomes
 }

@@ -26,8 +26,8 @@ func has(pod, serial string, confirmed bool, err string) certificatesv1.Certific
 	return certificatesv1.CertificateStatus{Pod: pod, SerialNumber: serial, Confirmed: confirmed, Error: err}
 }
 
-// It is waited for every Pod that is there, until it was seen to use a CA that it did not have before.
-func TestWaiting(t *testing.T) {
+// Every existing Pod is pending until it uses a CA that it did not have before.
+func TestPending(t *testing.T) {
 	t.Parallel()
 	before := reports(has("a", "1", true, ""), has("b", "2", true, ""))
 	for name, test := range map[string]struct {
@@ -36,7 +36,7 @@ func TestWaiting(t *testing.T) {
 	}{
 		"nothing yet":                 {before, before, []string{"Pod a, which has no new CA yet", "Pod b, which has no new CA yet"}},
 		"one of two":                  {before, reports(has("a", "3", true, ""), has("b", "2", true, "")), []string{"Pod b, which has no new CA yet"}},
-		"not loaded":                  {before, reports(has("a", "3", false, ""), has("b", "4", true, "")), []string{"Pod a, whose istiod was not seen to use the new CA yet"}},
+		"not loaded":                  {before, reports(has("a", "3", false, ""), has("b", "4", true, "")), []string{"Pod a, whose istiod does not use the new CA yet"}},
 		"all":                         {before, reports(has("a", "3", true, ""), has("b", "4", true, "")), nil},
 		"one is gone":                 {before, reports(has("a", "3", true, "")), nil},
 		"one has come":                {before, reports(has("a", "3", true, ""), has("b", "4", true, ""), has("c", "5", true, "")), nil},
@@ -50,7 +50,7 @@ func TestWaiting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			renewal := newRenewal(nil, &certificatesv1.IssuedCertificate{Status: test.before})
-			if got := renewal.waiting(test.now); !slices.Equal(got, test.want) {
+			if got := renewal.pending(test.now); !slices.Equal(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -64,11 +64,11 @@ func TestPrinted(t *testing.T) {
 	certificate.Status = reports(has("b", "2", true, ""), certificatesv1.CertificateStatus{Pod: "a", SerialNumber: "1\x1b[2J", NotAfter: &until})
 	renewal := newRenewal(&clusters.Cluster{Context: "one"}, certificate)
 	late := renewal
-	late.left = []string{"Pod a, which has no new CA yet", "Pod b"}
+	late.remaining = []string{"Pod a, which has no new CA yet", "Pod b"}
 	for want, outcome := range map[string]Outcome{
-		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1\\u001b[2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.ended(nil, "after 5m"),
-		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                                    late.ended(nil, "after 5m"),
-		"one: istio-system/mesh: no answer\n":        late.ended(errors.New("no  answer"), "after 5m"),
+		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1\\u001b[2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.result(nil, "after 5m"),
+		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                                    late.result(nil, "after 5m"),
+		"one: istio-system/mesh: no answer\n":        late.result(errors.New("no  answer"), "after 5m"),
 		"two: no answer\n":                           {Context: "two", State: NotAsked, Message: "no answer"},
 		"two: namespace x: there is none\n":          {Context: "two", Namespace: "x", State: NotAsked, Message: "there is none"},
 		"one: istio-system/mesh: it was asked for\n": renewal.outcome(Asked, "it was asked for"),
@@ -84,7 +84,7 @@ func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, arguments := range map[string][]string{
 		"expected the names of IssuedCertificates":  {},
-		"--all: expected no names beside it":        {"--all", "name"},
+		"--all: expected no names together with it": {"--all", "name"},
 		"--timeout: expected a positive duration":   {"--all", "--timeout=0s"},
 		`--output "wide": expected json or yaml`:    {"--all", "-o=wide"},
 		"unknown flag: --everything":                {"--everything"},

@@ -16,46 +16,46 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// State is what became of an IssuedCertificate.
+// State is the result of a renewal.
 type State string
 
 // The states.
 const (
-	// Renewed has every replica use a new CA.
+	// Renewed: every replica uses a new CA.
 	Renewed State = "Renewed"
-	// Asked was not waited for.
+	// Asked: requested, without waiting.
 	Asked State = "Asked"
-	// NotRenewed has a replica without a new CA when the time was out.
+	// NotRenewed: some replica has no new CA at the end of the timeout.
 	NotRenewed State = "NotRenewed"
-	// NotAsked could not be asked, or its status not read.
+	// NotAsked: the request, or reading the status, failed.
 	NotAsked State = "NotAsked"
 )
 
-// Outcome is what became of an IssuedCertificate, or of a context where none could be asked.
+// Outcome is the result for an IssuedCertificate, or for a context that could not be read.
 type Outcome struct {
 	Context   string `json:"context"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
 	State     State  `json:"state"`
-	// Message says what was done, or what is wrong and what to do.
+	// Message states what was done, or what is wrong and what to do.
 	Message string `json:"message,omitempty"`
-	// Replicas are istiod's Pods that use a new CA.
+	// Replicas are the Pods of istiod that use a new CA.
 	Replicas []Replica `json:"replicas,omitempty"`
 }
 
-// Replica is a Pod of istiod's that uses a new CA.
+// Replica is a Pod of istiod that uses a new CA.
 type Replica struct {
 	Pod          string       `json:"pod"`
 	SerialNumber string       `json:"serialNumber"`
 	NotAfter     *metav1.Time `json:"notAfter,omitempty"`
 }
 
-// Renewal is one of an IssuedCertificate: who had which serial number when it was asked for.
+// Renewal is a requested renewal of an IssuedCertificate, with the serial numbers from before the request.
 type Renewal struct {
 	cluster     *clusters.Cluster
 	certificate *certificatesv1.IssuedCertificate
 	before      map[string]string // by Pod
-	left        []string          // what was waited for last
+	remaining   []string          // the last result of pending
 }
 
 func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) Renewal {
@@ -68,13 +68,13 @@ func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCer
 
 func (r *Renewal) name() string { return r.certificate.Namespace + "/" + r.certificate.Name }
 
-// waiting says which Pods have not been seen to use a new CA, and why. A Pod that is gone is not waited for; one that
-// has come since has a new CA anyhow.
-func (r *Renewal) waiting(status certificatesv1.IssuedCertificateStatus) []string {
+// pending returns the Pods that do not use a new CA yet, and why. It ignores deleted Pods; a Pod that started after the
+// request has a new CA anyway.
+func (r *Renewal) pending(status certificatesv1.IssuedCertificateStatus) []string {
 	if len(status.Certificates) == 0 {
 		return []string{"the first report of an agent"}
 	}
-	var waiting []string
+	var pending []string
 	for _, replica := range status.Certificates {
 		old, known := r.before[replica.Pod]
 		renewed := replica.SerialNumber != "" && (!known || replica.SerialNumber != old)
@@ -82,23 +82,23 @@ func (r *Renewal) waiting(status certificatesv1.IssuedCertificateStatus) []strin
 		case renewed && replica.Confirmed:
 			continue
 		case replica.Error != "":
-			waiting = append(waiting, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
+			pending = append(pending, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
 		case renewed:
-			waiting = append(waiting, "Pod "+replica.Pod+", whose istiod was not seen to use the new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", whose istiod does not use the new CA yet")
 		default:
-			waiting = append(waiting, "Pod "+replica.Pod+", which has no new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", which has no new CA yet")
 		}
 	}
-	return waiting
+	return pending
 }
 
-// ended is what became of it when the waiting has ended; after says why it has.
-func (r *Renewal) ended(err error, after string) Outcome {
+// result returns the outcome at the end of the wait; after names what ended it.
+func (r *Renewal) result(err error, after string) Outcome {
 	switch {
 	case err != nil:
 		return r.outcome(NotAsked, err.Error())
-	case len(r.left) > 0:
-		return r.outcome(NotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.left, "; ")))
+	case len(r.remaining) > 0:
+		return r.outcome(NotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.remaining, "; ")))
 	}
 	outcome := r.outcome(Renewed, "")
 	for _, replica := range r.certificate.Status.Certificates {
@@ -112,20 +112,20 @@ func (r *Renewal) outcome(state State, message string) Outcome {
 	return Outcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
 }
 
-// print writes what became of it for people.
+// print writes the outcome as text.
 func (o *Outcome) print(out io.Writer) {
-	about := o.Context
+	subject := o.Context
 	switch {
 	case o.Name != "":
-		about += ": " + o.Namespace + "/" + o.Name
+		subject += ": " + o.Namespace + "/" + o.Name
 	case o.Namespace != "":
-		about += ": namespace " + o.Namespace
+		subject += ": namespace " + o.Namespace
 	}
 	if o.Message != "" {
-		fmt.Fprintf(out, "%s: %s\n", about, o.Message)
+		fmt.Fprintf(out, "%s: %s\n", subject, o.Message)
 	}
 	for _, replica := range o.Replicas {
-		line := fmt.Sprintf("%s: istiod in Pod %s uses CA certificate %s", about, replica.Pod, terminal.Line(replica.SerialNumber))
+		line := fmt.Sprintf("%s: istiod in Pod %s uses CA certificate %s", subject, replica.Pod, terminal.Line(replica.SerialNumber))
 		if replica.NotAfter != nil {
 			line += ", valid until " + replica.NotAfter.UTC().Format("2006-01-02 15:04 MST")
 		}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rotate changes the root of trust in stages, in all clusters of a mesh together: none goes on before every one
-// is as far.
+// Package rotate changes the root of trust in stages, in all clusters of a mesh together: no cluster enters a stage before
+// every cluster has completed the stage before.
 package rotate
 
 import (
@@ -35,10 +35,10 @@ type flags struct {
 	dryRun, wait, now   bool
 	timeout             time.Duration
 
-	ended string // how the waiting has
+	waitEnd string // what ended the wait, as text
 }
 
-// stages are the words that the command takes.
+// stages are the arguments of the command, in order.
 var stages = []string{
 	string(networkingv1.RotateTrustBoth), string(networkingv1.RotateSignWithNew), string(networkingv1.RotateDropOld), string(networkingv1.RotateNone),
 }
@@ -49,38 +49,37 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate-root [trust-both | sign-with-new | drop-old | none]",
 		Short: "Change the root of trust in stages, without a failed handshake",
-		Long: `Changes the root of trust of all clusters given, one stage after another:
+		Long: `Changes the root of trust of all given clusters, one stage after another:
 
-  trust-both     istiods go on with the CA that they have, and publish the old roots
-                 and the new one as trusted
+  trust-both     istiods keep their current CA, and publish the old roots and the new
+                 root as trusted
   sign-with-new  istiods sign under the new root, and all roots are trusted
-  drop-old       the new root alone is trusted
+  drop-old       only the new root is trusted
 
-none gives the change up, before sign-with-new; after drop-old it takes away what is
-left of it. Without a stage it says how far each cluster is.
+none abandons the root change before sign-with-new, and removes its annotations after
+drop-old. Without a stage, the command prints the stage of each cluster.
 
-It sets the annotations of the VirtualMesh in each context, waits until every
-replica of every istiod has confirmed the stage, and says what comes next. It does
-nothing in any context while one of them has not completed the stage before, or
-cannot be asked. Give it all clusters of the mesh, by several --context.
+The command annotates the VirtualMesh in each context, waits until every replica of
+every istiod has confirmed the stage, and prints the next step. It changes no context
+while one of them cannot be read or has not completed the stage before. Name all
+clusters of the mesh, each by a --context.
 
-The new root is the one in --new-root, or with --vault the one of the Vault that a
-VirtualMesh names: -f a file with what it will say, as long as it says the old one.
-The old roots are those that istiods publish. Where istiod runs with a CA of its own
-and without the agent, --from-secret names the Secret that holds it.
+The new root comes from --new-root, or with --vault from the Vault of a VirtualMesh
+(-f names a file with its future content, while the VirtualMesh in the cluster still
+names the old Vault). The old roots are those that istiods publish. Where istiod uses
+its own CA, without the agent, --from-secret names the Secret with that CA.
 
-Exit codes: 0 the stage is complete in every context, or without a stage: no change
-is going on, or it is complete as far as was asked; 1 it is not, or was refused since
-another has to be complete before; 2 something could not be asked or found out, or
-the flags are wrong.`,
+Exit codes: 0 the requested stage is complete in every context, or without a stage:
+no root change is in progress, or its requested stages are complete; 1 the stage is
+not complete, or the stage before is not; 2 a request failed, or the flags are wrong.`,
 		Example: `  kubectl istiod-agent rotate-root trust-both --new-root new-root.pem --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root sign-with-new --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root drop-old --context cluster-1 --context cluster-2
 
-  # How far is it?
+  # Print the stage of each cluster
   kubectl istiod-agent rotate-root --context cluster-1 --context cluster-2
 
-  # From the root that istiod has made itself to Vault's, before the agent is injected
+  # From the root of istiod's own CA to Vault's, before the agent is injected
   kubectl istiod-agent rotate-root trust-both --vault --from-secret istio-ca-secret`,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: stages,
@@ -90,24 +89,24 @@ the flags are wrong.`,
 				return err
 			}
 			if _, refused := errors.AsType[*RefusedError](err); refused {
-				return exit.With(exit.Wrong, err)
+				return exit.With(exit.Problem, err)
 			}
 			return exit.With(exit.Unknown, err)
 		},
 	}
 	f.AddContexts(cmd, "change")
 	set := cmd.Flags()
-	set.StringVar(&f.newRoot, "new-root", "", "`file` with the new root, PEM; for trust-both")
-	set.BoolVar(&f.vault, "vault", false, "take the new root from the Vault that a VirtualMesh names; for trust-both")
-	set.StringVarP(&f.Filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: the one in the first context)")
-	set.StringVar(&f.Mesh, "virtual-mesh", "", "`namespace/name` of the VirtualMesh to annotate, the same in each context (default: the only one there)")
-	set.StringVar(&f.fromSecret, "from-secret", "", "`name` of the Secret, in istiod's namespace, with the CA of an istiod without the agent, such as istio-ca-secret; for trust-both")
-	set.BoolVar(&f.now, "now", false, "have agents get their CA under the new root at once, not spread over ten minutes; for sign-with-new")
+	set.StringVar(&f.newRoot, "new-root", "", "`file` with the new root in PEM; for trust-both")
+	set.BoolVar(&f.vault, "vault", false, "take the new root from the Vault of a VirtualMesh; for trust-both")
+	set.StringVarP(&f.Filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: the VirtualMesh in the first context)")
+	set.StringVar(&f.Mesh, "virtual-mesh", "", "`namespace/name` of the VirtualMesh in each context (default: the only one)")
+	set.StringVar(&f.fromSecret, "from-secret", "", "`name` of the Secret in istiod's namespace with the CA of an istiod without the agent, such as istio-ca-secret; for trust-both")
+	set.BoolVar(&f.now, "now", false, "renew istiod's CA at once, not within ten minutes; for sign-with-new")
 	set.BoolVar(&f.wait, "wait", true, "wait until every replica has confirmed the stage")
-	set.DurationVar(&f.timeout, "timeout", 20*time.Minute, "how long to wait")
-	set.BoolVar(&f.dryRun, "dry-run", false, "say what would be done; change nothing")
+	set.DurationVar(&f.timeout, "timeout", 20*time.Minute, "`time` limit of --wait")
+	set.BoolVar(&f.dryRun, "dry-run", false, "print the changes without making them")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("new-root", "vault")
 	exit.Usage(cmd)
 	return cmd
@@ -119,11 +118,11 @@ func (f *flags) check(stage networkingv1.RootRotation) error {
 	case f.Check() != nil:
 		return f.Check()
 	case (f.newRoot != "" || f.vault || f.fromSecret != "") && !first:
-		return errors.New("--new-root, --vault and --from-secret: expected together with trust-both, which they are for")
+		return errors.New("--new-root, --vault and --from-secret: expected with the stage trust-both only")
 	case f.Filename != "" && !f.vault:
-		return errors.New("--filename: expected together with --vault, which it is for")
+		return errors.New("--filename: expected together with --vault")
 	case f.now && stage != networkingv1.RotateSignWithNew:
-		return errors.New("--now: expected together with sign-with-new, which it is for")
+		return errors.New("--now: expected with the stage sign-with-new only")
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
 	}
@@ -135,55 +134,55 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 		return err
 	}
 	ctx := cmd.Context()
-	all := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) *one {
-		o := &one{cluster: cluster, err: err}
-		o.Context = cluster.Context
-		if o.err == nil {
-			o.Mesh, o.err = vaultside.Find(ctx, cluster, f.Mesh)
+	targets := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) *target {
+		t := &target{cluster: cluster, err: err}
+		t.Context = cluster.Context
+		if t.err == nil {
+			t.Mesh, t.err = vaultside.Find(ctx, cluster, f.Mesh)
 		}
-		if o.err == nil {
-			o.Place, o.err = readPlace(ctx, cluster, o.Mesh, stage == networkingv1.RotateTrustBoth)
+		if t.err == nil {
+			t.ClusterState, t.err = readState(ctx, cluster, t.Mesh, stage == networkingv1.RotateTrustBoth)
 		}
-		return o
+		return t
 	})
 	if stage == "" {
-		return f.show(cmd.OutOrStdout(), all)
+		return f.printState(cmd.OutOrStdout(), targets)
 	}
-	if failed := slices.ContainsFunc(all, func(o *one) bool { return o.err != nil }); failed {
-		return errors.New("nothing was changed, in any context, since not all can be asked:\n  " + strings.Join(failures(all), "\n  "))
+	if failed := slices.ContainsFunc(targets, func(t *target) bool { return t.err != nil }); failed {
+		return errors.New("no context was changed, since not all of them can be read:\n  " + strings.Join(failures(targets), "\n  "))
 	}
-	newest, err := f.newest(ctx, cmd.InOrStdin(), all[0])
+	newRoot, err := f.readNewRoot(ctx, cmd.InOrStdin(), targets[0])
 	if err != nil {
 		return err
 	}
-	places := make([]Place, len(all))
-	for i, each := range all {
-		places[i] = each.Place
+	states := make([]ClusterState, len(targets))
+	for i, target := range targets {
+		states[i] = target.ClusterState
 	}
-	plan, err := decide(Wish{stage, newest, f.fromSecret}, places)
+	plan, err := decide(Request{stage, newRoot, f.fromSecret}, states)
 	if err != nil {
 		return err
 	}
-	// What one of them refuses is found before another is changed.
-	if err := annotate(ctx, all, plan, true); err != nil {
+	// A dry run finds what one API server refuses before any VirtualMesh changes.
+	if err := annotate(ctx, targets, plan, true); err != nil {
 		return err
 	}
 	if f.dryRun {
-		return f.tell(cmd.OutOrStdout(), stage, plan, all, "")
+		return f.printResult(cmd.OutOrStdout(), stage, plan, targets, "")
 	}
-	if err := annotate(ctx, all, plan, false); err != nil {
+	if err := annotate(ctx, targets, plan, false); err != nil {
 		return err
 	}
 	if f.wait {
 		progress := terminal.NewProgress(cmd.ErrOrStderr())
-		f.await(ctx, stage, plan, all, progress)
+		f.await(ctx, stage, plan, targets, progress)
 		progress.Done()
 	}
-	return f.tell(cmd.OutOrStdout(), stage, plan, all, f.next(stage))
+	return f.printResult(cmd.OutOrStdout(), stage, plan, targets, f.next(stage))
 }
 
-// newest is the root to change to, nil where the change that is going on says it.
-func (f *flags) newest(ctx context.Context, in io.Reader, first *one) (*x509.Certificate, error) {
+// readNewRoot returns the root of --new-root or --vault; nil without either, where the root change in progress names it.
+func (f *flags) readNewRoot(ctx context.Context, in io.Reader, first *target) (*x509.Certificate, error) {
 	switch {
 	case f.newRoot != "":
 		text, err := files.Read(f.newRoot, files.MaxSmall)
@@ -209,5 +208,5 @@ func (f *flags) newest(ctx context.Context, in io.Reader, first *one) (*x509.Cer
 		}
 		return root, nil
 	}
-	return nil, nil //nolint:nilnil // there is none, and no mistake
+	return nil, nil //nolint:nilnil // neither flag is set
 }

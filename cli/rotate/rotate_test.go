@@ -44,17 +44,17 @@ func newRoot(t *testing.T, name string) *x509.Certificate {
 }
 
 // running is a cluster whose agents sign under a root and publish some.
-func running(context string, signs *x509.Certificate, published ...*x509.Certificate) Place {
-	return Place{Context: context, State: networkingv1.Accepted, Published: []roots{published}, Replicas: []certificatesv1.CertificateStatus{{
+func running(context string, signs *x509.Certificate, published ...*x509.Certificate) ClusterState {
+	return ClusterState{Context: context, State: networkingv1.Accepted, Published: []roots{published}, Replicas: []certificatesv1.CertificateStatus{{
 		Pod: "istiod-0", SerialNumber: "1", RootFingerprint: pemcerts.Fingerprint(signs), TrustedRoots: pemcerts.Fingerprints(published), Confirmed: true,
 	}}}
 }
 
 // in is a cluster in a stage of a change, as far as it was told to go.
-func in(place Place, word networkingv1.RootRotation, stage networkingv1.RootRotationStage, complete bool, trusted ...*x509.Certificate) Place {
-	place.Word, place.Roots = word, trusted
-	place.Rotation = &networkingv1.RootRotationStatus{Stage: stage, Complete: complete, NewRoot: pemcerts.Fingerprint(trusted[len(trusted)-1]), Message: "waiting for something"}
-	return place
+func in(state ClusterState, word networkingv1.RootRotation, stage networkingv1.RootRotationStage, complete bool, trusted ...*x509.Certificate) ClusterState {
+	state.Requested, state.Roots = word, trusted
+	state.Rotation = &networkingv1.RootRotationStatus{Stage: stage, Complete: complete, NewRoot: pemcerts.Fingerprint(trusted[len(trusted)-1]), Message: "waiting for something"}
+	return state
 }
 
 const (
@@ -66,72 +66,72 @@ const (
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	a, b, c, n, m := newRoot(t, "a"), newRoot(t, "b"), newRoot(t, "c"), newRoot(t, "n"), newRoot(t, "m")
-	own := Place{Context: "own", State: networkingv1.Accepted, Published: []roots{{b}}}
+	own := ClusterState{Context: "own", State: networkingv1.Accepted, Published: []roots{{b}}}
 	adopting := in(own, trust, atTrust, false, b, n)
-	adopting.Secret = "istio-ca-secret"
+	adopting.FromSecret = "istio-ca-secret"
 	trusting := in(running("one", a, a, n), trust, atTrust, true, a, n)
 	signing := in(running("one", n, a, n), sign, atSign, true, a, n)
 	dropped := in(running("one", n, n), drop, atDrop, true, a, n)
 	stale := in(running("one", a, a), trust, atTrust, true, a, n) // complete in the status, not by the agents
 	unfinished := in(running("two", a, a, n), trust, atTrust, false, a, n)
-	left := dropped // with what names a Secret still there
-	left.Secret = "istio-ca-secret"
+	remaining := dropped // with what names a Secret still there
+	remaining.FromSecret = "istio-ca-secret"
 	broken := trusting
 	broken.State, broken.Errors = networkingv1.Invalid, []string{"spec.x: wrong"}
-	late := in(running("one", n, a, n), sign, atSign, true, a, n)
-	late.Replicas = append(late.Replicas, running("", a, a, n).Replicas[0])
+	incomplete := in(running("one", n, a, n), sign, atSign, true, a, n)
+	incomplete.Replicas = append(incomplete.Replicas, running("", a, a, n).Replicas[0])
 	allowedAll := in(running("one", a, a, n), drop, atTrust, false, a, n) // annotated by hand, to the end
 	for name, test := range map[string]struct {
-		wish   Wish
-		places []Place
+		request Request
+		states  []ClusterState
 
 		roots   roots
 		changed []int    // the places that are annotated
 		refused []string // what is said instead
 		err     string
 	}{
-		"begun":                              {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a)}, roots: roots{a, n}, changed: []int{0}},
-		"begun in two with one root":         {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a), running("two", a, a)}, roots: roots{a, n}, changed: []int{0, 1}},
-		"begun in two with a root each":      {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a), running("two", b, b)}, roots: roots{a, b, n}, changed: []int{0, 1}},
-		"to the root of one of them":         {wish: Wish{Stage: trust, NewRoot: a}, places: []Place{running("one", a, a), running("two", b, b)}, roots: roots{b, a}, changed: []int{0, 1}},
-		"two istiods with a root each":       {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{{Context: "one", Replicas: running("", a, a).Replicas, Published: []roots{{a}, {b}}}}, roots: roots{a, b, n}, changed: []int{0}},
-		"again":                              {wish: Wish{Stage: trust}, places: []Place{unfinished}, roots: roots{a, n}, changed: []int{0}},
-		"with another cluster, half-way":     {wish: Wish{Stage: trust}, places: []Place{trusting, running("two", c, c)}, roots: roots{c, a, n}, changed: []int{0, 1}},
-		"one is past it":                     {wish: Wish{Stage: trust}, places: []Place{signing, unfinished}, roots: roots{a, n}, changed: []int{1}},
-		"one is past it, without another's":  {wish: Wish{Stage: trust}, places: []Place{signing, running("two", c, c)}, refused: []string{"one: it is past TrustBoth, with another list of roots"}},
-		"another new root in between":        {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{trusting}, roots: roots{a, n, m}, changed: []int{0}},
-		"another new root, too late":         {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{signing}, refused: []string{"one: a change to another root, " + pemcerts.Fingerprint(n)[:16] + "…, is at SignWithNew"}},
-		"the next change":                    {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{dropped}, roots: roots{n, m}, changed: []int{0}},
-		"the next change, a Secret is left":  {wish: Wish{Stage: trust, NewRoot: m}, places: []Place{left}, roots: roots{n, m}, changed: []int{0}},
-		"no new root":                        {wish: Wish{Stage: trust}, places: []Place{running("one", a, a)}, err: "expected --new-root FILE or --vault"},
-		"everybody has it":                   {wish: Wish{Stage: trust, NewRoot: a}, places: []Place{running("one", a, a)}, err: "there is no change to make"},
-		"nothing published":                  {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{{Context: "one"}, running("two", a, a)}, refused: []string{"one: no istiod has published a root"}},
-		"istiod's own CA":                    {wish: Wish{Stage: trust, NewRoot: n, FromSecret: "istio-ca-secret"}, places: []Place{own, running("two", a, a)}, roots: roots{b, a, n}, changed: []int{0, 1}},
-		"istiod's own CA, not named":         {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{own, running("two", a, a)}, refused: []string{"own: no agent has reported from istiod yet, which runs with a CA of its own: name the Secret"}},
-		"istiod's own CA, named before":      {wish: Wish{Stage: trust}, places: []Place{adopting}, roots: roots{b, n}, changed: []int{0}},
-		"orders that exclude each other":     {wish: Wish{Stage: trust, NewRoot: n}, places: []Place{running("one", a, a, b), running("two", b, b, a)}, refused: []string{"one: its istiods publish O=a"}},
-		"going on":                           {wish: Wish{Stage: sign}, places: []Place{trusting}, roots: roots{a, n}, changed: []int{0}},
-		"going on, said already":             {wish: Wish{Stage: sign}, places: []Place{signing, trusting}, roots: roots{a, n}, changed: []int{1}},
-		"going on, the root named":           {wish: Wish{Stage: sign, NewRoot: n}, places: []Place{trusting}, roots: roots{a, n}, changed: []int{0}},
-		"going on, another root named":       {wish: Wish{Stage: sign, NewRoot: m}, places: []Place{trusting}, refused: []string{"one: the change that is going on leads to O=n"}},
-		"going on before it has begun":       {wish: Wish{Stage: sign}, places: []Place{running("one", a, a), trusting}, refused: []string{"one: no change of the root has begun"}},
-		"going on, one is not complete":      {wish: Wish{Stage: sign}, places: []Place{trusting, unfinished}, refused: []string{"two: TrustBoth is not complete; waiting for something"}},
-		"going on, the status is of before":  {wish: Wish{Stage: sign}, places: []Place{stale}, refused: []string{"one: TrustBoth is not complete; waiting for Pod istiod-0, which does not publish just the roots"}},
-		"going on, the mesh is broken":       {wish: Wish{Stage: sign}, places: []Place{broken}, refused: []string{"one: TrustBoth is not complete; waiting for its VirtualMesh to be mended, which is INVALID: spec.x: wrong"}},
-		"going on, with other roots":         {wish: Wish{Stage: sign}, places: []Place{trusting, in(running("two", c, c, n), trust, atTrust, true, c, n)}, refused: []string{"two: it trusts other roots, O=c"}},
-		"going on, a stage left out":         {wish: Wish{Stage: drop}, places: []Place{trusting, signing}, refused: []string{"one: it is at TrustBoth only; go on to sign-with-new first"}},
-		"dropping":                           {wish: Wish{Stage: drop}, places: []Place{signing}, roots: roots{a, n}, changed: []int{0}},
-		"dropping, one has":                  {wish: Wish{Stage: drop}, places: []Place{dropped, signing}, roots: roots{a, n}, changed: []int{1}},
-		"dropping, a replica is late":        {wish: Wish{Stage: drop}, places: []Place{late}, refused: []string{"one: SignWithNew is not complete; waiting for Pod istiod-0, which does not sign under the new root yet"}},
-		"dropping, told by hand to go on":    {wish: Wish{Stage: drop}, places: []Place{allowedAll}, refused: []string{"one: it is at TrustBoth only"}},
-		"given up":                           {wish: Wish{Stage: giveUp}, places: []Place{trusting, running("two", a, a)}, changed: []int{0}},
-		"given up too late":                  {wish: Wish{Stage: giveUp}, places: []Place{signing, trusting}, refused: []string{"one: it is at SignWithNew, and there is no way back; go on to drop-old"}},
-		"given up where another has dropped": {wish: Wish{Stage: giveUp}, places: []Place{dropped, trusting}, refused: []string{"one: it has dropped the old root already"}},
-		"cleared up":                         {wish: Wish{Stage: giveUp}, places: []Place{dropped, running("two", n, n)}, changed: []int{0}},
+		"begun":                              {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a)}, roots: roots{a, n}, changed: []int{0}},
+		"begun in two with one root":         {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a), running("two", a, a)}, roots: roots{a, n}, changed: []int{0, 1}},
+		"begun in two with a root each":      {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a), running("two", b, b)}, roots: roots{a, b, n}, changed: []int{0, 1}},
+		"to the root of one of them":         {request: Request{Stage: trust, NewRoot: a}, states: []ClusterState{running("one", a, a), running("two", b, b)}, roots: roots{b, a}, changed: []int{0, 1}},
+		"two istiods with a root each":       {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{{Context: "one", Replicas: running("", a, a).Replicas, Published: []roots{{a}, {b}}}}, roots: roots{a, b, n}, changed: []int{0}},
+		"again":                              {request: Request{Stage: trust}, states: []ClusterState{unfinished}, roots: roots{a, n}, changed: []int{0}},
+		"with another cluster, half-way":     {request: Request{Stage: trust}, states: []ClusterState{trusting, running("two", c, c)}, roots: roots{c, a, n}, changed: []int{0, 1}},
+		"one is past it":                     {request: Request{Stage: trust}, states: []ClusterState{signing, unfinished}, roots: roots{a, n}, changed: []int{1}},
+		"one is past it, without another's":  {request: Request{Stage: trust}, states: []ClusterState{signing, running("two", c, c)}, refused: []string{"one: it is past TrustBoth, with another list of roots"}},
+		"another new root in between":        {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{trusting}, roots: roots{a, n, m}, changed: []int{0}},
+		"another new root, too late":         {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{signing}, refused: []string{"one: a change to another root, " + pemcerts.Fingerprint(n)[:16] + "…, is at SignWithNew"}},
+		"the next change":                    {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{dropped}, roots: roots{n, m}, changed: []int{0}},
+		"the next change, a Secret is left":  {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{remaining}, roots: roots{n, m}, changed: []int{0}},
+		"no new root":                        {request: Request{Stage: trust}, states: []ClusterState{running("one", a, a)}, err: "expected --new-root FILE or --vault"},
+		"everybody has it":                   {request: Request{Stage: trust, NewRoot: a}, states: []ClusterState{running("one", a, a)}, err: "there is no change to make"},
+		"nothing published":                  {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{{Context: "one"}, running("two", a, a)}, refused: []string{"one: no istiod has published a root"}},
+		"istiod's own CA":                    {request: Request{Stage: trust, NewRoot: n, FromSecret: "istio-ca-secret"}, states: []ClusterState{own, running("two", a, a)}, roots: roots{b, a, n}, changed: []int{0, 1}},
+		"istiod's own CA, not named":         {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{own, running("two", a, a)}, refused: []string{"own: no agent has reported from istiod yet, so istiod uses its own CA: name the Secret"}},
+		"istiod's own CA, named before":      {request: Request{Stage: trust}, states: []ClusterState{adopting}, roots: roots{b, n}, changed: []int{0}},
+		"orders that exclude each other":     {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a, b), running("two", b, b, a)}, refused: []string{"one: its istiods publish O=a"}},
+		"going on":                           {request: Request{Stage: sign}, states: []ClusterState{trusting}, roots: roots{a, n}, changed: []int{0}},
+		"going on, said already":             {request: Request{Stage: sign}, states: []ClusterState{signing, trusting}, roots: roots{a, n}, changed: []int{1}},
+		"going on, the root named":           {request: Request{Stage: sign, NewRoot: n}, states: []ClusterState{trusting}, roots: roots{a, n}, changed: []int{0}},
+		"going on, another root named":       {request: Request{Stage: sign, NewRoot: m}, states: []ClusterState{trusting}, refused: []string{"one: the root change in progress leads to O=n"}},
+		"going on before it has begun":       {request: Request{Stage: sign}, states: []ClusterState{running("one", a, a), trusting}, refused: []string{"one: no root change has begun"}},
+		"going on, one is not complete":      {request: Request{Stage: sign}, states: []ClusterState{trusting, unfinished}, refused: []string{"two: TrustBoth is not complete; waiting for something"}},
+		"going on, the status is of before":  {request: Request{Stage: sign}, states: []ClusterState{stale}, refused: []string{"one: TrustBoth is not complete; waiting for Pod istiod-0, which does not publish exactly the requested roots"}},
+		"going on, the mesh is broken":       {request: Request{Stage: sign}, states: []ClusterState{broken}, refused: []string{"one: TrustBoth is not complete; waiting for its VirtualMesh to be corrected, which is INVALID: spec.x: wrong"}},
+		"going on, with other roots":         {request: Request{Stage: sign}, states: []ClusterState{trusting, in(running("two", c, c, n), trust, atTrust, true, c, n)}, refused: []string{"two: it trusts O=c"}},
+		"going on, a stage left out":         {request: Request{Stage: drop}, states: []ClusterState{trusting, signing}, refused: []string{"one: it is only at TrustBoth; continue to sign-with-new first"}},
+		"dropping":                           {request: Request{Stage: drop}, states: []ClusterState{signing}, roots: roots{a, n}, changed: []int{0}},
+		"dropping, one has":                  {request: Request{Stage: drop}, states: []ClusterState{dropped, signing}, roots: roots{a, n}, changed: []int{1}},
+		"dropping, a replica is late":        {request: Request{Stage: drop}, states: []ClusterState{incomplete}, refused: []string{"one: SignWithNew is not complete; waiting for Pod istiod-0, which does not sign under the new root yet"}},
+		"dropping, told by hand to go on":    {request: Request{Stage: drop}, states: []ClusterState{allowedAll}, refused: []string{"one: it is only at TrustBoth"}},
+		"given up":                           {request: Request{Stage: giveUp}, states: []ClusterState{trusting, running("two", a, a)}, changed: []int{0}},
+		"given up too late":                  {request: Request{Stage: giveUp}, states: []ClusterState{signing, trusting}, refused: []string{"one: it is at SignWithNew and cannot go back; continue to drop-old"}},
+		"given up where another has dropped": {request: Request{Stage: giveUp}, states: []ClusterState{dropped, trusting}, refused: []string{"one: it has already dropped the old root"}},
+		"cleared up":                         {request: Request{Stage: giveUp}, states: []ClusterState{dropped, running("two", n, n)}, changed: []int{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			plan, err := decide(test.wish, test.places)
+			plan, err := decide(test.request, test.states)
 			if refused, is := errors.AsType[*RefusedError](err); is != (test.refused != nil) {
 				t.Fatalf("got %v", err)
 			} else if is {
@@ -154,7 +154,7 @@ func TestDecisions(t *testing.T) {
 			if !slices.Equal(pemcerts.Fingerprints(plan.Roots), pemcerts.Fingerprints(test.roots)) {
 				t.Errorf("the roots are %s", pemcerts.Names(plan.Roots))
 			}
-			for i := range test.places {
+			for i := range test.states {
 				set := plan.Annotations[i]
 				if (set != nil) != slices.Contains(test.changed, i) {
 					t.Errorf("place %d: %v", i, set)
@@ -162,14 +162,14 @@ func TestDecisions(t *testing.T) {
 				if set == nil {
 					continue
 				}
-				if set[networkingv1.RootRotationAnnotation] != string(test.wish.Stage) {
+				if set[networkingv1.RootRotationAnnotation] != string(test.request.Stage) {
 					t.Errorf("it is told %s", set[networkingv1.RootRotationAnnotation])
 				}
-				if test.wish.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encode(test.roots) {
+				if test.request.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encodePEM(test.roots) {
 					t.Error("other roots are set")
 				}
 				secret, given := set[networkingv1.RotateFromSecretAnnotation]
-				if adopts := test.wish.FromSecret != "" && !test.places[i].hasAgents(); (secret != "") != adopts {
+				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != "") != adopts {
 					t.Errorf("place %d takes the CA of Secret %q over", i, secret)
 				}
 				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == "") {
@@ -189,7 +189,7 @@ func TestLeft(t *testing.T) {
 	ended := in(running("one", n, n), trust, atDrop, true, a, n) // told to begin anew
 	for name, test := range map[string]struct {
 		stage networkingv1.RootRotation
-		place Place
+		state ClusterState
 		want  string
 	}{
 		"not begun":              {trust, running("one", a, a), begins},
@@ -197,10 +197,10 @@ func TestLeft(t *testing.T) {
 		"complete":               {trust, in(running("one", a, a, n), trust, atTrust, true, a, n), ""},
 		"complete by the status": {trust, in(running("one", a, a), trust, atTrust, true, a, n), "Pod istiod-0"},
 		"to another root before": {trust, in(running("one", a, a, m), trust, atTrust, true, a, m), begins},
-		"to another root, later": {sign, in(running("one", m, a, m), sign, atSign, true, a, m), "another change of the root"},
+		"to another root, later": {sign, in(running("one", m, a, m), sign, atSign, true, a, m), "another root change"},
 		"of the change before":   {trust, ended, begins},
 		"past it":                {trust, in(running("one", n, a, n), sign, atSign, false, a, n), ""},
-		"not gone on yet":        {sign, in(running("one", a, a, n), sign, atTrust, true, a, n), "istiod-agent-webhook to go on from TrustBoth"},
+		"not gone on yet":        {sign, in(running("one", a, a, n), sign, atTrust, true, a, n), "istiod-agent-webhook to continue from TrustBoth"},
 		"signing":                {sign, in(running("one", n, a, n), sign, atSign, true, a, n), ""},
 		"signing by the status":  {sign, in(running("one", a, a, n), sign, atSign, true, a, n), "Pod istiod-0, which does not sign"},
 		"dropping":               {drop, in(running("one", n, a, n), drop, atDrop, false, a, n), "something"},
@@ -209,7 +209,7 @@ func TestLeft(t *testing.T) {
 		"given up, not noticed":  {giveUp, in(running("one", a, a, n), giveUp, atTrust, true, a, n), begins},
 		"given up":               {giveUp, running("one", a, a), ""},
 	} {
-		if got := test.place.left(test.stage, plan); got != test.want && (test.want == "" || !strings.HasPrefix(got, test.want)) {
+		if got := test.state.remaining(test.stage, plan); got != test.want && (test.want == "" || !strings.HasPrefix(got, test.want)) {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}
@@ -234,15 +234,15 @@ func TestNext(t *testing.T) {
 func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, arguments := range map[string][]string{
-		`invalid argument "drop" for`:                            {"drop"},
-		"accepts at most 1 arg(s)":                               {"trust-both", "none"},
-		"expected together with trust-both":                      {"drop-old", "--vault"},
-		"--filename: expected together with --vault":             {"trust-both", "-f=x"},
-		"--now: expected together with sign-with-new":            {"trust-both", "--now"},
-		"--timeout: expected a positive duration":                {"none", "--timeout=-1s"},
-		"[new-root vault] were all set":                          {"trust-both", "--vault", "--new-root=x"},
-		`--output "wide": expected json or yaml`:                 {"-o=wide"},
-		"nothing was changed, in any context, since not all can": {"drop-old"},
+		`invalid argument "drop" for`:                       {"drop"},
+		"accepts at most 1 arg(s)":                          {"trust-both", "none"},
+		"expected with the stage trust-both only":           {"drop-old", "--vault"},
+		"--filename: expected together with --vault":        {"trust-both", "-f=x"},
+		"--now: expected with the stage sign-with-new only": {"trust-both", "--now"},
+		"--timeout: expected a positive duration":           {"none", "--timeout=-1s"},
+		"[new-root vault] were all set":                     {"trust-both", "--vault", "--new-root=x"},
+		`--output "wide": expected json or yaml`:            {"-o=wide"},
+		"no context was changed, since not all of them can": {"drop-old"},
 	} {
 		cmd := Command()
 		cmd.SetArgs(append(arguments, "--kubeconfig=/dev/null"))

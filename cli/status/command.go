@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package status shows which CA each replica of istiod has, in any number of clusters.
+// Package status shows the CA of each replica of istiod, in any number of clusters.
 package status
 
 import (
@@ -17,22 +17,22 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// Report is what one of a kubeconfig's contexts answered.
-type Report struct {
+// ContextStatus is the status of one context.
+type ContextStatus struct {
 	Context  string    `json:"context"`
 	Replicas []Replica `json:"replicas"`
-	// Error says what could not be found out, and what to do; empty when nothing.
+	// Error is why reading the context failed, and what to do; empty otherwise.
 	Error string `json:"error,omitempty"`
 }
 
-// Found is what all contexts answered.
-type Found struct {
-	Contexts []Report `json:"contexts"`
-	// Roots are those that istiods sign under: one, unless clusters do not trust each other, or the root is being changed.
+// Summary is the status of all contexts.
+type Summary struct {
+	Contexts []ContextStatus `json:"contexts"`
+	// Roots are the roots that istiods sign under: one, unless clusters do not trust each other or during a root change.
 	Roots []Root `json:"roots"`
-	// Problems say what is wrong, in words.
+	// Problems are present problems, as text.
 	Problems []string `json:"problems"`
-	// Notes say what will be wrong: a root that ends soon, or a certificate above istiod's that cuts it short.
+	// Notes are future problems: a root that expires soon, or a certificate above istiod's that limits its lifetime.
 	Notes []string `json:"notes"`
 }
 
@@ -49,29 +49,29 @@ func Command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show which CA each replica of istiod has",
-		Long: `Shows every replica of istiod in each context: whether the agent is in it, the CA
-that it has (serial number, kind of key, time left, root), whether istiod was seen
-to use it, and when it was and will be renewed. Below the table stands what is
-wrong, and whether the roots of trust differ. It changes nothing.
+		Short: "Show the CA of each replica of istiod",
+		Long: `Shows every replica of istiod in each context: whether the agent is injected, its CA
+(serial number, key type, remaining lifetime, root), whether istiod uses this CA, and
+the times of the last and the next renewal. Below the table are problems and, where
+they exist, different roots of trust. It changes nothing.
 
 STATE is Ready, NotInjected, NoCertificate, NoReport, NotConfirmed, Failing or
-Expired. ROOT is the beginning of the root's SHA-256; (+1) means that one more is
-trusted, as while the root changes. ROOT-LEFT is the time until the root ends: a
-root that ends within 90 days, and a certificate above istiod's CA that cuts it
-short, are named below the table.
+Expired. ROOT is the beginning of the root's SHA-256; (+1) means that istiod trusts one
+more root, as during a root change. ROOT-LEFT is the time until the root expires. A
+root that expires within 90 days, and a certificate that limits the lifetime of
+istiod's CA, are noted below the table.
 
-Exit codes: 0 all are Ready and have one root; 1 some are not, or have another;
-2 something could not be found out, or the flags are wrong.`,
+Exit codes: 0 all replicas are Ready and have the same root; 1 some are not Ready, or
+roots differ; 2 a request failed, or the flags are wrong.`,
 		Example: `  kubectl istiod-agent status --context cluster-1 --context cluster-2
   kubectl istiod-agent status -n istio-system -o wide`,
 		Args: cobra.NoArgs,
 		RunE: f.run,
 	}
-	f.AddContexts(cmd, "look at")
+	f.AddContexts(cmd, "show")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
 	f.Flag.Add(cmd, wide)
-	f.Flags.Add(cmd.Flags())
+	f.Flags.Add(cmd)
 	exit.Usage(cmd)
 	return cmd
 }
@@ -81,27 +81,27 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return exit.With(exit.Unknown, err)
 	}
 	now := time.Now()
-	reports := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) Report {
-		return report(cmd.Context(), cluster, err, f.namespace, now)
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) ContextStatus {
+		return readContext(cmd.Context(), cluster, err, f.namespace, now)
 	})
-	found := conclude(reports, now)
+	found := summarize(contexts, now)
 	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) { found.print(out, now, f.Is(wide)) })
 	switch {
 	case err != nil:
 		return exit.With(exit.Unknown, err)
-	case slices.ContainsFunc(reports, func(r Report) bool { return r.Error != "" }):
+	case slices.ContainsFunc(contexts, func(r ContextStatus) bool { return r.Error != "" }):
 		return exit.With(exit.Unknown, nil)
 	case len(found.Problems) > 0:
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
 
-func report(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) Report {
-	r := Report{Context: cluster.Context, Replicas: []Replica{}}
+func readContext(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) ContextStatus {
+	r := ContextStatus{Context: cluster.Context, Replicas: []Replica{}}
 	if err == nil {
 		var found []Replica
-		found, err = gather(ctx, cluster, namespace, now)
+		found, err = readReplicas(ctx, cluster, namespace, now)
 		r.Replicas = append(r.Replicas, found...)
 	}
 	if err != nil {

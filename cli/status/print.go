@@ -16,8 +16,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// print writes a table, and below it what is wrong.
-func (f *Found) print(out io.Writer, now time.Time, wide bool) {
+// print writes a table, and problems and notes below it.
+func (f *Summary) print(out io.Writer, now time.Time, wide bool) {
 	var table strings.Builder
 	colours := f.table(&table, now, wide)
 	for line := range strings.Lines(table.String()) {
@@ -37,44 +37,44 @@ func (f *Found) print(out io.Writer, now time.Time, wide bool) {
 		fmt.Fprintln(out)
 	}
 	if len(f.Roots) > 1 && f.allTrusted() {
-		fmt.Fprintf(out, "The root of trust is being changed: %s. Every istiod trusts them all\n", f.rootsInWords())
+		fmt.Fprintf(out, "A root change is in progress: %s. Every istiod trusts all of these roots\n", f.rootsInWords())
 	}
 }
 
-// table writes a header and a line for each replica, if there are any, and returns the colour of each of these lines.
-func (f *Found) table(out io.Writer, now time.Time, wide bool) (colours []string) {
+// table writes a header and a line for each replica, if any, and returns the colour of each line.
+func (f *Summary) table(out io.Writer, now time.Time, wide bool) (colours []string) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT"}
 	if wide {
 		header = append(header, "CONFIRMED", "ISSUER", "LIMITED-BY", "CERTIFICATE")
 	}
-	for _, report := range f.Contexts {
-		for i := range report.Replicas {
+	for _, context := range f.Contexts {
+		for i := range context.Replicas {
 			if len(colours) == 0 {
 				fmt.Fprintln(table, strings.Join(header, "\t"))
 				colours = append(colours, "")
 			}
-			r := &report.Replicas[i]
-			cells := append([]string{report.Context}, r.cells(now, wide)...)
+			r := &context.Replicas[i]
+			cells := append([]string{context.Context}, r.cells(now, wide)...)
 			for i, cell := range cells {
-				cells[i] = terminal.Plain(terminal.Line(cell)) // before its width is taken
+				cells[i] = terminal.Plain(terminal.Line(cell)) // before the tabwriter measures it
 			}
 			fmt.Fprintln(table, strings.Join(cells, "\t"))
 			colour := ""
 			switch {
 			case r.State != Ready:
 				colour = terminal.Red
-			case len(f.Roots) > 1 && r.CA.RootFingerprint != f.Roots[0].Fingerprint: // the one that most have
+			case len(f.Roots) > 1 && r.CA.RootFingerprint != f.Roots[0].Fingerprint: // the most frequent root
 				colour = terminal.Yellow
 			}
 			colours = append(colours, colour)
 		}
 	}
-	_ = table.Flush() // to memory
+	_ = table.Flush() // a Builder does not fail
 	return colours
 }
 
-// cells are a replica's, from the namespace on.
+// cells returns the columns of a replica, from NAMESPACE on.
 func (r *Replica) cells(now time.Time, wide bool) []string {
 	cells := []string{r.Namespace, r.Pod, string(r.State)}
 	ca := r.CA
@@ -106,7 +106,7 @@ func (r *Replica) cells(now time.Time, wide bool) []string {
 	return cells
 }
 
-// abbreviatedSerial is the end of a serial number, by which a person tells it from others.
+// abbreviatedSerial returns the end of a serial number.
 func abbreviatedSerial(serial string) string {
 	const kept = 11 // four bytes
 	if len(serial) <= kept {
@@ -115,7 +115,7 @@ func abbreviatedSerial(serial string) string {
 	return "…" + serial[len(serial)-kept:]
 }
 
-// abbreviatedRoot is the beginning of a fingerprint.
+// abbreviatedRoot returns the beginning of a fingerprint.
 func abbreviatedRoot(fingerprint string) string {
 	const kept = 12
 	return fingerprint[:min(len(fingerprint), kept)]

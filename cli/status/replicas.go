@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -19,18 +18,17 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// Replica is a Pod of istiod's, and the CA that it has.
+// Replica is a Pod of istiod with its CA.
 type Replica struct {
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
-	// Injected says whether the agent is in the Pod.
+	// Injected is true where the agent is in the Pod.
 	Injected bool `json:"injected"`
-	// IssuedCertificate is the one that its certificate is for, by name; empty where there is none.
+	// IssuedCertificate is the namespace and name of its IssuedCertificate; empty without one.
 	IssuedCertificate string `json:"issuedCertificate,omitempty"`
-	// State is Ready, or what is wrong: NotInjected, NoCertificate, NoReport, NotConfirmed, Expired or Failing.
-	State State `json:"state"`
+	State             State  `json:"state"`
 
-	// CA is what its agent reports; absent where it does not.
+	// CA is the agent's report; absent without one.
 	CA *certificatesv1.CertificateStatus `json:"ca,omitempty"`
 }
 
@@ -48,38 +46,36 @@ const (
 	Failing       State = "Failing"
 )
 
-// says are the states in words, with what to do.
-var says = map[State]string{
+// stateProblems describes the states, with what to do. Failing has the error of the agent.
+var stateProblems = map[State]string{
 	NotInjected:   "runs without the agent; see kubectl istiod-agent check",
-	NoCertificate: "no IssuedCertificate is for its service account; see the VirtualMesh's status",
-	NoReport:      "its agent has not reported a CA; see the log of container istiod-agent, or of istiod-agent-init",
-	NotConfirmed:  "istiod was not seen to use the CA yet",
+	NoCertificate: "there is no IssuedCertificate for its service account; see the VirtualMesh's status",
+	NoReport:      "its agent has not reported a CA; see the logs of the containers istiod-agent and istiod-agent-init",
+	NotConfirmed:  "istiod does not use its CA yet",
 	Expired:       "its CA certificate has expired; see the log of container istiod-agent",
 }
 
-// gather asks a cluster for the replicas of its istiods, in namespace or in all.
-func gather(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
+// readReplicas reads the replicas of istiod in a namespace; "" for all.
+func readReplicas(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
 	var pods corev1.PodList
 	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels), client.InNamespace(namespace)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
 	}
-	certificates := &unstructured.UnstructuredList{}
-	certificates.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	err := cluster.Client.List(ctx, certificates) // an istiod's may be in another namespace
+	certificates, err := cluster.List(ctx, clusters.IssuedCertificateKind) // an istiod's may be in another namespace
 	if apierrors.IsForbidden(err) && namespace != "" {
-		err = cluster.Client.List(ctx, certificates, client.InNamespace(namespace)) // who may see no more sees this
+		certificates, err = cluster.List(ctx, clusters.IssuedCertificateKind, client.InNamespace(namespace))
 	}
 	if err != nil {
 		return nil, cluster.Explain("listing IssuedCertificates", "list", clusters.IssuedCertificates, err)
 	}
 	var parsed []certificatesv1.IssuedCertificate
-	for i := range certificates.Items {
-		parsed = append(parsed, *clusters.IssuedCertificate(&certificates.Items[i]))
+	for i := range certificates {
+		parsed = append(parsed, *clusters.IssuedCertificate(&certificates[i]))
 	}
 	return replicas(pods.Items, parsed, now), nil
 }
 
-// replicas puts together which Pod has which CA.
+// replicas matches Pods and the CAs that their agents report.
 func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate, now time.Time) []Replica {
 	candidates := make([]*certificatesv1.IssuedCertificate, 0, len(certificates))
 	for i := range certificates {
@@ -95,9 +91,9 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 		replica := Replica{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
 		if found := istio.For(candidates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
 			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
-			reports := found[0].Status.Certificates
-			if k := slices.IndexFunc(reports, func(r certificatesv1.CertificateStatus) bool { return r.Pod == pod.Name }); k >= 0 {
-				replica.CA = &reports[k]
+			reported := found[0].Status.Certificates
+			if k := slices.IndexFunc(reported, func(ca certificatesv1.CertificateStatus) bool { return ca.Pod == pod.Name }); k >= 0 {
+				replica.CA = &reported[k]
 			}
 		}
 		replica.State = replica.state(now)
@@ -128,12 +124,12 @@ func (r *Replica) state(now time.Time) State {
 	}
 }
 
-// problem says what is wrong with a replica, empty when nothing is.
+// problem describes the problem of a replica that is not Ready.
 func (r *Replica) problem() string {
 	if r.State == Failing {
 		return r.CA.Error
 	}
-	return says[r.State]
+	return stateProblems[r.State]
 }
 
 func injected(spec *corev1.PodSpec) bool {

@@ -12,69 +12,69 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// Root is one that istiods sign under.
+// Root is a root that istiods sign under.
 type Root struct {
 	// Fingerprint is its SHA-256 (DER) in hexadecimal.
 	Fingerprint string `json:"fingerprint"`
-	// Contexts are those with such an istiod.
+	// Contexts are the contexts of these istiods.
 	Contexts []string `json:"contexts"`
 
 	replicas int
 }
 
-// conclude says what the answers mean.
-func conclude(reports []Report, now time.Time) *Found {
-	f := &Found{Contexts: reports, Roots: rootsOf(reports), Problems: []string{}, Notes: notes(reports, now)}
+// summarize finds problems and notes.
+func summarize(contexts []ContextStatus, now time.Time) *Summary {
+	f := &Summary{Contexts: contexts, Roots: rootsOf(contexts), Problems: []string{}, Notes: notes(contexts, now)}
 	add := func(format string, args ...any) { f.Problems = append(f.Problems, fmt.Sprintf(format, args...)) }
-	for _, report := range reports {
-		if report.Error != "" {
-			add("%s: %s", report.Context, report.Error)
+	for _, context := range contexts {
+		if context.Error != "" {
+			add("%s: %s", context.Context, context.Error)
 			continue
 		}
-		if len(report.Replicas) == 0 {
-			add("%s: no Pod of istiod is there (label app=istiod)", report.Context)
+		if len(context.Replicas) == 0 {
+			add("%s: there is no Pod of istiod (label app=istiod)", context.Context)
 		}
-		for i := range report.Replicas {
-			if r := &report.Replicas[i]; r.State != Ready {
-				add("%s: %s/%s: %s", report.Context, r.Namespace, r.Pod, r.problem())
+		for i := range context.Replicas {
+			if r := &context.Replicas[i]; r.State != Ready {
+				add("%s: %s/%s: %s", context.Context, r.Namespace, r.Pod, r.problem())
 			}
 		}
 	}
 	if len(f.Roots) > 1 && !f.allTrusted() {
-		add("The roots of trust differ: %s. Workloads of different roots refuse each other; kubectl istiod-agent rotate-root leads to one root", f.rootsInWords())
+		add("The roots of trust differ: %s. Workloads of different roots refuse each other; change to one root by kubectl istiod-agent rotate-root", f.rootsInWords())
 	}
 	return f
 }
 
-// notes name the roots that end soon, and what cuts CAs short, each once in a context.
-func notes(reports []Report, now time.Time) []string {
+// notes names the roots that expire soon and the certificates that limit CAs, once per context.
+func notes(contexts []ContextStatus, now time.Time) []string {
 	all := []string{}
 	add := func(format string, args ...any) {
 		if note := fmt.Sprintf(format, args...); !slices.Contains(all, note) {
 			all = append(all, note)
 		}
 	}
-	for _, report := range reports {
-		for _, replica := range report.Replicas {
+	for _, context := range contexts {
+		for _, replica := range context.Replicas {
 			if replica.CA == nil {
 				continue
 			}
 			if end := replica.CA.RootNotAfter; end != nil && end.Sub(now) < certificatesv1.RootEndsSoon {
-				add("%s: root %s ends at %s; begin to change the root (docs/rotation.md)", report.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
+				add("%s: root %s expires at %s; begin a root change (docs/rotation.md)", context.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))
 			}
 			if replica.CA.LimitedBy != "" {
-				add("%s: istiod's CA does not last for ttlDays: it is limited by %s", report.Context, replica.CA.LimitedBy)
+				add("%s: the lifetime of istiod's CA is shorter than ttlDays: it is limited by %s", context.Context, replica.CA.LimitedBy)
 			}
 		}
 	}
 	return all
 }
 
-// rootsOf gives the root of most replicas first.
-func rootsOf(reports []Report) []Root {
+// rootsOf returns the roots, the most frequent first.
+func rootsOf(contexts []ContextStatus) []Root {
 	roots := []Root{}
-	for _, report := range reports {
-		for _, replica := range report.Replicas {
+	for _, context := range contexts {
+		for _, replica := range context.Replicas {
 			if replica.CA == nil || replica.CA.RootFingerprint == "" {
 				continue
 			}
@@ -83,8 +83,8 @@ func rootsOf(reports []Report) []Root {
 				at, roots = len(roots), append(roots, Root{Fingerprint: replica.CA.RootFingerprint})
 			}
 			roots[at].replicas++
-			if !slices.Contains(roots[at].Contexts, report.Context) {
-				roots[at].Contexts = append(roots[at].Contexts, report.Context)
+			if !slices.Contains(roots[at].Contexts, context.Context) {
+				roots[at].Contexts = append(roots[at].Contexts, context.Context)
 			}
 		}
 	}
@@ -94,10 +94,10 @@ func rootsOf(reports []Report) []Root {
 	return roots
 }
 
-// allTrusted says whether every istiod publishes all of the roots, as while the root changes: then nobody refuses anybody.
-func (f *Found) allTrusted() bool {
-	for _, report := range f.Contexts {
-		for _, replica := range report.Replicas {
+// allTrusted reports whether every istiod publishes all roots, as during a root change: then workloads accept each other.
+func (f *Summary) allTrusted() bool {
+	for _, context := range f.Contexts {
+		for _, replica := range context.Replicas {
 			for _, root := range f.Roots {
 				if replica.CA != nil && !slices.Contains(replica.CA.TrustedRoots, root.Fingerprint) {
 					return false
@@ -108,7 +108,7 @@ func (f *Found) allTrusted() bool {
 	return true
 }
 
-func (f *Found) rootsInWords() string {
+func (f *Summary) rootsInWords() string {
 	words := make([]string, len(f.Roots))
 	for i, root := range f.Roots {
 		words[i] = abbreviatedRoot(root.Fingerprint) + " in " + strings.Join(root.Contexts, ", ")

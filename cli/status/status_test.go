@@ -69,30 +69,30 @@ const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
 func TestStates(t *testing.T) {
 	t.Parallel()
 	with := func(change func(*certificatesv1.CertificateStatus)) certificatesv1.IssuedCertificate {
-		report := ca("a", rootA)
-		change(&report)
-		return certificate("mesh", time.Hour, istiod, report)
+		context := ca("a", rootA)
+		change(&context)
+		return certificate("mesh", time.Hour, istiod, context)
 	}
 	well := with(func(*certificatesv1.CertificateStatus) {})
 	for name, test := range map[string]struct {
-		change       func(*corev1.Pod)
-		certificates []certificatesv1.IssuedCertificate
-		state        State // empty for a Pod that is left out
-		says         string
+		change        func(*corev1.Pod)
+		certificates  []certificatesv1.IssuedCertificate
+		state         State // empty for a Pod that is left out
+		stateProblems string
 	}{
 		"all is well": {nil, []certificatesv1.IssuedCertificate{well}, Ready, ""},
 		"a native sidecar": {func(p *corev1.Pod) {
 			p.Spec.InitContainers, p.Spec.Containers = p.Spec.Containers[1:], p.Spec.Containers[:1]
 		}, []certificatesv1.IssuedCertificate{well}, Ready, ""},
 		"without the agent":   {func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }, []certificatesv1.IssuedCertificate{well}, NotInjected, "runs without the agent"},
-		"no certificate":      {nil, nil, NoCertificate, "no IssuedCertificate is for its service account"},
+		"no certificate":      {nil, nil, NoCertificate, "there is no IssuedCertificate for its service account"},
 		"another's":           {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/other", ca("a", rootA))}, NoCertificate, "see the VirtualMesh's status"},
 		"another namespace's": {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/other/sa/istiod", ca("a", rootA))}, NoCertificate, ""},
 		"the default account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/default", ca("a", rootA))}, Ready, ""},
 		"no report":           {nil, []certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, NoReport, "its agent has not reported a CA"},
 		"an older one counts": {nil, []certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, NoReport, ""},
 		"one being deleted":   {nil, []certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, Ready, ""},
-		"not loaded":          {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, NotConfirmed, "istiod was not seen to use the CA"},
+		"not loaded":          {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, NotConfirmed, "istiod does not use its CA"},
 		"failing":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, Failing, "Vault is sealed"},
 		"expired":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, Expired, "has expired"},
 		"one that ends":       {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, nil, "", ""},
@@ -107,40 +107,40 @@ func TestStates(t *testing.T) {
 				}
 				return
 			}
-			if got := found[0]; got.State != test.state || !strings.Contains(got.problem(), test.says) || (got.State == Ready) != (got.problem() == "") {
-				t.Errorf("got %s, %q; want %s, %q", got.State, got.problem(), test.state, test.says)
+			if got := found[0]; got.State != test.state || !strings.Contains(got.problem(), test.stateProblems) || (got.State == Ready) != (got.problem() == "") {
+				t.Errorf("got %s, %q; want %s, %q", got.State, got.problem(), test.state, test.stateProblems)
 			}
 		})
 	}
 }
 
-func answered(context string, err string, certificates ...certificatesv1.CertificateStatus) Report {
+func answered(context string, err string, certificates ...certificatesv1.CertificateStatus) ContextStatus {
 	var pods []corev1.Pod
 	for _, each := range certificates {
 		pods = append(pods, pod(each.Pod, nil))
 	}
-	return Report{Context: context, Replicas: replicas(pods, []certificatesv1.IssuedCertificate{certificate("mesh", time.Hour, istiod, certificates...)}, now), Error: err}
+	return ContextStatus{Context: context, Replicas: replicas(pods, []certificatesv1.IssuedCertificate{certificate("mesh", time.Hour, istiod, certificates...)}, now), Error: err}
 }
 
 // Clusters do not trust each other where their roots differ, unless everybody trusts both.
 func TestRoots(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		reports []Report
-		differ  bool
-		roots   int
+		contexts []ContextStatus
+		differ   bool
+		roots    int
 	}{
-		"one root":             {[]Report{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootA))}, false, 1},
-		"two roots":            {[]Report{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootB))}, true, 2},
-		"two in one cluster":   {[]Report{answered("one", "", ca("a", rootA), ca("b", rootB))}, true, 2},
-		"both trusted":         {[]Report{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB, rootA))}, false, 2},
-		"one trusts its own":   {[]Report{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB))}, true, 2},
-		"a third is not asked": {[]Report{answered("one", "", ca("a", rootA)), answered("two", "no answer")}, false, 1},
-		"nobody has reported":  {[]Report{answered("one", "no answer")}, false, 0},
+		"one root":             {[]ContextStatus{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootA))}, false, 1},
+		"two roots":            {[]ContextStatus{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootB))}, true, 2},
+		"two in one cluster":   {[]ContextStatus{answered("one", "", ca("a", rootA), ca("b", rootB))}, true, 2},
+		"both trusted":         {[]ContextStatus{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB, rootA))}, false, 2},
+		"one trusts its own":   {[]ContextStatus{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB))}, true, 2},
+		"a third is not asked": {[]ContextStatus{answered("one", "", ca("a", rootA)), answered("two", "no answer")}, false, 1},
+		"nobody has reported":  {[]ContextStatus{answered("one", "no answer")}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			found := conclude(test.reports, now)
+			found := summarize(test.contexts, now)
 			if differ := strings.Contains(strings.Join(found.Problems, ""), "The roots of trust differ"); differ != test.differ || len(found.Roots) != test.roots {
 				t.Errorf("roots %+v, problems %q", found.Roots, found.Problems)
 			}
@@ -154,30 +154,30 @@ func TestPrinted(t *testing.T) {
 	failing := ca("istiod-b", rootB)
 	failing.Error, failing.RenewAt, failing.NotAfter = "asking Vault at https://vault:8200 to log in:\x1b[2J it is sealed.", at(-time.Minute), at(2*time.Hour)
 	empty := certificatesv1.CertificateStatus{Pod: "istiod-c"}
-	away := Report{Context: "cluster-3", Error: "listing istiod's Pods: refused; check the cluster's address"}
-	bare := Report{Context: "cluster-2", Replicas: replicas([]corev1.Pod{pod("istiod-x", func(p *corev1.Pod) { p.Spec.Containers = nil })}, nil, now)}
-	mixed := []Report{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
+	away := ContextStatus{Context: "cluster-3", Error: "listing istiod's Pods: refused; check the cluster's address"}
+	bare := ContextStatus{Context: "cluster-2", Replicas: replicas([]corev1.Pod{pod("istiod-x", func(p *corev1.Pod) { p.Spec.Containers = nil })}, nil, now)}
+	mixed := []ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
 	ending := ca("istiod-a", rootA)
 	ending.RootNotAfter, ending.NotAfter, ending.LimitedBy = at(89*24*time.Hour), at(89*24*time.Hour), "O=my-org, which ends at 2026-03-31T00:00:00Z"
 	for name, test := range map[string]struct {
-		reports        []Report
+		contexts       []ContextStatus
 		wide, coloured bool
 	}{
-		"ending":       {[]Report{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
-		"healthy":      {[]Report{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
-		"healthy-wide": {[]Report{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},
-		"changing":     {[]Report{answered("cluster-1", "", ca("istiod-a", rootA, rootB)), answered("cluster-2", "", ca("istiod-a", rootB, rootA))}, false, false},
+		"ending":       {[]ContextStatus{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
+		"healthy":      {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
+		"healthy-wide": {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},
+		"changing":     {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA, rootB)), answered("cluster-2", "", ca("istiod-a", rootB, rootA))}, false, false},
 		"broken":       {mixed, false, false},
 		"broken-wide":  {mixed, true, false},
-		"coloured":     {[]Report{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-b", rootA)), answered("cluster-2", "", ca("istiod-a", rootB)), bare}, false, true},
-		"nothing":      {[]Report{away}, false, false},
+		"coloured":     {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-b", rootA)), answered("cluster-2", "", ca("istiod-a", rootB)), bare}, false, true},
+		"nothing":      {[]ContextStatus{away}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got bytes.Buffer
 			out := terminal.NewWriter(&got)
 			out.Coloured = test.coloured
-			conclude(test.reports, now).print(out, now, test.wide)
+			summarize(test.contexts, now).print(out, now, test.wide)
 			file := filepath.Join("testdata", name+".golden.txt")
 			if *update {
 				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {

@@ -10,13 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// Plain makes visible what a terminal acts on, reorders or hides: control characters (C0 and C1), bidirectional and
-// zero-width characters, and bytes that are no UTF-8. Each becomes an escape such as \u001b, which JSON reads as the same
-// character. Line breaks, tabs and printable characters of any script stay.
+// Plain escapes characters that a terminal acts on, reorders or hides: control characters (C0 and C1), bidirectional and
+// zero-width characters, and bytes that are not UTF-8. An escape such as \u001b is the same character in JSON. Line breaks,
+// tabs and printable characters of any script stay.
 func Plain(text string) string { return plain(text, `\`) }
 
-// PlainJSON does the same within JSON, such that the strings hold the escapes themselves: for what is made of the JSON,
-// where such an escape would mean nothing or be an error.
+// PlainJSON is Plain for JSON that becomes another format: the strings then contain the escapes themselves.
 func PlainJSON(text string) string { return plain(text, `\\`) }
 
 func plain(text, backslash string) string {
@@ -41,8 +40,7 @@ func plain(text, backslash string) string {
 	return out.String()
 }
 
-// hidden characters are not shown as they are. Unicode's properties are those of characters without a width of their own
-// (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point).
+// hidden reports whether a character must be escaped. The Unicode properties are of characters without a width (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point).
 func hidden(r rune) bool {
 	if r == '\n' || r == '\t' {
 		return false
@@ -50,8 +48,16 @@ func hidden(r rune) bool {
 	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
+// Names joins names for a line of text; above the limit it counts the rest.
+func Names(names []string, limit int) string {
+	if rest := len(names) - limit; rest > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), rest)
+	}
+	return strings.Join(names, ", ")
+}
+
 // Line makes a text one line.
 func Line(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// OneLine makes a text one line, without the punctuation that ends a sentence.
+// OneLine makes a text one line, without punctuation at the end.
 func OneLine(text string) string { return strings.TrimRight(Line(text), ".;") }

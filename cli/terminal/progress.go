@@ -17,81 +17,81 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 )
 
-// Progress tells what is waited for: in one line on a terminal, with the time that it takes, else in a line for each
-// thing that changes. Several may tell at the same time, each about something.
+// Progress prints what a command waits for, by subject: on a terminal in one line that it overwrites, with the elapsed time;
+// elsewhere in a line for each change. It is safe for concurrent use.
 type Progress struct {
 	out   *Writer
 	now   func() time.Time
-	width func() int // 0 where out is no terminal
+	width func() int // 0 where out is not a terminal
 
-	mu      sync.Mutex
-	begun   time.Time
-	about   []string // in the order in which they began
-	said    map[string]string
-	written bool
+	mu       sync.Mutex
+	started  time.Time
+	subjects []string // in the order of their first update
+	texts    map[string]string
+	written  bool
 }
 
-// NewProgress tells it on out.
+// NewProgress prints to out.
 func NewProgress(out io.Writer) *Progress {
 	writer, ok := out.(*Writer)
 	if !ok {
 		writer = NewWriter(out)
 	}
-	p := &Progress{out: writer, now: time.Now, width: func() int { return 0 }, said: map[string]string{}}
+	p := &Progress{out: writer, now: time.Now, width: func() int { return 0 }, texts: map[string]string{}}
 	if file, ok := writer.out.(*os.File); ok && overwritable(file) {
 		p.width = func() int {
-			const usual = 80
+			const fallback = 80
 			if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
 				return width
 			}
-			return usual
+			return fallback
 		}
 	}
-	p.begun = p.now()
+	p.started = p.now()
 	return p
 }
 
-// Say tells what is waited for now, about something.
-func (p *Progress) Say(about, format string, args ...any) {
-	about, text := Line(about), OneLine(fmt.Sprintf(format, args...))
+// Update prints what a subject waits for now.
+func (p *Progress) Update(subject, format string, args ...any) {
+	subject, text := Line(subject), OneLine(fmt.Sprintf(format, args...))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	same := p.said[about] == text
-	if p.said[about] = text; !slices.Contains(p.about, about) {
-		p.about = append(p.about, about)
+	same := p.texts[subject] == text
+	if p.texts[subject] = text; !slices.Contains(p.subjects, subject) {
+		p.subjects = append(p.subjects, subject)
 	}
 	switch width := p.width(); {
 	case width > 0:
 		p.overwrite(width)
 	case !same:
-		fmt.Fprintf(p.out, "%s: %s\n", about, text)
+		fmt.Fprintf(p.out, "%s: %s\n", subject, text)
 	}
 }
 
-// Leave says no more about something.
-func (p *Progress) Leave(about string) {
-	about = Line(about)
+// Remove removes a subject.
+func (p *Progress) Remove(subject string) {
+	subject = Line(subject)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.said, about)
-	p.about = slices.DeleteFunc(p.about, func(each string) bool { return each == about })
+	delete(p.texts, subject)
+	p.subjects = slices.DeleteFunc(p.subjects, func(other string) bool { return other == subject })
 	if width := p.width(); width > 0 && p.written {
 		p.overwrite(width)
 	}
 }
 
-// Done leaves the place for what is written next.
+// Done erases the line.
 func (p *Progress) Done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.written {
 		p.out.control(erase)
 	}
-	p.about, p.said, p.written = nil, map[string]string{}, false
+	p.subjects, p.texts, p.written = nil, map[string]string{}, false
 }
 
-// After says when a waiting has ended: ctx has either run out of its time or was cancelled, as by Ctrl-C.
-func After(ctx context.Context, limit time.Duration) string {
+// WaitEnd names what ended a wait: its timeout, or the cancellation of ctx, as by Ctrl-C.
+func WaitEnd(ctx context.Context, limit time.Duration) string {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return "until it was interrupted"
 	}
@@ -100,16 +100,15 @@ func After(ctx context.Context, limit time.Duration) string {
 
 const erase = "\r\x1b[K"
 
-// overwrite puts all that is said in one line, which must not be longer than the terminal is wide: what has been broken
-// over two lines cannot be written over.
+// overwrite prints all texts in one line, cut to the terminal's width: a wrapped line cannot be overwritten.
 func (p *Progress) overwrite(width int) {
 	var parts []string
-	for _, about := range p.about {
-		parts = append(parts, about+": "+p.said[about])
+	for _, subject := range p.subjects {
+		parts = append(parts, subject+": "+p.texts[subject])
 	}
-	line := []rune(Plain(p.now().Sub(p.begun).Truncate(time.Second).String() + "  " + strings.Join(parts, " | ")))
-	if most := width - 1; len(line) > most {
-		line = append(line[:max(most-1, 0)], '…')
+	line := []rune(Plain(p.now().Sub(p.started).Truncate(time.Second).String() + "  " + strings.Join(parts, " | ")))
+	if limit := width - 1; len(line) > limit {
+		line = append(line[:max(limit-1, 0)], '…')
 	}
 	p.out.control(erase)
 	fmt.Fprint(p.out, string(line))

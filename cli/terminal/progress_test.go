@@ -13,7 +13,7 @@ import (
 func progress(width int) (p *Progress, out *bytes.Buffer, pass func(time.Duration)) {
 	out = &bytes.Buffer{}
 	p = NewProgress(out)
-	now := p.begun
+	now := p.started
 	p.now, p.width = func() time.Time { return now }, func() int { return width }
 	return p, out, func(d time.Duration) { now = now.Add(d) }
 }
@@ -23,12 +23,12 @@ func TestProgressInAFile(t *testing.T) {
 	t.Parallel()
 	p, out, pass := progress(0)
 	for range 3 {
-		p.Say("a", "waiting for %s.", "x")
-		p.Say("b", "waiting for y;\n and z")
+		p.Update("a", "waiting for %s.", "x")
+		p.Update("b", "waiting for y;\n and z")
 		pass(time.Second)
 	}
-	p.Say("a", "waiting for w")
-	p.Leave("b")
+	p.Update("a", "waiting for w")
+	p.Remove("b")
 	p.Done()
 	if want := "a: waiting for x\nb: waiting for y; and z\na: waiting for w\n"; out.String() != want {
 		t.Errorf("got %q\nwant %q", out, want)
@@ -39,10 +39,10 @@ func TestProgressInAFile(t *testing.T) {
 func TestProgressOnATerminal(t *testing.T) {
 	t.Parallel()
 	p, out, pass := progress(30)
-	p.Say("a", "waiting for x")
+	p.Update("a", "waiting for x")
 	pass(65 * time.Second)
-	p.Say("b", "waiting for y")
-	p.Leave("a")
+	p.Update("b", "waiting for y")
+	p.Remove("a")
 	p.Done()
 	want := erase + "0s  a: waiting for x" + erase + "1m5s  a: waiting for x | b: …" + erase + "1m5s  b: waiting for y" + erase
 	if out.String() != want {

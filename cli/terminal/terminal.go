@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package terminal writes for people. Text from a cluster, a Vault or a file never moves the reader's cursor and never
-// recolours, reorders or hides anything: a Writer escapes it. Only this package adds control sequences.
+// Package terminal writes to terminals. Text from a cluster, a Vault or a file cannot move the cursor and cannot recolour,
+// reorder or hide anything: a Writer escapes it. Only this package writes control sequences.
 package terminal
 
 import (
@@ -13,16 +13,16 @@ import (
 	"golang.org/x/term"
 )
 
-// Writer makes plain what is written to it.
+// Writer escapes its input as Plain does.
 type Writer struct {
-	// Coloured says whether Paint shows its colours: out is a terminal of somebody who wants them (no-color.org).
+	// Coloured enables the colours of Paint: out is a terminal, and NO_COLOR is not set (no-color.org).
 	Coloured bool
 
 	out io.Writer
 
-	mu    sync.Mutex
-	begun []byte // the beginning of a character whose end is not written yet
-	err   error  // the first
+	mu      sync.Mutex
+	started []byte // the first bytes of an incomplete character
+	err     error  // the first error
 }
 
 // NewWriter writes to out.
@@ -30,26 +30,26 @@ func NewWriter(out io.Writer) *Writer {
 	return &Writer{out: out, Coloured: overwritable(out) && os.Getenv("NO_COLOR") == ""}
 }
 
-// Write writes the text plain.
+// Write writes the escaped text.
 func (w *Writer) Write(text []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := append(w.begun, text...)
+	all := append(w.started, text...)
 	whole := len(all) - unfinished(all)
-	w.begun = append([]byte(nil), all[whole:]...)
+	w.started = append([]byte(nil), all[whole:]...)
 	return len(text), w.raw(Plain(string(all[:whole])))
 }
 
-// Close writes what is unfinished, and returns the first error of all writing.
+// Close writes an incomplete character, and returns the first error of all writes.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_ = w.raw(Plain(string(w.begun)))
-	w.begun = nil
+	_ = w.raw(Plain(string(w.started)))
+	w.started = nil
 	return w.err
 }
 
-// control writes a control sequence of this package's own.
+// control writes a control sequence.
 func (w *Writer) control(sequence string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -67,7 +67,7 @@ func (w *Writer) raw(text string) error {
 	return err
 }
 
-// unfinished is the length of a character's beginning at the end of a text.
+// unfinished returns the length of an incomplete character at the end of a text.
 func unfinished(text []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
 		if last := text[len(text)-n:]; utf8.RuneStart(last[0]) {
@@ -88,7 +88,7 @@ const (
 	Purple = "35"
 )
 
-// Paint writes a text in a colour, where out shows colours. Close returns its error.
+// Paint writes a text in a colour, if out is coloured. Close returns its error.
 func Paint(out io.Writer, colour, text string) {
 	w, ok := out.(*Writer)
 	ok = ok && w.Coloured && colour != ""
@@ -101,7 +101,7 @@ func Paint(out io.Writer, colour, text string) {
 	}
 }
 
-// Data returns the destination for data that programs read byte for byte: out itself on a terminal, else what is below it.
+// Data returns the destination for data that programs read byte for byte: out itself on a terminal, else the writer below it.
 func Data(out io.Writer) io.Writer {
 	w, ok := out.(*Writer)
 	if !ok {
@@ -113,7 +113,7 @@ func Data(out io.Writer) io.Writer {
 	return w.out
 }
 
-// overwritable says whether out is a terminal that can be written over.
+// overwritable reports whether out is a terminal that supports control sequences.
 func overwritable(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))

@@ -23,7 +23,7 @@ func TestOnATerminal(t *testing.T) {
 	fmt.Fprint(Data(w), "a\x1b[2Jb\u202e")
 	Paint(w, Red, "c\x1b]0;d\x07")
 	progress := NewProgress(w)
-	progress.Say("e\x1b[H", "f\x9b")
+	progress.Update("e\x1b[H", "f\x9b")
 	progress.Done()
 	fmt.Fprint(w, "END")
 	got := ""

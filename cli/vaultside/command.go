@@ -96,8 +96,8 @@ Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
 	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
 	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policies or a configuration of the login that this command did not make")
 	f.Flag.Add(cmd)
-	f.Flags.Add(set)
-	_ = cmd.RegisterFlagCompletionFunc("context", clusters.CompleteContexts(&f.Flags))
+	f.Flags.Add(cmd)
+	f.CompleteContext(cmd)
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "apply")
 	exit.Usage(cmd)
 	return cmd
@@ -110,14 +110,14 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 	if f.force && !f.apply {
 		return errors.New("--force: expected together with --apply, which it is for")
 	}
-	if f.ForPrograms() && !f.apply && !f.dryRun {
+	if f.Structured() && !f.apply && !f.dryRun {
 		return errors.New("--output: expected together with --dry-run or --apply; what is printed without them is for a shell")
 	}
 	mesh, err := f.mesh(cmd, args)
 	if err != nil {
 		return err
 	}
-	if f.SkipAuthConfig && !f.Reviewer.own() {
+	if f.SkipAuthConfig && !f.Reviewer.isDefault() {
 		return errors.New("--skip-auth-config: expected none together with --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, which it would leave unused")
 	}
 	if f.apply || f.dryRun {
@@ -125,21 +125,21 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 	}
-	wanted, err := For(mesh, f.Options)
+	desired, err := NewDesired(mesh, f.Options)
 	if err != nil {
 		return err
 	}
 	if !f.apply && !f.dryRun {
-		return wanted.Print(cmd.OutOrStdout(), f.filename != "")
+		return desired.Print(cmd.OutOrStdout(), f.filename != "")
 	}
-	for _, note := range wanted.Notes {
+	for _, note := range desired.Notes {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Note:", note)
 	}
 	vault, err := Connect(mesh, f.filename != "", f.Timeout)
 	if err != nil {
 		return err
 	}
-	return f.work(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), vault, wanted)
+	return f.reconcile(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), vault, desired)
 }
 
 func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMesh, error) {
@@ -179,25 +179,25 @@ func (r *Reviewer) read() error {
 }
 
 // work shows the differences, and with --apply removes them.
-func (f *flags) work(ctx context.Context, out, notes io.Writer, vault *Vault, wanted *Wanted) error {
+func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vault, desired *Desired) error {
 	if err := vault.CheckToken(); err != nil {
 		return err
 	}
 	if _, err := vault.Health(ctx); err != nil {
 		return err
 	}
-	found, err := vault.Read(ctx, wanted)
+	observed, err := vault.Read(ctx, desired)
 	if err != nil {
 		return err
 	}
-	if warning, _ := found.PodReviewer(wanted.Auth); warning != "" {
+	if warning, _ := observed.PodReviewer(desired.Auth); warning != "" {
 		fmt.Fprintf(notes, "Note: %s; %s.\n", warning, reviewerAdvice)
 	}
-	differences, err := wanted.Differences(found)
+	differences, err := desired.Differences(observed)
 	if err != nil {
 		return err
 	}
-	if !f.ForPrograms() { // before anything changes
+	if !f.Structured() { // before anything changes
 		if len(differences) == 0 {
 			fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
 		}
@@ -215,19 +215,19 @@ func (f *flags) work(ctx context.Context, out, notes io.Writer, vault *Vault, wa
 		done := difference.Done
 		difference.Done = ""
 		switch {
-		case difference.Kind == Yours:
+		case difference.Kind == Manual:
 			yours++
 		case applying && err == nil:
 			if err = vault.Apply(ctx, *difference); err != nil {
 				break // what was done before is told
 			}
-			if difference.Done = done; !f.ForPrograms() {
+			if difference.Done = done; !f.Structured() {
 				fmt.Fprintf(out, "%s: %s\n", difference.What, done)
 			}
 		}
 	}
-	answer := map[string]any{"vault": vault.Address(), "applied": applying, "differences": append([]Difference{}, differences...)}
-	written := f.Write(out, answer, func(io.Writer) {})
+	response := map[string]any{"vault": vault.Address(), "applied": applying, "differences": append([]Difference{}, differences...)}
+	written := f.Write(out, response, func(io.Writer) {})
 	switch {
 	case err != nil:
 		return err
@@ -236,9 +236,9 @@ func (f *flags) work(ctx context.Context, out, notes io.Writer, vault *Vault, wa
 	case blocked != nil:
 		return blocked
 	case !f.apply && len(differences) > 0:
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	case f.apply && yours > 0:
-		return fmt.Errorf("all is set up but what is yours to do, above (%s)", wanted.Mounts[0].Path)
+		return fmt.Errorf("all is set up but what is yours to do, above (%s)", desired.Mounts[0].Path)
 	}
 	return nil
 }
@@ -260,7 +260,7 @@ func (f *flags) blocked(differences []Difference) error {
 func (d *Difference) print(out io.Writer) {
 	what := d.What + ": differs"
 	switch d.Kind {
-	case Yours:
+	case Manual:
 		what = d.What + ": yours to do"
 	case Missing:
 		what = d.What + ": is not there"

@@ -16,21 +16,21 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/vault"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
 
 // Vault is one to look at and to change.
 type Vault struct {
 	client *api.Client
 	// own is false for a server that only a VirtualMesh in a cluster names: it gets no token.
-	own bool
+	sendsToken bool
 }
 
 // Connect connects to the Vault at VAULT_ADDR, or else at the server of the VirtualMesh. VAULT_TOKEN and whatever else the
 // environment holds of the person's own (VAULT_NAMESPACE, VAULT_HEADERS, VAULT_CLIENT_CERT) is sent only to an address that
 // the person gives: VAULT_ADDR, or the server of a VirtualMesh in the person's file (given). Otherwise every author of a
 // VirtualMesh in a cluster could collect tokens. Connect sends nothing.
-func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) (*Vault, error) {
+func Connect(mesh *networkingv1.VirtualMesh, fromFile bool, timeout time.Duration) (*Vault, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
 		return nil, errors.New("the VirtualMesh names no Vault")
@@ -43,9 +43,9 @@ func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) 
 	if !ok {
 		return nil, fmt.Errorf("the client of Vault has a transport of another kind, %T", config.HttpClient.Transport)
 	}
-	own := true
+	sendsToken := true
 	if os.Getenv(api.EnvVaultAddress) == "" && os.Getenv(api.EnvVaultAgentAddr) == "" {
-		config.Address, own = ca.Vault.Server, given
+		config.Address, sendsToken = ca.Vault.Server, fromFile
 	}
 	if len(ca.Vault.CABundle) > 0 && os.Getenv(api.EnvVaultCACert) == "" && os.Getenv(api.EnvVaultCAPath) == "" && os.Getenv(api.EnvVaultCACertBytes) == "" {
 		if err := config.ConfigureTLS(&api.TLSConfig{
@@ -62,7 +62,7 @@ func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) 
 	}
 	client.SetMaxRetries(0)
 	namespace := strings.Trim(ca.Vault.Namespace, "/")
-	if own {
+	if sendsToken {
 		namespace = cmp.Or(os.Getenv(api.EnvVaultNamespace), namespace)
 	} else {
 		client.ClearToken()
@@ -73,7 +73,7 @@ func Connect(mesh *networkingv1.VirtualMesh, given bool, timeout time.Duration) 
 		client.SetNamespace(namespace)
 	}
 	config.HttpClient.Transport = sameServer{transport, client.Address()}
-	return &Vault{client, own}, nil
+	return &Vault{client, sendsToken}, nil
 }
 
 // CheckToken returns an error unless requests carry a token.
@@ -81,8 +81,8 @@ func (v *Vault) CheckToken() error {
 	switch {
 	case v.client.Token() != "":
 		return nil
-	case !v.own:
-		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), clusters.ShellWord(v.Address()))
+	case !v.sendsToken:
+		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), shell.Quote(v.Address()))
 	default:
 		return errors.New("VAULT_TOKEN is not set, and Vault requires a token for this; export one that may read and write policies, mounts and auth methods")
 	}
@@ -98,7 +98,7 @@ func (v *Vault) Address() string {
 }
 
 // maxAnswer limits a response body, in bytes.
-const maxAnswer = 16 << 20
+const maxResponse = 16 << 20
 
 // sameServer refuses requests to other hosts and, where the server has a prefix, to paths outside of it: Vault's client
 // would follow a redirect there with the token. It refuses endless responses too.
@@ -112,20 +112,20 @@ func (s sameServer) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.transport.RoundTrip(request)
+	response, err := s.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode >= 300 && answer.StatusCode < 400 {
-		to, err := answer.Location()
+	if response.StatusCode >= 300 && response.StatusCode < 400 {
+		to, err := response.Location()
 		if err != nil || !vault.Within(server, to) {
-			_ = answer.Body.Close()
+			_ = response.Body.Close()
 			if err == nil {
-				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, clusters.ShellWord(to.Scheme+"://"+to.Host))
+				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, shell.Quote(to.Scheme+"://"+to.Host))
 			}
 			return nil, err
 		}
 	}
-	answer.Body = http.MaxBytesReader(nil, answer.Body, maxAnswer)
-	return answer, nil
+	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
+	return response, nil
 }

@@ -11,21 +11,21 @@ import (
 )
 
 // Found is what there is in Vault, as far as it counts.
-type Found struct {
+type Observed struct {
 	// AuthType is the type of what is mounted where service accounts log in, empty when nothing is.
 	AuthType string
 	// Config and Role are what Vault answers there, nil when there is none.
 	Config, Role map[string]any
-	Mounts       map[string]FoundMount
+	Mounts       map[string]ObservedMount
 	// Policies by name, the wanted ones and those of the role; one that is not there is absent.
 	Policies map[string]string
 }
 
 // FoundMount is a secrets engine; its Type is empty when there is none.
-type FoundMount struct {
+type ObservedMount struct {
 	Type string
 	// Longest is the longest that it signs for.
-	Longest time.Duration
+	MaxLease time.Duration
 	// HasCA says that there is a CA to sign with.
 	HasCA bool
 }
@@ -40,7 +40,7 @@ const (
 	// Differs is there, but not as is wanted.
 	Differs
 	// Yours is for a person to do: nothing here does it.
-	Yours
+	Manual
 )
 
 // MarshalText names the kind.
@@ -83,22 +83,22 @@ const (
 )
 
 // Differences compares, in the order in which changes are to be made.
-func (w *Wanted) Differences(found *Found) ([]Difference, error) {
+func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 	var all []Difference
 	add := func(kind Kind, what string, lines []string, done string, change *change) {
 		all = append(all, Difference{Kind: kind, What: what, Lines: lines, Done: done, change: change})
 	}
 	if w.Auth != nil {
 		at := "auth/" + w.Auth.Mount
-		switch found.AuthType {
+		switch observed.AuthType {
 		case "kubernetes":
 		case "":
 			add(Missing, at, []string{"+ auth method of type kubernetes"}, "enabled the auth method", &change{do: enableAuth, path: w.Auth.Mount})
 		default:
-			return nil, fmt.Errorf("%s is of type %s; set kubernetesAuth.mountPath to one of type kubernetes, or to a free path", at, found.AuthType)
+			return nil, fmt.Errorf("%s is of type %s; set kubernetesAuth.mountPath to one of type kubernetes, or to a free path", at, observed.AuthType)
 		}
 		if w.Auth.Configure {
-			difference, err := w.Auth.configDifference(found.Config)
+			difference, err := w.Auth.configDifference(observed.Config)
 			if err != nil {
 				return nil, err
 			}
@@ -108,7 +108,7 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 		}
 	}
 	for _, mount := range w.Mounts {
-		there := found.Mounts[mount.Path]
+		there := observed.Mounts[mount.Path]
 		switch there.Type {
 		case "pki":
 		case "":
@@ -119,19 +119,19 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 		if !mount.Signs {
 			continue
 		}
-		if there.Longest < mount.Longest {
-			lines := []string{"+ max_lease_ttl " + hours(mount.Longest)}
+		if there.MaxLease < mount.MaxLease {
+			lines := []string{"+ max_lease_ttl " + hours(mount.MaxLease)}
 			if there.Type != "" {
-				lines = slices.Insert(lines, 0, "- max_lease_ttl "+hours(there.Longest))
+				lines = slices.Insert(lines, 0, "- max_lease_ttl "+hours(there.MaxLease))
 			}
-			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+hours(mount.Longest), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": hours(mount.Longest)}})
+			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+hours(mount.MaxLease), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": hours(mount.MaxLease)}})
 		}
 		if !there.HasCA {
-			add(Yours, mount.Path, append([]string{"it has no CA to sign with, and none is made here; give it yours:"}, RootAdvice(mount.Path)...), "", nil)
+			add(Manual, mount.Path, append([]string{"it has no CA to sign with, and none is made here; give it yours:"}, RootAdvice(mount.Path)...), "", nil)
 		}
 	}
 	for _, policy := range w.Policies {
-		text, there := found.Policies[policy.Name]
+		text, there := observed.Policies[policy.Name]
 		if there && rules(text) == rules(policy.Text) {
 			continue
 		}
@@ -141,12 +141,12 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 		}
 		add(kind, "policy "+policy.Name, textDifference(text, policy.Text), "wrote the policy", &change{do: writePolicy, path: policy.Name, data: map[string]any{"policy": policy.Text}})
 		last := &all[len(all)-1]
-		last.NeedsForce = there && !policy.made(text)
-		last.Unused = !there && found.Role != nil && !slices.Contains(found.rolePolicies(), policy.Name)
+		last.NeedsForce = there && !policy.wrote(text)
+		last.Unused = !there && observed.Role != nil && !slices.Contains(observed.rolePolicies(), policy.Name)
 	}
 	if w.Auth != nil {
-		if difference := w.Auth.roleDifference(found.Role); difference != nil {
-			difference.NeedsForce = found.Role != nil && !w.madeRole(found)
+		if difference := w.Auth.roleDifference(observed.Role); difference != nil {
+			difference.NeedsForce = observed.Role != nil && !w.wroteRole(observed)
 			all = append(all, *difference)
 		}
 	}
@@ -155,18 +155,18 @@ func (w *Wanted) Differences(found *Found) ([]Difference, error) {
 
 // configDifference leaves a configuration that is there alone, unless another API server or CA is asked for: nobody but
 // Vault can read which token it has.
-func (a *Auth) configDifference(found map[string]any) (*Difference, error) {
+func (a *Auth) configDifference(observed map[string]any) (*Difference, error) {
 	what, reviewer := "auth/"+a.Mount+"/config", a.Reviewer
 	data := map[string]any{"kubernetes_host": reviewer.host()}
 	lines := []string{"+ kubernetes_host " + reviewer.host()}
-	host, _ := found["kubernetes_host"].(string)
-	ca, _ := found["kubernetes_ca_cert"].(string)
-	hasToken, known := found["token_reviewer_jwt_set"].(bool)
+	host, _ := observed["kubernetes_host"].(string)
+	ca, _ := observed["kubernetes_ca_cert"].(string)
+	hasToken, known := observed["token_reviewer_jwt_set"].(bool)
 	kind := Differs
 	switch {
 	case host == "":
 		kind = Missing
-	case reviewer.own():
+	case reviewer.isDefault():
 		return nil, nil //nolint:nilnil // there is no difference, and no mistake
 	default:
 		lines = nil
@@ -193,7 +193,7 @@ func (a *Auth) configDifference(found map[string]any) (*Difference, error) {
 	}
 	// Vault replaces the whole: what is not asked about is written back.
 	for _, field := range []string{"pem_keys", "issuer", "disable_iss_validation", "disable_local_ca_jwt", "use_annotations_as_alias_metadata"} {
-		if value, ok := found[field]; ok {
+		if value, ok := observed[field]; ok {
 			data[field] = value
 		}
 	}

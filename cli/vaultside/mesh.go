@@ -22,15 +22,7 @@ import (
 
 // ReadFile reads a VirtualMesh from a file, or from in when that is -. Its defaults are filled in, and it has no mistakes.
 func ReadFile(file string, in io.Reader) (*networkingv1.VirtualMesh, error) {
-	name := file
-	var content []byte
-	var err error
-	if file == "-" {
-		name = "standard input"
-		content, err = files.ReadAll(name, in, networkingv1.MaxFileSize)
-	} else {
-		content, err = files.Read(file, networkingv1.MaxFileSize)
-	}
+	content, name, err := files.ReadOrStdin(file, in, networkingv1.MaxFileSize)
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +60,11 @@ func ReadCluster(ctx context.Context, cluster *clusters.Cluster, namespace, name
 }
 
 // Find names the VirtualMesh of a cluster that is meant: the one given as NAMESPACE/NAME, or the only one.
-func Find(ctx context.Context, cluster *clusters.Cluster, given string) (key types.NamespacedName, err error) {
-	if given != "" {
-		var found bool
-		if key.Namespace, key.Name, found = strings.Cut(given, "/"); !found || key.Namespace == "" || key.Name == "" {
-			return key, fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", given)
+func Find(ctx context.Context, cluster *clusters.Cluster, fromFile string) (key types.NamespacedName, err error) {
+	if fromFile != "" {
+		var observed bool
+		if key.Namespace, key.Name, observed = strings.Cut(fromFile, "/"); !observed || key.Namespace == "" || key.Name == "" {
+			return key, fmt.Errorf("--virtual-mesh %q: expected NAMESPACE/NAME", fromFile)
 		}
 		return key, nil
 	}

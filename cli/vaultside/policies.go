@@ -40,21 +40,21 @@ func rules(text string) string {
 }
 
 // made reports whether this command wrote a policy's text, for the same role.
-func (p Policy) made(text string) bool {
+func (p Policy) wrote(text string) bool {
 	mark, _, _ := strings.Cut(p.Text, "\n")
 	first, _, _ := strings.Cut(text, "\n")
 	return first == mark
 }
 
 // madeRole reports whether this command wrote the existing role: all its policies are this command's.
-func (w *Wanted) madeRole(found *Found) bool {
-	policies := found.rolePolicies()
-	return len(policies) > 0 && !slices.ContainsFunc(policies, func(name string) bool { return !w.Policies[0].made(found.Policies[name]) })
+func (w *Desired) wroteRole(observed *Observed) bool {
+	policies := observed.rolePolicies()
+	return len(policies) > 0 && !slices.ContainsFunc(policies, func(name string) bool { return !w.Policies[0].wrote(observed.Policies[name]) })
 }
 
 // rolePolicies returns the names of the existing role's policies.
-func (f *Found) rolePolicies() []string {
-	policies, _ := decoded([]string{}, f.Role["token_policies"])
+func (f *Observed) rolePolicies() []string {
+	policies, _ := decode([]string{}, f.Role["token_policies"])
 	names, _ := policies.([]string)
 	return names
 }

@@ -20,16 +20,16 @@ const reviewerAdvice = "write the configuration without token_reviewer_jwt and k
 // as in Gloo Mesh's guide, ends with the Pod (Kubernetes since 1.21), and with it every login. Vault shows no more of the
 // token than that it is there; likely is true where its API server has an address as in the guide, that of the Service
 // in the cluster.
-func (f *Found) PodReviewer(auth *Auth) (warning string, likely bool) {
+func (f *Observed) PodReviewer(auth *Auth) (warning string, likely bool) {
 	if held, _ := f.Config["token_reviewer_jwt_set"].(bool); !held || auth == nil {
 		return "", false
 	}
 	host, _ := f.Config["kubernetes_host"].(string)
-	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is the token of a Pod, as in Gloo Mesh's guide, every login fails once that Pod is gone", auth.Mount), inPods(host)
+	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is the token of a Pod, as in Gloo Mesh's guide, every login fails once that Pod is gone", auth.Mount), isServiceAddress(host)
 }
 
 // inPods reports whether an API server's address is one that Pods use: the Service kubernetes, by name or by address.
-func inPods(host string) bool {
+func isServiceAddress(host string) bool {
 	address, err := url.Parse(host)
 	if err != nil {
 		return false
@@ -42,7 +42,7 @@ func inPods(host string) bool {
 }
 
 // noteExpiry notes the end of a token that is to review others (its exp claim, RFC 7519, section 4.1.4).
-func (w *Wanted) noteExpiry() {
+func (w *Desired) noteExpiry() {
 	if w.Auth == nil || w.Auth.Reviewer.Token == "" {
 		return
 	}

@@ -28,7 +28,7 @@ func TestPodReviewer(t *testing.T) {
 		"a name":                  {map[string]any{"token_reviewer_jwt_set": true, "kubernetes_host": "https://kubernetes.default.evil.example.com"}, true, false},
 		"something else":          {map[string]any{"token_reviewer_jwt_set": true, "kubernetes_host": "%"}, true, false},
 	} {
-		warning, likely := (&vaultside.Found{Config: test.config}).PodReviewer(auth)
+		warning, likely := (&vaultside.Observed{Config: test.config}).PodReviewer(auth)
 		if (warning != "") != test.warns || likely != test.likely || test.warns && !strings.Contains(warning, "auth/kubernetes-east/config holds a token_reviewer_jwt") {
 			t.Errorf("%s: %q, likely: %t", name, warning, likely)
 		}
@@ -47,8 +47,8 @@ func TestReviewerExpiry(t *testing.T) {
 		"no JWT":                  "",
 		"a.%.c":                   "",
 	} {
-		wanted := want(t, read(t, "-", localKey), vaultside.Options{Reviewer: vaultside.Reviewer{TokenFile: "reviewer.jwt", Token: token}})
-		notes := strings.Join(wanted.Notes, "\n")
+		desired := want(t, read(t, "-", localKey), vaultside.Options{Reviewer: vaultside.Reviewer{TokenFile: "reviewer.jwt", Token: token}})
+		notes := strings.Join(desired.Notes, "\n")
 		if note == "" && strings.Contains(notes, "reviewer.jwt") || !strings.Contains(notes, note) || strings.Contains(notes, token) {
 			t.Errorf("%s: %s", token, notes)
 		}

@@ -40,11 +40,11 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 		return nil, err
 	}
 	path := endpoints.SignMount + "/cert/ca_chain"
-	if issuer, found := strings.CutPrefix(endpoints.Sign, endpoints.SignMount+"/issuer/"); found {
+	if issuer, observed := strings.CutPrefix(endpoints.Sign, endpoints.SignMount+"/issuer/"); observed {
 		name, _, _ := strings.Cut(issuer, "/")
 		path = endpoints.SignMount + "/issuer/" + name + "/json"
 	}
-	answer, err := v.read(ctx, "read the CA's chain", path)
+	response, err := v.read(ctx, "read the CA's chain", path)
 	if err != nil {
 		if strings.Contains(err.Error(), "no default issuer") {
 			err = fmt.Errorf("%w; give the mount its CA first (kubectl istiod-agent vault prints how)", err)
@@ -53,7 +53,7 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 	}
 	var chain strings.Builder
 	for _, key := range []string{"ca_chain", "certificate"} {
-		switch value := answer[key].(type) {
+		switch value := response[key].(type) {
 		case string:
 			chain.WriteString(value + "\n")
 		case []any:
@@ -78,10 +78,10 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 func noToken(context.Context) (string, error) { return "", nil }
 
 // Read reads what counts for what is wanted.
-func (v *Vault) Read(ctx context.Context, wanted *Wanted) (*Found, error) {
-	found := &Found{Mounts: map[string]FoundMount{}, Policies: map[string]string{}}
-	if wanted.Auth != nil {
-		if err := v.readAuth(ctx, wanted.Auth, found); err != nil {
+func (v *Vault) Read(ctx context.Context, desired *Desired) (*Observed, error) {
+	observed := &Observed{Mounts: map[string]ObservedMount{}, Policies: map[string]string{}}
+	if desired.Auth != nil {
+		if err := v.readAuth(ctx, desired.Auth, observed); err != nil {
 			return nil, err
 		}
 	}
@@ -89,46 +89,46 @@ func (v *Vault) Read(ctx context.Context, wanted *Wanted) (*Found, error) {
 	if err != nil {
 		return nil, v.explain("list the secrets engines", "read", "sys/mounts", err)
 	}
-	for _, each := range wanted.Mounts {
+	for _, each := range desired.Mounts {
 		mount := mounts[each.Path+"/"]
 		if mount == nil {
 			continue
 		}
-		there := FoundMount{Type: mount.Type}
+		there := ObservedMount{Type: mount.Type}
 		if each.Signs && mount.Type == "pki" {
-			if there.Longest, there.HasCA, err = v.readSigner(ctx, each.Path); err != nil {
+			if there.MaxLease, there.HasCA, err = v.readSigner(ctx, each.Path); err != nil {
 				return nil, err
 			}
 		}
-		found.Mounts[each.Path] = there
+		observed.Mounts[each.Path] = there
 	}
-	for _, policy := range wanted.Policies {
-		if err := v.readPolicy(ctx, policy.Name, found); err != nil {
+	for _, policy := range desired.Policies {
+		if err := v.readPolicy(ctx, policy.Name, observed); err != nil {
 			return nil, err
 		}
 	}
 	// A role is this command's own if its policies are. More than a few are not, and one that may not be read is not.
 	const few = 4
-	if names := found.rolePolicies(); len(names) <= few {
+	if names := observed.rolePolicies(); len(names) <= few {
 		for _, name := range names {
-			_ = v.readPolicy(ctx, name, found)
+			_ = v.readPolicy(ctx, name, observed)
 		}
 	}
-	return found, nil
+	return observed, nil
 }
 
-func (v *Vault) readPolicy(ctx context.Context, name string, found *Found) error {
-	if _, known := found.Policies[name]; known {
+func (v *Vault) readPolicy(ctx context.Context, name string, observed *Observed) error {
+	if _, known := observed.Policies[name]; known {
 		return nil
 	}
 	text, err := v.client.Sys().GetPolicyWithContext(ctx, name)
 	if err == nil && text != "" {
-		found.Policies[name] = text
+		observed.Policies[name] = text
 	}
 	return v.explain("read the policy", "read", "sys/policies/acl/"+name, err)
 }
 
-func (v *Vault) readAuth(ctx context.Context, auth *Auth, found *Found) error {
+func (v *Vault) readAuth(ctx context.Context, auth *Auth, observed *Observed) error {
 	methods, err := v.client.Sys().ListAuthWithContext(ctx)
 	if err != nil {
 		return v.explain("list the auth methods", "read", "sys/auth", err)
@@ -137,13 +137,13 @@ func (v *Vault) readAuth(ctx context.Context, auth *Auth, found *Found) error {
 	if method == nil {
 		return nil
 	}
-	if found.AuthType = method.Type; method.Type != "kubernetes" {
+	if observed.AuthType = method.Type; method.Type != "kubernetes" {
 		return nil
 	}
-	if found.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
+	if observed.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
 		return err
 	}
-	found.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
+	observed.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
 	return err
 }
 
@@ -161,14 +161,14 @@ func (v *Vault) readSigner(ctx context.Context, path string) (longest time.Durat
 
 // read gives nil where there is nothing.
 func (v *Vault) read(ctx context.Context, call, path string) (map[string]any, error) {
-	answer, err := v.client.Logical().ReadWithContext(ctx, path)
+	response, err := v.client.Logical().ReadWithContext(ctx, path)
 	if err != nil {
 		return nil, v.explain(call, "read", path, err)
 	}
-	if answer == nil {
+	if response == nil {
 		return nil, nil
 	}
-	return answer.Data, nil
+	return response.Data, nil
 }
 
 // Apply makes a difference go away.
@@ -201,25 +201,25 @@ func (v *Vault) explain(call, capability, path string, err error) error {
 		return nil
 	}
 	asked := fmt.Sprintf("asking Vault at %s to %s", v.Address(), call)
-	answer, answered := errors.AsType[*api.ResponseError](err)
+	response, answered := errors.AsType[*api.ResponseError](err)
 	switch {
-	case answered && answer.StatusCode == http.StatusForbidden && (answer.RawError || len(answer.Errors) == 0):
+	case answered && response.StatusCode == http.StatusForbidden && (response.RawError || len(response.Errors) == 0):
 		return fmt.Errorf("%s: 403, and the answer is not Vault's: a proxy, gateway or firewall before it refuses, not a policy; set VAULT_ADDR to an address that leads to Vault itself", asked)
-	case answered && answer.StatusCode == http.StatusForbidden:
+	case answered && response.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("%s: permission denied; the token in VAULT_TOKEN has expired, or lacks path %q { capabilities = [%q] }, or sudo there", asked, path, capability)
 	case answered:
 		// Without the whole of what the client prints: an answer's body may be anything.
-		said := "status " + fmt.Sprint(answer.StatusCode)
-		if len(answer.Errors) > 0 && !answer.RawError {
-			said = strings.Join(answer.Errors, "; ")
+		reported := "status " + fmt.Sprint(response.StatusCode)
+		if len(response.Errors) > 0 && !response.RawError {
+			reported = strings.Join(response.Errors, "; ")
 			if token := v.client.Token(); token != "" {
-				said = strings.ReplaceAll(said, token, "<token>")
+				reported = strings.ReplaceAll(reported, token, "<token>")
 			}
 		}
-		if strings.Contains(said, "/var/run/secrets/kubernetes.io/serviceaccount/") {
-			said += "; this Vault runs in no Pod: give it --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, or --skip-auth-config"
+		if strings.Contains(reported, "/var/run/secrets/kubernetes.io/serviceaccount/") {
+			reported += "; this Vault runs in no Pod: give it --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, or --skip-auth-config"
 		}
-		return fmt.Errorf("%s: %s: %s", asked, path, said)
+		return fmt.Errorf("%s: %s: %s", asked, path, reported)
 	default:
 		return fmt.Errorf("%s: %w; check the address, VAULT_ADDR and VAULT_CACERT", asked, err)
 	}

@@ -72,12 +72,12 @@ func TestWhatIsPrinted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			wanted, err := vaultside.For(test.mesh, test.options)
+			desired, err := vaultside.NewDesired(test.mesh, test.options)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got bytes.Buffer
-			if err := wanted.Print(&got, name != "local-key"); err != nil {
+			if err := desired.Print(&got, name != "local-key"); err != nil {
 				t.Fatal(err)
 			}
 			file := filepath.Join("testdata", name+".golden.sh")
@@ -117,18 +117,18 @@ func TestThePoliciesAreThePages(t *testing.T) {
 func TestDifferences(t *testing.T) {
 	t.Parallel()
 	const policy = "istiod-agent-istiod"
-	unmarked := func(f *vaultside.Found) { _, f.Policies[policy], _ = strings.Cut(f.Policies[policy], "\n") }
+	unmarked := func(f *vaultside.Observed) { _, f.Policies[policy], _ = strings.Cut(f.Policies[policy], "\n") }
 	reviewer := vaultside.Reviewer{Host: "https://10.0.0.1:6443", CAFile: "ca.crt", CA: "CA", TokenFile: "jwt", Token: "secret"}
 	for name, test := range map[string]struct {
 		options vaultside.Options
 		without bool // an audience
-		change  func(f *vaultside.Found)
+		change  func(f *vaultside.Observed)
 		// want are the differences, each with its lines but those that stay the same.
 		want []string
 		err  string
 	}{
-		"all as it shall be": {change: func(*vaultside.Found) {}},
-		"nothing there": {change: func(f *vaultside.Found) { *f = vaultside.Found{} }, want: []string{
+		"all as it shall be": {change: func(*vaultside.Observed) {}},
+		"nothing there": {change: func(f *vaultside.Observed) { *f = vaultside.Observed{} }, want: []string{
 			"0 auth/kubernetes: + auth method of type kubernetes",
 			"0 auth/kubernetes/config: + kubernetes_host https://kubernetes.default.svc",
 			"0 pki: + secrets engine of type pki",
@@ -137,43 +137,45 @@ func TestDifferences(t *testing.T) {
 			"0 policy istiod-agent-istiod: + # Made by kubectl istiod-agent vault for auth/kubernetes/role/istiod, + path \"pki/root/sign-intermediate\" {",
 			"0 auth/kubernetes/role/istiod: + bound_service_account_names istiod",
 		}},
-		"a login of another kind":   {change: func(f *vaultside.Found) { f.AuthType = "jwt" }, err: "auth/kubernetes is of type jwt"},
-		"another kind of engine":    {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{Type: "kv"} }, err: "pki is of type kv"},
-		"a short lease":             {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 768 * time.Hour, true} }, want: []string{"1 pki: - max_lease_ttl 768h, + max_lease_ttl 2160h"}},
-		"a longer lease stays":      {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 87600 * time.Hour, true} }},
-		"no CA":                     {change: func(f *vaultside.Found) { f.Mounts["pki"] = vaultside.FoundMount{"pki", 87600 * time.Hour, false} }, want: []string{"2 pki: it has no CA to sign with"}},
-		"another API server stays":  {change: func(f *vaultside.Found) { f.Config["kubernetes_host"] = "https://other" }},
-		"another API server is set": {options: vaultside.Options{Reviewer: reviewer}, change: func(*vaultside.Found) {}, want: []string{"1! auth/kubernetes/config: - kubernetes_host https://kubernetes.default.svc, + kubernetes_host https://10.0.0.1:6443, + kubernetes_ca_cert of ca.crt, + token_reviewer_jwt of jwt"}},
-		"that is set already": {options: vaultside.Options{Reviewer: reviewer}, change: func(f *vaultside.Found) {
+		"a login of another kind": {change: func(f *vaultside.Observed) { f.AuthType = "jwt" }, err: "auth/kubernetes is of type jwt"},
+		"another kind of engine":  {change: func(f *vaultside.Observed) { f.Mounts["pki"] = vaultside.ObservedMount{Type: "kv"} }, err: "pki is of type kv"},
+		"a short lease":           {change: func(f *vaultside.Observed) { f.Mounts["pki"] = vaultside.ObservedMount{"pki", 768 * time.Hour, true} }, want: []string{"1 pki: - max_lease_ttl 768h, + max_lease_ttl 2160h"}},
+		"a longer lease stays":    {change: func(f *vaultside.Observed) { f.Mounts["pki"] = vaultside.ObservedMount{"pki", 87600 * time.Hour, true} }},
+		"no CA": {change: func(f *vaultside.Observed) {
+			f.Mounts["pki"] = vaultside.ObservedMount{"pki", 87600 * time.Hour, false}
+		}, want: []string{"2 pki: it has no CA to sign with"}},
+		"another API server stays":  {change: func(f *vaultside.Observed) { f.Config["kubernetes_host"] = "https://other" }},
+		"another API server is set": {options: vaultside.Options{Reviewer: reviewer}, change: func(*vaultside.Observed) {}, want: []string{"1! auth/kubernetes/config: - kubernetes_host https://kubernetes.default.svc, + kubernetes_host https://10.0.0.1:6443, + kubernetes_ca_cert of ca.crt, + token_reviewer_jwt of jwt"}},
+		"that is set already": {options: vaultside.Options{Reviewer: reviewer}, change: func(f *vaultside.Observed) {
 			f.Config = map[string]any{"kubernetes_host": reviewer.Host, "kubernetes_ca_cert": "CA\n", "token_reviewer_jwt_set": true}
 		}},
-		"a reviewer's token would be lost": {options: vaultside.Options{Reviewer: vaultside.Reviewer{Host: reviewer.Host}}, change: func(f *vaultside.Found) { f.Config["token_reviewer_jwt_set"] = true }, err: "would lose"},
-		"nothing there, and skipped":       {options: vaultside.Options{SkipAuthConfig: true}, change: func(f *vaultside.Found) { f.Config = nil }},
-		"a broader policy": {change: func(f *vaultside.Found) {
+		"a reviewer's token would be lost": {options: vaultside.Options{Reviewer: vaultside.Reviewer{Host: reviewer.Host}}, change: func(f *vaultside.Observed) { f.Config["token_reviewer_jwt_set"] = true }, err: "would lose"},
+		"nothing there, and skipped":       {options: vaultside.Options{SkipAuthConfig: true}, change: func(f *vaultside.Observed) { f.Config = nil }},
+		"a broader policy": {change: func(f *vaultside.Observed) {
 			f.Policies[policy] = strings.Replace(f.Policies[policy], `["update"]`, `["update", "sudo"]`, 1)
 		}, want: []string{`1 policy istiod-agent-istiod: -   capabilities        = ["update", "sudo"], +   capabilities        = ["update"]`}},
-		"another service account":    {change: func(f *vaultside.Found) { f.Role["bound_service_account_names"] = []any{"istiod", "default"} }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_names default,istiod, + bound_service_account_names istiod"}},
-		"a long login":               {change: func(f *vaultside.Found) { f.Role["token_ttl"] = json.Number("8640000") }, want: []string{"1 auth/kubernetes/role/istiod: - token_ttl 2400h, + token_ttl 10m"}},
-		"another audience":           {change: func(f *vaultside.Found) { f.Role["audience"] = "" }, want: []string{"1 auth/kubernetes/role/istiod: - audience , + audience vault"}},
-		"more namespaces":            {change: func(f *vaultside.Found) { f.Role["bound_service_account_namespace_selector"] = "{}" }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_namespace_selector {}"}},
+		"another service account":    {change: func(f *vaultside.Observed) { f.Role["bound_service_account_names"] = []any{"istiod", "default"} }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_names default,istiod, + bound_service_account_names istiod"}},
+		"a long login":               {change: func(f *vaultside.Observed) { f.Role["token_ttl"] = json.Number("8640000") }, want: []string{"1 auth/kubernetes/role/istiod: - token_ttl 2400h, + token_ttl 10m"}},
+		"another audience":           {change: func(f *vaultside.Observed) { f.Role["audience"] = "" }, want: []string{"1 auth/kubernetes/role/istiod: - audience , + audience vault"}},
+		"more namespaces":            {change: func(f *vaultside.Observed) { f.Role["bound_service_account_namespace_selector"] = "{}" }, want: []string{"1 auth/kubernetes/role/istiod: - bound_service_account_namespace_selector {}"}},
 		"made by hand, and the same": {change: unmarked},
 		"a policy made by hand": {
-			change: func(f *vaultside.Found) { f.Policies[policy] = "path \"a\" {}" },
+			change: func(f *vaultside.Observed) { f.Policies[policy] = "path \"a\" {}" },
 			want:   []string{"1! policy istiod-agent-istiod: - path \"a\" {}, + # Made by"},
 		},
-		"a policy of another role": {change: func(f *vaultside.Found) {
+		"a policy of another role": {change: func(f *vaultside.Observed) {
 			f.Policies[policy] = strings.NewReplacer("role/istiod", "role/other", "Istio", "Other").Replace(f.Policies[policy])
 		}, want: []string{"1! policy istiod-agent-istiod: "}},
-		"a role made by hand": {change: func(f *vaultside.Found) {
+		"a role made by hand": {change: func(f *vaultside.Observed) {
 			f.Role["token_policies"], f.Policies = []any{"app"}, map[string]string{"app": "path \"a\" {}"}
 		}, want: []string{"0 policy istiod-agent-istiod: ", "1! auth/kubernetes/role/istiod: - token_policies app, + token_policies " + policy}},
-		"a role with more policies": {change: func(f *vaultside.Found) {
+		"a role with more policies": {change: func(f *vaultside.Observed) {
 			f.Role["token_policies"] = []any{policy, "app"}
 		}, want: []string{"1! auth/kubernetes/role/istiod: - token_policies app,istiod-agent-istiod"}},
-		"a role without policies":           {change: func(f *vaultside.Found) { f.Role["token_policies"] = []any{} }, want: []string{"1! auth/kubernetes/role/istiod: "}},
-		"a role whose policy is not marked": {change: func(f *vaultside.Found) { unmarked(f); f.Role["token_ttl"] = json.Number("60") }, want: []string{"1! auth/kubernetes/role/istiod: - token_ttl 1m"}},
-		"no audience wanted":                {without: true, change: func(*vaultside.Found) {}, want: []string{"1 auth/kubernetes/role/istiod: - audience vault"}},
-		"order does not count":              {options: vaultside.Options{Namespaces: []string{"b", "a"}, TrustDomain: "x"}, change: func(f *vaultside.Found) { f.Role["bound_service_account_namespaces"] = []any{"b", "a"} }},
+		"a role without policies":           {change: func(f *vaultside.Observed) { f.Role["token_policies"] = []any{} }, want: []string{"1! auth/kubernetes/role/istiod: "}},
+		"a role whose policy is not marked": {change: func(f *vaultside.Observed) { unmarked(f); f.Role["token_ttl"] = json.Number("60") }, want: []string{"1! auth/kubernetes/role/istiod: - token_ttl 1m"}},
+		"no audience wanted":                {without: true, change: func(*vaultside.Observed) {}, want: []string{"1 auth/kubernetes/role/istiod: - audience vault"}},
+		"order does not count":              {options: vaultside.Options{Namespaces: []string{"b", "a"}, TrustDomain: "x"}, change: func(f *vaultside.Observed) { f.Role["bound_service_account_namespaces"] = []any{"b", "a"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -181,18 +183,18 @@ func TestDifferences(t *testing.T) {
 			if test.without {
 				text = strings.Replace(text, ", audience: vault", "", 1)
 			}
-			wanted := want(t, read(t, "-", text), test.options)
-			found := &vaultside.Found{
+			desired := want(t, read(t, "-", text), test.options)
+			observed := &vaultside.Observed{
 				AuthType: "kubernetes", Config: map[string]any{"kubernetes_host": "https://kubernetes.default.svc", "token_reviewer_jwt_set": false},
 				Role: map[string]any{
 					"bound_service_account_names": []any{"istiod"}, "bound_service_account_namespaces": []any{"istio-system"},
 					"audience": "vault", "token_policies": []any{policy}, "token_ttl": json.Number("600"), "token_max_ttl": json.Number("600"), "token_type": "default",
 				},
-				Mounts:   map[string]vaultside.FoundMount{"pki": {Type: "pki", Longest: 2160 * time.Hour, HasCA: true}},
-				Policies: map[string]string{policy: wanted.Policies[0].Text},
+				Mounts:   map[string]vaultside.ObservedMount{"pki": {Type: "pki", MaxLease: 2160 * time.Hour, HasCA: true}},
+				Policies: map[string]string{policy: desired.Policies[0].Text},
 			}
-			test.change(found)
-			differences, err := wanted.Differences(found)
+			test.change(observed)
+			differences, err := desired.Differences(observed)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("got %v", err)
@@ -232,7 +234,7 @@ func TestDifferences(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"root", "default", "Default", "response-wrapping", "control-group", "a/b", "..", "a b", "-a", "a\nb"} {
-		if _, err := vaultside.For(read(t, "-", localKey), vaultside.Options{Policy: name}); err == nil || !strings.Contains(err.Error(), "--policy") {
+		if _, err := vaultside.NewDesired(read(t, "-", localKey), vaultside.Options{Policy: name}); err == nil || !strings.Contains(err.Error(), "--policy") {
 			t.Errorf("--policy %q: %v", name, err)
 		}
 	}
@@ -244,12 +246,12 @@ func TestMistakes(t *testing.T) {
 		"--audience":         {Audience: "a b"},
 		"--token-ttl":        {TokenTTL: time.Second},
 	} {
-		if _, err := vaultside.For(read(t, "-", localKey), options); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := vaultside.NewDesired(read(t, "-", localKey), options); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	pattern := strings.Replace(localKey, "ttlDays: 90", "orgName: '*'", 1)
-	if _, err := vaultside.For(read(t, "-", pattern), vaultside.Options{}); err == nil || !strings.Contains(err.Error(), "orgName") {
+	if _, err := vaultside.NewDesired(read(t, "-", pattern), vaultside.Options{}); err == nil || !strings.Contains(err.Error(), "orgName") {
 		t.Errorf("a pattern: %v", err)
 	}
 }
@@ -263,13 +265,13 @@ func read(t *testing.T, file, content string) *networkingv1.VirtualMesh {
 	return mesh
 }
 
-func want(t *testing.T, mesh *networkingv1.VirtualMesh, options vaultside.Options) *vaultside.Wanted {
+func want(t *testing.T, mesh *networkingv1.VirtualMesh, options vaultside.Options) *vaultside.Desired {
 	t.Helper()
-	wanted, err := vaultside.For(mesh, options)
+	desired, err := vaultside.NewDesired(mesh, options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return wanted
+	return desired
 }
 
 // A role of any name leads to no policy of Vault's own, whatever its case.
@@ -278,8 +280,8 @@ func TestDerivedNames(t *testing.T) {
 	for _, role := range []string{"default", "Default", "ROOT", "root", "response-wrapping", "gen-int-ca-istio", "a.b_c"} {
 		mesh := read(t, "-", strings.Replace(localKey, "role: istiod,", "role: "+role+",", 1))
 		for _, policy := range want(t, mesh, vaultside.Options{}).Policies {
-			if wanted := "istiod-agent-" + strings.ToLower(role); policy.Name != wanted {
-				t.Errorf("role %s: got %q, want %q", role, policy.Name, wanted)
+			if desired := "istiod-agent-" + strings.ToLower(role); policy.Name != desired {
+				t.Errorf("role %s: got %q, want %q", role, policy.Name, desired)
 			}
 		}
 	}
@@ -299,10 +301,10 @@ func TestAudience(t *testing.T) {
 		if test.mesh != "" {
 			text = strings.Replace(localKey, "audience: vault", "audience: "+test.mesh, 1)
 		}
-		wanted := want(t, read(t, "-", text), vaultside.Options{Audience: test.flag})
-		notes := strings.Join(wanted.Notes, "\n")
-		if wanted.Auth.Role.Audience != test.audience || !strings.Contains(notes, test.note) || test.note == "" && strings.Contains(notes, "audience") {
-			t.Errorf("%s: got %q, notes %s", name, wanted.Auth.Role.Audience, notes)
+		desired := want(t, read(t, "-", text), vaultside.Options{Audience: test.flag})
+		notes := strings.Join(desired.Notes, "\n")
+		if desired.Auth.Role.Audience != test.audience || !strings.Contains(notes, test.note) || test.note == "" && strings.Contains(notes, "audience") {
+			t.Errorf("%s: got %q, notes %s", name, desired.Auth.Role.Audience, notes)
 		}
 	}
 }
@@ -311,15 +313,15 @@ func TestAudience(t *testing.T) {
 func TestPrintHidesNothing(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a\u202eb", "a\x1b[2Kb", "a\u200bb"} {
-		wanted := &vaultside.Wanted{Server: "https://vault", Mounts: []vaultside.Mount{{Path: name}}}
+		desired := &vaultside.Desired{Server: "https://vault", Mounts: []vaultside.Mount{{Path: name}}}
 		var out bytes.Buffer
-		if err := wanted.Print(&out, true); err == nil || out.Len() > 0 {
+		if err := desired.Print(&out, true); err == nil || out.Len() > 0 {
 			t.Errorf("%q is printed: %s", name, &out)
 		}
 	}
-	wanted := &vaultside.Wanted{Server: "https://vault", Notes: []string{"a\nrm -r /"}}
+	desired := &vaultside.Desired{Server: "https://vault", Notes: []string{"a\nrm -r /"}}
 	var out bytes.Buffer
-	if err := wanted.Print(&out, true); err != nil || !strings.Contains(out.String(), "\n# rm -r /\n") {
+	if err := desired.Print(&out, true); err != nil || !strings.Contains(out.String(), "\n# rm -r /\n") {
 		t.Errorf("%v: %s", err, &out)
 	}
 }
@@ -327,9 +329,9 @@ func TestPrintHidesNothing(t *testing.T) {
 // No key and no token is on a command line.
 func TestNoSecretOnACommandLine(t *testing.T) {
 	t.Parallel()
-	wanted := want(t, read(t, "-", localKey), vaultside.Options{Reviewer: vaultside.Reviewer{TokenFile: "my reviewer.jwt"}})
+	desired := want(t, read(t, "-", localKey), vaultside.Options{Reviewer: vaultside.Reviewer{TokenFile: "my reviewer.jwt"}})
 	var out bytes.Buffer
-	if err := wanted.Print(&out, true); err != nil || strings.Contains(out.String(), "$(cat") || !strings.Contains(out.String(), "pem_bundle=-\n") || !strings.Contains(out.String(), "token_reviewer_jwt=-\n") {
+	if err := desired.Print(&out, true); err != nil || strings.Contains(out.String(), "$(cat") || !strings.Contains(out.String(), "pem_bundle=-\n") || !strings.Contains(out.String(), "token_reviewer_jwt=-\n") {
 		t.Errorf("%v: %s", err, &out)
 	}
 }

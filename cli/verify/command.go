@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package verify proves that clusters trust one root: by what istiods have published, and by handshakes between workloads.
+// Package verify proves that clusters trust the same root, by the roots that istiods have published and by handshakes between
+// workloads.
 package verify
 
 import (
@@ -37,7 +38,7 @@ type flags struct {
 	addresses []string
 }
 
-// wide has a line for each namespace, where else those of which the same is to be said share one.
+// wide prints a line for each namespace; by default namespaces with the same result share a line.
 const wide = "wide"
 
 // Command is `verify`.
@@ -45,25 +46,24 @@ func Command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Prove that clusters trust one root",
+		Short: "Prove that clusters trust the same root",
 		Long: `Compares the root that istiod has published in each namespace (ConfigMap
-istio-ca-root-cert) with the one that is expected: the one in --root, or with
---vault the one of Vault's mount that a VirtualMesh names, read from this machine by
-VAULT_ADDR or the VirtualMesh's server, without a token. Without either, all
-namespaces of all contexts must have the same. One root more than is expected is a
-difference too; while the root changes, give --root a file with all that are to be
-trusted.
+istio-ca-root-cert) with the expected root. This is the root in --root, or with --vault
+the root of the Vault mount that a VirtualMesh names; this machine reads it from
+VAULT_ADDR or the VirtualMesh's server, without a token. Without either flag, all
+namespaces of all contexts must have the same root. An additional root is a difference
+too; during a root change, give --root a file with all trusted roots.
 
-With --handshake it goes on as workloads would: it gets a workload's certificate
-from an istiod of each context, for the service account in --service-account, and
-has every two of them do a handshake of mutual TLS, in both directions, each side
-trusting what its own istiod has told it to. istiod is reached through the API
-server, as by kubectl port-forward, or at --istiod-address. That needs the rights to
-create serviceaccounts/token and pods/portforward.
+With --handshake, the command also acts as a workload: it requests a certificate from
+an istiod of each context, for the service account in --service-account, and does
+mutual TLS handshakes between every two contexts, in both directions. Each side trusts
+the roots of its own istiod. The command connects to istiod through the API server, as
+kubectl port-forward does, or at --istiod-address. This needs permission to create
+serviceaccounts/token and pods/portforward.
 
-Exit codes: 0 all is as expected; 1 something differs; 2 something could not be
-found out, or the flags are wrong.`,
-		Example: `  # The last step of the guide, for all namespaces of two clusters
+Exit codes: 0 everything is as expected; 1 something differs; 2 a request failed, or
+the flags are wrong.`,
+		Example: `  # The last step of Gloo Mesh's guide, for all namespaces of two clusters
   kubectl istiod-agent verify --root root-cert.pem --context cluster-1 --context cluster-2
 
   # With Vault's own root, and real handshakes between the clusters
@@ -71,53 +71,53 @@ found out, or the flags are wrong.`,
 		Args: cobra.NoArgs,
 		RunE: f.run,
 	}
-	f.AddContexts(cmd, "look at")
+	f.AddContexts(cmd, "verify")
 	set := cmd.Flags()
-	set.StringArrayVarP(&f.namespaces, "namespace", "n", nil, "`namespace` to look at; may be repeated (default: all that have the ConfigMap)")
-	set.StringVar(&f.root, "root", "", "`file` with the expected root, PEM")
-	set.BoolVar(&f.vault, "vault", false, "expect the root of the Vault that a VirtualMesh names")
+	set.StringArrayVarP(&f.namespaces, "namespace", "n", nil, "`namespace` to verify; may be repeated (default: all namespaces with the ConfigMap)")
+	set.StringVar(&f.root, "root", "", "`file` with the expected root in PEM")
+	set.BoolVar(&f.vault, "vault", false, "expect the root of the Vault of a VirtualMesh")
 	f.MeshFlags.Add(cmd, "--vault")
-	set.BoolVar(&f.handshake, "handshake", false, "have workloads of every two contexts do a handshake of mutual TLS")
+	set.BoolVar(&f.handshake, "handshake", false, "do mutual TLS handshakes between workloads of every two contexts")
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
 	f.Flag.Add(cmd, wide)
-	f.Flags.Add(set)
+	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
 	exit.Usage(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
-	of, addresses, err := f.check()
+	account, addresses, err := f.check()
 	if err != nil {
 		return exit.With(exit.Unknown, err)
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Done()
 	ctx := cmd.Context()
-	places := clusters.Ask(&f.Flags, func(cluster *clusters.Cluster, err error) place {
-		p := place{cluster: cluster, err: err}
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextRoots {
+		c := contextRoots{cluster: cluster, err: err}
 		if err == nil {
-			p.bundles, p.err = ReadPublished(ctx, cluster, f.namespaces)
+			c.bundles, c.err = ReadPublished(ctx, cluster, f.namespaces)
 		}
-		return p
+		return c
 	})
-	expected, err := f.expected(ctx, cmd.InOrStdin(), places)
+	expected, err := f.expected(ctx, cmd.InOrStdin(), contexts)
 	if err != nil {
 		return exit.With(exit.Unknown, err)
 	}
 	result, unknown := &Result{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
-	for _, place := range places {
-		if place.err != nil {
+	for _, c := range contexts {
+		if c.err != nil {
 			unknown = true
-			result.Lines = append(result.Lines, Line{Context: place.cluster.Context, Detail: terminal.OneLine(place.err.Error())})
+			result.Lines = append(result.Lines, Line{Context: c.cluster.Context, Detail: terminal.OneLine(c.err.Error())})
 			continue
 		}
-		result.Lines = append(result.Lines, place.bundles.check(place.cluster.Context, expected)...)
+		result.Lines = append(result.Lines, c.bundles.check(c.cluster.Context, expected)...)
 	}
 	if f.handshake {
-		found, failed := handshakes(ctx, places, of, addresses, progress)
-		result.Lines, unknown = append(result.Lines, found...), unknown || failed
+		lines, failed := handshakes(ctx, contexts, account, addresses, progress)
+		result.Lines, unknown = append(result.Lines, lines...), unknown || failed
 	}
 	progress.Done()
 	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) { result.print(out, f.Is(wide)) })
@@ -127,39 +127,39 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	case unknown:
 		return exit.With(exit.Unknown, nil)
 	case slices.ContainsFunc(result.Lines, func(l Line) bool { return !l.OK }):
-		return exit.With(exit.Wrong, nil)
+		return exit.With(exit.Problem, nil)
 	}
 	return nil
 }
 
-func (f *flags) check() (of account, addresses map[string]string, err error) {
+func (f *flags) check() (account serviceAccount, addresses map[string]string, err error) {
 	var found bool
-	if of.namespace, of.name, found = strings.Cut(f.account, "/"); !found || of.namespace == "" || of.name == "" {
-		return of, nil, fmt.Errorf("--service-account %q: expected NAMESPACE/NAME", f.account)
+	if account.namespace, account.name, found = strings.Cut(f.account, "/"); !found || account.namespace == "" || account.name == "" {
+		return account, nil, fmt.Errorf("--service-account %q: expected NAMESPACE/NAME", f.account)
 	}
 	if addresses, err = parseAddresses(f.addresses); err != nil {
-		return of, nil, err
+		return account, nil, err
 	}
 	switch {
 	case f.Check() != nil:
 		err = f.Check()
 	case f.Given() && !f.vault:
-		err = errors.New("--filename and --virtual-mesh: expected together with --vault, which they are for")
+		err = errors.New("--filename and --virtual-mesh: expected together with --vault")
 	case len(addresses) > 0 && !f.handshake:
-		err = errors.New("--istiod-address: expected together with --handshake, which it is for")
+		err = errors.New("--istiod-address: expected together with --handshake")
 	}
-	return of, addresses, err
+	return account, addresses, err
 }
 
-// place is one of the contexts, and what its istiods have published, or why that is not known.
-type place struct {
+// contextRoots is what the istiods of a context have published, or why reading it failed.
+type contextRoots struct {
 	cluster *clusters.Cluster
 	bundles Published
 	err     error
 }
 
-// expected are the roots that all are to have.
-func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*x509.Certificate, error) {
+// expected returns the roots that every namespace must have.
+func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRoots) ([]*x509.Certificate, error) {
 	switch {
 	case f.root != "":
 		text, err := files.Read(f.root, files.MaxSmall)
@@ -168,26 +168,26 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*
 		}
 		roots, err := pemcerts.ParseRoots(text)
 		if err != nil {
-			return nil, fmt.Errorf("--root %s: expected a root certificate, PEM: %w", f.root, err)
+			return nil, fmt.Errorf("--root %s: expected a root certificate in PEM: %w", f.root, err)
 		}
 		return roots, nil
 	case f.vault:
-		root, err := f.VaultRoot(ctx, in, f.Timeout, reachable(places))
+		root, err := f.VaultRoot(ctx, in, f.Timeout, reachable(contexts))
 		if err != nil {
 			return nil, fmt.Errorf("--vault: %w", err)
 		}
 		return []*x509.Certificate{root}, nil
 	}
-	// The first that is published; all others are held against it.
-	for _, place := range places {
-		if roots := place.bundles.first(); roots != nil {
+	// The first published roots; all others must be the same.
+	for _, c := range contexts {
+		if roots := c.bundles.firstRoots(); roots != nil {
 			return roots, nil
 		}
 	}
 	var failed []error
-	for _, place := range places {
-		if place.err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", place.cluster.Context, place.err))
+	for _, c := range contexts {
+		if c.err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", c.cluster.Context, c.err))
 		}
 	}
 	if len(failed) > 0 {
@@ -196,11 +196,11 @@ func (f *flags) expected(ctx context.Context, in io.Reader, places []place) ([]*
 	return nil, errors.New("no istiod has published a root (ConfigMap " + istio.RootConfigMap + "): has it started?")
 }
 
-// reachable is the first context that answers, to read the VirtualMesh from; nil where none does.
-func reachable(places []place) *clusters.Cluster {
-	for _, place := range places {
-		if place.err == nil {
-			return place.cluster
+// reachable returns the first context that could be read, for the VirtualMesh; nil without one.
+func reachable(contexts []contextRoots) *clusters.Cluster {
+	for _, c := range contexts {
+		if c.err == nil {
+			return c.cluster
 		}
 	}
 	return nil

@@ -9,18 +9,18 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/verify/workload"
 )
 
-// handshakes has workloads of every two contexts greet each other, and of each with another of its own. unknown says that
-// some have no certificate to do so with.
-func handshakes(ctx context.Context, places []place, of account, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
-	workloads := make([]*workload.Workload, len(places))
-	for i, place := range places {
-		if place.err != nil {
+// handshakes does handshakes between workloads of every two contexts, and within each context. unknown reports that some
+// context issued no certificate.
+func handshakes(ctx context.Context, contexts []contextRoots, account serviceAccount, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
+	workloads := make([]*workload.Workload, len(contexts))
+	for i, c := range contexts {
+		if c.err != nil {
 			continue
 		}
-		name := place.cluster.Context
-		progress.Say(name, "getting a workload's certificate from istiod")
-		found, err := workloadOf(ctx, place.cluster, place.bundles, of, addresses[name])
-		progress.Leave(name)
+		name := c.cluster.Context
+		progress.Update(name, "requesting a workload's certificate from istiod")
+		found, err := obtainWorkload(ctx, c.cluster, c.bundles, account, addresses[name])
+		progress.Remove(name)
 		if err != nil {
 			unknown = true
 			lines = append(lines, Line{Context: name, What: "handshake", Detail: terminal.OneLine(err.Error())})
@@ -33,7 +33,7 @@ func handshakes(ctx context.Context, places []place, of account, addresses map[s
 			if client == nil || server == nil {
 				continue
 			}
-			line := Line{OK: true, Context: places[i].cluster.Context, What: "handshake with " + places[j].cluster.Context, Detail: "succeeds"}
+			line := Line{OK: true, Context: contexts[i].cluster.Context, What: "handshake with " + contexts[j].cluster.Context, Detail: "succeeds"}
 			if err := workload.Handshake(ctx, client, server); err != nil {
 				line.OK, line.Detail = false, terminal.OneLine(err.Error())
 			}

@@ -31,18 +31,17 @@ import (
 )
 
 const (
-	// audience of the tokens that istiod takes (its TOKEN_AUDIENCES).
+	// audience of the tokens that istiod accepts (its TOKEN_AUDIENCES).
 	audience = "istio-ca"
-	// tokenSeconds is the least that the API server gives a token.
+	// tokenSeconds is the shortest lifetime of a token that the API server issues.
 	tokenSeconds = 600
 )
 
-// account is a service account.
-type account struct{ namespace, name string }
+type serviceAccount struct{ namespace, name string }
 
-// workloadOf gets a workload's certificate from one of a cluster's istiods. address is istiod's TLS port, or empty: then
-// it is reached through the API server.
-func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Published, of account, address string) (*workload.Workload, error) {
+// obtainWorkload requests a workload's certificate from an istiod of the cluster. address is istiod's TLS port; empty to
+// connect through the API server.
+func obtainWorkload(ctx context.Context, cluster *clusters.Cluster, bundles Published, account serviceAccount, address string) (*workload.Workload, error) {
 	pod, err := istiodPod(ctx, cluster)
 	if err != nil {
 		return nil, err
@@ -56,12 +55,12 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Publishe
 		trusted = all[pod.Namespace]
 	}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: new(int64(tokenSeconds))}}
-	asked := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: of.namespace, Name: of.name}}
-	if err := cluster.Client.SubResource("token").Create(ctx, asked, request); err != nil {
+	object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: account.namespace, Name: account.name}}
+	if err := cluster.Client.SubResource("token").Create(ctx, object, request); err != nil {
 		if apierrors.IsNotFound(err) {
 			err = fmt.Errorf("%w; name another by --service-account", err)
 		}
-		return nil, cluster.Explain(fmt.Sprintf("requesting a token of service account %s/%s", of.namespace, of.name), "create", "serviceaccounts/token", err)
+		return nil, cluster.Explain(fmt.Sprintf("requesting a token of service account %s/%s", account.namespace, account.name), "create", "serviceaccounts/token", err)
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", address) }
 	if address == "" {
@@ -74,15 +73,15 @@ func workloadOf(ctx context.Context, cluster *clusters.Cluster, bundles Publishe
 	}
 	found, err := workload.Obtain(ctx, dial, istio.ServiceName(istio.RevisionOf(pod.Labels))+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
 	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("nothing answers at its port %d (%w); is it running?", istio.SecurePort, err)
+		err = fmt.Errorf("its port %d does not respond (%w); is it running?", istio.SecurePort, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("getting a workload's certificate from istiod %s/%s: %w", pod.Namespace, pod.Name, err)
+		return nil, fmt.Errorf("requesting a workload's certificate from istiod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return found, nil
 }
 
-// istiodPod is one that runs, or else any.
+// istiodPod returns a ready Pod of istiod, or any Pod without a ready one.
 func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, error) {
 	var pods corev1.PodList
 	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels)); err != nil {
@@ -94,7 +93,7 @@ func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, err
 		})
 	})
 	if len(pods.Items) == 0 {
-		return nil, errors.New("no Pod of istiod is there (label app=istiod) to get a workload's certificate from")
+		return nil, errors.New("there is no Pod of istiod (label app=istiod) to request a workload's certificate from")
 	}
 	return &pods.Items[max(0, ready)], nil
 }
@@ -103,18 +102,17 @@ func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, err
 func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (address string, stop func(), err error) {
 	config := rest.CopyConfig(cluster.Config)
 	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, "/api", clientgoscheme.Codecs.WithoutConversion()
-	config.Timeout = 0 // the connection stays
+	config.Timeout = 0 // the connection stays open
 	api, err := rest.RESTClientFor(config)
 	if err != nil {
 		return "", nil, err
 	}
-	at := api.Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
-	through, err := dialer(config, at)
+	dialer, err := newDialer(config, api.Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL())
 	if err != nil {
 		return "", nil, err
 	}
 	end, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddressesForStreaming(through, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(istio.SecurePort)}, end, ready, io.Discard, io.Discard)
+	forwarder, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(istio.SecurePort)}, end, ready, io.Discard, io.Discard)
 	if err != nil {
 		return "", nil, err
 	}
@@ -135,9 +133,9 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local))), func() { close(end) }, nil
 }
 
-// dialer is kubectl's: over WebSockets, and where the API server does not know that (before Kubernetes 1.31) over SPDY.
-func dialer(config *rest.Config, at *url.URL) (httpstream.Dialer, error) {
-	overWebSockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, config)
+// newDialer dials as kubectl does: by WebSockets, or by SPDY for API servers without them (before Kubernetes 1.31).
+func newDialer(config *rest.Config, url *url.URL) (httpstream.Dialer, error) {
+	overWebSockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(url, config)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +143,7 @@ func dialer(config *rest.Config, at *url.URL) (httpstream.Dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)
+	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, url)
 	return portforward.NewFallbackDialerForStreaming(overWebSockets, overSPDY, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	}), nil

@@ -13,82 +13,73 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Result is what was found.
+// Result is the result of the command.
 type Result struct {
-	// Roots are the SHA-256 (DER), in hexadecimal, of those that are expected.
+	// Roots are the SHA-256 (DER), in hexadecimal, of the expected roots.
 	Roots []string `json:"roots"`
 	Lines []Line   `json:"lines"`
 
 	roots []*x509.Certificate
 }
 
-// Line is what was found in one place.
+// Line is the result for one namespace, or for one handshake.
 type Line struct {
-	// OK says whether it is as it should be.
+	// OK is true where the result is as expected.
 	OK bool `json:"ok"`
-	// Context and Namespace are where, and What was looked at; empty where nothing could be.
+	// Context, Namespace and What name the subject; Namespace and What are empty where the context could not be read.
 	Context   string `json:"context"`
 	Namespace string `json:"namespace,omitempty"`
 	What      string `json:"what,omitempty"`
-	// Detail says what was found.
+	// Detail is the finding.
 	Detail string `json:"detail"`
 }
 
-// print writes it for people: unless wide, namespaces of which the same is to be said share a line.
+// print writes the result as text. Unless wide, namespaces with the same result share a line.
 func (r *Result) print(out io.Writer, wide bool) {
 	for _, root := range r.roots {
 		fmt.Fprintf(out, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Line(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
 	}
-	said := map[Line]bool{}
+	printed := map[Line]bool{}
 	for _, line := range r.Lines {
 		namespaces := []string{line.Namespace}
 		if !wide && line.Namespace != "" {
-			alike := line
-			if alike.Namespace = ""; said[alike] {
+			finding := line
+			if finding.Namespace = ""; printed[finding] {
 				continue
 			}
-			said[alike], namespaces = true, r.alike(alike)
+			printed[finding], namespaces = true, r.namespaces(finding)
 		}
 		status, colour := "ok  ", terminal.Green
 		if !line.OK {
 			status, colour = "fail", terminal.Red
 		}
 		terminal.Paint(out, colour, status)
-		fmt.Fprintf(out, "  %s\n", line.words(namespaces))
+		fmt.Fprintf(out, "  %s\n", line.text(namespaces))
 	}
 }
 
-// alike are the namespaces of which the same is to be said.
-func (r *Result) alike(line Line) (namespaces []string) {
+// namespaces returns the namespaces with a finding, which is a line without a namespace.
+func (r *Result) namespaces(finding Line) (namespaces []string) {
 	for _, other := range r.Lines {
 		namespace := other.Namespace
-		if other.Namespace = ""; namespace != "" && other == line {
+		if other.Namespace = ""; namespace != "" && other == finding {
 			namespaces = append(namespaces, namespace)
 		}
 	}
 	return namespaces
 }
 
-func (l *Line) words(namespaces []string) string {
+func (l *Line) text(namespaces []string) string {
 	words := []string{l.Context}
 	if where := strings.Join(namespaces, ", "); where == "" {
 		words = append(words, l.What)
 	} else if len(namespaces) == 1 {
 		words = append(words, l.What+" in namespace "+where)
 	} else {
-		words = append(words, fmt.Sprintf("%s in %d namespaces (%s)", l.What, len(namespaces), few(namespaces)))
+		words = append(words, fmt.Sprintf("%s in %d namespaces (%s)", l.What, len(namespaces), terminal.Names(namespaces, 4)))
 	}
 	if words[1] == "" {
 		words = words[:1]
 	}
 	return terminal.Line(strings.Join(append(words, terminal.OneLine(l.Detail)), ": "))
-}
-
-// few names the first ones.
-func few(names []string) string {
-	const most = 4
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }

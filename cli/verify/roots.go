@@ -21,7 +21,7 @@ import (
 // Published are the trust bundles (PEM) of a cluster, by namespace.
 type Published map[string]string
 
-// ReadPublished reads them, of the namespaces named or of all that have one. One that is named and has none is "".
+// ReadPublished reads the trust bundles of the given namespaces, "" where there is none, or of all namespaces that have one.
 func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []string) (Published, error) {
 	found := Published{}
 	for _, namespace := range namespaces {
@@ -35,15 +35,15 @@ func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []
 		if err := cluster.Client.List(ctx, &all, client.InNamespace(namespace), client.MatchingFields{"metadata.name": istio.RootConfigMap}); err != nil {
 			return nil, cluster.Explain("listing ConfigMaps "+istio.RootConfigMap, "list", "configmaps", err)
 		}
-		for _, each := range all.Items {
-			found[each.Namespace] = each.Data[istio.RootCertFile]
+		for _, configMap := range all.Items {
+			found[configMap.Namespace] = configMap.Data[istio.RootCertFile]
 		}
 	}
 	return found, nil
 }
 
-// first are the roots of the first bundle that can be read.
-func (p Published) first() []*x509.Certificate {
+// firstRoots returns the roots of the first bundle that parses.
+func (p Published) firstRoots() []*x509.Certificate {
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		if roots, err := pemcerts.Parse([]byte(p[namespace])); err == nil {
 			return roots
@@ -52,36 +52,36 @@ func (p Published) first() []*x509.Certificate {
 	return nil
 }
 
-// check holds what the cluster of a context has published against the roots that it should be.
-func (p Published) check(of string, expected []*x509.Certificate) []Line {
+// check compares the trust bundles of a context with the expected roots.
+func (p Published) check(context string, expected []*x509.Certificate) []Line {
 	var lines []Line
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		ok, detail := compare(p[namespace], expected)
-		lines = append(lines, Line{ok, of, namespace, istio.RootConfigMap, detail})
+		lines = append(lines, Line{ok, context, namespace, istio.RootConfigMap, detail})
 	}
 	if len(lines) == 0 {
-		lines = append(lines, Line{false, of, "", istio.RootConfigMap, "is in no namespace: has istiod started?"})
+		lines = append(lines, Line{false, context, "", istio.RootConfigMap, "is in no namespace: has istiod started?"})
 	}
 	return lines
 }
 
-// compare says whether a trust bundle is just the expected roots, in any order.
+// compare reports whether a trust bundle is exactly the expected roots, in any order.
 func compare(bundle string, expected []*x509.Certificate) (ok bool, detail string) {
 	if strings.TrimSpace(bundle) == "" {
-		return false, "is not there, or empty: istiod has published no root here"
+		return false, "is missing or empty: istiod has published no root here"
 	}
 	certificates, err := pemcerts.Parse([]byte(bundle))
 	if err != nil {
-		return false, "cannot be read: " + err.Error()
+		return false, "does not parse: " + err.Error()
 	}
-	missing, more := without(expected, certificates), without(certificates, expected)
+	missing, more := difference(expected, certificates), difference(certificates, expected)
 	switch {
 	case len(missing)+len(more) == 0 && len(expected) == 1:
 		return true, "is the root"
 	case len(missing)+len(more) == 0:
 		return true, fmt.Sprintf("holds all %d roots", len(expected))
 	case len(missing) == 0:
-		return false, fmt.Sprintf("holds what is expected, and more, which is trusted as well: %s", pemcerts.Names(more))
+		return false, fmt.Sprintf("holds additional roots, which are trusted too: %s", pemcerts.Names(more))
 	case len(more) == 0:
 		return false, "does not hold " + pemcerts.Names(missing)
 	default:
@@ -89,7 +89,7 @@ func compare(bundle string, expected []*x509.Certificate) (ok bool, detail strin
 	}
 }
 
-// without gives the certificates that are not among others.
-func without(certificates, others []*x509.Certificate) []*x509.Certificate {
+// difference returns the certificates that are not among others.
+func difference(certificates, others []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool { return slices.ContainsFunc(others, c.Equal) })
 }

@@ -65,13 +65,13 @@ func TestWhatIsPublished(t *testing.T) {
 		"with spaces around":       {"\n" + text(a) + "\n\n", []*x509.Certificate{a}, true, "is the root"},
 		"both, in another order":   {text(b, a), []*x509.Certificate{a, b}, true, "holds all 2 roots"},
 		"another root":             {text(b), []*x509.Certificate{a}, false, "holds another root: O=b (SHA-256 " + pemcerts.Fingerprint(b)[:16] + "…); expected O=a"},
-		"one more":                 {text(a, b), []*x509.Certificate{a}, false, "holds what is expected, and more, which is trusted as well: O=b"},
+		"one more":                 {text(a, b), []*x509.Certificate{a}, false, "holds additional roots, which are trusted too: O=b"},
 		"one less":                 {text(a), []*x509.Certificate{a, b}, false, "does not hold O=b"},
 		"one more and one less":    {text(a, c), []*x509.Certificate{a, b}, false, "holds another root: O=c"},
-		"nothing":                  {"", []*x509.Certificate{a}, false, "is not there, or empty"},
-		"something else":           {"-----BEGIN CERTIFICATE-----", []*x509.Certificate{a}, false, "cannot be read"},
-		"a key beside the root":    {text(a) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", []*x509.Certificate{a}, false, "cannot be read"},
-		"something that is no DER": {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", []*x509.Certificate{a}, false, "cannot be read"},
+		"nothing":                  {"", []*x509.Certificate{a}, false, "is missing or empty"},
+		"something else":           {"-----BEGIN CERTIFICATE-----", []*x509.Certificate{a}, false, "does not parse"},
+		"a key beside the root":    {text(a) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", []*x509.Certificate{a}, false, "does not parse"},
+		"something that is no DER": {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", []*x509.Certificate{a}, false, "does not parse"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -86,10 +86,10 @@ func TestWhatIsPublished(t *testing.T) {
 func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
-	if found := (Published{"y": text(a), "x": "garbage"}).first(); len(found) != 1 || !found[0].Equal(a) {
+	if found := (Published{"y": text(a), "x": "garbage"}).firstRoots(); len(found) != 1 || !found[0].Equal(a) {
 		t.Errorf("got %v", found)
 	}
-	if found := (Published{"x": "garbage"}).first(); found != nil {
+	if found := (Published{"x": "garbage"}).firstRoots(); found != nil {
 		t.Errorf("got %v", found)
 	}
 }
@@ -147,7 +147,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
 		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
 		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
-		"--root: stat /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
 		"[root vault] were all set":                                {"--root=x", "--vault"},
 		"unknown command":                                          {"argument"},
 		"unknown flag: --roots":                                    {"--roots"},

@@ -23,7 +23,10 @@ each of its webhooks over TLS trusting its caBundle alone, and wants a sample
 istiod injected. Exits 0 when every webhook does, 1 with the reason when not.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, cluster, err := f.load(cmd.ErrOrStderr())
+			if _, err := f.setLogger(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			config, cluster, err := f.load()
 			if err != nil {
 				return err
 			}

@@ -17,8 +17,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
-// securedTLS is how the admission port serves, and how its readiness check connects there.
-type securedTLS struct {
+// admissionTLS is how the admission port serves, and how its readiness check connects there.
+type admissionTLS struct {
 	server *tls.Config
 	// probe is the readiness check's own client certificate; nil where none is asked for.
 	probe *tls.Certificate
@@ -29,27 +29,27 @@ const maxClientCA = 1 << 20
 
 // newTLS gives the TLS configuration of the admission port, without its certificate. With a file of CA certificates, clients
 // must have a certificate that one of them signed.
-func newTLS(clientCA string) (securedTLS, error) {
-	secured := securedTLS{server: &tls.Config{MinVersion: tls.VersionTLS12}}
+func newTLS(clientCA string) (admissionTLS, error) {
+	admission := admissionTLS{server: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if clientCA == "" {
-		return secured, nil
+		return admission, nil
 	}
 	content, err := regular.Read(clientCA, maxClientCA)
 	if err != nil {
-		return secured, fmt.Errorf("server.clientCA: %w", err)
+		return admission, fmt.Errorf("server.clientCA: %w", err)
 	}
 	trusted := x509.NewCertPool()
 	if !trusted.AppendCertsFromPEM(content) {
-		return secured, errors.New("server.clientCA: " + clientCA + " holds no PEM certificate")
+		return admission, errors.New("server.clientCA: " + clientCA + " holds no PEM certificate")
 	}
 	probe, err := probeCertificate(time.Now())
 	if err != nil {
-		return secured, fmt.Errorf("making the readiness check's client certificate: %w", err)
+		return admission, fmt.Errorf("making the readiness check's client certificate: %w", err)
 	}
 	trusted.AddCert(probe.Leaf)
-	secured.probe = probe
-	secured.server.ClientCAs, secured.server.ClientAuth = trusted, tls.RequireAndVerifyClientCert
-	return secured, nil
+	admission.probe = probe
+	admission.server.ClientCAs, admission.server.ClientAuth = trusted, tls.RequireAndVerifyClientCert
+	return admission, nil
 }
 
 // probeCertificate is a client certificate that signs itself, with which this process alone can reach its own port. Its key

@@ -9,12 +9,12 @@ import (
 )
 
 func TestNewTLS(t *testing.T) {
-	secured, err := newTLS("")
+	admission, err := newTLS("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	server.TLS = secured.server
+	server.TLS = admission.server
 	server.StartTLS()
 	defer server.Close()
 	for version, accepted := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,11 +43,18 @@ What is injected, and how it is served, stands in one configuration file.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, cluster, err := f.load(cmd.ErrOrStderr())
+			log, err := f.setLogger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), config, cluster)
+			config, cluster, err := f.load()
+			if err == nil {
+				err = run(cmd.Context(), config, cluster)
+			}
+			if err != nil {
+				return f.logFailure(log, err)
+			}
+			return nil
 		},
 	}
 	cmd.PersistentFlags().StringVar(&f.config, "config", "/etc/istiod-agent-webhook/config.yaml", "the configuration `file`")
@@ -60,15 +68,23 @@ What is injected, and how it is served, stands in one configuration file.`,
 // maxConfig is the largest ConfigMap that the API server stores, in bytes.
 const maxConfig = 1 << 20
 
-// load reads all that the program needs to know, before anything is served.
-func (f *flags) load(logTo io.Writer) (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
-	log, err := f.logger(logTo)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctrl.SetLogger(log)
-	klog.SetLogger(log)
+// errLogged stands for an error that is in the log.
+var errLogged = errors.New("see the log")
 
+// logFailure logs why the program ends: each mistake of a configuration in a line of its own, since lines are cut.
+func (f *flags) logFailure(log logr.Logger, err error) error {
+	mistakes, ok := errors.AsType[v1alpha1.MistakesError](err)
+	for _, mistake := range mistakes {
+		log.Error(mistake, "Invalid configuration", "file", f.config)
+	}
+	if !ok {
+		log.Error(err, "Exiting")
+	}
+	return errLogged
+}
+
+// load reads the configuration and finds the cluster.
+func (f *flags) load() (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 	content, err := regular.Read(f.config, maxConfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--config: %w", err)
@@ -84,7 +100,8 @@ func (f *flags) load(logTo io.Writer) (*v1alpha1.InjectionConfiguration, *rest.C
 	return config, cluster, nil
 }
 
-func (f *flags) logger(to io.Writer) (logr.Logger, error) {
+// setLogger makes the logger that the flags ask for, and has every library use it.
+func (f *flags) setLogger(to io.Writer) (logr.Logger, error) {
 	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
 	switch f.logLevel {
 	case "info":
@@ -103,7 +120,10 @@ func (f *flags) logger(to io.Writer) (logr.Logger, error) {
 		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", f.logFormat)
 	}
 	slog.SetDefault(slog.New(handler)) // what net/http logs by itself goes the same way
-	return logr.FromSlogHandler(handler), nil
+	log := logr.FromSlogHandler(handler)
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+	return log, nil
 }
 
 // cluster prefers --kubeconfig, then the service account of the pod, then what

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// An API server has a connection or two, and more for each 16 admissions at a time.
+	// An API server has a connection or two, and more for each 8 admissions at a time.
 	admissionConnections = 64
 	// Kubelets and Prometheus have one each.
 	otherConnections = 32
@@ -35,25 +35,25 @@ type listener struct {
 	server *serve.Server
 }
 
-// serveWith runs the manager and serves on all ports until the context ends. The ports are open before anything else runs,
+// serveAll runs the manager and serves on all ports until the context ends. The ports are open before anything else runs,
 // so that the kubelet gets an answer while the manager waits for the API server.
-func serveWith(ctx context.Context, mgr manager.Manager, listeners []listener, address string) error {
+func serveAll(ctx context.Context, mgr manager.Manager, listeners []listener, address string) error {
 	all, ctx := errgroup.WithContext(ctx)
-	var open []net.Listener
-	for _, each := range listeners {
-		listening, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(each.port))))
+	var opened []net.Listener
+	for _, l := range listeners {
+		listening, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(l.port))))
 		if err != nil {
-			for _, other := range open {
+			for _, other := range opened {
 				_ = other.Close()
 			}
-			return fmt.Errorf("opening port %d: %w", each.port, err)
+			return fmt.Errorf("opening port %d: %w", l.port, err)
 		}
-		open = append(open, listening)
+		opened = append(opened, listening)
 	}
-	for i, each := range listeners {
-		each.server.Log = ctrl.Log.WithName("http").WithValues("port", each.port)
-		each.server.Drain = shutdownTimeout
-		all.Go(func() error { return each.server.Serve(ctx, open[i]) })
+	for i, l := range listeners {
+		l.server.Log = ctrl.Log.WithName("http").WithValues("port", l.port)
+		l.server.Drain = shutdownTimeout
+		all.Go(func() error { return l.server.Serve(ctx, opened[i]) })
 	}
 	all.Go(func() error {
 		err := mgr.Start(ctx)

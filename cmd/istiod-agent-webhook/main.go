@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -18,7 +19,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	if err := newCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "istiod-agent-webhook:", err)
+		if !errors.Is(err, errLogged) {
+			fmt.Fprintln(os.Stderr, "istiod-agent-webhook:", err)
+		}
 		os.Exit(1)
 	}
 }

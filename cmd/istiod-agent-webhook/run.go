@@ -69,7 +69,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return err
 	}
 	server := config.Server
-	secured, err := newTLS(server.ClientCA)
+	admission, err := newTLS(server.ClientCA)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 
 	source := servingcert.New(server, mgr)
 	if file := server.ServingCertificate.CABundle; file != "" {
-		keeper, err := servingcert.NewGivenBundle(source, mgr.GetClient(), server.WebhookConfiguration, file)
+		keeper, err := servingcert.NewStaticBundle(source, mgr.GetClient(), server.WebhookConfiguration, file)
 		if err != nil {
 			return err
 		}
@@ -90,17 +90,17 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		source = keeper
 	}
 	log := ctrl.Log.WithName("admission")
-	secured.server.GetCertificate = source.GetCertificate
-	existing := istiods.New(mgr, injector, config)
+	admission.server.GetCertificate = source.GetCertificate
+	istiodReconciler := istiods.New(mgr, injector, config)
 	// Where the program gives the rights itself, they come with the istiod.
-	known := func(ctx context.Context, namespace, account string) bool {
-		given := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
-		return !given && existing.RunsAs(ctx, namespace, account)
+	runsIstiod := func(ctx context.Context, namespace, account string) bool {
+		granted := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
+		return !granted && istiodReconciler.RunsAs(ctx, namespace, account)
 	}
-	rights := webhook.NewRights(mgr.GetClient(), known, log)
-	existing.Lacking = rights.Warning
-	admissions := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(admissions, injector, config.VirtualMesh, rights, log)
+	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, log)
+	istiodReconciler.Lacking = rights.Warning
+	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
+	webhook.Register(webhookServer, injector, config.VirtualMesh, rights, log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 			return err
 		}
 	}
-	if err := existing.SetupWithManager(mgr); err != nil {
+	if err := istiodReconciler.SetupWithManager(mgr); err != nil {
 		return err
 	}
 	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
@@ -131,7 +131,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return err
 	}
 	var started sync.Once
-	ready := webhook.Ready(server, secured.probe, source, ctrl.Log.WithName("readiness"))
+	ready := webhook.Ready(server, admission.probe, source, ctrl.Log.WithName("readiness"))
 	serving := func(r *http.Request) error {
 		err := ready(r)
 		if err == nil {
@@ -141,8 +141,8 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}
 	ctrl.Log.Info("Starting", "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image,
 		"injection", injector.Digest(), "servingCertificate", server.ServingCertificate.Source)
-	return serveWith(ctx, mgr, []listener{
-		{server.Port, &serve.Server{Handler: webhook.Bounded(admissions.WebhookMux()), TLS: secured.server, Connections: admissionConnections}},
+	return serveAll(ctx, mgr, []listener{
+		{server.Port, &serve.Server{Handler: webhook.Bounded(webhookServer.WebhookMux()), TLS: admission.server, Connections: admissionConnections}},
 		{server.HealthPort, &serve.Server{Handler: health(serving), Connections: otherConnections}},
 		{server.MetricsPort, &serve.Server{Handler: metricsHandler(), Connections: otherConnections}},
 	}, server.BindAddress)

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -28,7 +29,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/metrics"
 )
 
 // asAgent is set in the environment of a process that is the agent; writeMetrics has it write its metrics and end.
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 		if err := confine(); err != nil {
 			panic(err)
 		}
-		agent.NewMetrics().Write(os.Stdout)
+		metrics.New().Write(os.Stdout)
 	default:
 		main()
 	}
@@ -222,6 +223,12 @@ func newSecure(t *testing.T) *secure {
 // ask runs an init container until its first failure against a server, whose CA is in the specification if it is given.
 func ask(t *testing.T, server string, ca []byte, environment ...string) string {
 	t.Helper()
+	return askUntil(t, `"reason":"Vault`, server, ca, environment...)
+}
+
+// askUntil runs an init container until its output has a text.
+func askUntil(t *testing.T, sign, server string, ca []byte, environment ...string) string {
+	t.Helper()
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -255,7 +262,7 @@ spec:
 `)
 	command, output := launch(t, "run", environment, "init-container", "--timeout", "5m", "--log-level", "debug",
 		"--spec", spec, "--token-file", write("token", secretJWT), "--token-file-anywhere", "--cacerts-dir", dir, "--allow-disk")
-	eventually(t, "an answer or none", func() bool { return strings.Contains(output.String(), `"reason":"Vault`) })
+	eventually(t, "an answer or none", func() bool { return strings.Contains(output.String(), sign) })
 	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -280,6 +287,32 @@ func TestGODEBUGPrintsNoSecret(t *testing.T) {
 	}
 	if !strings.Contains(text, `"settings":["http2debug"]`) || strings.Contains(text, "Framer") {
 		t.Error(text)
+	}
+}
+
+// What asks for a person is an error line with its cause; what is done, and what is tried again, is not.
+func TestLogLevelsOfAFailingRun(t *testing.T) {
+	server := newSecure(t)
+	levels := map[string]string{}
+	for line := range strings.Lines(askUntil(t, `"failures":2`, server.URL, server.ca)) {
+		var entry struct{ Level, Msg, Err, Reason string }
+		if json.Unmarshal([]byte(line), &entry) != nil { // the last line is for people
+			continue
+		}
+		if before, again := levels[entry.Msg]; again && before == "ERROR" {
+			t.Errorf("told twice: %s", line)
+		}
+		levels[entry.Msg], _, _ = strings.Cut(entry.Level, "+") // logr's level 1 is DEBUG+3
+		if failure := entry.Reason == "VaultPolicyDenies" && !strings.HasPrefix(entry.Level, "DEBUG"); failure != (entry.Level == "ERROR") || failure != strings.Contains(entry.Err, "permission denied") {
+			t.Errorf("got %s", line)
+		}
+	}
+	for message, want := range map[string]string{
+		"Starting": "INFO", "Requesting a CA certificate": "INFO", "Failed to obtain a CA certificate": "ERROR", "Failed again to obtain a CA certificate": "DEBUG",
+	} {
+		if levels[message] != want {
+			t.Errorf("%q has level %q, want %s", message, levels[message], want)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/cluster"
+	"github.com/istiod-agent/istiod-agent/agent/metrics"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/internal/version"
@@ -120,15 +121,15 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		return nil, nil, err
 	}
 	var background []func(context.Context)
-	metrics := agent.NewMetrics()
+	measured := metrics.New()
 	o.tokens.Root = certificatesv1.TokenRoot
+	issuer := &agent.Issuer{
+		Identity: o.identity, Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout,
+		Now: time.Now, Observe: measured.Observe,
+	}
 	a := &agent.Agent{
-		Identity: o.identity, Directory: directory, Metrics: metrics, Log: log,
+		Identity: o.identity, Source: issuer, Directory: directory, Metrics: measured, Log: log,
 		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
-		Issuer: &agent.Issuer{
-			Identity: o.identity, Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout,
-			Now: time.Now, Observe: metrics.Observe,
-		},
 		Reporter: quiet{},
 	}
 	config, err := o.cluster()
@@ -140,15 +141,15 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		if err != nil {
 			return nil, nil, err
 		}
-		a.Issuer.Cluster = api
+		issuer.APIServer, a.APIServer = api, api
 		if o.spec == "" {
 			watch, err := api.Watch(cmp.Or(o.certificatesIn, o.identity.Namespace))
 			if err != nil {
 				return nil, nil, err
 			}
-			report := api.Report(log)
-			a.Specifications, a.Reporter = watch, report
-			background = append(background, watch.Run, report.Run)
+			reporter := api.Reporter(log)
+			a.Specifications, a.Reporter = watch, reporter
+			background = append(background, watch.Run, reporter.Run)
 		}
 	}
 	if o.spec != "" {

@@ -18,7 +18,7 @@ import (
 )
 
 func main() {
-	// The libraries' logs repeat what the commands report, with texts of servers, on standard error.
+	// The libraries log to standard error what the commands print already, with unescaped text of servers.
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())
 	log.SetOutput(terminal.NewWriter(os.Stderr))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package accounts gives the service accounts of injected istiods the agent's rights: in each namespace that the
-// configuration names it keeps the subjects of one RoleBinding, which the chart makes. It never makes, deletes or refers
-// to another role, and needs no more rights than to patch that RoleBinding.
+// Package accounts grants the service accounts of injected istiods the rights of the agent. In each configured
+// namespace it writes the subjects of the one RoleBinding that the chart creates. It never creates, deletes or rebinds
+// a role, and needs only the right to patch that RoleBinding.
 package accounts
 
 import (
@@ -20,7 +20,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -32,47 +31,42 @@ import (
 )
 
 const (
-	// checkInterval is how often the subjects are compared with what is stored, since RoleBindings are not watched;
-	// retryInterval is how often a RoleBinding is looked up that the chart has not made yet.
+	// checkInterval is how often the subjects are checked, since RoleBindings are not watched; retryInterval is how
+	// often a missing RoleBinding is looked up.
 	checkInterval, retryInterval = 10 * time.Minute, time.Minute
-	// maxAccounts bounds the subjects of a RoleBinding.
+	// maxAccounts is the number of subjects of a RoleBinding.
 	maxAccounts = 100
 )
 
-// Controller keeps the subjects.
-type Controller struct {
+// reconciler writes the subjects.
+type reconciler struct {
 	client client.Client
 	live   client.Reader
 	rights v1alpha1.AgentRights
 	target patches.Kind
 }
 
-// Setup registers the controller, elected, where the configuration names namespaces.
+// Setup registers the controller on the leader, if namespaces are configured.
 func Setup(mgr ctrl.Manager, rights v1alpha1.AgentRights, target patches.Kind) error {
 	if len(rights.Namespaces) == 0 {
 		return nil
 	}
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, target: target}
-	namespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-		name := object.GetNamespace()
-		if name == "" {
-			name = object.GetName()
-		}
+	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, target: target}
+	namespace := controllers.PerNamespace(func(_ context.Context, name string) []reconcile.Request {
 		if !rights.Covers(name) {
 			return nil
 		}
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
 	})
-	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("accounts").
-		Watches(deployment(), namespace, builder.WithPredicates(changed)).
+		Watches(controllers.Untyped(controllers.DeploymentKind), namespace, builder.WithPredicates(controllers.Edited())).
 		WatchesMetadata(&corev1.Namespace{}, namespace, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Complete(c)
 }
 
 // Reconcile implements reconcile.Reconciler. A request names a namespace.
-func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	accounts, err := c.accounts(ctx, request.Name)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -82,8 +76,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	switch err := c.live.Get(ctx, key, &binding); {
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 		if len(accounts) > 0 {
-			logf.FromContext(ctx).Info("The RoleBinding of istiodSidecar.namespaces cannot be read: agents have no rights by it until the next upgrade of the chart creates it",
-				"roleBinding", key, "cause", err.Error())
+			logf.FromContext(ctx).Error(err, "RoleBinding of istiodSidecar.namespaces cannot be read: agents have no rights by it until the next upgrade of the chart creates it", "roleBinding", key)
 		}
 		return reconcile.Result{RequeueAfter: retryInterval}, nil
 	case err != nil:
@@ -103,23 +96,21 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return reconcile.Result{RequeueAfter: time.Second}, nil
 		}
-		return reconcile.Result{}, fmt.Errorf("changing the subjects of RoleBinding %s: %w", key, err)
+		return reconcile.Result{}, fmt.Errorf("patching the subjects of RoleBinding %s: %w", key, err)
 	}
-	logf.FromContext(ctx).Info("The RoleBinding gives these service accounts the agent's rights", "roleBinding", key, "serviceAccounts", accounts)
+	logf.FromContext(ctx).Info("Wrote the subjects of the RoleBinding", "roleBinding", key, "serviceAccounts", accounts)
 	return reconcile.Result{RequeueAfter: checkInterval}, nil
 }
 
-// accounts are the service accounts of a namespace's istiods that are injected, or that still have the agent.
-func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, error) {
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(deployment().GroupVersionKind())
-	list.SetKind("DeploymentList")
-	if err := c.client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+// accounts are the service accounts of the istiods of a namespace that are injected or still run the agent.
+func (c *reconciler) accounts(ctx context.Context, namespace string) ([]string, error) {
+	istiods, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(namespace))
+	if err != nil {
 		return nil, fmt.Errorf("listing istiods of namespace %s: %w", namespace, err)
 	}
 	var accounts []string
-	for i := range list.Items {
-		istiod := &list.Items[i]
+	for i := range istiods {
+		istiod := &istiods[i]
 		notSelected, err := controllers.NotSelected(ctx, c.client, istiod, c.target)
 		if err != nil {
 			return nil, err
@@ -133,21 +124,21 @@ func (c *Controller) accounts(ctx context.Context, namespace string) ([]string, 
 	slices.Sort(accounts)
 	accounts = slices.Compact(accounts)
 	if more := len(accounts) - maxAccounts; more > 0 {
-		logf.FromContext(ctx).Info("Too many service accounts of istiods: the last ones get no rights; list them in istiodSidecar.serviceAccounts", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
+		logf.FromContext(ctx).Error(nil, "Too many service accounts of istiods: the last ones get no rights; list them in istiodSidecar.serviceAccounts", "namespace", namespace, "accounts", len(accounts), "limit", maxAccounts)
 		accounts = accounts[:maxAccounts]
 	}
 	return accounts, nil
 }
 
 func subjects(namespace string, accounts []string) []rbacv1.Subject {
-	subjects := make([]rbacv1.Subject, 0, len(accounts)) // none is [], not null
+	subjects := make([]rbacv1.Subject, 0, len(accounts)) // [] instead of null
 	for _, account := range accounts {
 		subjects = append(subjects, rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: namespace})
 	}
 	return subjects
 }
 
-// hasAgent reports whether a Deployment's Pods run the agent: it needs its rights until they are gone.
+// hasAgent reports whether a Deployment still runs the agent, which needs its rights until the end.
 func hasAgent(istiod *unstructured.Unstructured) bool {
 	for _, field := range []string{"initContainers", "containers"} {
 		containers, _, _ := unstructured.NestedSlice(istiod.Object, "spec", "template", "spec", field)
@@ -158,11 +149,4 @@ func hasAgent(istiod *unstructured.Unstructured) bool {
 		}
 	}
 	return false
-}
-
-func deployment() *unstructured.Unstructured {
-	istiod := &unstructured.Unstructured{}
-	istiod.SetAPIVersion("apps/v1")
-	istiod.SetKind("Deployment")
-	return istiod
 }

@@ -108,7 +108,7 @@ func istiod(namespace, name, account string, annotations map[string]string, cont
 	return deployment
 }
 
-func newController(t *testing.T, objects ...client.Object) *Controller {
+func newController(t *testing.T, objects ...client.Object) *reconciler {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, rbacv1.AddToScheme} {
@@ -117,7 +117,7 @@ func newController(t *testing.T, objects ...client.Object) *Controller {
 		}
 	}
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
-	return &Controller{
+	return &reconciler{
 		client: c, live: c, target: patches.Deployment,
 		rights: v1alpha1.AgentRights{Namespaces: []string{"mesh"}, RoleBinding: roleBinding},
 	}

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package istiods looks after istiods that are already there: it injects them
-// when their namespace is labelled, reports which are outdated, and counts them
-// by state. It runs on the leader alone; admission does not need it.
+// Package istiods handles stored istiods: it injects them when their namespace is labelled, reports outdated ones, and
+// counts them by state. It runs on the leader only; admission does not need it.
 package istiods
 
 import (
@@ -18,10 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -31,71 +30,58 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// fieldManager is who changes an istiod's Deployment, in its managedFields.
-const fieldManager = "istiod-agent-webhook"
+// restartedForAnnotation of a pod template holds the digest of the injection for which its Pods were last restarted.
+// Writing it triggers the restart.
+const restartedForAnnotation = "istiod-agent.io/restarted-for"
 
-// RestartedForAnnotation of a pod template, where Pods are injected, holds the
-// digest of the injection for which the Pods were last restarted. Writing it is
-// the restart; finding it there is the proof that one was asked for.
-const RestartedForAnnotation = "istiod-agent.io/restarted-for"
-
-// Reasons that only stored objects can have, beside those of package patches.
+// Reasons that admission does not use, beside those of package patches.
 const (
-	// Missing: the agent is not there and the configuration leaves it so.
-	Missing patches.Reason = "Missing"
-	// Outdated: the agent is there as an earlier configuration rendered it.
-	Outdated patches.Reason = "Outdated"
-	// Restarted: Pods without the current agent are replaced by a rollout.
-	Restarted patches.Reason = "Restarted"
+	// reasonMissing: the agent is absent, and the configuration does not inject existing istiods.
+	reasonMissing patches.Reason = "Missing"
+	// reasonOutdated: the agent was injected by an earlier configuration.
+	reasonOutdated patches.Reason = "Outdated"
+	// reasonRestarted: a rollout replaces Pods without the current agent.
+	reasonRestarted patches.Reason = "Restarted"
 )
 
-// rolloutCheck is how often an unfinished rollout of Pods is looked at, besides
-// at each event of a Pod.
-const rolloutCheck = 30 * time.Second
+// rolloutInterval is how often an unfinished rollout is checked, besides at each event of a Pod.
+const rolloutInterval = 30 * time.Second
 
-// Controller reconciles the Deployments labelled app=istiod in the namespaces
-// that have opted in.
+// Controller reconciles the istiod Deployments of opted-in namespaces.
 type Controller struct {
 	client   client.Client
 	events   events.EventRecorder
 	injector *patches.Injector
-	// injectExisting and automatic are the configuration's permissions to
-	// restart an istiod.
+	// injectExisting and automatic permit restarts of istiod.
 	injectExisting, automatic bool
-	// began is when this program did: what was well before is no news.
-	began    time.Time
-	reported reports
-	// Lacking, when set, reports what rights the agent lacks that runs as a service account; empty for none.
+	// startedAt is when this program started.
+	startedAt time.Time
+	// reported and lacking are the last messages about each istiod.
+	reported, lacking *lru.Cache
+	// Lacking, if set, describes the rights that the agent lacks under a service account; empty when none.
 	Lacking func(ctx context.Context, namespace, serviceAccount string) string
-	lacking reports
 }
 
 // New returns the reconciler.
 func New(mgr ctrl.Manager, injector *patches.Injector, config *v1alpha1.InjectionConfiguration) *Controller {
 	return &Controller{
 		client:         mgr.GetClient(),
-		events:         mgr.GetEventRecorder(fieldManager),
+		events:         mgr.GetEventRecorder(controllers.Manager),
 		injector:       injector,
 		injectExisting: *config.InjectExisting,
 		automatic:      config.Rollout == v1alpha1.RolloutAutomatic,
-		began:          time.Now(),
+		startedAt:      time.Now(),
+		reported:       lru.New(maxRemembered),
+		lacking:        lru.New(maxRemembered),
 	}
 }
 
-// SetupWithManager registers the reconciler, elected, and its gauge.
+// SetupWithManager registers the controller on the leader, and its gauge.
 func (r *Controller) SetupWithManager(mgr ctrl.Manager) error {
-	changed := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{})
-	inNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
-		namespace := object.GetNamespace()
-		if namespace == "" {
-			namespace = object.GetName()
-		}
-		return r.requests(ctx, namespace)
-	})
-
+	inNamespace := controllers.PerNamespace(r.requestsForNamespace)
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("istiods").
-		For(deployment(), builder.WithPredicates(changed)).
+		For(deployment(), builder.WithPredicates(controllers.Edited())).
 		WatchesMetadata(&corev1.Namespace{}, inNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{}))
 	if r.injector.Target() == patches.Pod {
 		b = b.Watches(pod(), inNamespace)
@@ -111,8 +97,8 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	istiod := deployment()
 	if err := r.client.Get(ctx, request.NamespacedName, istiod); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.reported.forget(request.NamespacedName)
-			r.lacking.forget(request.NamespacedName)
+			r.reported.Remove(request.NamespacedName)
+			r.lacking.Remove(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -125,7 +111,7 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if found.waiting {
-		return reconcile.Result{RequeueAfter: rolloutCheck}, nil
+		return reconcile.Result{RequeueAfter: rolloutInterval}, nil
 	}
 
 	r.reportLacking(ctx, istiod, found)
@@ -133,12 +119,11 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	if len(operations) > 0 {
 		if err := r.patch(ctx, istiod, operations); err != nil {
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-				return reconcile.Result{RequeueAfter: time.Second}, nil // it has changed meanwhile: look again
+				return reconcile.Result{RequeueAfter: time.Second}, nil // it changed meanwhile
 			}
-			r.say(istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, will try again: "+err.Error())
-			return reconcile.Result{}, fmt.Errorf("changing Deployment %s: %w", request, err)
+			r.notify(ctx, istiod, corev1.EventTypeWarning, report.Reason, "could not change the Deployment, retrying: "+err.Error())
+			return reconcile.Result{}, fmt.Errorf("patching Deployment %s: %w", request, err)
 		}
-		logf.FromContext(ctx).Info(report.Message, "reason", report.Reason)
 	}
 	kind := corev1.EventTypeNormal
 	if found.state == patches.StateMissing || found.state == patches.StateOutdated || len(report.Warnings) > 0 {
@@ -147,25 +132,25 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	if len(operations) > 0 {
 		kind = corev1.EventTypeNormal
 	}
-	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.known(istiod) {
+	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.alreadyReported(istiod) {
 		return reconcile.Result{}, nil
 	}
-	r.say(istiod, kind, report.Reason, report.Message)
+	r.notify(ctx, istiod, kind, report.Reason, report.Message)
 	return reconcile.Result{}, nil
 }
 
-// known says whether it is no news that an istiod is injected: it was just said, or so it was before this program began.
-// Else each start of the program would write an Event for each istiod.
-func (r *Controller) known(istiod *unstructured.Unstructured) bool {
-	last, said := r.reported.of(client.ObjectKeyFromObject(istiod))
-	if !said {
-		return istiod.GetCreationTimestamp().Time.Before(r.began)
+// alreadyReported reports whether the state injected needs no Event: it was just recorded, or older than this program, which
+// would otherwise write an Event for each istiod at every start.
+func (r *Controller) alreadyReported(istiod *unstructured.Unstructured) bool {
+	last, reported := r.reported.Get(client.ObjectKeyFromObject(istiod))
+	if !reported {
+		return istiod.GetCreationTimestamp().Time.Before(r.startedAt)
 	}
-	return strings.HasPrefix(last, string(patches.Injected)+": ")
+	message, _ := last.(string)
+	return strings.HasPrefix(message, string(patches.Injected)+": ")
 }
 
-// decide says what to change on the Deployment, nothing for most, and what to
-// report.
+// decide returns the changes of the Deployment, for most none, and the report.
 func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection) ([]jsonpatch.Operation, patches.Report) {
 	report := found.result.Report
 	allowed := r.injectExisting
@@ -174,15 +159,15 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 		if report.Denied() {
 			return nil, report
 		}
-		report = patches.Report{Reason: Missing, Message: "istiod runs without the agent; it is injected at its next change, or by: kubectl rollout restart -n " +
+		report = patches.Report{Reason: reasonMissing, Message: "istiod runs without the agent; it is injected at its next change, or by: kubectl rollout restart -n " +
 			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
 	case patches.StateOutdated:
 		allowed = r.automatic
-		report = patches.Report{Reason: Outdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
+		report = patches.Report{Reason: reasonOutdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
 			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
 	case patches.StateSkipped:
 		if r.injector.Target() == patches.Deployment {
-			// An opt-out that was written while the webhook was away.
+			// An opt-out while the webhook was down.
 			return found.result.Operations, report
 		}
 		return nil, report
@@ -197,54 +182,44 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 		return found.result.Operations, found.result.Report
 	}
 	if found.restartedFor == r.injector.Digest() {
-		return nil, report // it did not help, and a second time would not either
+		return nil, report // a second restart would not help either
 	}
-	return restart(istiod, r.injector.Digest()), patches.Report{Reason: Restarted, Message: "istiod's Pods are replaced, so that the new ones are injected"}
+	return restart(istiod, r.injector.Digest()), patches.Report{Reason: reasonRestarted, Message: "istiod's Pods are replaced so that the new ones are injected"}
 }
 
-// restart writes the annotation by which the Deployment controller replaces
-// the Pods, as `kubectl rollout restart` does.
+// restart writes the annotation that makes the Deployment controller replace the Pods, as `kubectl rollout restart` does.
 func restart(istiod *unstructured.Unstructured, digest string) []jsonpatch.Operation {
 	annotations, _, _ := unstructured.NestedMap(istiod.Object, "spec", "template", "metadata", "annotations")
 	if annotations == nil {
-		return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations", map[string]string{RestartedForAnnotation: digest})}
+		return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations", map[string]string{restartedForAnnotation: digest})}
 	}
 	return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/template/metadata/annotations/istiod-agent.io~1restarted-for", digest)}
 }
 
-// patch applies operations to just the version of the Deployment that they
-// were written for.
+// patch applies operations to exactly the version of the Deployment that they were made for.
 func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructured, operations []jsonpatch.Operation) error {
 	version := jsonpatch.NewOperation("replace", "/metadata/resourceVersion", istiod.GetResourceVersion())
 	raw, err := json.Marshal(append([]jsonpatch.Operation{version}, operations...))
 	if err != nil {
 		return err
 	}
-	return r.client.Patch(ctx, istiod, client.RawPatch(types.JSONPatchType, raw), client.FieldOwner(fieldManager))
+	return r.client.Patch(ctx, istiod, client.RawPatch(types.JSONPatchType, raw), client.FieldOwner(controllers.Manager))
 }
 
-// requests for every istiod of a namespace.
-func (r *Controller) requests(ctx context.Context, namespace string) []reconcile.Request {
-	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace))
+// requestsForNamespace requests every istiod of a namespace.
+func (r *Controller) requestsForNamespace(ctx context.Context, namespace string) []reconcile.Request {
+	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
 		return nil
 	}
-	requests := make([]reconcile.Request, 0, len(istiods))
-	for i := range istiods {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&istiods[i])})
-	}
-	return requests
+	return controllers.Requests(istiods)
 }
 
-// say reports by Event, once for each thing there is to say about an istiod.
-func (r *Controller) say(istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
-	if r.reported.again(client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
+// notify records a message about an istiod, once while it stays the same.
+func (r *Controller) notify(ctx context.Context, istiod *unstructured.Unstructured, kind string, reason patches.Reason, message string) {
+	if !changed(r.reported, client.ObjectKeyFromObject(istiod), string(reason)+": "+message) {
 		return
 	}
-	const most = 1024 // of an Event's note, pkg/apis/core/validation/events.go
-	if len(message) > most {
-		message = strings.ToValidUTF8(message[:most-3], "") + "..."
-	}
-	r.events.Eventf(istiod, nil, kind, string(reason), "Inject", "%s", message)
+	controllers.Record(ctx, r.events, controllers.Event{Object: istiod, Type: kind, Reason: string(reason), Action: "Inject", Message: message})
 }

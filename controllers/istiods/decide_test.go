@@ -3,20 +3,28 @@
 package istiods
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	evanphx "github.com/evanphx/json-patch/v5"
+	"github.com/go-logr/logr"
 	"gomodules.xyz/jsonpatch/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -42,72 +50,72 @@ func TestDecide(t *testing.T) {
 	tests := map[string]struct {
 		target v1alpha1.Target
 		found  inspection
-		// want is what happens when the configuration permits neither to inject
+		// desired is what happens when the configuration permits neither to inject
 		// existing istiods nor to update outdated ones, only the first, only the
 		// second, and both.
-		want [4]action
+		desired [4]action
 		// reason that is reported where nothing is done.
 		reason patches.Reason
 	}{
 		"a Deployment as configured": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
 		},
 		"a Deployment without the agent": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateMissing, result: would},
-			want: [4]action{nothing, injected, nothing, injected}, reason: Missing,
+			desired: [4]action{nothing, injected, nothing, injected}, reason: reasonMissing,
 		},
 		"an outdated Deployment": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateOutdated, result: would},
-			want: [4]action{nothing, nothing, injected, injected}, reason: Outdated,
+			desired: [4]action{nothing, nothing, injected, injected}, reason: reasonOutdated,
 		},
 		"a Deployment that cannot be injected": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateMissing, result: is(patches.NoIstiodContainer)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoIstiodContainer,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoIstiodContainer,
 		},
 		"a Deployment that has no CA": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: is(patches.NoBuiltInCA)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoBuiltInCA,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoBuiltInCA,
 		},
 		"a Deployment that opted out while the webhook was away": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
-			want: [4]action{injected, injected, injected, injected},
+			desired: [4]action{injected, injected, injected, injected},
 		},
 		"Pods as configured": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.AlreadyInjected,
 		},
 		"Pods without the agent": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would},
-			want: [4]action{nothing, restarted, nothing, restarted}, reason: Missing,
+			desired: [4]action{nothing, restarted, nothing, restarted}, reason: reasonMissing,
 		},
 		"Pods without the agent, restarted for an earlier configuration": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would, restartedFor: "earlier"},
-			want: [4]action{nothing, restarted, nothing, restarted}, reason: Missing,
+			desired: [4]action{nothing, restarted, nothing, restarted}, reason: reasonMissing,
 		},
 		"Pods without the agent, restarted already": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: would, restartedFor: "now"},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: Missing,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: reasonMissing,
 		},
 		"outdated Pods": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateOutdated, result: would},
-			want: [4]action{nothing, nothing, restarted, restarted}, reason: Outdated,
+			desired: [4]action{nothing, nothing, restarted, restarted}, reason: reasonOutdated,
 		},
 		"outdated Pods, restarted already": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateOutdated, result: would, restartedFor: "now"},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: Outdated,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: reasonOutdated,
 		},
 		"Pods that cannot be injected": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateMissing, result: is(patches.CACertsElsewhere)},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.CACertsElsewhere,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.CACertsElsewhere,
 		},
 		"a Pod that says no": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
-			want: [4]action{nothing, nothing, nothing, nothing}, reason: patches.OptedOut,
+			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.OptedOut,
 		},
 	}
 	for name, test := range tests {
-		for column, want := range test.want {
+		for column, desired := range test.desired {
 			injectExisting, automatic := column&1 > 0, column&2 > 0
 			t.Run(fmt.Sprintf("%s, injectExisting=%t, automatic=%t", name, injectExisting, automatic), func(t *testing.T) {
 				t.Parallel()
@@ -118,18 +126,18 @@ func TestDecide(t *testing.T) {
 					found.restartedFor = r.injector.Digest()
 				}
 				operations, report := r.decide(istiod(), found)
-				if got := actionOf(r, operations, found); got != want {
-					t.Errorf("does %s, want %s", got, want)
+				if got := actionOf(r, operations, found); got != desired {
+					t.Errorf("does %s, want %s", got, desired)
 				}
 				reason := test.reason
-				switch want {
+				switch desired {
 				case injected:
 					reason = found.result.Reason
 				case restarted:
-					reason = Restarted
+					reason = reasonRestarted
 				case nothing:
 				}
-				if report.Reason != reason || (reason == Missing || reason == Outdated) && !strings.HasSuffix(report.Message, "kubectl rollout restart -n istio-system deployment/istiod-canary") {
+				if report.Reason != reason || (reason == reasonMissing || reason == reasonOutdated) && !strings.HasSuffix(report.Message, "kubectl rollout restart -n istio-system deployment/istiod-canary") {
 					t.Errorf("reports %s: %s, want %s", report.Reason, report.Message, reason)
 				}
 			})
@@ -162,7 +170,7 @@ func TestARestartAddsOneAnnotationAndKeepsTheOthers(t *testing.T) {
 		"no annotations": nil,
 		"empty":          {},
 		"others":         {"prometheus.io/scrape": "true"},
-		"an earlier one": {RestartedForAnnotation: "earlier", "a": "b"},
+		"an earlier one": {restartedForAnnotation: "earlier", "a": "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -177,11 +185,11 @@ func TestARestartAddsOneAnnotationAndKeepsTheOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got[RestartedForAnnotation] != "digest" {
+			if got[restartedForAnnotation] != "digest" {
 				t.Errorf("not restarted: %v", got)
 			}
 			for key, value := range annotations {
-				if key != RestartedForAnnotation && got[key] != value {
+				if key != restartedForAnnotation && got[key] != value {
 					t.Errorf("%s is lost: %v", key, got)
 				}
 			}
@@ -215,27 +223,27 @@ func apply(t *testing.T, object *unstructured.Unstructured, operations []jsonpat
 
 func TestTheSameThingIsReportedOnce(t *testing.T) {
 	t.Parallel()
-	var said reports
+	last := lru.New(maxRemembered)
 	one, other := types.NamespacedName{Namespace: "istio-system", Name: "istiod"}, types.NamespacedName{Namespace: "elsewhere", Name: "istiod"}
 	for i, step := range []struct {
 		istiod types.NamespacedName
 		what   string
-		again  bool
+		new    bool
 	}{
-		{one, "Missing", false},
 		{one, "Missing", true},
-		{other, "Missing", false},
-		{one, "Injected", false},
 		{one, "Missing", false},
-		{one, "Missing", true},
 		{other, "Missing", true},
+		{one, "Injected", true},
+		{one, "Missing", true},
+		{one, "Missing", false},
+		{other, "Missing", false},
 	} {
-		if got := said.again(step.istiod, step.what); got != step.again {
-			t.Errorf("step %d: said before: %t, want %t", i, got, step.again)
+		if got := changed(last, step.istiod, step.what); got != step.new {
+			t.Errorf("step %d: new: %t, want %t", i, got, step.new)
 		}
 	}
-	said.forget(one)
-	if said.again(one, "Missing") || !said.again(other, "Missing") {
+	last.Remove(one)
+	if !changed(last, one, "Missing") || changed(last, other, "Missing") {
 		t.Error("forgetting one forgets the wrong one")
 	}
 }
@@ -243,15 +251,15 @@ func TestTheSameThingIsReportedOnce(t *testing.T) {
 func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(2)
-	r := &Controller{events: recorder}
+	r := &Controller{events: recorder, reported: lru.New(maxRemembered)}
 	long := strings.Repeat("ü", 2000)
-	r.say(istiod(), "Warning", Missing, long)
-	r.say(istiod(), "Warning", Missing, long)
+	r.notify(t.Context(), istiod(), "Warning", reasonMissing, long)
+	r.notify(t.Context(), istiod(), "Warning", reasonMissing, long)
 	if got := len(recorder.Events); got != 1 {
 		t.Fatalf("want one event, got %d", got)
 	}
 	note := strings.TrimPrefix(<-recorder.Events, "Warning Missing ")
-	if len(note) > 1024 || !utf8.ValidString(note) || len(note) < 1000 || !strings.HasPrefix(long, strings.TrimSuffix(note, "...")) || !strings.HasSuffix(note, "...") {
+	if len(note) > 1024 || !utf8.ValidString(note) || len(note) < 1000 || !strings.HasPrefix(long, strings.TrimSuffix(note, "…")) || !strings.HasSuffix(note, "…") {
 		t.Errorf("the note has %d bytes: %q", len(note), note)
 	}
 }
@@ -260,11 +268,11 @@ func TestAnEventFitsWhatTheAPITakes(t *testing.T) {
 // does.
 func TestWhatWasWellIsNoNews(t *testing.T) {
 	t.Parallel()
-	began := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	startedAt := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
-		age  time.Duration // before the program's start
-		said string        // before
-		want int
+		age     time.Duration // before the program's start
+		said    string        // before
+		desired int
 	}{
 		"an old one":                       {time.Hour, "", 0},
 		"a new one":                        {-time.Hour, "", 1},
@@ -274,9 +282,9 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			recorder := events.NewFakeRecorder(2)
 			r := reconciler(t, v1alpha1.TargetDeployments)
-			r.events, r.began = recorder, began
+			r.events, r.startedAt = recorder, startedAt
 			d := istiod()
-			d.SetCreationTimestamp(metav1.NewTime(began.Add(-test.age)))
+			d.SetCreationTimestamp(metav1.NewTime(startedAt.Add(-test.age)))
 			raw, err := d.MarshalJSON()
 			if err != nil {
 				t.Fatal(err)
@@ -285,17 +293,39 @@ func TestWhatWasWellIsNoNews(t *testing.T) {
 			r.client = cluster(t, d, namespace(d.GetNamespace()))
 			key := client.ObjectKeyFromObject(d)
 			if test.said != "" {
-				r.reported.again(key, test.said)
+				changed(r.reported, key, test.said)
 			}
 			for range 2 {
 				if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := len(recorder.Events); got != test.want {
-				t.Errorf("%d Events, want %d", got, test.want)
+			if got := len(recorder.Events); got != test.desired {
+				t.Errorf("%d Events, want %d", got, test.desired)
 			}
 		})
+	}
+}
+
+// A failing reconcile needs a person: its line has error level, and the cause is under the key err.
+func TestFailureIsLoggedAtErrorLevel(t *testing.T) {
+	t.Parallel()
+	r := reconciler(t, v1alpha1.TargetDeployments)
+	r.events, r.injectExisting = events.NewFakeRecorder(2), true
+	d := istiod()
+	r.client = interceptor.NewClient(cluster(t, d, namespace(d.GetNamespace())).(client.WithWatch), interceptor.Funcs{ //nolint:forcetypeassert // as made
+		Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+			return errors.New("refused")
+		},
+	})
+	var log bytes.Buffer
+	ctx := logf.IntoContext(t.Context(), logr.FromSlogHandler(slog.NewJSONHandler(&log, nil)))
+	if _, err := r.Reconcile(ctx, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(d)}); err == nil {
+		t.Error("no error is returned")
+	}
+	var line struct{ Level, Err string }
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil || line.Level != "ERROR" || !strings.Contains(line.Err, "refused") {
+		t.Errorf("logged %s (%v)", log.String(), err)
 	}
 }
 
@@ -307,7 +337,7 @@ func reconciler(t *testing.T, target v1alpha1.Target) *Controller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Controller{injector: injector}
+	return &Controller{injector: injector, reported: lru.New(maxRemembered), lacking: lru.New(maxRemembered)}
 }
 
 func istiod() *unstructured.Unstructured {

@@ -4,13 +4,14 @@ package istiods
 
 import (
 	"context"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -19,8 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// CacheByObject limits what the manager's cache holds to istiods, their Pods
-// where these are injected, and the namespaces that have opted in.
+// CacheByObject limits the cache to istiods, their Pods where Pods are injected, and the opted-in namespaces.
 func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
@@ -37,39 +37,27 @@ func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
 	return byObject
 }
 
-// Objects are read untyped, so that what is newer than our API types is seen.
-func deployment() *unstructured.Unstructured { return untyped("apps", "Deployment") }
-func pod() *unstructured.Unstructured        { return untyped("", "Pod") }
+func deployment() *unstructured.Unstructured { return controllers.Untyped(controllers.DeploymentKind) }
+func pod() *unstructured.Unstructured        { return controllers.Untyped(controllers.PodKind) }
 
-func untyped(group, kind string) *unstructured.Unstructured {
-	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
-	if group != "" {
-		u.SetAPIVersion(group + "/v1")
-	}
-	return u
-}
-
-// inspection is what one istiod is like now.
+// inspection is the observed state of one istiod.
 type inspection struct {
 	state  patches.State
 	result patches.Result
-	// restartedFor is the pod template's RestartedForAnnotation.
+	// restartedFor is the restartedForAnnotation of the pod template.
 	restartedFor string
-	// waiting tells, where Pods are injected, that those to judge are still to
-	// come: there are none yet, or a restart is under way.
+	// waiting reports that Pods are still to be created, or that a restart is in progress.
 	waiting bool
 }
 
-// inspect asks the engine about the Deployment or, where Pods are injected,
-// about each of its Pods; the worst of them counts.
+// inspect returns the state of the Deployment or, where Pods are injected, the worst state of its Pods.
 func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
 	if r.injector.Target() == patches.Deployment {
-		return r.judge(patches.Deployment, istiod)
+		return r.inspectObject(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
-	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod carries the agent as configured"}
-	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", RestartedForAnnotation)
+	found.result.Report = patches.Report{Reason: patches.AlreadyInjected, Message: "every Pod runs the agent as configured"}
+	found.restartedFor, _, _ = unstructured.NestedString(istiod.Object, "spec", "template", "metadata", "annotations", restartedForAnnotation)
 
 	pods, err := r.podsOf(ctx, istiod)
 	if err != nil {
@@ -82,29 +70,28 @@ func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructu
 		found.waiting = true
 	}
 	for i := range pods {
-		one, err := r.judge(patches.Pod, &pods[i])
+		pod, err := r.inspectObject(patches.Pod, &pods[i])
 		if err != nil {
 			return found, err
 		}
-		if one.result.Reason != patches.BeingDeleted && worse(one.state, found.state) {
-			found.state, found.result = one.state, one.result
+		if pod.result.Reason != patches.BeingDeleted && worse(pod.state, found.state) {
+			found.state, found.result = pod.state, pod.result
 		}
 	}
 	return found, nil
 }
 
-// rolledOut tells whether the Deployment controller has replaced all Pods, as
-// `kubectl rollout status` does.
+// rolledOut reports whether all Pods were replaced, as `kubectl rollout status` does.
 func rolledOut(istiod *unstructured.Unstructured) bool {
 	number := func(path ...string) int64 {
 		value, _, _ := unstructured.NestedInt64(istiod.Object, path...)
 		return value
 	}
-	want, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
-	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= want && number("status", "replicas") <= updated
+	desired, updated := istio.Replicas(istiod), number("status", "updatedReplicas")
+	return number("status", "observedGeneration") >= istiod.GetGeneration() && updated >= desired && number("status", "replicas") <= updated
 }
 
-func (r *Controller) judge(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
+func (r *Controller) inspectObject(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
 	raw, err := object.MarshalJSON()
 	if err != nil {
 		return inspection{}, err
@@ -113,13 +100,13 @@ func (r *Controller) judge(kind patches.Kind, object *unstructured.Unstructured)
 	return inspection{state: state, result: result}, nil
 }
 
-// podsOf lists the Deployment's Pods that run or are about to.
+// podsOf lists the Deployment's Pods that have not terminated.
 func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
 	matchLabels, _, err := unstructured.NestedStringMap(istiod.Object, "spec", "selector", "matchLabels")
 	if err != nil {
 		return nil, err
 	}
-	pods, err := r.list(ctx, pod(), client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
+	pods, err := r.list(ctx, controllers.PodKind, client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
 	if err != nil {
 		return nil, err
 	}
@@ -133,51 +120,22 @@ func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructur
 	return running, nil
 }
 
-func (r *Controller) list(ctx context.Context, of *unstructured.Unstructured, options ...client.ListOption) ([]unstructured.Unstructured, error) {
-	list := &unstructured.UnstructuredList{}
-	gvk := of.GroupVersionKind()
-	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	if err := r.client.List(ctx, list, options...); err != nil {
-		return nil, err
-	}
-	return list.Items, nil
+func (r *Controller) list(ctx context.Context, kind schema.GroupVersionKind, options ...client.ListOption) ([]unstructured.Unstructured, error) {
+	return controllers.List(ctx, r.client, kind, options...)
 }
 
-// worse orders states by how much they need a person's eye.
+// worse orders states by how urgently they need a person.
 func worse(a, b patches.State) bool {
 	rank := map[patches.State]int{patches.StateInjected: 0, patches.StateSkipped: 1, patches.StateOutdated: 2, patches.StateMissing: 3}
 	return rank[a] > rank[b]
 }
 
-// reports remembers what was last said of each istiod.
-type reports struct {
-	mu   sync.Mutex
-	last map[types.NamespacedName]string
-}
+// maxRemembered is the number of istiods whose last message is remembered.
+const maxRemembered = 1024
 
-func (r *reports) again(istiod types.NamespacedName, what string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.last[istiod] == what {
-		return true
-	}
-	if r.last == nil {
-		r.last = map[types.NamespacedName]string{}
-	}
-	r.last[istiod] = what
-	return false
-}
-
-// of gives what was last said of an istiod, if anything was.
-func (r *reports) of(istiod types.NamespacedName) (last string, said bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last, said = r.last[istiod]
-	return last, said
-}
-
-func (r *reports) forget(istiod types.NamespacedName) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.last, istiod)
+// changed records the newest message about an istiod and reports whether it differs from the one before.
+func changed(last *lru.Cache, istiod types.NamespacedName, message string) bool {
+	before, known := last.Get(istiod)
+	last.Add(istiod, message)
+	return !known || before != message
 }

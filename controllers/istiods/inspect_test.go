@@ -90,7 +90,7 @@ func TestIstiodsAreCountedByNamespaceAndState(t *testing.T) {
 	}
 	r.client = cluster(t, done, without, no, elsewhere, namespace("istio-system"), namespace("empty"))
 
-	want := map[string]float64{
+	desired := map[string]float64{
 		"istio-system injected": 1, "istio-system missing": 1, "istio-system skipped": 1, "istio-system outdated": 0,
 		"istio-system replicas": 2, "empty replicas": 0, // those of the injected one
 		"empty injected": 0, "empty missing": 0, "empty skipped": 0, "empty outdated": 0,
@@ -101,8 +101,8 @@ func TestIstiodsAreCountedByNamespaceAndState(t *testing.T) {
 		t.Errorf("a replica that does not lead reports %v", got)
 	}
 	close(elected)
-	if got := gathered(t, g); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	if got := gathered(t, g); !reflect.DeepEqual(got, desired) {
+		t.Errorf("got %v, want %v", got, desired)
 	}
 }
 

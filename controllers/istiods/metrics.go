@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -28,8 +29,7 @@ var istiodsDesc = prometheus.NewDesc("istiod_agent_istiods",
 	"Istiod Deployments in namespaces that have opted in, by state: injected, outdated, missing, skipped. Only the leader reports.",
 	[]string{"namespace", "state"}, nil)
 
-// gauge counts istiods when it is asked, from the cache, so that it can never
-// be out of step with what is stored.
+// gauge counts istiods from the cache at each scrape, so that it always matches the stored objects.
 type gauge struct {
 	istiods *Controller
 	elected <-chan struct{}
@@ -54,37 +54,37 @@ func (g *gauge) Collect(out chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	counts, err := g.istiods.count(ctx)
+	byNamespace, err := g.istiods.count(ctx)
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(istiodsDesc, err)
 		return
 	}
-	for namespace, counted := range counts {
-		out <- prometheus.MustNewConstMetric(replicasDesc, prometheus.GaugeValue, float64(counted.replicas), namespace)
-		for state, n := range counted.states {
+	for namespace, counts := range byNamespace {
+		out <- prometheus.MustNewConstMetric(replicasDesc, prometheus.GaugeValue, float64(counts.replicas), namespace)
+		for state, n := range counts.states {
 			out <- prometheus.MustNewConstMetric(istiodsDesc, prometheus.GaugeValue, float64(n), namespace, string(state))
 		}
 	}
 }
 
-// counted are the istiods of a namespace by state, and the available Pods of those that have the agent.
-type counted struct {
+// counts are the istiods of a namespace by state, and the available Pods of those with the agent.
+type counts struct {
 	states   map[patches.State]int
 	replicas int64
 }
 
-// count istiods by namespace and state; a state that nobody is in counts zero.
-func (r *Controller) count(ctx context.Context) (map[string]*counted, error) {
+// count counts istiods by namespace and state, with zero for absent states.
+func (r *Controller) count(ctx context.Context) (map[string]*counts, error) {
 	namespaces := &metav1.PartialObjectMetadataList{}
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NamespaceList"))
 	if err := r.client.List(ctx, namespaces); err != nil {
 		return nil, err
 	}
-	counts := map[string]*counted{}
+	byNamespace := map[string]*counts{}
 	for _, namespace := range namespaces.Items {
-		here := &counted{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
-		counts[namespace.Name] = here
-		istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace.Name))
+		current := &counts{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
+		byNamespace[namespace.Name] = current
+		istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -93,12 +93,12 @@ func (r *Controller) count(ctx context.Context) (map[string]*counted, error) {
 			if err != nil {
 				return nil, err
 			}
-			here.states[found.state]++
+			current.states[found.state]++
 			if found.state == patches.StateInjected || found.state == patches.StateOutdated {
 				available, _, _ := unstructured.NestedInt64(istiods[i].Object, "status", "availableReplicas")
-				here.replicas += available
+				current.replicas += available
 			}
 		}
 	}
-	return counts, nil
+	return byNamespace, nil
 }

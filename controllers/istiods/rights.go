@@ -10,20 +10,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/controllers"
-	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// AgentLacksRights is the reason of an Event about an injected istiod whose service account may not do what the agent does.
-const AgentLacksRights patches.Reason = "AgentLacksRights"
+// reasonAgentLacksRights is the reason of an Event about an istiod whose service account lacks rights of the agent.
+const reasonAgentLacksRights patches.Reason = "AgentLacksRights"
 
-// RunsAs reports whether a stored istiod of a namespace that has opted in runs as a service account. It reads the cache.
+// RunsAs reports whether a stored istiod of an opted-in namespace runs as a service account. It reads the cache.
 func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {
 	if optedIn, err := controllers.OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
 		return false
 	}
-	istiods, err := r.list(ctx, deployment(), client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		return false
 	}
@@ -35,15 +34,17 @@ func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount strin
 	return false
 }
 
-// reportLacking reports by Event, once, what the agent of an injected istiod may not do.
+// reportLacking records, once, the rights that the agent of an injected istiod lacks.
 func (r *Controller) reportLacking(ctx context.Context, istiod *unstructured.Unstructured, found inspection) {
 	if r.Lacking == nil || found.state != patches.StateInjected {
 		return
 	}
 	key := client.ObjectKeyFromObject(istiod)
 	warning := r.Lacking(ctx, istiod.GetNamespace(), istio.ServiceAccount(istiod))
-	if r.lacking.again(key, warning) || warning == "" {
+	if !changed(r.lacking, key, warning) || warning == "" {
 		return
 	}
-	r.events.Eventf(istiod, nil, corev1.EventTypeWarning, string(AgentLacksRights), "Inject", "%s", bounded.Message(warning))
+	controllers.Record(ctx, r.events, controllers.Event{
+		Object: istiod, Type: corev1.EventTypeWarning, Reason: string(reasonAgentLacksRights), Action: "Inject", Message: warning,
+	})
 }

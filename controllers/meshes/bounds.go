@@ -9,16 +9,16 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// The most that a status holds. An object of at most 1.5 MiB fits into etcd, and the specification is a part of it.
+// Limits of a status. etcd stores objects of at most 1.5 MiB (--max-request-bytes), including the specification.
 const (
 	maxStatusLines = 20
 	maxMeshLines   = 5
-	// maxStatusSize is where the messages of each mesh are cut to shortMessage.
+	// maxStatusSize is the size above which the messages of each mesh are cut to shortMessage.
 	maxStatusSize, shortMessage = 512 << 10, 128
 )
 
-// fitting cuts a status to what can be stored, whatever the specification holds.
-func fitting(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
+// bound cuts a status to a size that etcd stores, whatever the specification holds.
+func bound(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
 	status.Errors = bounded.List(status.Errors, maxStatusLines)
 	status.NotActedOn = bounded.List(status.NotActedOn, maxStatusLines)
 	cut := func(lines, length int) {

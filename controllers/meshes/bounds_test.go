@@ -50,7 +50,7 @@ func TestAStoredMonsterIsAnsweredBriefly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			object := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "a", "namespace": "b"}, "spec": test.spec}}
-			plan := Translate(sourceOf(object), networkingv1.VirtualMeshStatus{}, Facts{Cluster: "cluster-1", Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"b"}}})
+			plan := translate(sourceOf(object), networkingv1.VirtualMeshStatus{}, clusterFacts{Cluster: "cluster-1", Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"b"}}})
 			raw, err := json.Marshal(plan.Status)
 			if err != nil {
 				t.Fatal(err)
@@ -63,7 +63,7 @@ func TestAStoredMonsterIsAnsweredBriefly(t *testing.T) {
 					t.Errorf("condition %s has a message of %d bytes", condition.Type, len(condition.Message))
 				}
 			}
-			if names := named(object); len(names) > networkingv1.MaxMeshes {
+			if names := meshKeys(object); len(names) > networkingv1.MaxMeshes {
 				t.Errorf("it is watched for %d meshes", len(names))
 			}
 		})

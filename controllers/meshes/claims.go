@@ -7,28 +7,28 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
-// maxNamed bounds how many objects a message names.
-const maxNamed = 3
+// maxNames is the number of objects that a message names.
+const maxNames = 3
 
-// listed joins names, the first few of them.
-func listed(names []string) string {
-	if more := len(names) - maxNamed; more > 0 {
-		return strings.Join(names[:maxNamed], ", ") + fmt.Sprintf(" and %d more", more)
+// joinNames joins the first maxNames names.
+func joinNames(names []string) string {
+	if more := len(names) - maxNames; more > 0 {
+		return strings.Join(names[:maxNames], ", ") + fmt.Sprintf(" and %d more", more)
 	}
 	return strings.Join(names, ", ")
 }
 
-// istiod returns the istiod that a mesh's name means. Names are not unique (a-b in c and a in b-c are one): among several
-// Deployments the one that has the IssuedCertificate keeps it, and where that leaves a choice, none is acted on. recorded
-// is the IssuedCertificate in the VirtualMesh's status, which a user who writes IssuedCertificates elsewhere cannot forge.
-func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Istiod, others []string, ok bool) {
+// istiod returns the istiod that a mesh name refers to. Names are not unique: a-b in namespace c and a in b-c have the
+// same one. Of several Deployments, the one with the IssuedCertificate keeps the name; otherwise the name is ambiguous
+// and none is used. recorded is the IssuedCertificate in the status of the VirtualMesh, which a user who creates
+// IssuedCertificates elsewhere cannot forge.
+func (f *clusterFacts) istiod(name string, recorded *networkingv1.StatusRef) (found deployedIstiod, others []string, ok bool) {
 	candidates := f.Istiods[name]
 	var holders []int
 	chosen := -1
@@ -36,14 +36,14 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 		if recorded != nil && recorded.Name == name && recorded.Namespace == candidate.Namespace {
 			chosen = i
 		}
-		if f.Certificates[types.NamespacedName{Namespace: candidate.Namespace, Name: name}].For != "" {
+		if f.ownerOf(candidate.Namespace, name) != "" {
 			holders = append(holders, i)
 		}
 	}
 	switch {
 	case chosen >= 0:
-	case recorded != nil && recorded.Name == name && f.Certificates[types.NamespacedName{Namespace: recorded.Namespace, Name: name}].For != "":
-		// The name stays with an istiod that is not there just now, as long as its IssuedCertificate is.
+	case recorded != nil && recorded.Name == name && f.ownerOf(recorded.Namespace, name) != "":
+		// The name stays with an absent istiod as long as its IssuedCertificate exists.
 	case len(candidates) == 1:
 		chosen = 0
 	case len(holders) == 1:
@@ -55,19 +55,18 @@ func (f *Facts) istiod(name string, recorded *networkingv1.StatusRef) (found Ist
 		}
 	}
 	if chosen < 0 {
-		return Istiod{}, others, false
+		return deployedIstiod{}, others, false
 	}
 	return candidates[chosen], others, true
 }
 
-// governing returns the VirtualMesh that decides about an istiod's IssuedCertificate: the one that it was made for, as
-// long as that still asks for it, else the first that can be acted on: one that has its name before one whose pattern
-// matches, then the older. One that is not valid keeps what it has, whatever
-// it says now, and gets nothing new: else a mistake in it would hand the mesh to the next VirtualMesh that names it.
-func (f *Facts) governing(name string, istiod Istiod) (governs Source, ok bool) {
-	claims := f.asking(name, istiod.Namespace)
-	if owner, exists := f.Owners[f.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].For]; exists {
-		if slices.ContainsFunc(claims, func(s Source) bool { return s.key() == owner.key() }) || !owner.valid() {
+// governing returns the VirtualMesh that controls an istiod's IssuedCertificate: its owner while the owner claims the
+// mesh, otherwise the first valid claim. A claim by name precedes one by pattern, then the older precedes. An invalid
+// owner keeps its IssuedCertificate: otherwise a mistake would hand the mesh to the next VirtualMesh that claims it.
+func (f *clusterFacts) governing(name string, istiod deployedIstiod) (governing storedMesh, ok bool) {
+	claims := f.claimsOn(name, istiod.Namespace)
+	if owner, exists := f.Owners[f.ownerOf(istiod.Namespace, name)]; exists {
+		if slices.ContainsFunc(claims, func(s storedMesh) bool { return s.key() == owner.key() }) || !owner.valid() {
 			return owner, true
 		}
 	}
@@ -76,20 +75,20 @@ func (f *Facts) governing(name string, istiod Istiod) (governs Source, ok bool) 
 			return claim, true
 		}
 	}
-	return Source{}, false
+	return storedMesh{}, false
 }
 
-// refusal tells the author of a VirtualMesh that another one governs the mesh.
-func refusal(governs Source, istiod Istiod) string {
-	said := fmt.Sprintf("VirtualMesh %s already decides which CA signs for this mesh; remove the mesh from one of them", governs.key())
-	if !governs.valid() || len(foreignReferences(&governs.Spec, istiod.Namespace)) > 0 {
-		said += "; it is not valid now, and the IssuedCertificate stays as it is until it is corrected or deleted"
+// refusal explains to the author of a VirtualMesh that another one governs the mesh.
+func refusal(governing storedMesh, istiod deployedIstiod) string {
+	message := fmt.Sprintf("VirtualMesh %s already governs this mesh; remove the mesh from one of them", governing.key())
+	if !governing.valid() || len(foreignReferences(&governing.Spec, istiod.Namespace)) > 0 {
+		message += "; it is invalid, and the IssuedCertificate does not change until it is corrected or deleted"
 	}
-	return said
+	return message
 }
 
-// valid reports whether a VirtualMesh can be acted on as it is.
-func (s Source) valid() bool {
+// valid reports whether the VirtualMesh has no mistakes.
+func (s storedMesh) valid() bool {
 	if len(s.Unreadable) > 0 {
 		return false
 	}
@@ -99,15 +98,15 @@ func (s Source) valid() bool {
 	return len(errs) == 0
 }
 
-func older(a, b Source) int {
+func older(a, b storedMesh) int {
 	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
 		return c
 	}
 	return strings.Compare(a.key().String(), b.key().String())
 }
 
-// foreignReferences are references to Secrets, service accounts and ConfigMaps outside istiod's namespace: the agent would
-// send what belongs to others to the VirtualMesh's server, or tell what is in it.
+// foreignReferences returns an error for each reference to another namespace. The agent would send Secrets and tokens
+// of other tenants to the server of the VirtualMesh, or reveal the content of their ConfigMaps.
 func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (errs field.ErrorList) {
 	ca := spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
@@ -116,13 +115,13 @@ func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (er
 	path := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault")
 	check := func(ref *certificatesv1.ObjectRef, path *field.Path) {
 		if ref != nil && ref.Namespace != "" && ref.Namespace != namespace {
-			errs = append(errs, field.Invalid(path.Child("namespace"), ref.Namespace, "expected none, or istiod's own namespace, "+namespace))
+			errs = append(errs, field.Invalid(path.Child("namespace"), ref.Namespace, "expected no namespace, or istiod's own, "+namespace))
 		}
 	}
 	check(ca.Vault.TokenSecretRef, path.Child("tokenSecretRef"))
 	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil && roots.ConfigMapRef.Namespace != "" && roots.ConfigMapRef.Namespace != namespace {
 		at := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "trustedRoots", "configMapRef", "namespace")
-		errs = append(errs, field.Invalid(at, roots.ConfigMapRef.Namespace, "expected none, or istiod's own namespace, "+namespace))
+		errs = append(errs, field.Invalid(at, roots.ConfigMapRef.Namespace, "expected no namespace, or istiod's own, "+namespace))
 	}
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
 		check(auth.ServiceAccountRef, path.Child("kubernetesAuth", "serviceAccountRef"))

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 var (
@@ -23,7 +24,7 @@ var (
 )
 
 // rival is a VirtualMesh of the same meshes, younger or, by a negative age, older than the guide's.
-func rival(t *testing.T, namespace, name string, younger time.Duration, change func(map[string]any)) Source {
+func rival(t *testing.T, namespace, name string, younger time.Duration, change func(map[string]any)) storedMesh {
 	t.Helper()
 	source := read(t, guide, change)
 	source.Namespace, source.Name = namespace, name
@@ -37,85 +38,85 @@ func mistaken(object map[string]any) { set(object, "no URL", "server") }
 // it, valid or not.
 func TestWhoGovernsAMesh(t *testing.T) {
 	const guides = "gloo-mesh/virtual-mesh"
-	owned := func(by string) func(*Facts) {
-		return func(f *Facts) { f.Certificates[inIstioSystem] = Stored{For: by} }
+	owned := func(by string) func(*clusterFacts) {
+		return func(f *clusterFacts) { f.Certificates[inIstioSystem] = storedCertificate{Owner: by} }
 	}
 	for name, test := range map[string]struct {
 		change func(map[string]any) // of the guide's
-		facts  func(*Facts)
-		other  Source
-		// governs is whose IssuedCertificate is planned, "" for nobody's.
-		governs string
-		says    string // to the one that does not
+		facts  func(*clusterFacts)
+		other  storedMesh
+		// governing is whose IssuedCertificate is planned, "" for nobody's.
+		governing string
+		says      string // to the one that does not
 	}{
-		"the older of two": {other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: guides, says: "VirtualMesh " + guides + " already decides"},
+		"the older of two": {other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "VirtualMesh " + guides + " already governs"},
 		"an older one without the certificate does not take it": {
-			facts: owned(guides), other: rival(t, "gloo-mesh", "first", -time.Hour, nil), governs: guides, says: "VirtualMesh " + guides + " already decides",
+			facts: owned(guides), other: rival(t, "gloo-mesh", "first", -time.Hour, nil), governing: guides, says: "VirtualMesh " + guides + " already governs",
 		},
-		"an older one that is not valid": {other: rival(t, "gloo-mesh", "first", -time.Hour, mistaken), governs: guides, says: "vault.server"},
+		"an older one that is not valid": {other: rival(t, "gloo-mesh", "first", -time.Hour, mistaken), governing: guides, says: "vault.server"},
 		"an older one that refers to another namespace": {
-			other: rival(t, "gloo-mesh", "first", -time.Hour, refersTo("kube-system")), governs: guides, says: "VirtualMesh " + guides + " already decides",
+			other: rival(t, "gloo-mesh", "first", -time.Hour, refersTo("kube-system")), governing: guides, says: "VirtualMesh " + guides + " already governs",
 		},
 		"the one with the certificate has become invalid": {
 			change: mistaken, facts: owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil),
-			says: "VirtualMesh " + guides + " already decides which CA signs for this mesh; remove the mesh from one of them; it is not valid now, and the IssuedCertificate stays as it is",
+			says: "VirtualMesh " + guides + " already governs this mesh; remove the mesh from one of them; it is invalid, and the IssuedCertificate does not change",
 		},
 		"the one with the certificate is invalid and names the mesh no more": {
 			change: func(object map[string]any) { mistaken(object); delete(object["spec"].(map[string]any), "meshes") },
-			facts:  owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is not valid now",
+			facts:  owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is invalid",
 		},
 		"the one with the certificate names another namespace's account": {
-			change: refersTo("kube-system"), facts: owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is not valid now",
+			change: refersTo("kube-system"), facts: owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), says: "it is invalid",
 		},
 		"the one with the certificate names the mesh no more": {
 			change: func(object map[string]any) { delete(object["spec"].(map[string]any), "meshes") },
-			facts:  owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: "gloo-mesh/second",
+			facts:  owned(guides), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: "gloo-mesh/second",
 		},
-		"an invalid one without a certificate": {change: mistaken, other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: "gloo-mesh/second"},
+		"an invalid one without a certificate": {change: mistaken, other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: "gloo-mesh/second"},
 		"the certificate of one that is gone": {
-			facts: owned("gloo-mesh/before"), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: guides, says: "already decides",
+			facts: owned("gloo-mesh/before"), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "already governs",
 		},
 		"the certificate of one in a namespace that is not allowed": {
-			facts: owned("tenant/mesh"), other: rival(t, "tenant", "mesh", -time.Hour, nil), governs: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on",
+			facts: owned("tenant/mesh"), other: rival(t, "tenant", "mesh", -time.Hour, nil), governing: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on",
 		},
-		"a certificate labelled by hand":             {facts: owned(Manager), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governs: guides, says: "already decides"},
-		"a certificate whose annotation was forged":  {facts: owned("gloo-mesh/second"), other: rival(t, "tenant", "mesh", time.Hour, nil), governs: guides, says: "not acted on"},
-		"an older one of a namespace not allowed":    {other: rival(t, "tenant", "mesh", -time.Hour, nil), governs: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on"},
-		"the first by name, of two of the same age":  {other: rival(t, "gloo-mesh", "another", 0, nil), governs: "gloo-mesh/another"},
-		"an invalid one of a namespace not allowed ": {other: rival(t, "tenant", "mesh", -time.Hour, mistaken), governs: guides, says: "not acted on"},
+		"a certificate labelled by hand":             {facts: owned(controllers.Manager), other: rival(t, "gloo-mesh", "second", time.Hour, nil), governing: guides, says: "already governs"},
+		"a certificate whose annotation was forged":  {facts: owned("gloo-mesh/second"), other: rival(t, "tenant", "mesh", time.Hour, nil), governing: guides, says: "not acted on"},
+		"an older one of a namespace not allowed":    {other: rival(t, "tenant", "mesh", -time.Hour, nil), governing: guides, says: "VirtualMeshes in namespace \"tenant\" are not acted on"},
+		"the first by name, of two of the same age":  {other: rival(t, "gloo-mesh", "another", 0, nil), governing: "gloo-mesh/another"},
+		"an invalid one of a namespace not allowed ": {other: rival(t, "tenant", "mesh", -time.Hour, mistaken), governing: guides, says: "not acted on"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sources := []Source{read(t, guide, test.change), test.other}
+			sources := []storedMesh{read(t, guide, test.change), test.other}
 			f := facts("cluster-1")
 			if test.facts != nil {
 				test.facts(&f)
 			}
-			f.Owners = map[string]Source{}
+			f.Owners = map[string]storedMesh{}
 			for _, source := range sources {
 				if !f.Allowed.Allows(source.Namespace) {
 					continue
 				}
-				if f.Certificates[inIstioSystem].For == source.key().String() {
+				if f.Certificates[inIstioSystem].Owner == source.key().String() {
 					f.Owners[source.key().String()] = source
 				}
 				if len(source.Spec.Meshes) > 0 {
 					f.Claims[ours] = append(f.Claims[ours], source)
 				}
 			}
-			governs, said := "", ""
+			governing, said := "", ""
 			for _, source := range sources {
-				plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+				plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 				if len(plan.Certificates) == 0 {
 					said += fmt.Sprintln(plan.Status.Errors)
 					continue
 				}
-				if governs != "" {
+				if governing != "" {
 					t.Errorf("both govern the mesh")
 				}
-				governs = source.key().String()
+				governing = source.key().String()
 			}
-			if governs != test.governs || !strings.Contains(said, test.says) {
-				t.Errorf("governed by %q; said: %s", governs, said)
+			if governing != test.governing || !strings.Contains(said, test.says) {
+				t.Errorf("governed by %q; said: %s", governing, said)
 			}
 		})
 	}
@@ -151,7 +152,7 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 	}{
 		"a Secret of istiod's namespace":        {token("istio-system"), ""},
 		"a Secret of no namespace":              {token(""), ""},
-		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected none, or istiod's own namespace, istio-system`},
+		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected no namespace, or istiod's own, istio-system`},
 		"a Secret of the VirtualMesh's":         {token("gloo-mesh"), vault + `tokenSecretRef.namespace: Invalid value: "gloo-mesh"`},
 		"roots of istiod's namespace":           {roots("istio-system"), ""},
 		"roots elsewhere":                       {roots("kube-system"), strings.TrimSuffix(vault, "vault.") + `trustedRoots.configMapRef.namespace: Invalid value: "kube-system"`},
@@ -161,8 +162,8 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := read(t, guide, test.change)
-			plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
-			if made := len(plan.Certificates) == 1; made != (test.says == "") || !plan.Keep[ours] {
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
+			if made := len(plan.Certificates) == 1; made != (test.says == "") || !plan.Retain[ours] {
 				t.Errorf("planned %+v", plan)
 			} else if roots := strings.HasPrefix(name, "roots"); made && roots != (plan.Certificates[0].Spec.AgentCA.TrustedRoots != nil) {
 				t.Errorf("planned with roots %+v", plan.Certificates[0].Spec.AgentCA.TrustedRoots)
@@ -178,32 +179,32 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 // nothing is deleted.
 func TestMeshNamesThatCollide(t *testing.T) {
 	const guides = "gloo-mesh/virtual-mesh"
-	made := Stored{For: guides}
+	made := storedCertificate{Owner: guides}
 	for name, test := range map[string]struct {
-		facts    func(*Facts)
+		facts    func(*clusterFacts)
 		recorded string // the namespace in the status
 		planned  string // the namespace of the planned IssuedCertificate
 		says     string
 	}{
 		"neither has an IssuedCertificate": {says: "several istiod Deployments have this name, istio-system/istiod, system/istiod-istio; rename all but one"},
-		"both have":                        {facts: func(f *Facts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made }, says: "several istiod Deployments"},
+		"both have":                        {facts: func(f *clusterFacts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made }, says: "several istiod Deployments"},
 		"the first has": {
-			facts: func(f *Facts) { f.Certificates[inIstioSystem] = made }, planned: "istio-system", says: "istiod system/istiod-istio has the same mesh's name",
+			facts: func(f *clusterFacts) { f.Certificates[inIstioSystem] = made }, planned: "istio-system", says: "istiod system/istiod-istio has the same mesh name",
 		},
-		"the second has":              {facts: func(f *Facts) { f.Certificates[inSystem] = made }, planned: "system", says: "istiod istio-system/istiod has the same mesh's name"},
-		"another's counts for nobody": {facts: func(f *Facts) { f.Certificates[inSystem] = Stored{} }, says: "several istiod Deployments"},
+		"the second has":              {facts: func(f *clusterFacts) { f.Certificates[inSystem] = made }, planned: "system", says: "istiod istio-system/istiod has the same mesh name"},
+		"another's counts for nobody": {facts: func(f *clusterFacts) { f.Certificates[inSystem] = storedCertificate{} }, says: "several istiod Deployments"},
 		"one was forged in the other's namespace": {
-			facts:    func(f *Facts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made },
-			recorded: "istio-system", planned: "istio-system", says: "istiod system/istiod-istio has the same mesh's name",
+			facts:    func(f *clusterFacts) { f.Certificates[inIstioSystem], f.Certificates[inSystem] = made, made },
+			recorded: "istio-system", planned: "istio-system", says: "istiod system/istiod-istio has the same mesh name",
 		},
 		"the one that has it is away": {
-			facts: func(f *Facts) {
+			facts: func(f *clusterFacts) {
 				f.Istiods[ours], f.Certificates[inIstioSystem] = nil, made
 			},
-			recorded: "istio-system", says: "IssuedCertificate istio-system/" + ours + " is for another istiod of this name, which is not there; delete it to give the name to system/istiod-istio",
+			recorded: "istio-system", says: "IssuedCertificate istio-system/" + ours + " is for another istiod of this name, which no longer exists; delete it to give the name to system/istiod-istio",
 		},
 		"the one that had it is away, and it was deleted": {
-			facts: func(f *Facts) { f.Istiods[ours] = nil }, recorded: "istio-system", planned: "system",
+			facts: func(f *clusterFacts) { f.Istiods[ours] = nil }, recorded: "istio-system", planned: "system",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +218,7 @@ func TestMeshNamesThatCollide(t *testing.T) {
 			if test.recorded != "" {
 				before.Meshes = map[string]networkingv1.MeshStatus{ours + ".gloo-mesh.": {IssuedCertificate: &networkingv1.StatusRef{Name: ours, Namespace: test.recorded}}}
 			}
-			plan := Translate(source, before, f)
+			plan := translate(source, before, f)
 			planned := ""
 			for _, certificate := range plan.Certificates {
 				planned += certificate.Namespace
@@ -226,10 +227,10 @@ func TestMeshNamesThatCollide(t *testing.T) {
 			if said := strings.Join(slices.Concat(mesh.Errors, mesh.Warnings), "\n"); planned != test.planned || !strings.Contains(said, test.says) {
 				t.Errorf("planned in %q, said %s", planned, said)
 			}
-			for _, kind := range plan.keepings() {
+			for _, rule := range plan.retentions() {
 				for _, key := range []types.NamespacedName{inIstioSystem, inSystem} {
-					if !kind.keep(key) {
-						t.Errorf("%s %s is pruned", kind.of.GetKind(), key)
+					if !rule.retain(key) {
+						t.Errorf("%s %s is pruned", rule.kind.Kind, key)
 					}
 				}
 			}
@@ -242,17 +243,17 @@ func TestADeploymentThatIsNotInjected(t *testing.T) {
 	source := read(t, guide, nil)
 	f := facts("cluster-1", source)
 	f.Istiods = nil
-	f.NotSelected = map[string][]NotSelected{ours: {{"istio-system", "istiod", "its namespace is not labelled"}, {"system", "istiod-istio", "it is opted out"}}}
-	f.Certificates[inIstioSystem] = Stored{For: "gloo-mesh/virtual-mesh"}
-	plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+	f.NotSelected = map[string][]unselected{ours: {{"istio-system", "istiod", "its namespace is not labelled"}, {"system", "istiod-istio", "it is opted out"}}}
+	f.Certificates[inIstioSystem] = storedCertificate{Owner: "gloo-mesh/virtual-mesh"}
+	plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 	mesh := plan.Status.Meshes[ours+".gloo-mesh."]
-	const want = "waiting for an istiod Deployment with this name that is injected: Deployment istio-system/istiod does not count, since its namespace is not labelled " +
-		"(its IssuedCertificate stays as it is), Deployment system/istiod-istio does not count, since it is opted out"
-	if len(plan.Certificates) > 0 || mesh.State != networkingv1.Pending || mesh.Message != want || !plan.Keep[ours] {
+	const want = "waiting for an injected istiod Deployment with this name: Deployment istio-system/istiod is ignored: its namespace is not labelled " +
+		"(its IssuedCertificate does not change), Deployment system/istiod-istio is ignored: it is opted out"
+	if len(plan.Certificates) > 0 || mesh.State != networkingv1.Pending || mesh.Message != want || !plan.Retain[ours] {
 		t.Errorf("planned %+v", plan)
 	}
-	if len(plan.left) != 1 || !strings.Contains(plan.left[0], "istio-system/istiod") {
-		t.Errorf("a change of the root waits for %q", plan.left)
+	if len(plan.unplanned) != 1 || !strings.Contains(plan.unplanned[0], "istio-system/istiod") {
+		t.Errorf("a change of the root waits for %q", plan.unplanned)
 	}
 }
 
@@ -261,17 +262,17 @@ func TestADeploymentThatIsNotInjected(t *testing.T) {
 func TestANamespaceThatIsNotAllowed(t *testing.T) {
 	source := rival(t, "tenant", "mesh", -time.Hour, mistaken)
 	f := facts("cluster-1")
-	f.Made = []string{"a/1", "a/2", "a/3", "a/4", "a/5"}
+	f.Orphans = []string{"a/1", "a/2", "a/3", "a/4", "a/5"}
 	before := networkingv1.VirtualMeshStatus{RootRotation: &networkingv1.RootRotationStatus{Stage: networkingv1.StageTrustBoth}}
-	plan := Translate(source, before, f)
-	if !plan.KeepAll || len(plan.Certificates)+len(plan.Directives) > 0 || plan.Status.RootRotation != before.RootRotation || plan.Status.State != networkingv1.Failed {
+	plan := translate(source, before, f)
+	if !plan.RetainAll || len(plan.Certificates)+len(plan.Directives) > 0 || plan.Status.RootRotation != before.RootRotation || plan.Status.State != networkingv1.Failed {
 		t.Errorf("planned %+v", plan)
 	}
-	ready := meta.FindStatusCondition(plan.Status.Conditions, ReadyCondition)
+	ready := meta.FindStatusCondition(plan.Status.Conditions, readyCondition)
 	if ready.Status != metav1.ConditionFalse || ready.Reason != "NamespaceNotAllowed" || !strings.Contains(ready.Message, "add \"tenant\" to the chart's value virtualMesh.namespaces") {
 		t.Errorf("condition %+v", ready)
 	}
-	if !strings.Contains(ready.Message, "IssuedCertificate a/1, a/2, a/3 and 2 more, made for this VirtualMesh before, stays") {
+	if !strings.Contains(ready.Message, "IssuedCertificate a/1, a/2, a/3 and 2 more, applied for this VirtualMesh before, does not change") {
 		t.Errorf("condition %+v", ready)
 	}
 }
@@ -281,7 +282,7 @@ func TestNamesThatAreSanitizedToOne(t *testing.T) {
 	source := read(t, guide, func(object map[string]any) {
 		object["spec"].(map[string]any)["meshes"] = []any{map[string]any{"name": ours}, map[string]any{"name": "istiod.istio-system.cluster-1"}}
 	})
-	if plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source)); len(plan.Certificates) != 1 || len(plan.Directives) != 1 {
+	if plan := translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source)); len(plan.Certificates) != 1 || len(plan.Directives) != 1 {
 		t.Errorf("planned %+v", plan)
 	}
 }

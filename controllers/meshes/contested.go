@@ -3,16 +3,13 @@
 package meshes
 
 import (
-	"context"
+	"crypto/sha256"
 	"encoding/json"
-	"reflect"
-	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/utils/lru"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
@@ -20,82 +17,68 @@ import (
 const (
 	firstPause = time.Second
 	maxPause   = 5 * time.Minute
+	// maxContested is the number of VirtualMeshes whose last status is remembered.
+	maxContested = 1024
 )
 
-// contested remembers the status that was last written to each VirtualMesh. Where somebody else writes another one in
-// its place, it is written again ever more seldom: two programs that put each other right at once would never end.
+// contested spaces out the corrections of a status that another program keeps overwriting: two programs that correct each
+// other at once never stop.
 type contested struct {
-	mu   sync.Mutex
-	last map[types.NamespacedName]*writing
+	backoff *flowcontrol.Backoff
+	last    *lru.Cache // of written, by types.NamespacedName
 }
 
-type writing struct {
-	status string
+type written struct {
+	status [sha256.Size]byte
 	at     time.Time
-	times  int // that the same was written
 }
 
-// settle writes the status where it is not so already, now or when its time has come.
-func (c *Controller) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
-	if reflect.DeepEqual(normal(before), normal(status)) {
-		return reconcile.Result{}, nil
-	}
-	key := client.ObjectKeyFromObject(object)
-	if pause := c.written.pause(key, status, now); pause > 0 {
-		return reconcile.Result{RequeueAfter: pause}, nil
-	}
-	if err := c.report(ctx, object, before, status); err != nil {
-		return again(err)
-	}
-	c.written.wrote(key, status, now)
-	return reconcile.Result{}, nil
+func newContested() *contested {
+	backoff := flowcontrol.NewBackOff(firstPause, maxPause)
+	return &contested{backoff: backoff, last: lru.NewWithEvictionFunc(maxContested, func(key lru.Key, _ any) {
+		backoff.DeleteEntry(id(key))
+	})}
 }
 
-// pause is how long a status is to be left as it is: not at all when it is another than the last one.
-func (c *contested) pause(of types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	last := c.last[of]
-	if last == nil || last.status != lasting(status) {
+func id(key any) string {
+	name, _ := key.(types.NamespacedName)
+	return name.String()
+}
+
+// pause returns how long to wait before a status is written: not at all where it differs from the last one.
+func (c *contested) pause(key types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) time.Duration {
+	last := c.lastWritten(key)
+	if last.status != digest(status) {
 		return 0
 	}
-	pause := maxPause
-	if n := last.times - 1; n < 9 { // 2^9 s are more than five minutes
-		pause = min(firstPause<<n, maxPause)
-	}
-	return max(0, pause-now.Sub(last.at))
+	return max(0, c.backoff.Get(id(key))-now.Sub(last.at))
 }
 
-// wrote remembers what was written.
-func (c *contested) wrote(to types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) {
-	next := &writing{status: lasting(status), at: now, times: 1}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if last := c.last[to]; last != nil && last.status == next.status {
-		next.times += last.times
-	}
-	if c.last == nil {
-		c.last = map[types.NamespacedName]*writing{}
-	}
-	c.last[to] = next
+func (c *contested) lastWritten(key types.NamespacedName) written {
+	value, _ := c.last.Get(key)
+	last, _ := value.(written)
+	return last
 }
 
-// forget one that is gone.
-func (c *contested) forget(of types.NamespacedName) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.last, of)
+// wrote records a status that was written.
+func (c *contested) wrote(key types.NamespacedName, status networkingv1.VirtualMeshStatus, now time.Time) {
+	next := written{digest(status), now}
+	if c.lastWritten(key).status != next.status {
+		c.backoff.Reset(id(key))
+	}
+	c.backoff.Next(id(key), now)
+	c.last.Add(key, next)
 }
 
-// lasting is a status without the times of its conditions, which are new when another has taken the conditions away.
-func lasting(status networkingv1.VirtualMeshStatus) string {
+// forget drops a VirtualMesh that was deleted.
+func (c *contested) forget(key types.NamespacedName) { c.last.Remove(key) }
+
+// digest identifies a status, without the times of its conditions: they are new after another program removed the conditions.
+func digest(status networkingv1.VirtualMeshStatus) [sha256.Size]byte {
 	status = *status.DeepCopy()
 	for i := range status.Conditions {
 		status.Conditions[i].LastTransitionTime.Reset()
 	}
-	raw, err := json.Marshal(status)
-	if err != nil {
-		return "" // it was made of text and numbers here
-	}
-	return string(raw)
+	raw, _ := json.Marshal(status) // text and numbers only: it cannot fail
+	return sha256.Sum256(raw)
 }

@@ -8,13 +8,16 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
 // What another overwrites is written again ever more seldom; what is new is written at once.
 func TestNoWarIsFoughtAboutTheStatus(t *testing.T) {
-	contest, key, now := &contested{}, types.NamespacedName{Name: "a"}, start
+	contest, key, now := newContested(), types.NamespacedName{Name: "a"}, start
+	steps := clocktesting.NewFakeClock(now)
+	contest.backoff.Clock = steps
 	status := func(state networkingv1.ApprovalState) networkingv1.VirtualMeshStatus {
 		now = now.Add(time.Nanosecond) // the condition's time counts for nothing
 		return networkingv1.VirtualMeshStatus{State: state, Conditions: []metav1.Condition{{Type: "Ready", LastTransitionTime: metav1.NewTime(now)}}}
@@ -34,6 +37,7 @@ func TestNoWarIsFoughtAboutTheStatus(t *testing.T) {
 		want(networkingv1.Accepted, pause)
 		want(networkingv1.Pending, 0)
 		now = now.Add(pause)
+		steps.SetTime(now)
 		want(networkingv1.Accepted, 0)
 	}
 	wrote(networkingv1.Pending)

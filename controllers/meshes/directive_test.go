@@ -19,24 +19,24 @@ func TestThePodBounceDirective(t *testing.T) {
 	at := types.NamespacedName{Namespace: "istio-system", Name: ours}
 	for name, test := range map[string]struct {
 		off     bool
-		facts   func(*Facts)
+		facts   func(*clusterFacts)
 		planned bool   // the directive is kept as it is to be
 		named   bool   // the IssuedCertificate names it
 		says    string // in the mesh's warnings, or in what is not acted on
 	}{
 		"on":         {planned: true, named: true, says: "do not use it in production"},
 		"off":        {off: true},
-		"made by us": {facts: func(f *Facts) { f.Directives[at] = true }, planned: true, named: true},
+		"made by us": {facts: func(f *clusterFacts) { f.Directives[at] = true }, planned: true, named: true},
 		"written by a person": {
-			facts: func(f *Facts) { f.Directives[at] = false }, named: true,
-			says: "PodBounceDirective istio-system/" + ours + " was not made here, and is followed as it is",
+			facts: func(f *clusterFacts) { f.Directives[at] = false }, named: true,
+			says: "another program created PodBounceDirective istio-system/" + ours + ", which is used as it is",
 		},
-		"a person's, while it is off": {off: true, facts: func(f *Facts) { f.Directives[at] = false }},
+		"a person's, while it is off": {off: true, facts: func(f *clusterFacts) { f.Directives[at] = false }},
 		"no rights": {
-			facts: func(f *Facts) { f.MayNotRestart = "the controller may not patch daemonsets" }, planned: true, named: true,
+			facts: func(f *clusterFacts) { f.MissingRights = "the controller may not patch daemonsets" }, planned: true, named: true,
 			says: "spec.mtlsConfig.autoRestartPods: is not acted on: the controller may not patch daemonsets",
 		},
-		"no rights, nor needed": {off: true, facts: func(f *Facts) { f.MayNotRestart = "the controller may not patch daemonsets" }},
+		"no rights, nor needed": {off: true, facts: func(f *clusterFacts) { f.MissingRights = "the controller may not patch daemonsets" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := read(t, guide, nil)
@@ -46,7 +46,7 @@ func TestThePodBounceDirective(t *testing.T) {
 			if test.facts != nil {
 				test.facts(&known)
 			}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{}, known)
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, known)
 			if got := len(plan.Directives) == 1; got != test.planned {
 				t.Errorf("planned %+v", plan.Directives)
 			}
@@ -68,7 +68,7 @@ func TestThePodBounceDirective(t *testing.T) {
 
 func TestTheDirectiveIsForTheWholeMesh(t *testing.T) {
 	source := read(t, guide, nil)
-	plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
+	plan := translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
 	got, err := yaml.Marshal(plan.Directives[0])
 	if err != nil {
 		t.Fatal(err)
@@ -93,8 +93,8 @@ metadata:
 func TestAHeldRotationKeepsTheDirective(t *testing.T) {
 	source := read(t, guide, nil)
 	before := networkingv1.VirtualMeshStatus{RootRotation: &networkingv1.RootRotationStatus{Stage: networkingv1.StageSignWithNew}}
-	plan := Translate(source, before, facts("cluster-1", source))
-	if len(plan.Directives) > 0 || !plan.Keep[ours] {
-		t.Errorf("planned %+v, kept %v", plan.Directives, plan.Keep)
+	plan := translate(source, before, facts("cluster-1", source))
+	if len(plan.Directives) > 0 || !plan.Retain[ours] {
+		t.Errorf("planned %+v, kept %v", plan.Directives, plan.Retain)
 	}
 }

@@ -15,88 +15,88 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// Istiod is an istiod Deployment of this cluster.
-type Istiod struct {
+// deployedIstiod is an istiod Deployment of this cluster.
+type deployedIstiod struct {
 	Name, Namespace, ServiceAccount string
 	TrustDomain                     string
-	// Replicas are how many Pods it has, or is to have, whichever is more.
+	// Replicas is the desired or the current number of Pods, whichever is larger.
 	Replicas int
-	// Unwatched is set where a change of its ConfigMap is not seen by itself.
+	// Unwatched reports that the controller does not watch its ConfigMap.
 	Unwatched bool
-	// Problem says what is not known of it yet; it is not acted on.
+	// Problem is why the istiod cannot be used yet.
 	Problem string
 }
 
-// NotSelected is a Deployment labelled app=istiod that is not injected here, and why.
-type NotSelected struct{ Namespace, Name, Why string }
+// unselected is a Deployment labelled app=istiod that this project does not inject, and why.
+type unselected struct{ Namespace, Name, Why string }
 
-// Mesh is what the public API calls the mesh of an istiod of a cluster: <deployment>-<namespace>-<cluster>, with what
-// no object's name may hold made dashes (Gloo Mesh pkg/mesh-discovery/translation/utils/object_meta.go).
-func (i Istiod) Mesh(cluster string) string {
-	return istio.MeshName(i.Name, i.Namespace, cluster)
-}
-
-// Host is the identity that the istiod's certificate is for.
-func (i Istiod) Host() string {
+// Host is the SPIFFE ID in the IssuedCertificate.
+func (i deployedIstiod) Host() string {
 	return istio.Identity{TrustDomain: i.TrustDomain, Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
 }
 
-// Source is a VirtualMesh as it is stored.
-type Source struct {
+// storedMesh is a VirtualMesh as the API server stores it.
+type storedMesh struct {
 	*networkingv1.VirtualMesh
-	// Unknown are warnings about its fields that nobody knows; Unreadable are those of the wrong type.
+	// Unknown are warnings about unknown fields; Unreadable are fields of the wrong type.
 	Unknown    []string
 	Unreadable field.ErrorList
 }
 
-func (s Source) key() types.NamespacedName {
+func (s storedMesh) key() types.NamespacedName {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 }
 
-// Stored is what counts of an IssuedCertificate that is there.
-type Stored struct {
-	// For is the VirtualMesh that it was made for; empty when it was not made here.
-	For   string
+// storedCertificate is the part of an IssuedCertificate that decisions need.
+type storedCertificate struct {
+	// Owner is the VirtualMesh that it was applied for; empty when another program created it.
+	Owner string
 	State certificatesv1.State
 	Error string
-	// AgentCA is the CA that it names, where that can be read.
+	// AgentCA is its CA, nil when unreadable.
 	AgentCA *certificatesv1.IntermediateCertificateAuthority
-	// FromSecret is the Secret that it has istiod's CA in, while a change of the root begins.
+	// FromSecret is the Secret with the CA that istiod keeps during the first stage of a root change.
 	FromSecret string
-	// Replicas are what istiod's Pods report of themselves.
+	// Replicas are the reports of istiod's Pods.
 	Replicas []certificatesv1.CertificateStatus
 }
 
-// Facts are what a VirtualMesh is translated with.
-type Facts struct {
-	// Cluster is what this cluster is called in the names of meshes.
+// clusterFacts is the observed state that a VirtualMesh is translated with.
+type clusterFacts struct {
+	// Cluster is this cluster's name in mesh names.
 	Cluster string
-	// Allowed are the namespaces whose VirtualMeshes are acted on.
+	// Allowed are the namespaces whose VirtualMeshes count.
 	Allowed v1alpha1.VirtualMesh
-	// Istiods of this cluster, by their mesh. Two may come to the same name.
-	Istiods map[string][]Istiod
-	// NotSelected are, by mesh, Deployments that have its name and are not injected here, each with the reason.
-	NotSelected map[string][]NotSelected
-	// Claims are, by mesh, the VirtualMeshes of allowed namespaces that name it and a CA, the one to translate among them.
-	Claims map[string][]Source
-	// Owners are the VirtualMeshes of allowed namespaces that the IssuedCertificates were made for, as in Stored.For.
-	Owners map[string]Source
-	// Made are IssuedCertificates that were made for the VirtualMesh to translate, where its namespace is not allowed.
-	Made []string
-	// Certificates are the IssuedCertificates that are there.
-	Certificates map[types.NamespacedName]Stored
-	// Directives are the PodBounceDirectives that are there, and whether they were made here.
+	// Istiods by mesh name; two may have the same one.
+	Istiods map[string][]deployedIstiod
+	// NotSelected are the Deployments that are not injected, by mesh name.
+	NotSelected map[string][]unselected
+	// Claims are the VirtualMeshes of allowed namespaces with a CA, by the mesh that they name, including the one to
+	// translate.
+	Claims map[string][]storedMesh
+	// Owners are the VirtualMeshes of allowed namespaces, as in storedCertificate.Owner.
+	Owners map[string]storedMesh
+	// Orphans are the IssuedCertificates of the VirtualMesh to translate, where its namespace is no longer allowed.
+	Orphans []string
+	// Certificates are the stored IssuedCertificates.
+	Certificates map[types.NamespacedName]storedCertificate
+	// Directives are the stored PodBounceDirectives, and whether this controller applied them.
 	Directives map[types.NamespacedName]bool
-	// MayNotRestart says which rights are lacking to restart Pods, empty when none is.
-	MayNotRestart string
-	// Now is when conditions change.
+	// MissingRights describes the missing rights to restart Pods; empty when none is missing.
+	MissingRights string
+	// Now is the transition time of conditions.
 	Now metav1.Time
 }
 
-// unwatched reports whether an istiod's ConfigMap is not watched.
-func (f *Facts) unwatched() bool {
+// ownerOf is the owner of the IssuedCertificate of a mesh in a namespace; empty when there is none.
+func (f *clusterFacts) ownerOf(namespace, mesh string) string {
+	return f.Certificates[types.NamespacedName{Namespace: namespace, Name: mesh}].Owner
+}
+
+// unwatched reports whether any ConfigMap of an istiod is not watched.
+func (f *clusterFacts) unwatched() bool {
 	for _, istiods := range f.Istiods {
-		if slices.ContainsFunc(istiods, func(i Istiod) bool { return i.Unwatched }) {
+		if slices.ContainsFunc(istiods, func(i deployedIstiod) bool { return i.Unwatched }) {
 			return true
 		}
 	}

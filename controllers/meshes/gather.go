@@ -18,35 +18,27 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/controllers"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-func sourceOf(object *unstructured.Unstructured) Source {
+func sourceOf(object *unstructured.Unstructured) storedMesh {
 	mesh, unknown, errs := networkingv1.FromObject(object.Object)
-	return Source{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
+	return storedMesh{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
 }
 
-// statusOf reads the status as far as it is ours.
-func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMeshStatus) {
-	stored, _, _ := unstructured.NestedMap(object.Object, "status")
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
-		return networkingv1.VirtualMeshStatus{} // another's, which is replaced
-	}
-	return status
-}
-
-// gather reads what a VirtualMesh is translated with.
-func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructured) (Facts, error) {
-	facts := Facts{
+// gather reads the facts that a VirtualMesh is translated with.
+func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructured) (clusterFacts, error) {
+	facts := clusterFacts{
 		Cluster: c.cluster, Allowed: c.allowed, Now: metav1.Now(),
-		Istiods: map[string][]Istiod{}, NotSelected: map[string][]NotSelected{}, Claims: map[string][]Source{}, Owners: map[string]Source{},
-		Certificates: map[types.NamespacedName]Stored{}, Directives: map[types.NamespacedName]bool{},
+		Istiods: map[string][]deployedIstiod{}, NotSelected: map[string][]unselected{}, Claims: map[string][]storedMesh{}, Owners: map[string]storedMesh{},
+		Certificates: map[types.NamespacedName]storedCertificate{}, Directives: map[types.NamespacedName]bool{},
 	}
 	if !c.allowed.Allows(object.GetNamespace()) {
-		made, err := c.list(ctx, issuedCertificate(), client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
+		made, err := c.list(ctx, issuedCertificateKind, client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
 		for i := range made {
-			facts.Made = append(facts.Made, client.ObjectKeyFromObject(&made[i]).String())
+			facts.Orphans = append(facts.Orphans, client.ObjectKeyFromObject(&made[i]).String())
 		}
-		slices.Sort(facts.Made)
+		slices.Sort(facts.Orphans)
 		return facts, err
 	}
 	if restart, _, _ := unstructured.NestedBool(object.Object, "spec", "mtlsConfig", "autoRestartPods"); restart {
@@ -54,23 +46,23 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 		if err != nil {
 			return facts, err
 		}
-		facts.MayNotRestart = lacking
+		facts.MissingRights = lacking
 	}
-	wanted := map[string]bool{}
-	names, err := c.meshes(ctx, object)
+	named := map[string]bool{}
+	names, err := c.namedMeshes(ctx, object)
 	if err != nil {
 		return facts, fmt.Errorf("listing istiods: %w", err)
 	}
 	for _, mesh := range names {
-		wanted[mesh] = true
+		named[mesh] = true
 	}
-	deployments, err := c.list(ctx, deployment())
+	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	if err != nil {
 		return facts, fmt.Errorf("listing istiods: %w", err)
 	}
 	for i := range deployments {
-		mesh := Istiod{Name: deployments[i].GetName(), Namespace: deployments[i].GetNamespace()}.Mesh(c.cluster)
-		if !wanted[mesh] || deployments[i].GetDeletionTimestamp() != nil {
+		mesh := istio.MeshName(deployments[i].GetName(), deployments[i].GetNamespace(), c.cluster)
+		if !named[mesh] || deployments[i].GetDeletionTimestamp() != nil {
 			continue
 		}
 		why, err := controllers.NotSelected(ctx, c.client, &deployments[i], c.target)
@@ -79,8 +71,8 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 		}
 		if why != "" {
 			at := types.NamespacedName{Namespace: deployments[i].GetNamespace(), Name: mesh}
-			facts.NotSelected[mesh] = append(facts.NotSelected[mesh], NotSelected{at.Namespace, deployments[i].GetName(), why})
-			if err := c.stored(ctx, at, facts.Certificates); err != nil {
+			facts.NotSelected[mesh] = append(facts.NotSelected[mesh], unselected{at.Namespace, deployments[i].GetName(), why})
+			if err := c.readCertificate(ctx, at, facts.Certificates); err != nil {
 				return facts, err
 			}
 			continue
@@ -91,37 +83,37 @@ func (c *Controller) gather(ctx context.Context, object *unstructured.Unstructur
 	}
 	for _, mesh := range statusOf(object).Meshes {
 		if at := mesh.IssuedCertificate; at != nil {
-			if err := c.stored(ctx, types.NamespacedName{Namespace: at.Namespace, Name: at.Name}, facts.Certificates); err != nil {
+			if err := c.readCertificate(ctx, types.NamespacedName{Namespace: at.Namespace, Name: at.Name}, facts.Certificates); err != nil {
 				return facts, err
 			}
 		}
 	}
 	for mesh := range facts.Istiods {
-		if facts.Claims[mesh], err = c.claims(ctx, mesh); err != nil {
+		if facts.Claims[mesh], err = c.listClaims(ctx, mesh); err != nil {
 			return facts, err
 		}
 	}
 	return facts, nil
 }
 
-// gatherIstiod reads an istiod, and what is there for it.
-func (c *Controller) gatherIstiod(ctx context.Context, deployment *unstructured.Unstructured, mesh string, facts *Facts) error {
+// gatherIstiod reads an istiod and its stored objects.
+func (c *reconciler) gatherIstiod(ctx context.Context, deployment *unstructured.Unstructured, mesh string, facts *clusterFacts) error {
 	istiod, err := readIstiod(ctx, c.client, c.live, deployment)
 	if err != nil {
 		return err
 	}
 	facts.Istiods[mesh] = append(facts.Istiods[mesh], istiod)
 	at := types.NamespacedName{Namespace: istiod.Namespace, Name: mesh}
-	if err := c.stored(ctx, at, facts.Certificates); err != nil {
+	if err := c.readCertificate(ctx, at, facts.Certificates); err != nil {
 		return err
 	}
 	directive := podBounceDirective()
 	if err := c.client.Get(ctx, at, directive); err == nil {
-		facts.Directives[at] = madeFor(directive) != nil
+		facts.Directives[at] = ownersOf(directive) != nil
 	} else if !apierrors.IsNotFound(err) {
 		return err
 	}
-	owner := facts.Certificates[at].For
+	owner := facts.Certificates[at].Owner
 	namespace, name, _ := strings.Cut(owner, "/")
 	if name == "" || !c.allowed.Allows(namespace) {
 		return nil
@@ -136,11 +128,11 @@ func (c *Controller) gatherIstiod(ctx context.Context, deployment *unstructured.
 	return nil
 }
 
-// claims are the VirtualMeshes of allowed namespaces that name a mesh, or may match it by a pattern, and a CA.
-func (c *Controller) claims(ctx context.Context, mesh string) (claims []Source, err error) {
+// listClaims returns the VirtualMeshes of allowed namespaces that name a CA, and the mesh by name or by a pattern.
+func (c *reconciler) listClaims(ctx context.Context, mesh string) (claims []storedMesh, err error) {
 	seen := map[types.NamespacedName]bool{}
 	for _, key := range keysOf(mesh) {
-		naming, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
+		naming, err := c.list(ctx, virtualMeshKind, client.MatchingFields{byMesh: key})
 		if err != nil {
 			return nil, fmt.Errorf("listing VirtualMeshes of mesh %s: %w", mesh, err)
 		}
@@ -158,45 +150,45 @@ func (c *Controller) claims(ctx context.Context, mesh string) (claims []Source, 
 	return claims, nil
 }
 
-// asked reports whether another VirtualMesh asks for an IssuedCertificate. A pattern asks for those of Deployments that
-// are there.
-func (c *Controller) asked(ctx context.Context, at, besides types.NamespacedName) (bool, error) {
-	claims, err := c.claims(ctx, at.Name)
+// claimedByOther reports whether another VirtualMesh claims an IssuedCertificate. A pattern claims those of existing
+// Deployments only.
+func (c *reconciler) claimedByOther(ctx context.Context, at, besides types.NamespacedName) (bool, error) {
+	claims, err := c.listClaims(ctx, at.Name)
 	if err != nil {
 		return false, err
 	}
-	how := byNothing
+	strength := noClaim
 	for _, claim := range claims {
 		if claim.key() != besides {
-			how = max(how, claim.asks(at.Name, at.Namespace, c.cluster))
+			strength = max(strength, claim.claimOn(at.Name, at.Namespace, c.cluster))
 		}
 	}
-	if how != byPattern {
-		return how == byItsName, nil
+	if strength != patternClaim {
+		return strength == nameClaim, nil
 	}
-	deployments, err := c.list(ctx, deployment(), client.InNamespace(at.Namespace))
+	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(at.Namespace))
 	return slices.ContainsFunc(deployments, func(d unstructured.Unstructured) bool {
-		return Istiod{Name: d.GetName(), Namespace: at.Namespace}.Mesh(c.cluster) == at.Name
+		return istio.MeshName(d.GetName(), at.Namespace, c.cluster) == at.Name
 	}), err
 }
 
-func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into map[types.NamespacedName]Stored) error {
+func (c *reconciler) readCertificate(ctx context.Context, at types.NamespacedName, into map[types.NamespacedName]storedCertificate) error {
 	object := issuedCertificate()
 	if err := c.client.Get(ctx, at, object); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	stored := Stored{}
-	for _, key := range madeFor(object) {
-		stored.For = key
+	stored := storedCertificate{}
+	for _, key := range ownersOf(object) {
+		stored.Owner = key
 		if key == "" {
-			stored.For = Manager // labelled by hand, to be taken over
+			stored.Owner = controllers.Manager // a person labelled it, so that a VirtualMesh takes it over
 		}
 	}
 	state, _, _ := unstructured.NestedString(object.Object, "status", "state")
 	stored.State = certificatesv1.State(state)
 	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
 	stored.FromSecret = object.GetAnnotations()[certificatesv1.CAFromSecretAnnotation]
-	stored.AgentCA = partOf[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
+	stored.AgentCA = decodeField[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
 	entries, _, _ := unstructured.NestedSlice(object.Object, "status", "certificates")
 	for _, entry := range entries {
 		var report certificatesv1.CertificateStatus
@@ -208,8 +200,8 @@ func (c *Controller) stored(ctx context.Context, at types.NamespacedName, into m
 	return nil
 }
 
-// partOf gives a part of an object as its Go type, nil where it is absent or something else.
-func partOf[T any](object *unstructured.Unstructured, fields ...string) *T {
+// decodeField decodes a part of an object; nil when absent or of another type.
+func decodeField[T any](object *unstructured.Unstructured, fields ...string) *T {
 	content, found, err := unstructured.NestedMap(object.Object, fields...)
 	if err != nil || !found {
 		return nil

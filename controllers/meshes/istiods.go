@@ -19,13 +19,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-const (
-	// meshConfigKey of istiod's ConfigMap holds the MeshConfig.
-	meshConfigKey = "mesh"
-)
+// meshConfigKey is the key of the MeshConfig in istiod's ConfigMap.
+const meshConfigKey = "mesh"
 
-// CacheByObject limits what the manager's cache holds of ConfigMaps to the configurations of istiods without a revision,
-// of one name, since rights on ConfigMaps are given by name; and of those to what is read. A revision's is read live.
+// CacheByObject limits the cached ConfigMaps to the MeshConfig of istiods without a revision, because RBAC grants
+// ConfigMaps by name. The ConfigMaps of revisions are read live.
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&corev1.ConfigMap{}: {
@@ -41,9 +39,9 @@ func CacheByObject() map[client.Object]cache.ByObject {
 	}
 }
 
-// readIstiod reads what counts of an istiod's Deployment, and of its configuration.
-func readIstiod(ctx context.Context, cached, live client.Reader, deployment *unstructured.Unstructured) (Istiod, error) {
-	istiod := Istiod{
+// readIstiod reads an istiod from its Deployment and its ConfigMap.
+func readIstiod(ctx context.Context, cached, live client.Reader, deployment *unstructured.Unstructured) (deployedIstiod, error) {
+	istiod := deployedIstiod{
 		Name: deployment.GetName(), Namespace: deployment.GetNamespace(), TrustDomain: istio.DefaultTrustDomain,
 		ServiceAccount: istio.ServiceAccount(deployment),
 	}
@@ -57,12 +55,12 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 	var stored corev1.ConfigMap
 	err := reader.Get(ctx, key, &stored)
 	if apierrors.IsForbidden(err) {
-		istiod.Problem = fmt.Sprintf("the webhook may not read istiod's ConfigMap %s, which holds its trust domain: add the namespace to istiodSidecar.namespaces, as in %s",
+		istiod.Problem = fmt.Sprintf("the webhook cannot read the ConfigMap %s with istiod's trust domain: add the namespace to istiodSidecar.namespaces, as in %s",
 			key, helm.Upgrade("--set 'istiodSidecar.namespaces={"+key.Namespace+"}'"))
 		return istiod, nil
 	}
 	if apierrors.IsNotFound(err) {
-		istiod.Problem = fmt.Sprintf("waiting for istiod's ConfigMap %s, which holds its trust domain", key)
+		istiod.Problem = fmt.Sprintf("waiting for the ConfigMap %s with istiod's trust domain", key)
 		return istiod, nil
 	}
 	if err != nil {
@@ -72,8 +70,8 @@ func readIstiod(ctx context.Context, cached, live client.Reader, deployment *uns
 		TrustDomain string `json:"trustDomain"`
 	}
 	if err := yaml.Unmarshal([]byte(stored.Data[meshConfigKey]), &mesh); err != nil {
-		istiod.Problem = fmt.Sprintf("istiod's ConfigMap %s cannot be read: its %s is not YAML with a trustDomain that is a string", key, meshConfigKey)
-		return istiod, nil //nolint:nilerr // trying again would not help; the Problem says it
+		istiod.Problem = fmt.Sprintf("istiod's ConfigMap %s is invalid: expected YAML with a string trustDomain under %s", key, meshConfigKey)
+		return istiod, nil //nolint:nilerr // a retry would not help
 	}
 	if mesh.TrustDomain != "" {
 		istiod.TrustDomain = mesh.TrustDomain

@@ -9,14 +9,12 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// pattern matches istiods of one namespace: <prefix>*-<namespace>-<cluster>. What follows the star is compared as a whole,
-// so that a pattern never reaches into a namespace whose name merely ends like the one that it names.
+// pattern is <prefix>*-<namespace>-<cluster>. The suffix is compared as a whole, so that a pattern never matches a
+// namespace whose name only ends with the given one.
 type pattern struct{ prefix, suffix string }
 
 func patternOf(ref networkingv1.MeshRef) (pattern, bool) {
@@ -24,20 +22,20 @@ func patternOf(ref networkingv1.MeshRef) (pattern, bool) {
 	return pattern{istio.NormalMeshName(prefix), istio.NormalMeshName(suffix)}, ok
 }
 
-// matches reports whether a pattern matches the mesh of an istiod of a namespace.
 func (p pattern) matches(mesh, namespace, cluster string) bool {
 	return p.suffix == suffixOf(namespace, cluster) && strings.HasSuffix(mesh, p.suffix) && strings.HasPrefix(strings.TrimSuffix(mesh, p.suffix), p.prefix)
 }
 
-// key is what VirtualMeshes with a pattern are indexed by.
+// key is the index key of the pattern.
 func (p pattern) key() string { return "*" + p.suffix }
 
-// suffixOf is how the names of the meshes of a namespace's istiods end.
+// suffixOf is the end of the mesh names of a namespace's istiods.
 func suffixOf(namespace, cluster string) string {
 	return istio.NormalMeshName("-" + namespace + "-" + cluster)
 }
 
-// keysOf are what VirtualMeshes that may name a mesh are indexed by: its name, and that of each pattern that may match it.
+// keysOf returns the index keys of the VirtualMeshes that may name a mesh: its name, and the key of each pattern that
+// may match it.
 func keysOf(mesh string) []string {
 	keys := []string{mesh}
 	for i := range mesh {
@@ -48,45 +46,45 @@ func keysOf(mesh string) []string {
 	return keys
 }
 
-// How a VirtualMesh asks for a mesh; more is stronger.
+// Strengths of a claim, weakest first.
 const (
-	byNothing = iota
-	byPattern
-	byItsName
+	noClaim = iota
+	patternClaim
+	nameClaim
 )
 
-// asks is how a VirtualMesh asks for the mesh of an istiod in a namespace.
-func (s Source) asks(mesh, namespace, cluster string) int {
-	how := byNothing
+// claimOn is the strength of the claim on a mesh whose istiod is in a namespace.
+func (s storedMesh) claimOn(mesh, namespace, cluster string) int {
+	strength := noClaim
 	for _, ref := range s.Spec.Meshes {
 		if p, ok := patternOf(ref); ok {
 			if p.matches(mesh, namespace, cluster) {
-				how = max(how, byPattern)
+				strength = max(strength, patternClaim)
 			}
 		} else if istio.NormalMeshName(ref.Name) == mesh {
-			return byItsName
+			return nameClaim
 		}
 	}
-	return how
+	return strength
 }
 
-// asking are the claims on the mesh of one istiod, those by its name first, then the older.
-func (f *Facts) asking(mesh, namespace string) []Source {
-	var claims []Source
+// claimsOn returns the claims on one istiod, those by name first, then the older.
+func (f *clusterFacts) claimsOn(mesh, namespace string) []storedMesh {
+	var claims []storedMesh
 	for _, claim := range f.Claims[mesh] {
-		if claim.asks(mesh, namespace, f.Cluster) != byNothing {
+		if claim.claimOn(mesh, namespace, f.Cluster) != noClaim {
 			claims = append(claims, claim)
 		}
 	}
-	slices.SortFunc(claims, func(a, b Source) int {
-		return cmp.Or(cmp.Compare(b.asks(mesh, namespace, f.Cluster), a.asks(mesh, namespace, f.Cluster)), older(a, b))
+	slices.SortFunc(claims, func(a, b storedMesh) int {
+		return cmp.Or(cmp.Compare(b.claimOn(mesh, namespace, f.Cluster), a.claimOn(mesh, namespace, f.Cluster)), older(a, b))
 	})
 	return claims
 }
 
-// expanded are the meshes that a VirtualMesh names, and those that its patterns match. A pattern that matches none, or
-// more than MaxMatches, has a status of its own.
-func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []networkingv1.MeshRef, own map[string]networkingv1.MeshStatus) {
+// expand returns the named meshes and those that patterns match. A pattern that matches no istiod, or more than
+// MaxMatches, gets a status of its own.
+func (p *meshPlan) expand(mesh *networkingv1.VirtualMesh, facts clusterFacts) (refs []networkingv1.MeshRef, own map[string]networkingv1.MeshStatus) {
 	own = map[string]networkingv1.MeshStatus{}
 	seen := map[string]bool{}
 	for _, ref := range mesh.Spec.Meshes {
@@ -101,7 +99,7 @@ func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []net
 		if !ok {
 			continue
 		}
-		matched, counted := p.matched(pattern, facts)
+		matched, counted := p.match(pattern, facts)
 		more := 0
 		for _, name := range matched {
 			switch {
@@ -117,22 +115,22 @@ func (p *Plan) expanded(mesh *networkingv1.VirtualMesh, facts Facts) (refs []net
 		switch {
 		case more > 0:
 			own[ref.Key()] = networkingv1.MeshStatus{State: networkingv1.Failed, Errors: []string{fmt.Sprintf(
-				"%d istiods that it matches get no IssuedCertificate: expected %d at most by patterns; name them, or spread them over several VirtualMeshes", more, networkingv1.MaxMatches)}}
+				"%d matching istiods get no IssuedCertificate: patterns match at most %d; name the others, or use several VirtualMeshes", more, networkingv1.MaxMatches)}}
 		case counted > 0:
 		case mesh.Spec.IntermediateCA() == nil:
 			own[ref.Key()] = networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
 		case strings.HasSuffix(pattern.suffix, "-"+istio.NormalMeshName(facts.Cluster)):
-			own[ref.Key()] = networkingv1.MeshStatus{State: networkingv1.Pending, Message: "waiting for an injected istiod Deployment that it matches"}
+			own[ref.Key()] = networkingv1.MeshStatus{State: networkingv1.Pending, Message: "waiting for an injected istiod Deployment that matches"}
 		default:
-			own[ref.Key()] = networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}
+			own[ref.Key()] = networkingv1.MeshStatus{Message: fmt.Sprintf("the mesh is not in this cluster, %s", facts.Cluster)}
 		}
 	}
 	return refs, own
 }
 
-// matched are the meshes that a pattern matches, those with an IssuedCertificate first, and how many of them have an
-// injected istiod. What was made for an istiod that is not injected any more stays while its Deployment is there.
-func (p *Plan) matched(pattern pattern, facts Facts) (names []string, injected int) {
+// match returns the meshes that a pattern matches, those with an IssuedCertificate first, and the number of injected
+// istiods among them. The IssuedCertificate of an istiod that is no longer injected stays while the Deployment exists.
+func (p *meshPlan) match(pattern pattern, facts clusterFacts) (names []string, injected int) {
 	has := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(facts.Istiods)) {
 		for _, istiod := range facts.Istiods[name] {
@@ -140,16 +138,16 @@ func (p *Plan) matched(pattern pattern, facts Facts) (names []string, injected i
 				continue
 			}
 			names, injected = append(names, name), injected+1
-			p.Keep[name] = true
-			has[name] = facts.Certificates[types.NamespacedName{Namespace: istiod.Namespace, Name: name}].For != ""
+			p.Retain[name] = true
+			has[name] = facts.ownerOf(istiod.Namespace, name) != ""
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(facts.NotSelected)) {
-		for _, each := range facts.NotSelected[name] {
-			made := facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].For != ""
-			if made && pattern.matches(name, each.Namespace, facts.Cluster) && !slices.Contains(names, name) {
+		for _, istiod := range facts.NotSelected[name] {
+			made := facts.ownerOf(istiod.Namespace, name) != ""
+			if made && pattern.matches(name, istiod.Namespace, facts.Cluster) && !slices.Contains(names, name) {
 				names, has[name] = append(names, name), true
-				p.Keep[name] = true
+				p.Retain[name] = true
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 func TestPattern(t *testing.T) {
@@ -38,7 +39,7 @@ func TestPattern(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, ok := patternOf(networkingv1.MeshRef{Name: test.pattern})
-			mesh := Istiod{Name: test.deployment, Namespace: test.namespace}.Mesh(test.cluster)
+			mesh := deployedIstiod{Name: test.deployment, Namespace: test.namespace}.mesh(test.cluster)
 			if got := ok && p.matches(mesh, test.namespace, test.cluster); got != test.want {
 				t.Errorf("%s matches %s: %t, want %t", test.pattern, mesh, got, test.want)
 			}
@@ -50,7 +51,7 @@ func TestPattern(t *testing.T) {
 }
 
 // patterned is the guide's VirtualMesh with these meshes.
-func patterned(t *testing.T, name string, younger time.Duration, meshes ...string) Source {
+func patterned(t *testing.T, name string, younger time.Duration, meshes ...string) storedMesh {
 	t.Helper()
 	source := read(t, guide, func(object map[string]any) {
 		var refs []any
@@ -65,26 +66,26 @@ func patterned(t *testing.T, name string, younger time.Duration, meshes ...strin
 
 const everyIstiod = "*-istio-system-cluster-1"
 
-func canary(number int) Istiod {
-	return Istiod{Name: fmt.Sprintf("istiod-%03d", number), Namespace: "istio-system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
+func canary(number int) deployedIstiod {
+	return deployedIstiod{Name: fmt.Sprintf("istiod-%03d", number), Namespace: "istio-system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
 }
 
 // What a pattern matches in this cluster gets certificates; nothing of another namespace, cluster or kind of Deployment does.
 func TestTranslatePattern(t *testing.T) {
 	t.Parallel()
-	foreign := Istiod{Name: "istiod", Namespace: "evil-istio-system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
+	foreign := deployedIstiod{Name: "istiod", Namespace: "evil-istio-system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
 	revision := canary(1)
-	at := func(i Istiod) types.NamespacedName {
-		return types.NamespacedName{Namespace: i.Namespace, Name: i.Mesh("cluster-1")}
+	at := func(i deployedIstiod) types.NamespacedName {
+		return types.NamespacedName{Namespace: i.Namespace, Name: i.mesh("cluster-1")}
 	}
-	many := func(f *Facts) {
+	many := func(f *clusterFacts) {
 		for i := range networkingv1.MaxMatches + 10 {
-			f.Istiods[canary(i).Mesh("cluster-1")] = []Istiod{canary(i)}
+			f.Istiods[canary(i).mesh("cluster-1")] = []deployedIstiod{canary(i)}
 		}
 	}
 	for name, test := range map[string]struct {
 		meshes []string
-		facts  func(*Facts)
+		facts  func(*clusterFacts)
 		made   []string
 		state  networkingv1.ApprovalState
 		says   string
@@ -98,51 +99,51 @@ func TestTranslatePattern(t *testing.T) {
 		"two patterns that match it": {
 			[]string{everyIstiod, "istiod*-istio-system-cluster-1"}, nil, []string{"istiod", "istiod-001"}, networkingv1.Accepted, "2 of 2 meshes", "",
 		},
-		"none yet":        {[]string{"pilot*-istio-system-cluster-1"}, nil, nil, networkingv1.Pending, "waiting for an injected istiod Deployment that it matches", ""},
+		"none yet":        {[]string{"pilot*-istio-system-cluster-1"}, nil, nil, networkingv1.Pending, "waiting for an injected istiod Deployment that matches", ""},
 		"another cluster": {[]string{"*-istio-system-cluster-2"}, nil, nil, networkingv1.Accepted, "nothing to do in this cluster", ""},
-		"another namespace's istiod of the same name": {[]string{everyIstiod}, func(f *Facts) {
-			delete(f.Istiods, revision.Mesh("cluster-1"))
+		"another namespace's istiod of the same name": {[]string{everyIstiod}, func(f *clusterFacts) {
+			delete(f.Istiods, revision.mesh("cluster-1"))
 			delete(f.Istiods, ours)
-			f.Istiods[ours] = []Istiod{collides}
+			f.Istiods[ours] = []deployedIstiod{collides}
 		}, nil, networkingv1.Pending, "waiting", ""},
 		"both of the same name": {
 			[]string{everyIstiod},
-			func(f *Facts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },
+			func(f *clusterFacts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },
 			[]string{"istiod-001"},
 			networkingv1.Failed, "several istiod Deployments have this name", ours,
 		},
-		"the other has the name": {[]string{everyIstiod}, func(f *Facts) {
+		"the other has the name": {[]string{everyIstiod}, func(f *clusterFacts) {
 			f.Istiods[ours] = append(f.Istiods[ours], collides)
-			f.Certificates[inSystem] = Stored{For: "gloo-mesh/other"}
-		}, []string{"istiod-001"}, networkingv1.Failed, "the name is that of istiod system/istiod-istio, which no pattern matches", ours},
-		"more than may be": {[]string{everyIstiod}, func(f *Facts) {
+			f.Certificates[inSystem] = storedCertificate{Owner: "gloo-mesh/other"}
+		}, []string{"istiod-001"}, networkingv1.Failed, "the name belongs to istiod system/istiod-istio, which no pattern matches", ours},
+		"more than may be": {[]string{everyIstiod}, func(f *clusterFacts) {
 			many(f)
-			f.Certificates[at(canary(109))] = Stored{For: "gloo-mesh/virtual-mesh"}
-		}, []string{"istiod-000", "istiod-001", "istiod-109"}, networkingv1.Failed, "11 istiods that it matches get no IssuedCertificate: expected 100 at most by patterns", canary(108).Mesh("cluster-1")},
-		"one that is not injected any more": {[]string{everyIstiod}, func(f *Facts) {
-			delete(f.Istiods, revision.Mesh("cluster-1"))
-			f.NotSelected[revision.Mesh("cluster-1")] = []NotSelected{{revision.Namespace, revision.Name, "it opted out"}}
-			f.Certificates[at(revision)] = Stored{For: "gloo-mesh/virtual-mesh"}
-		}, []string{"istiod"}, networkingv1.Pending, "it opted out (its IssuedCertificate stays as it is)", revision.Mesh("cluster-1")},
-		"one that never was injected": {[]string{everyIstiod}, func(f *Facts) {
-			f.NotSelected["pilot-istio-system-cluster-1"] = []NotSelected{{"istio-system", "pilot", "it opted out"}}
+			f.Certificates[at(canary(109))] = storedCertificate{Owner: "gloo-mesh/virtual-mesh"}
+		}, []string{"istiod-000", "istiod-001", "istiod-109"}, networkingv1.Failed, "11 matching istiods get no IssuedCertificate: patterns match at most 100", canary(108).mesh("cluster-1")},
+		"one that is not injected any more": {[]string{everyIstiod}, func(f *clusterFacts) {
+			delete(f.Istiods, revision.mesh("cluster-1"))
+			f.NotSelected[revision.mesh("cluster-1")] = []unselected{{revision.Namespace, revision.Name, "it opted out"}}
+			f.Certificates[at(revision)] = storedCertificate{Owner: "gloo-mesh/virtual-mesh"}
+		}, []string{"istiod"}, networkingv1.Pending, "it opted out (its IssuedCertificate does not change)", revision.mesh("cluster-1")},
+		"one that never was injected": {[]string{everyIstiod}, func(f *clusterFacts) {
+			f.NotSelected["pilot-istio-system-cluster-1"] = []unselected{{"istio-system", "pilot", "it opted out"}}
 		}, []string{"istiod", "istiod-001"}, networkingv1.Accepted, "2 of 2 meshes", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			source := patterned(t, "virtual-mesh", 0, test.meshes...)
 			f := facts("cluster-1")
-			f.NotSelected = map[string][]NotSelected{}
-			for _, each := range []Istiod{revision, foreign} {
-				f.Istiods[each.Mesh("cluster-1")] = []Istiod{each}
+			f.NotSelected = map[string][]unselected{}
+			for _, each := range []deployedIstiod{revision, foreign} {
+				f.Istiods[each.mesh("cluster-1")] = []deployedIstiod{each}
 			}
 			if test.facts != nil {
 				test.facts(&f)
 			}
 			for mesh := range f.Istiods {
-				f.Claims[mesh] = []Source{source}
+				f.Claims[mesh] = []storedMesh{source}
 			}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 			var made []string
 			for _, certificate := range plan.Certificates {
 				made = append(made, strings.TrimSuffix(certificate.Name, "-istio-system-cluster-1"))
@@ -165,7 +166,7 @@ func TestTranslatePattern(t *testing.T) {
 			if said := fmt.Sprintf("%+v", plan.Status); plan.Status.State != test.state || !strings.Contains(said, test.says) {
 				t.Errorf("state %s, status %s", plan.Status.State, said)
 			}
-			if test.keeps != "" && !plan.Keep[test.keeps] {
+			if test.keeps != "" && !plan.Retain[test.keeps] {
 				t.Errorf("the IssuedCertificate of %s does not stay", test.keeps)
 			}
 			if len(plan.Status.Meshes) > networkingv1.MaxMeshes {
@@ -181,7 +182,7 @@ func TestWhoGovernsAMeshByPattern(t *testing.T) {
 	for name, test := range map[string]struct {
 		first, second []string // the first is the older
 		owner         string
-		governs       string
+		governing     string
 	}{
 		"a name before an older pattern":         {[]string{everyIstiod}, []string{ours}, "", "second"},
 		"the older of two patterns":              {[]string{everyIstiod}, []string{"istiod*-istio-system-cluster-1"}, "", "first"},
@@ -192,18 +193,22 @@ func TestWhoGovernsAMeshByPattern(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := facts("cluster-1")
-			sources := []Source{patterned(t, "first", 0, test.first...), patterned(t, "second", time.Hour, test.second...)}
+			sources := []storedMesh{patterned(t, "first", 0, test.first...), patterned(t, "second", time.Hour, test.second...)}
 			f.Claims[ours] = sources
 			if test.owner != "" {
-				f.Certificates[inIstioSystem] = Stored{For: "gloo-mesh/" + test.owner}
-				f.Owners = map[string]Source{"gloo-mesh/first": sources[0], "gloo-mesh/second": sources[1]}
+				f.Certificates[inIstioSystem] = storedCertificate{Owner: "gloo-mesh/" + test.owner}
+				f.Owners = map[string]storedMesh{"gloo-mesh/first": sources[0], "gloo-mesh/second": sources[1]}
 			}
 			for _, source := range sources {
-				plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
-				if made := len(plan.Certificates) == 1; made != (source.Name == test.governs) {
+				plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
+				if made := len(plan.Certificates) == 1; made != (source.Name == test.governing) {
 					t.Errorf("%s makes the certificate: %t; %+v", source.Name, made, plan.Status.Meshes)
 				}
 			}
 		})
 	}
+}
+
+func (i deployedIstiod) mesh(cluster string) string {
+	return istio.MeshName(i.Name, i.Namespace, cluster)
 }

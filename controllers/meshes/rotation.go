@@ -16,43 +16,43 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// rotate takes the change of the root one stage further, where the person allows it and every replica of every istiod
-// has done what the stage before asked for. It changes the planned IssuedCertificates to what the stage asks for.
-func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootRotationStatus, facts Facts) {
-	word, given := mesh.Annotations[networkingv1.RootRotationAnnotation]
+// rotate advances the root change by one stage when the annotation allows it and every replica of every istiod has
+// completed the current stage. It adapts the planned IssuedCertificates to the stage.
+func (p *meshPlan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootRotationStatus, facts clusterFacts) {
+	value, given := mesh.Annotations[networkingv1.RootRotationAnnotation]
 	var done networkingv1.RootRotationStatus
 	if before != nil {
 		done = *before
 	}
 	ended := done.Stage == networkingv1.StageDropOld && done.Complete
-	hold := func(format string, args ...any) {
+	pause := func(format string, args ...any) {
 		done.Message = bounded.Text(fmt.Sprintf(format, args...), certificatesv1.MaxStatusText)
 		p.Status.RootRotation = &done
-		p.holdAll()
+		p.retainCertificates()
 	}
-	allowed, at := networkingv1.RootRotation(word).Allowed(), done.Stage.Number()
+	allowed, at := networkingv1.RootRotation(value).Allowed(), done.Stage.Number()
 	switch {
 	case allowed == 0 && (at == 0 || ended):
-		return // there is none, or none any more
+		return // no root change
 	case !given:
-		hold("annotation %s is gone before the change of the root is complete, and nothing goes on: set it again, together with %s",
+		pause("annotation %s was removed before the root change was complete: set it again, together with %s",
 			networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation)
 		return
-	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth && adopted(p.Certificates, facts) != "":
-		hold("it cannot be given up by %s: without the CA in Secret %s, istiods would be given the new root alone at once; leave it in this stage, or take the agent out of istiod",
-			word, adopted(p.Certificates, facts))
+	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth && carriedOverSecret(p.Certificates, facts) != "":
+		pause("%s cannot cancel this root change: without the CA in Secret %s, istiods would switch to the new root alone at once; stay in this stage, or remove the agent from istiod",
+			value, carriedOverSecret(p.Certificates, facts))
 		return
 	case allowed == 0 && done.Stage == networkingv1.StageTrustBoth:
-		return // given up
+		return // cancelled
 	case allowed == 0:
-		hold("it is too late for %s: istiods sign under the new root; go on to %s", word, networkingv1.RotateDropOld)
+		pause("%s cannot cancel this root change: istiods already sign under the new root; continue to %s", value, networkingv1.RotateDropOld)
 		return
-	case ended && allowed == 1: // the next change
+	case ended && allowed == 1: // the next root change
 		done, at = networkingv1.RootRotationStatus{}, 0
 	}
 	roots, err := pemcerts.ParseRoots([]byte(mesh.Annotations[networkingv1.TrustedRootsAnnotation]))
 	if err != nil || len(roots) < 2 {
-		return // validation has said it, and keeps everything
+		return // validation reports it and retains everything
 	}
 	change := rotation{
 		pem: mesh.Annotations[networkingv1.TrustedRootsAnnotation], secret: mesh.Annotations[networkingv1.RotateFromSecretAnnotation],
@@ -60,10 +60,10 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	}
 	switch {
 	case done.NewRoot != "" && done.NewRoot != change.newest && at > 1:
-		hold("the new root is %s, and annotation %s ends with another, %s: istiods sign under the former already; put it last", done.NewRoot, networkingv1.TrustedRootsAnnotation, change.newest)
+		pause("the new root is %s, but annotation %s ends with %s: istiods already sign under the former, so it must be last", done.NewRoot, networkingv1.TrustedRootsAnnotation, change.newest)
 		return
 	case allowed < at:
-		hold("%s is past, and there is no way back: the change is at %s; go on to %s", word, done.Stage, networkingv1.RotateDropOld)
+		pause("the root change cannot go back to %s: it is at %s; continue to %s", value, done.Stage, networkingv1.RotateDropOld)
 		return
 	case at == 0, allowed > at && len(change.waiting(done.Stage, p, facts)) == 0:
 		at++
@@ -71,35 +71,35 @@ func (p *Plan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootR
 	stage := networkingv1.RootRotationStages[at-1]
 	waiting := change.waiting(stage, p, facts)
 	for _, certificate := range p.Certificates {
-		change.ask(certificate, stage, facts.Certificates[keyOf(certificate)])
+		change.request(certificate, stage, facts.Certificates[keyOf(certificate)])
 	}
 	status := &networkingv1.RootRotationStatus{Stage: stage, NewRoot: change.newest, Complete: len(waiting) == 0}
 	if status.Complete {
-		status.Message = next[stage]
+		status.Message = nextStep[stage]
 	} else {
 		status.Message = bounded.Text("waiting for "+strings.Join(waiting, "; "), certificatesv1.MaxStatusText)
 	}
 	p.Status.RootRotation = status
 }
 
-// next says what a person does after a stage.
-var next = map[networkingv1.RootRotationStage]string{
-	networkingv1.StageTrustBoth: "every istiod here publishes all roots; when all workloads of all clusters have renewed their certificates or were restarted, set " +
+// nextStep is what a person does after each stage.
+var nextStep = map[networkingv1.RootRotationStage]string{
+	networkingv1.StageTrustBoth: "every istiod of this cluster publishes all roots; once all workloads of all clusters have renewed their certificates or were restarted, set " +
 		networkingv1.RootRotationAnnotation + "=" + string(networkingv1.RotateSignWithNew) + " in all clusters",
-	networkingv1.StageSignWithNew: "every istiod here signs under the new root; when all workloads of all clusters have renewed their certificates or were restarted, set " +
+	networkingv1.StageSignWithNew: "every istiod of this cluster signs under the new root; once all workloads of all clusters have renewed their certificates or were restarted, set " +
 		networkingv1.RootRotationAnnotation + "=" + string(networkingv1.RotateDropOld) + " in all clusters",
-	networkingv1.StageDropOld: "the change is complete; remove the annotations",
+	networkingv1.StageDropOld: "the root change is complete; remove the annotations",
 }
 
-// rotation is a change of the root.
+// rotation is a root change.
 type rotation struct {
 	pem, secret string
-	all         []string // fingerprints of the roots to trust
-	newest      string   // that of the new one
+	all         []string // fingerprints of all roots
+	newest      string   // fingerprint of the new root
 }
 
-// holdAll keeps the IssuedCertificates, and what goes with them, as they are.
-func (p *Plan) holdAll() {
+// retainCertificates leaves the IssuedCertificates and PodBounceDirectives as they are.
+func (p *meshPlan) retainCertificates() {
 	p.Certificates, p.Directives = nil, nil
 }
 
@@ -107,8 +107,8 @@ func keyOf(certificate *certificatesv1.IssuedCertificate) types.NamespacedName {
 	return types.NamespacedName{Namespace: certificate.Namespace, Name: certificate.Name}
 }
 
-// ask has an IssuedCertificate ask for what a stage needs.
-func (r rotation) ask(certificate *certificatesv1.IssuedCertificate, stage networkingv1.RootRotationStage, stored Stored) {
+// request adapts an IssuedCertificate to a stage.
+func (r rotation) request(certificate *certificatesv1.IssuedCertificate, stage networkingv1.RootRotationStage, stored storedCertificate) {
 	if stage == networkingv1.StageDropOld {
 		return
 	}
@@ -116,16 +116,16 @@ func (r rotation) ask(certificate *certificatesv1.IssuedCertificate, stage netwo
 	if stage != networkingv1.StageTrustBoth {
 		return
 	}
-	switch secret := cmp.Or(r.secret, stored.FromSecret); { // gone from the VirtualMesh, it is needed all the same
+	switch secret := cmp.Or(r.secret, stored.FromSecret); { // still needed when the VirtualMesh no longer names it
 	case secret != "":
 		certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = secret
-	case stored.For != "" && stored.AgentCA != nil: // the VirtualMesh may name the new CA already: not yet
+	case stored.Owner != "" && stored.AgentCA != nil: // the VirtualMesh may already name the new CA
 		certificate.Spec.AgentCA = stored.AgentCA.DeepCopy()
 	}
 }
 
-// adopted names the Secret with the CA that istiods go on with, where one does.
-func adopted(certificates []*certificatesv1.IssuedCertificate, facts Facts) string {
+// carriedOverSecret is the Secret with the CA that istiods keep; empty when none does.
+func carriedOverSecret(certificates []*certificatesv1.IssuedCertificate, facts clusterFacts) string {
 	for _, certificate := range certificates {
 		if secret := facts.Certificates[keyOf(certificate)].FromSecret; secret != "" {
 			return secret
@@ -134,41 +134,41 @@ func adopted(certificates []*certificatesv1.IssuedCertificate, facts Facts) stri
 	return ""
 }
 
-// waiting says which replicas have not done yet what a stage asks for.
-func (r rotation) waiting(stage networkingv1.RootRotationStage, p *Plan, facts Facts) []string {
-	waiting := slices.Clone(p.left)
+// waiting lists the replicas that have not completed a stage.
+func (r rotation) waiting(stage networkingv1.RootRotationStage, p *meshPlan, facts clusterFacts) []string {
+	waiting := slices.Clone(p.unplanned)
 	for _, certificate := range p.Certificates {
 		istiod := p.istiods[keyOf(certificate)]
 		reports := facts.Certificates[keyOf(certificate)].Replicas
 		if missing := istiod.Replicas - len(reports); missing > 0 {
-			waiting = append(waiting, fmt.Sprintf("%d of %d replicas of istiod %s/%s, which have not reported", missing, istiod.Replicas, istiod.Namespace, istiod.Name))
+			waiting = append(waiting, fmt.Sprintf("%d of %d replicas of istiod %s/%s to report", missing, istiod.Replicas, istiod.Namespace, istiod.Name))
 		}
 		for _, report := range reports {
-			if lacking := r.lacking(stage, report); lacking != "" {
-				waiting = append(waiting, fmt.Sprintf("%s/%s, which %s", istiod.Namespace, report.Pod, lacking))
+			if step := r.missing(stage, report); step != "" {
+				waiting = append(waiting, fmt.Sprintf("%s/%s: it %s", istiod.Namespace, report.Pod, step))
 			}
 		}
 	}
 	return waiting
 }
 
-// lacking says what a replica has not done yet of what a stage asks for, empty when nothing.
-func (r rotation) lacking(stage networkingv1.RootRotationStage, report certificatesv1.CertificateStatus) string {
-	var lacking string
+// missing is the part of a stage that a replica has not completed; empty when there is none.
+func (r rotation) missing(stage networkingv1.RootRotationStage, report certificatesv1.CertificateStatus) string {
+	var step string
 	switch {
 	case stage != networkingv1.StageTrustBoth && report.RootFingerprint != r.newest:
-		lacking = "does not sign under the new root yet"
+		step = "does not sign under the new root yet"
 	case stage == networkingv1.StageDropOld && !slices.Equal(report.TrustedRoots, []string{r.newest}):
-		lacking = "still publishes other roots beside the new one"
+		step = "still publishes other roots beside the new one"
 	case stage != networkingv1.StageDropOld && !slices.Equal(report.TrustedRoots, r.all):
-		lacking = "does not publish all roots yet"
+		step = "does not publish all roots yet"
 	case !report.Confirmed:
-		lacking = "was not seen to have loaded its files yet"
+		step = "has not been confirmed to use its files yet"
 	default:
 		return ""
 	}
 	if report.Error != "" {
-		lacking += " (" + report.Error + ")"
+		step += " (" + report.Error + ")"
 	}
-	return lacking
+	return step
 }

@@ -80,17 +80,17 @@ func TestTheRootChangesInStages(t *testing.T) {
 	}{
 		"nothing said":                  {word: "-", reports: before, ca: newCA},
 		"none said":                     {word: networkingv1.RotateNone, reports: before, ca: newCA},
-		"begun":                         {word: networkingv1.RotateTrustBoth, reports: before, stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/a, which does not publish all roots yet; istio-system/b", trusted: true, ca: oldCA},
+		"begun":                         {word: networkingv1.RotateTrustBoth, reports: before, stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/a: it does not publish all roots yet; istio-system/b", trusted: true, ca: oldCA},
 		"begun with the last word":      {word: networkingv1.RotateDropOld, reports: before, stage: networkingv1.StageTrustBoth, says: "waiting for", trusted: true, ca: oldCA},
-		"begun before the first istiod": {word: networkingv1.RotateTrustBoth, none: true, stage: networkingv1.StageTrustBoth, says: "2 of 2 replicas of istiod istio-system/istiod, which have not reported", trusted: true, ca: newCA},
+		"begun before the first istiod": {word: networkingv1.RotateTrustBoth, none: true, stage: networkingv1.StageTrustBoth, says: "2 of 2 replicas of istiod istio-system/istiod to report", trusted: true, ca: newCA},
 		"begun from istiod's own CA":    {word: networkingv1.RotateTrustBoth, secret: "istio-ca-secret", none: true, stage: networkingv1.StageTrustBoth, says: "waiting", trusted: true, ca: newCA, adopted: "istio-ca-secret"},
 		"one replica is not there": {
 			word: networkingv1.RotateSignWithNew, before: at(networkingv1.StageTrustBoth, false), reports: []certificatesv1.CertificateStatus{trusting[0], before[1]},
-			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b, which does not publish all roots yet", trusted: true, ca: oldCA,
+			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b: it does not publish all roots yet", trusted: true, ca: oldCA,
 		},
 		"one replica has not loaded it": {
 			word: networkingv1.RotateSignWithNew, before: at(networkingv1.StageTrustBoth, false), reports: []certificatesv1.CertificateStatus{trusting[0], report("b", oldRoot, both, false)},
-			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b, which was not seen to have loaded", trusted: true, ca: oldCA,
+			stage: networkingv1.StageTrustBoth, says: "waiting for istio-system/b: it has not been confirmed", trusted: true, ca: oldCA,
 		},
 		"one replica has not reported": {
 			word: networkingv1.RotateSignWithNew, before: at(networkingv1.StageTrustBoth, true), reports: trusting[:1],
@@ -130,30 +130,30 @@ func TestTheRootChangesInStages(t *testing.T) {
 			stage: networkingv1.StageTrustBoth, says: "waiting", trusted: true, ca: oldCA,
 		},
 		"the annotation is gone too early": {
-			word: "-", before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "is gone before", held: true,
+			word: "-", before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "was removed before", held: true,
 		},
 		"given up in time": {word: networkingv1.RotateNone, before: at(networkingv1.StageTrustBoth, true), reports: trusting, ca: newCA},
 		"given up while istiod's own CA is in use": {
 			word: networkingv1.RotateNone, uses: "istio-ca-secret", before: at(networkingv1.StageTrustBoth, true), reports: trusting,
-			stage: networkingv1.StageTrustBoth, complete: true, says: "cannot be given up by none", held: true,
+			stage: networkingv1.StageTrustBoth, complete: true, says: "none cannot cancel this root change", held: true,
 		},
 		"the Secret is not named any more": {
 			word: networkingv1.RotateTrustBoth, uses: "istio-ca-secret", before: at(networkingv1.StageTrustBoth, true), reports: trusting,
 			stage: networkingv1.StageTrustBoth, complete: true, trusted: true, ca: newCA, adopted: "istio-ca-secret",
 		},
 		"given up too late": {
-			word: networkingv1.RotateNone, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "too late", held: true,
+			word: networkingv1.RotateNone, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "istiods already sign", held: true,
 		},
 		"back": {
-			word: networkingv1.RotateTrustBoth, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "no way back", held: true,
+			word: networkingv1.RotateTrustBoth, before: at(networkingv1.StageSignWithNew, true), reports: signing, stage: networkingv1.StageSignWithNew, complete: true, says: "cannot go back", held: true,
 		},
 		"another new root half-way": {
 			word: networkingv1.RotateSignWithNew, roots: newText + oldText, before: at(networkingv1.StageSignWithNew, true), reports: signing,
-			stage: networkingv1.StageSignWithNew, complete: true, says: "put it last", held: true,
+			stage: networkingv1.StageSignWithNew, complete: true, says: "must be last", held: true,
 		},
 		"signed under a foreign root": {
 			word: networkingv1.RotateDropOld, before: at(networkingv1.StageSignWithNew, false), reports: []certificatesv1.CertificateStatus{report("a", foreign, both, true), signing[1]},
-			stage: networkingv1.StageSignWithNew, says: "istio-system/a, which does not sign under the new root", trusted: true, ca: newCA,
+			stage: networkingv1.StageSignWithNew, says: "istio-system/a: it does not sign under the new root", trusted: true, ca: newCA,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,14 +171,14 @@ func TestTheRootChangesInStages(t *testing.T) {
 			given := facts("cluster-1", source)
 			two := istiod
 			two.Replicas = 2
-			given.Istiods[ours] = []Istiod{two}
+			given.Istiods[ours] = []deployedIstiod{two}
 			key := types.NamespacedName{Namespace: "istio-system", Name: ours}
 			if !test.none {
 				ca := source.Spec.IntermediateCA().DeepCopy()
 				ca.Vault.CAPath = oldCA
-				given.Certificates[key] = Stored{For: "gloo-mesh/virtual-mesh", AgentCA: ca, FromSecret: test.uses, Replicas: test.reports}
+				given.Certificates[key] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", AgentCA: ca, FromSecret: test.uses, Replicas: test.reports}
 			}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: test.before}, given)
+			plan := translate(source, networkingv1.VirtualMeshStatus{RootRotation: test.before}, given)
 
 			var status networkingv1.RootRotationStatus
 			if plan.Status.RootRotation != nil {
@@ -188,7 +188,7 @@ func TestTheRootChangesInStages(t *testing.T) {
 				t.Errorf("status %+v", status)
 			}
 			if test.held {
-				if len(plan.Certificates) > 0 || !plan.Keep[ours] {
+				if len(plan.Certificates) > 0 || !plan.Retain[ours] {
 					t.Errorf("planned %+v", plan)
 				}
 				return
@@ -222,9 +222,9 @@ func TestTheRootWaitsForAnIstiodThatIsNotUnderstood(t *testing.T) {
 	given := facts("cluster-1", source)
 	unknown := istiod
 	unknown.Problem = "waiting for its ConfigMap"
-	given.Istiods[ours] = []Istiod{unknown}
+	given.Istiods[ours] = []deployedIstiod{unknown}
 	before := networkingv1.RootRotationStatus{Stage: networkingv1.StageTrustBoth, NewRoot: newest}
-	plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: &before}, given)
+	plan := translate(source, networkingv1.VirtualMeshStatus{RootRotation: &before}, given)
 	if got := plan.Status.RootRotation; got.Stage != networkingv1.StageTrustBoth || got.Complete || !strings.Contains(got.Message, "waiting for its ConfigMap") {
 		t.Errorf("status %+v", got)
 	}
@@ -239,13 +239,13 @@ func TestWhatReplicasReportIsAnsweredBriefly(t *testing.T) {
 		networkingv1.TrustedRootsAnnotation: oldText + newText, networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth),
 	}
 	given := facts("cluster-1", source)
-	given.Istiods[ours] = []Istiod{istiod}
+	given.Istiods[ours] = []deployedIstiod{istiod}
 	var reports []certificatesv1.CertificateStatus
 	for range 100 {
 		reports = append(reports, certificatesv1.CertificateStatus{Pod: "a", RootFingerprint: oldRoot, Error: strings.Repeat("long ", 1000)})
 	}
-	given.Certificates[types.NamespacedName{Namespace: "istio-system", Name: ours}] = Stored{For: "gloo-mesh/virtual-mesh", Replicas: reports}
-	plan := Translate(source, networkingv1.VirtualMeshStatus{}, given)
+	given.Certificates[types.NamespacedName{Namespace: "istio-system", Name: ours}] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", Replicas: reports}
+	plan := translate(source, networkingv1.VirtualMeshStatus{}, given)
 	if message := plan.Status.RootRotation.Message; !strings.HasPrefix(message, "waiting for istio-system/a") || len(message) > certificatesv1.MaxStatusText {
 		t.Errorf("a message of %d bytes: %.200s", len(message), message)
 	}
@@ -275,8 +275,8 @@ func TestAChangeOfTheRootThatCannotBeActedOn(t *testing.T) {
 			source := read(t, guide, nil)
 			source.Annotations = test.annotations
 			before := &networkingv1.RootRotationStatus{Stage: networkingv1.StageTrustBoth}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{RootRotation: before}, facts("cluster-1", source))
-			if !plan.KeepAll || len(plan.Certificates) > 0 || plan.Status.RootRotation != before || plan.Status.State != networkingv1.Invalid {
+			plan := translate(source, networkingv1.VirtualMeshStatus{RootRotation: before}, facts("cluster-1", source))
+			if !plan.RetainAll || len(plan.Certificates) > 0 || plan.Status.RootRotation != before || plan.Status.State != networkingv1.Invalid {
 				t.Errorf("planned %+v", plan)
 			}
 			if !slices.ContainsFunc(plan.Status.Errors, func(said string) bool { return strings.Contains(said, test.want) }) {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package meshes turns each VirtualMesh into the IssuedCertificates of this
-// cluster's istiods, and says in its status what became of it. What is to be
-// there is a pure function, Translate; the rest of the package makes it so.
+// Package meshes applies the IssuedCertificates of this cluster's istiods for each VirtualMesh, and reports the result
+// in its status. The desired state is a pure function, translate; the rest of the package observes and applies.
 package meshes
 
 import (
@@ -26,95 +25,92 @@ import (
 )
 
 const (
-	// ManagedByLabel of an IssuedCertificate, with the value Manager, says that it is kept here.
-	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// Manager is who keeps IssuedCertificates.
-	Manager = "istiod-agent-webhook"
-	// VirtualMeshAnnotation of an IssuedCertificate names, as namespace/name, the VirtualMesh that it is made for.
-	// An owner reference cannot: it does not reach into another namespace.
-	VirtualMeshAnnotation = "istiod-agent.io/virtual-mesh"
-	// ReadyCondition of a VirtualMesh is true when each of its meshes in this cluster has its IssuedCertificate.
-	ReadyCondition = "Ready"
+	// managedByLabel with the value controllers.Manager marks the objects that this controller applies.
+	managedByLabel = "app.kubernetes.io/managed-by"
+	// virtualMeshAnnotation names the VirtualMesh of an applied object, as namespace/name. Owner references cannot
+	// cross namespaces.
+	virtualMeshAnnotation = "istiod-agent.io/virtual-mesh"
+	// readyCondition is true when each mesh of this cluster has its IssuedCertificate.
+	readyCondition = "Ready"
 )
 
-// Reasons of ReadyCondition, and of Events.
+// Reasons of readyCondition and of Events.
 const (
 	reasonAccepted = "Accepted"
 	reasonPending  = "Pending"
 	reasonInvalid  = "Invalid"
 	reasonFailed   = "Failed"
-	// reasonNamespaceNotAllowed is also a reason of admission, package webhook.
+	// reasonNamespaceNotAllowed is also a reason of admission (package webhook).
 	reasonNamespaceNotAllowed = "NamespaceNotAllowed"
 )
 
-// Plan is what is to be there for a VirtualMesh.
-type Plan struct {
-	// Certificates are to be made, or made so.
+// meshPlan is the desired state of a VirtualMesh.
+type meshPlan struct {
 	Certificates []*certificatesv1.IssuedCertificate
-	// Directives too; that of a planned certificate without one is to go.
+	// Directives are the desired PodBounceDirectives; that of a planned certificate without one is deleted.
 	Directives []*certificatesv1.PodBounceDirective
-	// Keep are the meshes of this cluster that the VirtualMesh asks a certificate for: an IssuedCertificate of one of these names stays,
-	// planned or not, and so does its PodBounceDirective.
-	Keep map[string]bool
-	// KeepAll keeps every one: what the VirtualMesh says now cannot be acted on.
-	KeepAll bool
-	Status  networkingv1.VirtualMeshStatus
+	// Retain are the meshes of this cluster that the VirtualMesh claims: their IssuedCertificates and
+	// PodBounceDirectives stay, planned or not.
+	Retain map[string]bool
+	// RetainAll retains every object, since the VirtualMesh is invalid or ignored.
+	RetainAll bool
+	Status    networkingv1.VirtualMeshStatus
 
-	// istiods are those that certificates are planned for.
-	istiods map[types.NamespacedName]Istiod
-	// left are istiods of this cluster that nothing is planned for, and why: a change of the root waits for them.
-	left []string
+	// istiods are those of Certificates.
+	istiods map[types.NamespacedName]deployedIstiod
+	// unplanned are the istiods of this cluster without a planned certificate, and why: the root change waits for them.
+	unplanned []string
 }
 
-// Translate gives what is to be there for a VirtualMesh. before is its status until now.
-func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts) Plan {
+// translate returns the desired state of a VirtualMesh. before is its stored status.
+func translate(source storedMesh, before networkingv1.VirtualMeshStatus, facts clusterFacts) meshPlan {
 	mesh := source.DeepCopy()
 	mesh.Spec.SetDefaults()
 	warnings, errs := mesh.Validate()
 	errs = append(slices.Clone(source.Unreadable), errs...)
 	parts := slices.Concat(mesh.Spec.NotActedOn(), source.Unknown)
-	if mesh.Spec.AutoRestartPods() && facts.MayNotRestart != "" {
-		parts = append(parts, "spec.mtlsConfig.autoRestartPods: is not acted on: "+facts.MayNotRestart)
+	if mesh.Spec.AutoRestartPods() && facts.MissingRights != "" {
+		parts = append(parts, "spec.mtlsConfig.autoRestartPods: is not acted on: "+facts.MissingRights)
 	}
 	warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(parts, w) })
 
-	plan := Plan{Keep: map[string]bool{}, istiods: map[types.NamespacedName]Istiod{}}
+	plan := meshPlan{Retain: map[string]bool{}, istiods: map[types.NamespacedName]deployedIstiod{}}
 	status := networkingv1.VirtualMeshStatus{
 		ObservedGeneration: mesh.Generation, NotActedOn: parts, Conditions: slices.Clone(before.Conditions),
 		Meshes: map[string]networkingv1.MeshStatus{},
 	}
 	switch {
 	case !facts.Allowed.Allows(mesh.Namespace):
-		plan.KeepAll = true
+		plan.RetainAll = true
 		status.State, status.NotActedOn = networkingv1.Failed, nil
 		status.Errors = []string{facts.Allowed.NotAllowed(mesh.Namespace)}
-		if len(facts.Made) > 0 {
-			status.Errors = append(status.Errors, "IssuedCertificate "+listed(facts.Made)+", made for this VirtualMesh before, stays as it is; "+
+		if len(facts.Orphans) > 0 {
+			status.Errors = append(status.Errors, "IssuedCertificate "+joinNames(facts.Orphans)+", applied for this VirtualMesh before, does not change; "+
 				"a VirtualMesh of an allowed namespace that names the mesh takes it over")
 		}
 	case len(errs) > 0:
-		plan.KeepAll = true
+		plan.RetainAll = true
 		status.State = networkingv1.Invalid
 		status.Errors = messages(errs)
 	case facts.Cluster == "" && mesh.Spec.IntermediateCA() != nil:
-		plan.KeepAll = true
+		plan.RetainAll = true
 		status.State = networkingv1.Failed
 		status.Errors = []string{"clusterName is not set, so spec.meshes cannot be matched to this cluster: set it, as in " + helm.Upgrade("--set clusterName=cluster-1")}
 	default:
-		refs, own := plan.expanded(mesh, facts)
+		refs, own := plan.expand(mesh, facts)
 		maps.Copy(status.Meshes, own)
 		for _, ref := range refs {
 			status.Meshes[ref.Key()] = plan.mesh(source, mesh, ref, warnings, before.Meshes[ref.Key()].IssuedCertificate, facts)
 		}
 		status.State, status.Errors = summary(status.Meshes)
 	}
-	plan.Status = fitting(status)
-	if plan.KeepAll {
+	plan.Status = bound(status)
+	if plan.RetainAll {
 		plan.Status.RootRotation = before.RootRotation
 	} else {
 		plan.rotate(mesh, before.RootRotation, facts)
 	}
-	ready := metav1.Condition{Type: ReadyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
+	ready := metav1.Condition{Type: readyCondition, ObservedGeneration: mesh.Generation, LastTransitionTime: facts.Now}
 	ready.Status, ready.Reason, ready.Message = condition(plan.Status)
 	if !facts.Allowed.Allows(mesh.Namespace) {
 		ready.Reason = reasonNamespaceNotAllowed
@@ -124,10 +120,10 @@ func Translate(source Source, before networkingv1.VirtualMeshStatus, facts Facts
 	return plan
 }
 
-// mesh plans for one of the meshes that a VirtualMesh names, and says what becomes of it. recorded is the IssuedCertificate
-// that the status named for it before.
-func (p *Plan) mesh(
-	source Source, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts Facts,
+// mesh plans one of the meshes that a VirtualMesh names, and returns its status. recorded is the IssuedCertificate in
+// the previous status.
+func (p *meshPlan) mesh(
+	source storedMesh, mesh *networkingv1.VirtualMesh, ref networkingv1.MeshRef, warnings []string, recorded *networkingv1.StatusRef, facts clusterFacts,
 ) networkingv1.MeshStatus {
 	name := istio.NormalMeshName(ref.Name)
 	pending := func(format string, args ...any) networkingv1.MeshStatus {
@@ -140,59 +136,59 @@ func (p *Plan) mesh(
 		return networkingv1.MeshStatus{Message: "nothing is done: spec.mtlsConfig.shared.intermediateCertificateAuthority is absent"}
 	}
 	here := strings.HasSuffix(name, "-"+istio.NormalMeshName(facts.Cluster))
-	if here { // what was made while this cluster had another name would be a second certificate of its istiod's
-		p.Keep[name] = true
+	if here { // after a rename of the cluster, the old object would be a second certificate of the istiod
+		p.Retain[name] = true
 	}
 	istiod, others, ok := facts.istiod(name, recorded)
 	switch {
 	case len(others) == 0 && !ok && len(facts.NotSelected[name]) > 0:
-		return pending("waiting for an istiod Deployment with this name that is injected: %s", p.notSelected(name, facts))
+		return pending("waiting for an injected istiod Deployment with this name: %s", p.notSelected(name, facts))
 	case len(others) == 0 && !ok && here:
 		return pending("waiting for an istiod Deployment with this name: <deployment>-<namespace>-%s, labelled app=istiod, in a namespace labelled %s",
 			facts.Cluster, controllers.NamespaceLabels)
 	case len(others) == 0 && !ok:
-		return networkingv1.MeshStatus{Message: fmt.Sprintf("it is not in this cluster, %s", facts.Cluster)}
+		return networkingv1.MeshStatus{Message: fmt.Sprintf("the mesh is not in this cluster, %s", facts.Cluster)}
 	case !ok && len(others) == 1:
-		p.left = append(p.left, "istiod "+others[0]+", whose mesh's name is another's")
-		return failed("IssuedCertificate %s/%s is for another istiod of this name, which is not there; delete it to give the name to %s", recorded.Namespace, name, others[0])
+		p.unplanned = append(p.unplanned, "istiod "+others[0]+", whose mesh name belongs to another istiod")
+		return failed("IssuedCertificate %s/%s is for another istiod of this name, which no longer exists; delete it to give the name to %s", recorded.Namespace, name, others[0])
 	case !ok:
-		p.left = append(p.left, "istiods "+listed(others)+", which have the same mesh's name")
-		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates stay as they are",
-			listed(others), patches.InjectKey)
+		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", which have the same mesh name")
+		return failed("several istiod Deployments have this name, %s; rename all but one, or opt them out by %s=false; their IssuedCertificates do not change",
+			joinNames(others), patches.InjectKey)
 	}
-	if source.asks(name, istiod.Namespace, facts.Cluster) == byNothing {
-		p.left = append(p.left, "istiods "+listed(others)+", whose mesh's name is another's")
-		return failed("the name is that of istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, listed(others))
+	if source.claimOn(name, istiod.Namespace, facts.Cluster) == noClaim {
+		p.unplanned = append(p.unplanned, "istiods "+joinNames(others)+", whose mesh name belongs to another istiod")
+		return failed("the name belongs to istiod %s/%s, which no pattern matches; rename %s", istiod.Namespace, istiod.Name, joinNames(others))
 	}
 	at := types.NamespacedName{Namespace: istiod.Namespace, Name: name}
 	stored, exists := facts.Certificates[at]
-	governs, ok := facts.governing(name, istiod)
+	governing, ok := facts.governing(name, istiod)
 	foreign := foreignReferences(&mesh.Spec, istiod.Namespace)
 	switch {
-	case ok && governs.key() != source.key():
-		refused := failed("%s", refusal(governs, istiod))
+	case ok && governing.key() != source.key():
+		refused := failed("%s", refusal(governing, istiod))
 		refused.AcceptanceOrder = 1
-		for _, claim := range facts.asking(name, istiod.Namespace) {
+		for _, claim := range facts.claimsOn(name, istiod.Namespace) {
 			if claim.key() == source.key() {
 				break
 			}
-			if claim.key() != governs.key() {
+			if claim.key() != governing.key() {
 				refused.AcceptanceOrder++
 			}
 		}
 		return refused
 	case len(foreign) > 0:
-		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose VirtualMesh refers to another namespace", istiod.Namespace, istiod.Name))
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose VirtualMesh refers to another namespace", istiod.Namespace, istiod.Name))
 		return networkingv1.MeshStatus{State: networkingv1.Failed, Errors: messages(foreign)}
 	case istiod.Problem != "":
-		p.left = append(p.left, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
 		return pending("%s", istiod.Problem)
-	case exists && stored.For == "":
-		p.left = append(p.left, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate was not made here", istiod.Namespace, istiod.Name))
-		return failed("IssuedCertificate %s is there and was not made here; delete it, or label it %s=%s to have it made so", at, ManagedByLabel, Manager)
+	case exists && stored.Owner == "":
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate another program created", istiod.Namespace, istiod.Name))
+		return failed("another program created IssuedCertificate %s; delete it, or label it %s=%s to hand it over", at, managedByLabel, controllers.Manager)
 	}
-	_, twice := p.istiods[at] // by another name that is sanitized to this one
-	if !twice {
+	_, duplicate := p.istiods[at] // two names of spec.meshes may be sanitized to one
+	if !duplicate {
 		p.istiods[at] = istiod
 		p.Certificates = append(p.Certificates, certificate(mesh, istiod, at))
 	}
@@ -205,44 +201,44 @@ func (p *Plan) mesh(
 	case stored.Error != "":
 		accepted.Message = stored.Error
 	case stored.State != "":
-		accepted.Message = fmt.Sprintf("istiod's agents have it: %s", stored.State)
+		accepted.Message = fmt.Sprintf("istiod's agents report %s", stored.State)
 	}
 	if mesh.Spec.AutoRestartPods() {
 		accepted.PodBounceDirective = &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace}
 		if made, exists := facts.Directives[at]; exists && !made {
-			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("PodBounceDirective %s was not made here, and is followed as it is", at))
-		} else if !twice {
+			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("another program created PodBounceDirective %s, which is used as it is", at))
+		} else if !duplicate {
 			p.Directives = append(p.Directives, directive(mesh, at))
 		}
 	}
-	var rivals []string
-	for _, claim := range facts.asking(name, istiod.Namespace) {
+	var competing []string
+	for _, claim := range facts.claimsOn(name, istiod.Namespace) {
 		if claim.key() != source.key() {
-			rivals = append(rivals, claim.key().String())
+			competing = append(competing, claim.key().String())
 		}
 	}
-	if len(rivals) > 0 {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and does not count", listed(rivals)))
+	if len(competing) > 0 {
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("VirtualMesh %s names this mesh too and is ignored for it", joinNames(competing)))
 	}
 	if len(others) > 0 {
-		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh's name and gets no IssuedCertificate; rename its Deployment", listed(others)))
+		accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("istiod %s has the same mesh name and gets no IssuedCertificate; rename its Deployment", joinNames(others)))
 	}
 	return accepted
 }
 
-// notSelected says why Deployments of a mesh's name do not count. Where one has an IssuedCertificate from before, that
-// stays, and a change of the root waits for it.
-func (p *Plan) notSelected(name string, facts Facts) string {
+// notSelected explains why the Deployments with a mesh name are ignored. An IssuedCertificate from before stays, and
+// the root change waits for its istiod.
+func (p *meshPlan) notSelected(name string, facts clusterFacts) string {
 	var all []string
-	for _, each := range facts.NotSelected[name] {
-		said := fmt.Sprintf("Deployment %s/%s does not count, since %s", each.Namespace, each.Name, each.Why)
-		if facts.Certificates[types.NamespacedName{Namespace: each.Namespace, Name: name}].For != "" {
-			said += " (its IssuedCertificate stays as it is)"
-			p.left = append(p.left, fmt.Sprintf("istiod %s/%s, which is not injected here", each.Namespace, each.Name))
+	for _, istiod := range facts.NotSelected[name] {
+		reason := fmt.Sprintf("Deployment %s/%s is ignored: %s", istiod.Namespace, istiod.Name, istiod.Why)
+		if facts.ownerOf(istiod.Namespace, name) != "" {
+			reason += " (its IssuedCertificate does not change)"
+			p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, which is not injected", istiod.Namespace, istiod.Name))
 		}
-		all = append(all, said)
+		all = append(all, reason)
 	}
-	return listed(all)
+	return joinNames(all)
 }
 
 func messages(errs field.ErrorList) (all []string) {
@@ -252,12 +248,11 @@ func messages(errs field.ErrorList) (all []string) {
 	return all
 }
 
-// certificate is the IssuedCertificate of an istiod.
-func certificate(mesh *networkingv1.VirtualMesh, istiod Istiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
+func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
 	shared := mesh.Spec.MTLSConfig.Shared
 	made := &certificatesv1.IssuedCertificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.Kind},
-		ObjectMeta: madeHere(mesh, at),
+		ObjectMeta: ownedMeta(mesh, at),
 		Spec: certificatesv1.IssuedCertificateSpec{
 			Hosts:       []string{istiod.Host()},
 			CertOptions: shared.IntermediateCertOptions.DeepCopy(),
@@ -270,26 +265,25 @@ func certificate(mesh *networkingv1.VirtualMesh, istiod Istiod, at types.Namespa
 	return made
 }
 
-// directive has the Pods of an istiod's whole mesh restarted. Which these are is found out when the root has changed: a
-// list of them would be out of date by then.
+// directive restarts all Pods of an istiod's mesh. It lists none: a list would be outdated when the root changes.
 func directive(mesh *networkingv1.VirtualMesh, at types.NamespacedName) *certificatesv1.PodBounceDirective {
 	made := &certificatesv1.PodBounceDirective{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.PodBounceDirectiveKind},
-		ObjectMeta: madeHere(mesh, at),
+		ObjectMeta: ownedMeta(mesh, at),
 	}
 	made.Annotations[certificatesv1.RestartAnnotation] = certificatesv1.RestartMesh
 	return made
 }
 
-func madeHere(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {
+func ownedMeta(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: at.Name, Namespace: at.Namespace,
-		Labels:      map[string]string{ManagedByLabel: Manager},
-		Annotations: map[string]string{VirtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
+		Labels:      map[string]string{managedByLabel: controllers.Manager},
+		Annotations: map[string]string{virtualMeshAnnotation: mesh.Namespace + "/" + mesh.Name},
 	}
 }
 
-// summary is the worst that became of any mesh, and every error.
+// summary is the worst state of the meshes, and all errors.
 func summary(meshes map[string]networkingv1.MeshStatus) (networkingv1.ApprovalState, []string) {
 	state := networkingv1.Accepted
 	var errs []string

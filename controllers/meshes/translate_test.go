@@ -48,11 +48,11 @@ spec:
 
 var (
 	start  = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	istiod = Istiod{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod-service-account", TrustDomain: "cluster.local"}
+	istiod = deployedIstiod{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod-service-account", TrustDomain: "cluster.local"}
 )
 
 // collides is another Deployment whose mesh has the name of istiod's.
-var collides = Istiod{Name: "istiod-istio", Namespace: "system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
+var collides = deployedIstiod{Name: "istiod-istio", Namespace: "system", ServiceAccount: "istiod", TrustDomain: "cluster.local"}
 
 const (
 	ours   = "istiod-istio-system-cluster-1"
@@ -60,7 +60,7 @@ const (
 )
 
 // read is a VirtualMesh as it is stored.
-func read(t *testing.T, content string, change func(map[string]any)) Source {
+func read(t *testing.T, content string, change func(map[string]any)) storedMesh {
 	t.Helper()
 	var object map[string]any
 	if err := yaml.Unmarshal([]byte(content), &object); err != nil {
@@ -71,16 +71,16 @@ func read(t *testing.T, content string, change func(map[string]any)) Source {
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
 	mesh.CreationTimestamp = metav1.NewTime(start)
-	return Source{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
+	return storedMesh{VirtualMesh: mesh, Unknown: unknown, Unreadable: errs}
 }
 
 // facts are those of a cluster with one istiod.
-func facts(cluster string, claims ...Source) Facts {
-	return Facts{
+func facts(cluster string, claims ...storedMesh) clusterFacts {
+	return clusterFacts{
 		Cluster: cluster, Now: metav1.NewTime(start), Allowed: v1alpha1.VirtualMesh{Namespaces: []string{"gloo-mesh", "istiod-agent-system"}},
-		Istiods:      map[string][]Istiod{istiod.Mesh(cluster): {istiod}},
-		Claims:       map[string][]Source{istiod.Mesh(cluster): claims},
-		Certificates: map[types.NamespacedName]Stored{},
+		Istiods:      map[string][]deployedIstiod{istiod.mesh(cluster): {istiod}},
+		Claims:       map[string][]storedMesh{istiod.mesh(cluster): claims},
+		Certificates: map[types.NamespacedName]storedCertificate{},
 	}
 }
 
@@ -89,8 +89,8 @@ func TestTheGuide(t *testing.T) {
 	for cluster, names := range map[string][2]string{"cluster-1": {ours, theirs}, "cluster-2": {theirs, ours}} {
 		t.Run(cluster, func(t *testing.T) {
 			source := read(t, guide, nil)
-			plan := Translate(source, networkingv1.VirtualMeshStatus{}, facts(cluster, source))
-			if len(plan.Certificates) != 1 || plan.KeepAll {
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, facts(cluster, source))
+			if len(plan.Certificates) != 1 || plan.RetainAll {
 				t.Fatalf("planned %+v", plan)
 			}
 			got, err := yaml.Marshal(plan.Certificates[0])
@@ -135,20 +135,20 @@ spec:
 			if status.State != networkingv1.Accepted || status.ObservedGeneration != 3 || len(status.Errors) > 0 {
 				t.Errorf("status %+v", status)
 			}
-			mine, other := status.Meshes[names[0]+".gloo-mesh."], status.Meshes[names[1]+".gloo-mesh."]
-			if mine.State != networkingv1.Accepted || mine.IssuedCertificate == nil || mine.IssuedCertificate.Namespace != "istio-system" || mine.IssuedCertificate.Name != names[0] {
-				t.Errorf("the mesh of this cluster: %+v", mine)
+			owned, other := status.Meshes[names[0]+".gloo-mesh."], status.Meshes[names[1]+".gloo-mesh."]
+			if owned.State != networkingv1.Accepted || owned.IssuedCertificate == nil || owned.IssuedCertificate.Namespace != "istio-system" || owned.IssuedCertificate.Name != names[0] {
+				t.Errorf("the mesh of this cluster: %+v", owned)
 			}
-			if len(mine.Warnings) != 3 || !strings.Contains(mine.Warnings[0], "http://") || !strings.Contains(mine.Warnings[1], "audience: vault") || !strings.Contains(mine.Warnings[2], "do not use it in production") {
-				t.Errorf("warnings of the mesh: %q", mine.Warnings)
+			if len(owned.Warnings) != 3 || !strings.Contains(owned.Warnings[0], "http://") || !strings.Contains(owned.Warnings[1], "audience: vault") || !strings.Contains(owned.Warnings[2], "do not use it in production") {
+				t.Errorf("warnings of the mesh: %q", owned.Warnings)
 			}
-			if other.State != "" || other.IssuedCertificate != nil || other.Message != "it is not in this cluster, "+cluster {
+			if other.State != "" || other.IssuedCertificate != nil || other.Message != "the mesh is not in this cluster, "+cluster {
 				t.Errorf("the mesh of the other: %+v", other)
 			}
 			if len(status.NotActedOn) != 1 || !strings.HasPrefix(status.NotActedOn[0], "spec.federation: ") {
 				t.Errorf("not acted on: %q", status.NotActedOn)
 			}
-			if !meta.IsStatusConditionTrue(status.Conditions, ReadyCondition) {
+			if !meta.IsStatusConditionTrue(status.Conditions, readyCondition) {
 				t.Errorf("conditions: %+v", status.Conditions)
 			}
 		})
@@ -157,7 +157,7 @@ spec:
 
 // What becomes of the mesh of this cluster, and what is planned for it.
 func TestWhatBecomesOfAMesh(t *testing.T) {
-	named := func(name string, age time.Duration) Source {
+	meshKeys := func(name string, age time.Duration) storedMesh {
 		other := read(t, guide, nil)
 		other.Name, other.CreationTimestamp = name, metav1.NewTime(start.Add(-age))
 		return other
@@ -165,7 +165,7 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 	at := types.NamespacedName{Namespace: "istio-system", Name: ours}
 	for name, test := range map[string]struct {
 		change func(object map[string]any)
-		facts  func(*Facts)
+		facts  func(*clusterFacts)
 		state  networkingv1.ApprovalState // of the whole
 		says   string                     // in the mesh's message, errors or warnings, or the whole's errors
 		made   bool
@@ -173,51 +173,53 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 	}{
 		"all is well": {state: networkingv1.Accepted, says: "have not reported yet", made: true},
 		"istiod uses it": {
-			facts: func(f *Facts) {
-				f.Certificates[at] = Stored{For: "gloo-mesh/virtual-mesh", State: certificatesv1.Finished}
+			facts: func(f *clusterFacts) {
+				f.Certificates[at] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", State: certificatesv1.Finished}
 			},
-			state: networkingv1.Accepted, says: "istiod's agents have it: FINISHED", made: true,
+			state: networkingv1.Accepted, says: "istiod's agents report FINISHED", made: true,
 		},
 		"Vault is sealed": {
-			facts: func(f *Facts) {
-				f.Certificates[at] = Stored{For: "gloo-mesh/virtual-mesh", State: certificatesv1.Failed, Error: "Vault is sealed"}
+			facts: func(f *clusterFacts) {
+				f.Certificates[at] = storedCertificate{Owner: "gloo-mesh/virtual-mesh", State: certificatesv1.Failed, Error: "Vault is sealed"}
 			},
 			state: networkingv1.Accepted, says: "Vault is sealed", made: true,
 		},
 		"no istiod yet": {
-			facts: func(f *Facts) { f.Istiods = nil },
+			facts: func(f *clusterFacts) { f.Istiods = nil },
 			state: networkingv1.Pending, says: "waiting for an istiod Deployment with this name",
 		},
 		"no ConfigMap yet": {
-			facts: func(f *Facts) { f.Istiods[ours][0].Problem = "waiting for istiod's ConfigMap" },
+			facts: func(f *clusterFacts) { f.Istiods[ours][0].Problem = "waiting for istiod's ConfigMap" },
 			state: networkingv1.Pending, says: "waiting for istiod's ConfigMap",
 		},
 		"two istiods of one name": {
-			facts: func(f *Facts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },
+			facts: func(f *clusterFacts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },
 			state: networkingv1.Failed, says: "several istiod Deployments have this name, istio-system/istiod, system/istiod-istio",
 		},
 		"another's IssuedCertificate": {
-			facts: func(f *Facts) { f.Certificates[at] = Stored{} },
-			state: networkingv1.Failed, says: "IssuedCertificate istio-system/" + ours + " is there and was not made here",
+			facts: func(f *clusterFacts) { f.Certificates[at] = storedCertificate{} },
+			state: networkingv1.Failed, says: "another program created IssuedCertificate istio-system/" + ours,
 		},
 		"an IssuedCertificate of a VirtualMesh that is gone": {
-			facts: func(f *Facts) { f.Certificates[at] = Stored{For: "gloo-mesh/before"} },
+			facts: func(f *clusterFacts) { f.Certificates[at] = storedCertificate{Owner: "gloo-mesh/before"} },
 			state: networkingv1.Accepted, made: true,
 		},
 		"an older VirtualMesh": {
-			facts: func(f *Facts) { f.Claims[ours] = append(f.Claims[ours], named("first", time.Hour)) },
-			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first already decides",
+			facts: func(f *clusterFacts) { f.Claims[ours] = append(f.Claims[ours], meshKeys("first", time.Hour)) },
+			state: networkingv1.Failed, says: "VirtualMesh gloo-mesh/first already governs",
 		},
 		"a newer VirtualMesh": {
-			facts: func(f *Facts) { f.Claims[ours] = append([]Source{named("second", -time.Hour)}, f.Claims[ours]...) },
-			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second names this mesh too and does not count", made: true,
+			facts: func(f *clusterFacts) {
+				f.Claims[ours] = append([]storedMesh{meshKeys("second", -time.Hour)}, f.Claims[ours]...)
+			},
+			state: networkingv1.Accepted, says: "VirtualMesh gloo-mesh/second names this mesh too and is ignored for it", made: true,
 		},
 		"one of the same age": {
-			facts: func(f *Facts) { f.Claims[ours] = append(f.Claims[ours], named("another", 0)) },
-			state: networkingv1.Failed, says: "gloo-mesh/another already decides",
+			facts: func(f *clusterFacts) { f.Claims[ours] = append(f.Claims[ours], meshKeys("another", 0)) },
+			state: networkingv1.Failed, says: "gloo-mesh/another already governs",
 		},
 		"the cluster's name is not set": {
-			facts: func(f *Facts) { f.Cluster = "" },
+			facts: func(f *clusterFacts) { f.Cluster = "" },
 			state: networkingv1.Failed, says: "clusterName",
 		},
 		"a mistake": {
@@ -233,9 +235,9 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			state:  networkingv1.Accepted, says: "nothing is done", gone: true,
 		},
 		"a name that Gloo Mesh would sanitize": {
-			facts: func(f *Facts) {
+			facts: func(f *clusterFacts) {
 				f.Cluster = "Cluster_1"
-				f.Istiods = map[string][]Istiod{istiod.Mesh("Cluster_1"): {istiod}}
+				f.Istiods = map[string][]deployedIstiod{istiod.mesh("Cluster_1"): {istiod}}
 			},
 			state: networkingv1.Accepted, made: true,
 		},
@@ -246,7 +248,7 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			if test.facts != nil {
 				test.facts(&f)
 			}
-			plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 			if plan.Status.State != test.state {
 				t.Errorf("state %s: %q", plan.Status.State, plan.Status.Errors)
 			}
@@ -258,10 +260,10 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			if made := len(plan.Certificates) == 1; made != test.made || len(plan.Certificates) > 1 {
 				t.Errorf("made %d", len(plan.Certificates))
 			}
-			if kept := plan.KeepAll || plan.Keep[ours]; kept == test.gone {
-				t.Errorf("what is there is kept: %v", kept)
+			if keptMetadata := plan.RetainAll || plan.Retain[ours]; keptMetadata == test.gone {
+				t.Errorf("what is there is kept: %v", keptMetadata)
 			}
-			ready := meta.FindStatusCondition(plan.Status.Conditions, ReadyCondition)
+			ready := meta.FindStatusCondition(plan.Status.Conditions, readyCondition)
 			if ready == nil || (ready.Status == metav1.ConditionTrue) != (test.state == networkingv1.Accepted) || ready.Message == "" {
 				t.Errorf("condition %+v", ready)
 			}
@@ -286,13 +288,13 @@ func TestRevisions(t *testing.T) {
 		}
 	})
 	f := facts("cluster-1", source)
-	for _, other := range []Istiod{
+	for _, other := range []deployedIstiod{
 		{Name: "istiod-canary", Namespace: "istio-system", ServiceAccount: "istiod-canary", TrustDomain: "cluster.local"},
 		{Name: "istiod", Namespace: "mesh-two", ServiceAccount: "istiod", TrustDomain: "two.example"},
 	} {
-		f.Istiods[other.Mesh("cluster-1")] = []Istiod{other}
+		f.Istiods[other.mesh("cluster-1")] = []deployedIstiod{other}
 	}
-	plan := Translate(source, networkingv1.VirtualMeshStatus{}, f)
+	plan := translate(source, networkingv1.VirtualMeshStatus{}, f)
 	hosts := map[string]string{}
 	for _, certificate := range plan.Certificates {
 		hosts[certificate.Namespace+"/"+certificate.Name] = certificate.Spec.Hosts[0]
@@ -311,10 +313,10 @@ func TestRevisions(t *testing.T) {
 func TestNothingChangesWhenNothingHappens(t *testing.T) {
 	source := read(t, guide, nil)
 	f := facts("cluster-1", source)
-	first := Translate(source, networkingv1.VirtualMeshStatus{}, f).Status
+	first := translate(source, networkingv1.VirtualMeshStatus{}, f).Status
 	f.Now = metav1.NewTime(start.Add(time.Hour))
-	second := Translate(source, first, f).Status
-	if a, b := normal(first), normal(second); !reflect.DeepEqual(a, b) {
+	second := translate(source, first, f).Status
+	if a, b := normalize(first), normalize(second); !reflect.DeepEqual(a, b) {
 		t.Errorf("first %+v, then %+v", a, b)
 	}
 }

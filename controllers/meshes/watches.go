@@ -14,11 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// named are the meshes that a VirtualMesh names, as far as it can be read, and the keys of its patterns.
-func named(object *unstructured.Unstructured) []string {
+// meshKeys are the index keys of a VirtualMesh: its meshes and its patterns, as far as they are readable.
+func meshKeys(object *unstructured.Unstructured) []string {
 	var names []string
 	for _, ref := range references(object) {
 		if p, ok := patternOf(ref); ok {
@@ -30,12 +31,12 @@ func named(object *unstructured.Unstructured) []string {
 	return names
 }
 
-// references are a VirtualMesh's spec.meshes, as far as they can be read.
+// references are the readable elements of spec.meshes.
 func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 	field, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "meshes")
 	refs, _ := field.([]any)
 	if len(refs) > networkingv1.MaxMeshes {
-		return nil // it is invalid, and counts for none
+		return nil // invalid
 	}
 	var readable []networkingv1.MeshRef
 	for _, ref := range refs {
@@ -48,16 +49,16 @@ func references(object *unstructured.Unstructured) []networkingv1.MeshRef {
 	return readable
 }
 
-// madeFor is the VirtualMesh that an object was made for here, none for another's.
-func madeFor(object client.Object) []string {
-	if object.GetLabels()[ManagedByLabel] != Manager {
+// ownersOf is the VirtualMesh that an object was applied for, as a list for the index.
+func ownersOf(object client.Object) []string {
+	if object.GetLabels()[managedByLabel] != controllers.Manager {
 		return nil
 	}
-	return []string{object.GetAnnotations()[VirtualMeshAnnotation]}
+	return []string{object.GetAnnotations()[virtualMeshAnnotation]}
 }
 
-// naming requests every VirtualMesh of an allowed namespace that names one of the meshes, or may match it by a pattern.
-func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.Request {
+// requestsForMeshes requests the VirtualMeshes of allowed namespaces that name one of the meshes or may match it.
+func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []reconcile.Request {
 	var keys []string
 	for _, mesh := range meshes {
 		keys = append(keys, keysOf(mesh)...)
@@ -65,14 +66,14 @@ func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.R
 	slices.Sort(keys)
 	var requests []reconcile.Request
 	for _, key := range slices.Compact(keys) {
-		found, err := c.list(ctx, virtualMesh(), client.MatchingFields{byMesh: key})
+		found, err := c.list(ctx, virtualMeshKind, client.MatchingFields{byMesh: key})
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing VirtualMeshes", "mesh", key)
+			logf.FromContext(ctx).Error(err, "Failed to list VirtualMeshes", "mesh", key)
 			continue
 		}
 		for i := range found {
 			if !c.allowed.Allows(found[i].GetNamespace()) {
-				continue // nothing of this makes a difference to it
+				continue
 			}
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&found[i])})
 		}
@@ -80,26 +81,27 @@ func (c *Controller) naming(ctx context.Context, meshes ...string) []reconcile.R
 	return requests
 }
 
-// concerned requests a VirtualMesh that has changed, and every one whose turn may come with that: those that name the same
-// meshes, those that own an IssuedCertificate of these, and those that name a mesh whose IssuedCertificate it owns.
-func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
+// requestsForVirtualMesh requests a changed VirtualMesh and those that the change may affect: those that name the same
+// meshes, those that own IssuedCertificates of these meshes, and those that name a mesh whose IssuedCertificate it
+// owns.
+func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructured.Unstructured) []reconcile.Request {
 	self := client.ObjectKeyFromObject(mesh)
-	names, err := c.meshes(ctx, mesh)
+	names, err := c.namedMeshes(ctx, mesh)
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "virtualMesh", self)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "virtualMesh", self)
 	}
 	requests := []reconcile.Request{{NamespacedName: self}}
 	if !c.allowed.Allows(self.Namespace) {
-		return requests // it makes no difference to others
+		return requests // others ignore it
 	}
 	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
-		certificates, err := c.list(ctx, issuedCertificate(), selection)
+		certificates, err := c.list(ctx, issuedCertificateKind, selection)
 		if err != nil {
-			logf.FromContext(ctx).Error(err, "Listing IssuedCertificates", "virtualMesh", self)
+			logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates", "virtualMesh", self)
 			continue
 		}
 		for i := range certificates {
-			for _, owner := range madeFor(&certificates[i]) {
+			for _, owner := range ownersOf(&certificates[i]) {
 				namespace, name, _ := strings.Cut(owner, "/")
 				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
 				names = append(names, certificates[i].GetName())
@@ -107,13 +109,13 @@ func (c *Controller) concerned(ctx context.Context, mesh *unstructured.Unstructu
 		}
 	}
 	slices.Sort(names)
-	return append(requests, c.naming(ctx, slices.Compact(names)...)...)
+	return append(requests, c.requestsForMeshes(ctx, slices.Compact(names)...)...)
 }
 
-// meshes are those that a VirtualMesh names, and those of the Deployments that its patterns match.
-func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructured) ([]string, error) {
+// namedMeshes are the meshes that a VirtualMesh names, and those of the Deployments that its patterns match.
+func (c *reconciler) namedMeshes(ctx context.Context, object *unstructured.Unstructured) ([]string, error) {
 	var names []string
-	patterns := map[string][]pattern{} // by their suffix
+	patterns := map[string][]pattern{} // by suffix
 	for _, ref := range references(object) {
 		if p, ok := patternOf(ref); ok {
 			patterns[p.suffix] = append(patterns[p.suffix], p)
@@ -124,10 +126,10 @@ func (c *Controller) meshes(ctx context.Context, object *unstructured.Unstructur
 	if len(patterns) == 0 {
 		return names, nil
 	}
-	deployments, err := c.list(ctx, deployment())
+	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	for i := range deployments {
 		namespace := deployments[i].GetNamespace()
-		mesh := Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster)
+		mesh := istio.MeshName(deployments[i].GetName(), namespace, c.cluster)
 		if slices.ContainsFunc(patterns[suffixOf(namespace, c.cluster)], func(p pattern) bool { return p.matches(mesh, namespace, c.cluster) }) {
 			names = append(names, mesh)
 		}
@@ -142,30 +144,30 @@ func matching(index string, values ...string) (selections []client.MatchingField
 	return selections
 }
 
-// configuredBy requests the VirtualMeshes of the istiods that a ConfigMap may configure.
-func (c *Controller) configuredBy(ctx context.Context, object client.Object) []reconcile.Request {
-	return c.namingIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool {
+// requestsForConfigMap requests the VirtualMeshes of the istiods that may read a ConfigMap.
+func (c *reconciler) requestsForConfigMap(ctx context.Context, object client.Object) []reconcile.Request {
+	return c.requestsForIstiods(ctx, object.GetNamespace(), func(istiod *unstructured.Unstructured) bool {
 		return istio.MeshConfigMap(istio.Revision(istiod)) == object.GetName()
 	})
 }
 
-// within requests the VirtualMeshes of the istiods of a namespace, which may have been labelled.
-func (c *Controller) within(ctx context.Context, object client.Object) []reconcile.Request {
-	return c.namingIstiods(ctx, object.GetName(), func(*unstructured.Unstructured) bool { return true })
+// requestsForNamespace requests the VirtualMeshes of all istiods of a namespace whose labels changed.
+func (c *reconciler) requestsForNamespace(ctx context.Context, object client.Object) []reconcile.Request {
+	return c.requestsForIstiods(ctx, object.GetName(), func(*unstructured.Unstructured) bool { return true })
 }
 
-// namingIstiods requests the VirtualMeshes that name some of the istiods of a namespace.
-func (c *Controller) namingIstiods(ctx context.Context, namespace string, wanted func(*unstructured.Unstructured) bool) []reconcile.Request {
-	deployments, err := c.list(ctx, deployment(), client.InNamespace(namespace))
+// requestsForIstiods requests the VirtualMeshes that name the selected istiods of a namespace.
+func (c *reconciler) requestsForIstiods(ctx context.Context, namespace string, selected func(*unstructured.Unstructured) bool) []reconcile.Request {
+	deployments, err := c.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "Listing istiods", "namespace", namespace)
+		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
 		return nil
 	}
 	var meshes []string
 	for i := range deployments {
-		if wanted(&deployments[i]) {
-			meshes = append(meshes, Istiod{Name: deployments[i].GetName(), Namespace: namespace}.Mesh(c.cluster))
+		if selected(&deployments[i]) {
+			meshes = append(meshes, istio.MeshName(deployments[i].GetName(), namespace, c.cluster))
 		}
 	}
-	return c.naming(ctx, meshes...)
+	return c.requestsForMeshes(ctx, meshes...)
 }

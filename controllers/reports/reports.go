@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reports takes what Pods that are gone have reported out of the status
-// of IssuedCertificates: each rollout of istiod would leave its entries there
-// for good. What the status says of all Pods follows from those that remain.
+// Package reports removes the entries of deleted Pods from the status of IssuedCertificates, which would otherwise grow with
+// each rollout of istiod, and summarizes the remaining ones.
 package reports
 
 import (
@@ -31,29 +30,29 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// Cleaner reconciles IssuedCertificates.
-type Cleaner struct {
+type reconciler struct {
 	client client.Client
 	live   client.Reader
 }
 
-// CacheByObject limits what the manager's cache holds of Pods' metadata to that of istiods.
+// CacheByObject limits the cached metadata of Pods to istiod's.
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{pod(): {Label: istio.IstiodLabels.AsSelector()}}
 }
 
 func pod() *metav1.PartialObjectMetadata {
 	pod := &metav1.PartialObjectMetadata{}
-	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	pod.SetGroupVersionKind(controllers.PodKind)
 	return pod
 }
 
-// Setup has the manager clean, on the leader. The cluster must know IssuedCertificates.
+// Setup registers the controller on the leader. The CRD of IssuedCertificate must exist.
 func Setup(mgr ctrl.Manager) error {
-	c := &Cleaner{client: mgr.GetClient(), live: mgr.GetAPIReader()}
+	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader()}
 	gone := predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
@@ -62,29 +61,26 @@ func Setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("reports").
 		For(issuedCertificate()).
-		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.reportedBy), builder.WithPredicates(gone)).
+		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.requestsForPod), builder.WithPredicates(gone)).
 		Complete(c)
 }
 
-func issuedCertificate() *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
-	return object
-}
+var kind = certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)
 
-// reportedBy requests the IssuedCertificates that a Pod has an entry in.
-func (c *Cleaner) reportedBy(ctx context.Context, pod client.Object) []reconcile.Request {
-	var all unstructured.UnstructuredList
-	all.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		logf.FromContext(ctx).Error(err, "Listing IssuedCertificates")
+func issuedCertificate() *unstructured.Unstructured { return controllers.Untyped(kind) }
+
+// requestsForPod requests the IssuedCertificates with an entry of a Pod.
+func (c *reconciler) requestsForPod(ctx context.Context, pod client.Object) []reconcile.Request {
+	certificates, err := controllers.List(ctx, c.client, kind)
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates")
 		return nil
 	}
 	var requests []reconcile.Request
-	for i := range all.Items {
-		for _, name := range reporting(&all.Items[i]) {
-			if name == pod.GetName() && namespace(&all.Items[i]) == pod.GetNamespace() {
-				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+	for i := range certificates {
+		for _, name := range reportingPods(&certificates[i]) {
+			if name == pod.GetName() && namespace(&certificates[i]) == pod.GetNamespace() {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&certificates[i])})
 			}
 		}
 	}
@@ -92,44 +88,44 @@ func (c *Cleaner) reportedBy(ctx context.Context, pod client.Object) []reconcile
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (c *Cleaner) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	certificate := issuedCertificate()
 	if err := c.client.Get(ctx, request.NamespacedName, certificate); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	var gone []int
-	pods := reporting(certificate)
+	pods := reportingPods(certificate)
 	for i, name := range pods {
-		if name == "" { // not an entry of ours
+		if name == "" { // another program's entry
 			continue
 		}
-		is, err := c.isGone(ctx, types.NamespacedName{Namespace: namespace(certificate), Name: name})
+		deleted, err := c.isGone(ctx, types.NamespacedName{Namespace: namespace(certificate), Name: name})
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		if is {
+		if deleted {
 			gone = append(gone, i)
 		}
 	}
 	if len(gone) == 0 {
 		return reconcile.Result{}, nil
 	}
-	patch, err := json.Marshal(without(certificate, gone, time.Now()))
+	patch, err := json.Marshal(removalPatch(certificate, gone, time.Now()))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if err := c.client.Status().Patch(ctx, certificate.DeepCopy(), client.RawPatch(types.JSONPatchType, patch)); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
-			return reconcile.Result{}, nil // it has changed meanwhile, and that brings us back
+			return reconcile.Result{}, nil // it changed meanwhile, which triggers another reconcile
 		}
-		return reconcile.Result{}, fmt.Errorf("taking the reports of Pods that are gone out of IssuedCertificate %s: %w", request, err)
+		return reconcile.Result{}, fmt.Errorf("removing the entries of deleted Pods from IssuedCertificate %s: %w", request, err)
 	}
-	logf.FromContext(ctx).V(1).Info("Took out the reports of Pods that are gone", "issuedCertificate", request, "pods", len(gone))
+	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(gone))
 	return reconcile.Result{}, nil
 }
 
-// isGone asks the API server itself before it says so: a Pod may be newer than the cache, and would not report twice.
-func (c *Cleaner) isGone(ctx context.Context, key types.NamespacedName) (bool, error) {
+// isGone confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once.
+func (c *reconciler) isGone(ctx context.Context, key types.NamespacedName) (bool, error) {
 	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
 		return false, err
 	}
@@ -137,8 +133,8 @@ func (c *Cleaner) isGone(ctx context.Context, key types.NamespacedName) (bool, e
 	return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 }
 
-// reporting are the Pods that have entries in status.certificates, in their order.
-func reporting(certificate *unstructured.Unstructured) []string {
+// reportingPods are the Pods with an entry in status.certificates, in order.
+func reportingPods(certificate *unstructured.Unstructured) []string {
 	entries, _, _ := unstructured.NestedSlice(certificate.Object, "status", "certificates")
 	var pods []string
 	for _, entry := range entries {
@@ -149,7 +145,7 @@ func reporting(certificate *unstructured.Unstructured) []string {
 	return pods
 }
 
-// namespace is that of the istiod that an IssuedCertificate is for; it may be kept elsewhere.
+// namespace is that of the certificate's istiod, which can differ from that of the IssuedCertificate.
 func namespace(certificate *unstructured.Unstructured) string {
 	hosts, _, _ := unstructured.NestedStringSlice(certificate.Object, "spec", "hosts")
 	for _, identity := range istio.Identities(hosts) {
@@ -158,9 +154,9 @@ func namespace(certificate *unstructured.Unstructured) string {
 	return certificate.GetNamespace()
 }
 
-// without removes entries, the last one first, of just the version of the status that was read, and sets what follows from
-// those that remain.
-func without(certificate *unstructured.Unstructured, entries []int, now time.Time) []jsonpatch.Operation {
+// removalPatch removes entries, the last first, from exactly the version of the status that was read, and summarizes the
+// remaining ones.
+func removalPatch(certificate *unstructured.Unstructured, entries []int, now time.Time) []jsonpatch.Operation {
 	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", certificate.GetResourceVersion())}
 	for _, entry := range slices.Backward(entries) {
 		operations = append(operations, jsonpatch.NewOperation("remove", fmt.Sprintf("/status/certificates/%d", entry), nil))
@@ -168,11 +164,11 @@ func without(certificate *unstructured.Unstructured, entries []int, now time.Tim
 	stored, _, _ := unstructured.NestedMap(certificate.Object, "status")
 	var status certificatesv1.IssuedCertificateStatus
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status) != nil {
-		return operations // another program's
+		return operations // not our types
 	}
 	ready := meta.FindStatusCondition(status.Conditions, certificatesv1.ReadyCondition)
 	if ready == nil {
-		return operations // no agent that knows conditions has reported
+		return operations // no agent with conditions has reported
 	}
 	remaining := slices.Clone(status.Certificates)
 	for _, entry := range slices.Backward(entries) {
@@ -185,12 +181,12 @@ func without(certificate *unstructured.Unstructured, entries []int, now time.Tim
 		return operations
 	}
 	for _, field := range []string{"conditions", "notAfter", "root", "rootNotAfter"} {
-		value, is := summary[field]
-		_, was := stored[field]
+		value, found := summary[field]
+		_, existed := stored[field]
 		switch {
-		case is:
-			operations = append(operations, jsonpatch.NewOperation("add", "/status/"+field, value)) // or replaces it
-		case was:
+		case found:
+			operations = append(operations, jsonpatch.NewOperation("add", "/status/"+field, value)) // also replaces
+		case existed:
 			operations = append(operations, jsonpatch.NewOperation("remove", "/status/"+field, nil))
 		}
 	}

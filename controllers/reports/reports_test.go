@@ -36,7 +36,7 @@ func TestWhoReportsAndFromWhere(t *testing.T) {
 			if err := json.Unmarshal([]byte(test.object), &object.Object); err != nil {
 				t.Fatal(err)
 			}
-			if got := reporting(object); !slices.Equal(got, test.pods) {
+			if got := reportingPods(object); !slices.Equal(got, test.pods) {
 				t.Errorf("got %q", got)
 			}
 			if got := namespace(object); got != test.namespace {
@@ -68,7 +68,7 @@ func TestTheRightEntriesGo(t *testing.T) {
 			if err := json.Unmarshal([]byte(`{"metadata":{"resourceVersion":"7"},"status":`+test.status+`}`), &object.Object); err != nil {
 				t.Fatal(err)
 			}
-			raw, err := json.Marshal(without(object, []int{0, 2}, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
+			raw, err := json.Marshal(removalPatch(object, []int{0, 2}, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package restarts has the Pods of a mesh start anew after its root of trust has
-// changed, as a PodBounceDirective says: a proxy keeps the root that it started
-// with. istiod comes first, then gateways, then workloads, a few at a time, each
-// when its namespace publishes the new root. What is done is written to the
-// directive's status before it is done, so that whoever goes on after a crash
-// does nothing twice.
+// Package restarts restarts the Pods of a mesh after a change of the root of trust, as a PodBounceDirective requests: a
+// proxy trusts the root that it started with. istiod comes first, then gateways, then workloads, a few at a time, each when
+// its namespace publishes the new root. Every step is written to the status of the directive before it is taken, so that no
+// step is repeated after a crash.
 //
-// It restarts by a rollout of what owns the Pods, or by eviction. It never
-// deletes a Pod, and never restarts anything for a renewal under the same root.
+// It restarts by a rollout of the Pods' owner, or by eviction. It never deletes a Pod, and never restarts one for a renewal
+// under the same root.
 package restarts
 
 import (
@@ -31,30 +29,27 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// manager is who restarts, in managedFields and Events.
-const manager = "istiod-agent-webhook"
-
 const (
-	// atOnce is how many workloads are restarted at a time. When that many do not come up again, nothing goes on: what
-	// broke them would break the others too.
-	atOnce = 5
-	// lookAgain is how often a round that is under way is looked at. Pods and workloads are not watched: most of the
-	// time, which is years, nothing is to be restarted, and a cache would hold every Pod of the mesh.
-	lookAgain = 3 * time.Second
-	// rightsAgain is how often it is looked whether rights have been given.
-	rightsAgain = 30 * time.Second
+	// maxConcurrent is the number of workloads that restart at a time. If all of them fail to become ready, the rollout
+	// stops: the others would fail too.
+	maxConcurrent = 5
+	// pollInterval is how often a rollout is checked. Pods and workloads are not watched: rollouts are years apart, and
+	// a cache would hold every Pod of the mesh.
+	pollInterval = 3 * time.Second
+	// rightsInterval is how often missing rights are checked again.
+	rightsInterval = 30 * time.Second
 )
 
-// byDirective is the index of IssuedCertificates by the PodBounceDirective that they name.
+// byDirective is the index of IssuedCertificates by their PodBounceDirective.
 const byDirective = "podBounceDirective"
 
-// Controller restarts Pods.
-type Controller struct {
+type reconciler struct {
 	client client.Client
 	live   client.Reader
 	events events.EventRecorder
@@ -62,11 +57,11 @@ type Controller struct {
 	now    func() time.Time
 }
 
-// Setup has the manager restart Pods, on the leader. The cluster must know PodBounceDirectives and IssuedCertificates.
+// Setup registers the controller on the leader. The CRDs of PodBounceDirective and IssuedCertificate must exist.
 func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
-	c := &Controller{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(manager), rights: rights, now: time.Now}
+	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights, now: time.Now}
 	err := mgr.GetFieldIndexer().IndexField(ctx, untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
-		key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what was asked for
+		key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the indexed kind
 		if key.Name == "" {
 			return nil
 		}
@@ -79,7 +74,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 		Named("restarts").
 		For(untyped(certificatesv1.PodBounceDirectiveKind)).
 		Watches(untyped(certificatesv1.Kind), handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-			key := named(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // what is watched
+			key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the watched kind
 			if key.Name == "" {
 				return nil
 			}
@@ -89,14 +84,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
 }
 
 func untyped(kind string) *unstructured.Unstructured {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(kind))
-	return object
+	return controllers.Untyped(certificatesv1.GroupVersion.WithKind(kind))
 }
 
-// named is the PodBounceDirective that an IssuedCertificate names, none for one of another namespace: a user who may write
-// IssuedCertificates in a namespace of their own would have other meshes restarted.
-func named(certificate *unstructured.Unstructured) types.NamespacedName {
+// directiveOf is the PodBounceDirective of an IssuedCertificate; empty for one in another namespace: otherwise a user
+// who can write IssuedCertificates in one namespace could restart other meshes.
+func directiveOf(certificate *unstructured.Unstructured) types.NamespacedName {
 	name, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "name")
 	namespace, _, _ := unstructured.NestedString(certificate.Object, "spec", "podBounceDirective", "namespace")
 	if namespace != "" && namespace != certificate.GetNamespace() {
@@ -106,7 +99,7 @@ func named(certificate *unstructured.Unstructured) types.NamespacedName {
 }
 
 // Reconcile implements reconcile.Reconciler.
-func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	object := untyped(certificatesv1.PodBounceDirectiveKind)
 	if err := c.client.Get(ctx, request.NamespacedName, object); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -116,57 +109,56 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, nil
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &directive); err != nil {
-		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in cannot be read, and is not acted on", "cause", err.Error())
+		logf.FromContext(ctx).Error(err, "PodBounceDirective is ignored: its fields have other types than in this release's CRD")
 		return reconcile.Result{}, nil
 	}
 	if sets := len(directive.Spec.PodsToBounce); sets > certificatesv1.MaxPodSets {
-		logf.FromContext(ctx).Info("A PodBounceDirective that another's CRD let in has too many sets of Pods, and is not acted on", "sets", sets, "most", certificatesv1.MaxPodSets)
+		logf.FromContext(ctx).Error(nil, "PodBounceDirective is ignored: it has too many sets of Pods", "sets", sets, "limit", certificatesv1.MaxPodSets)
 		return reconcile.Result{}, nil
 	}
 	mesh, err := c.mesh(ctx, request.NamespacedName)
 	if err != nil || len(mesh.certificates) == 0 {
 		return reconcile.Result{}, err
 	}
-	now := readRoots(mesh.reports(), mesh.staged())
+	now := readRoots(mesh.replicas(), mesh.staged())
 	var published []string
 	if len(directive.Status.Roots) == 0 {
-		if published, err = c.published(ctx, mesh.namespaces()); err != nil {
+		if published, err = c.publishedRoots(ctx, mesh.namespaces()); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	status := begin(*directive.Status.DeepCopy(), now, published, metav1.NewTime(c.now()))
+	status := observeRoots(*directive.Status.DeepCopy(), now, published, metav1.NewTime(c.now()))
 	var again time.Duration
 	if status.State == certificatesv1.Restarting {
-		again = lookAgain
-		r := &round{Controller: c, directive: object, mesh: mesh, roots: now, sets: setsOf(&directive), status: &status, gates: map[string]gate{}}
+		again = pollInterval
+		r := &rollout{reconciler: c, directive: object, mesh: mesh, roots: now, sets: podSetsOf(&directive), status: &status, gates: map[string]gate{}}
 		switch lacking, err := c.rights.Lacking(ctx); {
 		case err != nil:
 			return reconcile.Result{}, err
 		case lacking != "":
-			status.Message, again = lacking, rightsAgain
+			status.Message, again = lacking, rightsInterval
 		default:
-			if err := r.goOn(ctx); err != nil {
+			if err := r.advance(ctx); err != nil {
 				return reconcile.Result{}, err
 			}
 		}
 	}
-	status.Message = bounded.Text(status.Message, certificatesv1.MaxStatusText) // it names Pods, as they report
-	err = c.report(ctx, object, directive.Status, status)
+	status.Message = bounded.Text(status.Message, certificatesv1.MaxStatusText) // it contains names that Pods report
+	err = c.writeStatus(ctx, object, directive.Status, status)
 	switch {
 	case errors.Is(err, errDropped):
-		logf.FromContext(ctx).Info(err.Error(), "reason", StatusDropped)
-		c.say(object, nil, corev1.EventTypeWarning, StatusDropped, err.Error())
+		c.event(ctx, object, nil, corev1.EventTypeWarning, reasonStatusDropped, err.Error())
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err):
-		return reconcile.Result{RequeueAfter: time.Second}, nil // somebody else has written: what they wrote counts
+		return reconcile.Result{RequeueAfter: time.Second}, nil // decide again by the newer status
 	case err != nil:
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
 }
 
-// published are the roots that istiod's own namespace publishes, empty where there are none yet.
-func (c *Controller) published(ctx context.Context, namespaces []string) ([]string, error) {
+// publishedRoots are the roots that the namespaces of istiod publish; empty before the first.
+func (c *reconciler) publishedRoots(ctx context.Context, namespaces []string) ([]string, error) {
 	var all []string
 	for _, namespace := range namespaces {
 		configMap, err := c.configMap(ctx, types.NamespacedName{Namespace: namespace, Name: istio.RootConfigMap})
@@ -181,17 +173,4 @@ func (c *Controller) published(ctx context.Context, namespaces []string) ([]stri
 		}
 	}
 	return all, nil
-}
-
-// configMap reads one from the API server itself, nil where it is not there.
-func (c *Controller) configMap(ctx context.Context, at types.NamespacedName) (*corev1.ConfigMap, error) {
-	configMap := &corev1.ConfigMap{}
-	err := c.live.Get(ctx, at, configMap)
-	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // there is none
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s: %w", at, err)
-	}
-	return configMap, nil
 }

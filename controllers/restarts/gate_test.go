@@ -58,7 +58,7 @@ func TestTheGateOfANamespace(t *testing.T) {
 	created := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: begun}, Data: map[string]string{istio.RootCertFile: two}}
 	for name, test := range map[string]struct {
 		configMap *corev1.ConfigMap
-		wanted    []string
+		desired   []string
 		at        time.Duration // after its change
 		waiting   string        // none: open
 	}{
@@ -70,12 +70,12 @@ func TestTheGateOfANamespace(t *testing.T) {
 		"it holds the old root":             {holding(one), []string{second}, time.Minute, "ConfigMap a/b to hold root"},
 		"it holds no certificate":           {holding("x"), []string{second}, time.Minute, "ConfigMap a/b to hold certificates"},
 		"it is empty":                       {&corev1.ConfigMap{}, []string{second}, time.Minute, "ConfigMap a/b to hold certificates"},
-		"it is not there":                   {nil, []string{second}, time.Minute, "ConfigMap a/b, which is not there"},
-		"it has just changed":               {holding(two), []string{second}, time.Second, "ConfigMap a/b, which has just changed"},
+		"it is not there":                   {nil, []string{second}, time.Minute, "ConfigMap a/b to exist"},
+		"it has just changed":               {holding(two), []string{second}, time.Second, "the kubelets to update ConfigMap a/b"},
 		"nobody has changed it":             {created, []string{second}, 2 * time.Second, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := gateOf("a/b", test.configMap, istio.RootCertFile, test.wanted, begun.Add(test.at))
+			got := gateOf("a/b", test.configMap, istio.RootCertFile, test.desired, begun.Add(test.at))
 			if got.open != (test.waiting == "") || !strings.HasPrefix(got.waiting, test.waiting) {
 				t.Errorf("got %+v", got)
 			}

@@ -9,7 +9,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,32 +17,31 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// mesh is whom a directive is for: the IssuedCertificates that name it, and their istiods.
+// mesh is the IssuedCertificates that name a directive, and their istiods.
 type mesh struct {
 	certificates []certificatesv1.IssuedCertificate
 	istiods      []istiod
 }
 
-// istiod is a Deployment, and those of its Pods that report.
+// istiod is a Deployment and those of its Pods that report.
 type istiod struct {
 	*unstructured.Unstructured
 	reporting []string
 }
 
-// mesh reads what refers to a directive, nothing where its namespace has not opted in: no istiod is looked after there.
-func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
+// mesh reads the mesh of a directive; empty when its namespace has not opted in.
+func (c *reconciler) mesh(ctx context.Context, directive types.NamespacedName) (*mesh, error) {
 	if optedIn, err := controllers.OptedIn(ctx, c.client, directive.Namespace); err != nil || !optedIn {
 		return &mesh{}, err
 	}
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind + "List"))
-	if err := c.client.List(ctx, list, client.MatchingFields{byDirective: directive.String()}, client.UnsafeDisableDeepCopy); err != nil {
+	stored, err := controllers.List(ctx, c.client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind), client.MatchingFields{byDirective: directive.String()})
+	if err != nil {
 		return nil, fmt.Errorf("listing IssuedCertificates: %w", err)
 	}
 	m := &mesh{}
-	for i := range list.Items {
+	for i := range stored {
 		var certificate certificatesv1.IssuedCertificate
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &certificate) != nil || certificate.DeletionTimestamp != nil {
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(stored[i].Object, &certificate) != nil || certificate.DeletionTimestamp != nil {
 			continue
 		}
 		m.certificates = append(m.certificates, certificate)
@@ -56,14 +54,13 @@ func (c *Controller) mesh(ctx context.Context, directive types.NamespacedName) (
 	return m, nil
 }
 
-func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
-	deployments := &unstructured.UnstructuredList{}
-	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
-	if err := c.client.List(ctx, deployments, client.InNamespace(at.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+func (c *reconciler) istiods(ctx context.Context, at types.NamespacedName, certificate *certificatesv1.IssuedCertificate, into *mesh) error {
+	deployments, err := controllers.List(ctx, c.client, controllers.DeploymentKind, client.InNamespace(at.Namespace))
+	if err != nil {
 		return fmt.Errorf("listing istiods: %w", err)
 	}
-	for i := range deployments.Items {
-		deployment := &deployments.Items[i]
+	for i := range deployments {
+		deployment := &deployments[i]
 		if istio.ServiceAccount(deployment) != at.Name || deployment.GetDeletionTimestamp() != nil {
 			continue
 		}
@@ -76,7 +73,7 @@ func (c *Controller) istiods(ctx context.Context, at types.NamespacedName, certi
 	return nil
 }
 
-// identities are the namespaces and service accounts of the istiods that a certificate is for, in its own namespace.
+// identities are the namespaces and service accounts in spec.hosts, limited to the namespace of the IssuedCertificate.
 func identities(certificate *certificatesv1.IssuedCertificate) []types.NamespacedName {
 	var all []types.NamespacedName
 	for _, identity := range istio.Identities(certificate.Spec.Hosts) {
@@ -87,18 +84,17 @@ func identities(certificate *certificatesv1.IssuedCertificate) []types.Namespace
 	return all
 }
 
-// namespaces are those of the istiods.
 func (m *mesh) namespaces() []string {
 	var all []string
 	for i := range m.certificates {
-		for _, each := range identities(&m.certificates[i]) {
-			all = append(all, each.Namespace)
+		for _, identity := range identities(&m.certificates[i]) {
+			all = append(all, identity.Namespace)
 		}
 	}
 	return sorted(all)
 }
 
-func (m *mesh) reports() []certificatesv1.CertificateStatus {
+func (m *mesh) replicas() []certificatesv1.CertificateStatus {
 	var all []certificatesv1.CertificateStatus
 	for i := range m.certificates {
 		all = append(all, m.certificates[i].Status.Certificates...)
@@ -106,18 +102,17 @@ func (m *mesh) reports() []certificatesv1.CertificateStatus {
 	return all
 }
 
-// staged says whether the root changes in stages.
+// staged reports whether the root changes in stages.
 func (m *mesh) staged() bool {
 	return slices.ContainsFunc(m.certificates, func(c certificatesv1.IssuedCertificate) bool {
 		return c.Annotations[certificatesv1.TrustedRootsAnnotation] != "" || c.Annotations[certificatesv1.CAFromSecretAnnotation] != ""
 	})
 }
 
-// revisions are those of the istiods.
 func (m *mesh) revisions() []string {
 	var all []string
-	for _, each := range m.istiods {
-		all = append(all, istio.Revision(each.Unstructured))
+	for _, istiod := range m.istiods {
+		all = append(all, istio.Revision(istiod.Unstructured))
 	}
 	return all
 }

@@ -20,7 +20,7 @@ import (
 func TestAnIssuedCertificateIsForItsNamespace(t *testing.T) {
 	for name, test := range map[string]struct {
 		reference map[string]any
-		want      types.NamespacedName
+		desired   types.NamespacedName
 	}{
 		"none":                 {nil, types.NamespacedName{Namespace: "istio-system"}},
 		"no namespace":         {map[string]any{"name": "a"}, types.NamespacedName{Namespace: "istio-system", Name: "a"}},
@@ -31,7 +31,7 @@ func TestAnIssuedCertificateIsForItsNamespace(t *testing.T) {
 			certificate := untyped(certificatesv1.Kind)
 			certificate.SetNamespace("istio-system")
 			certificate.Object["spec"] = map[string]any{"podBounceDirective": test.reference}
-			if got := named(certificate); got != test.want {
+			if got := directiveOf(certificate); got != test.desired {
 				t.Errorf("it names %s", got)
 			}
 		})
@@ -49,7 +49,7 @@ func TestAnIssuedCertificateIsForItsNamespace(t *testing.T) {
 func TestOnlyLabelledNamespacesAreRestarted(t *testing.T) {
 	labelled := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}
 	builder := fake.NewClientBuilder().WithObjects(labelled).WithIndex(untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
-		return []string{named(object.(*unstructured.Unstructured)).String()}
+		return []string{directiveOf(object.(*unstructured.Unstructured)).String()}
 	})
 	for _, namespace := range []string{"istio-system", "tenant"} { // the cache holds no other namespaces than labelled ones
 		certificate := untyped(certificatesv1.Kind)
@@ -58,11 +58,11 @@ func TestOnlyLabelledNamespacesAreRestarted(t *testing.T) {
 		certificate.Object["spec"] = map[string]any{"hosts": []any{"spiffe://cluster.local/ns/" + namespace + "/sa/istiod"}, "podBounceDirective": map[string]any{"name": "a"}}
 		builder.WithObjects(certificate)
 	}
-	c := &Controller{client: builder.Build()}
-	for namespace, want := range map[string]int{"istio-system": 1, "tenant": 0} {
+	c := &reconciler{client: builder.Build()}
+	for namespace, desired := range map[string]int{"istio-system": 1, "tenant": 0} {
 		m, err := c.mesh(t.Context(), types.NamespacedName{Namespace: namespace, Name: "a"})
-		if err != nil || len(m.certificates) != want {
-			t.Errorf("%s: %d IssuedCertificates count, want %d (%v)", namespace, len(m.certificates), want, err)
+		if err != nil || len(m.certificates) != desired {
+			t.Errorf("%s: %d IssuedCertificates count, want %d (%v)", namespace, len(m.certificates), desired, err)
 		}
 	}
 }

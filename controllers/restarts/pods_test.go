@@ -23,7 +23,7 @@ func TestWhichPodsBelongToTheMesh(t *testing.T) {
 	for name, test := range map[string]struct {
 		labels, annotations m
 		revisions           []string // default: default
-		want                string   // no set where empty
+		desired             string   // no set where empty
 	}{
 		"a sidecar":                            {m{proxyLabel: "web"}, m{"istio.io/rev": "default", "sidecar.istio.io/status": `{"revision":"default"}`}, nil, "workloads"},
 		"a sidecar of old":                     {m{proxyLabel: "web"}, m{"sidecar.istio.io/status": `{"containers":["istio-proxy"]}`}, nil, "workloads"},
@@ -51,12 +51,12 @@ func TestWhichPodsBelongToTheMesh(t *testing.T) {
 			}
 			got := ""
 			for _, s := range meshSets[1:] {
-				if s.has(&metav1.ObjectMeta{Labels: test.labels, Annotations: test.annotations}, revisions) {
+				if s.contains(&metav1.ObjectMeta{Labels: test.labels, Annotations: test.annotations}, revisions) {
 					got += s.name
 				}
 			}
-			if got != test.want {
-				t.Errorf("in set %q, want %q", got, test.want)
+			if got != test.desired {
+				t.Errorf("in set %q, want %q", got, test.desired)
 			}
 		})
 	}
@@ -66,27 +66,27 @@ func TestSetsOfThePublicAPI(t *testing.T) {
 	directive := &certificatesv1.PodBounceDirective{Spec: certificatesv1.PodBounceDirectiveSpec{PodsToBounce: []certificatesv1.PodSelector{
 		{Namespace: "a", Labels: map[string]string{"app": "web"}}, {Namespace: "b"},
 	}}}
-	sets := setsOf(directive)
+	sets := podSetsOf(directive)
 	pod := func(namespace, app string) *metav1.ObjectMeta {
 		return &metav1.ObjectMeta{Namespace: namespace, Labels: map[string]string{"app": app}}
 	}
-	for i, want := range []struct{ in, out []*metav1.ObjectMeta }{
+	for i, desired := range []struct{ in, out []*metav1.ObjectMeta }{
 		{[]*metav1.ObjectMeta{pod("a", "web")}, []*metav1.ObjectMeta{pod("b", "web"), pod("a", "db")}},
 		{[]*metav1.ObjectMeta{pod("b", "web"), pod("b", "db")}, []*metav1.ObjectMeta{pod("a", "web"), pod("b", "istiod")}},
 	} {
-		for _, each := range want.in {
-			if !sets[i].has(each, nil) {
+		for _, each := range desired.in {
+			if !sets[i].contains(each, nil) {
 				t.Errorf("%s has not %+v", sets[i].name, each)
 			}
 		}
-		for _, each := range want.out {
-			if sets[i].has(each, nil) {
+		for _, each := range desired.out {
+			if sets[i].contains(each, nil) {
 				t.Errorf("%s has %+v", sets[i].name, each)
 			}
 		}
 	}
 	directive.Annotations = map[string]string{certificatesv1.RestartAnnotation: certificatesv1.RestartMesh}
-	if got := setsOf(directive); len(got) != 3 || got[0].kind != istiodPods || got[1].kind != gatewayPods || got[2].kind != workloadPods {
+	if got := podSetsOf(directive); len(got) != 3 || got[0].kind != istiodPods || got[1].kind != gatewayPods || got[2].kind != workloadPods {
 		t.Errorf("the whole mesh: %+v", got)
 	}
 }
@@ -100,16 +100,16 @@ func TestWhatIsFoundToRestart(t *testing.T) {
 	pod := func(name string, created time.Duration, owners []metav1.OwnerReference) *metav1.ObjectMeta {
 		return &metav1.ObjectMeta{Namespace: "a", Name: name, CreationTimestamp: metav1.NewTime(since.Add(created)), OwnerReferences: owners}
 	}
-	going := pod("going", -time.Hour, owner("ReplicaSet", "web"))
-	going.DeletionTimestamp = &begun
+	terminating := pod("going", -time.Hour, owner("ReplicaSet", "web"))
+	terminating.DeletionTimestamp = &begun
 
-	there := newFound()
+	there := newCandidates()
 	there.add(pod("old", -time.Hour, owner("ReplicaSet", "web")), yes)
 	there.add(pod("older", -2*time.Hour, owner("ReplicaSet", "web")), yes)
 	there.add(pod("same-second", 0, owner("ReplicaSet", "web")), yes)
 	there.add(pod("younger", time.Second, owner("ReplicaSet", "web")), yes)
 	there.add(pod("another", -time.Hour, owner("DaemonSet", "agent")), yes)
-	there.add(going, yes)
+	there.add(terminating, yes)
 	there.add(pod("bare", -time.Hour, nil), yes)
 	there.add(pod("younger-bare", time.Hour, nil), yes)
 	there.add(pod("static", -time.Hour, owner("Node", "n")), yes)
@@ -118,17 +118,17 @@ func TestWhatIsFoundToRestart(t *testing.T) {
 	there.add(pod("held", -time.Hour, owner("ReplicaSet", "held")), gate{waiting: "ConfigMap"})
 
 	var got []string
-	for _, each := range there.inOrder() {
+	for _, each := range there.sorted() {
 		got = append(got, fmt.Sprint(each.owner.Kind, each.pods))
 	}
-	if want := []string{"DaemonSet[another]", "ReplicaSet[old older same-second]"}; !slices.Equal(got, want) {
-		t.Errorf("found %q, want %q", got, want)
+	if desired := []string{"DaemonSet[another]", "ReplicaSet[old older same-second]"}; !slices.Equal(got, desired) {
+		t.Errorf("found %q, want %q", got, desired)
 	}
 	if closed := slices.Collect(maps.Keys(there.closed)); !slices.Equal(closed, []string{"ConfigMap"}) {
 		t.Errorf("closed %q", closed)
 	}
-	if len(there.left) != 3 {
-		t.Errorf("left %q", there.left)
+	if len(there.skipped) != 3 {
+		t.Errorf("left %q", there.skipped)
 	}
 }
 
@@ -150,10 +150,10 @@ func TestPodsWithOwnersThatCannotBeAreLeft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.owner.Controller = new(true)
-			there := newFound()
+			there := newCandidates()
 			there.add(&metav1.ObjectMeta{Name: "pod", Namespace: "apps", OwnerReferences: []metav1.OwnerReference{test.owner}}, gate{open: true, since: time.Now()})
-			if (len(there.left) > 0) != test.left || (len(there.owners) > 0) == test.left {
-				t.Errorf("left %.200q, owners %d", there.left, len(there.owners))
+			if (len(there.skipped) > 0) != test.left || (len(there.owners) > 0) == test.left {
+				t.Errorf("left %.200q, owners %d", there.skipped, len(there.owners))
 			}
 		})
 	}

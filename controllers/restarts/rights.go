@@ -6,23 +6,23 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	utilcache "k8s.io/apimachinery/pkg/util/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
-// rightsAnswer is how long an answer is taken for the next ones.
-const rightsAnswer = 30 * time.Second
+// rightsTTL is how long an answer stays cached.
+const rightsTTL = 30 * time.Second
 
-// mayNot begins what is said about rights.
-const mayNot = "the controller may not "
+// missingRightsPrefix starts each message about missing rights.
+const missingRightsPrefix = "the controller may not "
 
-// needed is what restarting takes, in all namespaces.
-var needed = []authorizationv1.ResourceAttributes{
+// requiredRights are needed in all namespaces.
+var requiredRights = []authorizationv1.ResourceAttributes{
 	{Group: "apps", Resource: "deployments", Verb: "get"},
 	{Group: "apps", Resource: "deployments", Verb: "patch"},
 	{Group: "apps", Resource: "statefulsets", Verb: "get"},
@@ -33,40 +33,40 @@ var needed = []authorizationv1.ResourceAttributes{
 	{Resource: "pods", Subresource: "eviction", Verb: "create"},
 }
 
-// Rights finds out whether this program may restart Pods; the chart gives it that only when told to.
+// Rights checks whether this program may restart Pods: the chart grants that by restarts.enabled alone.
 type Rights struct {
 	client client.Writer
-	now    func() time.Time
-
-	mu      sync.Mutex
-	lacking string
-	until   time.Time
+	answer *utilcache.Expiring // by answerKey
 }
 
-// NewRights gives one that asks by SelfSubjectAccessReviews, which everybody may create.
-func NewRights(asking client.Writer) *Rights { return &Rights{client: asking, now: time.Now} }
+// answerKey is the key of the one answer.
+const answerKey = "lacking"
 
-// Lacking says in words what may not be done and how to give leave; it is empty when nothing is lacking.
+// NewRights returns a checker that creates SelfSubjectAccessReviews, which every user may.
+func NewRights(reviews client.Writer) *Rights {
+	return &Rights{client: reviews, answer: utilcache.NewExpiring()}
+}
+
+// Lacking describes the missing rights and how to grant them; empty when none is missing.
 func (r *Rights) Lacking(ctx context.Context) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.now().Before(r.until) {
-		return r.lacking, nil
+	if answer, ok := r.answer.Get(answerKey); ok {
+		return answer.(string), nil //nolint:forcetypeassert // set below
 	}
 	var lacking []string
-	for i := range needed {
-		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &needed[i]}}
+	for i := range requiredRights {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &requiredRights[i]}}
 		if err := r.client.Create(ctx, review); err != nil {
-			return "", fmt.Errorf("asking whether Pods may be restarted: %w", err)
+			return "", fmt.Errorf("checking the rights to restart Pods: %w", err)
 		}
 		if !review.Status.Allowed {
-			resource := strings.TrimSuffix(needed[i].Resource+"/"+needed[i].Subresource, "/")
-			lacking = append(lacking, needed[i].Verb+" "+resource)
+			resource := strings.TrimSuffix(requiredRights[i].Resource+"/"+requiredRights[i].Subresource, "/")
+			lacking = append(lacking, requiredRights[i].Verb+" "+resource)
 		}
 	}
-	r.lacking, r.until = "", r.now().Add(rightsAnswer)
+	answer := ""
 	if len(lacking) > 0 {
-		r.lacking = mayNot + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
+		answer = missingRightsPrefix + strings.Join(lacking, ", ") + ": to let it restart Pods, set restarts.enabled=true, as in " + helm.Upgrade("--set restarts.enabled=true")
 	}
-	return r.lacking, nil
+	r.answer.Set(answerKey, answer, rightsTTL)
+	return answer, nil
 }

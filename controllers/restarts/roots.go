@@ -10,58 +10,58 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// roots is what the agents of one mesh report about its roots of trust.
+// roots is the state of the roots of trust that the agents of one mesh report.
 type roots struct {
-	// wanted are the fingerprints, sorted, of the roots that every proxy is to trust; none while that is not known.
-	wanted []string
-	// settled says that every replica of istiod publishes just these, and was seen to.
+	// desired are the sorted fingerprints of the roots that every proxy must trust; empty while unknown.
+	desired []string
+	// settled reports that every replica of istiod was seen to publish exactly these.
 	settled bool
-	// behind are istiod's Pods that take the wanted root only when they start.
-	behind []string
-	// waiting says what is not so yet.
+	// outdated are istiod's Pods that take the desired root only when they start.
+	outdated []string
+	// waiting is why the roots are not settled.
 	waiting string
 }
 
-// readRoots judges reports. staged says that the root changes in stages: a running istiod then takes other roots, and one
-// that is offered outside of the stages is none to restart for: istiod would not come up with it.
+// readRoots evaluates the reports. staged reports that the root changes in stages: a running istiod then takes new
+// roots, and a restart for a root outside of the stages would fail.
 func readRoots(reports []certificatesv1.CertificateStatus, staged bool) roots {
 	if len(reports) == 0 {
-		return roots{waiting: "istiod's agents, which have not reported yet"}
+		return roots{waiting: "istiod's agents to report"}
 	}
 	if !staged {
-		offered, unclear := newRoot(reports)
+		offered, unclear := offeredRoot(reports)
 		if unclear != "" {
 			return roots{waiting: unclear}
 		}
 		if offered != "" {
-			found := roots{wanted: []string{offered}}
+			found := roots{desired: []string{offered}}
 			for _, report := range reports {
 				if report.RootFingerprint != "" && report.RootFingerprint != offered {
-					found.behind = append(found.behind, report.Pod)
+					found.outdated = append(found.outdated, report.Pod)
 				}
 			}
-			if len(found.behind) > 0 {
-				found.waiting = "istiod to take root " + short(offered) + ": " + strings.Join(found.behind, ", ") + " started with another"
+			if len(found.outdated) > 0 {
+				found.waiting = "istiod to take root " + shorten(offered) + ": " + strings.Join(found.outdated, ", ") + " started with another root"
 				return found
 			}
 		}
 	}
-	found := roots{wanted: sorted(reports[0].TrustedRoots), settled: true}
+	found := roots{desired: sorted(reports[0].TrustedRoots), settled: true}
 	var lacking []string
 	for _, report := range reports {
-		if !report.Confirmed || len(report.TrustedRoots) == 0 || !slices.Equal(sorted(report.TrustedRoots), found.wanted) {
+		if !report.Confirmed || len(report.TrustedRoots) == 0 || !slices.Equal(sorted(report.TrustedRoots), found.desired) {
 			lacking = append(lacking, report.Pod)
 		}
 	}
 	if len(lacking) > 0 {
-		return roots{waiting: "every replica of istiod to be seen to publish the same roots: " + strings.Join(lacking, ", ")}
+		return roots{waiting: "every replica of istiod to publish the same roots: " + strings.Join(lacking, ", ")}
 	}
 	return found
 }
 
-// newRoot is the root that Vault has now, where some replica does not have it: the one that replicas are offered, and
-// else, where they differ, that of the certificate that was issued last.
-func newRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) {
+// offeredRoot is the root of Vault that some replica does not have yet: the rejected one that replicas report, otherwise, where
+// they differ, that of the newest certificate.
+func offeredRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) {
 	var offered []string
 	for _, report := range reports {
 		if report.OfferedRootFingerprint != "" {
@@ -79,7 +79,7 @@ func newRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) 
 	differ := false
 	for _, report := range reports {
 		if report.RootFingerprint == "" {
-			continue // it has none yet, and takes what Vault has
+			continue // it will take the root of Vault
 		}
 		differ = differ || last.RootFingerprint != "" && last.RootFingerprint != report.RootFingerprint
 		if last.RootFingerprint == "" || last.NotBefore.Before(report.NotBefore) {
@@ -92,26 +92,26 @@ func newRoot(reports []certificatesv1.CertificateStatus) (root, unclear string) 
 	return last.RootFingerprint, ""
 }
 
-// sorted gives values in order, none twice.
+// sorted returns the distinct values in order.
 func sorted(values []string) []string {
 	values = slices.Clone(values)
 	slices.Sort(values)
 	return slices.Compact(values)
 }
 
-// holds says whether all of some roots are among others.
-func holds(all, some []string) bool {
+// containsAll reports whether all contains each of some.
+func containsAll(all, some []string) bool {
 	return !slices.ContainsFunc(some, func(root string) bool { return !slices.Contains(all, root) })
 }
 
-// key is what roots are called in RestartedForRootAnnotation.
-func key(roots []string) string { return strings.Join(roots, ",") }
+// rootsKey is the value of RestartedForRootAnnotation.
+func rootsKey(roots []string) string { return strings.Join(roots, ",") }
 
-// short are fingerprints as a message has them.
-func short(fingerprints ...string) string {
+// shorten returns the first 12 digits of each fingerprint.
+func shorten(fingerprints ...string) string {
 	var words []string
-	for _, each := range fingerprints {
-		words = append(words, each[:min(len(each), 12)])
+	for _, fingerprint := range fingerprints {
+		words = append(words, fingerprint[:min(len(fingerprint), 12)])
 	}
 	return strings.Join(words, ", ")
 }

@@ -3,93 +3,95 @@
 package restarts
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 const apps = "apps/v1"
 
-// rollsOut says whether there is a rollout of such an owner, by a change of its template.
+// rollsOut reports whether a change of the template of an owner replaces its Pods.
 func rollsOut(owner metav1.OwnerReference) bool {
 	return owner.APIVersion == apps && slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, owner.Kind)
 }
 
-// workload refers to an owner.
 func workload(owner metav1.OwnerReference, namespace string, method certificatesv1.RestartMethod) certificatesv1.RestartingWorkload {
 	return certificatesv1.RestartingWorkload{
 		APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: namespace, Name: owner.Name, UID: string(owner.UID), Method: method,
 	}
 }
 
-func called(w certificatesv1.RestartingWorkload) string {
+func display(w certificatesv1.RestartingWorkload) string {
 	return w.Kind + " " + w.Namespace + "/" + w.Name
 }
 
-// rollout is how a Deployment, StatefulSet or DaemonSet stands.
-type rollout struct {
-	// restartedFor is its template's annotation.
+// rolloutStatus is the state of a Deployment, StatefulSet or DaemonSet.
+type rolloutStatus struct {
+	// restartedFor is RestartedForRootAnnotation of its template.
 	restartedFor string
 	paused       bool
-	onDelete     bool // its Pods are replaced only when somebody deletes them
-	// want is how many Pods there are to be.
-	want int64
-	// replaced says that all Pods are of the newest template, available that as many as wanted are there and well.
+	onDelete     bool // its Pods are replaced only when a person deletes them
+	// desired is the number of Pods.
+	desired int64
+	// replaced reports that all Pods have the newest template, available that the desired number is ready.
 	replaced, available bool
-	// heldBack says that a part keeps its template on purpose (StatefulSet's partition).
+	// heldBack reports that the partition of a StatefulSet keeps some Pods at the old template.
 	heldBack bool
 	progress string
 }
 
-// rolloutOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
-func rolloutOf(object *unstructured.Unstructured) rollout {
-	number := func(otherwise int64, path ...string) int64 {
-		value, given, _ := unstructured.NestedInt64(object.Object, path...)
-		if !given {
-			return otherwise
+// rolloutStatusOf reads a workload as `kubectl rollout status` does (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
+func rolloutStatusOf(object *unstructured.Unstructured) rolloutStatus {
+	integer := func(fallback int64, path ...string) int64 {
+		value, found, _ := unstructured.NestedInt64(object.Object, path...)
+		if !found {
+			return fallback
 		}
 		return value
 	}
-	word := func(path ...string) string {
+	text := func(path ...string) string {
 		value, _, _ := unstructured.NestedString(object.Object, path...)
 		return value
 	}
-	r := rollout{restartedFor: word("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
+	r := rolloutStatus{restartedFor: text("spec", "template", "metadata", "annotations", certificatesv1.RestartedForRootAnnotation)}
 	r.paused, _, _ = unstructured.NestedBool(object.Object, "spec", "paused")
-	r.onDelete = word("spec", "updateStrategy", "type") == "OnDelete"
-	observed := number(0, "status", "observedGeneration") >= object.GetGeneration()
-	want := number(1, "spec", "replicas")
+	r.onDelete = text("spec", "updateStrategy", "type") == "OnDelete"
+	observed := integer(0, "status", "observedGeneration") >= object.GetGeneration()
+	desired := integer(1, "spec", "replicas")
 	var updated, available int64
 	switch object.GetKind() {
 	case "DaemonSet":
-		want = number(0, "status", "desiredNumberScheduled")
-		updated, available = number(0, "status", "updatedNumberScheduled"), number(0, "status", "numberAvailable")
-		r.replaced = observed && updated >= want
+		desired = integer(0, "status", "desiredNumberScheduled")
+		updated, available = integer(0, "status", "updatedNumberScheduled"), integer(0, "status", "numberAvailable")
+		r.replaced = observed && updated >= desired
 	case "StatefulSet":
-		partition := number(0, "spec", "updateStrategy", "rollingUpdate", "partition")
-		r.heldBack = partition > 0 && want > 0
-		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "readyReplicas")
-		r.replaced = observed && (updated >= want-partition || word("status", "updateRevision") == word("status", "currentRevision"))
+		partition := integer(0, "spec", "updateStrategy", "rollingUpdate", "partition")
+		r.heldBack = partition > 0 && desired > 0
+		updated, available = integer(0, "status", "updatedReplicas"), integer(0, "status", "readyReplicas")
+		r.replaced = observed && (updated >= desired-partition || text("status", "updateRevision") == text("status", "currentRevision"))
 	default:
-		updated, available = number(0, "status", "updatedReplicas"), number(0, "status", "availableReplicas")
-		r.replaced = observed && updated >= want && number(0, "status", "replicas") <= updated
+		updated, available = integer(0, "status", "updatedReplicas"), integer(0, "status", "availableReplicas")
+		r.replaced = observed && updated >= desired && integer(0, "status", "replicas") <= updated
 	}
-	r.want, r.available = want, available >= want
-	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, want, available)
+	r.desired, r.available = desired, available >= desired
+	r.progress = fmt.Sprintf("%d of %d Pods are new, %d available", updated, desired, available)
 	return r
 }
 
-// restartPatch writes the annotation by which a workload's controller replaces its Pods, as `kubectl rollout restart`
-// does, on just the version that was read.
+// restartPatch sets the annotation that makes the workload's controller replace its Pods, as `kubectl rollout restart`
+// does, on exactly the version that was read.
 func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"metadata": map[string]any{"resourceVersion": object.GetResourceVersion(), "uid": string(object.GetUID())},
@@ -99,61 +101,90 @@ func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, erro
 	})
 }
 
-// eviction is how the Pods of an owner stand that are replaced one by one.
-type eviction struct {
-	// next is the Pod to evict now, nil where something is waited for or nothing is left to do.
-	next *corev1.Pod
-	done bool
-	// waiting says what is waited for.
-	waiting string
-}
-
-// evictionOf judges the Pods of an owner: the next one's turn comes when those evicted before are gone, and the new ones
-// there and ready. want is how many Pods the owner has, 0 where that is not known.
-func evictionOf(of certificatesv1.RestartingWorkload, pods []corev1.Pod, want int64) eviction {
-	var old []*corev1.Pod
-	var going, starting []string
-	there := int64(0)
-	for i := range pods {
-		pod := &pods[i]
-		owner := metav1.GetControllerOf(pod)
-		if owner == nil || owner.UID != types.UID(of.UID) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-			continue
+// resolve decides how the Pods of an owner are replaced; nil when they are not.
+func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
+	owner := of.owner
+	if owner.APIVersion == apps && owner.Kind == "ReplicaSet" {
+		replicaSet := &metav1.PartialObjectMetadata{}
+		replicaSet.SetGroupVersionKind(schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind))
+		if err := r.live.Get(ctx, types.NamespacedName{Namespace: of.namespace, Name: owner.Name}, replicaSet); err != nil {
+			return nil, client.IgnoreNotFound(err)
 		}
-		switch {
-		case pod.DeletionTimestamp != nil:
-			going = append(going, pod.Name)
-			continue
-		case !pod.CreationTimestamp.After(sinceOf(of)):
-			old = append(old, pod)
-		case !ready(pod):
-			starting = append(starting, pod.Name)
+		if above := metav1.GetControllerOf(replicaSet); above != nil && rollsOut(*above) && validOwner(*above) {
+			owner = *above
 		}
-		there++
 	}
+	if !rollsOut(owner) {
+		return r.resolveEviction(ctx, owner, of)
+	}
+	object, err := r.getOwner(ctx, workload(owner, of.namespace, certificatesv1.Rollout))
+	if object == nil {
+		return nil, err
+	}
+	w, status := workload(owner, of.namespace, certificatesv1.Rollout), rolloutStatusOf(object)
+	restarted, unavailable := status.restartedFor == rootsKey(r.status.Roots), display(w)+": it was not available before its restart, so the rollout does not wait for it"
 	switch {
-	case len(going) > 0:
-		return eviction{waiting: "Pod " + strings.Join(going, ", ") + " to end"}
-	case len(starting) > 0 && of.WaitFor:
-		return eviction{waiting: "Pod " + strings.Join(starting, ", ") + " to be ready"}
-	case there < want && of.WaitFor:
-		return eviction{waiting: fmt.Sprintf("%d Pods to be there, %d are", want, there)}
-	case len(old) == 0:
-		return eviction{done: true}
+	case restarted && status.replaced && status.heldBack:
+		r.skip(display(w) + ": its partition keeps some Pods at the old template")
+		return nil, nil //nolint:nilnil // nothing to do
+	case restarted && (status.replaced || slices.Contains(r.status.Left, unavailable)):
+		return nil, nil //nolint:nilnil // done
+	case restarted: // by a reconcile whose status was not stored
+		w.WaitFor = true
+	case status.paused:
+		r.skip(display(w) + ": it is paused; resume and restart it yourself")
+		return nil, nil //nolint:nilnil // nothing to do
+	case status.onDelete:
+		return r.resolveEviction(ctx, owner, of)
+	default:
+		if w.WaitFor = status.replaced && status.available; !w.WaitFor {
+			r.skip(unavailable)
+		}
 	}
-	next := slices.MinFunc(old, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return eviction{next: next, waiting: "Pod " + next.Name + " to be replaced"}
+	return &w, nil
 }
 
-func sinceOf(w certificatesv1.RestartingWorkload) time.Time {
-	if w.Since == nil {
-		return time.Time{}
+// restart advances a restarting workload by one step. It waits while the API server rejects the change.
+func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorkload) (done bool, waiting string, err error) {
+	if w.Method == certificatesv1.Eviction {
+		return r.evict(ctx, w)
 	}
-	return w.Since.Time
+	object, err := r.getOwner(ctx, w)
+	if object == nil {
+		return err == nil, "", err // deleted together with its Pods
+	}
+	status, roots := rolloutStatusOf(object), rootsKey(r.status.Roots)
+	if status.restartedFor == roots {
+		return status.replaced && status.available || !w.WaitFor, status.progress, nil
+	}
+	patch, err := restartPatch(object, roots)
+	if err != nil {
+		return false, "", err
+	}
+	switch err := r.client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(controllers.Manager)); {
+	case apierrors.IsConflict(err):
+		return false, "its restart", nil // it changed meanwhile
+	case apierrors.IsNotFound(err):
+		return true, "", nil
+	case err != nil && ctx.Err() == nil:
+		return false, "its restart, which failed: " + err.Error(), nil
+	case err != nil:
+		return false, "", err
+	}
+	restarted.WithLabelValues(w.Kind, string(w.Method)).Inc()
+	r.event(ctx, object, r.directive, corev1.EventTypeNormal, reasonWorkloadRestarted, "its Pods are replaced so that their proxies trust root "+shorten(r.status.Roots...))
+	return false, "its rollout to begin", nil
 }
 
-func ready(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+// getOwner reads a workload from the API server itself; nil when it was deleted or recreated.
+func (r *rollout) getOwner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
+	if err := r.live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: w.Name}, object); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	if string(object.GetUID()) != w.UID {
+		return nil, nil //nolint:nilnil // recreated
+	}
+	return object, nil
 }

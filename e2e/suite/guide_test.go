@@ -14,13 +14,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 	"sigs.k8s.io/e2e-framework/pkg/features"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 )
+
+var must = check.Must
 
 // sections of docs/try-it.md, each a step of the guide's.
 var sections = []string{"Vault", "istiod-agent", "The VirtualMesh", "Istio"}
 
 // The guide, command by command, with the chart in the place of its patch.
-func TestTheGuide(t *testing.T) {
+func TestGuide(t *testing.T) {
 	environment.Test(t, features.New("the guide").WithLabel(label, core).
 		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
 			followed(ctx, t)
@@ -142,11 +146,4 @@ done`, cluster.name))
 		}
 	}
 	return all.String()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

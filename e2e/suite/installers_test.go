@@ -27,7 +27,7 @@ func TestIstioByHelm(t *testing.T) {
 
 // The guide's own file patches the closed image's containers into istiod; ours take their place. Its gateway is left
 // out: nothing here has Envoy's image.
-func TestIstioByTheGuidesFile(t *testing.T) {
+func TestIstioByGuideFile(t *testing.T) {
 	file, err := os.ReadFile(filepath.Join("manifests", "istiooperator.yaml"))
 	must(t, err)
 	wantInstalled(t, "Istio by the guide's IstioOperator file", []string{

@@ -25,7 +25,7 @@ func feature(name, suite string) *features.FeatureBuilder {
 }
 
 // A renewal reaches istiod, and nothing restarts.
-func TestARenewal(t *testing.T) {
+func TestRenewal(t *testing.T) {
 	environment.Test(t, feature("a renewal", core).
 		Assess("istiod signs under a new CA, and was not started again", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -50,7 +50,7 @@ func TestARenewal(t *testing.T) {
 }
 
 // With an audience, the agent logs in with the token that the injection mounts for Vault, and needs no right to request one.
-func TestATokenForVaultAlone(t *testing.T) {
+func TestVaultAudience(t *testing.T) {
 	role := func(ctx context.Context, t *testing.T, cluster *target, audience string) {
 		t.Helper()
 		cluster.kubectl(ctx, t, `exec -n vault vault-0 -- /bin/sh -c 'vault write auth/kubernetes/role/gen-int-ca-istio audience="`+audience+`" bound_service_account_names=istiod,istiod-service-account bound_service_account_namespaces=istio-system policies=gen-int-ca-istio ttl=2400h'`)
@@ -94,7 +94,7 @@ func TestATokenForVaultAlone(t *testing.T) {
 
 // What is killed is started again, and goes on with the CA that there was: the agent takes over what is published, and
 // istiod finds it.
-func TestKilled(t *testing.T) {
+func TestKilledProcesses(t *testing.T) {
 	builder := feature("killed", full)
 	for container, program := range map[string]string{"istiod-agent": "istiod-agent", "discovery": "pilot-discovery"} {
 		builder = builder.Assess(program, step(func(ctx context.Context, t *testing.T) {
@@ -153,7 +153,7 @@ func TestReplicas(t *testing.T) {
 }
 
 // A canary revision of Istio gets the agent too, and goes again.
-func TestACanaryRevision(t *testing.T) {
+func TestCanary(t *testing.T) {
 	environment.Test(t, feature("a canary revision", full).
 		Assess("it has a CA of the same root", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -200,7 +200,7 @@ func TestACanaryRevision(t *testing.T) {
 }
 
 // The webhook is replaced while istiods change, and no change fails.
-func TestTheWebhookIsReplaced(t *testing.T) {
+func TestWebhookReplacement(t *testing.T) {
 	environment.Test(t, feature("the webhook is replaced", full).
 		Assess("no change of istiod's fails meanwhile", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -231,7 +231,7 @@ func TestTheWebhookIsReplaced(t *testing.T) {
 }
 
 // The chart of the commit before is upgraded to this one's and rolled back, and istiod goes on meanwhile.
-func TestTheChartIsUpgraded(t *testing.T) {
+func TestChartUpgrade(t *testing.T) {
 	environment.Test(t, feature("the chart is upgraded", full).
 		Assess("from the previous commit's, and back", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -265,7 +265,7 @@ func TestTheChartIsUpgraded(t *testing.T) {
 }
 
 // What is injected passes the restricted Pod Security Standard, with NetworkPolicies in place, where istiod's own Pod does.
-func TestRestrictedPodSecurity(t *testing.T) {
+func TestPodSecurity(t *testing.T) {
 	environment.Test(t, feature("restricted Pod Security", full).
 		Assess("istiod comes up under it", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]

@@ -28,8 +28,8 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/env"
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 
-	"github.com/istiod-agent/istiod-agent/e2e/built"
-	"github.com/istiod-agent/istiod-agent/e2e/node"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/node"
 )
 
 var (

@@ -15,7 +15,7 @@ import (
 // An agent whose clock comes near the end of its certificate renews it by itself, and istiod and workloads go on. The
 // clock is that of one cluster's Vault, istiods, agents and workloads; the rest of the world, their API server too,
 // keeps its time.
-func TestTheEndOfTheCertificateComesNear(t *testing.T) {
+func TestCertificateEnd(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("a process's clock is moved on amd64 alone")
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // An istiod that starts while Vault is sealed waits, says why, and comes up when Vault is back.
-func TestVaultIsSealedWhileIstiodStarts(t *testing.T) {
+func TestVaultSealed(t *testing.T) {
 	environment.Test(t, feature("Vault is sealed while istiod starts", core).
 		Assess("istiod waits, and says why", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -83,7 +83,7 @@ func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 }
 
 // A renewal during an outage of Vault's is made good when that is over; istiod goes on with what it has.
-func TestVaultIsDownAcrossARenewal(t *testing.T) {
+func TestVaultDown(t *testing.T) {
 	environment.Test(t, feature("Vault is down across a renewal", full).
 		Assess("istiod goes on with what it has", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -120,7 +120,7 @@ func TestVaultIsDownAcrossARenewal(t *testing.T) {
 }
 
 // An API server that is started again finds all as it was; agents go on.
-func TestTheAPIServerIsRestarted(t *testing.T) {
+func TestAPIServerRestart(t *testing.T) {
 	if started == nil {
 		t.Skip("clusters of a kubeconfig: nothing here may stop their API server")
 	}
@@ -142,7 +142,7 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 }
 
 // A node that is started again has its istiod come up with a new CA of the same root.
-func TestTheNodeIsRestarted(t *testing.T) {
+func TestNodeRestart(t *testing.T) {
 	if started == nil {
 		t.Skip("clusters of a kubeconfig: nothing here may stop their node")
 	}
@@ -173,7 +173,7 @@ func TestTheNodeIsRestarted(t *testing.T) {
 }
 
 // Without the webhook istiods cannot change, and the error says why; nothing else notices.
-func TestTheWebhookIsDown(t *testing.T) {
+func TestWebhookDown(t *testing.T) {
 	environment.Test(t, feature("the webhook is down", full).
 		Assess("istiod cannot change, and all else can", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
@@ -211,7 +211,7 @@ func TestTheWebhookIsDown(t *testing.T) {
 }
 
 // The guard alone refuses an istiod without the agent.
-func TestTheGuardAlone(t *testing.T) {
+func TestGuardAlone(t *testing.T) {
 	environment.Test(t, feature("the guard alone", full).
 		Assess("an istiod without the agent is refused", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]

@@ -11,7 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
 // cert-manager gives the webhook its certificate, and the webhook's own CA gives it back.

@@ -91,7 +91,7 @@ func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
 // deployWorkload has a workload run in a namespace, and waits until it serves.
 func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace string) {
 	t.Helper()
-	if _, err := c.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil { // TestTheGuide makes it, unless it was left out
+	if _, err := c.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil { // TestGuide makes it, unless it was left out
 		c.kubectl(ctx, t, "create namespace "+namespace)
 	}
 	c.kubectl(ctx, t, "apply -n "+namespace+" -f e2e/suite/manifests/workload.yaml")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package regular reads files by a name from outside of the program: only regular ones, and only as much as fits into
-// memory. A named pipe, a device or a file that never ends is an error, not a program that hangs or is killed.
+// Package regular reads files whose names come from outside the program: only regular files, up to a size limit. A named
+// pipe, a device or an endless file is an error; it neither blocks the program nor exhausts its memory.
 package regular
 
 import (
@@ -25,19 +25,25 @@ func Read(name string, limit int64) ([]byte, error) {
 // Content is Read for a file that the caller has opened, with O_NONBLOCK. It closes the file.
 func Content(file *os.File, limit int64) ([]byte, error) {
 	defer func() { _ = file.Close() }()
-	name := file.Name()
-	about, err := file.Stat()
-	if err != nil {
+	info, err := file.Stat()
+	switch {
+	case err != nil:
 		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("reading %s: expected a regular file, got a directory", file.Name())
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("reading %s: expected a regular file, got a device, pipe or socket", file.Name())
 	}
-	if !about.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading %s: expected a regular file", name)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(content)) > limit {
+	return Stream(file.Name(), file, limit)
+}
+
+// Stream returns the content of a stream of at most limit bytes; name is for errors.
+func Stream(name string, stream io.Reader, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(stream, limit+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	case int64(len(content)) > limit:
 		return nil, fmt.Errorf("reading %s: expected at most %d bytes", name, limit)
 	}
 	return content, nil

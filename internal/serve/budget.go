@@ -22,16 +22,16 @@ import (
 // keeps others waiting.
 type Budget struct {
 	total, perRequest int64
-	patience          time.Duration
+	maxWait           time.Duration
 
-	mu      sync.Mutex
-	free    int64
-	holding []*part
-	waiting []*part
+	mu     sync.Mutex
+	free   int64
+	active []*reservation
+	queue  []*reservation
 }
 
-// part of the budget, which a request holds or waits for.
-type part struct {
+// reservation of the budget, which a request holds or waits for.
+type reservation struct {
 	source    string
 	size      int64
 	granted   chan struct{}
@@ -40,8 +40,8 @@ type part struct {
 }
 
 // NewBudget returns a budget of which each request takes perRequest, besides the length of its body.
-func NewBudget(total, perRequest int64, patience time.Duration) *Budget {
-	return &Budget{total: total, perRequest: perRequest, patience: patience, free: total}
+func NewBudget(total, perRequest int64, maxWait time.Duration) *Budget {
+	return &Budget{total: total, perRequest: perRequest, maxWait: maxWait, free: total}
 }
 
 // Limit serves requests within the budget. At most maxBody bytes of a body can be read; a request that announces more takes
@@ -56,23 +56,23 @@ func (b *Budget) Limit(maxBody int64, next http.Handler) http.Handler {
 		case length > maxBody:
 			length = 0
 		}
-		held := &part{
+		own := &reservation{
 			source: sourceOf(r.RemoteAddr), size: min(b.total*5/8, b.perRequest+length), granted: make(chan struct{}),
 			abandon: func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) },
 		}
-		b.request(held)
-		defer b.release(held)
-		patience := time.NewTimer(b.patience)
-		defer patience.Stop()
+		b.enqueue(own)
+		defer b.release(own)
+		timeout := time.NewTimer(b.maxWait)
+		defer timeout.Stop()
 		select {
-		case <-held.granted:
+		case <-own.granted:
 		case <-r.Context().Done():
 			return
-		case <-patience.C:
+		case <-timeout.C:
 			Busy(w)
 			return
 		}
-		r.Body = &countedBody{ReadCloser: r.Body, left: maxBody}
+		r.Body = &countedBody{ReadCloser: r.Body, remaining: maxBody}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -89,95 +89,95 @@ var ErrTooLarge = errors.New("the request's body is too large")
 // countedBody ends with an error after more bytes than were paid for.
 type countedBody struct {
 	io.ReadCloser
-	left int64
+	remaining int64
 }
 
 func (c *countedBody) Read(p []byte) (int, error) {
-	if c.left < 0 {
+	if c.remaining < 0 {
 		return 0, ErrTooLarge
 	}
-	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left+1)])
-	if c.left -= int64(n); c.left < 0 {
+	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.remaining+1)])
+	if c.remaining -= int64(n); c.remaining < 0 {
 		return n, ErrTooLarge
 	}
 	return n, err
 }
 
-func (b *Budget) request(p *part) {
+func (b *Budget) enqueue(p *reservation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.waiting = append(b.waiting, p)
+	b.queue = append(b.queue, p)
 	b.grant()
 }
 
 // release gives a part back, or gives up waiting for it.
-func (b *Budget) release(p *part) {
+func (b *Budget) release(p *reservation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if i := slices.Index(b.holding, p); i >= 0 {
-		b.holding = slices.Delete(b.holding, i, i+1)
+	if i := slices.Index(b.active, p); i >= 0 {
+		b.active = slices.Delete(b.active, i, i+1)
 		b.free += p.size
-	} else if i := slices.Index(b.waiting, p); i >= 0 {
-		b.waiting = slices.Delete(b.waiting, i, i+1)
+	} else if i := slices.Index(b.queue, p); i >= 0 {
+		b.queue = slices.Delete(b.queue, i, i+1)
 	}
 	b.grant()
 }
 
 // grant gives parts to those whose turn it is, as far as the budget goes.
 func (b *Budget) grant() {
-	held := map[string]int64{}
-	for _, p := range b.holding {
-		held[p.source] += p.size
+	reserved := map[string]int64{}
+	for _, p := range b.active {
+		reserved[p.source] += p.size
 	}
 	for {
 		next, least := -1, int64(0)
-		for i, p := range b.waiting {
-			would := held[p.source] + p.size
-			if mayHold := held[p.source] == 0 || would <= b.total/2; mayHold && (next < 0 || would < least) {
+		for i, p := range b.queue {
+			would := reserved[p.source] + p.size
+			if mayHold := reserved[p.source] == 0 || would <= b.total/2; mayHold && (next < 0 || would < least) {
 				next, least = i, would
 			}
 		}
 		if next < 0 {
 			return
 		}
-		p := b.waiting[next]
+		p := b.queue[next]
 		if p.size > b.free {
-			b.makeRoom(p, held)
+			b.makeRoom(p, reserved)
 			return
 		}
-		b.waiting = slices.Delete(b.waiting, next, next+1)
-		b.holding = append(b.holding, p)
+		b.queue = slices.Delete(b.queue, next, next+1)
+		b.active = append(b.active, p)
 		b.free -= p.size
-		held[p.source] += p.size
+		reserved[p.source] += p.size
 		close(p.granted)
 	}
 }
 
 // makeRoom abandons the newest requests of the sources that hold most, until there will be room for one that holds less.
-func (b *Budget) makeRoom(next *part, held map[string]int64) {
-	left := map[string]int64{} // that sources will hold
+func (b *Budget) makeRoom(next *reservation, reserved map[string]int64) {
+	remaining := map[string]int64{} // that sources will hold
 	room := b.free
-	for _, p := range b.holding {
+	for _, p := range b.active {
 		if p.abandoned {
 			room += p.size
 		} else {
-			left[p.source] += p.size
+			remaining[p.source] += p.size
 		}
 	}
 	for room < next.size {
 		victim := -1
-		for i, p := range b.holding {
-			if !p.abandoned && left[p.source] > held[next.source]+next.size && (victim < 0 || left[p.source] >= left[b.holding[victim].source]) {
+		for i, p := range b.active {
+			if !p.abandoned && remaining[p.source] > reserved[next.source]+next.size && (victim < 0 || remaining[p.source] >= remaining[b.active[victim].source]) {
 				victim = i
 			}
 		}
 		if victim < 0 {
 			return
 		}
-		p := b.holding[victim]
+		p := b.active[victim]
 		p.abandoned = true
 		p.abandon()
 		room += p.size
-		left[p.source] -= p.size
+		remaining[p.source] -= p.size
 	}
 }

@@ -9,13 +9,13 @@ import (
 )
 
 // hold requests a part of the budget for a source.
-func (b *Budget) hold(source string, size int64, abandoned *[]string) *part {
-	p := &part{source: source, size: size, granted: make(chan struct{}), abandon: func() { *abandoned = append(*abandoned, source) }}
-	b.request(p)
+func (b *Budget) hold(source string, size int64, abandoned *[]string) *reservation {
+	p := &reservation{source: source, size: size, granted: make(chan struct{}), abandon: func() { *abandoned = append(*abandoned, source) }}
+	b.enqueue(p)
 	return p
 }
 
-func (p *part) isGranted() bool {
+func (p *reservation) isGranted() bool {
 	select {
 	case <-p.granted:
 		return true
@@ -43,7 +43,7 @@ func TestBudget(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			budget := NewBudget(100, 0, 0)
-			var parts []*part
+			var parts []*reservation
 			for i, step := range steps {
 				var abandoned []string
 				all := &abandoned
@@ -72,21 +72,21 @@ func TestBudget(t *testing.T) {
 			}
 			// What waited is served when the others are done, and nothing is lost or given twice.
 			for len(parts) > 0 {
-				i := slices.IndexFunc(parts, (*part).isGranted)
+				i := slices.IndexFunc(parts, (*reservation).isGranted)
 				if i < 0 {
 					t.Fatalf("%d wait for ever", len(parts))
 				}
 				budget.release(parts[i])
 				parts = slices.Delete(parts, i, i+1)
 			}
-			if budget.free != 100 || len(budget.holding)+len(budget.waiting) > 0 {
+			if budget.free != 100 || len(budget.active)+len(budget.queue) > 0 {
 				t.Errorf("%d of 100 are free at the end", budget.free)
 			}
 		})
 	}
 }
 
-func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
+func TestBudgetSmallRequest(t *testing.T) {
 	t.Parallel()
 	budget := NewBudget(100, 0, 0)
 	var none []string
@@ -98,11 +98,11 @@ func TestASmallRequestDoesNotWaitForLargeOnes(t *testing.T) {
 	}
 }
 
-func TestBudgetIsGrantedToWhoHoldsLeast(t *testing.T) {
+func TestBudgetFairness(t *testing.T) {
 	t.Parallel()
 	budget := NewBudget(100, 0, 0)
 	var none []string
-	flood := make([]*part, 0, 100)
+	flood := make([]*reservation, 0, 100)
 	for range 100 {
 		flood = append(flood, budget.hold("a", 10, &none))
 	}
@@ -111,7 +111,7 @@ func TestBudgetIsGrantedToWhoHoldsLeast(t *testing.T) {
 		t.Fatal("there is no room yet")
 	}
 	budget.release(flood[0])
-	if granted := slices.IndexFunc(flood[5:], (*part).isGranted); granted >= 0 || len(budget.holding) != 6 {
-		t.Errorf("flood request %d is served before one of a client that holds nothing; %d hold", granted+5, len(budget.holding))
+	if granted := slices.IndexFunc(flood[5:], (*reservation).isGranted); granted >= 0 || len(budget.active) != 6 {
+		t.Errorf("flood request %d is served before one of a client that holds nothing; %d hold", granted+5, len(budget.active))
 	}
 }

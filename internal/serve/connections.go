@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/utils/lru"
 )
 
 // connections is a listener of which at most limit connections are open. One more takes the place of another, of a source
@@ -21,27 +22,27 @@ type connections struct {
 
 	mu    sync.Mutex
 	open  []*connection // in the order in which they were accepted
-	rates map[string]flowcontrol.PassiveRateLimiter
+	rates *lru.Cache    // a flowcontrol.PassiveRateLimiter by source
 }
 
 // New connections per second of a source, and how many at once. More are closed before a handshake, which takes as much of a
 // processor as a small request.
 const (
 	connectionRate, connectionBurst = 100, 256
-	// maxRates is the most sources that are remembered. When there are more, all start anew.
+	// maxRates is how many sources the listener remembers.
 	maxRates = 4096
 )
 
 type connection struct {
 	net.Conn
-	source string
-	of     *connections
-	begun  bool
-	once   sync.Once
+	source  string
+	of      *connections
+	started bool
+	once    sync.Once
 }
 
 func newConnections(listener net.Listener, limit int) *connections {
-	return &connections{Listener: listener, limit: limit}
+	return &connections{Listener: listener, limit: limit, rates: lru.New(maxRates)}
 }
 
 // Accept implements net.Listener.
@@ -67,17 +68,13 @@ func (c *connections) Accept() (net.Conn, error) {
 
 // within reports whether a source keeps to the rate of new connections.
 func (c *connections) within(source string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	rate, known := c.rates[source]
+	rate, known := c.rates.Get(source)
 	if !known {
-		if c.rates == nil || len(c.rates) >= maxRates {
-			c.rates = map[string]flowcontrol.PassiveRateLimiter{}
-		}
 		rate = flowcontrol.NewTokenBucketPassiveRateLimiter(connectionRate, connectionBurst)
-		c.rates[source] = rate
+		c.rates.Add(source, rate)
 	}
-	return rate.TryAccept()
+	limiter, ok := rate.(flowcontrol.PassiveRateLimiter)
+	return ok && limiter.TryAccept()
 }
 
 // add takes a connection in, and returns the one to close for it.
@@ -89,16 +86,16 @@ func (c *connections) add(added *connection) (victim *connection) {
 		return nil
 	}
 	count, most := map[string]int{}, 0
-	for _, each := range c.open {
-		count[each.source]++
-		most = max(most, count[each.source])
+	for _, other := range c.open {
+		count[other.source]++
+		most = max(most, count[other.source])
 	}
-	for _, each := range c.open {
-		if count[each.source] < most {
+	for _, other := range c.open {
+		if count[other.source] < most {
 			continue
 		}
-		victim = each
-		if !each.begun {
+		victim = other
+		if !other.started {
 			break
 		}
 	}
@@ -116,7 +113,7 @@ func (c *connections) state(of net.Conn, state http.ConnState) {
 	}
 	if known, ok := of.(*connection); ok {
 		c.mu.Lock()
-		known.begun = true
+		known.started = true
 		c.mu.Unlock()
 	}
 }
@@ -126,8 +123,8 @@ func (c *connection) Close() error {
 	c.once.Do(func() {
 		c.of.mu.Lock()
 		defer c.of.mu.Unlock()
-		for i, each := range c.of.open {
-			if each == c {
+		for i, other := range c.of.open {
+			if other == c {
 				c.of.open = append(c.of.open[:i], c.of.open[i+1:]...)
 				return
 			}

@@ -24,7 +24,7 @@ func TestSourceOf(t *testing.T) {
 }
 
 // A connection is written as its source and a number, with * when it has begun a request.
-func TestOneConnectionTooMany(t *testing.T) {
+func TestConnectionsLimit(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ open, added, victim string }{
 		"below the limit":                {"a1 a2 b1", "b2", ""},
@@ -42,10 +42,10 @@ func TestOneConnectionTooMany(t *testing.T) {
 			of := newConnections(nil, 4)
 			named := map[*connection]string{}
 			add := func(name string) *connection {
-				c := &connection{Conn: nothing{}, source: name[:1], of: of}
+				c := &connection{Conn: noConn{}, source: name[:1], of: of}
 				named[c] = name
 				victim := of.add(c)
-				c.begun = strings.HasSuffix(name, "*")
+				c.started = strings.HasSuffix(name, "*")
 				return victim
 			}
 			for open := range strings.FieldsSeq(test.open) {
@@ -68,11 +68,11 @@ func TestOneConnectionTooMany(t *testing.T) {
 	}
 }
 
-type nothing struct{ net.Conn }
+type noConn struct{ net.Conn }
 
-func (nothing) Close() error { return nil }
+func (noConn) Close() error { return nil }
 
-func TestNewConnectionsOfOneSourceAreFew(t *testing.T) {
+func TestConnectionsRate(t *testing.T) {
 	t.Parallel()
 	of := newConnections(nil, 4)
 	for i := range connectionBurst {
@@ -89,7 +89,7 @@ func TestNewConnectionsOfOneSourceAreFew(t *testing.T) {
 	for i := range 2 * maxRates {
 		of.within(strings.Repeat("x", i))
 	}
-	if len(of.rates) > maxRates {
-		t.Errorf("%d sources are remembered", len(of.rates))
+	if remembered := of.rates.Len(); remembered > maxRates {
+		t.Errorf("%d sources are remembered", remembered)
 	}
 }

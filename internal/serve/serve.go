@@ -38,9 +38,11 @@ const (
 
 	maxHeaderBytes = 8 << 10
 	// maxStreams is per connection: a Go client opens another one for more.
-	maxStreams = 16
-	// receiveWindow is the bytes of bodies that a connection buffers for its handlers, and maxFrame the largest HTTP/2 frame.
-	receiveWindow, maxFrame = 128 << 10, 16 << 10
+	maxStreams = 8
+	// streamWindow is the bytes of a body that are buffered for its handler: HTTP/2's initial window, since a client may use that
+	// before it reads another (RFC 9113, 6.9.2). A connection has one for each stream, so that the bodies that wait for their part of
+	// a Budget never keep the others from arriving. maxFrame is the largest HTTP/2 frame.
+	streamWindow, maxFrame = 64 << 10, 16 << 10
 )
 
 // Server is one HTTP listener.
@@ -74,8 +76,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 			MaxConcurrentStreams:          maxStreams,
 			MaxDecoderHeaderTableSize:     4 << 10,
 			MaxReadFrameSize:              maxFrame,
-			MaxReceiveBufferPerConnection: receiveWindow,
-			MaxReceiveBufferPerStream:     receiveWindow,
+			MaxReceiveBufferPerConnection: maxStreams * streamWindow,
+			MaxReceiveBufferPerStream:     streamWindow,
 			SendPingTimeout:               pingInterval,
 			PingTimeout:                   pingTimeout,
 			WriteByteTimeout:              pingTimeout,
@@ -113,7 +115,7 @@ type errorLog struct {
 func (l *errorLog) Write(line []byte) (int, error) {
 	if l.bucket.TryAccept() {
 		text := string(line[:min(len(line), bounded.MaxMessage+1)]) // a panic's stack may be long
-		l.log.Info("HTTP server", "problem", bounded.Message(text))
+		l.log.Info("HTTP server", "err", bounded.Message(text))
 	}
 	return len(line), nil
 }

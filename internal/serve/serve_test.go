@@ -175,7 +175,7 @@ func TestServerBoundsStreams(t *testing.T) {
 	}
 }
 
-func TestServerKeepsNobodyOut(t *testing.T) {
+func TestServerFairness(t *testing.T) {
 	t.Parallel()
 	address := start(t, echo, false, 8, logr.Discard())
 	keptOpen := dial(t, address)
@@ -206,7 +206,7 @@ func TestServerKeepsNobodyOut(t *testing.T) {
 	}
 }
 
-func TestServerEndsHandlersOfClientsThatAreGone(t *testing.T) {
+func TestServerClientGone(t *testing.T) {
 	t.Parallel()
 	for _, secured := range []bool{false, true} {
 		inside, ended := make(chan struct{}), make(chan struct{})
@@ -233,7 +233,7 @@ func TestServerEndsHandlersOfClientsThatAreGone(t *testing.T) {
 	}
 }
 
-func TestServerLogsLittleOfWhatStrangersDo(t *testing.T) {
+func TestServerLogRate(t *testing.T) {
 	t.Parallel()
 	lines := make(chan string, 1000)
 	log := funcr.New(func(_, args string) { lines <- args }, funcr.Options{})
@@ -298,4 +298,28 @@ func TestBudgetLimit(t *testing.T) {
 			break
 		}
 	}
+}
+
+// A body that waits for its part of the budget is not read. Those of one connection must not take the window from each other.
+func TestBudgetServesLargeBodiesOfOneConnection(t *testing.T) {
+	t.Parallel()
+	budget := NewBudget(128<<10, 2<<10, 2*time.Second)
+	address := start(t, budget.Limit(1<<20, echo), true, 100, logr.Discard())
+	client, url := clientOf(address, true)
+	client.Transport.(*http.Transport).MaxConnsPerHost = 1
+	var all sync.WaitGroup
+	for range maxStreams {
+		all.Go(func() {
+			answer, err := client.Post(url, "text/plain", bytes.NewReader(make([]byte, 200<<10)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = answer.Body.Close()
+			if answer.StatusCode != http.StatusOK {
+				t.Error(answer.Status)
+			}
+		})
+	}
+	all.Wait()
 }

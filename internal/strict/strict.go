@@ -23,9 +23,6 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ErrNoMapping says that a file holds something else than fields and values.
-var ErrNoMapping = errors.New("expected a YAML mapping")
-
 // MistakesError lists what is wrong in a file, each with its field's path.
 type MistakesError field.ErrorList
 
@@ -41,8 +38,7 @@ func (m MistakesError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// MaxFileSize is the most that Object reads, in bytes: an API server takes no
-// larger object either.
+// MaxFileSize is the maximum size of a file in bytes: the API server stores no larger object.
 const MaxFileSize = 1 << 20
 
 // Object reads a Kubernetes object from a file's content, one document in YAML or
@@ -50,17 +46,11 @@ const MaxFileSize = 1 << 20
 // most often a misspelt one, and it names every mistake with its path. No error
 // quotes a value: it may be a token in the wrong place. A status is not read.
 func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
-	if len(content) > MaxFileSize {
-		return nil, fmt.Errorf("expected one %s, of at most %d bytes, found %d", kind, MaxFileSize, len(content))
-	}
-	tree, err := Parse(content)
-	if errors.Is(err, ErrNoMapping) {
-		return nil, fmt.Errorf("%w that starts with apiVersion: %s and kind: %s", err, apiVersion, kind)
-	}
+	tree, err := Parse(content, apiVersion, kind)
 	if err != nil {
 		return nil, err
 	}
-	mistakes := append(stated(tree, "apiVersion", apiVersion), stated(tree, "kind", kind)...)
+	mistakes := append(requireField(tree, "apiVersion", apiVersion), requireField(tree, "kind", kind)...)
 	if len(mistakes) > 0 {
 		return nil, MistakesError(mistakes) // the fields of something else would all be wrong
 	}
@@ -75,19 +65,19 @@ func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
 // Stored reads an object as an API server has it, except for its status. What T
 // does not know there is told apart from what does not fit: an API server keeps
 // the former for others, and nobody can act on the latter. Neither quotes a value.
-func Stored[T any](object map[string]any) (into *T, unknown, misfits field.ErrorList) {
+func Stored[T any](object map[string]any) (into *T, unknown, mismatches field.ErrorList) {
 	tree := runtime.DeepCopyJSON(object)
 	delete(tree, "status")
-	into, found := Into[T](tree)
-	for _, mistake := range withoutValues(found) {
+	into, errs := Into[T](tree)
+	for _, mistake := range withoutValues(errs) {
 		switch {
 		case mistake.Type != field.ErrorTypeForbidden: // which Into says of unknown fields alone
-			misfits = append(misfits, mistake)
+			mismatches = append(mismatches, mistake)
 		case !strings.HasPrefix(mistake.Field, "metadata."): // that is the API server's, of whatever version
 			unknown = append(unknown, mistake)
 		}
 	}
-	return into, unknown, misfits
+	return into, unknown, mismatches
 }
 
 func withoutValues(mistakes field.ErrorList) field.ErrorList {
@@ -97,8 +87,8 @@ func withoutValues(mistakes field.ErrorList) field.ErrorList {
 	return mistakes
 }
 
-// stated wants one of the two fields that say what a document is.
-func stated(tree map[string]any, name, want string) field.ErrorList {
+// requireField wants one of the two fields that say what a document is.
+func requireField(tree map[string]any, name, want string) field.ErrorList {
 	switch path := field.NewPath(name); tree[name] {
 	case want:
 		return nil
@@ -109,10 +99,13 @@ func stated(tree map[string]any, name, want string) field.ErrorList {
 	}
 }
 
-// Parse reads the one mapping that a file is. It refuses a key that is given
-// twice and a second document, which would otherwise go unread.
-func Parse(content []byte) (map[string]any, error) {
-	if err := single(content); err != nil {
+// Parse reads the single mapping of a file that holds an object of this version and kind, which it does not check.
+// It refuses a duplicate key and a second document, which a decoder would ignore.
+func Parse(content []byte, apiVersion, kind string) (map[string]any, error) {
+	if len(content) > MaxFileSize {
+		return nil, fmt.Errorf("expected one %s, of at most %d bytes, found %d", kind, MaxFileSize, len(content))
+	}
+	if err := requireSingleDocument(content); err != nil {
 		return nil, err
 	}
 	asJSON, err := yaml.YAMLToJSONStrict(content)
@@ -121,12 +114,12 @@ func Parse(content []byte) (map[string]any, error) {
 	}
 	var tree map[string]any
 	if err := json.Unmarshal(asJSON, &tree); err != nil || tree == nil {
-		return nil, ErrNoMapping
+		return nil, fmt.Errorf("expected a YAML mapping that starts with apiVersion: %s and kind: %s", apiVersion, kind)
 	}
 	return tree, nil
 }
 
-func single(content []byte) error {
+func requireSingleDocument(content []byte) error {
 	documents := goyaml.NewDecoder(bytes.NewReader(content))
 	for n := 0; ; n++ {
 		var document any
@@ -149,43 +142,43 @@ const maxMistakes = 100
 // include those in the wrong case, and values of another type. What does not
 // fit is taken out of the tree.
 func Into[T any](tree map[string]any) (*T, field.ErrorList) {
-	left := maxMistakes
-	misfits := misfits[T](nil, tree, func(subtree any) any { return subtree }, &left)
-	if left <= 0 {
-		misfits = append(misfits, field.Invalid(field.NewPath("spec"), field.OmitValueType{}, fmt.Sprintf("holds more than %d unknown fields and misfits; only the first are listed", maxMistakes)))
+	remaining := maxMistakes
+	mismatches := mismatches[T](nil, tree, func(subtree any) any { return subtree }, &remaining)
+	if remaining <= 0 {
+		mismatches = append(mismatches, field.Invalid(field.NewPath("spec"), field.OmitValueType{}, fmt.Sprintf("holds more than %d unknown fields and misfits; only the first are listed", maxMistakes)))
 	}
 	into := new(T)
-	if err := decode(tree, into); err != nil && len(misfits) == 0 {
-		misfits = append(misfits, field.Invalid(nil, field.OmitValueType{}, expectation(err)))
+	if err := decode(tree, into); err != nil && len(mismatches) == 0 {
+		mismatches = append(mismatches, field.Invalid(nil, field.OmitValueType{}, expectation(err)))
 	}
-	return into, misfits
+	return into, mismatches
 }
 
-// misfits takes each part that does not decode alone apart until the smallest
+// mismatches takes each part that does not decode alone apart until the smallest
 // such parts are known, or none are left to look for. within puts a part in its
 // place in an otherwise empty document.
-func misfits[T any](path *field.Path, value any, within func(any) any, left *int) field.ErrorList {
-	err := decode(within(value), new(T))
+func mismatches[T any](path *field.Path, value any, embed func(any) any, remaining *int) field.ErrorList {
+	err := decode(embed(value), new(T))
 	if err == nil {
 		return nil
 	}
-	fits := func(part any) bool { return decode(within(part), new(T)) == nil }
+	fits := func(part any) bool { return decode(embed(part), new(T)) == nil }
 	if path != nil && !fits(nil) { // null fits every field there is
-		*left--
+		*remaining--
 		return field.ErrorList{field.Forbidden(path, "there is no such field")}
 	}
-	var found field.ErrorList
+	var errs field.ErrorList
 	switch value := value.(type) {
 	case map[string]any:
 		if !fits(map[string]any{}) {
 			break
 		}
 		for _, key := range slices.Sorted(maps.Keys(value)) {
-			if *left <= 0 {
+			if *remaining <= 0 {
 				break
 			}
-			inPlace := func(part any) any { return within(map[string]any{key: part}) }
-			found = append(found, misfits[T](child(path, key), value[key], inPlace, left)...)
+			inPlace := func(part any) any { return embed(map[string]any{key: part}) }
+			errs = append(errs, mismatches[T](child(path, key), value[key], inPlace, remaining)...)
 			if !fits(map[string]any{key: value[key]}) {
 				delete(value, key)
 			}
@@ -195,21 +188,21 @@ func misfits[T any](path *field.Path, value any, within func(any) any, left *int
 			break
 		}
 		for i := range value {
-			if *left <= 0 {
+			if *remaining <= 0 {
 				break
 			}
-			inPlace := func(part any) any { return within([]any{part}) }
-			found = append(found, misfits[T](path.Index(i), value[i], inPlace, left)...)
+			inPlace := func(part any) any { return embed([]any{part}) }
+			errs = append(errs, mismatches[T](path.Index(i), value[i], inPlace, remaining)...)
 			if !fits([]any{value[i]}) {
 				value[i] = nil
 			}
 		}
 	}
-	if len(found) == 0 && *left > 0 {
-		*left--
-		found = append(found, field.Invalid(path, value, expectation(err)))
+	if len(errs) == 0 && *remaining > 0 {
+		*remaining--
+		errs = append(errs, field.Invalid(path, value, expectation(err)))
 	}
-	return found
+	return errs
 }
 
 func child(path *field.Path, key string) *field.Path {

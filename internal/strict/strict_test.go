@@ -23,7 +23,7 @@ type part struct {
 	Tags map[string]string `json:"tags,omitempty"`
 }
 
-func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
+func TestIntoMismatches(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		content string
@@ -40,14 +40,14 @@ func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tree, err := strict.Parse([]byte(test.content))
+			tree, err := strict.Parse([]byte(test.content), "v1", "File")
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, misfits := strict.Into[file](tree)
+			_, mismatches := strict.Into[file](tree)
 			var got []string
-			for _, misfit := range misfits {
-				got = append(got, misfit.Error())
+			for _, mismatch := range mismatches {
+				got = append(got, mismatch.Error())
 			}
 			if !slices.Equal(got, test.want) {
 				t.Errorf("want:\n%s\ngot:\n%s", strings.Join(test.want, "\n"), strings.Join(got, "\n"))
@@ -56,19 +56,19 @@ func TestEveryMisfitIsNamedWithItsPath(t *testing.T) {
 	}
 }
 
-func TestWhatFitsIsRead(t *testing.T) {
+func TestInto(t *testing.T) {
 	t.Parallel()
-	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"))
+	tree, err := strict.Parse([]byte("name: a\ncount: x\nparts: [{used: true, other: 1}]\n"), "v1", "File")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, misfits := strict.Into[file](tree)
-	if len(misfits) != 2 || got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].Used {
-		t.Errorf("got %+v and %v", got, misfits)
+	got, mismatches := strict.Into[file](tree)
+	if len(mismatches) != 2 || got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].Used {
+		t.Errorf("got %+v and %v", got, mismatches)
 	}
 }
 
-func TestWhatIsStoredIsReadAsFarAsItFits(t *testing.T) {
+func TestStored(t *testing.T) {
 	t.Parallel()
 	object := map[string]any{
 		"metadata": map[string]any{"fieldOfAnotherVersion": true},
@@ -79,15 +79,15 @@ func TestWhatIsStoredIsReadAsFarAsItFits(t *testing.T) {
 		Metadata struct{} `json:"metadata"`
 		file
 	}
-	got, unknown, misfits := strict.Stored[stored](object)
+	got, unknown, mismatches := strict.Stored[stored](object)
 	if got.Name != "a" || len(got.Parts) != 1 || !got.Parts[0].Used {
 		t.Errorf("got %+v", got)
 	}
 	if len(unknown) != 1 || unknown[0].Field != "parts[0].other" {
 		t.Errorf("want parts[0].other unknown, got %v", unknown)
 	}
-	if len(misfits) != 1 || misfits[0].Error() != "count: Invalid value: expected a whole number, found a string" {
-		t.Errorf("want count not to fit, and its value not quoted, got %v", misfits)
+	if len(mismatches) != 1 || mismatches[0].Error() != "count: Invalid value: expected a whole number, found a string" {
+		t.Errorf("want count not to fit, and its value not quoted, got %v", mismatches)
 	}
 	if object["count"] != "x" || object["status"] == nil {
 		t.Errorf("what was read has changed: %v", object)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestVersionCommandAnswersPeopleWithOneLine(t *testing.T) {
+func TestVersionCommandLine(t *testing.T) {
 	out, err := run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +22,7 @@ func TestVersionCommandAnswersPeopleWithOneLine(t *testing.T) {
 	}
 }
 
-func TestVersionCommandAnswersProgramsWithJSON(t *testing.T) {
+func TestVersionCommandJSON(t *testing.T) {
 	out, err := run(t, "-o", "json")
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func TestVersionCommandAnswersProgramsWithJSON(t *testing.T) {
 	}
 }
 
-func TestVersionCommandRefusesAnUnknownFormat(t *testing.T) {
+func TestVersionCommandUnknownFormat(t *testing.T) {
 	out, err := run(t, "-o", "xml")
 	if err == nil || !strings.Contains(err.Error(), `"xml"`) {
 		t.Errorf("want an error that names the format, got %v and output %q", err, out)

@@ -69,7 +69,7 @@ func TestTableFollowsFromTheComments(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "before\n" + tableBegin + `
-| Value | Default | What it is for |
+| Value | Default | Description |
 | --- | --- | --- |
 | ` + "`replicas` | `2`" + ` | How many. |
 | ` + "`image.repository` | `\"example.com/it\"`" + ` | Where it comes from, in two lines. |

@@ -30,7 +30,7 @@ func writeTable(file string, values []value) error {
 
 	var table bytes.Buffer
 	table.Write(before)
-	table.WriteString(tableBegin + "\n| Value | Default | What it is for |\n| --- | --- | --- |\n")
+	table.WriteString(tableBegin + "\n| Value | Default | Description |\n| --- | --- | --- |\n")
 	if err := writeRows(&table, values); err != nil {
 		return err
 	}

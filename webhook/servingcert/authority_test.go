@@ -7,17 +7,26 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
+	"errors"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	certauthority "github.com/cert-manager/cert-manager/pkg/server/tls/authority"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,26 +36,26 @@ import (
 
 var caSecret = types.NamespacedName{Namespace: "istiod-agent-system", Name: "istiod-agent-webhook-ca"}
 
-// shop is an authority, and all that it works with.
-type shop struct {
+// authorityTest is an authority, and all that it works with.
+type authorityTest struct {
 	*authority
 	client.Client
 	now *testingclock.FakePassiveClock
 }
 
-// newShop has a Secret with this data, none when it is nil.
-func newShop(t *testing.T, data map[string][]byte, calls interceptor.Funcs) *shop {
+// newAuthorityTest has a Secret with this data, none when it is nil.
+func newAuthorityTest(t *testing.T, data map[string][]byte, calls interceptor.Funcs) *authorityTest {
 	t.Helper()
 	builder := fake.NewClientBuilder().WithInterceptorFuncs(calls)
 	if data != nil {
 		builder.WithObjects(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: caSecret.Namespace, Name: caSecret.Name}, Data: data})
 	}
-	s := &shop{Client: builder.Build(), now: testingclock.NewFakePassiveClock(start)}
+	s := &authorityTest{Client: builder.Build(), now: testingclock.NewFakePassiveClock(start)}
 	s.authority = &authority{client: s.Client, clock: s.now, secret: caSecret, caDuration: 90 * time.Hour, leafDuration: 10 * time.Hour}
 	return s
 }
 
-func (s *shop) wantEnsured(t *testing.T) {
+func (s *authorityTest) wantEnsured(t *testing.T) {
 	t.Helper()
 	for range 2 { // the second look is that which the watch brings about
 		if err := s.ensure(t.Context()); err != nil {
@@ -56,7 +65,7 @@ func (s *shop) wantEnsured(t *testing.T) {
 }
 
 // stored is the CA in the Secret, which must be a good one.
-func (s *shop) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
+func (s *authorityTest) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
 	t.Helper()
 	var secret corev1.Secret
 	if err := s.Get(t.Context(), caSecret, &secret); err != nil {
@@ -70,7 +79,7 @@ func (s *shop) stored(t *testing.T) (*tls.Certificate, corev1.Secret) {
 }
 
 // wantLeaf wants a leaf signed that clients who trust this CA take.
-func (s *shop) wantLeaf(t *testing.T, ca *x509.Certificate, until time.Time) {
+func (s *authorityTest) wantLeaf(t *testing.T, ca *x509.Certificate, until time.Time) {
 	t.Helper()
 	leaf, err := s.Sign(&x509.Certificate{PublicKey: newKey(t).Public(), DNSNames: []string{"a.b.svc"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	if err != nil {
@@ -91,7 +100,7 @@ func secretData(t *testing.T, ca testCA) map[string][]byte {
 	return map[string][]byte{"ca.crt": pemOf(ca), "tls.crt": pemOf(ca), "tls.key": keyPEM(t, &tls.Certificate{PrivateKey: ca.key})}
 }
 
-func TestACAIsMadeWhereNoneIsGood(t *testing.T) {
+func TestAuthorityCreatesCA(t *testing.T) {
 	t.Parallel()
 	good := newCA(t, "good", start.Add(-time.Hour), start.Add(year))
 	with := func(key string, value []byte) map[string][]byte {
@@ -117,7 +126,7 @@ func TestACAIsMadeWhereNoneIsGood(t *testing.T) {
 			if data != nil {
 				data["extra"] = []byte("kept")
 			}
-			s := newShop(t, data, interceptor.Funcs{})
+			s := newAuthorityTest(t, data, interceptor.Funcs{})
 			rotated := make(chan struct{}, 1)
 			s.WatchRotation(rotated)
 			if _, err := s.Sign(&x509.Certificate{}); err == nil {
@@ -139,12 +148,12 @@ func TestACAIsMadeWhereNoneIsGood(t *testing.T) {
 	}
 }
 
-func TestAGoodCAIsTakenOver(t *testing.T) {
+func TestAuthorityKeepsValidCA(t *testing.T) {
 	t.Parallel()
 	// The edge: a third of its life is left.
 	ca := newCA(t, "due in an instant", start.Add(-2*time.Hour), start.Add(time.Hour))
 	data := secretData(t, ca)
-	s := newShop(t, maps.Clone(data), interceptor.Funcs{})
+	s := newAuthorityTest(t, maps.Clone(data), interceptor.Funcs{})
 	rotated := make(chan struct{}, 1)
 	s.WatchRotation(rotated)
 	s.wantEnsured(t)
@@ -166,11 +175,11 @@ func TestAGoodCAIsTakenOver(t *testing.T) {
 }
 
 // A CA that cannot be renewed is used for as long as it is valid.
-func TestADueCAIsUsedWhileItCannotBeRenewed(t *testing.T) {
+func TestAuthorityUsesDueCA(t *testing.T) {
 	t.Parallel()
 	ca := newCA(t, "due", start.Add(-3*time.Hour), start.Add(time.Hour))
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
-	s := newShop(t, secretData(t, ca), interceptor.Funcs{
+	s := newAuthorityTest(t, secretData(t, ca), interceptor.Funcs{
 		Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error { return refused },
 	})
 	if err := s.ensure(t.Context()); !apierrors.IsForbidden(err) {
@@ -183,8 +192,58 @@ func TestADueCAIsUsedWhileItCannotBeRenewed(t *testing.T) {
 	}
 }
 
+// cert-manager's authority fails the previous case: a replica that starts while the due CA cannot be replaced has no
+// certificate, although the one in the Secret is valid. When this test fails, it can replace the authority here.
+func TestLibraryAuthorityRefusesDueCA(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	ca := newCA(t, "due", now.Add(-3*time.Hour), now.Add(time.Hour))
+	secret := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: caSecret.Namespace, Name: caSecret.Name}, Data: secretData(t, ca)}
+	written := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var answer any = apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil).Status()
+		status := http.StatusForbidden
+		switch query := r.URL.Query(); {
+		case r.Method != http.MethodGet:
+			notify(written)
+		case query.Get("watch") != "" && query.Get("sendInitialEvents") == "":
+			<-r.Context().Done()
+			return
+		case query.Get("watch") == "":
+			status, answer = http.StatusOK, corev1.SecretList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []corev1.Secret{secret}}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	library := &certauthority.DynamicAuthority{
+		SecretNamespace: caSecret.Namespace, SecretName: caSecret.Name,
+		RESTConfig: &rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}},
+	}
+	ctx, stop := context.WithTimeout(logr.NewContext(t.Context(), logr.Discard()), time.Minute)
+	ended := make(chan error, 1)
+	go func() { ended <- library.Run(ctx) }()
+	for range 2 { // by the watch, and by the first poll
+		select {
+		case <-written:
+		case <-ctx.Done():
+			t.Fatal("the library did not try to replace the CA")
+		}
+	}
+	if _, err := library.Sign(&x509.Certificate{PublicKey: newKey(t).Public()}); !errors.Is(err, certauthority.ErrCertificateNotAvailable) {
+		t.Errorf("the library signs with a due CA that it cannot replace (%v)", err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // What another replica has written meanwhile stays.
-func TestTheQuickerReplicaWins(t *testing.T) {
+func TestAuthorityConflict(t *testing.T) {
 	t.Parallel()
 	theirs := newCA(t, "theirs", start, start.Add(year))
 	for name, data := range map[string]map[string][]byte{"making one": nil, "renewing one": {"tls.crt": []byte("x")}} {
@@ -206,7 +265,7 @@ func TestTheQuickerReplicaWins(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			s := newShop(t, data, interceptor.Funcs{
+			s := newAuthorityTest(t, data, interceptor.Funcs{
 				Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
 					quicker(ctx, c)
 					return c.Create(ctx, object, options...)
@@ -225,9 +284,9 @@ func TestTheQuickerReplicaWins(t *testing.T) {
 	}
 }
 
-func TestTheCAIsMadeAgainWhenItIsTakenAway(t *testing.T) {
+func TestAuthorityRecreatesDeletedCA(t *testing.T) {
 	t.Parallel()
-	s := newShop(t, nil, interceptor.Funcs{})
+	s := newAuthorityTest(t, nil, interceptor.Funcs{})
 	informers := &informertest.FakeInformers{Scheme: scheme.Scheme}
 	informer, err := informers.FakeInformerFor(t.Context(), &corev1.Secret{})
 	if err != nil {
@@ -268,5 +327,23 @@ func TestTheCAIsMadeAgainWhenItIsTakenAway(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// That no certificate can be issued asks for a person.
+func TestAuthorityLogsFailure(t *testing.T) {
+	t.Parallel()
+	s := newAuthorityTest(t, nil, interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, caSecret.Name, nil)
+	}})
+	s.informers = &informertest.FakeInformers{Scheme: scheme.Scheme}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	var logged string
+	log := funcr.New(func(_, line string) { logged = line; stop() }, funcr.Options{})
+	if err := s.Run(logr.NewContext(ctx, log)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(logged, `"msg"="Failed to keep the CA of the serving certificate" "error"="writing Secret `+caSecret.String()) {
+		t.Errorf("logged %q", logged)
 	}
 }

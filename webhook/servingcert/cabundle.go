@@ -25,8 +25,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// mostCAs bounds the bundle: the current CA and the most recent before it.
-const mostCAs = 8
+// maxCAs bounds the bundle: the current CA and the most recent before it.
+const maxCAs = 8
 
 // BundleKeeper keeps the caBundle of the webhook configuration: the current CA
 // and every earlier one that has not expired, so that replicas which still
@@ -61,12 +61,12 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	var configuration admissionregistrationv1.MutatingWebhookConfiguration
 	if err := k.Client.Get(ctx, types.NamespacedName{Name: k.WebhookConfiguration}, &configuration); err != nil {
 		if apierrors.IsNotFound(err) {
-			k.Source.forget()
+			k.Source.observeAbsence()
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, err
 	}
-	k.Source.trust(trustedByAll(configuration.Webhooks))
+	k.Source.observeBundle(trustedByAll(configuration.Webhooks))
 
 	var secret corev1.Secret
 	if err := k.Client.Get(ctx, k.Secret, &secret); err != nil {
@@ -110,12 +110,12 @@ func writeBundles(ctx context.Context, c client.Client, configuration *admission
 	}
 	if err := c.Patch(ctx, configuration, client.RawPatch(types.JSONPatchType, patch)); err != nil {
 		if apierrors.IsConflict(err) {
-			logf.FromContext(ctx).V(1).Info("Another replica was quicker to change the webhook configuration; looking again")
+			logf.FromContext(ctx).V(1).Info("Another replica has changed the webhook configuration; retrying", "retryAfter", time.Second.String())
 			return reconcile.Result{RequeueAfter: time.Second}, nil
 		}
 		return reconcile.Result{}, fmt.Errorf("keeping the caBundle of MutatingWebhookConfiguration %s: %w", configuration.Name, err)
 	}
-	logf.FromContext(ctx).Info("The webhook configuration trusts the serving certificate's CA", "webhooks", len(operations)-1)
+	logf.FromContext(ctx).Info("Updated the caBundle", "webhookConfiguration", configuration.Name, "webhooks", len(operations)-1)
 	return next, nil
 }
 
@@ -148,7 +148,7 @@ func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte,
 		}
 		return bytes.Compare(a.Raw, b.Raw)
 	})
-	for i := len(all) - 1; i >= 0 && len(all) > mostCAs; i-- {
+	for i := len(all) - 1; i >= 0 && len(all) > maxCAs; i-- {
 		if !slices.ContainsFunc(current, all[i].Equal) {
 			all = slices.Delete(all, i, i+1)
 		}

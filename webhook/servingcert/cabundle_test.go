@@ -29,7 +29,7 @@ func TestMerge(t *testing.T) {
 	current := newCA(t, "current", start, start.Add(2*year))
 	expired := newCA(t, "expired", start.Add(-year), start)
 	var newer []testCA
-	for i := range mostCAs {
+	for i := range maxCAs {
 		newer = append(newer, newCA(t, fmt.Sprint("newer ", i), start.Add(time.Duration(i+1)*time.Second), start.Add(year)))
 	}
 	slices.Reverse(newer)
@@ -49,7 +49,7 @@ func TestMerge(t *testing.T) {
 		"what is no certificate goes":       {append([]byte("# by hand\n-----BEGIN CERTIFICATE-----\nCg==\n-----END CERTIFICATE-----\n"), pemOf(old)...), []testCA{current, old}, old.NotAfter},
 		"a bundle of nonsense":              {[]byte("nonsense"), []testCA{current}, current.NotAfter},
 		"the oldest of too many go":         {pemOf(append(newer[1:], old, older)...), append(slices.Clone(newer[1:]), current), newer[1].NotAfter},
-		"but never the current one":         {pemOf(newer...), append(slices.Clone(newer[:mostCAs-1]), current), newer[0].NotAfter},
+		"but never the current one":         {pemOf(newer...), append(slices.Clone(newer[:maxCAs-1]), current), newer[0].NotAfter},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +76,7 @@ func names(bundle []byte) []string {
 	return found
 }
 
-func TestOnlyWhatEveryWebhookTrustsIsTrusted(t *testing.T) {
+func TestTrustedByAll(t *testing.T) {
 	t.Parallel()
 	a, b := newCA(t, "a", start, start.Add(year)), newCA(t, "b", start, start.Add(year))
 	for name, test := range map[string]struct {
@@ -112,7 +112,7 @@ func webhooks(bundles ...[]byte) []admissionregistrationv1.MutatingWebhook {
 	return all
 }
 
-func TestTheKeeperWritesTheBundleOfEveryWebhook(t *testing.T) {
+func TestBundleKeeper(t *testing.T) {
 	t.Parallel()
 	old := newCA(t, "old", start.Add(-time.Hour), start.Add(time.Hour))
 	current := newCA(t, "current", start, start.Add(year))

@@ -19,7 +19,7 @@ import (
 )
 
 // Time is synctest's: it passes at once where all would wait.
-func TestFilesAreReadAgainWhenTheyChange(t *testing.T) {
+func TestFilesReload(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ca := newCA(t, "a", start, start.Add(year))

@@ -14,14 +14,14 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// settle is how long a CA must have been in the caBundle before a certificate
+// propagationDelay is how long a CA must have been in the caBundle before a certificate
 // that it signed is served: API servers learn of a changed webhook
 // configuration by watch, as we do, but not at the same instant.
-const settle = 5 * time.Second
+const propagationDelay = 5 * time.Second
 
-// mostSkew is how far clocks may be apart: a certificate is valid from the
+// maxClockSkew is how far clocks may be apart: a certificate is valid from the
 // instant of its making, by the clock of the replica that made it.
-const mostSkew = time.Minute
+const maxClockSkew = time.Minute
 
 // SelfManaged issues its own certificates from a CA kept in a Secret, and goes
 // on serving the one it has until the next one is sure to be trusted.
@@ -32,11 +32,11 @@ type SelfManaged struct {
 	mu sync.Mutex
 	// next is the newest certificate issued; serving the one in use.
 	next, serving *tls.Certificate
-	// nextFrom is when next may be served in place of one that is still good;
-	// servingTrusted is since when the caBundle trusts the one in use. Zero
+	// nextTrustedFrom is when next may be served in place of one that is still good;
+	// servingTrustedSince is since when the caBundle trusts the one in use. Zero
 	// where the caBundle does not.
-	nextFrom, servingTrusted time.Time
-	bundle                   bundle
+	nextTrustedFrom, servingTrustedSince time.Time
+	bundle                               bundle
 }
 
 // Start implements Source.
@@ -55,17 +55,17 @@ func (s *SelfManaged) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certifica
 	defer s.mu.Unlock()
 	if issued != s.next {
 		s.next = issued
-		s.nextFrom = s.bundle.trustedFrom(issued.Leaf)
+		s.nextTrustedFrom = s.bundle.trustedFrom(issued.Leaf)
 	}
 	if s.serving == s.next {
 		return s.serving, nil
 	}
 
 	now := s.clock.Now()
-	sure := !s.nextFrom.IsZero() && !now.Before(s.nextFrom)
-	if s.serving == nil || sure || now.After(s.serving.Leaf.NotAfter) {
+	trusted := !s.nextTrustedFrom.IsZero() && !now.Before(s.nextTrustedFrom)
+	if s.serving == nil || trusted || now.After(s.serving.Leaf.NotAfter) {
 		s.serving = s.next
-		s.servingTrusted = s.bundle.trustedSince(s.serving.Leaf)
+		s.servingTrustedSince = s.bundle.trustedSince(s.serving.Leaf)
 	}
 	return s.serving, nil
 }
@@ -79,45 +79,45 @@ func (s *SelfManaged) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case !s.bundle.known:
+	case !s.bundle.observed:
 		return errors.New("the webhook configuration has not been looked at yet")
 	case s.bundle.absent:
 		return nil
-	case s.servingTrusted.IsZero():
+	case s.servingTrustedSince.IsZero():
 		return errors.New("the webhook configuration's caBundle does not yet hold the CA of the serving certificate")
 	case s.bundle.signer(s.serving.Leaf).NotBefore.After(s.clock.Now()):
 		return errors.New("the CA of the serving certificate is not valid yet: the clock of this node, or of that whose replica made it, is wrong")
-	case s.clock.Since(s.servingTrusted) < settle:
+	case s.clock.Since(s.servingTrustedSince) < propagationDelay:
 		return errors.New("the webhook configuration's caBundle has only just got the CA of the serving certificate")
 	}
 	return nil
 }
 
-// trust takes note of what the webhook configuration's caBundle holds.
-func (s *SelfManaged) trust(cas []*x509.Certificate) {
+// observeBundle takes note of what the webhook configuration's caBundle holds.
+func (s *SelfManaged) observeBundle(cas []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bundle.observe(cas, s.clock.Now())
 	if s.next != nil {
-		s.nextFrom = s.bundle.trustedFrom(s.next.Leaf)
+		s.nextTrustedFrom = s.bundle.trustedFrom(s.next.Leaf)
 	}
 	if s.serving != nil {
-		s.servingTrusted = s.bundle.trustedSince(s.serving.Leaf)
+		s.servingTrustedSince = s.bundle.trustedSince(s.serving.Leaf)
 	}
 }
 
-// forget takes note that there is no webhook configuration.
-func (s *SelfManaged) forget() {
+// observeAbsence takes note that there is no webhook configuration.
+func (s *SelfManaged) observeAbsence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bundle = bundle{known: true, absent: true}
+	s.bundle = bundle{observed: true, absent: true}
 }
 
 // bundle is the caBundle as last observed.
 type bundle struct {
-	known  bool // it has been looked for
-	absent bool // there is no webhook configuration
-	cas    []trustedCA
+	observed bool // it has been looked for
+	absent   bool // there is no webhook configuration
+	cas      []trustedCA
 }
 
 type trustedCA struct {
@@ -130,15 +130,15 @@ type trustedCA struct {
 // into the bundle as soon as it exists.
 func (b *bundle) observe(cas []*x509.Certificate, now time.Time) {
 	before := *b
-	*b = bundle{known: true}
+	*b = bundle{observed: true}
 	for _, ca := range cas {
 		since := now
-		if !before.known && ca.NotBefore.Before(now) {
+		if !before.observed && ca.NotBefore.Before(now) {
 			since = ca.NotBefore
 		}
-		for _, known := range before.cas {
-			if known.Equal(ca) {
-				since = known.since
+		for _, observed := range before.cas {
+			if observed.Equal(ca) {
+				since = observed.since
 			}
 		}
 		b.cas = append(b.cas, trustedCA{ca, since})
@@ -162,8 +162,8 @@ func (b *bundle) trustedFrom(leaf *x509.Certificate) time.Time {
 		return time.Time{}
 	}
 	// A third of its life is left when a leaf is renewed: time enough for both.
-	skew := min(mostSkew, leaf.NotAfter.Sub(leaf.NotBefore)/10)
-	from := ca.since.Add(settle)
+	skew := min(maxClockSkew, leaf.NotAfter.Sub(leaf.NotBefore)/10)
+	from := ca.since.Add(propagationDelay)
 	for _, notBefore := range []time.Time{leaf.NotBefore, ca.NotBefore} {
 		if valid := notBefore.Add(skew); valid.After(from) {
 			from = valid

@@ -45,7 +45,7 @@ func (r *replica) trustOnly(cas ...testCA) {
 	for _, ca := range cas {
 		trusted = append(trusted, ca.Certificate)
 	}
-	r.trust(trusted)
+	r.observeBundle(trusted)
 }
 
 func (r *replica) wantServing(t *testing.T, what string, want *tls.Certificate) {
@@ -62,7 +62,7 @@ func (r *replica) wantReady(t *testing.T, what string, want bool) {
 	}
 }
 
-func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
+func TestFirstCertificate(t *testing.T) {
 	t.Parallel()
 	r, ca := newReplica(), newCA(t, "a", start.Add(-time.Hour), start.Add(year))
 	if _, err := r.SelfManaged.GetCertificate(nil); err == nil {
@@ -73,22 +73,22 @@ func TestTheFirstLeafIsServedAtOnce(t *testing.T) {
 	r.newest = ca.leaf(t, start.Add(time.Hour))
 	r.wantServing(t, "the caBundle is not known", r.newest)
 	r.wantReady(t, "the webhook configuration has not been looked at", false)
-	r.forget()
+	r.observeAbsence()
 	r.wantReady(t, "there is no webhook configuration", true)
 	r.trustOnly()
 	r.wantServing(t, "nobody trusts it yet", r.newest)
 	r.wantReady(t, "nobody trusts it yet", false)
-	r.forget()
+	r.observeAbsence()
 	r.wantReady(t, "the webhook configuration is gone", true)
 	r.trustOnly(ca)
 	r.wantReady(t, "it has only just come to be trusted", false)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantReady(t, "it is trusted", true)
 }
 
 // A replica that starts while all is well must not wait; one that starts while
 // the CA changes must.
-func TestReadinessAfterAStart(t *testing.T) {
+func TestReadyAfterStart(t *testing.T) {
 	t.Parallel()
 	old, fresh := newCA(t, "old", start.Add(-time.Hour), start.Add(year)), newCA(t, "fresh", start, start.Add(year))
 	for name, test := range map[string]struct {
@@ -104,26 +104,26 @@ func TestReadinessAfterAStart(t *testing.T) {
 			r.newest = test.ca.leaf(t, start.Add(time.Hour))
 			r.trustOnly(old, fresh)
 			r.wantReady(t, "at once", test.want)
-			r.wait(settle)
+			r.wait(propagationDelay)
 			r.wantReady(t, "later", true)
 		})
 	}
 }
 
 // API servers take no leaf of a CA whose time has not come.
-func TestNotReadyWithACAOfTheFuture(t *testing.T) {
+func TestReadyWithFutureCA(t *testing.T) {
 	t.Parallel()
 	r, ca := newReplica(), newCA(t, "future", start.Add(time.Hour), start.Add(year))
 	r.newest = ca.leaf(t, start.Add(year))
 	r.trustOnly(ca)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantReady(t, "before its time", false)
 	r.wait(time.Hour)
 	r.wantReady(t, "in its time", true)
 }
 
 // Whoever makes a certificate dates it by its own clock.
-func TestACertificateOfTheFutureIsHeld(t *testing.T) {
+func TestFutureCertificate(t *testing.T) {
 	t.Parallel()
 	const ahead = 10 * time.Minute
 	now := newCA(t, "now", start.Add(-time.Hour), start.Add(year))
@@ -139,7 +139,7 @@ func TestACertificateOfTheFutureIsHeld(t *testing.T) {
 			r.trustOnly(now, future)
 			r.wantServing(t, "at first", first)
 			r.newest = next
-			r.wait(ahead + mostSkew - time.Nanosecond)
+			r.wait(ahead + maxClockSkew - time.Nanosecond)
 			r.wantServing(t, "other clocks may not have got there", first)
 			r.wait(time.Nanosecond)
 			r.wantServing(t, "every clock has got there", next)
@@ -147,7 +147,7 @@ func TestACertificateOfTheFutureIsHeld(t *testing.T) {
 	}
 }
 
-func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
+func TestCARotation(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
@@ -157,13 +157,13 @@ func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
 	r.wantServing(t, "at first", first)
 
 	r.newest = second
-	r.wait(10 * settle)
+	r.wait(10 * propagationDelay)
 	r.wantServing(t, "the new CA is not in the bundle", first)
 	r.wantReady(t, "what is served is trusted", true)
 
 	r.trustOnly(b, a)
 	r.wantServing(t, "the new CA has just come into the bundle", first)
-	r.wait(settle - time.Nanosecond)
+	r.wait(propagationDelay - time.Nanosecond)
 	r.trustOnly(b, a) // seen again, not anew
 	r.wantServing(t, "it has not been there long enough", first)
 	r.wait(time.Nanosecond)
@@ -177,7 +177,7 @@ func TestANewCAsLeafIsHeldUntilTheBundleHasHeldItForAWhile(t *testing.T) {
 	r.wantReady(t, "somebody took the new CA out of the bundle", false)
 }
 
-func TestACAThatComesBackStartsAnew(t *testing.T) {
+func TestReturningCA(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
@@ -187,29 +187,29 @@ func TestACAThatComesBackStartsAnew(t *testing.T) {
 	r.wantServing(t, "at first", first)
 	r.newest = second
 	r.trustOnly(a, b)
-	r.wait(settle / 2)
+	r.wait(propagationDelay / 2)
 	r.trustOnly(a)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantServing(t, "the new CA was in the bundle for a moment", first)
 	r.trustOnly(a, b)
-	r.wait(settle / 2)
+	r.wait(propagationDelay / 2)
 	r.wantServing(t, "it has not been back for long", first)
-	r.wait(settle / 2)
+	r.wait(propagationDelay / 2)
 	r.wantServing(t, "it has been back long enough", second)
 }
 
-func TestANewLeafOfTheSameCAIsServedAtOnce(t *testing.T) {
+func TestLeafRenewal(t *testing.T) {
 	t.Parallel()
 	r, ca := newReplica(), newCA(t, "a", start.Add(-time.Hour), start.Add(year))
 	r.newest = ca.leaf(t, start.Add(time.Hour))
 	r.trustOnly(ca)
 	r.wantServing(t, "at first", r.newest)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.newest = ca.leaf(t, start.Add(2*time.Hour))
 	r.wantServing(t, "renewed", r.newest)
 }
 
-func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
+func TestNewestPendingLeaf(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b, c := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year)), newCA(t, "c", start.Add(-time.Hour), start.Add(year))
@@ -221,14 +221,14 @@ func TestOnlyTheNewestLeafIsHeld(t *testing.T) {
 	r.newest = b.leaf(t, start.Add(time.Hour))
 	r.wantServing(t, "b has just come", first)
 	r.newest = c.leaf(t, start.Add(time.Hour))
-	r.wait(10 * settle)
+	r.wait(10 * propagationDelay)
 	r.wantServing(t, "b is trusted, and c has taken its place", first)
 	r.trustOnly(a, b, c)
-	r.wait(settle)
+	r.wait(propagationDelay)
 	r.wantServing(t, "c is trusted", r.newest)
 }
 
-func TestAnExpiredLeafIsReplacedAnyway(t *testing.T) {
+func TestExpiredLeaf(t *testing.T) {
 	t.Parallel()
 	r := newReplica()
 	a, b := newCA(t, "a", start.Add(-time.Hour), start.Add(year)), newCA(t, "b", start.Add(-time.Hour), start.Add(year))
@@ -244,9 +244,9 @@ func TestAnExpiredLeafIsReplacedAnyway(t *testing.T) {
 	r.wantReady(t, "nobody trusts the new one yet", false)
 }
 
-func TestEveryReplicaNeedsItsOwnCertificate(t *testing.T) {
+func TestNeedLeaderElection(t *testing.T) {
 	t.Parallel()
-	if newReplica().NeedLeaderElection() || (&files{}).NeedLeaderElection() {
+	if newReplica().NeedLeaderElection() || (&fileSource{}).NeedLeaderElection() {
 		t.Error("a source waits to be elected")
 	}
 }

@@ -42,7 +42,7 @@ type Source interface {
 func New(server v1alpha1.Server, in cluster.Cluster) Source {
 	c := server.ServingCertificate
 	if c.Source != v1alpha1.CertificateSelfManaged {
-		return &files{servertls.FileCertificateSource{
+		return &fileSource{servertls.FileCertificateSource{
 			CertPath: filepath.Join(c.Directory, "tls.crt"),
 			KeyPath:  filepath.Join(c.Directory, "tls.key"),
 			// A broken file must not stop a server whose certificate is still
@@ -63,14 +63,14 @@ func New(server v1alpha1.Server, in cluster.Cluster) Source {
 	}
 }
 
-// files serves what cert-manager or somebody else keeps in a mounted Secret.
-type files struct {
+// fileSource serves what cert-manager or somebody else keeps in a mounted Secret.
+type fileSource struct {
 	servertls.FileCertificateSource
 }
 
-func (*files) NeedLeaderElection() bool { return false }
+func (*fileSource) NeedLeaderElection() bool { return false }
 
-func (f *files) Ready() error {
+func (f *fileSource) Ready() error {
 	_, err := f.GetCertificate(nil)
 	return err
 }

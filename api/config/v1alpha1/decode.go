@@ -3,8 +3,6 @@
 package v1alpha1
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -21,13 +19,7 @@ type MistakesError = strict.MistakesError
 // mistakes found, each with its field's path, or with a complete configuration,
 // defaults filled in.
 func Decode(content []byte) (*InjectionConfiguration, error) {
-	if len(content) > strict.MaxFileSize {
-		return nil, fmt.Errorf("expected at most %d bytes, found %d", strict.MaxFileSize, len(content))
-	}
-	tree, err := strict.Parse(content)
-	if errors.Is(err, strict.ErrNoMapping) {
-		return nil, fmt.Errorf("%w that starts with apiVersion: %s and kind: %s", err, APIVersion, Kind)
-	}
+	tree, err := strict.Parse(content, APIVersion, Kind)
 	if err != nil {
 		return nil, err
 	}

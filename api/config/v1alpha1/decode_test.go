@@ -19,7 +19,7 @@ import (
 // header starts every configuration that these tests write.
 const header = "apiVersion: config.istiod-agent.io/v1alpha1\nkind: InjectionConfiguration\n"
 
-func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
+func TestDecodeMistakes(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		config string
@@ -254,7 +254,7 @@ func wantMistakes(t *testing.T, err error, want []string) {
 	}
 }
 
-func TestNotAConfigurationAtAll(t *testing.T) {
+func TestDecodeNotAConfiguration(t *testing.T) {
 	t.Parallel()
 	const notAMapping = "expected a YAML mapping that starts with apiVersion: config.istiod-agent.io/v1alpha1 and kind: InjectionConfiguration"
 	tests := map[string]struct{ config, want string }{
@@ -285,7 +285,7 @@ func TestNotAConfigurationAtAll(t *testing.T) {
 	}
 }
 
-func TestDefaultsFillWhatIsAbsent(t *testing.T) {
+func TestDecodeDefaults(t *testing.T) {
 	t.Parallel()
 	defaults := v1alpha1.Default()
 	for name, config := range map[string]string{
@@ -305,7 +305,7 @@ func TestDefaultsFillWhatIsAbsent(t *testing.T) {
 	}
 }
 
-func TestWhatIsSetIsKept(t *testing.T) {
+func TestDecodeKeepsValues(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		config string

@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -12,11 +13,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// AgentImageRepository is where releases of the agent are published.
-const AgentImageRepository = "ghcr.io/istiod-agent/istiod-agent"
+// agentImageRepository is where releases of the agent are published.
+const agentImageRepository = "ghcr.io/istiod-agent/istiod-agent"
 
-// GuideNamespace is the namespace of Gloo Mesh's management plane, in which its guides create VirtualMeshes.
-const GuideNamespace = "gloo-mesh"
+// guideNamespace is the namespace of Gloo Mesh's management plane, in which its guides create VirtualMeshes.
+const guideNamespace = "gloo-mesh"
 
 // Default returns the configuration that an empty file stands for.
 func Default() *InjectionConfiguration {
@@ -26,54 +27,44 @@ func Default() *InjectionConfiguration {
 }
 
 func (c *InjectionConfiguration) setDefaults() {
-	orElse(&c.Target, TargetDeployments)
-	orElse(&c.Sidecar, SidecarContainer)
-	orElse(&c.Agent.Image, AgentImageRepository+":"+strings.TrimPrefix(version.Version, "v"))
-	orElse(&c.Agent.ImagePullPolicy, corev1.PullIfNotPresent)
-	if c.Agent.Resources == nil {
-		c.Agent.Resources = defaultResources()
-	}
-	if c.Agent.VaultToken == nil {
-		c.Agent.VaultToken = &VaultToken{Audience: "vault"}
-	}
-	if token := c.Agent.VaultToken; token.Audience != "" {
-		orElse(&token.ExpirationSeconds, new(int64(minTokenSeconds)))
-	}
-	if c.Agent.SecurityContext == nil {
-		c.Agent.SecurityContext = restricted()
-	}
-	orElse(&c.CACerts.SizeLimit, "1Mi")
-	orElse(&c.Annotate, new(true))
-	orElse(&c.InjectExisting, new(true))
-	orElse(&c.Rollout, RolloutManual)
+	c.Target = cmp.Or(c.Target, TargetDeployments)
+	c.Sidecar = cmp.Or(c.Sidecar, SidecarContainer)
+	c.CACerts.SizeLimit = cmp.Or(c.CACerts.SizeLimit, "1Mi")
+	c.Annotate = cmp.Or(c.Annotate, new(true))
+	c.InjectExisting = cmp.Or(c.InjectExisting, new(true))
+	c.Rollout = cmp.Or(c.Rollout, RolloutManual)
+	c.AgentRights.RoleBinding = cmp.Or(c.AgentRights.RoleBinding, "istiod-agent.istiods")
 
-	orElse(&c.AgentRights.RoleBinding, "istiod-agent.istiods")
+	a := &c.Agent
+	a.Image = cmp.Or(a.Image, agentImageRepository+":"+strings.TrimPrefix(version.Version, "v"))
+	a.ImagePullPolicy = cmp.Or(a.ImagePullPolicy, corev1.PullIfNotPresent)
+	a.Resources = cmp.Or(a.Resources, defaultResources())
+	a.SecurityContext = cmp.Or(a.SecurityContext, restricted())
+	a.VaultToken = cmp.Or(a.VaultToken, &VaultToken{Audience: "vault"})
+	if a.VaultToken.Audience != "" {
+		a.VaultToken.ExpirationSeconds = cmp.Or(a.VaultToken.ExpirationSeconds, new(int64(minTokenSeconds)))
+	}
 
 	s := &c.Server
-	orElse(&s.Port, 9443)
-	orElse(&s.HealthPort, 8081)
-	orElse(&s.MetricsPort, 8080)
-	orElse(&s.LeaderElection, new(true))
-	orElse(&s.Namespace, "istiod-agent-system")
-	orElse(&s.WebhookConfiguration, "istiod-agent")
-	orElse(&s.ServingCertificate.Source, CertificateSelfManaged)
-	if len(s.ServingCertificate.DNSNames) == 0 {
-		s.ServingCertificate.DNSNames = []string{"istiod-agent-webhook." + s.Namespace + ".svc"}
+	s.Port = cmp.Or(s.Port, 9443)
+	s.HealthPort = cmp.Or(s.HealthPort, 8081)
+	s.MetricsPort = cmp.Or(s.MetricsPort, 8080)
+	s.LeaderElection = cmp.Or(s.LeaderElection, new(true))
+	s.Namespace = cmp.Or(s.Namespace, "istiod-agent-system")
+	s.WebhookConfiguration = cmp.Or(s.WebhookConfiguration, "istiod-agent")
+
+	cert := &s.ServingCertificate
+	cert.Source = cmp.Or(cert.Source, CertificateSelfManaged)
+	if len(cert.DNSNames) == 0 {
+		cert.DNSNames = []string{"istiod-agent-webhook." + s.Namespace + ".svc"}
 	}
-	orElse(&s.ServingCertificate.SecretName, "istiod-agent-webhook-ca")
-	orElse(&s.ServingCertificate.CADuration, "8760h") // a year
-	orElse(&s.ServingCertificate.LeafDuration, "168h")
-	orElse(&s.ServingCertificate.Directory, "/tls")
+	cert.SecretName = cmp.Or(cert.SecretName, "istiod-agent-webhook-ca")
+	cert.CADuration = cmp.Or(cert.CADuration, "8760h") // a year
+	cert.LeafDuration = cmp.Or(cert.LeafDuration, "168h")
+	cert.Directory = cmp.Or(cert.Directory, "/tls")
 
 	if len(c.VirtualMesh.Namespaces) == 0 {
-		c.VirtualMesh.Namespaces = slices.Compact([]string{GuideNamespace, s.Namespace})
-	}
-}
-
-func orElse[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
+		c.VirtualMesh.Namespaces = slices.Compact([]string{guideNamespace, s.Namespace})
 	}
 }
 

@@ -28,7 +28,7 @@ func TestSamplesDecode(t *testing.T) {
 	}
 }
 
-func TestTheSampleShowsEveryFieldWithItsDefault(t *testing.T) {
+func TestSampleHoldsDefaults(t *testing.T) {
 	t.Parallel()
 	content := sampleFile(t, "injection.yaml")
 	sample, defaults := decode(t, content), v1alpha1.Default()

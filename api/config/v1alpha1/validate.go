@@ -34,8 +34,8 @@ const maxTokenSeconds = 1 << 32
 // maxAllowedServers bounds a list that stands in each istiod's Pod.
 const maxAllowedServers = 64
 
-// GuideEnv are the environment variables that the agent always gets.
-var GuideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"}
+// guideEnv lists the environment variables that the injection always sets.
+var guideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"}
 
 // imageReference is the shape of an image reference, host, path, tag and digest
 // included; whether it can be pulled is the kubelet's to find out.
@@ -155,7 +155,7 @@ func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {
 		return field.ErrorList{field.TooMany(path, len(env), maxEnv)}
 	}
 	var errs field.ErrorList
-	seen := sets.New(GuideEnv...)
+	seen := sets.New(guideEnv...)
 	for i, variable := range env {
 		name := path.Index(i).Child("name")
 		for _, problem := range validation.IsEnvVarName(variable.Name) {

@@ -1,4 +1,4 @@
-{{/* Whether cert-manager makes the CA too: it does unless an issuer is named. */}}
+{{/* Whether cert-manager also issues the CA: yes, without an issuerRef. */}}
 {{- define "istiod-agent.certManagerCA" -}}
 {{- if and (eq .Values.servingCertificate.source "cert-manager") (not .Values.servingCertificate.issuerRef) -}}true{{- end -}}
 {{- end -}}

@@ -1,25 +1,25 @@
 {{/*
-Mistakes that the values' schema cannot describe: two values that do not go
-together. Without this they would be found by the webhook's Pods, at their start.
+Checks combinations of values, which the schema cannot describe. Otherwise, the webhook's
+Pods would find these mistakes at their start.
 */}}
 {{- define "istiod-agent.checkValues" -}}
 {{- $taken := dict -}}
 {{- range $name := list "port" "healthPort" "metricsPort" -}}
 {{- $port := int (index $.Values.server $name) | toString -}}
 {{- with get $taken $port -}}
-{{- fail (printf "server.%s: expected another port than server.%s, %s" $name . $port) -}}
+{{- fail (printf "server.%s: must differ from server.%s (%s)" $name . $port) -}}
 {{- end -}}
 {{- $_ := set $taken $port $name -}}
 {{- end -}}
 {{- if eq (int .Values.service.port) (int .Values.service.metricsPort) -}}
-{{- fail (printf "service.metricsPort: expected another port than service.port, %d" (int .Values.service.port)) -}}
+{{- fail (printf "service.metricsPort: must differ from service.port (%d)" (int .Values.service.port)) -}}
 {{- end -}}
 {{- include "istiod-agent.checkEnv" (list "injection.agent.env" .Values.injection.agent.env) -}}
 {{- include "istiod-agent.checkEnv" (list "extraEnv" .Values.extraEnv) -}}
 {{- if .Values.injection.agent.allowedServers -}}
 {{- range .Values.injection.agent.env -}}
 {{- if eq .name "ISTIOD_AGENT_ALLOWED_SERVERS" -}}
-{{- fail "injection.agent.env: expected no ISTIOD_AGENT_ALLOWED_SERVERS together with injection.agent.allowedServers" -}}
+{{- fail "injection.agent.env: ISTIOD_AGENT_ALLOWED_SERVERS and injection.agent.allowedServers exclude each other" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -33,10 +33,10 @@ together. Without this they would be found by the webhook's Pods, at their start
 {{- with .Values.autoscaling -}}
 {{- if .enabled -}}
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
-{{- fail (printf "autoscaling.maxReplicas: expected at least minReplicas, %d" (int .minReplicas)) -}}
+{{- fail (printf "autoscaling.maxReplicas: must be at least minReplicas (%d)" (int .minReplicas)) -}}
 {{- end -}}
 {{- if not (dig "requests" "cpu" "" (default dict $.Values.resources)) -}}
-{{- fail "resources.requests.cpu: expected one with autoscaling.enabled, whose target is a share of it" -}}
+{{- fail "resources.requests.cpu: required with autoscaling.enabled, whose target is a percentage of it" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -44,19 +44,19 @@ together. Without this they would be found by the webhook's Pods, at their start
 {{- range .Values.istiodSidecar.serviceAccounts -}}
 {{- $account := printf "%s/%s" .namespace .name -}}
 {{- if hasKey $accounts $account -}}
-{{- fail (printf "istiodSidecar.serviceAccounts: expected %s once" $account) -}}
+{{- fail (printf "istiodSidecar.serviceAccounts: %s is listed twice" $account) -}}
 {{- end -}}
 {{- $_ := set $accounts $account true -}}
 {{- end -}}
 {{- end -}}
 
-{{/* An API server refuses a name that stands twice in a server-side apply. */}}
+{{/* An API server refuses a duplicate name in a server-side apply. */}}
 {{- define "istiod-agent.checkEnv" -}}
 {{- $path := index . 0 -}}
 {{- $seen := dict -}}
 {{- range index . 1 -}}
 {{- if hasKey $seen .name -}}
-{{- fail (printf "%s: expected %s once" $path .name) -}}
+{{- fail (printf "%s: %s is listed twice" $path .name) -}}
 {{- end -}}
 {{- $_ := set $seen .name true -}}
 {{- end -}}
@@ -70,7 +70,7 @@ together. Without this they would be found by the webhook's Pods, at their start
 {{- if hasKey $limits $name -}}
 {{- $limit := get $limits $name -}}
 {{- if gt (include "istiod-agent.quantity" $request | float64) (include "istiod-agent.quantity" $limit | float64) -}}
-{{- fail (printf "%s.requests.%s: expected no more than the limit of %v, got %v" $path $name $limit $request) -}}
+{{- fail (printf "%s.requests.%s: must not exceed the limit of %v, got %v" $path $name $limit $request) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,7 +1,6 @@
 {{/*
-The webhook's configuration file. A value that is absent or null is left out, so
-that the program's own default applies; an explicit {} is passed on and means
-none.
+The webhook's configuration file. An absent or null value is omitted, so that the
+program's own default applies. An explicit {} is kept and means none.
 */}}
 {{- define "istiod-agent.configuration" -}}
 apiVersion: config.istiod-agent.io/v1alpha1
@@ -71,7 +70,7 @@ server:
     {{- end }}
 {{- end -}}
 
-{{/* The CA that the values give the API server to trust, PEM. */}}
+{{/* The CA from the values that the API server must trust, PEM. */}}
 {{- define "istiod-agent.givenCABundle" -}}
 {{- if eq .Values.servingCertificate.source "secret" -}}{{ .Values.servingCertificate.secret.caBundle }}{{- end -}}
 {{- end -}}

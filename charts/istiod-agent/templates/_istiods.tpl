@@ -1,5 +1,5 @@
 {{/*
-The namespaces whose istiods are injected: the same for the webhook and the guard.
+Selects the namespaces with injection, for the webhook and the guard.
 */}}
 {{- define "istiod-agent.optedIn" -}}
 namespaceSelector:
@@ -7,15 +7,15 @@ namespaceSelector:
   - key: istiod-agent.io/injection
     operator: In
     values: [enabled]
-  # Nothing here may ever stand in the way of the cluster's own recovery.
+  # Never block the cluster's own recovery.
   - key: kubernetes.io/metadata.name
     operator: NotIn
     values: [kube-system]
 {{- end -}}
 
 {{/*
-What is being deleted must always be able to go. An object that is being created
-never is: the API server clears its deletionTimestamp, but only after the webhooks.
+Never block a deletion. A new object is never being deleted: the API server clears its
+deletionTimestamp, but only after the webhooks.
 */}}
 {{- define "istiod-agent.notBeingDeleted" -}}
 - name: not-being-deleted
@@ -23,8 +23,8 @@ never is: the API server clears its deletionTimestamp, but only after the webhoo
 {{- end -}}
 
 {{/*
-Istiod's service accounts that get rights, as JSON: those whose namespace is
-there. Where no cluster can be asked (helm template), all of them.
+istiods' service accounts that get rights, as JSON: those in existing namespaces.
+Without a cluster (helm template), all of them.
 */}}
 {{- define "istiod-agent.istiodAccounts" -}}
 {{- $found := list -}}
@@ -40,8 +40,8 @@ there. Where no cluster can be asked (helm template), all of them.
 {{- end -}}
 
 {{/*
-Namespaces where the webhook gives istiods' service accounts their rights, as JSON:
-those that are there.
+Existing namespaces in which the webhook grants istiods' service accounts their
+rights, as JSON.
 */}}
 {{- define "istiod-agent.istiodNamespaces" -}}
 {{- $found := list -}}
@@ -56,7 +56,7 @@ those that are there.
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* All namespaces of istiods that are there, as JSON. */}}
+{{/* All existing namespaces of istiods, as JSON. */}}
 {{- define "istiod-agent.namespacesOfIstiods" -}}
 {{- $found := include "istiod-agent.istiodNamespaces" . | fromJsonArray -}}
 {{- range include "istiod-agent.istiodAccounts" . | fromJsonArray -}}
@@ -65,21 +65,21 @@ those that are there.
 {{- uniq $found | sortAlpha | toJson -}}
 {{- end -}}
 
-{{/* What the agent in istiod's Pods uses of the API server. */}}
+{{/* Rights of the agent in istiod's Pods. */}}
 {{- define "istiod-agent.agentRules" -}}
-# To know which certificate istiod shall have, and when that changes.
+# To watch the specification of istiod's certificate.
 - apiGroups: [certificates.mesh.gloo.solo.io]
   resources: [issuedcertificates]
   verbs: [get, list, watch]
-# To say there which one it has.
+# To report the current certificate in its status.
 - apiGroups: [certificates.mesh.gloo.solo.io]
   resources: [issuedcertificates/status]
   verbs: [patch]
-# To say on the IssuedCertificate what happens, and what to do about it.
+# To report events and remedies on the IssuedCertificate.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# To start under the root that the mesh has already.
+# To start under the mesh's current root.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [istio-ca-root-cert]
@@ -87,9 +87,9 @@ those that are there.
 {{- end -}}
 
 {{/*
-How the API server calls the webhook at a path. The webhook's program or
-cert-manager writes the caBundle. The chart leaves it to them whatever the source
-is: a server-side apply of another's field is a conflict.
+The clientConfig of the webhook for a path. The webhook's program or cert-manager
+writes the caBundle. The chart never does, for any source: a server-side apply of
+another manager's field is a conflict.
 */}}
 {{- define "istiod-agent.webhookClient" -}}
 {{- $path := index . 1 -}}
@@ -99,13 +99,13 @@ service:
   namespace: {{ .Release.Namespace }}
   port: {{ .Values.service.port }}
   path: {{ $path }}
-# No caBundle here: it is filled in the cluster, and must survive an upgrade.
+# No caBundle: it is written in the cluster, and must survive an upgrade.
 {{- end -}}
 {{- end -}}
 
 {{/*
-Whether the API server knows VirtualMeshes: Helm refuses a whole release for one
-object that it does not. Where no cluster can be asked (helm template), it will.
+Whether the API server serves VirtualMeshes: Helm refuses a whole release for one
+unknown object. Without a cluster (helm template), yes.
 */}}
 {{- define "istiod-agent.knowsVirtualMesh" -}}
 {{- if or (.Capabilities.APIVersions.Has "networking.mesh.gloo.solo.io/v1/VirtualMesh") (not (lookup "v1" "Namespace" "" "kube-system")) -}}

@@ -1,7 +1,7 @@
 {{/*
-Every object is named by the release: istiod-agent for a release that has that
-in its name, <release>-istiod-agent for any other. Cut so that the longest
-suffix, -webhook-root-ca, still fits into a Service's 63 characters.
+The names of the objects derive from the release: its own name if that contains
+istiod-agent, otherwise <release>-istiod-agent. Truncated so that the longest suffix,
+-webhook-root-ca, fits into a Service's 63 characters.
 */}}
 {{- define "istiod-agent.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 47 | trimSuffix "-" -}}
@@ -18,7 +18,7 @@ suffix, -webhook-root-ca, still fits into a Service's 63 characters.
 {{- end -}}
 {{- end -}}
 
-{{/* The webhook's Deployment, Service, Roles and the like. */}}
+{{/* Name of the webhook's Deployment, Service, Roles and so on. */}}
 {{- define "istiod-agent.webhook" -}}
 {{- include "istiod-agent.fullname" . }}-webhook
 {{- end -}}
@@ -27,21 +27,21 @@ suffix, -webhook-root-ca, still fits into a Service's 63 characters.
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "istiod-agent.webhook" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.name is needed when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- required "serviceAccount.name: required when serviceAccount.create is false" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
-{{/* By this name the API server calls the webhook, so its certificate holds it. */}}
+{{/* The API server calls the webhook by this name: its certificate must contain it. */}}
 {{- define "istiod-agent.dnsName" -}}
 {{- include "istiod-agent.webhook" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* The Secret that is mounted as the serving certificate, none when self-managed. */}}
+{{/* The mounted Secret with the serving certificate; none when self-managed. */}}
 {{- define "istiod-agent.certificateSecret" -}}
 {{- if eq .Values.servingCertificate.source "cert-manager" -}}
 {{- include "istiod-agent.webhook" . }}-tls
 {{- else if eq .Values.servingCertificate.source "secret" -}}
-{{- required "servingCertificate.secret.name is needed when servingCertificate.source is secret" .Values.servingCertificate.secret.name -}}
+{{- required "servingCertificate.secret.name: required when servingCertificate.source is secret" .Values.servingCertificate.secret.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -51,7 +51,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "istiod-agent.podLabels" . }}
 {{- end -}}
 
-{{/* A Pod adds its component; a new version of the chart alone does not roll it. */}}
+{{/* A Pod adds its component. Without the chart's version: a new chart alone restarts no Pod. */}}
 {{- define "istiod-agent.podLabels" -}}
 {{ include "istiod-agent.selectorLabels" . }}
 app.kubernetes.io/part-of: istiod-agent
@@ -73,9 +73,9 @@ app.kubernetes.io/component: webhook
 {{- end -}}
 
 {{/*
-Takes an image's values and the chart's context: the tag is the chart's appVersion
-when they name none, and global.imageRegistry takes the place of the registry, the
-first part of the repository where that is a host.
+Takes an image's values and the chart's context. The default tag is the chart's
+appVersion. global.imageRegistry replaces the registry, which is the first part of the
+repository if that is a host.
 */}}
 {{- define "istiod-agent.image" -}}
 {{- $image := index . 0 -}}

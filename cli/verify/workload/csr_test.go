@@ -44,11 +44,11 @@ func TestCalls(t *testing.T) {
 		"an empty message":     {status: "0", body: frame(nil)},
 		"a refusal":            {status: "16", message: "request authenticate failure%3A no token", err: `gRPC status "16": request authenticate failure: no token`},
 		"a refusal at once":    {status: "7", message: "no", asHeaders: true, err: `gRPC status "7": no`},
-		"no trailers":          {body: frame([]byte("hello")), err: `istiod answers 200 OK, gRPC status ""`},
-		"nothing":              {status: "0", err: "not one message of gRPC"},
-		"a part of a frame":    {status: "0", body: frame([]byte("hello"))[:7], err: "not one message of gRPC"},
-		"two messages":         {status: "0", body: append(frame([]byte("a")), frame([]byte("b"))...), err: "not one message of gRPC"},
-		"a compressed message": {status: "0", body: append([]byte{1}, frame([]byte("a"))[1:]...), err: "not one message of gRPC"},
+		"no trailers":          {body: frame([]byte("hello")), err: `istiod returned 200 OK, gRPC status ""`},
+		"nothing":              {status: "0", err: "not one gRPC message"},
+		"a part of a frame":    {status: "0", body: frame([]byte("hello"))[:7], err: "not one gRPC message"},
+		"two messages":         {status: "0", body: append(frame([]byte("a")), frame([]byte("b"))...), err: "not one gRPC message"},
+		"a compressed message": {status: "0", body: append([]byte{1}, frame([]byte("a"))[1:]...), err: "not one gRPC message"},
 		"more than is read":    {status: "0", body: frame(bytes.Repeat([]byte("a"), 2<<20)), err: "istiod"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,12 +102,12 @@ func TestDecode(t *testing.T) {
 	}{
 		"a chain":               {response("a", "b", "c"), []string{"a", "b", "c"}, ""},
 		"with an unknown field": {append(append([]byte{}, unknown...), response("a", "b")...), []string{"a", "b"}, ""},
-		"nothing":               {nil, nil, "no chain"},
-		"one certificate":       {response("a"), nil, "no chain"},
-		"cut off":               {response("a", "b")[:5], nil, "cannot be read"},
-		"a broken tag":          {[]byte{0xff}, nil, "cannot be read"},
-		"a broken field":        {unknown[:1], nil, "cannot be read"},
-		"a chain of numbers":    {protowire.AppendVarint(protowire.AppendTag(nil, fieldChain, protowire.VarintType), 7), nil, "no chain"},
+		"nothing":               {nil, nil, "no certificate chain"},
+		"one certificate":       {response("a"), nil, "no certificate chain"},
+		"cut off":               {response("a", "b")[:5], nil, "is not an IstioCertificateResponse"},
+		"a broken tag":          {[]byte{0xff}, nil, "is not an IstioCertificateResponse"},
+		"a broken field":        {unknown[:1], nil, "is not an IstioCertificateResponse"},
+		"a chain of numbers":    {protowire.AppendVarint(protowire.AppendTag(nil, fieldChain, protowire.VarintType), 7), nil, "no certificate chain"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -10,13 +10,13 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
 // The suite's checks, as the go test names them.
 const (
-	injected = "TestTheGuide/the_guide/istiod_comes_up_with_the_agent,_and_nobody_has_patched_it"
-	lastStep = "TestTheGuide/the_guide/the_last_step:_the_diff_is_empty"
+	injected = "TestGuide/the_guide/istiod_comes_up_with_the_agent,_and_nobody_has_patched_it"
+	lastStep = "TestGuide/the_guide/the_last_step:_the_diff_is_empty"
 )
 
 func TestChecksCanFail(t *testing.T) {
@@ -33,7 +33,7 @@ func TestChecksCanFail(t *testing.T) {
 		"the webhook":             {[]string{"-broken", "webhook"}, injected},
 	} {
 		t.Run(name, func(t *testing.T) {
-			arguments := []string{"test", "-count=1", "-v", "-run", "^TestTheGuide$", "./suite", "-args", "-number", "1"}
+			arguments := []string{"test", "-count=1", "-v", "-run", "^TestGuide$", "./suite", "-args", "-number", "1"}
 			command := exec.CommandContext(t.Context(), "go", append(arguments, test.arguments...)...)
 			command.Dir = filepath.Join(root, "e2e")
 			output, err := command.CombinedOutput()

@@ -12,7 +12,7 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
 // alteredAgent builds the agent's image with a file whose one place with before has after there, and gives its archive. The

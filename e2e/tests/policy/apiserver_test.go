@@ -27,8 +27,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
-	"github.com/istiod-agent/istiod-agent/e2e/controlplane"
-	"github.com/istiod-agent/istiod-agent/e2e/istio"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/policy"
 )

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
-	"github.com/istiod-agent/istiod-agent/e2e/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/policy"
 )

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+
+	"github.com/istiod-agent/istiod-agent/agent/notices"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+)
+
+const (
+	// maxMeshRoots bounds the bytes of RootConfigMap, and maxMeshRootsNumber its certificates: each costs a signature check.
+	maxMeshRoots       = 256 << 10
+	maxMeshRootsNumber = 100
+)
+
+// pinned returns the roots that a certificate must lead to, nil where the specification restricts none.
+func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots) ([]*x509.Certificate, error) {
+	if roots == nil {
+		return nil, nil
+	}
+	if roots.ConfigMapRef == nil {
+		parsed, err := certificatesv1.ParseTrustedRoots(roots.PEM)
+		if err != nil {
+			return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("spec.agentCa.trustedRoots.pem: %w", err)}
+		}
+		return parsed, nil
+	}
+	const path = "spec.agentCa.trustedRoots.configMapRef"
+	ref := roots.ConfigMapRef
+	if i.APIServer == nil {
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: reading the ConfigMap needs an API server; run in a cluster or set --kubeconfig", path)}
+	}
+	text, err := i.APIServer.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
+	if err != nil {
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: %w", path, err)}
+	}
+	parsed, err := certificatesv1.ParseTrustedRoots(text)
+	if err != nil {
+		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: ConfigMap %s/%s, key %s: %w", path, i.Identity.Namespace, ref.Name, ref.Key, err)}
+	}
+	return parsed, nil
+}
+
+// readMeshRoots returns the roots that the mesh trusts: those that an istiod of the namespace publishes.
+func readMeshRoots(ctx context.Context, api APIServer, namespace string) ([]*x509.Certificate, error) {
+	if api == nil {
+		return nil, nil
+	}
+	text, err := api.ConfigMapValue(ctx, namespace, istio.RootConfigMap, istio.RootCertFile, maxMeshRoots)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := pemcerts.Parse([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("ConfigMap %s/%s, key %s: %w", namespace, istio.RootConfigMap, istio.RootCertFile, err)
+	}
+	var found []*x509.Certificate
+	for _, root := range roots[:min(len(roots), maxMeshRootsNumber)] {
+		if root.IsCA && pemcerts.SelfSigned(root) && !slices.ContainsFunc(found, root.Equal) {
+			found = append(found, root)
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package roots
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+)
+
+// maxNamed is how many replicas a message names.
+const maxNamed = 3
+
+// Start is what decides whether an istiod that has no CA yet may begin under a root. All roots are fingerprints.
+type Start struct {
+	// Replicas are the others of this istiod that have a CA of the agent's.
+	Replicas []Replica
+	// Accepted is the root that a person has allowed (AcceptRootAnnotation).
+	Accepted string
+	// Staged are the roots that are to be trusted while the root changes in stages.
+	Staged []string
+	// Restarts says that all Pods of the mesh are restarted for another root (autoRestartPods).
+	Restarts bool
+	// Mesh are the roots that the mesh publishes as trusted, none while that is not known; MeshErr is why they could not be
+	// read. Their writers can prevent no start, and permit no more than a start without other replicas.
+	Mesh    []string
+	MeshErr error
+	// Namespace and Name are those of the IssuedCertificate, both empty for a file.
+	Namespace, Name string
+}
+
+// Replica is another replica of istiod: the root that it signs under, and all that it publishes as trusted.
+type Replica struct {
+	Pod, Root string
+	Trusted   []string
+}
+
+// strangers returns the replicas for whose sake an istiod may not begin under a root: workloads of theirs would not trust
+// those of this one. Without any other replica, as at a first installation or after all were stopped, there is none.
+func (s Start) strangers(root string) []Replica {
+	if s.Restarts || strings.EqualFold(s.Accepted, root) || slices.Contains(s.Staged, root) || slices.Contains(s.Mesh, root) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(s.Replicas), func(replica Replica) bool {
+		return replica.Root == root || slices.Contains(replica.Trusted, root)
+	})
+}
+
+// Same reports whether two Starts agree in all that a specification and its status hold.
+func (s Start) Same(other Start) bool {
+	return s.Accepted == other.Accepted && s.Restarts == other.Restarts && slices.Equal(s.Staged, other.Staged) &&
+		slices.EqualFunc(s.Replicas, other.Replicas, func(a, b Replica) bool {
+			return a.Pod == b.Pod && a.Root == b.Root && slices.Equal(a.Trusted, b.Trusted)
+		})
+}
+
+// StartOf returns what an IssuedCertificate and its status hold for the istiod of a Pod. A replica whose CA has expired does
+// not count: it signs nothing.
+func StartOf(certificate *certificatesv1.IssuedCertificate, pod string, staged []string, now time.Time) Start {
+	start := Start{
+		Accepted: strings.TrimSpace(certificate.Annotations[certificatesv1.AcceptRootAnnotation]),
+		Staged:   staged, Restarts: certificate.Spec.PodBounceDirective != nil,
+		Namespace: certificate.Namespace, Name: certificate.Name,
+	}
+	for _, report := range certificate.Status.Certificates {
+		if report.Pod == pod || report.RootFingerprint == "" || report.NotAfter != nil && !now.Before(report.NotAfter.Time) {
+			continue
+		}
+		start.Replicas = append(start.Replicas, Replica{Pod: report.Pod, Root: report.RootFingerprint, Trusted: report.TrustedRoots})
+	}
+	slices.SortFunc(start.Replicas, func(a, b Replica) int { return cmp.Compare(a.Pod, b.Pod) })
+	return start
+}
+
+// check returns a *RejectedError where an istiod that has no CA yet must not start under a root.
+func (s Start) check(root string) error {
+	strangers := s.strangers(root)
+	if len(strangers) == 0 {
+		return nil
+	}
+	var pods []string
+	for _, replica := range strangers[:min(len(strangers), maxNamed)] {
+		pods = append(pods, replica.Pod)
+	}
+	running := strings.Join(pods, ", ")
+	if more := len(strangers) - maxNamed; more > 0 {
+		running += fmt.Sprintf(" and %d more", more)
+	}
+	message := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256), and this istiod waits: running replicas have the old root (%s), and workloads of the two roots do not trust each other. "+
+		"Restore Vault's root, or change it in stages (docs/rotation.md); to let new Pods of istiod start under the new root at once, run: %s", strangers[0].Root, root, bounded.Text(running, 300), s.acceptCommand(root))
+	if s.MeshErr != nil {
+		message += "; also, the roots that the mesh trusts could not be read: " + s.MeshErr.Error()
+	}
+	return &RejectedError{Reason: RootChanged, Root: root, Awaited: true, message: message}
+}
+
+// changed is the message about a root that a running istiod does not trust.
+func (s Start) changed(was, is string) string {
+	message := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
+		"restore Vault's root, or change it in stages without downtime (docs/rotation.md); to let all clusters take the new root at once, restart istiod", was, is)
+	if command := s.acceptCommand(is); command != "" {
+		message += " after this command: " + command
+	}
+	return message
+}
+
+// acceptCommand permits istiods that start to use a root, and no other. It is empty for a specification in a file, which
+// names no other replicas.
+func (s Start) acceptCommand(root string) string {
+	if s.Namespace == "" {
+		return ""
+	}
+	return fmt.Sprintf("kubectl annotate issuedcertificate -n %s %s --overwrite %s=%s", s.Namespace, s.Name, certificatesv1.AcceptRootAnnotation, root)
+}

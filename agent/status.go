@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/istiod-agent/istiod-agent/agent/machine"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+)
+
+// report sends the status when it differs from the last one, and updates the metrics of the published set.
+func (a *Agent) report() {
+	if p := a.state.Published(); p != nil {
+		at, _ := a.state.RenewAt()
+		if at.IsZero() {
+			at = p.NotAfter
+		}
+		a.Metrics.Published(a.set, at, p.Confirmed)
+	}
+	about := a.notices.About()
+	if about == nil {
+		return
+	}
+	status := a.status(about.Generation)
+	if !reflect.DeepEqual(status, a.reported) {
+		a.reported = status
+		a.Reporter.Status(about, status)
+	}
+}
+
+func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus {
+	reason, message := a.notices.Problems()
+	mine := certificatesv1.CertificateStatus{
+		Pod: a.Identity.Pod, Reason: reason, Error: bounded.Text(message, certificatesv1.MaxStatusText),
+		OfferedRootFingerprint: a.state.RejectedRoot(),
+	}
+	state := certificatesv1.Pending
+	if p := a.state.Published(); p != nil {
+		state = certificatesv1.Issued
+		if p.Confirmed {
+			state = certificatesv1.Finished
+		}
+		mine.SerialNumber = p.Serial
+		mine.Issuer, mine.Key = bounded.Text(a.set.Certificate().Issuer.String(), certificatesv1.MaxStatusText), a.set.KeyKind()
+		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: p.NotBefore}, &metav1.Time{Time: p.NotAfter}
+		mine.RootFingerprint, mine.TrustedRoots = p.Root, p.Roots
+		mine.RootNotAfter = &metav1.Time{Time: a.set.Root().NotAfter}
+		mine.LimitedBy = a.limitedBy()
+		mine.Confirmed = p.Confirmed
+		if p.Lost {
+			mine.Reason = certificatesv1.ReasonFilesLost
+			mine.Error = cmp.Or(mine.Error, "istiod's files do not hold what was published; they are replaced")
+		}
+		if at, _ := a.state.RenewAt(); !at.IsZero() {
+			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
+		}
+	}
+	if mine.Error != "" {
+		state = certificatesv1.Failed
+	}
+	status := certificatesv1.IssuedCertificateStatus{
+		ObservedGeneration: generation, State: state, Error: mine.Error,
+		Certificates: []certificatesv1.CertificateStatus{mine},
+	}
+	if a.desired != nil {
+		condition := audienceBound(a.desired, a.Identity)
+		condition.ObservedGeneration = a.desired.Generation
+		status.Conditions = []metav1.Condition{condition}
+	}
+	return status
+}
+
+// limitedBy names the certificate that cuts istiod's short, empty when none does.
+func (a *Agent) limitedBy() string {
+	if a.desired == nil || a.desired.Annotations[certificatesv1.CAFromSecretAnnotation] != "" {
+		return "" // nothing was requested of a CA
+	}
+	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
+}
+
+// audienceBound reports whether the token that a specification has sent is of use to its receiver elsewhere.
+func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Identity) metav1.Condition {
+	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
+	vault := certificate.Spec.AgentCA.Vault
+	switch auth := vault.KubernetesAuth; {
+	case auth == nil:
+		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a token of Vault's own."
+	case auth.Audience != "":
+		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
+	default:
+		condition.Status, condition.Reason = metav1.ConditionFalse, "NoAudience"
+		account := identity.ServiceAccount
+		if auth.ServiceAccountRef != nil {
+			account = auth.ServiceAccountRef.Name
+		}
+		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and so read the Secrets that it may read. "+
+			"To end that, set audience=vault in Vault's role and kubernetesAuth.audience: vault in the VirtualMesh.", vault.Server, identity.Namespace, account)
+	}
+	return condition
+}
+
+// stuck is how long the agent's loop may stand still; issuing takes a few calls of --vault-timeout each.
+const stuck = 10 * time.Minute
+
+// health is what the health handlers read while the agent works.
+type health struct{ last atomic.Pointer[snapshot] }
+
+type snapshot struct {
+	at       time.Time
+	notAfter time.Time // of istiod's files, zero where they are not valid
+	message  string
+}
+
+func (h *health) update(now time.Time, published *machine.Published, message string) {
+	s := &snapshot{at: now, message: message}
+	if published != nil && !published.Lost {
+		s.notAfter = published.NotAfter
+	}
+	h.last.Store(s)
+}
+
+// Healthy returns an error while the agent's loop stands still. Failures to issue are no reason.
+func (a *Agent) Healthy(now time.Time) error {
+	if s := a.health.last.Load(); s != nil && now.Sub(s.at) > stuck {
+		return fmt.Errorf("the agent has stood still since %s", utc(s.at))
+	}
+	return nil
+}
+
+// Ready returns an error while istiod has no valid CA in its files.
+func (a *Agent) Ready(now time.Time) error {
+	s := a.health.last.Load()
+	switch {
+	case s == nil:
+		return errors.New("starting")
+	case s.notAfter.IsZero() && s.message != "":
+		return fmt.Errorf("istiod has no CA certificate: %s", s.message)
+	case s.notAfter.IsZero():
+		return errors.New("istiod has no CA certificate yet")
+	case !now.Before(s.notAfter):
+		return fmt.Errorf("istiod's CA certificate expired at %s", utc(s.notAfter))
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
+)
+
+// steps tells a person what is going on and how long it took.
+type steps struct {
+	start    time.Time
+	done     []step
+	coloured bool
+}
+
+type step struct {
+	name string
+	took time.Duration
+}
+
+func newSteps() *steps {
+	info, err := os.Stdout.Stat()
+	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
+	return &steps{start: time.Now(), coloured: terminal && os.Getenv("NO_COLOR") == ""}
+}
+
+// step runs one, with a line before it.
+func (s *steps) step(name string, run func() error) error {
+	start := time.Now()
+	fmt.Printf("%6.1fs  %s\n", start.Sub(s.start).Seconds(), name)
+	if err := run(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	s.done = append(s.done, step{name, time.Since(start)})
+	return nil
+}
+
+func (s *steps) title(text string) { fmt.Printf("\n%s\n\n", s.colour("1", text)) }
+
+// difference prints a unified one, in a terminal with colours.
+func (s *steps) difference(unified string) {
+	for line := range strings.Lines(unified) {
+		line = strings.TrimSuffix(line, "\n")
+		switch line[:min(1, len(line))] {
+		case "+":
+			line = s.colour("32", line)
+		case "-":
+			line = s.colour("31", line)
+		case "@":
+			line = s.colour("36", line)
+		}
+		fmt.Println(line)
+	}
+}
+
+func (s *steps) points(points []injected.Point) {
+	for _, point := range points {
+		if point.Err == nil {
+			fmt.Printf("  %s  %s\n", s.colour("32", "yes"), point.Name)
+		} else {
+			fmt.Printf("  %s   %s: %v\n", s.colour("31", "NO"), point.Name, point.Err)
+		}
+	}
+}
+
+// table of the time that each step took.
+func (s *steps) table() {
+	s.title("Time")
+	for _, each := range s.done {
+		if each.took < 50*time.Millisecond {
+			continue // would show as no time at all
+		}
+		fmt.Printf("%6.1fs  %s\n", each.took.Seconds(), each.name)
+	}
+	fmt.Printf("%6.1fs  in all\n", time.Since(s.start).Seconds())
+}
+
+func (s *steps) colour(code, text string) string {
+	if !s.coloured {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admission
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+)
+
+// A second tool that applies the same manifest server-side, in its own name, has conflicts with the first: everywhere those
+// fields that the API server stores in another form than Istio's chart writes them, and in a labelled namespace the volume
+// that was replaced too. The ways out of docs/gitops.md change nothing that is stored: istiod is not restarted.
+func TestSecondApplier(t *testing.T) {
+	t.Parallel()
+	const container, volume = `.spec.template.spec.containers[name="discovery"]`, `.spec.template.spec.volumes[name="cacerts"]`
+	everywhere := []string{container + `.env[name="PLATFORM"].value`, container + ".resources.requests.memory"}
+	for name, test := range map[string]struct {
+		labelled bool
+		want     []string
+	}{
+		"without the webhook": {false, everywhere},
+		"with it":             {true, append(slices.Clone(everywhere), volume+".secret.optional", volume+".secret.secretName")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			istiod := cluster.Istiod(t, shared.Namespace(t, test.labelled))
+			apply := func(manager string, options ...client.ApplyOption) (*unstructured.Unstructured, error) {
+				answer := istiod.DeepCopy()
+				err := shared.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(answer), append(options, client.FieldOwner(manager))...)
+				return answer, err
+			}
+			works := func(what, manager string, options ...client.ApplyOption) {
+				t.Helper()
+				answer, err := apply(manager, options...)
+				if err != nil {
+					t.Errorf("%s: %v", what, err)
+				} else if answer.GetGeneration() != 1 {
+					t.Errorf("%s: generation %d, which restarts istiod", what, answer.GetGeneration())
+				}
+			}
+			conflicts := func(what, manager string, options ...client.ApplyOption) {
+				t.Helper()
+				_, err := apply(manager, options...)
+				if got := conflictsOf(err); !slices.Equal(got, test.want) {
+					t.Errorf("%s: conflicts at %q, want %q (%v)", what, got, test.want, err)
+				}
+			}
+			works("the first tool", "first")
+			conflicts("kubectl diff --server-side", "second", client.DryRunAll)
+			conflicts("kubectl apply --server-side", "second")
+			works("kubectl diff --server-side --force-conflicts", "second", client.DryRunAll, client.ForceOwnership)
+			works("kubectl diff --server-side --field-manager=first", "first", client.DryRunAll)
+			works("kubectl apply --server-side --field-manager=first", "first")
+			works("kubectl apply --server-side --force-conflicts", "second", client.ForceOwnership)
+			conflicts("the first tool after that", "first")
+			works("the first tool, forcing", "first", client.ForceOwnership)
+			works("both, forcing", "second", client.ForceOwnership)
+		})
+	}
+}
+
+// conflictsOf are the fields of an apply's conflicts, sorted, each once.
+func conflictsOf(err error) []string {
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) || status.ErrStatus.Details == nil {
+		return nil
+	}
+	fields := map[string]bool{}
+	for _, cause := range status.ErrStatus.Details.Causes {
+		if cause.Type == metav1.CauseTypeFieldManagerConflict {
+			fields[cause.Field] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(fields))
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// `kubectl apply -k config/default` installs what `helm install` does, object
+// for object, but for the labels that say Helm did, the annotation by which Helm
+// keeps the CRDs, the Namespace that Helm makes by --create-namespace, and the hook
+// that only Helm runs.
+func TestKustomize(t *testing.T) {
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
+		Run(filesys.MakeFsOnDisk(), filepath.Join(root(t), "config", "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := built.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]any{}
+	for _, object := range parse(t, string(stream)) {
+		if got[key(object)] != nil {
+			t.Errorf("%s is there twice", key(object))
+		}
+		got[key(object)] = object.Object
+	}
+
+	want := map[string]any{"Namespace " + standard.Namespace: map[string]any{
+		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": standard.Namespace},
+	}}
+	for name, object := range render(t, standard, nil).objects {
+		if isHook(object) {
+			continue
+		}
+		for _, label := range []string{"helm.sh/chart", "app.kubernetes.io/managed-by"} {
+			unstructured.RemoveNestedField(object.Object, "metadata", "labels", label)
+		}
+		unstructured.RemoveNestedField(object.Object, "metadata", "annotations", keepAnnotation)
+		want[name] = object.Object
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config/ differs from what the chart renders; `make generate` writes it again (-chart +config):\n%s", diff)
+	}
+}
+
+func isHook(object *unstructured.Unstructured) bool {
+	_, found := object.GetAnnotations()["helm.sh/hook"]
+	return found
+}

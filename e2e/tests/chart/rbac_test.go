@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+)
+
+// Rights are those of the configuration at hand and no more.
+func TestRights(t *testing.T) {
+	everywhere := []string{
+		"namespaces: list watch",
+		"deployments.apps: list watch patch",
+		"pods: get list watch",
+		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
+		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
+		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
+		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
+		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
+		"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
+		"configmaps istio: list watch",
+		"configmaps istio-ca-root-cert: get",
+		"events.events.k8s.io: create patch",
+		"subjectaccessreviews.authorization.k8s.io: create",
+	}
+	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
+	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
+	restart := []string{"deployments,statefulsets,daemonsets.apps: get patch", "replicasets.apps: get", "pods/eviction: create"}
+	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
+	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
+
+	for name, test := range map[string]struct {
+		values        helm.Values
+		cluster, role []string
+	}{
+		"default":     {nil, with(everywhere, keepBundle), with(secret, lease...)},
+		"restarts":    {helm.Values{"restarts": helm.Values{"enabled": true}}, with(everywhere, append(restart, keepBundle)...), with(secret, lease...)},
+		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere, keepBundle), with(secret, lease...)},
+		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
+		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},
+		"neither": {helm.Values{
+			"server":             helm.Values{"leaderElection": false},
+			"servingCertificate": helm.Values{"source": "secret", "secret": helm.Values{"name": "x"}},
+		}, with(everywhere, readBundle), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := render(t, standard, test.values)
+			if diff := cmp.Diff(test.cluster, rules(typed[rbacv1.ClusterRole](t, r.one(t, "ClusterRole")).Rules)); diff != "" {
+				t.Errorf("ClusterRole (-want +got):\n%s", diff)
+			}
+			if test.role == nil {
+				if r.objects["Role istiod-agent-webhook"] != nil || r.objects["RoleBinding istiod-agent-webhook"] != nil {
+					t.Error("there is a Role or RoleBinding without need")
+				}
+				return
+			}
+			if diff := cmp.Diff(test.role, rules(typed[rbacv1.Role](t, r.objects["Role istiod-agent-webhook"]).Rules)); diff != "" {
+				t.Errorf("Role (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Each of istiod's service accounts gets what the agent uses, in its own namespace and about nobody else.
+func TestAgentRights(t *testing.T) {
+	rights := func(more ...string) []string {
+		return append([]string{
+			"issuedcertificates.certificates.mesh.gloo.solo.io: get list watch",
+			"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
+			"events.events.k8s.io: create",
+			"configmaps istio-ca-root-cert: get",
+		}, more...)
+	}
+	type accounts = []any
+	for name, test := range map[string]struct {
+		sidecar helm.Values
+		want    map[string][]string // by Role, namespace/name
+	}{
+		"today's and the guide's": {nil, map[string][]string{
+			"istio-system/istiod-agent-istiod":                 rights(),
+			"istio-system/istiod-agent-istiod-service-account": rights(),
+			"istio-system/istiod-agent.webhook":                {"configmaps: get"},
+		}},
+		"an account that requests tokens": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true}}},
+			map[string][]string{
+				"istio-system/istiod-agent-istiod":  rights("serviceaccounts/token istiod: create"),
+				"istio-system/istiod-agent.webhook": {"configmaps: get"},
+			},
+		},
+		"a revision with a token": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod-canary", "namespace": "mesh", "tokenSecret": "vault"}}},
+			map[string][]string{
+				"mesh/istiod-agent-istiod-canary": rights("secrets vault: get"),
+				"mesh/istiod-agent.webhook":       {"configmaps: get"},
+			},
+		},
+		"an account that reads roots": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "rootsConfigMap": "mesh-roots"}}},
+			map[string][]string{
+				"mesh/istiod-agent-istiod":  rights("configmaps mesh-roots: get"),
+				"mesh/istiod-agent.webhook": {"configmaps: get"},
+			},
+		},
+		"every istiod of a namespace": {
+			helm.Values{"serviceAccounts": accounts{}, "namespaces": []any{"mesh"}},
+			map[string][]string{
+				"mesh/istiod-agent.istiods": rights(),
+				"mesh/istiod-agent.webhook": {
+					"configmaps: get",
+					"rolebindings.rbac.authorization.k8s.io istiod-agent.istiods: get patch",
+					"roles.rbac.authorization.k8s.io istiod-agent.istiods: bind",
+				},
+			},
+		},
+		"none": {helm.Values{"createRoleBinding": false, "namespaces": []any{"mesh"}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values := helm.Values{}
+			if test.sidecar != nil {
+				values["istiodSidecar"] = test.sidecar
+			}
+			got := map[string][]string{}
+			r := render(t, standard, values)
+			for _, object := range r.objects {
+				if object.GetKind() != "Role" || object.GetNamespace() == standard.Namespace {
+					continue
+				}
+				role := typed[rbacv1.Role](t, object)
+				got[role.Namespace+"/"+role.Name] = rules(role.Rules)
+				binding := typed[rbacv1.RoleBinding](t, r.objects["RoleBinding "+role.Name])
+				account, namespace := strings.TrimPrefix(role.Name, "istiod-agent-"), role.Namespace
+				switch role.Name {
+				case "istiod-agent.istiods": // the webhook keeps the subjects, and an upgrade must leave them
+					if binding.Subjects != nil || binding.RoleRef.Name != role.Name || binding.Namespace != role.Namespace {
+						t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
+					}
+					continue
+				case "istiod-agent.webhook":
+					account, namespace = "istiod-agent-webhook", standard.Namespace
+				}
+				if binding.Namespace != role.Namespace || binding.RoleRef.Name != role.Name ||
+					len(binding.Subjects) != 1 || binding.Subjects[0].Name != account || binding.Subjects[0].Namespace != namespace {
+					t.Errorf("%s is bound by %+v to %+v", role.Name, binding.RoleRef, binding.Subjects)
+				}
+			}
+			if len(got) != len(test.want) || len(got) > 0 && !cmp.Equal(test.want, got) {
+				t.Errorf("(-want +got):\n%s", cmp.Diff(test.want, got))
+			}
+		})
+	}
+}
+
+// Kubernetes' roles (admin, edit, view) get none of the rights on this project's kinds.
+func TestAggregatedRights(t *testing.T) {
+	renderExamples(t, func(t *testing.T, r rendered) {
+		for key, object := range r.objects {
+			for label := range object.GetLabels() {
+				if strings.Contains(label, "aggregate-to-") {
+					t.Errorf("%s has label %s", key, label)
+				}
+			}
+		}
+	})
+}
+
+func with(some []string, more ...string) []string {
+	return append(append([]string{}, some...), more...)
+}
+
+// rules in one line each.
+func rules(rules []rbacv1.PolicyRule) []string {
+	var lines []string
+	for _, rule := range rules {
+		line := strings.TrimSuffix(strings.Join(rule.Resources, ",")+"."+strings.Join(rule.APIGroups, ","), ".")
+		if len(rule.ResourceNames) > 0 {
+			line += " " + strings.Join(rule.ResourceNames, ",")
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s", line, strings.Join(rule.Verbs, " ")))
+	}
+	return lines
+}
+
+// A person who reviews the rights reads beside each what it is for; two rules
+// for one purpose may share a comment.
+func TestRightsExplained(t *testing.T) {
+	renderExamples(t, func(t *testing.T, r rendered) {
+		for document := range strings.SplitSeq(r.text, "\n---\n") {
+			if !strings.Contains(document, "\nkind: Role\n") && !strings.Contains(document, "\nkind: ClusterRole\n") {
+				continue
+			}
+			var role struct {
+				Kind  string      `yaml:"kind"`
+				Rules []yaml.Node `yaml:"rules"`
+			}
+			if err := yaml.Unmarshal([]byte(document), &role); err != nil || len(role.Rules) == 0 {
+				t.Fatalf("%s: %v", role.Kind, err)
+			}
+			var explained string
+			for _, rule := range role.Rules {
+				resource := rule.Content[3].Content[0].Value
+				if rule.HeadComment == "" && resource != explained {
+					t.Errorf("%s: nothing says what the rule for %s is for", role.Kind, resource)
+				}
+				explained = resource
+			}
+		}
+	})
+}

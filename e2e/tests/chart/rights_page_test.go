@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+)
+
+// The tables of docs/security.md stand between these lines.
+const (
+	rightsBegin = "<!-- Generated from the chart's Roles by `make golden`. -->\n"
+	rightsEnd   = "<!-- End of what is generated. -->\n"
+)
+
+// installation is a way to install the chart that gives rights which another does not.
+type installation struct {
+	when   string // what the page calls it
+	values helm.Values
+}
+
+// The first is the default; each other differs from it by one thing.
+var installations = []installation{
+	{"", nil},
+	{"`restarts.enabled`", helm.Values{"restarts": helm.Values{"enabled": true}}},
+	{"certificate source `secret` with `caBundle`", helm.Values{"servingCertificate": helm.Values{
+		"source": "secret", "secret": helm.Values{"name": "x", "caBundle": "-----BEGIN CERTIFICATE-----\nx"},
+	}}},
+	{"certificate source `cert-manager`, or `secret` without `caBundle`", helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}},
+	{"without `server.leaderElection`", helm.Values{"server": helm.Values{"leaderElection": false}}},
+	{"`istiodSidecar.namespaces`", helm.Values{"istiodSidecar": helm.Values{"namespaces": []any{"istio-system"}}}},
+	{"`tokenSecret`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
+		helm.Values{"name": "istiod", "namespace": "istio-system", "tokenSecret": "vault-token"},
+	}}}},
+	{"`rootsConfigMap`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
+		helm.Values{"name": "istiod", "namespace": "istio-system", "rootsConfigMap": "mesh-roots"},
+	}}}},
+	{"`requestTokens`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
+		helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true},
+	}}}},
+}
+
+// absences are what the page calls it that a right is given by default and not in another installation.
+var absences = map[string]string{
+	"certificate source `cert-manager`, or `secret` without `caBundle`": "certificate source `self-managed`",
+	"without `server.leaderElection`":                                   "`server.leaderElection`",
+}
+
+// right is a rule of a Role, and what it is for.
+type right struct{ scope, rule, why string }
+
+// The page lists every right that the chart gives in any installation, with the reason that stands beside it there.
+func TestSecurityPage(t *testing.T) {
+	file := filepath.Join(root(t), "docs", "security.md")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(content), rightsBegin)
+	_, after, foundEnd := strings.Cut(rest, rightsEnd)
+	if !found || !foundEnd {
+		t.Fatalf("%s: expected the lines %q and %q", file, rightsBegin, rightsEnd)
+	}
+	want := before + rightsBegin + rightsTables(t) + rightsEnd + after
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, string(content)); diff != "" {
+		t.Errorf("docs/security.md differs from the chart's rights (-chart +page); if the chart is right: make golden\n%s", diff)
+	}
+}
+
+func rightsTables(t *testing.T) string {
+	t.Helper()
+	var order []right
+	given := map[right][]string{} // the installations that give it
+	for _, each := range installations {
+		for _, r := range rightsOf(t, render(t, standard, each.values).text) {
+			if given[r] == nil {
+				order = append(order, r)
+			}
+			if !slices.Contains(given[r], each.when) {
+				given[r] = append(given[r], each.when)
+			}
+		}
+	}
+	var text strings.Builder
+	for _, scope := range []struct{ name, title string }{
+		{"cluster", "In the whole cluster, since any namespace may be labelled:"},
+		{standard.Namespace, "In the webhook's own namespace:"},
+		{"istiods", "In each namespace of `istiodSidecar`, the webhook:"},
+		{"agent", "In each namespace of `istiodSidecar`, the agent, as istiod's service account:"},
+	} {
+		fmt.Fprintf(&text, "\n%s\n\n| right | why | when |\n|---|---|---|\n", scope.title)
+		for _, r := range order {
+			if r.scope == scope.name {
+				fmt.Fprintf(&text, "| %s | %s | %s |\n", r.rule, r.why, when(given[r]))
+			}
+		}
+	}
+	return text.String() + "\n"
+}
+
+// when is what the page calls the installations that give a right.
+func when(in []string) string {
+	if slices.Contains(in, "") { // by default
+		var all []string
+		for _, each := range installations {
+			if absence, ok := absences[each.when]; ok && !slices.Contains(in, each.when) {
+				all = append(all, absence)
+			}
+		}
+		if len(all) == 0 {
+			return "always"
+		}
+		if slices.Contains(in, "certificate source `secret` with `caBundle`") && all[0] == "certificate source `self-managed`" {
+			all[0] += ", or `secret` with `caBundle`"
+		}
+		return strings.Join(all, ", ")
+	}
+	return strings.Join(in, ", ")
+}
+
+// rightsOf reads the rules of all Roles, and their comments. Rules for one purpose share one.
+func rightsOf(t *testing.T, text string) (all []right) {
+	t.Helper()
+	for document := range strings.SplitSeq(text, "\n---\n") {
+		var role struct {
+			Kind     string                           `yaml:"kind"`
+			Metadata struct{ Name, Namespace string } `yaml:"metadata"`
+			Rules    []yaml.Node                      `yaml:"rules"`
+		}
+		if err := yaml.Unmarshal([]byte(document), &role); err != nil {
+			t.Fatal(err)
+		}
+		if role.Kind != "Role" && role.Kind != "ClusterRole" {
+			continue
+		}
+		scope := role.Metadata.Namespace
+		switch {
+		case role.Kind == "ClusterRole":
+			scope = "cluster"
+		case role.Metadata.Name == "istiod-agent.webhook":
+			scope = "istiods"
+		case scope != standard.Namespace:
+			scope = "agent"
+		}
+		why := ""
+		for _, node := range role.Rules {
+			var rule struct {
+				APIGroups     []string `yaml:"apiGroups"`
+				Resources     []string `yaml:"resources"`
+				ResourceNames []string `yaml:"resourceNames"`
+				Verbs         []string `yaml:"verbs"`
+			}
+			if err := node.Decode(&rule); err != nil {
+				t.Fatal(err)
+			}
+			if node.HeadComment != "" {
+				why = reason(node.HeadComment)
+			}
+			line := strings.Join(rule.Resources, ", ")
+			if group := rule.APIGroups[0]; group != "" {
+				line = group + ": " + line
+			}
+			if len(rule.ResourceNames) > 0 {
+				line += " `" + strings.Join(rule.ResourceNames, "`, `") + "`"
+			}
+			all = append(all, right{scope, line + ": " + strings.Join(rule.Verbs, ", "), why})
+		}
+	}
+	return all
+}
+
+// reason is a comment as one cell of a table.
+func reason(comment string) string {
+	var words []string
+	for line := range strings.Lines(comment) {
+		words = append(words, strings.Fields(strings.TrimPrefix(line, "#"))...)
+	}
+	text := strings.TrimSuffix(strings.Join(words, " "), ".")
+	return strings.ToLower(text[:1]) + text[1:]
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package configurations tests what other configurations than the default
+// inject: Gloo Mesh's, and the native form of the sidecar.
+package configurations
+
+import (
+	"os"
+	"testing"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/kubectl"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
+)
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) {
+	if os.Getenv(kubectlVariable) != "" {
+		kubectl.Main()
+	}
+	cluster.Main(m, &shared, nil)
+}
+
+// installed installs the chart and its webhook for one test.
+func installed(t *testing.T, options webhookserver.Options) {
+	t.Helper()
+	if err := shared.Install(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := shared.Webhook.Stop(); err != nil {
+			t.Error(err)
+		}
+		shared.Webhook = nil
+	})
+}

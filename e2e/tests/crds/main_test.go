@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package crds tests what a real API server makes of the CRDs: what it takes and keeps, what it refuses and
+// where it says the mistake is, and how the chart installs them.
+package crds
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+)
+
+var must = check.Must
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+
+// guide is the VirtualMesh of Gloo Mesh's Vault guide, as it stands there.
+const guide = `apiVersion: networking.mesh.gloo.solo.io/v1
+kind: VirtualMesh
+metadata:
+  name: virtual-mesh
+  namespace: gloo-mesh
+spec:
+  mtlsConfig:
+    # Note: Do NOT use this autoRestartPods setting in production!!
+    autoRestartPods: true
+    shared:
+      intermediateCertificateAuthority:
+        vault:
+          # Vault path to the CA endpoint
+          caPath: "pki/root/sign-intermediate"
+          # Vault path to the CSR endpoint
+          csrPath: "pki_int/intermediate/generate/exported"
+          # Vault server endpoint
+          server: "http://vault.vault:8200"
+          # Auth mechanism to use
+          kubernetesAuth:
+            role: "gen-int-ca-istio"
+  federation:
+    # federate all Destinations to all external meshes
+    selectors:
+    - {}
+  meshes:
+  - name: istiod-istio-system-cluster-1
+    namespace: gloo-mesh
+  - name: istiod-istio-system-cluster-2
+    namespace: gloo-mesh
+`
+
+// certificate is the least that there is of an IssuedCertificate.
+const certificate = `apiVersion: certificates.mesh.gloo.solo.io/v1
+kind: IssuedCertificate
+metadata: {name: istiod-istio-system-cluster-1}
+spec:
+  hosts: [spiffe://cluster.local/ns/istio-system/sa/istiod]
+  agentCa:
+    vault: {server: "https://vault.vault:8200", caPath: pki/root/sign-intermediate, kubernetesAuth: {role: istiod}}
+`
+
+// directive is one as Gloo Mesh makes it for a gateway.
+const directive = `apiVersion: certificates.mesh.gloo.solo.io/v1
+kind: PodBounceDirective
+metadata: {name: istiod-istio-system-cluster-1}
+spec:
+  podsToBounce:
+  - namespace: istio-system
+    labels: {istio: ingressgateway}
+    waitForReplicas: 1
+    rootCertSync:
+      secretRef: {name: cacerts, namespace: istio-system}
+      secretKey: root-cert.pem
+      configMapRef: {name: istio-ca-root-cert, namespace: istio-system}
+      configMapKey: root-cert.pem
+  - namespace: bookinfo
+`
+
+// object reads a manifest and moves it to a namespace.
+func object(t *testing.T, manifest, namespace string) *unstructured.Unstructured {
+	t.Helper()
+	asJSON, err := yaml.YAMLToJSONStrict([]byte(manifest))
+	must(t, err)
+	read := &unstructured.Unstructured{}
+	must(t, read.UnmarshalJSON(asJSON))
+	read.SetNamespace(namespace)
+	return read
+}
+
+// with lays parts, by their path with dots, over an object's copy; a nil takes a part out.
+func with(original *unstructured.Unstructured, parts map[string]any) *unstructured.Unstructured {
+	changed := original.DeepCopy()
+	for path, part := range parts {
+		fields := strings.Split(path, ".")
+		if part == nil {
+			unstructured.RemoveNestedField(changed.Object, fields...)
+		} else if err := unstructured.SetNestedField(changed.Object, part, fields...); err != nil {
+			panic(err)
+		}
+	}
+	return changed
+}
+
+// plain is a value as JSON has it, whatever types it had.
+func plain(t *testing.T, value any) any {
+	t.Helper()
+	text, err := json.Marshal(value)
+	must(t, err)
+	var decoded any
+	must(t, json.Unmarshal(text, &decoded))
+	return decoded
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package renewal tests the agent's whole life with nothing but real parts: an API server, a Vault set up by
+// the guide, an istiod.
+package renewal
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
+)
+
+var must = check.Must
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) {
+	beKubectl()
+	cluster.Main(m, &shared, nil)
+}
+
+// mesh is one istiod with its agent and its Vault.
+type mesh struct {
+	*agents.Pod
+	vault       *vaultserver.Server
+	root        *vaultserver.Root
+	certificate *unstructured.Unstructured
+	istiod      *istiodserver.Server
+}
+
+// newMesh sets Vault up as the guide does, for a namespace of its own, and writes the specification.
+// EC keys make renewals quick; the RSA keys of the guide are in TestGuide.
+func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh {
+	t.Helper()
+	ctx := t.Context()
+	m := newPod(t)
+	var err error
+	m.vault, err = vaultserver.Start(ctx, vaultserver.Options{Storage: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, m.vault.Stop()) })
+	m.root, err = m.vault.Guide(ctx, vaultserver.GuideOptions{
+		Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: m.Namespace, Root: vaultserver.FastRoot,
+	})
+	must(t, err)
+	if change == nil {
+		change = func(vault, certOptions map[string]any) {
+			delete(vault, "csrPath")
+			certOptions["ecKeyCurve"] = "P-256"
+		}
+	}
+	m.certificate = m.Certificate(m.vault.Address, change)
+	_, err = shared.ServerSideApply(ctx, m.certificate)
+	must(t, err)
+	return m
+}
+
+// newPod is a mesh without Vault and without a specification, in a namespace of its own.
+func newPod(t *testing.T) *mesh {
+	t.Helper()
+	must(t, agents.Install(t.Context(), shared))
+	pod, err := agents.NewPod(t.Context(), shared, shared.Namespace(t, false), "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
+	must(t, err)
+	return &mesh{Pod: pod}
+}
+
+// start runs the init container, istiod, and the sidecar, in a Pod's order.
+func (m *mesh) start(t *testing.T) *agents.Sidecar {
+	t.Helper()
+	output, err := m.Init(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	noSecrets(t, output)
+	m.startIstiod(t)
+	return m.startSidecar(t)
+}
+
+// starting is held by one istiod at a time: the first installs Istio's CRDs.
+var starting sync.Mutex
+
+func (m *mesh) startIstiod(t *testing.T) {
+	t.Helper()
+	var err error
+	starting.Lock()
+	m.istiod, err = istiodserver.Start(t.Context(), istiodserver.Options{
+		Plane: shared.Plane, Namespace: m.Namespace, CACerts: m.CACerts,
+		// Several istiods run here at a time, each with a root of its own to publish.
+		MeshConfig: "discoverySelectors: [{matchLabels: {kubernetes.io/metadata.name: " + m.Namespace + "}}]",
+	})
+	starting.Unlock()
+	must(t, err)
+	t.Cleanup(func() { must(t, m.istiod.Stop()) })
+	m.IstiodAddress = m.istiod.SecureAddress
+}
+
+func (m *mesh) startSidecar(t *testing.T, arguments ...string) *agents.Sidecar {
+	t.Helper()
+	sidecar, err := m.Sidecar(t.Context(), arguments...)
+	must(t, err)
+	t.Cleanup(func() {
+		noSecrets(t, sidecar.Output())
+		must(t, sidecar.Stop(10*time.Second))
+		if t.Failed() {
+			t.Log(sidecar.Output())
+		}
+	})
+	return sidecar
+}
+
+// confirmed waits until the status says that istiod uses a certificate, other than the one named.
+func (m *mesh) confirmed(t *testing.T, other string) (serial string) {
+	t.Helper()
+	cluster.Eventually(t, "istiod's CA is confirmed in the status", func() error {
+		state, entry := m.status(t)
+		if state != "FINISHED" || entry["confirmed"] != true || entry["serialNumber"] == other {
+			return fmt.Errorf("state %q, %v", state, entry)
+		}
+		serial = entry["serialNumber"].(string)
+		return nil
+	})
+	return serial
+}
+
+func (m *mesh) status(t *testing.T) (state string, entry map[string]any) {
+	t.Helper()
+	stored := m.stored(t)
+	state, _, _ = unstructured.NestedString(stored.Object, "status", "state")
+	entries, _, _ := unstructured.NestedSlice(stored.Object, "status", "certificates")
+	for _, each := range entries {
+		if each := each.(map[string]any); each["pod"] == m.Name {
+			return state, each
+		}
+	}
+	return state, map[string]any{}
+}
+
+func (m *mesh) stored(t *testing.T) *unstructured.Unstructured {
+	t.Helper()
+	stored := m.certificate.DeepCopy()
+	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(m.certificate), stored))
+	return stored
+}
+
+// metric waits until a metric of the sidecar has a value.
+func metric(t *testing.T, sidecar *agents.Sidecar, name string, want float64) {
+	t.Helper()
+	cluster.Eventually(t, fmt.Sprintf("%s is %v", name, want), func() error {
+		got, err := sidecar.Metric(t.Context(), name)
+		if err == nil && got != want {
+			err = fmt.Errorf("it is %v", got)
+		}
+		return err
+	})
+}
+
+// file parses the first certificate of one of istiod's files.
+func (m *mesh) file(t *testing.T, name string) (*x509.Certificate, []byte) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(m.CACerts, name))
+	must(t, err)
+	block, _ := pem.Decode(content)
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	must(t, err)
+	return certificate, content
+}
+
+// serial is that of the published certificate.
+func (m *mesh) serial(t *testing.T) string {
+	t.Helper()
+	certificate, _ := m.file(t, "ca-cert.pem")
+	return certificate.SerialNumber.Text(16)
+}
+
+// files are istiod's, byte for byte.
+func (m *mesh) files(t *testing.T) map[string]string {
+	t.Helper()
+	content := map[string]string{}
+	for _, name := range []string{"ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"} {
+		text, err := os.ReadFile(filepath.Join(m.CACerts, name))
+		must(t, err)
+		content[name] = string(text)
+	}
+	return content
+}
+
+// events are those about the IssuedCertificate with a reason: their type and their text.
+func (m *mesh) events(t *testing.T, reason string) (found []string) {
+	t.Helper()
+	var all eventsv1.EventList
+	must(t, shared.List(t.Context(), &all, client.InNamespace(m.Namespace)))
+	for _, event := range all.Items {
+		if event.Reason == reason && event.Regarding.Kind == "IssuedCertificate" && event.Regarding.UID == m.stored(t).GetUID() {
+			found = append(found, event.Type+" "+event.Note)
+		}
+	}
+	return found
+}
+
+// told waits until there is one event with a reason that says all of this.
+func (m *mesh) told(t *testing.T, kind, reason string, words ...string) {
+	t.Helper()
+	cluster.Eventually(t, "there is an event "+reason, func() error {
+		found := m.events(t, reason)
+		if len(found) != 1 || !strings.HasPrefix(found[0], kind+" ") {
+			return fmt.Errorf("there are %q", found)
+		}
+		return says(found[0], words...)
+	})
+}
+
+// says wants words in a text.
+func says(text string, words ...string) error {
+	for _, each := range words {
+		if !strings.Contains(text, each) {
+			return fmt.Errorf("%q is not in: %s", each, text)
+		}
+	}
+	return nil
+}
+
+// signs wants istiod to sign a workload's certificate that verifies against the root.
+func (m *mesh) signs(ctx context.Context) error {
+	workload, err := m.istiod.CSR(ctx, istiodserver.CSROptions{Namespace: m.Namespace, ServiceAccount: "default", Root: m.root.Certificate})
+	if err != nil {
+		return err
+	}
+	return workload.Verify(m.root.Certificate)
+}
+
+// published wants the guide's last step to find no difference.
+func (m *mesh) published(t *testing.T) {
+	t.Helper()
+	cluster.Eventually(t, "istio-ca-root-cert is Vault's root", func() error {
+		root, err := m.istiod.PublishedRoot(t.Context(), m.Namespace)
+		if err == nil && !bytes.Equal(bytes.TrimSpace(root), bytes.TrimSpace(m.root.Certificate)) {
+			err = errors.New("it is another")
+		}
+		return err
+	})
+}
+
+// reloads counts how often istiod has said that it loaded another CA.
+func (m *mesh) reloads() int {
+	return strings.Count(m.istiod.Process().Output(), "Istiod has detected the newly added intermediate CA and updated its key and certs accordingly")
+}
+
+var secret = regexp.MustCompile(`-----BEGIN|hvs\.|eyJ[A-Za-z0-9_-]{10}|[A-Za-z0-9+/=]{65,}`)
+
+// noSecrets wants no key, token or body of an answer in what a program has written.
+func noSecrets(t *testing.T, output string) {
+	t.Helper()
+	for line := range strings.Lines(output) {
+		line = strings.ReplaceAll(line, "accept-root=", "accept-root ") // a fingerprint
+		if found := secret.FindString(line); found != "" {
+			t.Errorf("this may be a secret, %.20q…, in: %.200s", found, line)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reports tests what becomes of the reports of Pods that are gone.
+package reports
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
+)
+
+var must = check.Must
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2}) }
+
+// The entry of a Pod stays while the Pod is there, and goes with it. The conditions are those of the Pods that are there.
+func TestReportsOfDeletedPods(t *testing.T) {
+	namespace := shared.Namespace(t, false)
+	pod := func(name string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod"}},
+			Spec:       corev1.PodSpec{AutomountServiceAccountToken: new(false), Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
+		}
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: namespace}}
+	must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), account)))
+	for _, name := range []string{"a", "b"} {
+		must(t, shared.Create(t.Context(), pod(name)))
+	}
+	certificate := func(status map[string]any) *unstructured.Unstructured {
+		object := map[string]any{
+			"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
+			"metadata": map[string]any{"name": "istiod", "namespace": namespace},
+		}
+		if status != nil {
+			object["status"] = status
+		} else {
+			object["spec"] = map[string]any{"hosts": []any{"spiffe://cluster.local/ns/" + namespace + "/sa/istiod"}}
+		}
+		return &unstructured.Unstructured{Object: object}
+	}
+	must(t, shared.Create(t.Context(), certificate(nil)))
+	for _, name := range []string{"a", "b", "gone"} { // each as its own manager, as the agents do
+		entry := map[string]any{"pod": name, "confirmed": true}
+		if name != "gone" {
+			entry["serialNumber"] = "01"
+		}
+		applied := certificate(map[string]any{"state": "FINISHED", "certificates": []any{entry}, "conditions": []any{map[string]any{
+			"type": "Ready", "status": "False", "reason": "Initial", "message": "Pod gone has none.", "lastTransitionTime": "2026-01-01T00:00:00Z",
+		}}})
+		must(t, shared.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner("istiod-agent/"+name), client.ForceOwnership))
+	}
+	wantEntries(t, certificate(nil), "a", "b")
+	stored := certificate(nil)
+	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+	conditions, _, _ := unstructured.NestedSlice(stored.Object, "status", "conditions")
+	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every istiod that reports has a valid CA certificate (Pods: 2)." {
+		t.Errorf("the conditions are %v", conditions)
+	}
+
+	must(t, shared.Delete(t.Context(), pod("a"), client.GracePeriodSeconds(0)))
+	wantEntries(t, certificate(nil), "b")
+}
+
+func wantEntries(t *testing.T, certificate *unstructured.Unstructured, want ...string) {
+	t.Helper()
+	cluster.Eventually(t, fmt.Sprintf("only %q report", want), func() error {
+		if err := shared.Get(t.Context(), client.ObjectKeyFromObject(certificate), certificate); err != nil {
+			return err
+		}
+		entries, _, _ := unstructured.NestedSlice(certificate.Object, "status", "certificates")
+		var got []string
+		for _, entry := range entries {
+			got = append(got, fmt.Sprint(entry.(map[string]any)["pod"]))
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("%q do", got)
+		}
+		return nil
+	})
+	if state, _, _ := unstructured.NestedString(certificate.Object, "status", "state"); state != "FINISHED" {
+		t.Errorf("the state is %q", state)
+	}
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rotation
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+)
+
+// From one root of Vault's to another, no handshake fails: not between workloads, nor with istiod. The controller is
+// killed in each stage, and an agent in the first; what a person does is what docs/rotation.md says.
+func TestRotateVaultRoot(t *testing.T) {
+	m := newMesh(t)
+	m.apply(t)
+	p := newPage(t, m)
+	first, sidecar := m.replica(t, "istiod-0")
+	m.replica(t, "istiod-1")
+	workloads, done := m.talk(t)
+	m.published(t, m.root.Certificate)
+	stale := workloads.at(0)
+
+	p.run(t, "From one root of Vault's to another 1")
+	p.run(t, "From one root of Vault's to another 2")
+	newest := p.read(t, "new-root.pem")
+	begin := "From one root of Vault's to another 3"
+	p.interrupted(t, networkingv1.RotateTrustBoth, begin)
+	must(t, sidecar.Kill())
+	m.sidecar(t, first)
+	p.run(t, "Trust both 1")
+	m.reached(t, networkingv1.StageTrustBoth)
+	m.published(t, m.root.Certificate, newest)
+	p.run(t, "When a stage waits 1")
+
+	// Second thoughts, and third ones.
+	p.run(t, "Abandon the change 1")
+	m.published(t, m.root.Certificate)
+	p.run(t, begin)
+	p.run(t, "Trust both 1")
+	m.published(t, m.root.Certificate, newest)
+	p.run(t, "Check that workloads trust the new root 1")
+	workloads.renewed(t)
+
+	p.run(t, "Sign with the new one 1")
+	p.interrupted(t, networkingv1.RotateSignWithNew, "Sign with the new one 2")
+	p.run(t, "Sign with the new one 3")
+	p.run(t, "Sign with the new one 4")
+	m.reached(t, networkingv1.StageSignWithNew)
+	m.published(t, m.root.Certificate, newest)
+	workloads.renewed(t)
+
+	// A Pod that starts half-way is like the others.
+	m.replica(t, "istiod-2")
+	workloads.renewed(t)
+
+	p.interrupted(t, networkingv1.RotateDropOld, "Several clusters 1")
+	m.reached(t, networkingv1.StageDropOld)
+	m.published(t, newest)
+	workloads.renewed(t)
+	p.run(t, "Clean up 1")
+	p.run(t, "vault secrets disable pki")
+	workloads.renewed(t)
+	done()
+	for _, each := range workloads.workloads {
+		if !each.trusts(newest) || each.trusts(m.root.Certificate) {
+			t.Errorf("%s does not trust the new root alone", each.name)
+		}
+	}
+	if handshake(stale, workloads.workloads[1]) == nil || handshake(workloads.workloads[1], stale) == nil {
+		t.Error("a workload that has slept through the change is trusted")
+	}
+	p.run(t, "Check that workloads trust the new root 3")
+	ways++
+}
+
+// The same way leads from the root that istiod has made itself to Vault's. The first stage has istiod go on with its
+// own CA, in Pods that are injected.
+func TestRotateIstiodRoot(t *testing.T) {
+	m := newMesh(t)
+	m.istiodsRole(t)
+	m.start(t, "istiod-before", "")
+	workloads, done := m.talk(t)
+	p := newPage(t, m)
+	p.run(t, "From istiod's own root to Vault's 1")
+	own := p.read(t, "old-root.pem")
+	m.published(t, own)
+
+	p.run(t, "From istiod's own root to Vault's 2")
+	p.run(t, "From istiod's own root to Vault's 3")
+	// The rollout that the injection is.
+	m.replica(t, "istiod-0")
+	m.replica(t, "istiod-1")
+	m.stop(t, m.serving()[1:]...)
+	p.run(t, "Trust both 1")
+	m.published(t, own, m.root.Certificate)
+	p.run(t, "Trust both 2")
+	workloads.renewed(t)
+
+	p.interrupted(t, networkingv1.RotateSignWithNew, "Sign with the new one 2")
+	p.run(t, "Sign with the new one 3")
+	p.run(t, "Sign with the new one 4")
+	workloads.renewed(t)
+
+	p.interrupted(t, networkingv1.RotateDropOld, "Drop the old one 1")
+	m.published(t, m.root.Certificate)
+	p.run(t, "Drop the old one 2")
+	p.run(t, "Clean up 1")
+	p.run(t, "Clean up 2")
+	workloads.renewed(t)
+	done()
+	for _, each := range workloads.workloads {
+		if !each.trusts(m.root.Certificate) || each.trusts(own) {
+			t.Errorf("%s does not trust Vault's root alone", each.name)
+		}
+	}
+	ways++
+}
+
+// The two tests above have run all of the page.
+func TestPageCommands(t *testing.T) {
+	if ways < 2 {
+		t.Skip("-run has left out tests, or one has failed")
+	}
+	for _, name := range slices.Sorted(maps.Keys(pageBlocks(t))) {
+		_, excepted := exceptions[name]
+		if !ran[name] && !excepted {
+			t.Errorf("docs/rotation.md, %s: no test runs it", name)
+		}
+		if ran[name] && excepted {
+			t.Errorf("docs/rotation.md, %s runs, and is listed as an exception", name)
+		}
+		delete(exceptions, name)
+	}
+	for name := range exceptions {
+		t.Errorf("docs/rotation.md has no block %q any more", name)
+	}
+}

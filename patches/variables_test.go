@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patches_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istiod-agent/istiod-agent/internal/istio"
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// istiod takes other roots while it runs where it, or the configuration, says so; the agent is told what istiod does.
+func TestMultiRootVariable(t *testing.T) {
+	t.Parallel()
+	const (
+		chart = "{name: PILOT_CERT_PROVIDER, value: istiod}"
+		itsOn = chart + ", {name: ISTIO_MULTIROOT_MESH, value: \"true\"}"
+		off   = chart + ", {name: ISTIO_MULTIROOT_MESH, value: \"false\"}"
+		from  = chart + ", {name: ISTIO_MULTIROOT_MESH, valueFrom: {configMapKeyRef: {name: a, key: b}}}"
+	)
+	for name, test := range map[string]struct {
+		env, config   string
+		istiod, agent string // what they have, "" for nothing
+		added, warned bool
+	}{
+		"nothing said":                       {chart, "", "", "", false, false},
+		"the configuration":                  {chart, "multiRootMesh: true", "true", "true", true, false},
+		"the configuration, native":          {chart, "multiRootMesh: true\nsidecar: native", "true", "true", true, false},
+		"istiod itself":                      {itsOn, "", "true", "true", false, false},
+		"both":                               {itsOn, "multiRootMesh: true", "true", "true", false, false},
+		"istiod against the configuration":   {off, "multiRootMesh: true", "false", "", false, true},
+		"istiod itself, against it":          {off, "", "false", "", false, false},
+		"istiod by what cannot be read here": {from, "multiRootMesh: true", "", "", false, true},
+		"the agent's own setting counts for the agent": {
+			chart, "multiRootMesh: true\nagent: {env: [{name: ISTIO_MULTIROOT_MESH, value: \"false\"}]}", "true", "false", true, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			object := edit(t, "env: ["+chart+"]", "env: ["+test.env+"]")
+			result := injector(t, test.config).Inject(patches.Deployment, object)
+			injected := apply(t, object, result.Operations)
+			var deployment appsv1.Deployment
+			if err := json.Unmarshal(injected, &deployment); err != nil {
+				t.Fatal(err)
+			}
+			spec := deployment.Spec.Template.Spec
+			for _, c := range append(slices.Clone(spec.InitContainers), spec.Containers...) {
+				want := test.agent
+				if c.Name == patches.IstiodContainer {
+					want = test.istiod
+				}
+				if got := value(c); got != want {
+					t.Errorf("%s has %q, want %q", c.Name, got, want)
+				}
+			}
+			note := deployment.Annotations[patches.OriginalAnnotation]
+			if strings.Contains(note, "multiRootAdded") != test.added {
+				t.Errorf("the note is %q", note)
+			}
+			if warned := strings.Contains(strings.Join(result.Warnings, "\n"), "which stays"); warned != test.warned {
+				t.Errorf("warnings %q", result.Warnings)
+			}
+			// What an earlier configuration has set goes when it is not asked for any more.
+			plainly := apply(t, injected, injector(t, "").Inject(patches.Deployment, injected).Operations)
+			if want := apply(t, object, injector(t, "").Inject(patches.Deployment, object).Operations); !same(t, plainly, want) {
+				t.Errorf("without the option: got %s\nwant %s", plainly, want)
+			}
+		})
+	}
+}
+
+func value(c corev1.Container) (value string) {
+	for _, variable := range c.Env {
+		if variable.Name == istio.MultiRootVariable {
+			value = variable.Value
+		}
+	}
+	return value
+}

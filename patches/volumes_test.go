@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patches_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/istiod-agent/istiod-agent/patches"
+)
+
+// Its owner moves istiod's mount to another volume: that one is the agent's now, and the first one its owner's again.
+func TestMovedMount(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	injected := string(inject(t, i, patches.Deployment, edit(t)))
+	moved := strings.Replace(injected, `"mountPath":"/etc/cacerts","name":"cacerts","readOnly":true`, `"mountPath":"/etc/cacerts","name":"my-ca","readOnly":true`, 1)
+	moved = strings.Replace(moved, `"volumes":[`, `"volumes":[{"name":"my-ca","secret":{"secretName":"my-ca"}},`, 1)
+	for name, test := range map[string]struct{ object, cacerts string }{
+		"the manifest still has the first": {strings.Replace(moved, `"name":"cacerts","emptyDir":{`, `"name":"cacerts","secret":{"secretName":"cacerts","optional":true},"emptyDir":{`, 1), "secret"},
+		"the manifest has it no more":      {moved, ""},
+		"another container uses it":        {strings.Replace(moved, `"containers":[`, `"containers":[{"name":"x","volumeMounts":[{"name":"cacerts","mountPath":"/x"}]},`, 1), "secret"},
+	} {
+		if test.object == injected {
+			t.Fatalf("%s: nothing was edited in %s", name, injected)
+		}
+		after := inject(t, i, patches.Deployment, []byte(test.object))
+		var d appsv1.Deployment
+		if err := json.Unmarshal(after, &d); err != nil {
+			t.Fatal(err)
+		}
+		sources := map[string]string{}
+		for _, v := range d.Spec.Template.Spec.Volumes {
+			sources[v.Name] = ""
+			if v.EmptyDir != nil {
+				sources[v.Name] += "emptyDir"
+			}
+			if v.Secret != nil {
+				sources[v.Name] += "secret"
+			}
+		}
+		if sources["my-ca"] != "emptyDir" || sources["cacerts"] != test.cacerts {
+			t.Errorf("%s: got volumes %v", name, sources)
+		}
+		for _, c := range append(d.Spec.Template.Spec.InitContainers, d.Spec.Template.Spec.Containers...) {
+			if strings.HasPrefix(c.Name, "istiod-agent") && c.VolumeMounts[len(c.VolumeMounts)-1].Name != "my-ca" {
+				t.Errorf("%s: container %s mounts %v", name, c.Name, c.VolumeMounts)
+			}
+		}
+		back := string(apply(t, after, patches.Uninject(patches.Deployment, after).Operations))
+		if !strings.Contains(back, `"secretName":"my-ca"`) {
+			t.Errorf("%s: got back %s", name, back)
+		}
+	}
+}
+
+// A volume called cacerts that is mounted elsewhere has another purpose, and keeps its content.
+func TestCACertsVolumeName(t *testing.T) {
+	t.Parallel()
+	for _, object := range [][]byte{
+		edit(t, ownMount, strings.Replace(ownMount, "/etc/cacerts", "/var/run/ca", 1)),
+		edit(t, ownMount+"\n", "", lists, "      initContainers: [{name: first, volumeMounts: [{name: cacerts, mountPath: /x}]}]\n"+lists),
+	} {
+		injected := inject(t, injector(t, ""), patches.Deployment, object)
+		spec := podSpec(t, patches.Deployment, injected)
+		wantYAML(t, item(t, spec, "volumes", "cacerts"), "{name: cacerts, secret: {secretName: cacerts, optional: true}}")
+		wantYAML(t, item(t, spec, "volumes", patches.OwnCACertsVolume), "{name: istiod-agent-cacerts, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
+		if back := apply(t, injected, patches.Uninject(patches.Deployment, injected).Operations); !same(t, back, object) {
+			t.Errorf("got back %s", back)
+		}
+	}
+}
+
+// The agent's token volume is none for istiod's CA.
+func TestVaultTokenVolumeIsReserved(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	theirs := edit(t, "- {name: cacerts, mountPath", "- {name: istiod-agent-vault-token, mountPath", "- {name: cacerts, secret", "- {name: istiod-agent-vault-token, secret")
+	if result := i.Inject(patches.Deployment, theirs); result.Reason != patches.CACertsElsewhere || !strings.Contains(result.Message, "another name") {
+		t.Errorf("got %s: %s", result.Reason, result.Message)
+	}
+	injected := inject(t, i, patches.Deployment, edit(t))
+	odd := mutated(t, patches.Deployment, injected, func(c map[string]any) {
+		c["volumeMounts"] = []any{map[string]any{"name": patches.VaultTokenVolume, "mountPath": "/etc/cacerts"}}
+	})
+	if after := apply(t, odd, i.Inject(patches.Deployment, odd).Operations); !sameLists(t, after, injected) {
+		t.Errorf("got %s", after)
+	}
+}

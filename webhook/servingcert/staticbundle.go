@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package servingcert
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/istiod-agent/istiod-agent/internal/regular"
+)
+
+// handover is how long a CA that is not in the configuration stays in the
+// caBundle: replicas of before a change of the source serve with it until they
+// are replaced. One that such a replica adds again stays as long again, so that
+// the two do not write against each other.
+const handover = 10 * time.Minute
+
+// maxCABundle is the largest ConfigMap that the API server stores, in bytes.
+const maxCABundle = 1 << 20
+
+// StaticBundle keeps the caBundle of the webhook configuration as the
+// configuration has it (source secret). The chart never renders the field, so
+// that it has one writer whatever the source is, and a server-side apply of the
+// chart conflicts with none. Every replica runs it. It is the source of the
+// certificate too, which is ready once the caBundle trusts what was given.
+type StaticBundle struct {
+	Source
+	client        client.Client
+	configuration string
+	configured    []byte
+	trusted       []*x509.Certificate
+	clock         clock.PassiveClock
+	// since is when this process first saw each other CA, by its DER bytes.
+	since map[string]time.Time
+
+	mu sync.Mutex
+	// observed is whether the webhook configuration has been looked up; trustedFrom
+	// is when every API server can be expected to trust the given CAs, zero where
+	// the caBundle does not hold them.
+	observed    bool
+	trustedFrom time.Time
+}
+
+// NewStaticBundle reads the PEM file of CA certificates for the named
+// MutatingWebhookConfiguration, of which one signed the source's certificate.
+func NewStaticBundle(source Source, c client.Client, configuration, file string) (*StaticBundle, error) {
+	configured, err := regular.Read(file, maxCABundle)
+	if err != nil {
+		return nil, fmt.Errorf("server.servingCertificate.caBundle: %w", err)
+	}
+	trusted := certificates(configured)
+	if len(trusted) == 0 {
+		return nil, errors.New("server.servingCertificate.caBundle: " + file + " holds no PEM certificate")
+	}
+	return &StaticBundle{Source: source, client: c, configuration: configuration, configured: configured, trusted: trusted, clock: clock.RealClock{}}, nil
+}
+
+// Ready implements Source.
+func (g *StaticBundle) Ready() error {
+	if err := g.Source.Ready(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case !g.observed:
+		return errors.New("the webhook configuration has not been looked at yet")
+	case g.trustedFrom.IsZero():
+		return errors.New("the webhook configuration's caBundle does not yet hold servingCertificate.secret.caBundle")
+	case g.clock.Now().Before(g.trustedFrom):
+		return errors.New("the webhook configuration's caBundle has only just got servingCertificate.secret.caBundle")
+	}
+	return nil
+}
+
+// observe takes note of whether every webhook trusts the given CAs. What the
+// first look finds has been there for long enough.
+func (g *StaticBundle) observe(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) {
+	all := trustedByAll(webhooks)
+	trusted := len(webhooks) == 0
+	if !trusted {
+		trusted = !slices.ContainsFunc(g.trusted, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(all, ca.Equal) })
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case !trusted:
+		g.trustedFrom = time.Time{}
+	case !g.observed:
+		g.trustedFrom = now
+	case g.trustedFrom.IsZero():
+		g.trustedFrom = now.Add(propagationDelay)
+	}
+	g.observed = true
+}
+
+// SetupWithManager registers the keeper.
+func (g *StaticBundle) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("ca-bundle").
+		For(&admissionregistrationv1.MutatingWebhookConfiguration{}).
+		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
+		Complete(g)
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (g *StaticBundle) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	var configuration admissionregistrationv1.MutatingWebhookConfiguration
+	if err := g.client.Get(ctx, types.NamespacedName{Name: g.configuration}, &configuration); err != nil {
+		if apierrors.IsNotFound(err) {
+			g.observe(nil, g.clock.Now())
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	now := g.clock.Now()
+	g.observe(configuration.Webhooks, now)
+	foreign := g.foreign(configuration.Webhooks, now)
+	next := reconcile.Result{}
+	for _, until := range foreign {
+		if wait := until.Sub(now); next.RequeueAfter == 0 || wait < next.RequeueAfter {
+			next.RequeueAfter = wait
+		}
+	}
+	desired := make([][]byte, len(configuration.Webhooks))
+	for i, webhook := range configuration.Webhooks {
+		desired[i] = g.with(certificates(webhook.ClientConfig.CABundle), foreign)
+	}
+	return writeBundles(ctx, g.client, &configuration, desired, next)
+}
+
+// foreign are the CAs of the webhooks that the configuration does not have and
+// that may still stay, with the end of their stay.
+func (g *StaticBundle) foreign(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) map[string]time.Time {
+	since, foreign := map[string]time.Time{}, map[string]time.Time{}
+	for _, webhook := range webhooks {
+		for _, ca := range certificates(webhook.ClientConfig.CABundle) {
+			if slices.ContainsFunc(g.trusted, ca.Equal) || !ca.NotAfter.After(now) {
+				continue
+			}
+			first, observed := g.since[string(ca.Raw)]
+			if !observed {
+				first = now
+			}
+			until := first.Add(handover)
+			if !until.After(now) {
+				continue // it goes now, and counts as new if it comes again
+			}
+			since[string(ca.Raw)], foreign[string(ca.Raw)] = first, until
+		}
+	}
+	g.since = since
+	return foreign
+}
+
+// with is the given bundle as it was written, and those of the existing CAs that
+// may stay.
+func (g *StaticBundle) with(existing []*x509.Certificate, retained map[string]time.Time) []byte {
+	bundle := bytes.Clone(g.configured)
+	var added []*x509.Certificate
+	for _, ca := range existing {
+		if _, isRetained := retained[string(ca.Raw)]; !isRetained || len(added) == maxCAs || slices.ContainsFunc(added, ca.Equal) {
+			continue
+		}
+		if !bytes.HasSuffix(bundle, []byte("\n")) {
+			bundle = append(bundle, '\n')
+		}
+		bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})...)
+		added = append(added, ca)
+	}
+	return bundle
+}
