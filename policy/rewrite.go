@@ -19,7 +19,7 @@ func volumesOf() []admissionv1.Variable {
 		return "(type(" + value + ") == string ? '\"' + " + value + " + '\"' : string(" + value + "))"
 	}
 	return []admissionv1.Variable{
-		// The name of the volume that holds istiod's CA (patches, cacerts).
+		// The name of the volume that holds istiod's CA (patches, caVolume).
 		{Name: "volume", Expression: "variables.istiodVolume != '' ? variables.istiodVolume : (variables.agentsVolumes + ['cacerts' in variables.mounted ? " +
 			quote(patches.OwnCACertsVolume) + " : 'cacerts'])[0]"},
 		{Name: "volumeAt", Expression: "variables.volumeNames.indexOf(variables.volume)"},
@@ -27,8 +27,8 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "istiodMount", Expression: "{'name': dyn(variables.volume), 'mountPath': dyn(" + quote(patches.CACertsPath) + "), 'readOnly': dyn(true)}"},
 		{Name: "inMemory", Expression: "{'name': dyn(variables.volume), 'emptyDir': dyn(params.spec.volume.emptyDir)}"},
 
-		// Whether the stored volume is an earlier injection's (patches, isOurs).
-		{Name: "isOurs", Expression: "[variables.stored].exists(v, " + emptyDirOnly + " && (v == variables.inMemory || v.name in variables.agentsVolumes || " +
+		// Whether the stored volume is an earlier injection's (patches, isInjected).
+		{Name: "isInjected", Expression: "[variables.stored].exists(v, " + emptyDirOnly + " && (v == variables.inMemory || v.name in variables.agentsVolumes || " +
 			"!variables.agentsVolumes.exists(n, n in variables.volumeNames) && (size(variables.agents) > 0 || variables.annotated)))"},
 		// What its owner wrote: a server-side apply merges that with the emptyDir of an injection.
 		{Name: "replaced", Expression: "variables.stored.transformMap(k, v, k != 'emptyDir' || size(variables.stored) < 3, v)"},
@@ -37,10 +37,10 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "isFlat", Expression: "size(variables.replaced) == 2 && variables.replaced.all(k, k == 'name' || (type(variables.replaced[k]) == map && " +
 			"variables.replaced[k].all(m, type(variables.replaced[k][m]) == bool || type(variables.replaced[k][m]) == int || (type(variables.replaced[k][m]) == string && " +
 			"string(variables.replaced[k][m]).matches(" + raw("^"+flatText+"$") + ")))))"},
-		{Name: "newNotedVolume", Expression: "variables.volumeAt < 0 ? 'null' : variables.isOurs ? variables.notedVolume : variables.isChartVolume ? '' : " +
+		{Name: "newNotedVolume", Expression: "variables.volumeAt < 0 ? 'null' : variables.isInjected ? variables.notedVolume : variables.isChartVolume ? '' : " +
 			"'{' + variables.replaced.map(k, string(k)).sort().map(k, '\"' + k + '\":' + (k == 'name' ? '\"' + variables.volume + '\"' : '{' + " +
 			"variables.replaced[k].map(m, string(m)).sort().map(m, '\"' + m + '\":' + " + member("variables.replaced[k][m]") + ").join(',') + '}')).join(',') + '}'"},
-		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isOurs && !variables.isChartVolume && !variables.isFlat"},
+		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isChartVolume && !variables.isFlat"},
 
 		// The noted volume, read back.
 		{Name: "notedName", Expression: `variables.notedVolume in ['', 'null'] ? '' : (variables.notedVolume.find(r'^\{"name":"[^"]*"|"name":"[^"]*"\}$') + '""""').split('"')[3]`},
@@ -50,23 +50,23 @@ func volumesOf() []admissionv1.Variable {
 			`.map(p, p.split(':')).transformMapEntry(i, p, {p[0].split('"')[1]: p[1].startsWith('"') ? dyn(p[1].split('"')[1]) : p[1] in ['true', 'false'] ? dyn(p[1] == 'true') : dyn(int(p[1]))})`},
 
 		// Volumes of earlier injections that istiod does not mount any more, and with an opt-out the one that it mounts.
-		{Name: "former", Expression: "variables.volumes.filter(v, has(v.emptyDir) && v.name != " + token + " && (v.name == variables.volume ? variables.removing : v.name in variables.agentsVolumes))"},
+		{Name: "staleVolumes", Expression: "variables.volumes.filter(v, has(v.emptyDir) && v.name != " + token + " && (v.name == variables.volume ? variables.removing : v.name in variables.agentsVolumes))"},
 		// Those that nobody had or uses.
-		{Name: "dropped", Expression: "variables.former.filter(v, " + emptyDirOnly + " && (v.name == variables.volume ? variables.notedVolume == 'null' : !(v.name in variables.mounted))).map(v, v.name) + " +
+		{Name: "dropped", Expression: "variables.staleVolumes.filter(v, " + emptyDirOnly + " && (v.name == variables.volume ? variables.notedVolume == 'null' : !(v.name in variables.mounted))).map(v, v.name) + " +
 			"(variables.volume != " + token + " && (variables.removing || !has(params.spec.tokenVolume)) ? [" + token + "] : [])"},
 		// Those that become their owner's again.
-		{Name: "returned", Expression: "variables.former.filter(v, !(v.name in variables.dropped) && !(" + emptyDirOnly + " && variables.notedVolume == 'null')).map(v, v.name)"},
-		{Name: "cannotReturn", Expression: "variables.volumes.exists(v, v.name in variables.returned && " + emptyDirOnly + " && variables.notedName == v.name && !variables.isNotedFlat)"},
+		{Name: "restored", Expression: "variables.staleVolumes.filter(v, !(v.name in variables.dropped) && !(" + emptyDirOnly + " && variables.notedVolume == 'null')).map(v, v.name)"},
+		{Name: "cannotRestore", Expression: "variables.volumes.exists(v, v.name in variables.restored && " + emptyDirOnly + " && variables.notedName == v.name && !variables.isNotedFlat)"},
 
 		// What the policy cannot do and the webhook can, in words; empty for nothing.
-		{Name: "problem", Expression: "variables.injecting && variables.cannotNote ? " + problemNoting + " : (variables.injecting || variables.removing) && variables.cannotReturn ? " + problemReturning + " : ''"},
+		{Name: "problem", Expression: "variables.injecting && variables.cannotNote ? " + problemNoting + " : (variables.injecting || variables.removing) && variables.cannotRestore ? " + problemRestoring + " : ''"},
 
 		// The operations, the last volume first, so that the indices before it stay true.
 		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).reverse().map(i, [variables.volumes[i]].map(v, " +
 			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
 			"variables.injecting && v.name == variables.volume ? [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "] : " +
 			"variables.injecting && v.name == " + token + " ? [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "] : " +
-			"!(v.name in variables.returned) ? [] : " +
+			"!(v.name in variables.restored) ? [] : " +
 			"!(" + emptyDirOnly + ") ? [" + remove("'/volumes/' + string(i) + '/emptyDir'") + "] : " +
 			"[" + replace("'/volumes/' + string(i)", "variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn("+chartVolume("v.name")+")") + "])[0]).flatten()"},
 		{Name: "volumesAdded", Expression: "(variables.volumeAt < 0 ? [dyn(variables.inMemory)] : []) + " +
@@ -78,7 +78,7 @@ func volumesOf() []admissionv1.Variable {
 const (
 	problemNoting = "'volume ' + variables.volume + ' (' + variables.replaced.map(k, string(k)).filter(k, k != 'name').join(', ') + '), which the injection replaces, cannot be recorded for a later removal by an admission policy: " +
 		"run kubectl istiod-agent inject on the manifest, or replace that volume by a Secret volume'"
-	problemReturning = "'annotation " + patches.OriginalAnnotation + " records a volume that an admission policy cannot restore: run kubectl istiod-agent uninject on the manifest'"
+	problemRestoring = "'annotation " + patches.OriginalAnnotation + " records a volume that an admission policy cannot restore: run kubectl istiod-agent uninject on the manifest'"
 )
 
 // environmentOf istiod's container: which variables it gets, and which it loses.
@@ -96,7 +96,7 @@ func environmentOf() []admissionv1.Variable {
 	}
 }
 
-// containersOf the agent as this istiod gets them (patches, fitted).
+// containersOf the agent as this istiod gets them (patches, adapted).
 func containersOf(kind patches.Kind) []admissionv1.Variable {
 	multiRoot := "{'name': " + quote(istio.MultiRootVariable) + ", 'value': 'true'}"
 	at := func(entry string) string { return clean(entry + ".mountPath") }
@@ -108,39 +108,39 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 		// The init container, and the container unless the form is the native one.
 		{Name: "rendered", Expression: "[params.spec.initContainer] + (has(params.spec.container) ? [params.spec.container] : [])"},
 
-		// Whether istiod takes other roots of trust while it runs (patches, takesOtherRoots).
-		{Name: "takesOtherRoots", Expression: "!" + istiodSets(istio.MultiRootVariable) + " || variables.multiRootAdded ? params.spec.multiRootMesh : " +
+		// Whether istiod takes other roots of trust while it runs (patches, multiRootEnabled).
+		{Name: "multiRootEnabled", Expression: "!" + istiodSets(istio.MultiRootVariable) + " || variables.multiRootAdded ? params.spec.multiRootMesh : " +
 			"variables.istiodEnv.filter(e, e.name == " + quote(istio.MultiRootVariable) + ").reverse()[0].?value.orValue('') in " + trueTexts},
 		{Name: "workloadTTL", Expression: "variables.istiodEnv.filter(e, e.name == " + quote(istio.WorkloadTTLVariable) + ").reverse().map(e, e.?value.orValue('').contains('$(') ? [] : " +
 			"[e.transformMap(k, v, k == 'valueFrom' ? dyn(v.transformMap(s, ref, ref.transformMap(m, x, x))) : v)])"},
 		// The first four variables, what istiod has of the two that the agent reads, and the others.
 		{Name: "otherEnv", Expression: "variables.rendered.map(c, c.env.slice(4, size(c.env))).map(e, " +
-			"variables.takesOtherRoots ? (e.exists(v, v.name == " + quote(istio.MultiRootVariable) + ") ? e : [" + multiRoot + "] + e) : " +
+			"variables.multiRootEnabled ? (e.exists(v, v.name == " + quote(istio.MultiRootVariable) + ") ? e : [" + multiRoot + "] + e) : " +
 			"size(e) > 0 && e[0] == " + multiRoot + " ? e.slice(1, size(e)) : e)"},
-		{Name: "wantedEnv", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].env.slice(0, 4) + " +
+		{Name: "desiredEnv", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].env.slice(0, 4) + " +
 			"(size(variables.workloadTTL) == 0 || (variables.rendered[n].env.slice(0, 4) + variables.otherEnv[n]).exists(v, v.name == " + quote(istio.WorkloadTTLVariable) + ") ? [] : variables.workloadTTL[0]) + variables.otherEnv[n])"},
 		// istiod's volume, and istiod's mount of a token for the API server.
 		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse().map(m, m.transformMap(k, v, v))"},
-		{Name: "wantedMounts", Expression: "variables.rendered.map(c, c.volumeMounts.map(m, m.transformMap(k, v, k == 'name' && v == 'cacerts' ? variables.volume : v)) + " +
+		{Name: "desiredMounts", Expression: "variables.rendered.map(c, c.volumeMounts.map(m, m.transformMap(k, v, k == 'name' && v == 'cacerts' ? variables.volume : v)) + " +
 			"(size(variables.token) == 0 || c.volumeMounts.exists(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ") ? [] : [variables.token[0]]))"},
-		{Name: "wantedSecurity", Expression: "variables.rendered.map(c, [c.?securityContext.orValue({})].map(s, (s.map(k, string(k)) + variables.ids.map(k, string(k)).filter(k, !(k in s)))" +
+		{Name: "desiredSecurity", Expression: "variables.rendered.map(c, [c.?securityContext.orValue({})].map(s, (s.map(k, string(k)) + variables.ids.map(k, string(k)).filter(k, !(k in s)))" +
 			".transformMapEntry(i, k, {k: k in s ? s[k] : variables.ids[k]}))[0])"},
 		// The pod's own resources, which no container's may exceed.
 		{Name: "podLimits", Expression: "variables.pod.?resources.?limits.orValue({})"},
 		{Name: "podResources", Expression: "variables.pod.?resources.?requests.orValue({}).map(k, string(k)) + variables.podLimits.map(k, string(k))"},
-		{Name: "wantedResources", Expression: "variables.rendered.map(c, " + withinPod("c.?resources.orValue({})") + ")"},
-		{Name: "wanted", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].transformMap(k, v, " +
-			"k == 'env' ? dyn(variables.wantedEnv[n]) : k == 'volumeMounts' ? dyn(variables.wantedMounts[n]) : " +
-			"k == 'securityContext' ? dyn(variables.wantedSecurity[n]) : k == 'resources' ? dyn(variables.wantedResources[n]) : dyn(v)))"},
+		{Name: "desiredResources", Expression: "variables.rendered.map(c, " + limitToPod("c.?resources.orValue({})") + ")"},
+		{Name: "desired", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].transformMap(k, v, " +
+			"k == 'env' ? dyn(variables.desiredEnv[n]) : k == 'volumeMounts' ? dyn(variables.desiredMounts[n]) : " +
+			"k == 'securityContext' ? dyn(variables.desiredSecurity[n]) : k == 'resources' ? dyn(variables.desiredResources[n]) : dyn(v)))"},
 
-		// How much of a stored container of the agent's stays (patches, keeps).
-		{Name: "keeps", Expression: keeps + " ? 'additions' : 'nothing'"},
+		// How much of a stored container of the agent's stays (patches, preserves).
+		{Name: "preserves", Expression: keeps + " ? 'additions' : 'nothing'"},
 		{Name: "agentsInitAt", Expression: "lists.range(size(variables.initContainers)).filter(i, variables.initContainers[i].name in " + agentNames + ")"},
 		{Name: "agentsAt", Expression: "lists.range(size(variables.containers)).filter(i, variables.containers[i].name in " + agentNames + ")"},
-		{Name: "keepsInit", Expression: "variables.keeps != 'nothing' && size(variables.agentsInitAt) == 1 && [variables.initContainers[variables.agentsInitAt[0]]].all(have, " +
-			"have.name == variables.wanted[0].name && " + startsAs("variables.wanted[0]") + ")"},
-		{Name: "keepsContainer", Expression: "variables.keeps != 'nothing' && size(variables.wanted) > 1 && size(variables.agentsAt) == 1 && [variables.containers[variables.agentsAt[0]]].all(have, " +
-			"have.name == variables.wanted[1].name && " + startsAs("variables.wanted[1]") + ")"},
+		{Name: "preservesInit", Expression: "variables.preserves != 'nothing' && size(variables.agentsInitAt) == 1 && [variables.initContainers[variables.agentsInitAt[0]]].all(have, " +
+			"have.name == variables.desired[0].name && " + startsAs("variables.desired[0]") + ")"},
+		{Name: "preservesContainer", Expression: "variables.preserves != 'nothing' && size(variables.desired) > 1 && size(variables.agentsAt) == 1 && [variables.containers[variables.agentsAt[0]]].all(have, " +
+			"have.name == variables.desired[1].name && " + startsAs("variables.desired[1]") + ")"},
 	}
 }
 
@@ -149,8 +149,8 @@ func startsAs(want string) string {
 	return "(has(" + want + ".restartPolicy) ? have.?restartPolicy.orValue('') == " + want + ".restartPolicy : !has(have.restartPolicy) && !has(have.startupProbe))"
 }
 
-// withinPod is a container's resources within those of its pod (patches, withinPod).
-func withinPod(own string) string {
+// limitToPod is a container's resources within those of its pod (patches, limitToPod).
+func limitToPod(own string) string {
 	return "[" + own + "].map(r, size(variables.podResources) == 0 ? r : [r.?limits.orValue({}).transformMap(k, v, " +
 		"!(k in variables.podLimits && quantity(string(v)).isGreaterThan(quantity(string(variables.podLimits[k])))), v)].map(limits, " +
 		"(r.map(k, string(k)) + ['limits', 'requests']).distinct().transformMapEntry(i, k, {k: k == 'limits' ? dyn(limits) : k != 'requests' ? r[k] : " +
@@ -166,7 +166,7 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 			istio.MultiRootVariable, istio.WorkloadTTLVariable) + " || " + name + ".startsWith('ISTIOD_AGENT_'))"
 	}
 	env := func(of string) string { return of + ".?env.orValue([])" }
-	const additions = "variables.keeps == 'additions'"
+	const additions = "variables.preserves == 'additions'"
 
 	// Which wanted mount a stored one is (patches, isMounted).
 	is := func(have, want string) string {
@@ -197,8 +197,8 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 	}
 	return []admissionv1.Variable{
 		// The stored containers that stay, with what is wanted and where they are.
-		{Name: "completing", Expression: "(variables.keepsInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.wanted[0])}] : []) + " +
-			"(variables.keepsContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.wanted[1])}] : [])"},
+		{Name: "completing", Expression: "(variables.preservesInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.desired[0])}] : []) + " +
+			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])"},
 		// The command is the image's own, with the wanted subcommand. Where no digest tells which configuration rendered it,
 		// what the configuration says must be there as well.
 		{Name: "commands", Expression: "variables.completing.map(c, " + has("command") + " + " + has("envFrom") + " + " + has("volumeDevices") + " + [" + add(at("args"), "c.want.args") + "] + " +
@@ -222,7 +222,7 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 			"(" + additions + " ? " + merge("c.at + '/securityContext'") + " : []) + ['runAsUser', 'runAsGroup'].map(k, k in want ? [" + add("c.at + '/securityContext/' + k", "want[k]") + "] : " +
 			"k in have && variables.noteFlags.find(k == 'runAsUser' ? '\"user\":-?[0-9]+' : '\"group\":-?[0-9]+') == (k == 'runAsUser' ? '\"user\":' : '\"group\":') + string(have[k]) ? " +
 			"[" + remove("c.at + '/securityContext/' + k") + "] : []).flatten())[0])[0]).flatten()"},
-		{Name: "resources", Expression: "variables.completing.map(c, [c.have.?resources.orValue({})].map(have, [" + withinPod("have") + "].map(within, " + bare("within") + " != " + bare("have") + " ? " +
+		{Name: "resources", Expression: "variables.completing.map(c, [c.have.?resources.orValue({})].map(have, [" + limitToPod("have") + "].map(within, " + bare("within") + " != " + bare("have") + " ? " +
 			"[" + add(at("resources/limits"), "within.?limits.orValue({})") + ", " + add(at("resources/requests"), "within.?requests.orValue({})") + "] : " + merged + ")[0])[0]).flatten()"},
 	}
 }
@@ -306,9 +306,9 @@ func operationsOf() []admissionv1.Variable {
 			unset,
 			"(size(variables.setting) == 0 || size(variables.istiod.?env.orValue([])) > 0 ? variables.setting.map(e, " + add(istiodPath+"'/env/-'", "e") + ") : [" + add(istiodPath+"'/env'", "variables.setting") + "])",
 			"variables.commands + variables.environments + variables.mounts + variables.securityContexts + variables.resources",
-			"(variables.keepsInit ? [] : " + drop("initContainers", "variables.agentsInitAt") + " + [size(variables.initContainers) > 0 ? " +
-				add("'/initContainers/0'", "variables.wanted[0]") + " : " + add("'/initContainers'", "[variables.wanted[0]]") + "])",
-			"(variables.keepsContainer ? [] : " + drop("containers", "variables.agentsAt") + " + (size(variables.wanted) > 1 ? [" + add("'/containers/-'", "variables.wanted[1]") + "] : []))",
+			"(variables.preservesInit ? [] : " + drop("initContainers", "variables.agentsInitAt") + " + [size(variables.initContainers) > 0 ? " +
+				add("'/initContainers/0'", "variables.desired[0]") + " : " + add("'/initContainers'", "[variables.desired[0]]") + "])",
+			"(variables.preservesContainer ? [] : " + drop("containers", "variables.agentsAt") + " + (size(variables.desired) > 1 ? [" + add("'/containers/-'", "variables.desired[1]") + "] : []))",
 			"variables.volumeEdits",
 			"(size(variables.volumes) == 0 && size(variables.volumesAdded) > 0 ? [" + add("'/volumes'", "variables.volumesAdded") + "] : variables.volumesAdded.map(v, " + add("'/volumes/-'", "v") + "))",
 		}, " + ")},

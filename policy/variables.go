@@ -84,7 +84,7 @@ var (
 	falseTexts = list("0", "f", "F", "false", "FALSE", "False")
 )
 
-// The note's grammar: what json.Marshal makes of patches.original. A flat volume has one source whose members are plain
+// The note's grammar: what json.Marshal makes of package patches. A flat volume has one source whose members are plain
 // values, which CEL can write and read.
 const (
 	noteFlags  = `(,?"mountAdded":true)?(,?"multiRootAdded":true)?(,?"rootCADirAdded":true)?(,?"user":-?[0-9]+)?(,?"group":-?[0-9]+)?\}$`
