@@ -269,25 +269,26 @@ func asksTheSame(have, want string) string {
 func annotationsOf(kind patches.Kind) []admissionv1.Variable {
 	injectedKey, original := quote(patches.InjectedAnnotation), quote(patches.OriginalAnnotation)
 	digest := "(params.spec.annotate ? params.spec.digest : '')"
-	set := func(of, without string, added ...string) string { // added: key, condition and value of each
+	type annotation struct{ key, condition, value string }
+	set := func(of, without string, added ...annotation) string {
 		keys, value := "", of+"[k]"
-		for i := 0; i < len(added); i += 3 {
-			keys += " + (" + added[i+1] + " ? [" + added[i] + "] : [])"
-			value = "k == " + added[i] + " ? " + added[i+2] + " : " + value
+		for _, a := range added {
+			keys += " + (" + a.condition + " ? [" + a.key + "] : [])"
+			value = "k == " + a.key + " ? " + a.value + " : " + value
 		}
 		return "(" + of + ".map(k, string(k)).filter(k, !(" + without + "))" + keys + ").transformMapEntry(i, k, {k: " + value + "})"
 	}
-	noted := []string{original, "variables.injecting && variables.newNote != ''", "variables.newNote"}
-	marked := []string{injectedKey, "variables.injecting && params.spec.annotate", "params.spec.digest"}
+	noted := annotation{original, "variables.injecting && variables.newNote != ''", "variables.newNote"}
+	marked := annotation{injectedKey, "variables.injecting && params.spec.annotate", "params.spec.digest"}
 	if kind == patches.Pod {
-		return []admissionv1.Variable{newNoteOf(), {Name: "newAnnotations", Expression: set("variables.annotations", "k in ["+injectedKey+", "+original+"]", append(noted, marked...)...)}}
+		return []admissionv1.Variable{newNoteOf(), {Name: "newAnnotations", Expression: set("variables.annotations", "k in ["+injectedKey+", "+original+"]", noted, marked)}}
 	}
 	return []admissionv1.Variable{
 		newNoteOf(),
-		{Name: "newAnnotations", Expression: set("variables.annotations", "k == "+original, noted...)},
+		{Name: "newAnnotations", Expression: set("variables.annotations", "k == "+original, noted)},
 		// A note of an earlier version stays on the pod template until that changes anyway.
 		{Name: "newPodAnnotations", Expression: set("variables.podAnnotations", "k == "+injectedKey+" || k == "+original+
-			" && (variables.removing || variables.podAnnotations[?"+injectedKey+"].orValue('') != "+digest+")", marked...)},
+			" && (variables.removing || variables.podAnnotations[?"+injectedKey+"].orValue('') != "+digest+")", marked)},
 	}
 }
 

@@ -301,3 +301,80 @@ func TestParityOnAnAPIServer(t *testing.T) {
 		t.Errorf("the test compares too little: %d objects", compared)
 	}
 }
+
+// Without the parameter istiod cannot change; nonsense is refused by the schema; what is injected already stays as it is.
+func TestParameter(t *testing.T) {
+	s := startServer(t)
+	const namespace = "by-default"
+	p := s.install(t, namespace, v1alpha1.Default())
+	inputs, err := istio.Inputs(t.Context(), namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	istiod := copied(inputs["chart: default"].Object)
+	s.inForce(t, namespace, patches.Deployment, istiod)
+
+	parameter := client.ObjectKeyFromObject(p.Parameter)
+	for name, change := range map[string]func(spec object){
+		"another volume":    func(spec object) { spec["volume"].(object)["name"] = "other" },
+		"a volume on disk":  func(spec object) { spec["volume"].(object)["emptyDir"].(object)["medium"] = "" },
+		"no image":          func(spec object) { delete(spec["initContainer"].(object), "image") },
+		"an odd digest":     func(spec object) { spec["digest"] = "x" },
+		"text for a list":   func(spec object) { spec["container"].(object)["env"] = "x" },
+		"too few variables": func(spec object) { spec["initContainer"].(object)["env"] = items{} },
+		"another container": func(spec object) { spec["container"].(object)["name"] = "other" },
+		"another command":   func(spec object) { spec["container"].(object)["args"] = items{"sh"} },
+		"nothing":           func(spec object) { clear(spec) },
+	} {
+		edited := p.Parameter.DeepCopy()
+		change(edited.Object["spec"].(object))
+		edited.SetResourceVersion("")
+		edited.SetName("edited")
+		if err := s.Create(t.Context(), edited, client.DryRunAll); !apierrors.IsInvalid(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	// Stored once, admitted again: the generation stays.
+	u := &unstructured.Unstructured{Object: copied(istiod)}
+	u.SetNamespace(namespace)
+	s.mustCreate(t, u)
+	u.SetLabels(map[string]string{"app": "istiod", "changed": "true"})
+	if err := s.Update(t.Context(), u); err != nil || u.GetGeneration() != 1 {
+		t.Errorf("generation %d after an update of a label: %v", u.GetGeneration(), err)
+	}
+	// A container that somebody removes is there again.
+	_, spec := podOf(u.Object)
+	spec["containers"] = without(spec["containers"], "istiod-agent")
+	if err := s.Update(t.Context(), u); err != nil || u.GetGeneration() != 1 {
+		t.Errorf("generation %d after the removal of a container: %v", u.GetGeneration(), err)
+	}
+	// An opt-out takes all of it out.
+	u.SetAnnotations(map[string]string{"istiod-agent.io/inject": "false"})
+	if err := s.Update(t.Context(), u); err != nil {
+		t.Error(err)
+	}
+	if _, spec := podOf(u.Object); len(agentsIn(spec)) > 0 || named(spec["volumes"], "cacerts")["secret"] == nil {
+		t.Errorf("after an opt-out: %v", spec)
+	}
+	if err := s.Delete(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+
+	stored := &unstructured.Unstructured{}
+	stored.SetGroupVersionKind(p.Parameter.GroupVersionKind())
+	if err := s.Get(t.Context(), parameter, stored); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), stored); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "istiod is refused without the parameter", func() error {
+		if _, err := s.admitted(t.Context(), namespace, istiod); err == nil || !strings.Contains(err.Error(), "no params found") {
+			return fmt.Errorf("got %w", err)
+		}
+		return nil
+	})
+	s.mustCreate(t, p.Parameter.DeepCopy())
+	s.inForce(t, namespace, patches.Deployment, istiod)
+}
