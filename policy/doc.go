@@ -24,6 +24,23 @@
 // The validating policy evaluates the same variables on the mutated object. A refusal leaves an object as it was, so it
 // sees the same decision.
 //
+// # Values
+//
+// A patch's values are the parameter's, constants, or maps made of plain values, never parts of the object: see mutation.
+// For the same reason the agent's stored containers are completed by operations on their fields.
+//
+// # For those who go on
+//
+// The policy and the validating policy may be evaluated twice each for one request: the API server asks a policy again that
+// has changed the object. An evaluation costs about 2 ms for Istio's chart and 8 ms for an istiod with 1,500 variables
+// (BenchmarkPolicy in e2e/tests/policy), and 5,000 to 17,000 of the 10,000,000 units that the API server allows (TestCost).
+//
+// The controllers should keep the parameter by server-side apply of New's Parameter. The definition is embedded here, for
+// the command line; the chart needs the same text among its CRDs. The validating policy has the match conditions of the
+// mutating one and no more: the chart's guard refuses what is no Deployment and what shares the key, and stays beside it.
+// Warnings need a third policy with the action Warn over the same variables. A form without parameters, for the API
+// server's static manifests, is the same variables with params.spec replaced by the rendered values as CEL literals.
+//
 // # Differences
 //
 // The stored objects are those of the webhook, but for these:

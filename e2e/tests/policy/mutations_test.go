@@ -5,6 +5,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -117,9 +118,7 @@ var edits = map[string]func(r *rand.Rand, o object){
 		_, spec := podOf(o)
 		if v := named(spec["volumes"], "cacerts"); v != nil {
 			clear(v)
-			for key, value := range parsed(pick(r, sources...)).(object) {
-				v[key] = value
-			}
+			maps.Copy(v, parsed(pick(r, sources...)).(object))
 			v["name"] = "cacerts"
 		}
 	},

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,8 +72,8 @@ func pairOf(t testing.TB, name string, config *v1alpha1.InjectionConfiguration) 
 func pairs(t testing.TB) []pair {
 	t.Helper()
 	var all []pair
-	for name, text := range configurations {
-		agent := agents[name]
+	for _, name := range slices.Sorted(maps.Keys(configurations)) {
+		text, agent := configurations[name], agents[name]
 		if agent == "" {
 			agent = "{image: '" + ownImage + "'}"
 		}
@@ -174,9 +177,7 @@ func copied(o object) object {
 // stored gives the object some of the defaults that tell the engine that an API server has seen it.
 func stored(o object) object {
 	_, spec := podOf(o)
-	for key, value := range map[string]any{"dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"} {
-		spec[key] = value
-	}
+	maps.Copy(spec, object{"dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"})
 	for _, list := range []string{"containers", "initContainers"} {
 		l, _ := spec[list].(items)
 		for _, c := range l {
@@ -292,7 +293,7 @@ func (p *pair) difference(t testing.TB, o object) (difference string, known bool
 	if err != nil {
 		return fmt.Sprintf("engine %s: %s, policy: %v", result.Reason, result.Message, err), false
 	}
-	if got.reason == policyCannot && want.reason == "" {
+	if got.reason == policyCannot && want.reason == "" && (recordsNested(tree(sent)) || recordsNested(want.object)) {
 		return "", true
 	}
 	if got.reason != want.reason {
@@ -302,6 +303,34 @@ func (p *pair) difference(t testing.TB, o object) (difference string, known bool
 		return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, cmp.Diff(want.object, got.object)), false
 	}
 	return "", false
+}
+
+var plainText = regexp.MustCompile("^[A-Za-z0-9_./-]*$")
+
+// recordsNested reports whether an object's record of its replaced volume holds more than plain values.
+func recordsNested(o any) bool {
+	template, _ := podOf(o.(object))
+	for _, meta := range []any{o.(object)["metadata"], template["metadata"]} {
+		m, _ := meta.(object)
+		annotations, _ := m["annotations"].(object)
+		text, _ := annotations[patches.OriginalAnnotation].(string)
+		var note struct{ Volume object }
+		if json.Unmarshal([]byte(text), &note) != nil {
+			continue
+		}
+		for key, source := range note.Volume {
+			members, _ := source.(object)
+			for _, member := range members {
+				text, isText := member.(string)
+				_, isMap := member.(object)
+				_, isList := member.(items)
+				if key != "name" && (isMap || isList || isText && !plainText.MatchString(text)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func must(raw []byte, err error) []byte {
@@ -334,8 +363,8 @@ func TestParityOfGoldenInputs(t *testing.T) {
 func TestParityOfMutatedInputs(t *testing.T) {
 	all, inputs := pairs(t), documents(t)
 	var bases []object
-	for _, input := range inputs {
-		bases = append(bases, input)
+	for _, name := range slices.Sorted(maps.Keys(inputs)) { // for a seed to mean the same each time
+		bases = append(bases, inputs[name])
 	}
 	count := 3000
 	if testing.Short() {
