@@ -92,7 +92,7 @@ func (a *Agent) Obtain(ctx context.Context) error {
 	}
 	published := func() bool { return a.state.Published() != nil }
 	if published() {
-		a.Log.Info("Valid files are there already", "reason", "AlreadyPublished", "notAfter", a.set.NotAfter())
+		a.Log.Info("Valid files are there already", "reason", notices.AlreadyPublished, "notAfter", a.set.NotAfter())
 		return nil
 	}
 	a.roots.Current = nil // no istiod runs with that root
@@ -122,6 +122,9 @@ func (a *Agent) loop(ctx context.Context, done func() bool) {
 		case machine.Wait:
 			a.report()
 			a.wait(ctx, step.Pause(now))
+		case machine.CheckToken:
+			a.report() // first, since the CA may be slow
+			fallthrough
 		default:
 			event, err := a.act(ctx, step)
 			a.conclude(event, err)

@@ -306,7 +306,7 @@ func newSetUnder(t *testing.T, key, rootKey *ecdsa.PrivateKey) *cacerts.Set {
 	certificate := certify(t, intermediate, root, key, rootKey)
 	set, err := cacerts.Verify(cacerts.Issued{
 		Key: encodeKey(t, key), Certificate: encode(certificate), Chain: [][]byte{encode(root)},
-	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
+	}, cacerts.Request{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // A root that ends before the certificate, and whose key not every proxy verifies: the certificate is published, renewed
 // before the root's end, and reported so.
 func TestTheWholeChainCounts(t *testing.T) {
-	public, rootKey, err := ed25519.GenerateKey(rand.Reader)
+	_, rootKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,20 +40,10 @@ func TestTheWholeChainCounts(t *testing.T) {
 	intermediate.Subject, intermediate.URIs, intermediate.MaxPathLenZero = pkix.Name{Organization: []string{"Istio"}}, []*url.URL{uri}, true
 	intermediate.NotAfter = time.Now().Add(100 * day)
 	key := newP256(t)
-	sign := func(template *x509.Certificate, public any) *x509.Certificate {
-		der, err := x509.CreateCertificate(rand.Reader, template, root, public, rootKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		certificate, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return certificate
-	}
+	signed := testca.SelfSign(*root, rootKey)
 	set, err := cacerts.Verify(cacerts.Issued{
-		Key: encodeKey(t, key), Certificate: encode(sign(&intermediate, key.Public())), Chain: [][]byte{encode(sign(root, public))},
-	}, cacerts.Wanted{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
+		Key: encodeKey(t, key), Certificate: encode(signed.Sign(intermediate, key).Certificate), Chain: [][]byte{encode(signed.Certificate)},
+	}, cacerts.Request{Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ package agent
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -18,6 +16,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/machine"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 type authority struct {
@@ -38,26 +37,10 @@ func newAuthority(t *testing.T, name string, serial int64, key *ecdsa.PrivateKey
 	return authority{certify(t, template, template, key, key), key}
 }
 
-func newP256(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
+func newP256(*testing.T) *ecdsa.PrivateKey { return testca.NewKey() }
 
-func certify(t *testing.T, template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed
+func certify(_ *testing.T, template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
+	return (&testca.Certificate{Certificate: parent, Key: signer}).SignPublic(*template, key.Public())
 }
 
 // Only a leaf under the new CA's key with the new CA's certificate behind it is proof. The real istiod is asked

@@ -42,7 +42,7 @@ func (f *File) decode(content []byte) (*certificatesv1.IssuedCertificate, []stri
 		return nil, nil, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
 	}
 	decoded.Status = certificatesv1.IssuedCertificateStatus{} // of no replica
-	prepared, warnings, err := Prepare(decoded)
+	prepared, warnings, err := prepare(decoded)
 	if err != nil {
 		return nil, warnings, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
 	}

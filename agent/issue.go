@@ -128,11 +128,11 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
 	preferred, _ := known.mesh()
-	wanted := cacerts.Wanted{
+	expected := cacerts.Request{
 		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
 		Trusted: trusted, Published: known.published, Pinned: pinned, Preferred: preferred,
 	}
-	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, wanted); return err })
+	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, expected); return err })
 	if refusal, ok := errors.AsType[*cacerts.Refusal](err); !ok || refusal.Reason != cacerts.NoRoot && refusal.Reason != cacerts.RootNotPinned {
 		return result, err
 	}
@@ -142,7 +142,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 		return result, err
 	}
 	answer.Chain = append(answer.Chain, beyond(answer.Chain, more)...)
-	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, wanted); return err })
+	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, expected); return err })
 	return result, err
 }
 
@@ -187,7 +187,7 @@ func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
 }
 
 // adopt returns the CA that istiod has used so far, from the Secret that a specification names.
-func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots []*x509.Certificate) (*cacerts.Set, error) {
+func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, trusted []*x509.Certificate) (*cacerts.Set, error) {
 	if i.APIServer == nil {
 		return nil, fmt.Errorf("metadata.annotations[%s]: reading the CA's Secret needs an API server; run in a cluster or set --kubeconfig", certificatesv1.CAFromSecretAnnotation)
 	}
@@ -200,8 +200,8 @@ func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, roots [
 			return nil, fmt.Errorf("adopting istiod's CA: Secret %s/%s has no key %q", i.Identity.Namespace, name, key)
 		}
 	}
-	if roots == nil {
+	if trusted == nil {
 		return nil, fmt.Errorf("adopting istiod's CA: metadata.annotations[%s] is missing; expected the roots to trust, with that CA's own", certificatesv1.TrustedRootsAnnotation)
 	}
-	return cacerts.Adopt(secret[istio.CAKeyFile], secret[istio.CACertFile], secret[istio.CertChainFile], roots, hosts, i.Now())
+	return cacerts.Adopt(secret[istio.CAKeyFile], secret[istio.CACertFile], secret[istio.CertChainFile], trusted, hosts, i.Now())
 }

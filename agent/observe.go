@@ -63,7 +63,7 @@ func (a *Agent) specified(certificate *certificatesv1.IssuedCertificate, now tim
 	a.desired = certificate
 	a.notices.Clear(notices.Specification)
 	a.notices.SetAbout(certificate)
-	a.roots.Desired, _ = roots.Desired(certificate) // Prepare has refused what cannot be read
+	a.roots.Desired, _ = roots.Desired(certificate) // prepare has rejected invalid ones
 	fingerprints := pemcerts.Fingerprints(a.roots.Desired)
 	start := roots.StartOf(certificate, a.Identity.Pod, fingerprints, now)
 	if !start.Same(a.roots.Start) {

@@ -333,7 +333,7 @@ func TestRootsThatCannotBeReadAreTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := named("mine", 1)
 			c.Annotations = map[string]string{certificatesv1.TrustedRootsAnnotation: test.text}
-			_, _, err := Prepare(c)
+			_, _, err := prepare(c)
 			bad, ok := errors.AsType[*SpecificationError](err)
 			if !ok || bad.Certificate != c || !strings.Contains(err.Error(), "metadata.annotations[istiod-agent.io/trusted-roots]") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)

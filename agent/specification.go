@@ -58,8 +58,8 @@ func (i Identity) Choose(all []*certificatesv1.IssuedCertificate) (mine *certifi
 	return found[0], warning
 }
 
-// Prepare returns a validated copy of a specification with its defaults.
-func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
+// prepare returns a validated copy of a specification with its defaults.
+func prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
 	prepared = certificate.DeepCopy()
 	prepared.Spec.SetDefaults()
 	warnings, errs := prepared.Validate()
@@ -72,20 +72,20 @@ func Prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 	return prepared, warnings, nil
 }
 
-// PrepareStored is Prepare for an object of the API server, which may be older than a bound: a renewal ratio from MaxRenewalRatio
+// PrepareStored is prepare for an object of the API server, which may be older than a bound: a renewal ratio from MaxRenewalRatio
 // to 1 is limited to MaxRenewalRatio, with a warning. A Pod that starts has no last valid specification to keep.
 func PrepareStored(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
 	options := certificate.Spec.CertOptions
 	if options == nil || options.SecretRotationGracePeriodRatio == nil {
-		return Prepare(certificate)
+		return prepare(certificate)
 	}
 	ratio := *options.SecretRotationGracePeriodRatio
 	if ratio <= certificatesv1.MaxRenewalRatio || ratio >= 1 {
-		return Prepare(certificate)
+		return prepare(certificate)
 	}
 	bounded := certificate.DeepCopy()
 	*bounded.Spec.CertOptions.SecretRotationGracePeriodRatio = certificatesv1.MaxRenewalRatio
-	if prepared, warnings, err = Prepare(bounded); err != nil {
+	if prepared, warnings, err = prepare(bounded); err != nil {
 		return prepared, warnings, err
 	}
 	*prepared.Spec.CertOptions.SecretRotationGracePeriodRatio = ratio // the published certificate's digest includes it

@@ -120,7 +120,7 @@ func TestWhatACertificateDoesNotDependOnChangesNoDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _, err := Prepare(decoded)
+	a, _, err := prepare(decoded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestAStoredRatioIsBounded(t *testing.T) {
 	} {
 		certificate := named("mine", 1)
 		certificate.Spec.CertOptions.SecretRotationGracePeriodRatio = &test.ratio
-		_, _, err := Prepare(certificate)
+		_, _, err := prepare(certificate)
 		if (err == nil) != test.file || err != nil && !strings.Contains(err.Error(), "spec.certOptions.secretRotationGracePeriodRatio: Invalid value: ") {
 			t.Errorf("%v in a file: %v", test.ratio, err)
 		}

@@ -58,7 +58,7 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 		mine.Confirmed = p.Confirmed
 		if p.Lost {
 			mine.Reason = certificatesv1.ReasonFilesLost
-			mine.Error = cmp.Or(mine.Error, "istiod's files do not hold what was published; they are replaced")
+			mine.Error = cmp.Or(mine.Error, "istiod's files differ from the published set and will be replaced")
 		}
 		if at, _ := a.state.RenewAt(); !at.IsZero() {
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
@@ -79,21 +79,21 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 	return status
 }
 
-// limitedBy names the certificate that cuts istiod's short, empty when none does.
+// limitedBy names the certificate that limits the validity of istiod's, empty where none does.
 func (a *Agent) limitedBy() string {
 	if a.desired == nil || a.desired.Annotations[certificatesv1.CAFromSecretAnnotation] != "" {
-		return "" // nothing was requested of a CA
+		return "" // it was not requested from a CA
 	}
 	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
 }
 
-// audienceBound reports whether the token that a specification has sent is of use to its receiver elsewhere.
+// audienceBound returns the condition that the receiver of the agent's token cannot use it elsewhere.
 func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Identity) metav1.Condition {
 	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
 	vault := certificate.Spec.AgentCA.Vault
 	switch auth := vault.KubernetesAuth; {
 	case auth == nil:
-		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a token of Vault's own."
+		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a Vault token."
 	case auth.Audience != "":
 		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
 	default:
@@ -102,13 +102,13 @@ func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Ident
 		if auth.ServiceAccountRef != nil {
 			account = auth.ServiceAccountRef.Name
 		}
-		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and so read the Secrets that it may read. "+
+		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and read the Secrets that it may read. "+
 			"To end that, set audience=vault in Vault's role and kubernetesAuth.audience: vault in the VirtualMesh.", vault.Server, identity.Namespace, account)
 	}
 	return condition
 }
 
-// stuck is how long the agent's loop may stand still; issuing takes a few calls of --vault-timeout each.
+// stuck is the longest pause of the agent's loop; issuing takes a few calls of --vault-timeout each.
 const stuck = 10 * time.Minute
 
 // health is what the health handlers read while the agent works.
@@ -131,7 +131,7 @@ func (h *health) update(now time.Time, published *machine.Published, message str
 // Healthy returns an error while the agent's loop stands still. Failures to issue are no reason.
 func (a *Agent) Healthy(now time.Time) error {
 	if s := a.health.last.Load(); s != nil && now.Sub(s.at) > stuck {
-		return fmt.Errorf("the agent has stood still since %s", utc(s.at))
+		return fmt.Errorf("the agent has made no progress since %s", utc(s.at))
 	}
 	return nil
 }

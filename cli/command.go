@@ -25,7 +25,7 @@ import (
 func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kubectl-istiod_agent",
-		Short: "Install, check and operate istiod-agent, which gives istiod its intermediate CA",
+		Short: "Check and operate istiod-agent, which gives istiod its intermediate CA",
 		Annotations: map[string]string{
 			// The name of the plugin in its help.
 			cobra.CommandDisplayNameAnnotation: "kubectl istiod-agent",

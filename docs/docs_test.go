@@ -45,9 +45,9 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	}
 }
 
-// The agent's keys are string constants of three packages, and stand in tables.
+// The agent's keys are string constants of its packages, and the page lists them in tables.
 func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
-	reasons := keysInCode(t, "../agent", "../agent/vault", "../agent/cacerts")
+	reasons := keysInCode(t, "../agent/machine", "../agent/notices", "../agent/roots", "../agent/token", "../agent", "../agent/vault", "../agent/cacerts")
 	for _, known := range []string{"Initial", "RootChanged", "VaultSealed", "KeyMismatch"} {
 		if !slices.Contains(reasons, known) {
 			t.Fatalf("reason %s of the code was not found, only %q", known, reasons)
@@ -75,7 +75,7 @@ func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
 }
 
 func TestEveryMetricOfTheAgentIsExplained(t *testing.T) {
-	source, err := os.ReadFile("../agent/metrics.go")
+	source, err := os.ReadFile("../agent/metrics/metrics.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,10 +201,10 @@ func reasonsInCode(t *testing.T, packages ...string) []string {
 	return reasons
 }
 
-// keysInCode finds the string constants that are written like a reason.
+// keysInCode finds the string constants that are written like a reason, and the reasons of log lines.
 func keysInCode(t *testing.T, packages ...string) (keys []string) {
 	t.Helper()
-	key := regexp.MustCompile(`^\s+\w+\s+(?:\w+\s+)?= "([A-Z][a-z]\w*|[A-Z]{2}\w*[a-z]\w*)"`)
+	key := regexp.MustCompile(`(?:^\s+\w+\s+(?:\w+\s+)?= |"reason", )"([A-Z][a-z]\w*|[A-Z]{2}\w*[a-z]\w*)"`)
 	for _, directory := range packages {
 		files, err := filepath.Glob(filepath.Join(directory, "*.go"))
 		if err != nil {

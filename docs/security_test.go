@@ -111,7 +111,7 @@ func TestBounds(t *testing.T) {
 		"no RSA key above 16384 bits":             {"internal/pemcerts/pemcerts.go", "MaxRSABits = 16384"},
 		"is longer than 1 KiB":                    {"agent/cacerts/verify.go", "maxDetail = 1 << 10"},
 		"RSA keys of at least 2048 bits":          {"agent/cacerts/verify.go", "minRSABits = 2048"},
-		"every 30 seconds it compares digests":    {"agent/agent.go", "look = 30 * time.Second"},
+		"every 30 seconds it compares digests":    {"agent/machine/next.go", "PollInterval = 30 * time.Second"},
 	} {
 		if !strings.Contains(text, page) {
 			t.Errorf("security.md does not hold %q", page)

@@ -27,8 +27,8 @@ check() {
 up() {
   local count=$1
   shift
-  [ ! -e "$folder/pid" ] || fail "Clusters without Docker run already; take them away first: make cluster-down"
-  [ ! -e "$ours" ] || fail "Clusters of kind run already; take them away first: make kind-down"
+  [ ! -e "$folder/pid" ] || fail "Clusters without Docker are running already; remove them first: make cluster-down"
+  [ ! -e "$ours" ] || fail "Clusters of kind are running already; remove them first: make kind-down"
   mkdir -p "$folder/bin"
   ln -sf "${@/#/$PWD/}" "$folder/bin/"
   for n in $(seq "$count"); do start "$n"; done
@@ -77,7 +77,7 @@ Each cluster is a context:
   export KUBECONFIG=$kubeconfig PATH=$PWD/$folder/bin:\$PATH
   kubectl get nodes --context cluster-1
 
-docs/try-it.md goes on from here. Take everything away: make kind-down
+docs/try-it.md continues from here. To remove everything: make kind-down
 END
 }
 

@@ -13,20 +13,20 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// preservation says how much of a stored container of the agent's stays.
+// preservation is how much of a stored agent container an injection keeps.
 type preservation int
 
 const (
-	// preserveNothing stays: an earlier configuration rendered it, or somebody wrote it by hand.
+	// preserveNothing: an earlier configuration rendered the container, or a person wrote it.
 	preserveNothing preservation = iota
-	// preserveAdditions stay: no digest tells which configuration rendered it, so what is rendered must be there.
+	// preserveAdditions: no digest identifies the configuration, so every rendered field must be there.
 	preserveAdditions
-	// preserveChanges stay: it was rendered from this configuration, and others have changed it since.
+	// preserveChanges: this configuration rendered the container, and others have changed it since.
 	preserveChanges
 )
 
-// preserves decides it by the digest. A Pod is injected when it is created only, so what stands in it was put there by an
-// earlier call for the same Pod, or came with its template.
+// preserves decides by the digest. A Pod is injected only when it is created, so its containers come from an earlier
+// call for the same Pod or from its template.
 func (i *Injector) preserves(o *object) preservation {
 	_, injected := o.template.annotations[InjectedAnnotation]
 	switch {
@@ -38,13 +38,13 @@ func (i *Injector) preserves(o *object) preservation {
 	return preserveNothing
 }
 
-// isCurrent tells whether the object was injected by this configuration.
+// isCurrent reports whether this configuration injected the object.
 func (i *Injector) isCurrent(o *object) bool {
 	return o.template.annotations[InjectedAnnotation] == i.rendered.digest
 }
 
-// completion puts right what the agent needs to work on one of its stored containers, field by field. Other webhooks
-// rightly change such a container: they name a mirror of the image, add mounts, variables and limits, drop capabilities.
+// completion corrects a stored agent container field by field, as far as the agent needs it to work. Other webhooks
+// change such a container for good reasons: a mirror of the image, mounts, variables, limits, dropped capabilities.
 type completion struct {
 	p        *patch
 	path     string // JSON pointer to the container
@@ -53,11 +53,11 @@ type completion struct {
 	preserve preservation
 }
 
-// maxCorrections is how many operations complete a container at most: one that needs more is replaced. A Deployment of a
-// megabyte must not become a patch of ten thousand operations, each of which the API server applies to all of it.
+// maxCorrections bounds the operations that complete a container: one that needs more is replaced. A Deployment of a
+// megabyte must not become a patch of ten thousand operations, each of which the API server applies to the whole object.
 const maxCorrections = 16
 
-// complete the container at l's index; false where it must be replaced.
+// complete corrects the container at index; it returns false if the container must be replaced.
 func (p *patch) complete(o *object, l *list, index int, desired *corev1.Container, preserve preservation, s settings) bool {
 	var corrections patch
 	c := completion{p: &corrections, path: l.entry(index), desired: desired, preserve: preserve}
@@ -82,15 +82,15 @@ func (p *patch) complete(o *object, l *list, index int, desired *corev1.Containe
 }
 
 func (c *completion) set(field string, value any) {
-	c.p.add("add", c.path+"/"+field, value, "put "+field+" of container "+c.desired.Name+" right")
+	c.p.add("add", c.path+"/"+field, value, "correct "+field+" of container "+c.desired.Name)
 }
 
 func (c *completion) drop(field string) {
 	c.p.add("remove", c.path+"/"+field, nil, "remove "+field+" of container "+c.desired.Name)
 }
 
-// configured puts right what the configuration says and the agent could work without. A Pod's resources are a
-// VerticalPodAutoscaler's to change.
+// configured corrects configured fields that the agent could work without. A Pod's resources belong to a
+// VerticalPodAutoscaler.
 func (c *completion) configured(kind Kind) {
 	if !isMirrorOf(c.stored.Image, c.desired.Image) {
 		c.set("image", c.desired.Image)
@@ -110,7 +110,7 @@ func (c *completion) configured(kind Kind) {
 	}
 }
 
-// resources are those of the configuration and others' besides, where a request may not exceed its limit.
+// resources merges the configured resources into the stored ones, unless a request would exceed its limit.
 func (c *completion) resources() {
 	merged := corev1.ResourceRequirements{Limits: maps.Clone(c.stored.Resources.Limits), Requests: maps.Clone(c.stored.Resources.Requests)}
 	for _, list := range []struct {
@@ -131,7 +131,7 @@ func (c *completion) resources() {
 	c.merge("resources", tree(c.stored.Resources), tree(c.desired.Resources))
 }
 
-// merge puts members of a field right and leaves what it has besides.
+// merge sets the desired members of a field and keeps its others.
 func (c *completion) merge(field string, stored, desired any) {
 	desiredMembers, ok := desired.(map[string]any)
 	members, _ := stored.(map[string]any)
@@ -146,15 +146,14 @@ func (c *completion) merge(field string, stored, desired any) {
 	}
 }
 
-// image is whatever others made of it, but for another publisher's agent: a server-side apply of Gloo Mesh's guide, whose
-// containers have the names of ours, merges its image into them.
+// image replaces only another publisher's agent: a server-side apply of Gloo Mesh's guide, whose containers have the same
+// names, merges its image into them.
 func (c *completion) image() {
 	if name(c.stored.Image) == name(c.desired.Image) && !isMirrorOf(c.stored.Image, c.desired.Image) && tag(c.stored.Image) != tag(c.desired.Image) {
 		c.set("image", c.desired.Image)
 	}
 }
 
-// command is the image's own, with the wanted subcommand.
 func (c *completion) command() {
 	if len(c.stored.Command) > 0 {
 		c.drop("command")
@@ -164,8 +163,8 @@ func (c *completion) command() {
 	}
 }
 
-// env puts the agent's own variables right, each of them once, and takes out those that are not rendered; of the
-// configuration's others it adds those that are missing. envFrom could set any of them.
+// env corrects the agent's own variables, removes duplicates and those not rendered, and adds missing configured ones.
+// envFrom could set any of them.
 func (c *completion) env() {
 	if len(c.stored.EnvFrom) > 0 {
 		c.drop("envFrom")
@@ -212,8 +211,8 @@ func sameVariable(stored, desired corev1.EnvVar) bool {
 	return equality.Semantic.DeepEqual(stored, desired)
 }
 
-// mounts has each of the wanted mounts at its path, nothing else at, above or below CACertsPath and VaultTokenPath, and no
-// mount of a volume that the pod has not: one of those that istiod had, and its owner has taken out since.
+// mounts adds the desired mounts. It removes others at, above or below CACertsPath and VaultTokenPath, and mounts of volumes
+// that the pod no longer has.
 func (c *completion) mounts(o *object) {
 	if len(c.stored.VolumeDevices) > 0 {
 		c.drop("volumeDevices")
@@ -244,12 +243,12 @@ func (c *completion) mounts(o *object) {
 	}
 }
 
-// tokenVolumePrefix begins the name of the volume that the API server gives every Pod with a token of its service account
+// tokenVolumePrefix starts the name of the volume with a service account token that the API server adds to every Pod
 // (ServiceAccountVolumeName, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
 const tokenVolumePrefix = "kube-api-access-"
 
-// isMounted tells whether a container has a wanted mount. At TokenPath any token will do that the Pod has: the API
-// server's admission plugin gives each container one.
+// isMounted reports whether a stored mount serves as the desired one. At tokenPath any volume of the pod does: the API
+// server's admission plugin mounts a token in each container.
 func isMounted(o *object, stored, desired corev1.VolumeMount) bool {
 	if clean(stored.MountPath) != clean(desired.MountPath) {
 		return false
@@ -261,8 +260,8 @@ func isMounted(o *object, stored, desired corev1.VolumeMount) bool {
 		(desired.MountPath != CACertsPath || stored.MountPath == CACertsPath)
 }
 
-// starts puts right what holds istiod back until the files are in place: the init container by its end, the native sidecar
-// by its probe. It reports false for a container of the other form, which has fields that go with that.
+// starts corrects the probe that keeps istiod waiting for a native sidecar's files. It returns false for a container of the
+// other form, which has other fields.
 func (c *completion) starts() bool {
 	if c.desired.RestartPolicy == nil {
 		return c.stored.RestartPolicy == nil && c.stored.StartupProbe == nil
@@ -276,7 +275,7 @@ func (c *completion) starts() bool {
 	return true
 }
 
-// isProbe tells whether a probe asks what the wanted one asks, and no less often.
+// isProbe reports whether a probe has the desired handler and tolerates at least as many failures.
 func isProbe(stored, desired *corev1.Probe) bool {
 	if stored == nil || stored.HTTPGet == nil {
 		return false
@@ -288,8 +287,8 @@ func isProbe(stored, desired *corev1.Probe) bool {
 	return equality.Semantic.DeepEqual(handler, &desired.ProbeHandler) && stored.FailureThreshold >= desired.FailureThreshold
 }
 
-// ids are istiod's, where its container sets any, and not any more where it does not: else one of both could not read the
-// key. Others may have set them where the injection has not.
+// ids sets the user and group ids of istiod's container, and removes ids noted from it that it no longer sets: istiod and
+// the agent must both be able to read the key. Ids from others stay.
 func (c *completion) ids(o *object) {
 	desired, stored, note := &corev1.SecurityContext{}, c.stored.SecurityContext, o.storedNote()
 	if c.desired.SecurityContext != nil {
@@ -317,7 +316,6 @@ func (c *completion) ids(o *object) {
 	}
 }
 
-// limitToPod fits the container's resources into the pod's own, which somebody may have set since.
 func (c *completion) limitToPod(pod *corev1.ResourceRequirements) {
 	if pod == nil {
 		return
@@ -329,7 +327,7 @@ func (c *completion) limitToPod(pod *corev1.ResourceRequirements) {
 	}
 }
 
-// tree is a value as plain JSON values.
+// tree converts a value to plain JSON values.
 func tree(of any) any {
 	raw, err := json.Marshal(of)
 	if err != nil {

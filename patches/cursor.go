@@ -9,11 +9,13 @@ import (
 	"strings"
 )
 
-// cursor walks JSON text once, from left to right. The engine looks at a few
-// places of an object that may be large, for every admission of istiod; a
-// decoder would build all of it, and a path query would read it again for each
-// place. What is skipped is not checked: the API machinery has decoded it
-// before. Text that is not JSON where it is looked at ends the walk.
+// cursor walks JSON text once, from left to right, and decodes only what the caller visits: an istiod's object may be
+// large, and the decision needs few parts of it. It does not validate skipped text, which the API server has decoded
+// before; it stops at text that is not JSON where the caller visits it.
+//
+// It stays because encoding/json, into a Deployment, takes 4.9 times the time for
+// 1,500 variables (2.4 ms, 205 kB against 0.49 ms, 1.6 kB) and 1.7 times for ten
+// (go test -run '^$' -bench Read ./patches).
 type cursor struct {
 	text []byte
 	at   int
@@ -22,7 +24,7 @@ type cursor struct {
 
 var errNotJSON = errors.New("not JSON")
 
-// object calls each with every key; each may walk the value, else it is skipped.
+// object calls visit with every key. visit may read the value; otherwise it is skipped.
 func (c *cursor) object(visit func(key []byte)) {
 	if c.peek() != '{' {
 		c.skip()
@@ -40,7 +42,7 @@ func (c *cursor) object(visit func(key []byte)) {
 	c.at++
 }
 
-// array calls each at every entry; each may walk the entry, else it is skipped.
+// array calls visit at every entry. visit may read the entry; otherwise it is skipped.
 func (c *cursor) array(visit func()) {
 	if c.peek() != '[' {
 		c.skip()
@@ -65,8 +67,8 @@ func (c *cursor) value(walk func()) {
 	}
 }
 
-// string reads a string; of any other value it is empty. It is a part of the
-// text where that holds no escapes, so that comparing it costs no copy.
+// string reads a string; it returns nothing for any other value. Without escapes the result is a slice of the text, so that
+// comparing it copies nothing.
 func (c *cursor) string() []byte {
 	if c.peek() != '"' {
 		c.skip()
@@ -86,7 +88,7 @@ func (c *cursor) string() []byte {
 	return []byte(decoded)
 }
 
-// skip reads over a value and answers with its text.
+// skip returns the text of the next value.
 func (c *cursor) skip() []byte {
 	c.peek()
 	start, depth := c.at, 0
@@ -136,14 +138,14 @@ func (c *cursor) skipString() {
 	}
 }
 
-// skipLiteral reads on to the end of a number, true, false or null.
+// skipLiteral moves to the end of a number, true, false or null.
 func (c *cursor) skipLiteral() {
 	for c.at < len(c.text) && strings.IndexByte(",]} \t\r\n", c.text[c.at]) < 0 {
 		c.at++
 	}
 }
 
-// peek skips white space and shows the next byte, 0 at the end.
+// peek skips white space and returns the next byte, 0 at the end.
 func (c *cursor) peek() byte {
 	for c.err == nil && c.at < len(c.text) {
 		switch c.text[c.at] {

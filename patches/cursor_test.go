@@ -88,7 +88,7 @@ func istiodOf(variables int) []byte {
 	raw, err := json.Marshal(appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: "istio-system"},
 		Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: IstiodContainer, Env: env, VolumeMounts: []corev1.VolumeMount{{Name: CACertsVolume, MountPath: CACertsPath}},
+			Name: IstiodContainer, Env: env, VolumeMounts: []corev1.VolumeMount{{Name: caCertsVolume, MountPath: CACertsPath}},
 		}}}}},
 	})
 	if err != nil {

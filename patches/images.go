@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// isMirrorOf tells whether an image is the wanted one, or has its path and tag in another registry, or is pinned there by
-// its digest.
+// isMirrorOf reports whether an image is the desired one, or has its path and tag, or its digest, in another registry.
 func isMirrorOf(image, desired string) bool {
 	image, digest, pinned := strings.Cut(image, "@")
 	desired, enabled, _ := strings.Cut(desired, "@")
@@ -21,7 +20,7 @@ func isMirrorOf(image, desired string) bool {
 	return image == desired || registry && path != "" && strings.HasSuffix(image, "/"+path)
 }
 
-// name of an image: the last component of its path.
+// name returns the last component of an image's path.
 func name(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	image = image[strings.LastIndex(image, "/")+1:]
@@ -29,7 +28,7 @@ func name(image string) string {
 	return image
 }
 
-// tag of an image, "" for none.
+// tag returns an image's tag, "" if it has none.
 func tag(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	_, tag, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")

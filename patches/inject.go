@@ -13,8 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// inject writes what the object still lacks. Order matters: istiod's container
-// is named by its index before the lists around it change.
+// inject writes what the object lacks. istiod's container comes first: its index is valid until the lists change.
 func (i *Injector) inject(o *object) Result {
 	const ordinary = 6 // operations: a variable, both containers, the volume, two annotations
 	p := patch{Result{
@@ -25,9 +24,9 @@ func (i *Injector) inject(o *object) Result {
 	note, replaced := i.newNote(o, volume)
 	if len(note.Volume) > maxNotedVolume {
 		note.Volume = nil
-		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s is too large to be noted in annotation %s: taking the agent out puts Secret cacerts in its place", volume, OriginalAnnotation))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s is too large to be noted in annotation %s: a removal of the agent restores Secret cacerts instead", volume, OriginalAnnotation))
 	} else if replaced != nil && note.Volume != nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s (%s), which is not the Secret volume of Istio's chart, is replaced: istiod does not read it any more", volume, strings.Join(sourcesOf(replaced), ", ")))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s (%s) is not the Secret volume of Istio's chart and is replaced: istiod no longer reads it", volume, strings.Join(sourcesOf(replaced), ", ")))
 	}
 	if o.istiod.volume == "" {
 		p.addMount(o, volume)
@@ -58,15 +57,14 @@ func (i *Injector) inject(o *object) Result {
 	return p.Result
 }
 
-// warnMissingToken warns where the agent would have no token for the API server.
 func (p *patch) warnMissingToken(o *object, s settings) {
 	if o.automountDisabled && s.token == nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has none either and cannot read its IssuedCertificate: istiod will not start; mount one in container %s, or remove automountServiceAccountToken", strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", "."), o.istiod.name, TokenPath, o.istiod.name))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has no token and cannot read its IssuedCertificate: istiod will not start; mount a token in container %s, or remove automountServiceAccountToken", strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", "."), o.istiod.name, tokenPath, o.istiod.name))
 	}
 }
 
-// annotate records the digest on the pod template, and what was replaced on the object itself. A note of an earlier
-// version stays on the pod template until that changes anyway, for the sake of a Deployment that would restart.
+// annotate records the digest on the pod template, and the note on the object itself. A note of an earlier version stays on
+// the pod template until that changes anyway: removing it would restart the Deployment.
 func (i *Injector) annotate(p *patch, o *object, note string) {
 	digest := ""
 	if i.rendered.annotate {
@@ -80,9 +78,8 @@ func (i *Injector) annotate(p *patch, o *object, note string) {
 	p.setAnnotation(o.own, OriginalAnnotation, note)
 }
 
-// setContainer puts one of the agent's containers at its place, first or last, and
-// takes any other of the agent's out of the list. One that stays is completed
-// where it is.
+// setContainer makes one of the agent's containers the first or last of its list and removes the agent's others. A container
+// that is there is completed where it is.
 func (p *patch) setContainer(o *object, l *list, desired *corev1.Container, raw json.RawMessage, first bool, preserve preservation, s settings) {
 	at := len(l.items) - 1
 	if first {
@@ -103,7 +100,7 @@ func (p *patch) setContainer(o *object, l *list, desired *corev1.Container, raw 
 	p.insert(l, first, raw, "add container "+desired.Name)
 }
 
-// addMount gives istiod's container the mount that Istio's chart gives it.
+// addMount adds the mount of Istio's chart to istiod's container.
 func (p *patch) addMount(o *object, volume string) {
 	name, _ := json.Marshal(volume) // a string
 	mount := json.RawMessage(`{"name":` + string(name) + `,"mountPath":"` + CACertsPath + `","readOnly":true}`)

@@ -100,13 +100,13 @@ func TestUninjectIsInverse(t *testing.T) {
 				injected := inject(t, injector(t, config), kind, object)
 
 				removal := patches.Uninject(kind, injected)
-				if removal.Reason != patches.Removed {
+				if removal.Reason != "Removed" {
 					t.Fatalf("got %s: %s", removal.Reason, removal.Message)
 				}
 				if back := apply(t, injected, removal.Operations); !same(t, back, object) {
 					t.Errorf("got back  %s\nwas       %s\ninjected  %s", back, object, injected)
 				}
-				if nothing := patches.Uninject(kind, object); nothing.Reason != patches.NotInjected || len(nothing.Operations) > 0 {
+				if nothing := patches.Uninject(kind, object); nothing.Reason != "NotInjected" || len(nothing.Operations) > 0 {
 					t.Errorf("an object never injected: %s with %v", nothing.Reason, nothing.Changes)
 				}
 			})

@@ -12,7 +12,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// istiod is istiod's own container.
 type istiod struct {
 	index     int
 	name      string
@@ -24,35 +23,34 @@ type istiod struct {
 	env    map[string]variable
 	envs   int // how many variables the container has
 	hasEnv bool
-	// envFrom is set where further variables come from a ConfigMap or Secret.
+	// envFrom is true if further variables come from a ConfigMap or Secret.
 	envFrom    bool
 	workingDir string
-	// runsDiscovery is set where the command line names pilot-discovery's subcommand.
+	// runsDiscovery is true if the command line names pilot-discovery's subcommand.
 	runsDiscovery bool
-	// token is the mount at TokenPath as it is written; nil for none.
+	// token is the text of the mount at tokenPath; nil if there is none.
 	token []byte
-	// workloadTTL is the variable istio.WorkloadTTLVariable as it is written; nil for none.
+	// workloadTTL is the text of the variable istio.WorkloadTTLVariable; nil if it is not set.
 	workloadTTL []byte
-	// user and group ids that the container's security context sets; nil when unset.
+	// user and group are the ids of the container's security context; nil if not set.
 	user, group *int64
 }
 
-// mount of a volume; the parts are cut out of the container's text.
+// mount of a volume; volume is a slice of the container's text.
 type mount struct {
 	volume []byte
 	at     relation
 }
 
-// variable of a container.
 type variable struct {
 	index int
 	value string
-	// plain is false where the value depends on more than the container's own text: valueFrom, or a $(reference).
+	// plain is false if the value depends on more than the container's own text: valueFrom, or a $(reference).
 	plain bool
 }
 
-// readContainers reads the containers and finds istiod's own: the one called
-// discovery, else the first that mounts /etc/cacerts. The agent's own never counts.
+// readContainers reads the containers and finds istiod's: the one named discovery, else the first that mounts /etc/cacerts.
+// The agent's containers never count.
 func (o *object) readContainers(c *cursor) {
 	candidates := o.readList(c, &o.containers)
 	for _, candidate := range candidates {
@@ -71,7 +69,7 @@ func (o *object) readContainers(c *cursor) {
 	}
 }
 
-// readInitContainers reads the init containers. None of them may be an istiod.
+// readInitContainers reads the init containers, none of which may run istiod.
 func (o *object) readInitContainers(c *cursor) {
 	for _, container := range o.readList(c, &o.initContainers) {
 		if container.runsDiscovery && !isAgent(container.name) {
@@ -83,7 +81,7 @@ func (o *object) readInitContainers(c *cursor) {
 // maxAgentsVolumes bounds the work on a Deployment with thousands of containers that have the agent's names.
 const maxAgentsVolumes = 4
 
-// readList reads a list of containers, and notes which volumes they mount.
+// readList reads a list of containers and records the volumes that they mount.
 func (o *object) readList(c *cursor, l *list) []*istiod {
 	var containers []*istiod
 	grow := func(count int) {
@@ -115,7 +113,7 @@ func (o *object) readList(c *cursor, l *list) []*istiod {
 	return containers
 }
 
-// read a member of the container that the decision depends on.
+// read reads a member of the container if the decision depends on it.
 func (i *istiod) read(c *cursor, key []byte) {
 	switch string(key) {
 	case "volumeMounts":
@@ -153,7 +151,7 @@ func id(number []byte) *int64 {
 	return &value
 }
 
-// runsDiscoveryCommand tells whether a command line names pilot-discovery's subcommand "discovery".
+// runsDiscoveryCommand reports whether a command line names pilot-discovery's subcommand "discovery".
 func runsDiscoveryCommand(c *cursor) (found bool) {
 	c.array(func() { found = string(c.string()) == IstiodContainer || found })
 	return found
@@ -211,8 +209,7 @@ func (i *istiod) readDevices(c *cursor) {
 	})
 }
 
-// readEnv keeps the variables that the decision depends on; of a variable that
-// is set twice the last one counts, as in the container's process.
+// readEnv keeps the variables that the decision depends on. The last of a name counts, as in the process.
 func (i *istiod) readEnv(c *cursor) {
 	i.hasEnv = c.peek() == '['
 	c.array(func() {
@@ -244,13 +241,13 @@ func (i *istiod) readEnv(c *cursor) {
 	})
 }
 
-// has tells whether the container's env sets the variable.
+// has reports whether the container's env sets the variable.
 func (i *istiod) has(name string) bool {
 	_, set := i.env[name]
 	return set
 }
 
-// plainValue is the value of a variable, "" where it does not have a plain one.
+// plainValue returns a variable's value, "" if it is not plain.
 func (i *istiod) plainValue(name string) string {
 	if v := i.env[name]; v.plain {
 		return v.value
@@ -258,9 +255,8 @@ func (i *istiod) plainValue(name string) string {
 	return ""
 }
 
-// builtInCAOff names the setting that turns istiod's built-in CA off, "" when
-// it is on (maybeCreateCA and isK8SSigning, pilot/pkg/bootstrap/server.go,
-// Istio 1.31). A value that is not plain turns nothing off.
+// builtInCAOff returns the setting that turns istiod's built-in CA off, "" if it is on (maybeCreateCA and isK8SSigning,
+// pilot/pkg/bootstrap/server.go, Istio 1.31). A value that is not plain turns nothing off.
 func (i *istiod) builtInCAOff() string {
 	enabled := i.plainValue("ENABLE_CA_SERVER")
 	if on, err := strconv.ParseBool(enabled); err == nil && !on {

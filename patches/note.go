@@ -12,34 +12,32 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// storedNote is what the injection replaced, kept in OriginalAnnotation only
-// where it differs from what Istio's chart writes (an optional Secret volume
-// called cacerts, mounted in istiod's container), and what it added to that container.
+// originalNote is the content of OriginalAnnotation: what the injection replaced, where it differs from Istio's chart (an
+// optional Secret volume named cacerts, mounted in istiod's container), and what it added to that container.
 type originalNote struct {
-	// Volume as it was; null when there was none; absent when it was the chart's.
+	// Volume is the original volume: null if there was none, absent if it was the chart's.
 	Volume json.RawMessage `json:"volume,omitempty"`
-	// MountAdded tells that istiod's container had no mount at /etc/cacerts.
+	// MountAdded is true if istiod's container had no mount at /etc/cacerts.
 	MountAdded bool `json:"mountAdded,omitempty"`
-	// MultiRootAdded tells that istiod's container had no istio.MultiRootVariable.
+	// MultiRootAdded is true if istiod's container did not set istio.MultiRootVariable.
 	MultiRootAdded bool `json:"multiRootAdded,omitempty"`
-	// RootCADirAdded tells that istiod's container had no istio.RootCADirVariable.
+	// RootCADirAdded is true if istiod's container did not set istio.RootCADirVariable.
 	RootCADirAdded bool `json:"rootCADirAdded,omitempty"`
 	// User and Group are the ids that the agent's containers have from istiod's.
 	User  *int64 `json:"user,omitempty"`
 	Group *int64 `json:"group,omitempty"`
 }
 
-// noVolume is originalNote.Volume where there was none.
+// noVolume is originalNote.Volume if there was no volume.
 const noVolume = "null"
 
-// storedNote is what an earlier injection has kept; without a note, or with one that
-// cannot be read, that it was the chart's.
+// storedNote returns the note of an earlier injection; an empty one stands for the chart's volume.
 func (o *object) storedNote() originalNote {
 	note, _ := o.parseNote()
 	return note
 }
 
-// parseNote gives the note, and whether there is none or it could be read.
+// parseNote returns the note; readable is false if there is one that cannot be restored.
 func (o *object) parseNote() (note originalNote, readable bool) {
 	kept := o.own.annotations[OriginalAnnotation]
 	if kept == "" {
@@ -54,8 +52,8 @@ func (o *object) parseNote() (note originalNote, readable bool) {
 	return note, true
 }
 
-// isRestorable tells whether what is kept can be put back: a volume with a name and one source, null or nothing. It is never
-// the injection's own volume, which earlier versions could note.
+// isRestorable reports whether the volume is null, absent, or has a name and one source. The injection's own volume, which
+// earlier versions could note, is never restored.
 func (n *originalNote) isRestorable() bool {
 	if n.Volume == nil || string(n.Volume) == noVolume {
 		return true
@@ -66,7 +64,7 @@ func (n *originalNote) isRestorable() bool {
 	return !own && len(sources) == 1 && nameOf(n.Volume) != ""
 }
 
-// text of the note, "" where there is nothing to keep.
+// text encodes the note, as "" if it is empty.
 func (n *originalNote) text() string {
 	if n.Volume == nil && !n.MountAdded && !n.MultiRootAdded && !n.RootCADirAdded && n.User == nil && n.Group == nil {
 		return ""
@@ -75,8 +73,7 @@ func (n *originalNote) text() string {
 	return string(text)
 }
 
-// newNote says what to keep of the object, and what of the volume that holds
-// istiod's CA is replaced now: nil where that is nothing that anybody wrote.
+// newNote returns the note to store, and the volume that this injection replaces: nil if that is an injected one.
 func (i *Injector) newNote(o *object, name string) (note originalNote, replaced json.RawMessage) {
 	note = o.storedNote() // one that cannot be read is written anew
 	note.MultiRootAdded = i.rendered.multiRoot && (note.MultiRootAdded || !o.istiod.has(istio.MultiRootVariable))
@@ -105,9 +102,8 @@ func (i *Injector) newNote(o *object, name string) (note originalNote, replaced 
 	return note, replaced
 }
 
-// isInjected tells whether the volume is an earlier injection's, whatever was done
-// to it since. Somebody may have taken out both of the agent's containers and
-// the annotations: then it is still just what is injected.
+// isInjected reports whether an earlier injection made the volume, even if the agent's containers and the annotations are
+// gone since.
 func (i *Injector) isInjected(o *object, volume element) bool {
 	if !emptyDirOnly(volume.raw) {
 		return false
@@ -118,8 +114,7 @@ func (i *Injector) isInjected(o *object, volume element) bool {
 	return isDesiredVolume(volume.raw, desired) || slices.Contains(o.agentVolumes, volume.name) || !moved && (o.hasAgent() || o.annotated())
 }
 
-// canonical is the same JSON, written in the one way in which encoding/json
-// writes it: a note must not change because somebody has written the same again.
+// canonical rewrites JSON as encoding/json writes it: a note must not change with the order of an author's keys.
 func canonical(raw json.RawMessage) json.RawMessage {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
@@ -131,6 +126,6 @@ func canonical(raw json.RawMessage) json.RawMessage {
 	return text
 }
 
-// maxNotedVolume is the most bytes of a volume that are noted: an object's annotations have 256 KiB together
+// maxNotedVolume bounds the noted volume in bytes: an object's annotations have 256 KiB together
 // (ValidateAnnotations, apimachinery/pkg/api/validation, Kubernetes 1.37).
 const maxNotedVolume = 32 << 10

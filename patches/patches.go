@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package patches decides what happens to an istiod Deployment or Pod and
-// writes it as a JSON patch: the injection of the agent, and its exact inverse.
+// Package patches decides what happens to an istiod Deployment or Pod and writes it as a JSON patch: the injection of the
+// agent, and its exact inverse.
 //
-// It takes values and returns values: no cluster, no clock, no file. The
-// operations are made by hand on named places, never by comparing whole
-// objects, so a field that is newer than this program's API types survives.
+// It takes values and returns values: no cluster, no clock, no file. It writes the operations for known paths and never
+// compares whole objects, so fields newer than this program's API types survive.
 //
-// The decision, in this order (DESIGN, "Injection"):
+// The decision, in this order:
 //
-//	being deleted                                      BeingDeleted      allow, untouched
-//	the other kind is injected                         NotTheTarget      allow, untouched
-//	says istiod-agent.io/inject: "false"               OptedOut          allow, injection removed
-//	no container of istiod's                           NoIstiodContainer deny
+//	being deleted                                      BeingDeleted      allow, unchanged
+//	the other kind is injected                         NotTheTarget      allow, unchanged
+//	istiod-agent.io/inject: "false"                    OptedOut          allow, injection removed
+//	no istiod container                                NoIstiodContainer deny
 //	a second container that runs istiod                CACertsElsewhere  deny
-//	istiod runs without its built-in CA                NoBuiltInCA       allow, untouched, warning
+//	istiod runs without its built-in CA                NoBuiltInCA       allow, unchanged, warning
 //	istiod does not read its CA from /etc/cacerts      CACertsElsewhere  deny
-//	already exactly as rendered                        AlreadyInjected   allow, untouched
+//	already exactly as rendered                        AlreadyInjected   allow, unchanged
 //	else                                               Injected          allow, patched
 package patches
 
@@ -35,35 +34,30 @@ import (
 
 // Names that the injection reads and writes.
 const (
-	// InjectKey set to "false", as annotation or label of the object itself,
-	// opts one istiod out.
+	// InjectKey, set to "false" as annotation or label of the object itself, opts an istiod out.
 	InjectKey = "istiod-agent.io/inject"
-	// InjectedAnnotation of the pod template holds a digest of what was rendered.
+	// InjectedAnnotation of the pod template holds the digest of the rendered injection.
 	InjectedAnnotation = "istiod-agent.io/injected"
-	// OriginalAnnotation of the object itself, where a change restarts nothing, holds
-	// what a removal restores: what the injection replaced, where that is not what
-	// Istio's chart writes, and what it added to istiod's own container. Earlier
-	// versions wrote it on a Deployment's pod template.
+	// OriginalAnnotation of the object itself, where a change restarts nothing, holds what a removal restores (originalNote).
+	// Earlier versions wrote it on a Deployment's pod template.
 	OriginalAnnotation = "istiod-agent.io/original"
 
 	// AgentContainer is the agent's container beside istiod.
 	AgentContainer = "istiod-agent"
 	// InitContainer gets the first intermediate CA before istiod starts.
 	InitContainer = "istiod-agent-init"
-	// IstiodContainer is what Istio's charts call istiod's own container.
+	// IstiodContainer is istiod's own container in Istio's charts.
 	IstiodContainer = "discovery"
-	// CACertsVolume is what Istio's charts call the volume at CACertsPath.
-	CACertsVolume = istio.CACertsSecret
-	// CACertsPath is where istiod looks for its intermediate CA
-	// (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
+	// caCertsVolume is the volume at CACertsPath in Istio's charts.
+	caCertsVolume = istio.CACertsSecret
+	// CACertsPath is the directory of istiod's intermediate CA (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
 	CACertsPath = istio.CACertsDir
-	// OwnCACertsVolume is the volume at CACertsPath where istiod mounts nothing there and something else is called cacerts.
-	OwnCACertsVolume = "istiod-agent-cacerts"
-	// TokenPath is where Kubernetes mounts a service account's token for the API server
+	// ownCACertsVolume is the volume at CACertsPath if istiod mounts none there and caCertsVolume has another purpose.
+	ownCACertsVolume = "istiod-agent-cacerts"
+	// tokenPath is the mount path of a service account's token for the API server
 	// (DefaultAPITokenMountPath, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
-	TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
-	// VaultTokenVolume is the volume with the agent's service account token for Vault, and VaultTokenPath where the
-	// agent's containers mount it.
+	tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
+	// VaultTokenVolume holds the agent's service account token for Vault; its containers mount it at VaultTokenPath.
 	VaultTokenVolume = "istiod-agent-vault-token"               //nolint:gosec // the name of a volume
 	VaultTokenPath   = "/var/run/secrets/istiod-agent.io/vault" //nolint:gosec // a directory
 	vaultTokenFile   = "token"
@@ -82,22 +76,20 @@ const (
 type Result struct {
 	// Operations is the JSON patch (RFC 6902); empty when nothing changes.
 	Operations []jsonpatch.Operation
-	// Changes says each change in a few words, in the order of the operations.
+	// Changes describes each change, in the order of the operations.
 	Changes []string
-	// ServiceAccount is the one whose rights the injected agent will have; empty where nothing is injected.
+	// ServiceAccount is the account whose rights the injected agent has; empty if nothing is injected.
 	ServiceAccount string
 	Report
 }
 
-// Injector holds the injection as rendered from one configuration. It is
-// immutable and safe for concurrent use.
+// Injector is the rendered injection of one configuration. It is immutable and safe for concurrent use.
 type Injector struct {
 	kind     Kind
 	rendered rendering
 }
 
-// New renders a configuration that has been decoded and validated by
-// v1alpha1.Decode, or v1alpha1.Default.
+// New renders a configuration from v1alpha1.Decode or v1alpha1.Default.
 func New(config *v1alpha1.InjectionConfiguration) (*Injector, error) {
 	rendered, err := render(config)
 	if err != nil {
@@ -110,14 +102,13 @@ func New(config *v1alpha1.InjectionConfiguration) (*Injector, error) {
 	return &Injector{kind: kind, rendered: rendered}, nil
 }
 
-// Target is the kind of object that this injector injects.
+// Target is the kind of object that this injector changes.
 func (i *Injector) Target() Kind { return i.kind }
 
-// Digest identifies what is rendered: equal digests, equal injection.
+// Digest identifies the rendered injection.
 func (i *Injector) Digest() string { return i.rendered.digest }
 
-// Inject decides on a stored Deployment or Pod, given as well-formed JSON such
-// as the API server sends.
+// Inject decides on a stored Deployment or Pod, in well-formed JSON as the API server sends it.
 func (i *Injector) Inject(kind Kind, object []byte) Result {
 	o := read(kind, object)
 	if o != nil && o.deleting {
@@ -126,9 +117,8 @@ func (i *Injector) Inject(kind Kind, object []byte) Result {
 	return i.decide(kind, o)
 }
 
-// InjectNew is Inject for an object that is being created. A deletionTimestamp
-// means nothing there: the API server clears it (BeforeCreate,
-// apiserver/pkg/registry/rest/create.go), but only after the webhooks have seen it.
+// InjectNew is Inject for an object that is being created. It ignores a deletionTimestamp, which the API server clears
+// only after the webhooks (BeforeCreate, apiserver/pkg/registry/rest/create.go).
 func (i *Injector) InjectNew(kind Kind, object []byte) Result {
 	return i.decide(kind, read(kind, object))
 }
@@ -146,7 +136,7 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 		return Result{Report: report(NoIstiodContainer, containerNames(o))}
 	}
 	if o.secondIstiod != "" {
-		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, which alone can be injected; remove it", o.secondIstiod, o.istiod.name))}
+		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, but only one istiod can be injected; remove container %s", o.secondIstiod, o.istiod.name, o.secondIstiod))}
 	}
 	if off := o.istiod.builtInCAOff(); off != "" {
 		r := Result{Report: report(NoBuiltInCA, off)}
@@ -166,7 +156,7 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 	injection.Warnings = warnings
 	if i.rendered.multiRoot && !i.multiRootEnabled(o) {
 		injection.Warnings = append(injection.Warnings,
-			fmt.Sprintf("container %s sets %s itself, to %q, which stays: the root of trust cannot change while istiod runs, though multiRootMesh is set", o.istiod.name, istio.MultiRootVariable, o.istiod.env[istio.MultiRootVariable].value))
+			fmt.Sprintf("container %s sets %s to %q itself, which overrides multiRootMesh: the root of trust cannot change while istiod runs", o.istiod.name, istio.MultiRootVariable, o.istiod.env[istio.MultiRootVariable].value))
 	}
 	if o.inject != "" && o.inject != "true" && o.inject != "enabled" {
 		injection.Warnings = append(injection.Warnings,
@@ -175,15 +165,14 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 	return injection
 }
 
-// optOut takes out what was injected here. An agent that somebody else put
-// there, as Gloo Mesh's guide does by hand, is theirs to remove.
+// optOut removes what this webhook injected. An agent from another source, such as Gloo Mesh's guide, stays.
 func (i *Injector) optOut(o *object) Result {
 	if !o.hasAgent() && !o.annotated() {
 		return Result{Report: report(OptedOut, o.kind)}
 	}
 	if !o.annotated() && (i.rendered.annotate || !i.runsOurImage(o)) {
 		r := Result{Report: report(OptedOut, o.kind)}
-		r.Message += "; the agent in it was not put there by this webhook, and stays"
+		r.Message += "; its agent stays, because this webhook did not inject it"
 		r.Warnings = append(r.Warnings, r.Message)
 		return r
 	}
@@ -194,7 +183,7 @@ func (i *Injector) optOut(o *object) Result {
 	return removal
 }
 
-// runsOurImage tells whether the agent's containers run the configuration's image, or a mirror's.
+// runsOurImage reports whether the agent's containers run the configured image, or a mirror of it.
 func (i *Injector) runsOurImage(o *object) bool {
 	for _, container := range slices.Concat(o.initContainers.items, o.containers.items) {
 		var c corev1.Container
@@ -205,17 +194,16 @@ func (i *Injector) runsOurImage(o *object) bool {
 	return true
 }
 
-// Uninject takes out what was injected, whatever the object's annotations say,
-// and restores what was replaced.
+// Uninject removes the injection, whatever the object's annotations are, and restores what it replaced.
 func Uninject(kind Kind, object []byte) Result {
 	o := read(kind, object)
 	if o == nil {
 		return Result{Report: report(Malformed, kind)}
 	}
 	removal := remove(o)
-	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
+	removal.Report = report(removed, strings.Join(removal.Changes, ", "))
 	if len(removal.Operations) == 0 {
-		removal.Report = report(NotInjected, kind)
+		removal.Report = report(notInjected, kind)
 	} else if _, readable := o.parseNote(); !readable {
 		removal.Warnings = append(removal.Warnings, o.describeRemoval())
 	}
@@ -227,19 +215,17 @@ type State string
 
 // The states, as the istiods metric names them.
 const (
-	// StateInjected is as configured, but for what others have changed since.
+	// StateInjected has the current injection; others may have changed it since.
 	StateInjected State = "injected"
-	// StateOutdated gets its CA from the agent, as an earlier configuration rendered it, or
-	// somebody changed what the agent needs to work.
+	// StateOutdated has the injection of an earlier configuration, or one that somebody has broken.
 	StateOutdated State = "outdated"
 	// StateMissing would start without the agent's CA.
 	StateMissing State = "missing"
-	// StateSkipped is left alone for a reason.
+	// StateSkipped must not be injected.
 	StateSkipped State = "skipped"
 )
 
-// Inspect says in which state a stored object is, and what injecting it now
-// would give.
+// Inspect returns the state of a stored object, and the result of injecting it now.
 func (i *Injector) Inspect(kind Kind, object []byte) (State, Result) {
 	result := i.Inject(kind, object)
 	switch result.Reason {

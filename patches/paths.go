@@ -19,8 +19,7 @@ const (
 	unclear // a component "..", whose target depends on links
 )
 
-// relate reads a path as the kubelet mounts it: relative paths from the root,
-// empty components and "." without a meaning.
+// relate resolves a path as the kubelet mounts it: relative paths start at the root, empty components and "." mean nothing.
 func relate(path []byte) relation {
 	depth, aside := 0, false
 	for component := range bytes.SplitSeq(path, []byte{'/'}) {
@@ -45,7 +44,7 @@ func relate(path []byte) relation {
 	}
 }
 
-// problem says what a mount at such a path does.
+// problem describes the effect of a mount at such a path.
 func (r relation) problem(path []byte) string {
 	if r == unclear {
 		return fmt.Sprintf("mounts something at %s; write that path without %q", path, "..")
@@ -53,7 +52,7 @@ func (r relation) problem(path []byte) string {
 	return fmt.Sprintf("mounts something at %s, which hides the agent's files; remove that mount", path)
 }
 
-// clean is a path as the kubelet mounts it: from the root, without empty components and ".".
+// clean returns a path as the kubelet mounts it: from the root, without empty components and ".".
 func clean(path string) string {
 	var components []string
 	for component := range strings.SplitSeq(path, "/") {
@@ -64,12 +63,12 @@ func clean(path string) string {
 	return "/" + strings.Join(components, "/")
 }
 
-// isTokenPath tells whether a path is TokenPath, however it is written.
+// isTokenPath reports whether a path is tokenPath after cleaning.
 func isTokenPath(path []byte) bool {
-	return len(path) >= len(TokenPath)-1 && clean(string(path)) == TokenPath
+	return len(path) >= len(tokenPath)-1 && clean(string(path)) == tokenPath
 }
 
-// meets tells whether a path is at, above or below another.
+// meets reports whether a path is at, above or below another.
 func meets(path, other string) bool {
 	path, other = strings.TrimSuffix(clean(path), "/")+"/", strings.TrimSuffix(other, "/")+"/"
 	return strings.HasPrefix(path, other) || strings.HasPrefix(other, path)

@@ -2,34 +2,33 @@
 
 package patches
 
-// object is what the decision needs of a Deployment or Pod: where things are
-// and what they are called. Everything else stays unread.
+// object holds what the decision needs of a Deployment or Pod; the rest is not decoded.
 type object struct {
 	kind     Kind
 	deleting bool
-	// inject is the object's own istiod-agent.io/inject, "" when unset.
+	// inject is the object's own istiod-agent.io/inject, "" if not set.
 	inject string
 
-	// pod is the JSON pointer to the pod's spec.
+	// pod is the JSON pointer to the pod spec.
 	pod string
-	// own is the object's metadata, and template the pod's; of a Pod both are the same.
+	// own is the object's metadata, and template the pod template's; a Pod has one for both.
 	own, template *metadata
 
 	initContainers, containers, volumes list
 	serviceAccount                      string // empty means default
-	// mounted are the volumes that containers mount which are not the agent's.
+	// mounted holds the volumes that containers other than the agent's mount.
 	mounted map[string]bool
-	// agentVolumes are what the agent's containers mount at CACertsPath.
+	// agentVolumes are the volumes that the agent's containers mount at CACertsPath.
 	agentVolumes []string
-	// resources are the pod's own (PodLevelResources); nil for none.
+	// resources is the text of the pod's own (PodLevelResources); nil if not set.
 	resources []byte
-	// automountDisabled is set where the pod spec asks for no token of its service account.
+	// automountDisabled is true if the pod spec sets automountServiceAccountToken to false.
 	automountDisabled bool
-	// defaulted tells that the pod spec has been through an API server.
+	// defaulted is true if an API server has stored the pod spec.
 	defaulted bool
 
 	istiod *istiod
-	// secondIstiod is the name of a container that runs istiod too; "" when there is none.
+	// secondIstiod is the name of another container that runs istiod, "" if there is none.
 	secondIstiod string
 }
 
@@ -41,7 +40,7 @@ type metadata struct {
 	annotations    map[string]string
 }
 
-// list is a list of named things at a JSON pointer.
+// list of named elements.
 type list struct {
 	path   string
 	exists bool
@@ -53,7 +52,7 @@ type element struct {
 	raw  []byte
 }
 
-// read finds the places in one walk. It returns nil when the object has no pod spec.
+// read collects the object in one walk. It returns nil if there is no pod spec.
 func read(kind Kind, raw []byte) *object {
 	o := &object{kind: kind, pod: "/spec", own: &metadata{path: "/metadata"}}
 	o.template = o.own
@@ -94,7 +93,7 @@ func read(kind Kind, raw []byte) *object {
 	return o
 }
 
-// readMeta reads the object's own metadata, which a Pod's is too.
+// readMeta reads the object's own metadata.
 func (o *object) readMeta(c *cursor) {
 	var label string
 	o.own.read(c, func(key []byte) {
@@ -115,7 +114,7 @@ func (o *object) readMeta(c *cursor) {
 	}
 }
 
-// read the annotations; other may walk what else is there, and is nil where nothing of that is asked for.
+// read reads the annotations; other, if not nil, may read other members.
 func (m *metadata) read(c *cursor, other func(key []byte)) {
 	m.exists = c.peek() == '{'
 	c.object(func(key []byte) {
@@ -130,7 +129,7 @@ func (m *metadata) read(c *cursor, other func(key []byte)) {
 	})
 }
 
-// readPod reads the pod spec, and tells whether there is one.
+// readPod reads the pod spec and reports whether there is one.
 func (o *object) readPod(c *cursor) bool {
 	if c.peek() != '{' {
 		return false
@@ -156,15 +155,13 @@ func (o *object) readPod(c *cursor) bool {
 			schedulerName = true
 		}
 	})
-	// Both are set on every pod spec that an API server has stored
-	// (SetDefaults_PodSpec, pkg/apis/core/v1/defaults.go, Kubernetes 1.37),
-	// and by hardly anybody by hand.
+	// An API server sets both on every pod spec that it stores (SetDefaults_PodSpec, pkg/apis/core/v1/defaults.go,
+	// Kubernetes 1.37); people rarely do.
 	o.defaulted = dnsPolicy && schedulerName
 	return true
 }
 
-// read the list; member may walk what else its entries hold, and is nil where
-// nothing of that is asked for.
+// read reads the list; member, if not nil, may read other members of its entries.
 func (l *list) read(c *cursor, member func(index int, key []byte)) {
 	if l.exists = c.peek() == '['; l.exists {
 		l.items = make([]element, 0, 8) // istiod has one container and six or seven volumes
@@ -186,7 +183,7 @@ func (l *list) read(c *cursor, member func(index int, key []byte)) {
 	})
 }
 
-// index of the thing with this name, -1 when there is none.
+// index of the element with this name, -1 if there is none.
 func (l *list) index(name string) int {
 	for i, item := range l.items {
 		if item.name == name {
@@ -207,14 +204,14 @@ func (o *object) hasAgent() bool {
 	return false
 }
 
-// annotated tells whether an injection has left its mark.
+// annotated reports whether an injection has annotated the object.
 func (o *object) annotated() bool {
 	_, digest := o.template.annotations[InjectedAnnotation]
 	return digest || o.own.annotations[OriginalAnnotation] != "" || o.template.annotations[OriginalAnnotation] != ""
 }
 
-// protected tells whether istiod can only start with files of the agent's, in
-// either form: its volume is in memory, and an init container fills it first.
+// protected reports whether istiod can start only with the agent's files: its volume is in memory, and an init container
+// fills it first.
 func (o *object) protected() bool {
 	at := o.volumes.index(o.istiod.volume)
 	if at < 0 || !emptyDirOnly(o.volumes.items[at].raw) || !inMemory(o.volumes.items[at].raw) {
@@ -228,7 +225,7 @@ func isAgent(container string) bool {
 	return container == AgentContainer || container == InitContainer
 }
 
-// agents are the indices of the agent's containers, in order.
+// agents returns the indices of the agent's containers, in order.
 func (l *list) agents() []int {
 	var indices []int
 	for i, item := range l.items {

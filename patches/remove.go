@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// remove is the inverse of inject; it writes nothing where nothing was injected.
+// remove is the inverse of inject.
 func remove(o *object) Result {
 	var p patch
 	if !o.hasAgent() && !o.annotated() {
@@ -30,23 +30,23 @@ func remove(o *object) Result {
 	return p.Result
 }
 
-// describeRemoval says, for a person, what istiod starts with once the agent is removed.
+// describeRemoval states which CA istiod starts with after the removal.
 func (o *object) describeRemoval() string {
 	note, readable := o.parseNote()
 	name := o.caVolume()
-	const own = "a root of its own that no other cluster trusts"
+	const own = "creates its own root, which no other cluster trusts"
 	restored, restore := restoredVolume(o, name, note.Volume)
 	switch {
 	case !readable:
-		return "annotation " + OriginalAnnotation + ", which keeps its earlier volume, cannot be read, so istiod starts anew with what Secret cacerts holds, as by Istio's chart, or else with " + own
+		return "annotation " + OriginalAnnotation + ", which records the original volume, cannot be read: istiod restarts with the CA in Secret cacerts, as in Istio's chart, or " + own
 	case restore && restored == nil:
-		return "it had no volume at " + CACertsPath + " before, so istiod starts anew with " + own
+		return "it had no volume at " + CACertsPath + " before: istiod restarts and " + own
 	case !restore:
-		return "istiod starts anew with what volume " + name + " holds, or else with " + own
-	case nameOf(restored) == CACertsVolume && isChartVolume(restored, o.defaulted):
-		return "istiod starts anew with what Secret cacerts holds, or else with " + own
+		return "istiod restarts with the CA in volume " + name + ", or " + own
+	case nameOf(restored) == caCertsVolume && isChartVolume(restored, o.defaulted):
+		return "istiod restarts with the CA in Secret cacerts, or " + own
 	}
-	return "istiod starts anew with what volume " + name + " (" + strings.Join(sourcesOf(restored), ", ") + ") holds, or else with " + own
+	return "istiod restarts with the CA in volume " + name + " (" + strings.Join(sourcesOf(restored), ", ") + "), or " + own
 }
 
 func (p *patch) removeMount(o *object, volume string) {

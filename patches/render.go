@@ -16,12 +16,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 )
 
-// HealthPort is where the agent serves /healthz, /readyz and /metrics. It is
-// none of istiod's (8080, 9876, 15010, 15012, 15014, 15017) nor of a proxy's.
+// HealthPort serves the agent's /healthz, /readyz and /metrics. No istiod (8080, 9876, 15010, 15012, 15014, 15017) and no
+// proxy uses it.
 const HealthPort = 15085
 
-// rendering is the injection of one configuration: the containers as they are
-// on an istiod that sets no ids and calls its volume cacerts.
+// rendering is the injection of one configuration, for an istiod that sets no ids and names its volume cacerts.
 type rendering struct {
 	init    *corev1.Container // first in initContainers
 	sidecar *corev1.Container // last in containers; nil in the native form
@@ -30,11 +29,11 @@ type rendering struct {
 
 	annotate bool
 	digest   string
-	// json holds the JSON of the above, for the istiods that they fit as they are.
+	// json holds the encoded forms, for istiods that need no adaptation.
 	json struct{ init, sidecar, volume, token json.RawMessage }
-	// multiRoot is set where istiod is to take other roots of trust while it runs.
+	// multiRoot is true if istiod must accept other roots of trust while it runs.
 	multiRoot bool
-	// copiesIDs is false where the configuration asks for no security context.
+	// copiesIDs is false if the configuration has no security context.
 	copiesIDs bool
 }
 
@@ -53,7 +52,7 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	if !limit.IsZero() {
 		emptyDir.SizeLimit = &limit
 	}
-	r.volume = corev1.Volume{Name: CACertsVolume, VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}
+	r.volume = corev1.Volume{Name: caCertsVolume, VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}
 
 	r.token = tokenVolume(config.Agent.VaultToken)
 
@@ -95,7 +94,7 @@ func render(config *v1alpha1.InjectionConfiguration) (rendering, error) {
 	return r, nil
 }
 
-// container is the guide's, with what the configuration adds.
+// container is the guide's, extended by the configuration.
 func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
 	c := &corev1.Container{
 		Name:            name,
@@ -109,7 +108,7 @@ func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
 			fromField("SERVICE_ACCOUNT", "spec.serviceAccountName"),
 		}, agent.Env...),
 		Resources:    *agent.Resources.DeepCopy(),
-		VolumeMounts: []corev1.VolumeMount{{Name: CACertsVolume, MountPath: CACertsPath}},
+		VolumeMounts: []corev1.VolumeMount{{Name: caCertsVolume, MountPath: CACertsPath}},
 	}
 	if len(agent.AllowedServers) > 0 {
 		c.Env = append(c.Env, corev1.EnvVar{Name: v1alpha1.AllowedServersVariable, Value: strings.Join(agent.AllowedServers, ",")})
@@ -123,8 +122,7 @@ func container(agent v1alpha1.Agent, name, command string) *corev1.Container {
 	return c
 }
 
-// tokenVolume projects a service account token that is good for Vault alone: the one that the agent's containers have
-// anyway opens the API server.
+// tokenVolume projects a service account token with Vault's audience: the pod's default token opens the API server.
 func tokenVolume(config *v1alpha1.VaultToken) *corev1.Volume {
 	if config.Audience == "" {
 		return nil
@@ -142,10 +140,8 @@ func fromField(name, path string) corev1.EnvVar {
 	}}
 }
 
-// publishedProbe holds back istiod until its files are in place: without it a
-// native sidecar counts as started as soon as it runs, and istiod would make a
-// root of its own. It never gives up in earnest: after an hour the kubelet
-// restarts the agent, which starts over.
+// publishedProbe keeps istiod waiting until its files are in place. Without it, a native sidecar counts as started once it
+// runs, and istiod would create its own root. After an hour of failures the kubelet restarts the agent.
 func publishedProbe() *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
@@ -158,7 +154,7 @@ func publishedProbe() *corev1.Probe {
 	}
 }
 
-// containerJSON leaves out the empty "resources" that the API type always writes.
+// containerJSON omits the empty "resources" that the API type always encodes.
 func containerJSON(c *corev1.Container) (json.RawMessage, error) {
 	raw, err := json.Marshal(c)
 	return bytes.Replace(raw, []byte(`"resources":{},`), nil, 1), err

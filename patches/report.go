@@ -4,8 +4,7 @@ package patches
 
 import "fmt"
 
-// Reason is the one key of an outcome, used alike in logs, metrics, events,
-// audit annotations, warnings and the troubleshooting page.
+// Reason is the key of an outcome, used in logs, metrics, events, audit annotations, warnings and the troubleshooting page.
 type Reason string
 
 // The reasons.
@@ -19,35 +18,35 @@ const (
 	NoIstiodContainer Reason = "NoIstiodContainer"
 	CACertsElsewhere  Reason = "CACertsElsewhere"
 	Malformed         Reason = "Malformed"
-	Removed           Reason = "Removed"
-	NotInjected       Reason = "NotInjected"
+	removed           Reason = "Removed"
+	notInjected       Reason = "NotInjected"
 )
 
-// sentences say each reason; %s is filled in by the decision.
+// sentences explain the reasons; the decision supplies %s.
 var sentences = map[Reason]string{
 	Injected:          "istiod gets its intermediate CA from the agent: %s",
 	AlreadyInjected:   "the %s carries the agent as configured",
-	OptedOut:          `the %s says istiod-agent.io/inject: "false"`,
-	NoBuiltInCA:       "not injected: istiod runs without its built-in CA (%s), so it has no use for an intermediate CA",
+	OptedOut:          `the %s sets istiod-agent.io/inject: "false"`,
+	NoBuiltInCA:       "not injected: istiod runs without its built-in CA (%s), so it needs no intermediate CA",
 	BeingDeleted:      "the %s is being deleted",
-	NotTheTarget:      "a %s is left as it is: the configuration's target is the other kind",
-	NoIstiodContainer: `cannot inject: looked for a container that mounts /etc/cacerts, else one called "discovery", and found %s`,
+	NotTheTarget:      "the %s is not changed: the configuration's target is the other kind",
+	NoIstiodContainer: `cannot inject: expected a container called "discovery" or one that mounts /etc/cacerts, found %s`,
 	CACertsElsewhere:  "cannot inject: istiod would not read the agent's files: %s",
 	Malformed:         "cannot read the %s: expected a JSON object with a pod spec",
-	Removed:           "the agent is removed: %s",
-	NotInjected:       "the %s holds nothing of the agent",
+	removed:           "the agent is removed: %s",
+	notInjected:       "the %s does not contain the agent",
 }
 
-// Report says why a decision was taken.
+// Report explains a decision.
 type Report struct {
 	Reason Reason
-	// Message is the reason as one sentence, with what it was found on.
+	// Message explains the reason for this object.
 	Message string
 	// Warnings are for the person who made the request.
 	Warnings []string
 }
 
-// Denied tells whether the object must not be stored as it is.
+// Denied reports whether the object must not be stored.
 func (r Report) Denied() bool {
 	switch r.Reason {
 	case NoIstiodContainer, CACertsElsewhere, Malformed:

@@ -11,18 +11,15 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// rootCADirVariable is what istiod's container gets. Istio's default is the
-// relative ./etc/cacerts, which depends on workingDir, and any envFrom of the
-// container could set it; a variable in env overrides both.
+// rootCADirVariable is set in istiod's container. Istio's default is the relative ./etc/cacerts, which depends on
+// workingDir, and envFrom could set another; a variable in env overrides both.
 var rootCADirVariable = corev1.EnvVar{Name: istio.RootCADirVariable, Value: CACertsPath}
 
-// addsRootCADir tells whether istiod's container gets the variable. Without
-// annotations the injection is what Gloo Mesh's guide makes of istiod.
+// addsRootCADir reports whether istiod's container gets the variable. Without annotations the result is Gloo Mesh's guide's.
 func (r *rendering) addsRootCADir() bool { return r.annotate }
 
-// rootCADirProblem says why istiod would look for its CA elsewhere than in
-// CACertsPath, "" when it would not. injected tells whether the container gets
-// the variable where it has none.
+// rootCADirProblem explains why istiod would read its CA from another directory than CACertsPath, "" if it would not.
+// injected is true if the container gets the variable where it has none.
 func (i *istiod) rootCADirProblem(injected bool) string {
 	dir, set := i.env[istio.RootCADirVariable]
 	inRoot := clean(i.workingDir) == "/"
@@ -32,11 +29,11 @@ func (i *istiod) rootCADirProblem(injected bool) string {
 	case !set && i.envFrom:
 		return fmt.Sprintf("container %s has envFrom, which may set %s; set %s=%s in its env", i.name, istio.RootCADirVariable, istio.RootCADirVariable, CACertsPath)
 	case !set && !inRoot:
-		return fmt.Sprintf("container %s looks for .%s in its workingDir %s; set %s=%s in its env", i.name, CACertsPath, i.workingDir, istio.RootCADirVariable, CACertsPath)
+		return fmt.Sprintf("container %s reads .%s below its workingDir %s; set %s=%s in its env", i.name, CACertsPath, i.workingDir, istio.RootCADirVariable, CACertsPath)
 	case !set:
 		return ""
 	case !dir.plain:
-		return istio.RootCADirVariable + " has no plain value, so where it leads is not known; unset it"
+		return istio.RootCADirVariable + " has no plain value, so its directory is unknown; unset it"
 	case dir.value == "":
 		return istio.RootCADirVariable + " is empty, which is istiod's working directory; unset it"
 	case relate([]byte(dir.value)) != atCACerts:
@@ -47,15 +44,14 @@ func (i *istiod) rootCADirProblem(injected bool) string {
 	return ""
 }
 
-// caDirProblem says why istiod would not see the files that the agent
-// publishes in its volume, "" when it would. Such an istiod would start with a
-// root of its own.
+// caDirProblem explains why istiod would not read the agent's files, "" if it would. Such an istiod would create its own
+// root.
 func (i *Injector) caDirProblem(o *object) string {
 	if problem := o.istiod.rootCADirProblem(i.rendered.addsRootCADir()); problem != "" {
 		return problem
 	}
 	if o.istiod.volume == VaultTokenVolume {
-		return fmt.Sprintf("container %s mounts volume %s at %s, which is that of the agent's token; give its volume another name", o.istiod.name, VaultTokenVolume, CACertsPath)
+		return fmt.Sprintf("container %s mounts volume %s at %s, but that volume is reserved for the agent's token; give the volume another name", o.istiod.name, VaultTokenVolume, CACertsPath)
 	}
 	if o.istiod.hiddenBy != "" {
 		return fmt.Sprintf("container %s %s", o.istiod.name, o.istiod.hiddenBy)

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// settings is what the agent's containers take from one istiod.
+// settings are what the agent's containers copy from one istiod.
 type settings struct {
 	volume      string         // that istiod mounts at CACertsPath
 	user, group *int64         // that istiod's container sets, so that both may read the key
@@ -20,7 +20,6 @@ type settings struct {
 	pod         *corev1.ResourceRequirements // the pod's own; nil for none
 }
 
-// settingsOf reads it from the object.
 func (i *Injector) settingsOf(o *object, volume string) settings {
 	s := settings{volume: volume, multiRoot: i.multiRootEnabled(o)}
 	if i.rendered.copiesIDs {
@@ -40,9 +39,9 @@ func decoded[T any](raw []byte) *T {
 	return value
 }
 
-// adapted is the container on such an istiod, itself where nothing is to be changed.
+// adapted returns the container for such an istiod, and c itself if nothing differs.
 func (r *rendering) adapted(c *corev1.Container, s settings) *corev1.Container {
-	if s == (settings{volume: CACertsVolume, multiRoot: r.multiRoot}) {
+	if s == (settings{volume: caCertsVolume, multiRoot: r.multiRoot}) {
 		return c
 	}
 	c = c.DeepCopy()
@@ -64,9 +63,9 @@ func (r *rendering) adapted(c *corev1.Container, s settings) *corev1.Container {
 	return c
 }
 
-// limitToPod fits a container's resources into those of its pod: requests of zero, which add nothing to a sum that may not
-// exceed the pod's, and no limit above the pod's (ValidatePodResources, pkg/apis/core/validation, Kubernetes 1.37). A
-// request that is left out would be set to the limit.
+// limitToPod fits a container's resources into its pod's: requests of zero, since the sum of requests may not exceed the
+// pod's, and no limit above the pod's (ValidatePodResources, pkg/apis/core/validation, Kubernetes 1.37). An absent request
+// would default to the limit.
 func limitToPod(own, pod *corev1.ResourceRequirements) {
 	if pod == nil {
 		return

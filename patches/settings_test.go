@@ -40,7 +40,7 @@ func TestSettingsToken(t *testing.T) {
 			if got := strings.Contains(string(agent), `"name":"api-token"`); got != test.mounted {
 				t.Errorf("%s: mounted: %t, want %t: %s", name, got, test.mounted, agent)
 			}
-			if got := strings.Contains(strings.Join(i.Inject(patches.Deployment, object).Warnings, ""), patches.TokenPath); got != test.warned {
+			if got := strings.Contains(strings.Join(i.Inject(patches.Deployment, object).Warnings, ""), "/var/run/secrets/kubernetes.io/serviceaccount"); got != test.warned {
 				t.Errorf("%s: warned: %t, want %t", name, got, test.warned)
 			}
 			if back := apply(t, injected, patches.Uninject(patches.Deployment, injected).Operations); !same(t, back, object) {

@@ -13,11 +13,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// multiRootVariable is what istiod's container and the agent's get.
+// multiRootVariable is set in istiod's container and in the agent's.
 var multiRootVariable = corev1.EnvVar{Name: istio.MultiRootVariable, Value: "true"}
 
-// multiRootEnabled tells whether istiod will take other roots of trust while it runs: as its own variable says, or the
-// configuration where it has none, or has it from an injection.
+// multiRootEnabled reports whether istiod accepts other roots of trust while it runs: by its own variable, or else by the
+// configuration.
 func (i *Injector) multiRootEnabled(o *object) bool {
 	if !o.istiod.has(istio.MultiRootVariable) || o.storedNote().MultiRootAdded {
 		return i.rendered.multiRoot
@@ -26,7 +26,7 @@ func (i *Injector) multiRootEnabled(o *object) bool {
 	return err == nil && on
 }
 
-// setMultiRoot tells the agent's container what istiod does, unless its own configuration does.
+// setMultiRoot gives the agent's container istiod's setting, unless the agent's configuration sets it.
 func setMultiRoot(c *corev1.Container, on bool) {
 	if on {
 		insertVariable(c, multiRootVariable)
@@ -37,8 +37,7 @@ func setMultiRoot(c *corev1.Container, on bool) {
 	}
 }
 
-// setVariables gives istiod's container the variables that the configuration
-// asks for, and removes one that an earlier configuration asked for.
+// setVariables sets the configured variables in istiod's container, and removes one that an earlier configuration set.
 func (i *Injector) setVariables(p *patch, o *object) {
 	remaining := o.istiod.envs
 	if !i.rendered.multiRoot && o.storedNote().MultiRootAdded {
@@ -61,7 +60,7 @@ func (i *Injector) setVariables(p *patch, o *object) {
 	}
 }
 
-// unsetVariables removes what an injection has set, by its note.
+// unsetVariables removes the variables that the note lists.
 func (p *patch) unsetVariables(o *object, note originalNote) {
 	var names []string
 	if note.RootCADirAdded && o.istiod.plainValue(istio.RootCADirVariable) == CACertsPath {
@@ -73,7 +72,7 @@ func (p *patch) unsetVariables(o *object, note originalNote) {
 	p.unset(o, names...)
 }
 
-// unset removes variables from istiod's container, and returns how many remain.
+// unset removes variables from istiod's container and returns how many remain.
 func (p *patch) unset(o *object, names ...string) (remaining int) {
 	names = slices.DeleteFunc(names, func(name string) bool { return !o.istiod.has(name) })
 	envs := list{path: o.containers.entry(o.istiod.index) + "/env"}
@@ -81,7 +80,7 @@ func (p *patch) unset(o *object, names ...string) (remaining int) {
 		p.add("remove", envs.path, nil, "unset "+strings.Join(names, ", ")+" in container "+o.istiod.name)
 		return 0
 	}
-	// The last one first, so that the indices before it stay true.
+	// The last one first, so that the other indices stay valid.
 	slices.SortFunc(names, func(a, b string) int { return o.istiod.env[b].index - o.istiod.env[a].index })
 	for _, name := range names {
 		p.add("remove", envs.entry(o.istiod.env[name].index), nil, "unset "+name+" in container "+o.istiod.name)
@@ -89,11 +88,10 @@ func (p *patch) unset(o *object, names ...string) (remaining int) {
 	return o.istiod.envs - len(names)
 }
 
-// guideVariables is how many variables the agent always has.
+// guideVariables is the number of variables that the guide sets in the agent's containers.
 const guideVariables = 4
 
-// isOwnVariable tells whether a variable of the agent's container is one that the agent itself reads, for its flags and for
-// what the injection fills in (cmd/istiod-agent/command.go): others leave it as it is rendered, or away.
+// isOwnVariable reports whether the agent itself reads a variable (cmd/istiod-agent/command.go): others must not change it.
 func isOwnVariable(name string) bool {
 	switch name {
 	case "PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT", "ISSUED_CERTIFICATE_NAMESPACE", "KUBECONFIG",
@@ -103,8 +101,7 @@ func isOwnVariable(name string) bool {
 	return strings.HasPrefix(name, "ISTIOD_AGENT_")
 }
 
-// insertVariable puts a variable of istiod's behind the four that every agent has, unless the agent's own configuration
-// sets it.
+// insertVariable adds a variable of istiod's after the guide's, unless the agent's configuration sets it.
 func insertVariable(c *corev1.Container, v corev1.EnvVar) {
 	if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == v.Name }) {
 		c.Env = slices.Insert(c.Env, guideVariables, v)

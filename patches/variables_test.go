@@ -64,7 +64,7 @@ func TestMultiRootVariable(t *testing.T) {
 			if strings.Contains(note, "multiRootAdded") != test.added {
 				t.Errorf("the note is %q", note)
 			}
-			if warned := strings.Contains(strings.Join(result.Warnings, "\n"), "which stays"); warned != test.warned {
+			if warned := strings.Contains(strings.Join(result.Warnings, "\n"), "which overrides multiRootMesh"); warned != test.warned {
 				t.Errorf("warnings %q", result.Warnings)
 			}
 			// What an earlier configuration has set goes when it is not asked for any more.

@@ -11,31 +11,30 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// caVolume is the name of the volume that holds istiod's CA: what istiod mounts, else what an earlier injection used, else
-// the chart's. One of that name that is mounted elsewhere has another purpose, and keeps its content.
+// caVolume returns the name of the volume that holds istiod's CA: the one that istiod mounts, else an earlier injection's,
+// else the chart's. A volume of the chart's name that is mounted elsewhere has another purpose and keeps its content.
 func (o *object) caVolume() string {
 	switch {
 	case o.istiod != nil && o.istiod.volume != "":
 		return o.istiod.volume
 	case len(o.agentVolumes) > 0:
 		return o.agentVolumes[0]
-	case o.mounted[CACertsVolume]:
-		return OwnCACertsVolume
+	case o.mounted[caCertsVolume]:
+		return ownCACertsVolume
 	}
-	return CACertsVolume
+	return caCertsVolume
 }
 
-// volumeEdit replaces a volume of the list, or takes it out.
+// volumeEdit replaces or removes a volume of the list.
 type volumeEdit struct {
 	at     int
-	raw    json.RawMessage // nil to take it out
+	raw    json.RawMessage // nil removes the volume
 	change string
 }
 
-// injectVolumes makes the volume called name the agent's, as a whole: a merge by
-// the API server leaves `secret` and `emptyDir` side by side, which no API server
-// accepts. It adds the volume with the token for Vault, or takes out one that an
-// earlier configuration asked for, and what a moved mount has left behind.
+// injectVolumes replaces the volume called name as a whole: a merge by the API server leaves `secret` and `emptyDir` side
+// by side, which validation refuses. It also adds, updates or removes the volume with Vault's token, and restores the
+// volume of a mount that has moved.
 func (i *Injector) injectVolumes(p *patch, o *object, name string) {
 	desired, raw := i.rendered.volume, i.rendered.json.volume
 	if name != desired.Name {
@@ -65,8 +64,7 @@ func (i *Injector) injectVolumes(p *patch, o *object, name string) {
 	}
 }
 
-// staleVolumes is what an earlier injection made of volumes that istiod's container does not mount any more, since its
-// owner has moved the mount.
+// staleVolumes restores injected volumes that istiod's container no longer mounts, because its owner has moved the mount.
 func (o *object) staleVolumes(name string) []volumeEdit {
 	var edits []volumeEdit
 	for _, stale := range o.agentVolumes {
@@ -81,7 +79,7 @@ func (o *object) staleVolumes(name string) []volumeEdit {
 		case !mounted && emptyDirOnly(o.volumes.items[at].raw):
 			restored = nil
 		}
-		change := "put volume " + stale + " back"
+		change := "restore volume " + stale
 		if restored == nil {
 			change = "remove volume " + stale
 		}
@@ -90,7 +88,7 @@ func (o *object) staleVolumes(name string) []volumeEdit {
 	return edits
 }
 
-// removeVolumes restores the volume called name, and takes out the token's and what a moved mount has left behind.
+// removeVolumes restores the volume called name, and removes the token's and those of moved mounts.
 func (p *patch) removeVolumes(o *object, name string, noted json.RawMessage) {
 	var edits []volumeEdit
 	restored, restore := restoredVolume(o, name, noted)
@@ -98,7 +96,7 @@ func (p *patch) removeVolumes(o *object, name string, noted json.RawMessage) {
 	case restore && restored == nil:
 		edits = append(edits, volumeEdit{at: at, change: "remove volume " + name})
 	case restore:
-		edits = append(edits, volumeEdit{at: at, raw: restored, change: "put volume " + name + " back"})
+		edits = append(edits, volumeEdit{at: at, raw: restored, change: "restore volume " + name})
 	}
 	if at := o.volumes.index(VaultTokenVolume); at >= 0 {
 		edits = append(edits, volumeEdit{at: at, change: "remove volume " + VaultTokenVolume})
@@ -117,12 +115,12 @@ func (p *patch) removeVolumes(o *object, name string, noted json.RawMessage) {
 	p.editVolumes(o, edits)
 }
 
-// restoredVolume is what the volume called name becomes, nil when there was none; restore is false where the volume is
-// not, or not any more, an injection's.
+// restoredVolume returns the original of the volume called name, nil if there was none. restore is false if the volume is no
+// injected one.
 func restoredVolume(o *object, name string, noted json.RawMessage) (restored json.RawMessage, restore bool) {
 	at := o.volumes.index(name)
 	if at < 0 || !slices.Contains(sourcesOf(o.volumes.items[at].raw), "emptyDir") {
-		return nil, false // somebody has put it back already
+		return nil, false // restored already
 	}
 	current := o.volumes.items[at].raw
 	switch {
@@ -137,7 +135,7 @@ func restoredVolume(o *object, name string, noted json.RawMessage) (restored jso
 	return noted, true
 }
 
-// editVolumes makes the edits, the last volume first, so that the indices before it stay true.
+// editVolumes applies the edits, the last volume first, so that the other indices stay valid.
 func (p *patch) editVolumes(o *object, edits []volumeEdit) {
 	slices.SortFunc(edits, func(a, b volumeEdit) int { return b.at - a.at })
 	for _, edit := range edits {
@@ -168,11 +166,10 @@ func isDesiredVolume(stored []byte, desired corev1.Volume) bool {
 	return emptyDirOnly(stored) && json.Unmarshal(stored, &actual) == nil && equality.Semantic.DeepEqual(actual, desired)
 }
 
-// chartVolume is the volume of Istio's chart since 1.5 (istio-discovery,
-// templates/deployment.yaml), as written by hand or as stored.
+// chartVolume is the volume of Istio's chart since 1.5 (istio-discovery, templates/deployment.yaml), as written or as stored.
 func chartVolume(name string, defaulted bool) json.RawMessage {
 	volume := corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
-		Secret: &corev1.SecretVolumeSource{SecretName: CACertsVolume, Optional: new(true)},
+		Secret: &corev1.SecretVolumeSource{SecretName: caCertsVolume, Optional: new(true)},
 	}}
 	if defaulted {
 		volume.Secret.DefaultMode = new(corev1.SecretVolumeSourceDefaultMode)
@@ -181,7 +178,7 @@ func chartVolume(name string, defaulted bool) json.RawMessage {
 	return raw
 }
 
-// isChartVolume tells whether the volume is chartVolume, however it is written.
+// isChartVolume reports whether the volume equals chartVolume.
 func isChartVolume(volume []byte, defaulted bool) bool {
 	var name, secretName, optional, defaultMode []byte
 	others := false
@@ -211,11 +208,10 @@ func isChartVolume(volume []byte, defaulted bool) bool {
 	if defaulted {
 		mode = "420"
 	}
-	return c.err == nil && !others && string(name) == CACertsVolume && string(secretName) == CACertsVolume &&
+	return c.err == nil && !others && string(name) == caCertsVolume && string(secretName) == caCertsVolume &&
 		string(optional) == "true" && string(defaultMode) == mode
 }
 
-// emptyDirOnly tells whether the volume is an emptyDir, and nothing besides.
 func emptyDirOnly(volume []byte) bool {
 	sources := sourcesOf(volume)
 	return len(sources) == 1 && sources[0] == "emptyDir"
@@ -226,20 +222,19 @@ func inMemory(volume []byte) bool {
 	return json.Unmarshal(volume, &v) == nil && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
 }
 
-// sourcesOf a volume: all of its members but the name.
+// sourcesOf returns the members of a volume other than its name.
 func sourcesOf(volume []byte) []string {
 	var sources []string
 	c := &cursor{text: volume}
 	c.object(func(key []byte) {
-		if string(key) != "name" && c.peek() != 'n' { // null: written, and not there
+		if string(key) != "name" && c.peek() != 'n' { // null means absent
 			sources = append(sources, string(key))
 		}
 	})
 	return sources
 }
 
-// withoutEmptyDir undoes the merge of a server-side apply, in which the owner's
-// own source stands beside the injected emptyDir.
+// withoutEmptyDir undoes the merge of a server-side apply, which leaves the owner's source beside the injected emptyDir.
 func withoutEmptyDir(volume []byte) json.RawMessage {
 	var members map[string]json.RawMessage
 	if len(sourcesOf(volume)) < 2 || json.Unmarshal(volume, &members) != nil {
@@ -251,7 +246,6 @@ func withoutEmptyDir(volume []byte) json.RawMessage {
 	return raw
 }
 
-// nameOf a volume given as JSON, "" where that is none.
 func nameOf(volume json.RawMessage) string {
 	var name []byte
 	c := &cursor{text: volume}

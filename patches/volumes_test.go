@@ -67,7 +67,7 @@ func TestCACertsVolumeName(t *testing.T) {
 		injected := inject(t, injector(t, ""), patches.Deployment, object)
 		spec := podSpec(t, patches.Deployment, injected)
 		wantYAML(t, item(t, spec, "volumes", "cacerts"), "{name: cacerts, secret: {secretName: cacerts, optional: true}}")
-		wantYAML(t, item(t, spec, "volumes", patches.OwnCACertsVolume), "{name: istiod-agent-cacerts, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
+		wantYAML(t, item(t, spec, "volumes", "istiod-agent-cacerts"), "{name: istiod-agent-cacerts, emptyDir: {medium: Memory, sizeLimit: 1Mi}}")
 		if back := apply(t, injected, patches.Uninject(patches.Deployment, injected).Operations); !same(t, back, object) {
 			t.Errorf("got back %s", back)
 		}

@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	// budget is the bytes of bodies that are in flight at a time: some six reviews of istiod, half of them from one address.
-	// Decoding takes at most thirty times their memory; a review larger than five eighths takes turns with its likes.
+	// budget is the bytes of request bodies in flight: about six reviews of istiod, half of them from one address. Decoding
+	// takes at most thirty times their memory. Reviews larger than five eighths of it are served one at a time.
 	budget     = 128 << 10
 	perRequest = 2 << 10
-	// maxWait is how long a review waits for its part of the budget. It leaves an API server, which waits five seconds by
-	// default, the time to try again after one.
+	// maxWait is how long a review waits for its share of the budget. An API server, whose default timeout is five seconds,
+	// can retry once after it.
 	maxWait = 2 * time.Second
 )
 

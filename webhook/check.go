@@ -23,12 +23,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Check calls each webhook of the configuration as an API server does: over
-// TLS, trusting the caBundle alone, with a sample istiod in the review. It
-// answers with one sentence for each, or with what went wrong first.
+// Check calls each webhook of the configuration as an API server does: over TLS, trusting only the caBundle, with a sample
+// object in the review. It returns one sentence per webhook, or the first failure.
 func Check(ctx context.Context, configuration *admissionregistrationv1.MutatingWebhookConfiguration) ([]string, error) {
 	if len(configuration.Webhooks) == 0 {
-		return nil, fmt.Errorf("MutatingWebhookConfiguration %s holds no webhook", configuration.Name)
+		return nil, fmt.Errorf("MutatingWebhookConfiguration %s contains no webhook", configuration.Name)
 	}
 	var passed []string
 	for _, hook := range configuration.Webhooks {
@@ -44,7 +43,7 @@ func Check(ctx context.Context, configuration *admissionregistrationv1.MutatingW
 func callWebhook(ctx context.Context, hook admissionregistrationv1.MutatingWebhook) (string, error) {
 	trusted := x509.NewCertPool()
 	if !trusted.AppendCertsFromPEM(hook.ClientConfig.CABundle) {
-		return "", errors.New("its caBundle holds no certificate, so no API server can call it; is a replica of the webhook running, or, with cert-manager, its cainjector?")
+		return "", errors.New("its caBundle contains no certificate, so no API server can call it; check that a replica of the webhook runs, or, with cert-manager, its cainjector")
 	}
 	address, err := address(hook.ClientConfig)
 	if err != nil {
@@ -73,7 +72,7 @@ func callWebhook(ctx context.Context, hook admissionregistrationv1.MutatingWebho
 	request.Header.Set("Content-Type", "application/json")
 	answer, err := client.Do(request)
 	if err != nil && clientCertRequested {
-		return "answers only clients with a certificate of server.clientCA, which this check does not have; its own certificate is the one that the API server trusts", nil
+		return "requires a client certificate of server.clientCA, which this check does not have; the API server trusts its serving certificate", nil
 	}
 	if err != nil {
 		return "", err
@@ -85,7 +84,7 @@ func callWebhook(ctx context.Context, hook admissionregistrationv1.MutatingWebho
 	}
 	var decoded admissionv1.AdmissionReview
 	if err := json.Unmarshal(body, &decoded); err != nil || decoded.Response == nil || answer.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s answered with HTTP status %s, and not as a webhook does", address, answer.Status)
+		return "", fmt.Errorf("%s answered with HTTP status %s, not with an admission response", address, answer.Status)
 	}
 	if isFor(hook, "virtualmeshes") {
 		return checkVirtualMeshResponse(decoded.Response)
@@ -93,12 +92,11 @@ func callWebhook(ctx context.Context, hook admissionregistrationv1.MutatingWebho
 	return checkIstiodResponse(decoded.Response)
 }
 
-// checkVirtualMeshResponse wants the sample let through.
 func checkVirtualMeshResponse(response *admissionv1.AdmissionResponse) (string, error) {
 	if !response.Allowed {
-		return "", errors.New("it refused a sample VirtualMesh that asks for nothing")
+		return "", errors.New("it refused an empty sample VirtualMesh")
 	}
-	return "lets a VirtualMesh through", nil
+	return "admits a VirtualMesh", nil
 }
 
 func isFor(hook admissionregistrationv1.MutatingWebhook, resource string) bool {
@@ -107,7 +105,6 @@ func isFor(hook admissionregistrationv1.MutatingWebhook, resource string) bool {
 	})
 }
 
-// checkIstiodResponse wants the sample injected.
 func checkIstiodResponse(response *admissionv1.AdmissionResponse) (string, error) {
 	message := "without a message"
 	if response.Result != nil {
@@ -137,7 +134,7 @@ func address(client admissionregistrationv1.WebhookClientConfig) (string, error)
 	return "https://" + net.JoinHostPort(service.Name+"."+service.Namespace+".svc", strconv.Itoa(int(port))) + path, nil
 }
 
-// sampleReview is a dry run of creating the smallest object there is of what the webhook is for.
+// sampleReview is a dry run that creates the smallest object that the webhook accepts.
 func sampleReview(hook admissionregistrationv1.MutatingWebhook) admissionv1.AdmissionReview {
 	const spec = `{"containers":[{"name":"discovery","image":"pilot"}]}`
 	kind := metav1.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}

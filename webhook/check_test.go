@@ -61,13 +61,13 @@ func TestCheckErrors(t *testing.T) {
 	}{
 		"no caBundle yet": {
 			change: func(_ *testing.T, h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.CABundle = nil },
-			want:   "its caBundle holds no certificate, so no API server can call it; is a replica of the webhook running",
+			want:   "its caBundle contains no certificate, so no API server can call it; check that a replica of the webhook runs",
 		},
 		"a caBundle that is no PEM": {
 			change: func(_ *testing.T, h *admissionregistrationv1.MutatingWebhook) {
 				h.ClientConfig.CABundle = []byte("Cg==")
 			},
-			want: "its caBundle holds no certificate",
+			want: "its caBundle contains no certificate",
 		},
 		"a caBundle of somebody else": {
 			change: func(t *testing.T, h *admissionregistrationv1.MutatingWebhook) {
@@ -83,15 +83,15 @@ func TestCheckErrors(t *testing.T) {
 			change: func(_ *testing.T, h *admissionregistrationv1.MutatingWebhook) {
 				h.ClientConfig.URL = new(*h.ClientConfig.URL + "-gone")
 			},
-			want: "answered with HTTP status 404 Not Found, and not as a webhook does",
+			want: "answered with HTTP status 404 Not Found, not with an admission response",
 		},
-		"a server that fails":                {handler: answering(http.StatusInternalServerError, "oh no"), want: "answered with HTTP status 500 Internal Server Error, and not as a webhook does"},
+		"a server that fails":                {handler: answering(http.StatusInternalServerError, "oh no"), want: "answered with HTTP status 500 Internal Server Error, not with an admission response"},
 		"a server that fails politely":       {handler: answering(http.StatusInternalServerError, `{"response":{"allowed":true,"patch":"W10="}}`), want: "500 Internal Server Error"},
-		"a page of something else":           {handler: answering(http.StatusOK, "<html>"), want: "answered with HTTP status 200 OK, and not as a webhook does"},
-		"a review that is only the question": {handler: answering(http.StatusOK, `{"request":{"uid":"x"}}`), want: "200 OK, and not as a webhook does"},
+		"a page of something else":           {handler: answering(http.StatusOK, "<html>"), want: "answered with HTTP status 200 OK, not with an admission response"},
+		"a review that is only the question": {handler: answering(http.StatusOK, `{"request":{"uid":"x"}}`), want: "200 OK, not with an admission response"},
 		"a webhook that lets istiod through": {handler: answering(http.StatusOK, `{"response":{"allowed":true}}`), want: "it did not inject a sample istiod: allowed=true, without a message"},
 		"a webhook that refuses":             {handler: answering(http.StatusOK, `{"response":{"allowed":false,"status":{"message":"not today"}}}`), want: "it did not inject a sample istiod: allowed=false, not today"},
-		"a webhook of the other target":      {handler: handler(t, "target: pods", logr.Discard()), want: "it did not inject a sample istiod: allowed=true, a Deployment is left as it is"},
+		"a webhook of the other target":      {handler: handler(t, "target: pods", logr.Discard()), want: "it did not inject a sample istiod: allowed=true, the Deployment is not changed"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestCheckErrors(t *testing.T) {
 
 func TestCheckEmptyConfiguration(t *testing.T) {
 	t.Parallel()
-	if _, err := webhook.Check(t.Context(), configurationOf()); err == nil || err.Error() != "MutatingWebhookConfiguration istiod-agent holds no webhook" {
+	if _, err := webhook.Check(t.Context(), configurationOf()); err == nil || err.Error() != "MutatingWebhookConfiguration istiod-agent contains no webhook" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package webhook answers admission reviews of istiod's Deployments and Pods
-// with what package patches decides, and counts and logs each answer. A decision
-// depends on the request alone; that the agent will lack rights is only a warning.
+// Package webhook answers admission reviews of istiod's Deployments and Pods with the decisions of package patches, and
+// counts and logs each response. A decision depends on the request alone; missing rights of the agent only cause a warning.
 package webhook
 
 import (
@@ -27,35 +26,31 @@ const (
 	PodPath        = "/mutate--v1-pod"
 )
 
-// PodIsImmutable is the reason for leaving an updated Pod alone: what would be
-// injected cannot be added to a Pod that exists.
-const PodIsImmutable patches.Reason = "PodIsImmutable"
+// podIsImmutable: an existing Pod cannot get the containers that the injection adds.
+const podIsImmutable patches.Reason = "PodIsImmutable"
 
 // Handler answers the admission reviews of one kind.
 type Handler struct {
 	recorder
 	kind     patches.Kind
 	injector *patches.Injector
-	rights   RightsChecker
+	warn     warnFunc
 }
 
-// RightsChecker says, in a sentence, what keeps a service account from running the agent; nothing when nothing does.
-type RightsChecker interface {
-	Warning(ctx context.Context, namespace, serviceAccount string) string
+// warnFunc returns a warning about the rights that the agent lacks as a service account, "" if it lacks none.
+type warnFunc func(ctx context.Context, namespace, serviceAccount string) string
+
+// NewHandler returns the admission handler for one kind. Without warn, responses contain no warnings about rights.
+func NewHandler(kind patches.Kind, injector *patches.Injector, warn warnFunc, log logr.Logger) *Handler {
+	return &Handler{recorder: newRecorder(string(kind), log), kind: kind, injector: injector, warn: warn}
 }
 
-// NewHandler returns the admission handler for one kind. Without a RightsChecker
-// nothing is said of rights.
-func NewHandler(kind patches.Kind, injector *patches.Injector, rights RightsChecker, log logr.Logger) *Handler {
-	return &Handler{recorder: newRecorder(string(kind), log), kind: kind, injector: injector, rights: rights}
-}
-
-// Register serves VirtualMeshes, and both kinds of istiods at their paths: after a change of the target the
-// API server may ask about the other one for a while, and must get an answer.
-func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, meshes v1alpha1.VirtualMesh, rights RightsChecker, log logr.Logger) {
+// Register serves VirtualMeshes and both kinds of istiods at their paths: after a change of the target, the API server may
+// still send reviews of the other kind, which need a response.
+func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, meshes v1alpha1.VirtualMesh, warn warnFunc, log logr.Logger) {
 	server.Register(VirtualMeshPath, Served(newVirtualMeshes(meshes, log), log))
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
-		server.Register(path, Served(NewHandler(kind, injector, rights, log), log))
+		server.Register(path, Served(NewHandler(kind, injector, warn, log), log))
 	}
 }
 
@@ -70,7 +65,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	case req.Operation == admissionv1.Create:
 		result = h.injector.InjectNew(h.kind, req.Object.Raw)
 	case h.kind == patches.Pod:
-		result.Report = patches.Report{Reason: PodIsImmutable, Message: "a Pod is injected when it is created, and not changed later"}
+		result.Report = patches.Report{Reason: podIsImmutable, Message: "a Pod is injected only when it is created"}
 	default:
 		result = h.injector.Inject(h.kind, req.Object.Raw)
 	}
@@ -86,8 +81,8 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 			return h.record(req, failed, result.Reason, admission.Errored(http.StatusInternalServerError, err))
 		}
 		outcome, response.Patch, response.PatchType = patched, patch, new(admissionv1.PatchTypeJSONPatch)
-		if h.rights != nil && result.ServiceAccount != "" {
-			if warning := h.rights.Warning(ctx, req.Namespace, result.ServiceAccount); warning != "" {
+		if h.warn != nil && result.ServiceAccount != "" {
+			if warning := h.warn(ctx, req.Namespace, result.ServiceAccount); warning != "" {
 				result.Warnings = append(result.Warnings, warning)
 			}
 		}
@@ -98,22 +93,22 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	return h.record(req, outcome, result.Reason, response)
 }
 
-// checkRequest says what makes a review unanswerable, nil when it can be answered.
+// checkRequest explains why a review is not for this handler, nil if it is.
 func (h *Handler) checkRequest(req admission.Request) error {
 	switch {
 	case req.Kind.Kind != string(h.kind):
-		return errors.New("this webhook answers for kind " + string(h.kind) + ", and was asked about kind " + quoted(req.Kind.Kind))
+		return errors.New("this webhook handles kind " + string(h.kind) + ", not kind " + quoted(req.Kind.Kind))
 	case req.SubResource != "":
-		return errors.New("this webhook answers for whole objects, and was asked about subresource " + quoted(req.SubResource))
+		return errors.New("this webhook handles whole objects, not subresource " + quoted(req.SubResource))
 	case req.Operation != admissionv1.Create && req.Operation != admissionv1.Update:
-		return errors.New("this webhook answers for CREATE and UPDATE, and was asked about " + quoted(string(req.Operation)))
+		return errors.New("this webhook handles CREATE and UPDATE, not " + quoted(string(req.Operation)))
 	case len(req.Object.Raw) == 0:
-		return errors.New("the admission review holds no object")
+		return errors.New("the admission review contains no object")
 	}
 	return nil
 }
 
-// quoted keeps what a stranger sent short and on one line.
+// quoted quotes text from a request, on one line and shortened.
 func quoted(s string) string {
 	const most = 64
 	if len(s) > most {

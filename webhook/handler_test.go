@@ -71,7 +71,7 @@ func TestHandlerOutcomes(t *testing.T) {
 		},
 		"no istiod in it": {
 			kind: patches.Deployment, object: notIstiod, operation: admissionv1.Create,
-			outcome: "denied", reason: patches.NoIstiodContainer, says: "istiod-agent: NoIstiodContainer: cannot inject: looked for",
+			outcome: "denied", reason: patches.NoIstiodContainer, says: "istiod-agent: NoIstiodContainer: cannot inject: expected a container",
 		},
 		"a CA directory that the agent does not fill": {
 			kind: patches.Deployment, object: elsewhere, operation: admissionv1.Create,
@@ -95,7 +95,7 @@ func TestHandlerOutcomes(t *testing.T) {
 		},
 		"a Pod is updated": {
 			config: "target: pods", kind: patches.Pod, object: pod, operation: admissionv1.Update,
-			outcome: "allowed", reason: webhook.PodIsImmutable, says: "injected when it is created",
+			outcome: "allowed", reason: "PodIsImmutable", says: "injected only when it is created",
 		},
 	}
 	for name, test := range tests {

@@ -35,8 +35,8 @@ func TestMalformedReview(t *testing.T) {
 		"a list":            {body: "[]", code: http.StatusBadRequest, says: "cannot unmarshal array"},
 		"another kind":      {body: `{"apiVersion":"v1","kind":"Pod"}`, code: http.StatusBadRequest, says: `expected apiVersion admission.k8s.io/v1 and kind AdmissionReview, got "v1" and "Pod"`},
 		"another version":   {body: `{"apiVersion":"admission.k8s.io/v9","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: `got "admission.k8s.io/v9" and "AdmissionReview"`},
-		"no request":        {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: "the admission review holds no request"},
-		"a null request":    {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, code: http.StatusBadRequest, says: "the admission review holds no request"},
+		"no request":        {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`, code: http.StatusBadRequest, says: "the admission review contains no request"},
+		"a null request":    {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, code: http.StatusBadRequest, says: "the admission review contains no request"},
 		"a text as request": {body: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":"now"}`, code: http.StatusBadRequest, says: "cannot unmarshal string"},
 		"another content type": {
 			contentType: "application/yaml", body: good, code: http.StatusBadRequest, says: `expected Content-Type application/json, got "application/yaml"`,
@@ -45,7 +45,7 @@ func TestMalformedReview(t *testing.T) {
 			body: strings.Replace(good, `"discovery"`, `"`+strings.Repeat("x", 8<<20)+`"`, 1), code: http.StatusRequestEntityTooLarge, says: "larger than 4194304 bytes",
 		},
 		"a hundred times the values of an istiod": {
-			body: strings.Replace(good, `"discovery"`, `[`+strings.Repeat("0,", 200_000)+`0]`, 1), code: http.StatusBadRequest, says: "too many values",
+			body: strings.Replace(good, `"discovery"`, `[`+strings.Repeat("0,", 200_000)+`0]`, 1), code: http.StatusBadRequest, says: "contains more than 50000 values",
 		},
 		"20,000 levels of lists": {
 			body: strings.Replace(good, `"discovery"`, strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000), 1), code: http.StatusBadRequest, says: "exceeded max depth",
@@ -84,13 +84,13 @@ func TestMisdirectedReview(t *testing.T) {
 		change func(*admissionv1.AdmissionRequest)
 		says   string
 	}{
-		"another kind":  {func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "Pod" }, `answers for kind Deployment, and was asked about kind "Pod"`},
-		"no kind":       {func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "" }, `was asked about kind ""`},
-		"a subresource": {func(r *admissionv1.AdmissionRequest) { r.SubResource = "scale" }, `answers for whole objects, and was asked about subresource "scale"`},
-		"a deletion":    {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Delete }, `answers for CREATE and UPDATE, and was asked about "DELETE"`},
-		"a connection":  {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect }, `was asked about "CONNECT"`},
-		"no operation":  {func(r *admissionv1.AdmissionRequest) { r.Operation = "" }, `was asked about ""`},
-		"no object":     {func(r *admissionv1.AdmissionRequest) { r.Object.Raw = nil }, "holds no object"},
+		"another kind":  {func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "Pod" }, `handles kind Deployment, not kind "Pod"`},
+		"no kind":       {func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "" }, `not kind ""`},
+		"a subresource": {func(r *admissionv1.AdmissionRequest) { r.SubResource = "scale" }, `handles whole objects, not subresource "scale"`},
+		"a deletion":    {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Delete }, `handles CREATE and UPDATE, not "DELETE"`},
+		"a connection":  {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect }, `CREATE and UPDATE, not "CONNECT"`},
+		"no operation":  {func(r *admissionv1.AdmissionRequest) { r.Operation = "" }, `CREATE and UPDATE, not ""`},
+		"no object":     {func(r *admissionv1.AdmissionRequest) { r.Object.Raw = nil }, "contains no object"},
 		"a very long kind": {
 			func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = strings.Repeat("long", 1000) }, strings.Repeat("long", 16) + `…"`,
 		},

@@ -18,12 +18,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
 )
 
-// Ready returns a health check that passes when a TLS handshake with this
-// server completes, shows a certificate that is valid now and holds the name
-// that the API server asks for, and the source expects clients to trust it. It
-// logs a reason for not being ready when it is new, since the probe's answer
-// does not hold it. probe is the check's client certificate, for a port that
-// asks for one.
+// Ready returns a health check that passes when a TLS handshake with this server completes, its certificate is valid and has
+// the name that the API server uses, and the source expects clients to trust it. It logs each new cause of a failure, since
+// the probe's response does not contain it. probe is the check's client certificate, for a port that requires one.
 func Ready(server v1alpha1.Server, probe *tls.Certificate, source servingcert.Source, log logr.Logger) func(*http.Request) error {
 	check := handshake(server, probe, source)
 	var mu sync.Mutex
@@ -89,9 +86,9 @@ func checkCertificate(state tls.ConnectionState, now time.Time) error {
 	leaf := state.PeerCertificates[0]
 	switch {
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("the serving certificate is valid only from %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the serving certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("the serving certificate has expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return leaf.VerifyHostname(state.ServerName)
 }

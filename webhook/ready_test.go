@@ -4,15 +4,11 @@ package webhook_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +20,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
 
@@ -39,8 +36,8 @@ func TestReadyCertificate(t *testing.T) {
 		want        string
 	}{
 		"the right one":              {servingName, now.Add(-time.Hour), now.Add(time.Hour), fixedSource{}, ""},
-		"expired":                    {servingName, now.Add(-2 * time.Hour), now.Add(-time.Hour), fixedSource{}, "the serving certificate has expired at " + now.Add(-time.Hour).UTC().Format(time.RFC3339)},
-		"not valid yet":              {servingName, now.Add(time.Hour), now.Add(2 * time.Hour), fixedSource{}, "the serving certificate is valid only from " + now.Add(time.Hour).UTC().Format(time.RFC3339)},
+		"expired":                    {servingName, now.Add(-2 * time.Hour), now.Add(-time.Hour), fixedSource{}, "the serving certificate expired at " + now.Add(-time.Hour).UTC().Format(time.RFC3339)},
+		"not valid yet":              {servingName, now.Add(time.Hour), now.Add(2 * time.Hour), fixedSource{}, "the serving certificate is not valid before " + now.Add(time.Hour).UTC().Format(time.RFC3339)},
 		"of another name":            {"istiod-agent-webhook.default.svc", now.Add(-time.Hour), now.Add(time.Hour), fixedSource{}, "certificate is valid for istiod-agent-webhook.default.svc, not " + servingName},
 		"one that nobody trusts yet": {servingName, now.Add(-time.Hour), now.Add(time.Hour), fixedSource{errors.New("not in the caBundle")}, "not in the caBundle"},
 	}
@@ -156,16 +153,6 @@ func probe(ctx context.Context) *http.Request {
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
 // certificate is self-signed.
-func certificate(t *testing.T, name string, from, until time.Time) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: from, NotAfter: until, IsCA: true, BasicConstraintsValid: true}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
+func certificate(_ *testing.T, name string, from, until time.Time) tls.Certificate {
+	return testca.SelfSign(x509.Certificate{DNSNames: []string{name}, NotBefore: from, NotAfter: until, IsCA: true, BasicConstraintsValid: true}, nil).TLS()
 }

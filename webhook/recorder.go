@@ -38,7 +38,7 @@ const (
 	logBurst = 200
 )
 
-// recorder counts and logs the responses about one kind of object.
+// recorder counts and logs the responses for one kind of object.
 type recorder struct {
 	kind   string
 	log    logr.Logger

@@ -25,22 +25,23 @@ import (
 )
 
 const (
-	// maxReview is the most bytes of a review that are read: two objects of at most one and a half megabytes, the most that
-	// etcd takes in one request by default, and one megabyte for the rest.
+	// maxReview is the maximum size of a review in bytes: two objects of at most one and a half megabytes, etcd's default limit
+	// for a request, and one megabyte for the rest.
 	maxReview = 4 << 20
-	// maxValues is about the most values that a review may hold, in lists and objects: decoded, each takes a hundred bytes
-	// of memory, also the one that took two bytes of text. An istiod has about a thousand.
+	// maxValues is about the maximum number of values, in lists and objects, of a review: decoded, each takes a hundred bytes of
+	// memory, even if its text has two. An istiod has about a thousand.
 	maxValues = 50_000
-	// maxWarnings is the most warnings of an answer. An API server passes on 4 KiB of them.
+	// maxWarnings bounds the warnings of a response. An API server forwards 4 KiB of them.
 	maxWarnings = 20
 )
 
-// Served answers HTTP requests that hold an AdmissionReview with what a handler decides. Whatever is asked, the answer
-// is an AdmissionReview: also one that says why a request could not be read, or that the handler panicked. (An API server
-// that sent what cannot be read looks for its UID first, and says that it is missing; the log has the reason.)
+// Served answers HTTP requests that contain an AdmissionReview with a handler's decision. The response is always an
+// AdmissionReview, even if the request cannot be read or the handler panics. (An API server that sent an unreadable request
+// reports a missing UID; the log has the cause.)
 //
-// It stands in for the HTTP side of controller-runtime's admission.Webhook, whose decoding goes through a review three
-// times and makes two loggers for each, which takes longer than all that is decided here.
+// It replaces the HTTP side of controller-runtime's admission.Webhook, which decodes a review three times and creates two
+// loggers: for a review of 1,500 variables it takes 2.3 times as long and 1.5 times the memory (12.7 ms, 230 kB against
+// 5.5 ms, 156 kB), for ten variables 1.15 times as long (go test -run '^$' -bench Served ./webhook).
 func Served(handler admission.Handler, log logr.Logger) http.Handler {
 	hook := &admission.Webhook{
 		Handler:        handler,
@@ -72,7 +73,7 @@ func Served(handler admission.Handler, log logr.Logger) http.Handler {
 	})
 }
 
-// readReview reads what is asked, in whichever version: those that exist differ in nothing but the name.
+// readReview reads a review of either version: they differ only in name.
 func readReview(r *http.Request) (*admissionv1.AdmissionReview, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, fmt.Errorf("expected Content-Type application/json, got %s", quoted(r.Header.Get("Content-Type")))
@@ -90,7 +91,7 @@ func readReview(r *http.Request) (*admissionv1.AdmissionReview, error) {
 		return nil, errors.New("expected an admission review, got an empty request")
 	}
 	if values := maxValuesIn(body.Bytes()); values > maxValues {
-		return nil, fmt.Errorf("the admission review holds too many values: more than %d", maxValues)
+		return nil, fmt.Errorf("the admission review contains more than %d values", maxValues)
 	}
 	var review admissionv1.AdmissionReview
 	if err := json.UnmarshalCaseSensitivePreserveInts(body.Bytes(), &review); err != nil {
@@ -101,22 +102,22 @@ func readReview(r *http.Request) (*admissionv1.AdmissionReview, error) {
 		return nil, fmt.Errorf("expected apiVersion %s and kind AdmissionReview, got %s and %s",
 			admissionv1.SchemeGroupVersion, quoted(review.APIVersion), quoted(review.Kind))
 	case review.Request == nil:
-		return nil, errors.New("the admission review holds no request")
+		return nil, errors.New("the admission review contains no request")
 	}
 	return &review, nil
 }
 
-// maxValuesIn counts the values of JSON text, without decoding it: there are no more than this.
+// maxValuesIn returns an upper bound of the number of values in JSON text, without decoding it.
 func maxValuesIn(text []byte) int {
 	return bytes.Count(text, []byte(",")) + bytes.Count(text, []byte("[")) + bytes.Count(text, []byte("{"))
 }
 
-// unreadableResponse is the answer to what could not be read.
+// unreadableResponse is the response to a request that could not be read.
 func unreadableResponse(err error) *admission.Response {
 	code := int32(http.StatusBadRequest)
 	if errors.Is(err, serve.ErrTooLarge) {
 		code = http.StatusRequestEntityTooLarge
-		err = fmt.Errorf("the admission review is larger than %d bytes, the most that is read", maxReview)
+		err = fmt.Errorf("the admission review is larger than %d bytes, the maximum", maxReview)
 	}
 	response := admission.Errored(code, err)
 	response.AuditAnnotations = map[string]string{"reason": string(patches.Malformed)}

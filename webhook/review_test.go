@@ -33,7 +33,7 @@ func BenchmarkServed(b *testing.B) {
 			b.Run(fmt.Sprintf("%d variables/%s", variables, name), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					request := httptest.NewRequest(http.MethodPost, webhook.DeploymentPath, bytes.NewReader(body)) //nolint:noctx // no server
+					request := httptest.NewRequest(http.MethodPost, webhook.DeploymentPath, bytes.NewReader(body))
 					request.Header.Set("Content-Type", "application/json")
 					answer := httptest.NewRecorder()
 					handler.ServeHTTP(answer, request)

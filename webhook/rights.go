@@ -18,21 +18,20 @@ import (
 )
 
 const (
-	// The API server gives an admission five seconds; what is only a warning must not use them up.
+	// rightsTimeout: the API server gives an admission five seconds, of which a warning must not take much.
 	rightsTimeout = time.Second
 	// How long an answer is taken for the next ones: a rollout asks about one service account many times.
 	rightsTTL  = 10 * time.Second
 	maxAnswers = 1000 // validationErrs than a cluster has istiods
-	// Lookups per second, three SubjectAccessReviews each, and how many at once. A cluster has few istiods.
+	// Lookups per second, of three SubjectAccessReviews each, and burst. A cluster has few istiods.
 	rightsRate, rightsBurst = 1, 20
 )
 
-// Rights finds out whether the agent will be able to work where istiod is injected. It implements RightsChecker by
-// SubjectAccessReviews.
+// Rights looks up, by SubjectAccessReviews, whether the agent has the rights that it needs where istiod is injected.
 //
-// Anybody who reaches the admission port can ask about any service account. So it looks up only those that a stored istiod
-// runs as, at a bounded rate: of another account an answer tells nothing, and costs nothing. At the first installation of an
-// istiod its account is not known yet; the controller reports what it lacks by an Event, once the Deployment is stored.
+// Any client that reaches the admission port can send any service account. Rights therefore looks up only accounts of stored
+// istiods, at a bounded rate: a response reveals nothing about other accounts. At the first installation of an istiod its
+// account is unknown; the controller reports missing rights by an Event once the Deployment is stored.
 type Rights struct {
 	client     client.Writer
 	runsIstiod func(ctx context.Context, namespace, serviceAccount string) bool
@@ -43,8 +42,8 @@ type Rights struct {
 
 type account struct{ namespace, name string }
 
-// NewRights gives a checker that asks through a client, which must be allowed to create SubjectAccessReviews. known reports
-// whether an istiod runs as a service account.
+// NewRights returns a checker whose client must be allowed to create SubjectAccessReviews. runsIstiod reports whether an
+// istiod runs as a service account.
 func NewRights(writer client.Writer, runsIstiod func(ctx context.Context, namespace, serviceAccount string) bool, log logr.Logger) *Rights {
 	return &Rights{
 		client: writer, runsIstiod: runsIstiod, bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(rightsRate, rightsBurst),
@@ -52,9 +51,8 @@ func NewRights(writer client.Writer, runsIstiod func(ctx context.Context, namesp
 	}
 }
 
-// Warning says which rights a service account lacks and which value of the chart gives them. It is empty when none is
-// lacking, for an account that no istiod runs as, and when the rights cannot be looked up now: it is a help, and no reason to
-// keep istiod waiting.
+// Warning lists the rights that a service account lacks and the chart value that grants them. It is empty if none is missing,
+// if no istiod runs as the account, and if the rights cannot be looked up now.
 func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) string {
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()
@@ -76,7 +74,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	}
 	warning := ""
 	if len(lacking) > 0 {
-		warning = fmt.Sprintf("service account %s/%s may not %s; istiod will wait in Init for its CA until it may: "+
+		warning = fmt.Sprintf("service account %s/%s may not %s; until it may, istiod waits in Init for its CA: "+
 			"set istiodSidecar.createRoleBinding=true, add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts, if it is missing, and run %s",
 			namespace, serviceAccount, strings.Join(lacking, ", nor "), serviceAccount, namespace, helm.Upgrade("-f values.yaml"))
 	}

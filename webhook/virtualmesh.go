@@ -22,23 +22,23 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// VirtualMeshPath is where VirtualMeshes are looked at.
+// VirtualMeshPath is the path of reviews of VirtualMeshes.
 const VirtualMeshPath = "/validate-networking-mesh-gloo-solo-io-v1-virtualmesh"
 
-// Reasons of answers about VirtualMeshes.
+// The reasons of responses about VirtualMeshes.
 const (
-	// ValidVirtualMesh can be acted on.
-	ValidVirtualMesh patches.Reason = "ValidVirtualMesh"
-	// InvalidVirtualMesh cannot, and says where it is wrong.
-	InvalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
-	// UnchangedSpecification is a change of something else: it may be how a bad one is taken away.
-	UnchangedSpecification patches.Reason = "UnchangedSpecification"
-	// NamespaceNotAllowed is not acted on here, and is for other programs to judge: the API is Gloo Mesh's.
-	NamespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
+	// validVirtualMesh: the controller can act on it.
+	validVirtualMesh patches.Reason = "ValidVirtualMesh"
+	// invalidVirtualMesh: it has mistakes, which the response lists.
+	invalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
+	// unchangedSpecification: other parts change, for example to remove an invalid VirtualMesh.
+	unchangedSpecification patches.Reason = "UnchangedSpecification"
+	// namespaceNotAllowed: another program may act on it, since the API is Gloo Mesh's.
+	namespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
 )
 
-// virtualMeshes answers admission reviews of VirtualMeshes: one that cannot be acted on is refused with every mistake
-// and its path, and what is not acted on comes back as warnings. It changes nothing.
+// virtualMeshes answers admission reviews of VirtualMeshes. It refuses an invalid one with the path of every mistake, warns
+// about fields that have no effect, and changes nothing.
 type virtualMeshes struct {
 	recorder
 	config v1alpha1.VirtualMesh
@@ -51,19 +51,19 @@ func newVirtualMeshes(config v1alpha1.VirtualMesh, log logr.Logger) *virtualMesh
 // Handle implements admission.Handler.
 func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admission.Response {
 	if size := max(len(req.Object.Raw), len(req.OldObject.Raw)); size > maxObject {
-		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the most that an API server stores", maxObject)))
+		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusRequestEntityTooLarge, fmt.Errorf("the VirtualMesh is larger than %d bytes, the maximum that an API server stores", maxObject)))
 	}
 	var object, old map[string]any
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
 		return v.record(req, failed, patches.Malformed, admission.Errored(http.StatusBadRequest, err))
 	}
 	if req.Operation == admissionv1.Update && json.Unmarshal(req.OldObject.Raw, &old) == nil && reflect.DeepEqual(reviewedParts(old), reviewedParts(object)) {
-		return v.record(req, allowed, UnchangedSpecification, admission.Allowed("the specification does not change"))
+		return v.record(req, allowed, unchangedSpecification, admission.Allowed("the specification does not change"))
 	}
 	if !v.config.Allows(req.Namespace) {
 		response := admission.Allowed("")
-		response.Warnings = []string{"istiod-agent: " + string(NamespaceNotAllowed) + ": " + v.config.NotAllowed(req.Namespace)}
-		return v.record(req, allowed, NamespaceNotAllowed, response)
+		response.Warnings = []string{"istiod-agent: " + string(namespaceNotAllowed) + ": " + v.config.NotAllowed(req.Namespace)}
+		return v.record(req, allowed, namespaceNotAllowed, response)
 	}
 	mesh, unknown, errs := networkingv1.FromObject(object)
 	mesh.Spec.SetDefaults()
@@ -72,13 +72,13 @@ func (v *virtualMeshes) Handle(_ context.Context, req admission.Request) admissi
 		errs = truncateErrors(errs)
 		response := admission.Denied("")
 		response.Result = &apierrors.NewInvalid(networkingv1.GroupVersion.WithKind(networkingv1.Kind).GroupKind(), bounded.Text(mesh.Name, maxName), errs).ErrStatus
-		return v.record(req, denied, InvalidVirtualMesh, response)
+		return v.record(req, denied, invalidVirtualMesh, response)
 	}
 	response := admission.Allowed("")
 	for _, warning := range bounded.List(append(warnings, unknown...), maxWarnings) {
 		response.Warnings = append(response.Warnings, "istiod-agent: "+warning)
 	}
-	return v.record(req, allowed, ValidVirtualMesh, response)
+	return v.record(req, allowed, validVirtualMesh, response)
 }
 
 const (
@@ -89,7 +89,7 @@ const (
 	maxMistakes = 20
 )
 
-// truncateErrors keeps the first mistakes, of bounded length.
+// truncateErrors bounds the number and the length of mistakes.
 func truncateErrors(errs field.ErrorList) field.ErrorList {
 	truncated := make(field.ErrorList, 0, min(len(errs), maxMistakes+1))
 	for i, err := range errs {
@@ -106,7 +106,7 @@ func truncateErrors(errs field.ErrorList) field.ErrorList {
 	return truncated
 }
 
-// clientCertRequested is all of a VirtualMesh that is acted on.
+// reviewedParts returns the parts of a VirtualMesh that the controller uses.
 func reviewedParts(object map[string]any) []any {
 	all := []any{object["spec"]}
 	for _, annotation := range []string{networkingv1.RootRotationAnnotation, networkingv1.TrustedRootsAnnotation, networkingv1.RotateFromSecretAnnotation} {

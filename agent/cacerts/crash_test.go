@@ -36,7 +36,7 @@ func publish() error {
 	}
 	var sets []*Set
 	for _, answer := range answers {
-		set, err := Verify(answer, wanted())
+		set, err := Verify(answer, requested())
 		if err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	var answers []Issued
 	known := map[string]bool{}
 	for range 3 {
-		certificate := sign(t, wantedCA(), newKey(t, h.signed.key.Curve), h.root)
+		certificate := sign(t, requestedCA(), newKey(t, h.signed.key.Curve), h.root)
 		answers = append(answers, Issued{Key: keyPEM(t, certificate.key), Certificate: certPEM(certificate), IssuingCA: certPEM(h.root)})
 		known[(&Set{certificate: certificate.Certificate}).SerialNumber()] = true
 	}

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cacerts is the directory that istiod reads its CA from: what goes in is verified first, and put
-// there in one step. It knows files and certificates, and neither Vault nor Kubernetes nor a network.
+// Package cacerts is the directory that istiod reads its CA from: it verifies a set of files, and publishes it in one step. It
+// knows nothing of Vault, Kubernetes or a network.
 //
-// A set of files is staged where istiod does not look, and one rename makes it the published one:
+// A set is staged where istiod does not look, and published by one rename:
 //
 //	DIR/.staging/7/{ca-key,ca-cert,cert-chain,root-cert}.pem
 //	DIR/..data       -> .staging/7
 //	DIR/ca-key.pem   -> ..data/ca-key.pem, and so the others
 //
 // istiod watches DIR alone and reacts to what is created in it (Istio pilot/pkg/bootstrap/istio_ca.go,
-// initCACertsAndCRLWatcher), so it sees one event for each renewal. Whatever is interrupted when, the four
-// names lead to one complete set: the old one or the new one.
+// initCACertsAndCRLWatcher), so that it sees one event for each renewal. After an interruption at any time, the four names lead
+// to one complete set, the old or the new one.
 package cacerts
 
 import (
@@ -34,25 +34,24 @@ import (
 const (
 	stagingName = ".staging"
 	dataName    = "..data"
-	newLink     = ".new" // in the staging directory: a link on its way to its place
+	newLink     = ".new" // in the staging directory, until it is renamed to dataName
 )
 
-// ErrEmpty says that nothing was published yet.
+// ErrEmpty means that nothing was published yet.
 var ErrEmpty = errors.New("nothing was published yet")
 
-// maxFile is more than the longest chain of certificates takes.
+// maxFile is more than the size of the longest chain of certificates.
 const maxFile = 1 << 20
 
-// Directory is istiod's. One process at a time writes to it, from one goroutine.
+// Directory is istiod's. Only one goroutine of one process writes to it.
 type Directory struct {
 	path string
-	// buffer is what files are read through. It is clear between reads.
+	// buffer holds a file while it is read, and is cleared after each read.
 	buffer []byte
 }
 
-// Open checks a directory, which must exist, and takes away what an interrupted publication left.
-// It refuses one that is not in memory, unless allowDisk is set, and one in which somebody else keeps files
-// of istiod's.
+// Open checks a directory, which must exist, and removes what an interrupted publication left. It refuses one that is not in
+// memory, unless allowDisk is set, and one that has istiod's files from another source.
 func Open(path string, allowDisk bool) (*Directory, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -64,18 +63,17 @@ func Open(path string, allowDisk bool) (*Directory, error) {
 	}
 	if kind := stat.Type; kind != unix.TMPFS_MAGIC && kind != unix.RAMFS_MAGIC && !allowDisk {
 		return nil, fmt.Errorf("directory %s is not in memory, so the CA key would be written to a disk; "+
-			"mount an emptyDir of medium Memory there (a Secret volume in its place means that istiod's Deployment was changed back), or allow it with --allow-disk to try things out", path)
+			"mount an emptyDir of medium Memory there (a Secret volume there means that istiod's Deployment was changed back), or allow a disk with --allow-disk, for trials", path)
 	}
 	d := &Directory{path: path}
-	if err := d.others(); err != nil {
+	if err := d.checkForeign(); err != nil {
 		return nil, err
 	}
 	return d, d.recover()
 }
 
-// others refuses files that istiod would read and that are not ours. tls.crt is one: where it is, istiod
-// reads none of the four.
-func (d *Directory) others() error {
+// checkForeign refuses files that istiod would read and that are not the agent's. With tls.crt, istiod reads none of the four.
+func (d *Directory) checkForeign() error {
 	for _, name := range append([]string{"tls.crt", "istio-generated"}, names...) {
 		info, err := os.Lstat(d.join(name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -85,23 +83,23 @@ func (d *Directory) others() error {
 			return err
 		}
 		if target, _ := os.Readlink(d.join(name)); info.Mode()&fs.ModeSymlink == 0 || target != filepath.Join(dataName, name) {
-			return fmt.Errorf("%s is there already, and not from here; take it away, since istiod would read it in place of what is published", d.join(name))
+			return fmt.Errorf("%s exists and is not the agent's; remove it, since istiod would read it in place of the published files", d.join(name))
 		}
 	}
 	return nil
 }
 
-// recover takes away what is half made, and completes what only lacks names.
+// recover removes an incomplete set, and completes one that only lacks names.
 func (d *Directory) recover() error {
 	if err := os.Remove(d.staging(newLink)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	current, err := os.Readlink(d.join(dataName))
 	if err != nil || !complete(d.join(current)) {
-		// istiod reads none of it: it does not start with a part of the files, and without any it has not been started.
+		// istiod does not start with a part of the files, and without any it has not been started.
 		for _, name := range append(slices.Clone(names), dataName, stagingName) {
 			if err := os.RemoveAll(d.join(name)); err != nil {
-				return fmt.Errorf("taking away what an interrupted publication left: %w", err)
+				return fmt.Errorf("removing what an interrupted publication left: %w", err)
 			}
 		}
 		return nil
@@ -151,7 +149,7 @@ func (d *Directory) Published(now time.Time) (*Set, error) {
 	return set, nil
 }
 
-// Intact reports whether istiod would read exactly this set, which was published or read here.
+// Intact reports whether istiod would read exactly this set, which Publish or Published has handled.
 func (d *Directory) Intact(set *Set) bool {
 	for _, name := range names {
 		same := false
@@ -163,7 +161,7 @@ func (d *Directory) Intact(set *Set) bool {
 	return true
 }
 
-// read passes the content of a file of istiod's on, and clears it then: it may be the key.
+// read passes the content of a file to use, and clears it then: it may be the key.
 func (d *Directory) read(name string, use func(content []byte)) error {
 	file, err := os.Open(d.join(name))
 	if err != nil {
@@ -184,13 +182,13 @@ func (d *Directory) read(name string, use func(content []byte)) error {
 	content := d.buffer[:size+1]
 	defer clear(content)
 	if n, err := io.ReadFull(file, content); n != size || err == nil {
-		return fmt.Errorf("%s was changed while it was read", file.Name())
+		return fmt.Errorf("%s changed while it was read", file.Name())
 	}
 	use(content[:size])
 	return nil
 }
 
-// key gives the key of a set (PEM): for a set that is published, a copy of the file.
+// key returns the key of a set (PEM): of a published one, a copy of the file.
 func (d *Directory) key(set *Set) (key []byte, err error) {
 	if set.key != nil {
 		return encodeKey(set.key)
@@ -201,16 +199,16 @@ func (d *Directory) key(set *Set) (key []byte, err error) {
 		}
 	})
 	if err == nil && key == nil {
-		err = fmt.Errorf("%s holds another key than that of CA certificate %s", d.join(keyFile), set.SerialNumber())
+		err = fmt.Errorf("%s does not hold the key of CA certificate %s", d.join(keyFile), set.SerialNumber())
 	}
 	return key, err
 }
 
-// Publish makes a set the published one, in one step. After an error, and after a crash at any time, the one
-// before is still published. Two publications should be two seconds apart, so that istiod reads each whole.
+// Publish replaces the published set in one step. After an error, and after a crash at any time, the previous set is still
+// published. Two publications should be two seconds apart, so that istiod reads each set completely.
 //
-// The note is kept beside the files. The set does not hold its key any more after that. It can be published again while
-// the directory holds it.
+// The note is kept beside the files. Afterwards the set does not hold its key any more. It can be published again while the
+// directory holds it.
 func (d *Directory) Publish(set *Set, note []byte) error {
 	if set.certificate == nil {
 		return errors.New("only a verified set can be published")
@@ -222,7 +220,7 @@ func (d *Directory) Publish(set *Set, note []byte) error {
 	defer clear(key)
 	set.note = note
 	files := set.files(key)
-	if err := d.others(); err != nil {
+	if err := d.checkForeign(); err != nil {
 		return err
 	}
 	was, next := d.numbers()
@@ -239,11 +237,11 @@ func (d *Directory) Publish(set *Set, note []byte) error {
 	return d.prune(was, next)
 }
 
-// steps are what Publish does, one after the other; after any number of them istiod reads one complete set, if any.
+// steps are those of Publish; after any number of them istiod reads one complete set, if any.
 func (d *Directory) steps(number string, files map[string]file) []func() error {
 	staged := d.staging(number)
 	steps := []func() error{
-		func() error { return os.MkdirAll(staged, 0o755) }, //nolint:gosec // istiod reads it, whatever its user is; the key has a mode of its own
+		func() error { return os.MkdirAll(staged, 0o755) }, //nolint:gosec // istiod reads it as any user; the key has its own mode
 	}
 	for _, name := range append([]string{noteFile}, names...) {
 		steps = append(steps, func() error { return write(filepath.Join(staged, name), files[name]) })
@@ -252,20 +250,19 @@ func (d *Directory) steps(number string, files map[string]file) []func() error {
 		func() error { return sync(staged) },
 		func() error { return os.Symlink(filepath.Join(stagingName, number), d.staging(newLink)) },
 		func() error { return os.Rename(d.staging(newLink), d.join(dataName)) },
-		d.link, // of use the first time, and where a name was lost
+		d.link, // the first time, and where a name was lost
 		func() error { return sync(d.path) },
 	)
 }
 
-// link gives istiod's files their names, where they lack them: the key's first, since istiod makes a root of
-// its own when it finds no file at all, and does not start when it finds a part of them.
+// link creates the missing links to istiod's files, in the order of names.
 func (d *Directory) link() error {
 	for _, name := range names {
-		want := filepath.Join(dataName, name)
-		if target, err := os.Readlink(d.join(name)); err == nil && target == want {
+		expected := filepath.Join(dataName, name)
+		if target, err := os.Readlink(d.join(name)); err == nil && target == expected {
 			continue
 		}
-		if err := os.Symlink(want, d.join(name)); err != nil {
+		if err := os.Symlink(expected, d.join(name)); err != nil {
 			return err
 		}
 	}
@@ -278,7 +275,7 @@ func write(path string, f file) error {
 		return err
 	}
 	_, err = to.Write(f.content)
-	// No umask may take a mode away; and on a disk, nothing may be named that is not there yet.
+	// Chmod overrides the umask; Sync keeps a disk from naming what it does not hold yet.
 	return errors.Join(err, to.Chmod(f.mode), to.Sync(), to.Close())
 }
 
@@ -290,10 +287,10 @@ func sync(dir string) error {
 	return errors.Join(opened.Sync(), opened.Close())
 }
 
-// numbers gives the staged directory that is published and the one for the next set.
+// numbers returns the staging directory of the published set and that of the next one.
 func (d *Directory) numbers() (current, next string) {
 	highest := 0
-	entries, _ := os.ReadDir(d.staging()) // none: the first
+	entries, _ := os.ReadDir(d.staging()) // none the first time
 	for _, entry := range entries {
 		if n, err := strconv.Atoi(entry.Name()); err == nil {
 			highest = max(highest, n)
@@ -303,7 +300,7 @@ func (d *Directory) numbers() (current, next string) {
 	return filepath.Base(target), strconv.Itoa(highest + 1)
 }
 
-// prune removes the staged sets but these.
+// prune removes all other staged sets.
 func (d *Directory) prune(keep ...string) error {
 	entries, err := os.ReadDir(d.staging())
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 func verified(t testing.TB, h hierarchy, note string) *Set {
 	t.Helper()
 	key := h.signed.key
-	certificate := sign(t, wantedCA(), key, h.root)
+	certificate := sign(t, requestedCA(), key, h.root)
 	answer := h.answer(t)
 	answer.Certificate, answer.Chain = certPEM(certificate), [][]byte{certPEM(certificate), certPEM(h.root)}
-	set, err := Verify(answer, wanted())
+	set, err := Verify(answer, requested())
 	if err != nil {
 		t.Fatal(err)
 	}

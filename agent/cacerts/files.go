@@ -28,8 +28,8 @@ const (
 	noteFile  = "note"
 )
 
-// names are istiod's files in the order in which their links are made: the key first, since istiod starts
-// without any file (and makes a root of its own), but never with a part of them.
+// names are istiod's files in the order in which their links are created: the key first, since istiod starts without any file
+// (with a root of its own), but never with a part of them.
 var names = []string{keyFile, certFile, chainFile, rootFile}
 
 // file is the content of one and its mode.
@@ -41,16 +41,16 @@ type file struct {
 // digests are the SHA-256 of istiod's files, by name.
 type digests map[string][sha256.Size]byte
 
-// files gives what is written for a set with its key (PEM). It is canonical: the same set gives the same bytes, so
-// root-cert.pem changes only with the roots (istiod refuses a reload when a byte of it differs).
+// files returns the files of a set with its key (PEM). They are canonical, so that root-cert.pem changes only with the roots:
+// istiod refuses to reload when a byte of it differs.
 func (s *Set) files(key []byte) map[string]file {
 	return map[string]file{
 		keyFile:  {key, 0o600},
 		certFile: {encode(s.certificate), 0o644},
 		// istiod sends this after each workload's certificate: the signer first, then upwards, without the root.
 		chainFile: {encode(append([]*x509.Certificate{s.certificate}, s.issuers...)...), 0o644},
-		// istiod publishes these bytes as they are, in the ConfigMap istio-ca-root-cert. Without the last newline, as Vault
-		// answers, the guide's last step (jq -r, which writes one, and diff) finds no difference.
+		// istiod copies these bytes to the ConfigMap istio-ca-root-cert. Without the last newline, as Vault returns it, they are
+		// what jq -r prints of that.
 		rootFile: {bytes.TrimSuffix(encode(s.roots...), []byte("\n")), 0o644},
 		noteFile: {s.note, 0o600},
 	}
@@ -84,13 +84,13 @@ func encodeKey(key crypto.Signer) ([]byte, error) {
 
 func encode(certificates ...*x509.Certificate) []byte {
 	var text bytes.Buffer
-	for _, each := range certificates {
-		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: each.Raw}) // a buffer takes everything
+	for _, certificate := range certificates {
+		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}) // a buffer returns no error
 	}
 	return text.Bytes()
 }
 
-// read reads a set back as istiod would, by names in a directory, and checks that it is one.
+// read reads a set as istiod would, by the names in a directory. It does not verify it.
 func read(dir string) (*Set, error) {
 	content, read := map[string][]byte{}, digests{}
 	defer func() { clear(content[keyFile]) }()
@@ -114,7 +114,7 @@ func read(dir string) (*Set, error) {
 		return nil, fmt.Errorf("%s: %w", chainFile, err)
 	}
 	if !chain[0].Equal(certificate) {
-		return nil, fmt.Errorf("%s does not begin with the certificate of %s", chainFile, certFile)
+		return nil, fmt.Errorf("%s does not start with the certificate in %s", chainFile, certFile)
 	}
 	roots, err := pemcerts.Parse(content[rootFile])
 	if err != nil {
@@ -122,7 +122,7 @@ func read(dir string) (*Set, error) {
 	}
 	set := &Set{certificate: certificate, issuers: chain[1:], roots: roots, key: key, published: read}
 	if set.Root() == nil {
-		return nil, fmt.Errorf("%s holds no root that the certificate leads to", rootFile)
+		return nil, fmt.Errorf("%s does not contain the certificate's root", rootFile)
 	}
 	return set, nil
 }

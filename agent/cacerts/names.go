@@ -13,31 +13,31 @@ import (
 // subjectAltName is the extension's identifier (RFC 5280, 4.2.1.6).
 var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
-// uriTag is that of a uniformResourceIdentifier in a GeneralName (RFC 5280, appendix A.2).
+// uriTag is a uniformResourceIdentifier in a GeneralName (RFC 5280, appendix A.2).
 const uriTag = 6
 
 // nameTypes are the types of a GeneralName, by tag.
 var nameTypes = []string{"otherName", "e-mail", "DNS", "X.400", "directory", "EDI", "URI", "IP", "registered ID"}
 
-func (w Wanted) checkNames(certificate *x509.Certificate) error {
+func (r Request) checkNames(certificate *x509.Certificate) error {
 	uris, others, err := subjectNames(certificate)
 	if err != nil {
 		return err
 	}
-	want := slices.Clone(w.Hosts)
+	expected := slices.Clone(r.Hosts)
 	slices.Sort(uris)
-	slices.Sort(want)
-	if !slices.Equal(uris, want) || len(others) > 0 {
-		return refuse(WrongNames, "its names are URIs %q and [%s]; expected the URIs %q alone", uris, strings.Join(others, ", "), want)
+	slices.Sort(expected)
+	if !slices.Equal(uris, expected) || len(others) > 0 {
+		return refuse(wrongNames, "its names are URIs %q and [%s]; expected the URIs %q alone", uris, strings.Join(others, ", "), expected)
 	}
-	if got := certificate.Subject.Organization; len(got) != 1 || got[0] != w.Organization {
-		return refuse(WrongOrganization, "its organization is %q; expected %q", got, w.Organization)
+	if got := certificate.Subject.Organization; len(got) != 1 || got[0] != r.Organization {
+		return refuse(wrongOrganization, "its organization is %q; expected %q", got, r.Organization)
 	}
 	return nil
 }
 
-// subjectNames are the certificate's subject alternative names: the URIs, and the types of all others. It reads the extension
-// itself, since crypto/x509 leaves out the types that it does not know.
+// subjectNames returns the certificate's subject alternative names: the URIs, and the types of all others. crypto/x509 omits the
+// types that it does not know.
 func subjectNames(certificate *x509.Certificate) (uris, others []string, err error) {
 	for _, extension := range certificate.Extensions {
 		if !extension.Id.Equal(subjectAltName) {
@@ -45,7 +45,7 @@ func subjectNames(certificate *x509.Certificate) (uris, others []string, err err
 		}
 		var all []asn1.RawValue
 		if rest, err := asn1.Unmarshal(extension.Value, &all); err != nil || len(rest) > 0 {
-			return nil, nil, refuse(WrongNames, "its subject alternative names cannot be read")
+			return nil, nil, refuse(wrongNames, "its subject alternative names cannot be read")
 		}
 		for _, name := range all {
 			switch {

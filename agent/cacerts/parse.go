@@ -17,23 +17,23 @@ import (
 )
 
 const (
-	// maxChain is how many certificates an answer may hold: each costs signatures to verify, here and in every proxy.
+	// maxChain bounds the certificates in an answer: each costs a signature check, here and in every proxy.
 	maxChain = 16
-	// maxKeyDER is the size of the largest key that is parsed: RSA of pemcerts.MaxRSABits in PKCS #8. Parsing a key
-	// checks its numbers, which takes minutes for one of a megabyte.
+	// maxKeyDER bounds a key: RSA of pemcerts.MaxRSABits in PKCS #8. Parsing checks a key's numbers, which takes minutes for
+	// one of a megabyte.
 	maxKeyDER = 10 << 10
 )
 
-// parseKey takes what istiod takes (PKCS #1, SEC 1, PKCS #8; the first block must be the key, so none of
-// OpenSSL's EC PARAMETERS before it), of the kinds that istiod signs with.
+// parseKey accepts what istiod accepts: PKCS #1, SEC 1 and PKCS #8, RSA and EC. The first block must be the key, without
+// OpenSSL's EC PARAMETERS before it.
 func parseKey(text []byte) (crypto.Signer, error) {
 	block, err := onlyBlock(text)
 	if err != nil {
-		return nil, refuse(BadKey, "the key is not one block of PEM: %v", err)
+		return nil, refuse(badKey, "the key is not one block of PEM: %v", err)
 	}
 	defer clear(block.Bytes)
 	if len(block.Bytes) > maxKeyDER {
-		return nil, refuse(BadKey, "the key is longer than %d bytes", maxKeyDER)
+		return nil, refuse(badKey, "the key is longer than %d bytes", maxKeyDER)
 	}
 	var key any
 	switch block.Type {
@@ -44,10 +44,10 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	case "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	default:
-		return nil, refuse(BadKey, "the key is PEM of another type than a private key")
+		return nil, refuse(badKey, "the key is PEM of another type than a private key")
 	}
 	if err != nil {
-		return nil, refuse(BadKey, "the key cannot be read")
+		return nil, refuse(badKey, "the key cannot be read")
 	}
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -55,29 +55,29 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	case *ecdsa.PrivateKey:
 		return key, nil
 	default:
-		return nil, refuse(BadKey, "the key is neither RSA nor EC")
+		return nil, refuse(badKey, "the key is neither RSA nor EC")
 	}
 }
 
 func parseOne(what string, text []byte) (*x509.Certificate, error) {
 	block, err := onlyBlock(text)
 	if err != nil {
-		return nil, refuse(BadPEM, "its %s is not one block of PEM: %v", what, err)
+		return nil, refuse(badPEM, "its %s is not one block of PEM: %v", what, err)
 	}
 	if block.Type != "CERTIFICATE" {
-		return nil, refuse(BadPEM, "its %s is PEM of another type than a certificate", what)
+		return nil, refuse(badPEM, "its %s is PEM of another type than a certificate", what)
 	}
 	certificate, err := pemcerts.ParseOne(block.Bytes)
 	if err != nil {
-		return nil, refuse(BadPEM, "its %s cannot be used: %v; issue another certificate", what, err)
+		return nil, refuse(badPEM, "its %s cannot be used: %v; issue another certificate", what, err)
 	}
 	return certificate, nil
 }
 
-// onlyBlock gives the one block of a text that holds nothing else.
+// onlyBlock returns the one PEM block that is the whole text.
 func onlyBlock(text []byte) (*pem.Block, error) {
 	if !bytes.HasPrefix(text, []byte("-----BEGIN ")) {
-		return nil, fmt.Errorf("it does not begin with one")
+		return nil, fmt.Errorf("it does not start with one")
 	}
 	block, rest := pem.Decode(text)
 	switch {
@@ -88,18 +88,18 @@ func onlyBlock(text []byte) (*pem.Block, error) {
 	case len(block.Headers) > 0:
 		return nil, fmt.Errorf("it has headers")
 	}
-	// pem.Decode passes over what it cannot read and takes a later block.
+	// pem.Decode skips what it cannot read and returns a later block.
 	if n := strings.Count(string(text), "-----BEGIN "); n != 1 {
 		return nil, fmt.Errorf("it holds %d", n)
 	}
 	return block, nil
 }
 
-// parseIssuers returns the certificates that an answer holds beside the certificate, each once, in the order of the
-// answer. It verifies one signature at most: that of the issuing CA.
+// parseIssuers returns the other certificates of an answer, without duplicates, in its order. It verifies one signature at most:
+// that of the issuing CA.
 func parseIssuers(answer Issued, certificate *x509.Certificate) ([]*x509.Certificate, error) {
 	if len(answer.Chain) > maxChain {
-		return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(answer.Chain), maxChain)
+		return nil, refuse(badChain, "its chain holds %d certificates, more than %d", len(answer.Chain), maxChain)
 	}
 	var issuers []*x509.Certificate
 	for i, block := range answer.Chain {
@@ -107,7 +107,7 @@ func parseIssuers(answer Issued, certificate *x509.Certificate) ([]*x509.Certifi
 		if err != nil {
 			return nil, err
 		}
-		// Vault's ca_chain begins with the certificate itself since 1.11.
+		// Vault's ca_chain starts with the certificate itself since 1.11.
 		if !parsed.Equal(certificate) && !slices.ContainsFunc(issuers, parsed.Equal) {
 			issuers = append(issuers, parsed)
 		}
@@ -123,8 +123,8 @@ func parseIssuers(answer Issued, certificate *x509.Certificate) ([]*x509.Certifi
 		return issuers, nil
 	}
 	if err := certificate.CheckSignatureFrom(issuer); err != nil {
-		return nil, refuse(BadChain, "its issuing CA %s did not sign it: %v", issuer.Subject, err)
+		return nil, refuse(badChain, "its issuing CA %s did not sign it: %v", issuer.Subject, err)
 	}
-	// Last: a chain that was configured by hand (manual_chain in Vault) may lead elsewhere on purpose.
+	// Last: a configured chain (Vault's manual_chain) may lead elsewhere on purpose.
 	return append(issuers, issuer), nil
 }

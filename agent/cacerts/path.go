@@ -11,33 +11,32 @@ import (
 )
 
 const (
-	// maxSteps bounds the search for paths: certificates that sign each other crosswise form exponentially many.
+	// maxSteps bounds the search for paths: certificates that cross-sign each other form exponentially many.
 	maxSteps = maxChain * maxChain
 	// maxPaths bounds the paths that are verified. Each costs the signatures of its certificates.
 	maxPaths = maxChain
 )
 
-// pathSearch searches depth-first for the paths from a certificate to self-signed roots: by issuer name, then by
-// signature (RFC 5280, 6.1). A CA's answer is a set of certificates, not one line: Vault's ca_chain holds every issuer
-// of the mount that has signed any other certificate in it, such as a reissued root with the same key, or the root that
-// has cross-signed another.
+// pathSearch searches depth-first for the paths from a certificate to self-signed roots: by issuer name, then by signature
+// (RFC 5280, 6.1). A CA's answer is a set, not one chain: Vault's ca_chain holds every issuer of the mount that signed another
+// certificate in it, such as a reissued root with the same key, or a root that cross-signed another.
 type pathSearch struct {
 	// issuers are the certificates that a path may go through, in their order of preference.
 	issuers []*x509.Certificate
 	// answered is how many of them come from the CA's answer, the first ones.
 	answered int
-	// signatures are the signatures that were verified already, each once.
+	// signatures are those verified already, each once.
 	signatures map[link]error
 	steps      int
 	paths      [][]*x509.Certificate
-	// deadEnd is why the first path that reached no root ended, a *Refusal.
+	// deadEnd is the *Refusal of the first path that reached no root.
 	deadEnd error
 }
 
 // link is a certificate and one that may be its issuer.
 type link struct{ subject, issuer *x509.Certificate }
 
-// findPaths returns the paths from a certificate to self-signed roots, each with both ends, in the order of the answer.
+// findPaths returns the paths from a certificate to self-signed roots, both ends included, in the order of the answer.
 // An answer may omit a root that is known. Without any path, the error is a *Refusal.
 func findPaths(certificate *x509.Certificate, answered, known []*x509.Certificate) ([][]*x509.Certificate, error) {
 	search := &pathSearch{issuers: slices.Clone(answered), answered: len(answered), signatures: map[link]error{}}
@@ -53,7 +52,7 @@ func findPaths(certificate *x509.Certificate, answered, known []*x509.Certificat
 	case search.deadEnd != nil:
 		return nil, search.deadEnd
 	default:
-		return nil, refuse(BadChain, "no root was found within %d steps", maxSteps)
+		return nil, refuse(badChain, "no root was found within %d steps", maxSteps)
 	}
 }
 
@@ -79,7 +78,7 @@ func (p *pathSearch) extend(path []*x509.Certificate) {
 		}
 		if err := p.verify(link{last, issuer}); err != nil {
 			if i < p.answered {
-				broken = refuse(BadChain, "its chain holds %s, the name of the issuer of %s, whose signature does not verify with it: %v", issuer.Subject, last.Subject, err)
+				broken = refuse(badChain, "its chain holds %s, the name of the issuer of %s, whose signature does not verify with it: %v", issuer.Subject, last.Subject, err)
 			}
 			continue
 		}
@@ -112,46 +111,46 @@ func (p *pathSearch) verify(l link) error {
 // linked checks that each certificate is signed by the next, a CA.
 func linked(certificate *x509.Certificate, above []*x509.Certificate) error {
 	below := certificate
-	for i, each := range above {
-		if err := below.CheckSignatureFrom(each); err != nil {
-			return refuse(BadChain, "certificate %d of its chain (%s) did not sign the one before it (%s): %v", i+1, each.Subject, below.Subject, err)
+	for i, issuer := range above {
+		if err := below.CheckSignatureFrom(issuer); err != nil {
+			return refuse(badChain, "certificate %d of its chain (%s) did not sign the one before it (%s): %v", i+1, issuer.Subject, below.Subject, err)
 		}
-		if each.MaxPathLen >= 0 && (each.MaxPathLen > 0 || each.MaxPathLenZero) && each.MaxPathLen <= i {
-			return refuse(BadChain, "certificate %d of its chain (%s) allows no CA below it at this depth", i+1, each.Subject)
+		if issuer.MaxPathLen >= 0 && (issuer.MaxPathLen > 0 || issuer.MaxPathLenZero) && issuer.MaxPathLen <= i {
+			return refuse(badChain, "certificate %d of its chain (%s) allows no CA below it at this depth", i+1, issuer.Subject)
 		}
-		below = each
+		below = issuer
 	}
 	return nil
 }
 
-// sameCA reports whether two certificates are of one CA: its name and its key. A path goes through a CA only once.
+// sameCA reports whether two certificates have the same name and key. A path contains a CA only once.
 func sameCA(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
 // pinned returns the paths that lead to a pinned root, all without one.
-func (w Wanted) pinned(paths [][]*x509.Certificate) ([][]*x509.Certificate, error) {
-	if w.Pinned == nil {
+func (r Request) pinned(paths [][]*x509.Certificate) ([][]*x509.Certificate, error) {
+	if r.Pinned == nil {
 		return paths, nil
 	}
 	pinned := slices.DeleteFunc(slices.Clone(paths), func(path []*x509.Certificate) bool {
-		return !slices.ContainsFunc(w.Pinned, path[len(path)-1].Equal)
+		return !slices.ContainsFunc(r.Pinned, path[len(path)-1].Equal)
 	})
 	if len(pinned) == 0 {
 		root := paths[0][len(paths[0])-1]
 		return nil, refuse(RootNotPinned, "its root %s (SHA-256 %s) is none of the %d in spec.agentCa.trustedRoots; "+
-			"correct spec.agentCa.vault.caPath, or add that root there if you trust it", root.Subject, pemcerts.Fingerprint(root), len(w.Pinned))
+			"correct spec.agentCa.vault.caPath, or add that root there if you trust it", root.Subject, pemcerts.Fingerprint(root), len(r.Pinned))
 	}
 	return pinned, nil
 }
 
-// rank orders roots: those that istiod trusts now and is to trust come before those that would be refused.
-func (w Wanted) rank(root *x509.Certificate) int {
+// rank orders roots: those that istiod trusts, now and in future, come before those that would be refused.
+func (r Request) rank(root *x509.Certificate) int {
 	rank := 0
-	if !slices.ContainsFunc(w.Trusted, root.Equal) {
+	if !slices.ContainsFunc(r.Trusted, root.Equal) {
 		rank += 2
 	}
-	if !slices.ContainsFunc(w.Published, root.Equal) && !slices.ContainsFunc(w.Preferred, root.Equal) {
+	if !slices.ContainsFunc(r.Published, root.Equal) && !slices.ContainsFunc(r.Preferred, root.Equal) {
 		rank++
 	}
 	return rank

@@ -26,7 +26,7 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		return template
 	}
 	expired := func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 0, -1) }
-	below := func(issuer *ca) *ca { return sign(t, wantedCA(), leafKey, issuer) }
+	below := func(issuer *ca) *ca { return sign(t, requestedCA(), leafKey, issuer) }
 
 	// A root that was reissued with its own key.
 	key := newKey(t, elliptic.P256())
@@ -84,8 +84,8 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		"reissued issuer, the first one has expired":      {certificate: deep, issuing: middleEnded, chain: cas{middleEnded, middle, a}, issuers: cas{middle}, root: a},
 		"without the root, which is published":            {certificate: deep, issuing: middle, chain: cas{middle}, published: cas{b, a}, issuers: cas{middle}, root: a},
 		"without the root, another of its name published": {certificate: succeeded, chain: nil, published: cas{oldRoot}, refused: NoRoot},
-		"another root of its name":                        {certificate: succeeded, chain: cas{oldRoot}, refused: BadChain},
-		"all expired":                                     {certificate: reissued, issuing: ended, chain: cas{ended}, refused: NotValidNow},
+		"another root of its name":                        {certificate: succeeded, chain: cas{oldRoot}, refused: badChain},
+		"all expired":                                     {certificate: reissued, issuing: ended, chain: cas{ended}, refused: notValidNow},
 		"pinned root, which completes the answer":         {certificate: deep, issuing: middle, chain: cas{middle}, pinned: cas{b, a}, issuers: cas{middle}, root: a},
 		"pinned root, which is the answer's":              {certificate: deep, issuing: middle, chain: cas{middle, a}, pinned: cas{a}, issuers: cas{middle}, root: a},
 		"pinned root, another one answers":                {certificate: deep, issuing: middle, chain: cas{middle, a}, pinned: cas{b}, refused: RootNotPinned},
@@ -93,13 +93,13 @@ func TestVerifyBuildsThePath(t *testing.T) {
 		"pinned root, cross-signed, not the first":        {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a}, issuers: cas{bByA}, root: a},
 		"pinned root, another one is published":           {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a}, published: cas{b}, issuers: cas{bByA}, root: a},
 		"pinned roots, the published one among them":      {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, pinned: cas{a, b}, published: cas{b}, root: b},
-		"pinned root has expired":                         {certificate: reissued, issuing: ended, chain: cas{ended, newRoot}, pinned: cas{ended}, refused: NotValidNow},
+		"pinned root has expired":                         {certificate: reissued, issuing: ended, chain: cas{ended, newRoot}, pinned: cas{ended}, refused: notValidNow},
 		"preferred root, reissued":                        {certificate: reissued, issuing: newRoot, chain: cas{newRoot}, preferred: cas{oldRoot}, root: oldRoot},
 		"preferred root, cross-signed":                    {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, preferred: cas{a}, issuers: cas{bByA}, root: a},
 		"preferred root that has nothing to do with it":   {certificate: deep, issuing: middle, chain: cas{middle, a}, preferred: cas{successor, b}, issuers: cas{middle}, root: a},
 		"preferred root completes nothing":                {certificate: deep, issuing: middle, chain: cas{middle}, preferred: cas{a}, refused: NoRoot},
 		"preferred root that is not pinned":               {certificate: crossed, issuing: b, chain: cas{b, bByA, a}, preferred: cas{a}, pinned: cas{b}, root: b},
-		"issuing CA that did not sign":                    {certificate: crossed, issuing: a, chain: cas{b, bByA}, refused: BadChain},
+		"issuing CA that did not sign":                    {certificate: crossed, issuing: a, chain: cas{b, bByA}, refused: badChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := Issued{Key: keyPEM(t, leafKey), Certificate: certPEM(test.certificate), Chain: [][]byte{certPEM(test.certificate)}}
@@ -109,7 +109,7 @@ func TestVerifyBuildsThePath(t *testing.T) {
 			for _, c := range test.chain {
 				answer.Chain = append(answer.Chain, certPEM(c))
 			}
-			request := wanted()
+			request := requested()
 			request.Trusted, request.Published = certificates(test.trusted), certificates(test.published)
 			request.Pinned, request.Preferred = certificates(test.pinned), certificates(test.preferred)
 			set, err := Verify(answer, request)
@@ -147,7 +147,7 @@ func certificates(cas []*ca) (all []*x509.Certificate) {
 func TestRootOfReissuedRoots(t *testing.T) {
 	h := newHierarchy(t)
 	reissued := sign(t, authority("my-org", -1), h.root.key, nil)
-	set, err := Verify(h.answer(t), wanted())
+	set, err := Verify(h.answer(t), requested())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestFindPathsIsBounded(t *testing.T) {
 		subject, issuer := keys[i%4], keys[(i+1+i/4%3)%4]
 		ring = append(ring, sign(t, authority("ring", -1), subject.key, issuer).Certificate)
 	}
-	leaf := sign(t, wantedCA(), newKey(t, elliptic.P256()), keys[0]).Certificate
+	leaf := sign(t, requestedCA(), newKey(t, elliptic.P256()), keys[0]).Certificate
 	many := slices.Clone(ring[:8])
 	for range 8 {
 		many = append(many, sign(t, authority("ring", -1), keys[3].key, nil).Certificate)
@@ -216,7 +216,7 @@ func TestVerifySHA1(t *testing.T) {
 		"EC root":  h.under(t, weak(x509.ECDSAWithSHA1), newKey(t, elliptic.P256())),
 	} {
 		t.Run(name, func(t *testing.T) {
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -242,10 +242,10 @@ func TestVerifySHA1(t *testing.T) {
 	t.Run("issuer", func(t *testing.T) {
 		template := authority("middle", 1)
 		template.SignatureAlgorithm = x509.ECDSAWithSHA1
-		refused(t, h.through(t, template), BadChain, "O=middle", "SHA1")
+		refused(t, h.through(t, template), badChain, "O=middle", "SHA1")
 	})
 	t.Run("certificate", func(t *testing.T) {
-		refused(t, h.direct(t, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }), BadChain, "SHA1")
+		refused(t, h.direct(t, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }), badChain, "SHA1")
 	})
 	t.Run("signature of a root that is damaged", func(t *testing.T) {
 		answer := h.under(t, weak(x509.ECDSAWithSHA1), newKey(t, elliptic.P256()))

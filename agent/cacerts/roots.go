@@ -11,8 +11,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Root is the root that the set's certificate leads to, nil without one. A root that was reissued with the same key is
-// as good as the one before it: the last of them counts, since new roots come after old ones.
+// Root returns the root that the set's certificate leads to, nil without one. Of roots reissued with the same key it is the
+// last one, since new roots come after old ones.
 func (s *Set) Root() *x509.Certificate {
 	for _, root := range slices.Backward(s.roots) {
 		if s.LeadsTo(root) {
@@ -31,16 +31,15 @@ func (s *Set) LeadsTo(root *x509.Certificate) bool {
 	return root.Equal(last) || last.CheckSignatureFrom(root) == nil
 }
 
-// RootFingerprint is the SHA-256 of Root (DER) in hexadecimal.
+// RootFingerprint returns the SHA-256 of Root (DER) in hexadecimal.
 func (s *Set) RootFingerprint() string { return pemcerts.Fingerprint(s.Root()) }
 
-// WithRoots is the same certificate and key, and other roots in the file that istiod publishes. The root that the
-// certificate leads to must be among them.
+// WithRoots returns the same certificate and key with other roots, which must contain the certificate's.
 func (s *Set) WithRoots(roots []*x509.Certificate) (*Set, error) {
 	changed := *s
 	changed.roots = roots
 	if changed.Root() == nil {
-		return nil, refuse(RootNotTrusted, "its root %s (SHA-256 %s) is not among the roots that are to be trusted", s.Root().Subject, s.RootFingerprint())
+		return nil, refuse(RootNotTrusted, "its root %s (SHA-256 %s) is not among the roots to trust", s.Root().Subject, s.RootFingerprint())
 	}
 	return &changed, nil
 }
@@ -67,7 +66,7 @@ func (t Trust) Accepts(next Trust) bool {
 	return within(t.Roots, next.Roots) || within(next.Roots, t.Roots)
 }
 
-// within says whether part is a run of whole.
+// within reports whether part is a run of whole.
 func within(part, whole []*x509.Certificate) bool {
 	for i := 0; i+len(part) <= len(whole); i++ {
 		if slices.EqualFunc(part, whole[i:i+len(part)], (*x509.Certificate).Equal) {
@@ -77,8 +76,8 @@ func within(part, whole []*x509.Certificate) bool {
 	return false
 }
 
-// Adopt makes a set of a CA that istiod has used so far, as its Secret holds it, and the roots to trust. It may have
-// any names, life and path length, but must be whole, valid, and good for the workloads of istiod's names (hosts).
+// Adopt returns the set of a CA that istiod has used so far, from its Secret and the roots to trust. Names, lifetime and path
+// length may be any, but the CA must be valid and usable for the workloads of istiod's names (hosts).
 func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []string, now time.Time) (*Set, error) {
 	set := &Set{roots: roots}
 	var err error
@@ -92,22 +91,22 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 	if len(chain) > 0 {
 		above, err := pemcerts.Parse(chain)
 		if err != nil {
-			return nil, refuse(BadPEM, "its chain cannot be used: %v", err)
+			return nil, refuse(badPEM, "its chain cannot be used: %v", err)
 		}
 		if len(above) > maxChain {
-			return nil, refuse(BadChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
+			return nil, refuse(badChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
 		}
 		issuers = above
 	}
 	paths, err := findPaths(set.certificate, issuers, roots)
-	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == BadChain {
+	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == badChain {
 		return nil, err
 	}
 	i := slices.IndexFunc(paths, func(path []*x509.Certificate) bool {
 		return slices.ContainsFunc(roots, path[len(path)-1].Equal)
 	})
 	if i < 0 {
-		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots that are to be trusted", set.certificate.Subject)
+		return nil, refuse(RootNotTrusted, "the CA that istiod has used so far (%s) leads to none of the roots to trust", set.certificate.Subject)
 	}
 	set.issuers = paths[i][1:max(1, len(paths[i])-1)]
 	if err := set.verify(now); err != nil {

@@ -15,19 +15,19 @@ import (
 	"time"
 )
 
-// workloadLifetime is the longest life of the throw-away certificate.
+// workloadLifetime bounds the throw-away certificate's.
 const workloadLifetime = time.Hour
 
-// verifyUse signs a throw-away certificate as istiod does (Istio security/pkg/pki/util/generate_cert.go), with the names
-// of a workload and of istiod itself, and verifies it as a proxy does, as a server's and as a client's. This finds what
-// makes a CA useless though its own chain is valid: extended key usages, name constraints, path lengths.
+// verifyUse signs a throw-away certificate as istiod does (Istio security/pkg/pki/util/generate_cert.go), with the names of a
+// workload and of istiod itself, and verifies it as a proxy does, for server and client. This finds what makes a CA with a
+// valid chain unusable: extended key usages, name constraints, path lengths.
 //
 // hosts are istiod's SPIFFE IDs: workloads share their trust domain.
 func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	chain := s.chain()
 	now = begun(chain, now)
 	template := &x509.Certificate{
-		// No subject: Go makes the names critical then, as istiod does.
+		// Without a subject, Go makes the names critical, as istiod does.
 		SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: earlier(s.NotAfter(), now.Add(workloadLifetime)),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -36,7 +36,7 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	for _, host := range hosts {
 		id, err := url.Parse(host)
 		if err != nil {
-			return refuse(WrongNames, "istiod's name %q is not a URI", host)
+			return refuse(wrongNames, "istiod's name %q is not a URI", host)
 		}
 		template.URIs = append(template.URIs, &url.URL{Scheme: id.Scheme, Host: id.Host, Path: "/ns/default/sa/default"})
 		if parts := strings.Split(id.Path, "/"); len(parts) > 2 && parts[1] == "ns" {
@@ -45,15 +45,15 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return refuse(Unusable, "no key for a certificate to try it with could be made: %v", err)
+		return refuse(unusable, "no key for a test certificate could be generated: %v", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, s.certificate, key.Public(), s.key)
 	if err != nil {
-		return refuse(Unusable, "it cannot sign a workload's certificate: %v", err)
+		return refuse(unusable, "it cannot sign a workload's certificate: %v", err)
 	}
 	workload, err := x509.ParseCertificate(der)
 	if err != nil {
-		return refuse(Unusable, "a workload's certificate that it signs cannot be read: %v", err)
+		return refuse(unusable, "a workload's certificate that it signed cannot be parsed: %v", err)
 	}
 	roots, intermediates := pools(chain)
 	for _, use := range []struct {
@@ -63,28 +63,28 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 		if _, err := workload.Verify(x509.VerifyOptions{
 			Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use.usage},
 		}); err != nil {
-			return refuse(Unusable, "proxies would not accept the certificates of %s that istiod signs with it (%v): "+
+			return refuse(unusable, "proxies would not accept the certificates of %s that istiod signs with it (%v): "+
 				"see the key usages and name constraints of the certificates in its chain", use.of, err)
 		}
 	}
 	return nil
 }
 
-// Warnings name what in a verified set may not work with every proxy.
+// Warnings describes what in a verified set may not work with every proxy.
 func (s *Set) Warnings() (all []string) {
-	for _, each := range s.chain() {
-		if _, ok := each.PublicKey.(ed25519.PublicKey); ok {
+	for _, certificate := range s.chain() {
+		if _, ok := certificate.PublicKey.(ed25519.PublicKey); ok {
 			// BoringSSL verifies such a signature in a chain (crypto/x509/algorithm.cc) and does not offer the algorithm in
 			// a handshake (kVerifySignatureAlgorithms in ssl/extensions.cc), by which a peer may choose its certificates;
 			// OpenSSL and Go do both.
-			all = append(all, plain(fmt.Sprintf("the key of %s in the CA's chain is Ed25519: Envoy does not offer it in TLS handshakes, so peers that choose "+
-				"certificates by that may fail to connect; an EC P-256 or RSA key works everywhere", each.Subject)))
+			all = append(all, plain(fmt.Sprintf("the key of %s in the CA's chain is Ed25519: Envoy does not offer it in TLS handshakes, so peers that select "+
+				"certificates by that may fail to connect; use an EC P-256 or RSA key", certificate.Subject)))
 		}
 	}
 	for _, root := range s.roots {
 		if root.SignatureAlgorithm == x509.SHA1WithRSA || root.SignatureAlgorithm == x509.ECDSAWithSHA1 {
 			all = append(all, plain(fmt.Sprintf("root %s is signed with SHA-1: istiod and Envoy accept that of a root, other TLS libraries and scanners may not; "+
-				"plan a root that is signed with SHA-256", root.Subject)))
+				"plan a root with SHA-256", root.Subject)))
 		}
 	}
 	return all

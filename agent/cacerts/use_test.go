@@ -20,32 +20,23 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // certify is sign for keys of any kind; no issuer means self-signed.
-func certify(t testing.TB, template x509.Certificate, public crypto.PublicKey, issuer *x509.Certificate, by crypto.Signer) *x509.Certificate {
-	t.Helper()
-	serial++
-	template.SerialNumber = big.NewInt(serial)
+func certify(_ testing.TB, template x509.Certificate, public crypto.PublicKey, issuer *x509.Certificate, by crypto.Signer) *x509.Certificate {
 	if issuer == nil {
-		issuer = &template
+		return testca.SelfSign(template, by).Certificate
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, issuer, public, by)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
+	return (&testca.Certificate{Certificate: issuer, Key: by}).SignPublic(template, public)
 }
 
 // under is a good answer whose root has another key or template.
 func (h hierarchy) under(t testing.TB, template x509.Certificate, key crypto.Signer) Issued {
 	t.Helper()
 	root := certify(t, template, key.Public(), nil, key)
-	certificate := certify(t, wantedCA(), h.signed.key.Public(), root, key)
+	certificate := certify(t, requestedCA(), h.signed.key.Public(), root, key)
 	return Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(certificate), encode(root)}}
 }
 
@@ -53,14 +44,14 @@ func (h hierarchy) under(t testing.TB, template x509.Certificate, key crypto.Sig
 func (h hierarchy) through(t testing.TB, template x509.Certificate) Issued {
 	t.Helper()
 	issuer := sign(t, template, newKey(t, elliptic.P256()), h.root)
-	certificate := sign(t, wantedCA(), h.signed.key, issuer)
+	certificate := sign(t, requestedCA(), h.signed.key, issuer)
 	return Issued{Key: keyPEM(t, h.signed.key), Certificate: certPEM(certificate), Chain: [][]byte{certPEM(certificate), certPEM(issuer), certPEM(h.root)}}
 }
 
 // direct is a good answer with another certificate.
 func (h hierarchy) direct(t testing.TB, change func(*x509.Certificate)) Issued {
 	t.Helper()
-	template := wantedCA()
+	template := requestedCA()
 	change(&template)
 	certificate := sign(t, template, h.signed.key, h.root)
 	return Issued{Key: keyPEM(t, h.signed.key), Certificate: certPEM(certificate), Chain: [][]byte{certPEM(certificate), certPEM(h.root)}}
@@ -77,7 +68,7 @@ func newRSA(t testing.TB, bits int) *rsa.PrivateKey {
 
 func refused(t *testing.T, answer Issued, reason string, says ...string) {
 	t.Helper()
-	set, err := Verify(answer, wanted())
+	set, err := Verify(answer, requested())
 	refusal, ok := errors.AsType[*Refusal](err)
 	if !ok || refusal.Reason != reason || set != nil {
 		t.Fatalf("got %v, want %s", err, reason)
@@ -121,7 +112,7 @@ func TestVerifyRefusesAnUnusableCA(t *testing.T) {
 		"an issuer without services":    {issuer(func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"svc"} }), "istiod.istio-system.svc"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			refused(t, test.answer, Unusable, "proxies would not accept", test.says)
+			refused(t, test.answer, unusable, "proxies would not accept", test.says)
 		})
 	}
 	t.Run("all uses named", func(t *testing.T) {
@@ -129,7 +120,7 @@ func TestVerifyRefusesAnUnusableCA(t *testing.T) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 			c.PermittedURIDomains, c.PermittedDNSDomains = []string{"cluster.local"}, []string{"svc"}
 		})
-		if _, err := Verify(answer, wanted()); err != nil {
+		if _, err := Verify(answer, requested()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -148,7 +139,7 @@ func TestVerifyRefusesNamesOfEveryOtherType(t *testing.T) {
 			c.ExtraExtensions = []pkix.Extension{{Id: subjectAltName, Value: value}}
 		})
 	}
-	if _, err := Verify(answer(uri), wanted()); err != nil {
+	if _, err := Verify(answer(uri), requested()); err != nil {
 		t.Fatalf("the URI alone: %v", err)
 	}
 	for tag, kind := range append(slices.Clone(nameTypes), "an unknown type (9)") {
@@ -165,24 +156,24 @@ func TestVerifyRefusesNamesOfEveryOtherType(t *testing.T) {
 			case 8:
 				other.Bytes = []byte{42, 3, 4}
 			}
-			refused(t, answer(uri, other), WrongNames, kind)
-			refused(t, answer(other), WrongNames, kind)
+			refused(t, answer(uri, other), wrongNames, kind)
+			refused(t, answer(other), wrongNames, kind)
 		})
 	}
 	t.Run("a name of another class", func(t *testing.T) {
-		refused(t, answer(uri, asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagUTF8String, Bytes: []byte("name")}), WrongNames, "unknown type")
+		refused(t, answer(uri, asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagUTF8String, Bytes: []byte("name")}), wrongNames, "unknown type")
 	})
-	t.Run("the URI twice", func(t *testing.T) { refused(t, answer(uri, uri), WrongNames) })
-	t.Run("none", func(t *testing.T) { refused(t, answer(), WrongNames) })
+	t.Run("the URI twice", func(t *testing.T) { refused(t, answer(uri, uri), wrongNames) })
+	t.Run("none", func(t *testing.T) { refused(t, answer(), wrongNames) })
 }
 
 func TestVerifyBoundsTheLife(t *testing.T) {
 	h := newHierarchy(t)
-	latest := now.Add(wanted().TTL + lifetimeAllowance)
-	if _, err := Verify(h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest }), wanted()); err != nil {
+	latest := now.Add(requested().TTL + lifetimeAllowance)
+	if _, err := Verify(h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest }), requested()); err != nil {
 		t.Errorf("within the allowance: %v", err)
 	}
-	refused(t, h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest.Add(time.Second) }), LivesTooLong, "768h0m0s were requested")
+	refused(t, h.direct(t, func(c *x509.Certificate) { c.NotAfter = latest.Add(time.Second) }), livesTooLong, "768h0m0s were requested")
 }
 
 // OpenBao signs beyond its signer's end; what counts is when the chain is valid no more.
@@ -197,7 +188,7 @@ func TestNotAfterIsTheLeastOfTheChain(t *testing.T) {
 		"the certificate itself": h.direct(t, func(c *x509.Certificate) { c.NotAfter = soon }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			if err != nil || !set.NotAfter().Equal(soon) {
 				t.Errorf("got %v, want %s", err, soon)
 			}
@@ -210,14 +201,14 @@ func TestVerifyBoundsTheKeys(t *testing.T) {
 	t.Setenv("GODEBUG", "rsa1024min=0") // Go makes no such keys otherwise
 	small := newRSA(t, 1024)
 	root := authority("my-org", -1)
-	t.Run("a root of 1024 bits", func(t *testing.T) { refused(t, h.under(t, root, small), BadKey, "1024 bits, less than 2048") })
+	t.Run("a root of 1024 bits", func(t *testing.T) { refused(t, h.under(t, root, small), badKey, "1024 bits, less than 2048") })
 	t.Run("an issuer of 1024 bits", func(t *testing.T) {
 		issuer := certify(t, authority("middle", 1), small.Public(), h.root.Certificate, h.root.key)
-		certificate := certify(t, wantedCA(), h.signed.key.Public(), issuer, small)
-		refused(t, Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(issuer), certPEM(h.root)}}, BadKey, "1024 bits, less than 2048")
+		certificate := certify(t, requestedCA(), h.signed.key.Public(), issuer, small)
+		refused(t, Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(issuer), certPEM(h.root)}}, badKey, "1024 bits, less than 2048")
 	})
 	t.Run("a root of 2048 bits", func(t *testing.T) {
-		if set, err := Verify(h.under(t, root, newRSA(t, 2048)), wanted()); err != nil || len(set.Warnings()) > 0 {
+		if set, err := Verify(h.under(t, root, newRSA(t, 2048)), requested()); err != nil || len(set.Warnings()) > 0 {
 			t.Error(err)
 		}
 	})
@@ -227,25 +218,25 @@ func TestVerifyBoundsTheKeys(t *testing.T) {
 	t.Run("a huge issuer", func(t *testing.T) {
 		answer := h.answer(t)
 		answer.Chain = [][]byte{answer.Certificate, encode(certify(t, authority("huge", 1), huge, h.root.Certificate, h.root.key)), certPEM(h.root)}
-		refused(t, answer, BadPEM, "32769 bits")
+		refused(t, answer, badPEM, "32769 bits")
 	})
 	t.Run("a huge root", func(t *testing.T) {
 		itself := authority("huge", -1)
 		answer := h.answer(t)
 		answer.Chain = [][]byte{answer.Certificate, encode(certify(t, itself, huge, &itself, h.root.key))}
-		refused(t, answer, BadPEM, "32769 bits")
+		refused(t, answer, badPEM, "32769 bits")
 	})
 	t.Run("a huge key", func(t *testing.T) {
 		answer := h.answer(t)
 		answer.Key = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: make([]byte, maxKeyDER+1)})
-		refused(t, answer, BadKey, "longer than")
+		refused(t, answer, badKey, "longer than")
 	})
 	t.Run("many certificates", func(t *testing.T) {
 		answer := h.answer(t)
 		for len(answer.Chain) <= maxChain {
 			answer.Chain = append(answer.Chain, certPEM(h.root))
 		}
-		refused(t, answer, BadChain, "17 certificates")
+		refused(t, answer, badChain, "17 certificates")
 	})
 }
 
@@ -270,14 +261,14 @@ func TestWarningsOfEd25519(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := Verify(h.under(t, authority("my-org", -1), key), wanted())
+	set, err := Verify(h.under(t, authority("my-org", -1), key), requested())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if warnings := set.Warnings(); len(warnings) != 1 || !strings.Contains(warnings[0], "O=my-org") || !strings.Contains(warnings[0], "Ed25519") {
 		t.Errorf("got %q", warnings)
 	}
-	set, err = Verify(h.answer(t), wanted())
+	set, err = Verify(h.answer(t), requested())
 	if err != nil || len(set.Warnings()) > 0 {
 		t.Errorf("got %v", err)
 	}
@@ -293,7 +284,7 @@ func TestRefusalsAreShortAndPlain(t *testing.T) {
 		"long URI": h.direct(t, func(c *x509.Certificate) { c.URIs[0].Path = "/" + strings.Repeat("a", 1<<16) }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Verify(answer, wanted())
+			_, err := Verify(answer, requested())
 			if err == nil {
 				t.Fatal("it was accepted")
 			}
@@ -325,9 +316,9 @@ func TestAdoptVerifiesAsMuch(t *testing.T) {
 		answer Issued
 		reason string
 	}{
-		"for servers alone": {h.direct(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), Unusable},
-		"another domain":    {h.direct(t, func(c *x509.Certificate) { c.PermittedURIDomains = []string{"other.domain"} }), Unusable},
-		"many certificates": {many, BadChain},
+		"for servers alone": {h.direct(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), unusable},
+		"another domain":    {h.direct(t, func(c *x509.Certificate) { c.PermittedURIDomains = []string{"other.domain"} }), unusable},
+		"many certificates": {many, badChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if refusal, ok := errors.AsType[*Refusal](adopt(test.answer, h.root.Certificate)); !ok || refusal.Reason != test.reason {
@@ -342,20 +333,20 @@ func BenchmarkVerify(b *testing.B) {
 	large := newRSA(b, 4096)
 	root := certify(b, authority("my-org", -1), large.Public(), nil, large)
 	key := newRSA(b, 4096)
-	certificate := certify(b, wantedCA(), key.Public(), root, large)
+	certificate := certify(b, requestedCA(), key.Public(), root, large)
 	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	rsaWanted := wanted()
+	rsaWanted := requested()
 	rsaWanted.Key = Key{"rsa", 4096}
 	for name, test := range map[string]struct {
-		answer Issued
-		wanted Wanted
+		answer  Issued
+		request Request
 	}{
-		"P-256":    {h.answer(b), wanted()},
+		"P-256":    {h.answer(b), requested()},
 		"RSA-4096": {Issued{Key: text, Certificate: encode(certificate), Chain: [][]byte{encode(root)}}, rsaWanted},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if _, err := Verify(test.answer, test.wanted); err != nil {
+				if _, err := Verify(test.answer, test.request); err != nil {
 					b.Fatal(err)
 				}
 			}

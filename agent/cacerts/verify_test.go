@@ -4,7 +4,6 @@ package cacerts
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"net/url"
 	"strings"
 	"testing"
@@ -29,8 +27,6 @@ type ca struct {
 	key *ecdsa.PrivateKey
 }
 
-var serial int64
-
 func newKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
@@ -43,21 +39,10 @@ func newKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 // sign makes a certificate of a template for a key; no issuer means self-signed.
 func sign(t testing.TB, template x509.Certificate, key *ecdsa.PrivateKey, issuer *ca) *ca {
 	t.Helper()
-	serial++
-	template.SerialNumber = big.NewInt(serial)
-	parent, signer := &template, crypto.Signer(key)
-	if issuer != nil {
-		parent, signer = issuer.Certificate, issuer.key
+	if issuer == nil {
+		return &ca{certify(t, template, key.Public(), nil, key), key}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ca{certificate, key}
+	return &ca{certify(t, template, key.Public(), issuer.Certificate, issuer.key), key}
 }
 
 func authority(name string, pathLength int) x509.Certificate {
@@ -67,8 +52,8 @@ func authority(name string, pathLength int) x509.Certificate {
 	}
 }
 
-// wantedCA is what Vault signs when all is well.
-func wantedCA() x509.Certificate {
+// requestedCA is what Vault signs when all is well.
+func requestedCA() x509.Certificate {
 	host, _ := url.Parse(istiod)
 	template := authority("Istio", 0)
 	template.URIs = []*url.URL{host}
@@ -92,8 +77,8 @@ func keyPEM(t testing.TB, key *ecdsa.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
-func wanted() Wanted {
-	return Wanted{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, TTL: 32 * 24 * time.Hour, Now: now}
+func requested() Request {
+	return Request{Hosts: []string{istiod}, Organization: "Istio", Key: Key{"ec", 256}, TTL: 32 * 24 * time.Hour, Now: now}
 }
 
 // hierarchy is a root, an issuer below it, and istiod's CA below each.
@@ -104,7 +89,7 @@ func newHierarchy(t testing.TB) hierarchy {
 	root := sign(t, authority("my-org", -1), newKey(t, elliptic.P256()), nil)
 	issuer := sign(t, authority("middle", 1), newKey(t, elliptic.P256()), root)
 	key := newKey(t, elliptic.P256())
-	return hierarchy{root, issuer, sign(t, wantedCA(), key, root), sign(t, wantedCA(), key, issuer)}
+	return hierarchy{root, issuer, sign(t, requestedCA(), key, root), sign(t, requestedCA(), key, issuer)}
 }
 
 func (h hierarchy) answer(t testing.TB) Issued {
@@ -147,7 +132,7 @@ func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)
 			test.change(&answer)
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,10 +147,10 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 	h := newHierarchy(t)
 	other := newHierarchy(t)
 	ecParameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
-	// signed makes an answer whose certificate differs from what was wanted.
+	// signed makes an answer whose certificate differs from what was request.
 	signed := func(change func(*x509.Certificate)) func(*Issued) {
 		return func(a *Issued) {
-			template := wantedCA()
+			template := requestedCA()
 			change(&template)
 			certificate := sign(t, template, h.signed.key, h.root)
 			a.Certificate, a.Chain = certPEM(certificate), [][]byte{certPEM(certificate), certPEM(h.root)}
@@ -173,7 +158,7 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 	}
 	below := func(issuer *ca) func(*Issued) {
 		return func(a *Issued) {
-			certificate := sign(t, wantedCA(), h.signed.key, issuer)
+			certificate := sign(t, requestedCA(), h.signed.key, issuer)
 			a.Certificate, a.IssuingCA = certPEM(certificate), certPEM(issuer)
 			a.Chain = [][]byte{certPEM(certificate), certPEM(issuer), certPEM(h.root)}
 		}
@@ -181,49 +166,49 @@ func TestEachWrongAnswerIsRefused(t *testing.T) {
 	expired := authority("old root", -1)
 	expired.NotAfter = now.Add(-time.Hour)
 	oldRoot := sign(t, expired, newKey(t, elliptic.P256()), nil)
-	notACA := authority("not a CA", -1)
-	notACA.IsCA, notACA.MaxPathLen, notACA.KeyUsage = false, 0, x509.KeyUsageDigitalSignature
+	leafCA := authority("not a CA", -1)
+	leafCA.IsCA, leafCA.MaxPathLen, leafCA.KeyUsage = false, 0, x509.KeyUsageDigitalSignature
 	for name, test := range map[string]struct {
 		change func(*Issued)
 		want   string
 	}{
-		"another key":                  {func(a *Issued) { a.Key = keyPEM(t, other.signed.key) }, KeyMismatch},
-		"a key of another kind":        {func(a *Issued) { a.Key = keyPEM(t, newKey(t, elliptic.P384())) }, BadKey},
-		"no key":                       {func(a *Issued) { a.Key = nil }, BadKey},
-		"EC PARAMETERS before the key": {func(a *Issued) { a.Key = append(bytes.Clone(ecParameters), a.Key...) }, BadKey},
-		"something after the key":      {func(a *Issued) { a.Key = append(a.Key, ecParameters...) }, BadKey},
-		"a certificate for a key":      {func(a *Issued) { a.Key = a.Certificate }, BadKey},
-		"a truncated key":              {func(a *Issued) { a.Key = a.Key[:len(a.Key)/2] }, BadKey},
-		"not a CA":                     {signed(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }), NotACA},
-		"no basic constraints":         {signed(func(c *x509.Certificate) { c.BasicConstraintsValid = false }), NotACA},
-		"a CA that may not sign":       {signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), NotACA},
-		"no path length":               {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = -1, false }), BadPathLength},
-		"path length 1":                {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), BadPathLength},
-		"another name":                 {signed(func(c *x509.Certificate) { c.URIs[0].Path = "/ns/istio-system/sa/other" }), WrongNames},
-		"no name":                      {signed(func(c *x509.Certificate) { c.URIs = nil }), WrongNames},
-		"a name too many":              {signed(func(c *x509.Certificate) { c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "x", Path: "/y"}) }), WrongNames},
-		"a DNS name beside":            {signed(func(c *x509.Certificate) { c.DNSNames = []string{"Istio"} }), WrongNames},
-		"another organization":         {signed(func(c *x509.Certificate) { c.Subject.Organization = []string{"other"} }), WrongOrganization},
-		"expired":                      {signed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), NotValidNow},
-		"not valid yet":                {signed(func(c *x509.Certificate) { c.NotBefore = now.Add(skew + time.Second) }), NotValidNow},
+		"another key":                  {func(a *Issued) { a.Key = keyPEM(t, other.signed.key) }, keyMismatch},
+		"a key of another kind":        {func(a *Issued) { a.Key = keyPEM(t, newKey(t, elliptic.P384())) }, badKey},
+		"no key":                       {func(a *Issued) { a.Key = nil }, badKey},
+		"EC PARAMETERS before the key": {func(a *Issued) { a.Key = append(bytes.Clone(ecParameters), a.Key...) }, badKey},
+		"something after the key":      {func(a *Issued) { a.Key = append(a.Key, ecParameters...) }, badKey},
+		"a certificate for a key":      {func(a *Issued) { a.Key = a.Certificate }, badKey},
+		"a truncated key":              {func(a *Issued) { a.Key = a.Key[:len(a.Key)/2] }, badKey},
+		"not a CA":                     {signed(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }), notACA},
+		"no basic constraints":         {signed(func(c *x509.Certificate) { c.BasicConstraintsValid = false }), notACA},
+		"a CA that may not sign":       {signed(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), notACA},
+		"no path length":               {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = -1, false }), badPathLength},
+		"path length 1":                {signed(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 1, false }), badPathLength},
+		"another name":                 {signed(func(c *x509.Certificate) { c.URIs[0].Path = "/ns/istio-system/sa/other" }), wrongNames},
+		"no name":                      {signed(func(c *x509.Certificate) { c.URIs = nil }), wrongNames},
+		"a name too many":              {signed(func(c *x509.Certificate) { c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "x", Path: "/y"}) }), wrongNames},
+		"a DNS name beside":            {signed(func(c *x509.Certificate) { c.DNSNames = []string{"Istio"} }), wrongNames},
+		"another organization":         {signed(func(c *x509.Certificate) { c.Subject.Organization = []string{"other"} }), wrongOrganization},
+		"expired":                      {signed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), notValidNow},
+		"not valid yet":                {signed(func(c *x509.Certificate) { c.NotBefore = now.Add(skew + time.Second) }), notValidNow},
 		"an expired root": {func(a *Issued) {
-			certificate := sign(t, wantedCA(), h.signed.key, oldRoot)
+			certificate := sign(t, requestedCA(), h.signed.key, oldRoot)
 			a.Certificate, a.IssuingCA, a.Chain = certPEM(certificate), certPEM(oldRoot), nil
-		}, NotValidNow},
-		"a truncated certificate":        {func(a *Issued) { a.Certificate = a.Certificate[:len(a.Certificate)/2] }, BadPEM},
-		"something before a certificate": {func(a *Issued) { a.Certificate = append([]byte("subject: x\n"), a.Certificate...) }, BadPEM},
-		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, BadPEM},
+		}, notValidNow},
+		"a truncated certificate":        {func(a *Issued) { a.Certificate = a.Certificate[:len(a.Certificate)/2] }, badPEM},
+		"something before a certificate": {func(a *Issued) { a.Certificate = append([]byte("subject: x\n"), a.Certificate...) }, badPEM},
+		"two certificates for one":       {func(a *Issued) { a.Certificate = append(a.Certificate, a.IssuingCA...) }, badPEM},
 		"no self-signed root":            {func(a *Issued) { a.Certificate, a.IssuingCA, a.Chain = certPEM(h.deep), certPEM(h.issuer), nil }, NoRoot},
 		"no chain at all":                {func(a *Issued) { a.IssuingCA, a.Chain = nil, nil }, NoRoot},
-		"another root in its place":      {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, BadChain},
-		"another issuing CA":             {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, BadChain},
-		"an issuer that allows no CA":    {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), BadChain},
-		"an issuer that is no CA":        {below(sign(t, notACA, newKey(t, elliptic.P256()), h.root)), BadChain},
+		"another root in its place":      {func(a *Issued) { a.IssuingCA, a.Chain = certPEM(other.root), [][]byte{certPEM(other.root)} }, badChain},
+		"another issuing CA":             {func(a *Issued) { a.IssuingCA = certPEM(other.root) }, badChain},
+		"an issuer that allows no CA":    {below(sign(t, authority("narrow", 0), newKey(t, elliptic.P256()), h.root)), badChain},
+		"an issuer that is no CA":        {below(sign(t, leafCA, newKey(t, elliptic.P256()), h.root)), badChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := h.answer(t)
 			test.change(&answer)
-			set, err := Verify(answer, wanted())
+			set, err := Verify(answer, requested())
 			var refusal *Refusal
 			if !errors.As(err, &refusal) || refusal.Reason != test.want {
 				t.Fatalf("got %v, want %s", err, test.want)
@@ -248,7 +233,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(good.Key[:50], good.Certificate, []byte{}, certPEM(h.root), certPEM(h.root))
 	f.Add(good.Certificate, good.Key, good.Key, []byte("-----BEGIN CERTIFICATE-----\n"), []byte("x"))
 	f.Fuzz(func(t *testing.T, key, certificate, issuing, first, second []byte) {
-		set, err := Verify(Issued{Key: key, Certificate: certificate, IssuingCA: issuing, Chain: [][]byte{first, second}}, wanted())
+		set, err := Verify(Issued{Key: key, Certificate: certificate, IssuingCA: issuing, Chain: [][]byte{first, second}}, requested())
 		if err != nil {
 			if _, ok := errors.AsType[*Refusal](err); !ok {
 				t.Fatalf("%T: %v", err, err)

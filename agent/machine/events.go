@@ -74,7 +74,7 @@ func (e SetFound) apply(s *State, now time.Time) {
 	s.published = &Published{Set: e.Set, readableFrom: now}
 }
 
-// IssueStarted is the begin of an attempt.
+// IssueStarted is the start of an attempt.
 type IssueStarted struct{}
 
 func (IssueStarted) apply(s *State, now time.Time) {
@@ -140,7 +140,7 @@ func (RootsDelayed) apply(s *State, _ time.Time) {
 	change(s, func(p *Published) { p.Confirmed = false })
 }
 
-// FilesChecked says whether istiod's files are what was published.
+// FilesChecked is a comparison of istiod's files with the published set.
 type FilesChecked struct{ Intact bool }
 
 func (e FilesChecked) apply(s *State, _ time.Time) {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Reason says why a certificate is issued. The keys are those of log lines, events and metrics.
+// Reason is why a certificate is issued: the key of log lines, events and metrics.
 type Reason string
 
 // The reasons to issue a certificate.

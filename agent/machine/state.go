@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Config holds what stays the same while an agent runs.
+// Config stays the same while an agent runs.
 type Config struct {
 	// Seed differs between the replicas of all clusters.
 	Seed string

@@ -35,16 +35,15 @@ func New() *Metrics {
 	metrics.ExposeMetadata(true) // without types, Prometheus' rule checker warns
 	m := &Metrics{set: metrics.NewSet()}
 	gauge := func(name string) *metrics.Gauge { return m.set.NewGauge("istiod_agent_"+name, nil) }
-	// The validity of the published CA certificate, and when it is to be replaced; 0 while there is none.
+	// The validity of the published CA certificate, and its renewal time; 0 while there is none.
 	m.notBefore, m.notAfter, m.renewAt = gauge("ca_not_before_seconds"), gauge("ca_not_after_seconds"), gauge("ca_renew_at_seconds")
-	// When the root that it leads to expires, and when the first of the certificates above it does; 0 while there is none.
+	// When its root expires, and the first of the certificates above it; 0 while there is none.
 	m.rootNotAfter, m.issuerNotAfter = gauge("root_not_after_seconds"), gauge("issuer_not_after_seconds")
-	// 1 when istiod was seen to sign under the published CA certificate.
+	// 1 when istiod serves a certificate of the published CA.
 	m.confirmed = gauge("istiod_confirmed")
-	// 1 when Vault answers with a root that istiod was not started with; the published certificate stays until
-	// istiod is restarted.
+	// 1 when Vault's root is not one that istiod was started with; the published certificate stays until istiod restarts.
 	m.rootChanged = gauge("root_changed")
-	// 1 when there is an IssuedCertificate for this istiod that can be acted on.
+	// 1 when there is a valid IssuedCertificate for this istiod.
 	m.accepted = gauge("specification_accepted")
 	// The end of Vault's token in a Secret (tokenSecretRef); 0 for none, and for one without an end.
 	m.tokenNotAfter = gauge("vault_token_not_after_seconds")
@@ -58,8 +57,8 @@ func (m *Metrics) Write(w io.Writer) {
 	writeProcess(w)
 }
 
-// writeProcess writes the memory and processor time of the process. The library's own function reads /proc/self/io too,
-// which a process that cannot be dumped may not.
+// writeProcess writes the memory and processor time of the process. The library's function also reads /proc/self/io, which is
+// forbidden to a process that cannot be dumped.
 func writeProcess(w io.Writer) {
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err == nil {
@@ -77,19 +76,19 @@ func writeProcess(w io.Writer) {
 
 var started = time.Now()
 
-// Observe counts a step of issuing: login, generate (the key, here or in Vault), sign, roots, verify, publish.
+// Observe records the duration of a step: login, generate (the key, here or in Vault), sign, roots, verify, publish.
 func (m *Metrics) Observe(step string, took time.Duration) {
 	name := fmt.Sprintf(`%s{step=%q}`, "istiod_agent_issue_duration_seconds", step)
 	m.set.GetOrCreatePrometheusHistogramExt(name, stepBuckets).Update(took.Seconds())
 }
 
-// Renewal counts an attempt to issue a CA certificate. With outcome "success", which istiod has confirmed, the
-// reason is why it was issued; with "failure", what failed.
+// Renewal counts an attempt to issue a CA certificate. The reason of a "success", which istiod has confirmed, is why it was
+// issued; that of a "failure" is what failed.
 func (m *Metrics) Renewal(outcome, reason string) {
 	m.set.GetOrCreateCounter(fmt.Sprintf(`%s{outcome=%q,reason=%q}`, "istiod_agent_renewals_total", outcome, reason)).Inc()
 }
 
-// Published describes the published set and when it is to be replaced.
+// Published describes the published set and its renewal time.
 func (m *Metrics) Published(set *cacerts.Set, renewAt time.Time, confirmed bool) {
 	m.confirmed.Set(flag(confirmed))
 	m.notBefore.Set(float64(set.Certificate().NotBefore.Unix()))
@@ -111,7 +110,7 @@ func (m *Metrics) State(accepted, rootChanged bool) {
 	m.rootChanged.Set(flag(rootChanged))
 }
 
-// Token is the end of the CA's token, zero for none.
+// Token sets the end of the CA's token, zero for none.
 func (m *Metrics) Token(notAfter time.Time) {
 	if notAfter.IsZero() {
 		m.tokenNotAfter.Set(0)

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package notices tells people what happens: each notice once, in the log and as an Event, with one reason key and one
-// sentence; and it keeps the problems that hold now, for the status and the health checks.
+// Package notices reports what happens: each notice once, in the log and as an Event, with one reason key and one sentence. It
+// also keeps the current problems, for the status and the health checks.
 //
-//	level    log             Event    status and health
+//	level    log             Event    status and health checks
 //	Error    error, key err  Warning  until the problem is cleared
 //	Warning  info            Warning  no
 //	Info     info            Normal   no
 //
-// An error asks for a person now: something does not work. A warning can wait: it will not work later, or not everywhere. What
-// repeats is not told again; the caller may log it at V(1). Metrics count by reason and are the caller's.
+// An error needs a person now: something fails. A warning can wait: something will fail later, or not everywhere. A repetition
+// is not reported again; the caller may log it at V(1). The metrics are the caller's, by the same reasons.
 package notices
 
 import (
@@ -27,6 +27,7 @@ import (
 // Reasons besides those of errors with a ReasonKey: keys of log lines, events and metrics.
 const (
 	Published        = "Published"
+	AlreadyPublished = "AlreadyPublished"
 	Confirmed        = "Confirmed"
 	NotConfirmed     = "NotConfirmed"
 	Republished      = "Republished"
@@ -48,28 +49,28 @@ const (
 )
 
 const (
-	// pendingLimit is how many events are kept until there is an object to attach them to.
+	// pendingLimit bounds the events that wait for the object that they regard.
 	pendingLimit = 10
 	// maxMessage is the bytes of a message: every mistake of a usual specification, and what the kubelet keeps of a
 	// termination log (k8s.io/kubernetes pkg/kubelet/kuberuntime, MaxContainerTerminationMessageLength).
 	maxMessage = 4 << 10
-	// maxRemembered is how many messages are remembered, so that each is told once.
+	// maxRemembered bounds the messages that are remembered, so that each is reported once.
 	maxRemembered = 250
 )
 
-// Area is what a problem is about. Each area has one problem at most.
-type Area int
+// subject is what a problem is about. Each has one problem at most.
+type subject int
 
-// The areas, in the order in which their problems are shown.
+// The subjects, in the order in which their problems are shown.
 const (
-	Specification Area = iota
-	Attempt            // the last attempt to issue
-	Istiod             // istiod's certificate
-	Token              // the CA's token in a Secret
-	areas
+	Specification subject = iota
+	Attempt               // the last attempt to issue
+	Istiod                // istiod's certificate
+	Token                 // the CA's token in a Secret
+	subjects
 )
 
-var titles = [areas]string{ //nolint:gosec // no credentials
+var titles = [subjects]string{ //nolint:gosec // no credentials
 	Specification: "No usable specification",
 	Attempt:       "Failed to obtain a CA certificate",
 	Istiod:        "istiod's CA needs attention",
@@ -87,12 +88,12 @@ type Recorder interface {
 type Notices struct {
 	log      logr.Logger
 	recorder Recorder
-	// about is the object of the events: the specification in force, or one that cannot be used.
+	// about is the object that the events regard: the specification in force, or an invalid one.
 	about    *certificatesv1.IssuedCertificate
 	pending  []event
-	problems [areas]problem
-	// told holds what was told and still holds.
-	told map[problem]bool
+	problems [subjects]problem
+	// reported are the notices that need no repetition.
+	reported map[problem]bool
 }
 
 type event struct {
@@ -102,10 +103,10 @@ type event struct {
 
 // New returns Notices without problems.
 func New(log logr.Logger, recorder Recorder) *Notices {
-	return &Notices{log: log, recorder: recorder, told: map[problem]bool{}}
+	return &Notices{log: log, recorder: recorder, reported: map[problem]bool{}}
 }
 
-// SetAbout sets the object of the events, and records those that were kept for it.
+// SetAbout sets the object that the events regard, and records those that waited for it.
 func (n *Notices) SetAbout(certificate *certificatesv1.IssuedCertificate) {
 	n.about = certificate
 	for _, e := range n.pending {
@@ -114,74 +115,74 @@ func (n *Notices) SetAbout(certificate *certificatesv1.IssuedCertificate) {
 	n.pending = nil
 }
 
-// About returns the object of the events, nil while there is none.
+// About returns the object that the events regard, nil while there is none.
 func (n *Notices) About() *certificatesv1.IssuedCertificate { return n.about }
 
-// Info tells that something was done.
+// Info reports what was done.
 func (n *Notices) Info(reason, message string) {
 	if n.record(false, reason, message) {
 		n.log.Info(message, "reason", reason)
 	}
 }
 
-// Warn tells what may become a problem.
+// Warn reports what may become a problem.
 func (n *Notices) Warn(reason, message string) {
 	if n.record(true, reason, message) {
 		n.log.Info(message, "reason", reason)
 	}
 }
 
-// Set sets the problem of an area. It reports whether that was told, as it is once until it changes or is cleared.
-func (n *Notices) Set(area Area, reason, message string, details ...any) bool {
+// Set sets the problem of a subject. It returns whether that is new: the same problem is reported once until it is cleared.
+func (n *Notices) Set(about subject, reason, message string, details ...any) bool {
 	message = limited(message)
 	p := problem{reason, message}
-	if n.problems[area] == (problem{}) {
-		delete(n.told, p) // it was solved in between
+	if n.problems[about] == (problem{}) {
+		delete(n.reported, p) // cleared in between
 	}
-	n.problems[area] = p
-	told := n.record(true, reason, message)
-	if told {
-		n.log.Error(errors.New(message), titles[area], append([]any{"reason", reason}, details...)...)
+	n.problems[about] = p
+	isNew := n.record(true, reason, message)
+	if isNew {
+		n.log.Error(errors.New(message), titles[about], append([]any{"reason", reason}, details...)...)
 	}
-	return told
+	return isNew
 }
 
-// Expect sets the problem of an area for the status and health checks alone, where it is expected to be solved soon.
-func (n *Notices) Expect(area Area, reason, message string) {
-	n.problems[area] = problem{reason, limited(message)}
+// Expect sets the problem of a subject for the status and health checks alone, where it will probably clear soon.
+func (n *Notices) Expect(about subject, reason, message string) {
+	n.problems[about] = problem{reason, limited(message)}
 }
 
-// Clear removes the problems of areas.
-func (n *Notices) Clear(solved ...Area) {
-	for _, area := range solved {
-		n.problems[area] = problem{}
+// Clear clears the problems of subjects.
+func (n *Notices) Clear(cleared ...subject) {
+	for _, about := range cleared {
+		n.problems[about] = problem{}
 	}
 }
 
 // Problems returns the messages of all problems, and the reason of the first. Both are empty where there are none.
 func (n *Notices) Problems() (reason, message string) {
 	var messages []string
-	for area, p := range n.problems {
+	for about, p := range n.problems {
 		if p.message != "" && !slices.Contains(messages, p.message) {
 			messages = append(messages, p.message)
 		}
-		if Area(area) != Token { // no reason of the CA's certificate
+		if subject(about) != Token { // not about the certificate itself
 			reason = cmp.Or(reason, p.reason)
 		}
 	}
 	return reason, strings.Join(messages, "; ")
 }
 
-// record records an event, unless it was recorded before and nothing has changed since.
+// record records an Event, and returns false for a repetition.
 func (n *Notices) record(warning bool, reason, message string) bool {
 	p := problem{reason, limited(message)}
-	if n.told[p] {
+	if n.reported[p] {
 		return false
 	}
-	if len(n.told) >= maxRemembered { // of messages that differ each time
-		clear(n.told)
+	if len(n.reported) >= maxRemembered { // messages that differ each time
+		clear(n.reported)
 	}
-	n.told[p] = true
+	n.reported[p] = true
 	if n.about != nil {
 		n.recorder.Event(n.about, warning, reason, p.message)
 		return true
@@ -191,5 +192,5 @@ func (n *Notices) record(warning bool, reason, message string) bool {
 	return true
 }
 
-// limited bounds a message and makes it safe to print: the author of a specification can have a long one every second.
+// limited bounds a message and makes it printable: a specification's author can cause a long one every second.
 func limited(message string) string { return bounded.Text(bounded.Plain(message), maxMessage) }

@@ -140,7 +140,7 @@ func TestMessagesTakeBoundedMemory(t *testing.T) {
 		n.Set(Specification, InvalidSpec, fmt.Sprint(i, strings.Repeat(" long", 1000)))
 	}
 	size := 0
-	for p := range n.told {
+	for p := range n.reported {
 		size += len(p.reason) + len(p.message)
 	}
 	if limit := maxRemembered * (maxMessage + 64); size > limit {

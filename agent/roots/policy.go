@@ -75,9 +75,9 @@ func (p Policy) Apply(set *cacerts.Set) (*cacerts.Set, error) {
 	case !known:
 		return nil, &RejectedError{Reason: RootChanged, Root: root, message: p.Start.changed(pemcerts.Fingerprint(current.Root), root)}
 	case !p.MultiRoot:
-		return nil, refused("it runs without ISTIO_MULTIROOT_MESH, and takes other roots only when it starts: restart it, or set multiRootMesh=true in the webhook's configuration, which restarts it as well")
+		return nil, refused("it runs without ISTIO_MULTIROOT_MESH, and accepts other roots only at its start: restart it, or set multiRootMesh=true in the webhook's configuration, which also restarts it")
 	case !current.Accepts(next.Trust()):
-		return nil, refused("neither its roots nor the new ones hold the others, in their order: keep the old ones as they are and add new ones after them")
+		return nil, refused("neither its roots nor the new ones contain the others in their order: keep the old ones as they are and append new ones")
 	}
 	return next, nil
 }

@@ -13,18 +13,18 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// maxNamed is how many replicas a message names.
+// maxNamed bounds the replicas that a message names.
 const maxNamed = 3
 
-// Start is what decides whether an istiod that has no CA yet may begin under a root. All roots are fingerprints.
+// Start decides whether an istiod that has no CA yet may start under a root. All roots are fingerprints.
 type Start struct {
-	// Replicas are the others of this istiod that have a CA of the agent's.
+	// Replicas are the other replicas of this istiod with a CA from the agent.
 	Replicas []Replica
-	// Accepted is the root that a person has allowed (AcceptRootAnnotation).
+	// Accepted is the root that a person has accepted (AcceptRootAnnotation).
 	Accepted string
-	// Staged are the roots that are to be trusted while the root changes in stages.
+	// Staged are the roots to trust while the root changes in stages.
 	Staged []string
-	// Restarts says that all Pods of the mesh are restarted for another root (autoRestartPods).
+	// Restarts means that all Pods of the mesh restart for another root (autoRestartPods).
 	Restarts bool
 	// Mesh are the roots that the mesh publishes as trusted, none while that is not known; MeshErr is why they could not be
 	// read. Their writers can prevent no start, and permit no more than a start without other replicas.
@@ -34,14 +34,14 @@ type Start struct {
 	Namespace, Name string
 }
 
-// Replica is another replica of istiod: the root that it signs under, and all that it publishes as trusted.
+// Replica is another replica of istiod: its root, and all roots that it publishes as trusted.
 type Replica struct {
 	Pod, Root string
 	Trusted   []string
 }
 
-// strangers returns the replicas for whose sake an istiod may not begin under a root: workloads of theirs would not trust
-// those of this one. Without any other replica, as at a first installation or after all were stopped, there is none.
+// strangers returns the replicas whose workloads would not trust those of an istiod under a root. Without other replicas, as at
+// a first installation or after all have stopped, there are none.
 func (s Start) strangers(root string) []Replica {
 	if s.Restarts || strings.EqualFold(s.Accepted, root) || slices.Contains(s.Staged, root) || slices.Contains(s.Mesh, root) {
 		return nil
@@ -51,7 +51,7 @@ func (s Start) strangers(root string) []Replica {
 	})
 }
 
-// Same reports whether two Starts agree in all that a specification and its status hold.
+// Same reports whether two Starts agree in what StartOf reads.
 func (s Start) Same(other Start) bool {
 	return s.Accepted == other.Accepted && s.Restarts == other.Restarts && slices.Equal(s.Staged, other.Staged) &&
 		slices.EqualFunc(s.Replicas, other.Replicas, func(a, b Replica) bool {
@@ -59,19 +59,19 @@ func (s Start) Same(other Start) bool {
 		})
 }
 
-// StartOf returns what an IssuedCertificate and its status hold for the istiod of a Pod. A replica whose CA has expired does
-// not count: it signs nothing.
+// StartOf reads an IssuedCertificate and its status for the istiod of a Pod. It omits a replica whose CA has expired, which signs
+// nothing.
 func StartOf(certificate *certificatesv1.IssuedCertificate, pod string, staged []string, now time.Time) Start {
 	start := Start{
 		Accepted: strings.TrimSpace(certificate.Annotations[certificatesv1.AcceptRootAnnotation]),
 		Staged:   staged, Restarts: certificate.Spec.PodBounceDirective != nil,
 		Namespace: certificate.Namespace, Name: certificate.Name,
 	}
-	for _, report := range certificate.Status.Certificates {
-		if report.Pod == pod || report.RootFingerprint == "" || report.NotAfter != nil && !now.Before(report.NotAfter.Time) {
+	for _, entry := range certificate.Status.Certificates {
+		if entry.Pod == pod || entry.RootFingerprint == "" || entry.NotAfter != nil && !now.Before(entry.NotAfter.Time) {
 			continue
 		}
-		start.Replicas = append(start.Replicas, Replica{Pod: report.Pod, Root: report.RootFingerprint, Trusted: report.TrustedRoots})
+		start.Replicas = append(start.Replicas, Replica{Pod: entry.Pod, Root: entry.RootFingerprint, Trusted: entry.TrustedRoots})
 	}
 	slices.SortFunc(start.Replicas, func(a, b Replica) int { return cmp.Compare(a.Pod, b.Pod) })
 	return start
@@ -102,7 +102,7 @@ func (s Start) check(root string) error {
 // changed is the message about a root that a running istiod does not trust.
 func (s Start) changed(was, is string) string {
 	message := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
-		"restore Vault's root, or change it in stages without downtime (docs/rotation.md); to let all clusters take the new root at once, restart istiod", was, is)
+		"restore Vault's root, or change it in stages without downtime (docs/rotation.md); to switch all clusters to the new root at once, restart istiod", was, is)
 	if command := s.acceptCommand(is); command != "" {
 		message += " after this command: " + command
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package token reads the service account tokens that the agent may send to a server that somebody else named. It
-// returns nothing but such tokens: whatever path or file content it is given, no key, certificate or password passes.
+// Package token reads the service account tokens that the agent may send to the server in a specification. It returns nothing
+// else: whatever the path or the file's content, no key, certificate or password passes.
 package token
 
 import (
@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// maxSize is the most bytes of a token that are read. The API server's own are of one to two kilobytes.
+// maxSize bounds a token. The API server's have one to two kilobytes.
 const maxSize = 16 << 10
 
 // subjectPrefix starts the subject of every service account token (k8s.io/apiserver pkg/authentication/serviceaccount,
@@ -27,14 +27,13 @@ type Token struct {
 	Audiences []string
 }
 
-// IsFor reports whether the token is for one audience and no other.
+// IsFor reports whether the token is for one audience alone.
 func (t Token) IsFor(audience string) bool {
 	return len(t.Audiences) == 1 && t.Audiences[0] == audience
 }
 
-// Parse checks that content is a service account token and returns it: three base64url parts, a JSON header with an
-// algorithm, claims with an issuer and a service account as subject. Whether the signature is right is for the receiver
-// to find out. No error quotes the content.
+// Parse returns the service account token that is the whole content: three base64url parts, a JSON header with an algorithm,
+// claims with an issuer and a service account as subject. It does not verify the signature. No error quotes the content.
 func Parse(content []byte) (Token, error) {
 	if len(content) > maxSize {
 		return Token{}, fmt.Errorf("is larger than %d bytes, so it is no service account token", maxSize)

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vault is what the agent asks of Vault's PKI secrets engine (or OpenBao's, which has the same API):
-// a login, a key, a signature under it, the root. It knows nothing of istiod, and verifies no certificate.
+// Package vault is a client of Vault's PKI secrets engine (or OpenBao's, which has the same API): login, key, signature, chain.
+// It knows nothing of istiod, and verifies no certificate.
 //
-// Errors are of a few kinds, each a sentence that says what to do. No answer's body, no token and no key is
-// ever in one.
+// An Error has one of a few kinds, and a sentence with what to do. It never contains an answer's body, a token or a key.
 package vault
 
 import (
@@ -25,31 +24,31 @@ import (
 
 const (
 	defaultTimeout = 30 * time.Second
-	// A chain is a few kilobytes; what is longer is no answer of Vault's. Decoded, JSON can take fifty times its length,
-	// and istiod's sidecar has 64 MiB.
+	// answerLimit bounds an answer's body: a chain has a few kilobytes. Decoded, JSON can take fifty times its length, and
+	// istiod's sidecar has 64 MiB.
 	answerLimit = 256 << 10
-	// headerLimit is of an answer's header, which net/http would read up to 10 MiB of.
+	// headerLimit bounds an answer's header; net/http's limit is 10 MiB.
 	headerLimit = 64 << 10
-	// maxWarnings of an answer are passed on, each to the log and as an Event.
+	// maxWarnings bounds the warnings of an answer, which go to the log and Events.
 	maxWarnings = 10
-	// Logging out must not keep a renewal from its end.
+	// closeTimeout is short, so that a logout does not delay a renewal.
 	closeTimeout = 5 * time.Second
 )
 
-// Config says where Vault is and how to log in. Exactly one of Kubernetes and Token is set.
+// Config is the connection to Vault. Exactly one of Kubernetes and Token is set.
 type Config struct {
 	// Server is the URL of Vault, with scheme.
 	Server string
 	// Namespace is sent as X-Vault-Namespace with every call; empty is the root namespace.
 	Namespace string
-	// CABundle is what Vault's certificate must lead to, PEM; none means the system's roots.
+	// CABundle has the CAs that may sign Vault's certificate, PEM; none means the system's roots.
 	CABundle []byte
-	// CAPath is the endpoint that signs intermediates, CSRPath the one that makes keys, if any.
+	// CAPath is the endpoint that signs intermediates, CSRPath the one that generates keys, if any.
 	CAPath, CSRPath string
 	Kubernetes      *KubernetesAuth
-	// Token gives a token that is kept elsewhere. It is never revoked here.
+	// Token returns a token from elsewhere, which is never revoked here.
 	Token func(context.Context) (string, error)
-	// TokenFrom names the place of Token for messages, such as Secret istio-system/vault-token.
+	// TokenFrom is the source of Token for messages, such as Secret istio-system/vault-token.
 	TokenFrom string
 	// Timeout is that of each call, 30 seconds when zero.
 	Timeout time.Duration
@@ -58,19 +57,19 @@ type Config struct {
 // KubernetesAuth logs in with a service account's token.
 type KubernetesAuth struct {
 	MountPath, Role string
-	// JWT gives the token; it is asked anew for each login.
+	// JWT returns the token, for each login anew.
 	JWT func(context.Context) (string, error)
 }
 
-// Client talks to one Vault. It keeps no token: each Login has its own.
+// Client is a client of one Vault. It keeps no token: each Login has its own.
 type Client struct {
 	config    Config
 	endpoints Endpoints
 	transport *http.Transport
 }
 
-// New checks the configuration and sends nothing. The environment variables that Vault's own programs read
-// (VAULT_ADDR, VAULT_SKIP_VERIFY, …) count for nothing here.
+// New validates the configuration and sends nothing. It ignores the environment variables of Vault's own programs (VAULT_ADDR,
+// VAULT_SKIP_VERIFY, …).
 func New(config Config) (*Client, error) {
 	endpoints, err := config.Endpoints()
 	if err != nil {
@@ -80,7 +79,7 @@ func New(config Config) (*Client, error) {
 	if len(config.CABundle) > 0 {
 		tlsConfig.RootCAs = x509.NewCertPool()
 		if !tlsConfig.RootCAs.AppendCertsFromPEM(config.CABundle) {
-			return nil, errors.New("the CA bundle holds no certificate in PEM")
+			return nil, errors.New("the CA bundle contains no certificate in PEM")
 		}
 	} else if strings.HasPrefix(config.Server, "https:") {
 		trustPublicRoots()
@@ -111,13 +110,13 @@ type Session struct {
 	client *Client
 	api    *api.Client
 	last   *trace
-	// own is set when the token was given for this session, and ends with it.
+	// own is set when the token was issued for this session, and ends with it.
 	own bool
-	// uses is how many calls the token is good for, 0 for any number; used is how many were made.
+	// uses is the number of calls that the token allows, 0 for any; used counts them.
 	uses, used int
 }
 
-// Login gives a session, which must be closed.
+// Login returns a session, which must be closed.
 func (c *Client) Login(ctx context.Context) (*Session, error) {
 	s := &Session{client: c, last: &trace{}}
 	var err error
@@ -130,7 +129,7 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 			return nil, err
 		}
 		if token = strings.TrimSpace(token); !sendable(token) {
-			return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: fmt.Sprintf("the token is empty or holds characters that no token of Vault's has; put one of Vault's into %s", cmp.Or(c.config.TokenFrom, "its place"))}
+			return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: fmt.Sprintf("the token is empty or contains characters that no Vault token has; put a Vault token into %s", cmp.Or(c.config.TokenFrom, "its place"))}
 		}
 		s.api.SetToken(token)
 		return s, nil
@@ -150,20 +149,20 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 		}
 	}
 	if answer.Auth == nil || !sendable(answer.Auth.ClientToken) {
-		return nil, s.bad(loginCall, c.endpoints.Login, "it holds no auth.client_token")
+		return nil, s.bad(loginCall, c.endpoints.Login, "it has no auth.client_token")
 	}
 	s.api.SetToken(answer.Auth.ClientToken)
-	s.own = s.last.auth.TokenType != "batch" // batch tokens end by themselves, and cannot be revoked
+	s.own = s.last.auth.TokenType != "batch" // batch tokens cannot be revoked
 	s.uses, s.used = max(0, s.last.auth.NumUses), 0
 	return s, nil
 }
 
-// sendable tokens are those that Vault's client sends.
+// sendable reports whether Vault's client sends a token.
 func sendable(token string) bool {
 	return token != "" && !strings.ContainsFunc(token, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// Close revokes the token, if it was given for this session, also when ctx has ended.
+// Close revokes the session's own token, also when ctx has ended.
 func (s *Session) Close(ctx context.Context) error {
 	defer s.client.transport.CloseIdleConnections()
 	defer s.api.ClearToken()
@@ -180,16 +179,16 @@ func (s *Session) Close(ctx context.Context) error {
 func (c *Client) connect(last *trace) (*api.Client, error) {
 	server, err := url.Parse(c.config.Server)
 	if err != nil {
-		return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the server's URL cannot be read"}
+		return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the server's URL cannot be parsed"}
 	}
 	client, err := api.NewClient(&api.Config{
 		Address: c.config.Server,
 		HttpClient: &http.Client{
 			Transport: confined{traced{limited{c.transport}, last}, server},
-			// Vault's client follows one redirect itself, as far as confined lets it, and none from https to http.
+			// Vault's client follows one redirect itself, within the limits of confined, and none from https to http.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		MaxRetries: 0, // who calls decides when to try again
+		MaxRetries: 0, // the caller retries
 		Timeout:    cmp.Or(c.config.Timeout, defaultTimeout),
 	})
 	if err != nil {
@@ -198,7 +197,7 @@ func (c *Client) connect(last *trace) (*api.Client, error) {
 	client.SetToken("")
 	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
 	client.SetMaxRetries(0)
-	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // else VAULT_WRAP_TTL counts
+	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // else VAULT_WRAP_TTL applies
 	if c.config.Namespace != "" {
 		client.SetNamespace(c.config.Namespace)
 	}
@@ -221,7 +220,7 @@ func (s *Session) write(ctx context.Context, call, path string, parameters map[s
 	return answer, s.unwrapped(call, path, answer)
 }
 
-// errRedirected is for a redirect that is not followed, which Vault's client takes for a success.
+// errRedirected is a redirect that is not followed; Vault's client returns it as a success.
 var errRedirected = errors.New("the answer is a redirect")
 
 func (s *Session) redirected(err error) error {
@@ -231,13 +230,13 @@ func (s *Session) redirected(err error) error {
 	return err
 }
 
-// unwrapped returns an error for a wrapped answer: the agent asks for none, and its content is elsewhere.
+// unwrapped returns an error for a wrapped answer: the agent requests none, and its content is elsewhere.
 func (s *Session) unwrapped(call, path string, answer *api.Secret) error {
 	if answer.WrapInfo == nil {
 		return nil
 	}
 	e := &Error{Kind: BadAnswer, Call: call, Path: path, Server: s.client.config.Server}
-	e.advice = fmt.Sprintf("the answer of %q is wrapped (response wrapping), though none was asked for; look for a proxy that adds the header X-Vault-Wrap-TTL, such as Vault Proxy, and turn that off", path)
+	e.advice = fmt.Sprintf("the answer of %q is wrapped (response wrapping), which was not requested; look for a proxy that adds the header X-Vault-Wrap-TTL, such as Vault Proxy, and turn that off", path)
 	return e
 }
 
@@ -253,7 +252,7 @@ func (s *Session) read(ctx context.Context, call, path string) (*api.Secret, err
 	return answer, s.unwrapped(call, path, answer)
 }
 
-// limited cuts off answers that are longer than any of Vault's.
+// limited ends answers that are longer than any of Vault's.
 type limited struct{ http.RoundTripper }
 
 func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {

@@ -20,7 +20,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Kind is what went wrong: the key of log lines, events and metrics.
+// Kind is a kind of failure: the key of log lines, events and metrics.
 type Kind string
 
 // The kinds.
@@ -39,20 +39,20 @@ const (
 	Redirects        Kind = "VaultRedirects"
 )
 
-// Error is a call that did not succeed.
+// Error is a failed call.
 type Error struct {
 	Kind Kind
-	// Call is what was asked of Vault, in words; Path its endpoint; Server its URL; Capability what a policy
-	// must allow there; Role who asked, empty for a token that is kept elsewhere.
+	// Call describes the call; Path is its endpoint, Server Vault's URL, Capability what a policy must allow, and Role the
+	// login's, empty for a token from elsewhere.
 	Call, Path, Server, Capability, Role string
-	// Detail is what else is known: never Vault's own words, unless they are checked to hold no secret.
+	// Detail has more about it. It quotes Vault only after a check for secrets.
 	Detail string
 	// advice replaces the usual sentence of the kind.
 	advice string
 	cause  error
 }
 
-// Error says what happened and what to do, in one sentence.
+// Error returns what happened and what to do, in one sentence.
 func (e *Error) Error() string {
 	return fmt.Sprintf("asking Vault at %s to %s: %s", e.Server, e.Call, e.sentence())
 }
@@ -86,9 +86,9 @@ func (e *Error) sentence() string {
 	}
 }
 
-// refusals are Vault's words for refusals with a known way out (Vault builtin/logical/pki and vault-plugin-auth-kubernetes).
+// refusals are Vault's texts for refusals with a known solution (Vault builtin/logical/pki and vault-plugin-auth-kubernetes).
 var refusals = []struct{ words, advice string }{
-	{"notBefore before signer's notBefore", "wait: its CA is younger than the 30 seconds by which it dates certificates back, and the agent tries again; if this lasts longer than a minute, set Vault's clock"},
+	{"notBefore before signer's notBefore", "wait: its CA is younger than the 30 seconds by which it backdates certificates, and the agent retries; if this lasts longer than a minute, correct Vault's clock"},
 	{"beyond the expiration of the CA", "lower ttlDays, renew the CA that signs, or set leaf_not_after_behavior=truncate on its issuer"},
 	{"no default issuer", "give the mount its CA (kubectl istiod-agent vault prints how)"},
 	{"no issuer configured", "give the mount its CA (kubectl istiod-agent vault prints how)"},
@@ -98,18 +98,18 @@ var refusals = []struct{ words, advice string }{
 }
 
 func refusalAdvice(words string) string {
-	for _, each := range refusals {
-		if strings.Contains(words, each.words) {
-			return each.advice
+	for _, refusal := range refusals {
+		if strings.Contains(words, refusal.words) {
+			return refusal.advice
 		}
 	}
 	return "correct what it names, in Vault or in the specification; Vault's audit log has the request"
 }
 
-// Unwrap gives the cause where it is one that callers ask for: that the context has ended.
+// Unwrap returns the context's error where it has ended.
 func (e *Error) Unwrap() error { return e.cause }
 
-// explain makes an Error of what Vault's client gives.
+// explain returns the Error for an error of Vault's client.
 func (s *Session) explain(ctx context.Context, call, capability, path string, err error) error {
 	e := &Error{Call: call, Path: path, Server: s.client.config.Server, Capability: capability}
 	if k := s.client.config.Kubernetes; k != nil {
@@ -134,8 +134,8 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 	return e
 }
 
-// says reports whether one of an answer's errors holds words, whatever their case.
-func says(answer *api.ResponseError, words string) bool {
+// mentions reports whether one of an answer's errors contains words, in any case.
+func mentions(answer *api.ResponseError, words string) bool {
 	return answer != nil && slices.ContainsFunc(answer.Errors, func(m string) bool { return strings.Contains(strings.ToLower(m), words) })
 }
 
@@ -151,28 +151,28 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || isNetwork && network.Timeout()
 }
 
-// speaksHTTPS recognizes the answers of servers to plain HTTP on their HTTPS port, of Go's (Vault) and nginx.
+// speaksHTTPS recognizes the answers to plain HTTP on an HTTPS port, of Go's servers (Vault) and nginx.
 func speaksHTTPS(answer *api.ResponseError) bool {
-	return says(answer, "client sent an http request to an https server") || says(answer, "plain http request was sent to https port")
+	return mentions(answer, "client sent an http request to an https server") || mentions(answer, "plain http request was sent to https port")
 }
 
-// standsBy explains the answers of a server that is not the active Vault, by their status (those of sys/health are Vault's
-// own: https://developer.hashicorp.com/vault/api-docs/system/health) or words.
+// standsBy explains the answers of a server that is not the active Vault, by status
+// (https://developer.hashicorp.com/vault/api-docs/system/health) or text.
 func (e *Error) standsBy(last *trace, answer *api.ResponseError) bool {
 	const active = "set server to the active Vault, or to a load balancer or Service that leads to it"
 	e.Kind = Unreachable
 	switch {
 	case last.health != nil && *last.health.Initialized && *last.health.Sealed:
 		e.Kind = Sealed
-	case last.status == http.StatusNotImplemented, last.health != nil && !*last.health.Initialized, says(answer, "vault is not initialized"):
+	case last.status == http.StatusNotImplemented, last.health != nil && !*last.health.Initialized, mentions(answer, "vault is not initialized"):
 		e.advice = "it is not initialized; run vault operator init"
-	case last.status == 472, says(answer, "dr secondary"), says(answer, "disaster recovery"):
+	case last.status == 472, mentions(answer, "dr secondary"), mentions(answer, "disaster recovery"):
 		e.advice = "it is a disaster recovery secondary (472), which issues nothing; set server to the primary"
 	case last.status == 473:
 		e.advice = "it is a performance standby that does not forward (473); " + active
-	case says(answer, "active cluster node not found"):
-		e.advice = "it is a standby that knows no active Vault; check that one of Vault's servers is unsealed and active"
-	case last.health != nil, says(answer, "in standby mode"):
+	case mentions(answer, "active cluster node not found"):
+		e.advice = "it is a standby without an active Vault; check that one of Vault's servers is unsealed and active"
+	case last.health != nil, mentions(answer, "in standby mode"):
 		e.advice = fmt.Sprintf("it is a standby that does not forward (%d); %s", last.status, active)
 	default:
 		e.Kind = ""
@@ -181,12 +181,12 @@ func (e *Error) standsBy(last *trace, answer *api.ResponseError) bool {
 	return true
 }
 
-// foreign explains an answer with an error's status that is not Vault's.
+// foreign explains an error of another server than Vault.
 func (s *Session) foreign(e *Error, last *trace) {
-	who, code := last.who(), last.status
+	sender, code := last.sender(), last.status
 	proxy := s.client.forwardProxy()
-	if proxy != "" && strings.HasPrefix(e.Server, "http:") { // else it has let the connection through
-		who = proxy + ", or " + who
+	if proxy != "" && strings.HasPrefix(e.Server, "http:") { // else it has forwarded the connection
+		sender = proxy + ", or " + sender
 	}
 	e.Kind = BadAnswer
 	switch {
@@ -197,23 +197,23 @@ func (s *Session) foreign(e *Error, last *trace) {
 			"allow the addresses of istiod's Pods there: they have no sidecar, and so no principal in the mesh", code)
 	case code == http.StatusTooManyRequests:
 		e.Kind = RateLimited
-		e.advice = fmt.Sprintf("%s answers too many requests (429) in Vault's place; raise its limit if this continues", who)
+		e.advice = fmt.Sprintf("%s answers too many requests (429) in Vault's place; raise its limit if this continues", sender)
 	case code >= 500:
 		e.Kind = Unreachable
-		e.advice = fmt.Sprintf("it answered %d, and the answer is not Vault's but that of %s; check the server's address, Vault's Pods, and what stands before them", code, who)
+		e.advice = fmt.Sprintf("it answered %d, and the answer is not Vault's but that of %s; check the server's address, Vault's Pods, and what stands before them", code, sender)
 	case code == http.StatusForbidden, code == http.StatusUnauthorized, code == http.StatusProxyAuthRequired:
-		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s refuses it (%d), not a policy of Vault's; let the requests of istiod's Pods through there, or set server to an address that leads to Vault itself", e.Path, who, code)
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s refuses it (%d), not a policy of Vault's; let the requests of istiod's Pods through there, or set server to an address that leads to Vault itself", e.Path, sender, code)
 	case code == http.StatusNotFound:
-		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers that there is nothing (404); check that the server's address is Vault's, with the prefix of its paths if there is one, and no proxy answers in its place", e.Path, who)
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers that there is nothing (404); check that the server's address is Vault's, with the prefix of its paths if there is one, and no proxy answers in its place", e.Path, sender)
 	default:
-		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers with status %d; check that the server's address is Vault's and no proxy answers in its place", e.Path, who, code)
+		e.advice = fmt.Sprintf("the answer of %q is not Vault's: %s answers with status %d; check that the server's address is Vault's and no proxy answers in its place", e.Path, sender, code)
 	}
 }
 
-// denied explains that Vault refuses a call after the login.
+// denied explains a refused call after the login.
 func (s *Session) denied(e *Error, answer *api.ResponseError) {
 	e.Kind = PolicyDenies
-	invalid := says(answer, "invalid token") || says(answer, "bad token")
+	invalid := mentions(answer, "invalid token") || mentions(answer, "bad token")
 	switch kept := s.client.config.TokenFrom; {
 	case s.client.config.Token != nil && invalid:
 		e.Kind = NotAuthorized
@@ -229,11 +229,11 @@ func (s *Session) denied(e *Error, answer *api.ResponseError) {
 	}
 }
 
-// answered explains an error of Vault's (Vault http/handler.go, sdk/logical/error.go).
+// answered explains an error of Vault (http/handler.go, sdk/logical/error.go).
 func (e *Error) answered(answer *api.ResponseError) {
 	login := e.Call == loginCall
 	switch code := answer.StatusCode; {
-	case code == http.StatusServiceUnavailable && says(answer, "sealed"):
+	case code == http.StatusServiceUnavailable && mentions(answer, "sealed"):
 		e.Kind = Sealed
 	case code == http.StatusTooManyRequests:
 		e.Kind = RateLimited
@@ -241,13 +241,13 @@ func (e *Error) answered(answer *api.ResponseError) {
 		e.Kind, e.Detail = Unreachable, "it answered 412, from a replica that is behind"
 	case code == http.StatusNotFound:
 		e.Kind = PathMissing
-	case login && code == http.StatusBadRequest && says(answer, "invalid role name"):
+	case login && code == http.StatusBadRequest && mentions(answer, "invalid role name"):
 		e.Kind = RoleUnknown
-	case login && says(answer, "service account name not authorized"):
+	case login && mentions(answer, "service account name not authorized"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q is not for this service account; add it to the role's bound_service_account_names", e.Role)
-	case login && says(answer, "namespace not authorized"):
+	case login && mentions(answer, "namespace not authorized"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q is not for this namespace; add it to the role's bound_service_account_namespaces", e.Role)
-	case login && says(answer, "audience"):
+	case login && mentions(answer, "audience"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q wants a token of another audience; set kubernetesAuth.audience to the role's", e.Role)
 	case login && (code == http.StatusForbidden || code == http.StatusUnauthorized):
 		mount := strings.TrimSuffix(e.Path, "/login")
@@ -270,7 +270,7 @@ func (e *Error) answered(answer *api.ResponseError) {
 	}
 }
 
-// failed explains why there is no answer, or none that can be read.
+// failed explains why there is no answer, or an invalid one.
 func (s *Session) failed(e *Error, last *trace, err error) {
 	if words := s.client.ofProxy(err); words != "" {
 		e.Kind, e.advice = Unreachable, words
@@ -285,7 +285,7 @@ func (s *Session) failed(e *Error, last *trace, err error) {
 	}
 	const toActive = "set server to that address if it is right, or to one that always leads to the active Vault"
 	if elsewhere, ok := errors.AsType[*elsewhereError](err); ok {
-		other, ok := quotable(elsewhere.address) // the host's name is the server's to choose
+		other, ok := quotable(elsewhere.address) // the server chooses the host's name
 		if !ok {
 			other = "another server"
 		}
@@ -305,11 +305,11 @@ func (s *Session) failed(e *Error, last *trace, err error) {
 	case last.status >= 300 && last.status < 400:
 		e.Kind, e.Detail = Redirects, fmt.Sprintf("it redirects (%d) to where no login is sent, or more than once; %s", last.status, toActive)
 	default:
-		e.Kind, e.Detail = BadAnswer, "it is not JSON of the kind that is expected"
+		e.Kind, e.Detail = BadAnswer, "it is not JSON of the expected form"
 	}
 }
 
-// networkProblem is why a connection failed, empty for an error that is not the network's.
+// networkProblem returns why a connection failed, empty for other errors.
 func networkProblem(err error) string {
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	_, isNetwork := errors.AsType[net.Error](err)
@@ -355,33 +355,33 @@ func tlsProblem(err error) string {
 		return "it does not speak TLS; write http:// in the server's address to try things out, or turn TLS on"
 	}
 	if unverified, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Sprintf("its certificate cannot be verified (%s); give Vault another", reason(unverified.Err.Error()))
+		return fmt.Sprintf("its certificate cannot be verified (%s); give Vault another", printable(unverified.Err.Error()))
 	}
 	if _, words, ok := strings.Cut(err.Error(), "tls: failed to parse certificate from server: "); ok {
-		return fmt.Sprintf("its certificate cannot be read (%s); give Vault another", reason(words))
+		return fmt.Sprintf("its certificate cannot be read (%s); give Vault another", printable(words))
 	}
-	// An alert's own type is not exported; these are its words alone.
+	// The type of an alert is not exported; this is its text alone.
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
 		return fmt.Sprintf("it ended the TLS connection (%s); check its listener's TLS versions, and whether it requires a client certificate", op.Err)
 	}
 	if _, words, ok := strings.Cut(err.Error(), "tls: "); ok {
-		return fmt.Sprintf("the TLS connection failed (%s); check Vault's listener and its certificate", reason(words))
+		return fmt.Sprintf("the TLS connection failed (%s); check Vault's listener and its certificate", printable(words))
 	}
 	return ""
 }
 
-// reason is an error's text where it may be shown.
-func reason(text string) string {
+// printable returns an error's text if it may be printed.
+func printable(text string) string {
 	if words, ok := quotable(text); ok {
 		return words
 	}
-	return "for a reason that is not shown"
+	return "for a reason that is not printed"
 }
 
-// secretLike is what Vault's words must not look like to be repeated: a token, a JWT, PEM, any long run of base64 or hexadecimal.
+// secretLike matches what must not be quoted from Vault: a token, a JWT, PEM, any long run of base64 or hexadecimal.
 var secretLike = regexp.MustCompile(`(?i)\b(hv[sbr]|s|b)\.[a-z0-9_-]{8,}|eyJ|-----BEGIN|[a-z0-9+/_=-]{40,}`)
 
-// quotable gives words of Vault's on one line, at most 200 characters, if nothing in them can be a secret.
+// quotable returns a text of Vault on one line of at most 200 characters, if nothing in it can be a secret.
 func quotable(words string) (string, bool) {
 	words = strings.Join(strings.FieldsFunc(words, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	if words == "" || secretLike.MatchString(words) {

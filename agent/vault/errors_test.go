@@ -4,12 +4,8 @@ package vault
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -21,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // try makes one call, with a login where the call is another.
@@ -82,7 +80,7 @@ func TestEachAnswerIsExplained(t *testing.T) {
 		"a method that is not":     {signEndpoint, 405, `{"errors":["unsupported operation"]}`, BadAnswer, []string{"status 405"}},
 		"a page":                   {loginEndpoint, 200, `<html>welcome</html>`, BadAnswer, []string{"not JSON", "no proxy answers in its place"}},
 		"a page since the login":   {signEndpoint, 200, `<html>welcome</html>`, BadAnswer, []string{"not JSON", "no proxy answers in its place"}},
-		"JSON of another kind":     {signEndpoint, 200, `["welcome"]`, BadAnswer, []string{"not JSON of the kind"}},
+		"JSON of another kind":     {signEndpoint, 200, `["welcome"]`, BadAnswer, []string{"not JSON of the expected form"}},
 		"truncated JSON":           {signEndpoint, 200, `{"data":{"certificate":"C`, Unreachable, []string{"cut off in the middle"}},
 		"longer than any answer":   {signEndpoint, 200, `{"data":{"certificate":"` + strings.Repeat("A", answerLimit) + `"}}`, BadAnswer, []string{"longer than 262144 bytes"}},
 		"an error longer than any": {signEndpoint, 400, strings.Repeat(" ", 2*answerLimit), BadAnswer, []string{"longer than 262144 bytes"}},
@@ -150,40 +148,20 @@ func start(t *testing.T, handler http.HandlerFunc, config *tls.Config) *httptest
 
 // authority is a CA for servers' certificates.
 type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	pem         []byte
+	*testca.Certificate
+	pem []byte
 }
 
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{key: key, certificate: &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "some CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}}
-	der, err := x509.CreateCertificate(rand.Reader, a.certificate, a.certificate, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return a
+func newAuthority(*testing.T) *authority {
+	root := testca.Root("some CA")
+	return &authority{root, root.PEM()}
 }
 
 // of gives a server's certificate that ends in so long.
-func (a *authority) of(t *testing.T, address string, left time.Duration) *tls.Config {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP(address)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(left),
-	}, a.certificate, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: a.key}}}
+func (a *authority) of(_ *testing.T, address string, left time.Duration) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{a.Sign(x509.Certificate{
+		SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP(address)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotAfter: time.Now().Add(left),
+	}, a.Key).TLS()}}
 }
 
 func TestWhyThereIsNoAnswerIsExplained(t *testing.T) {

@@ -15,41 +15,40 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// The calls, as they are named in errors.
+// The calls, for errors.
 const (
 	loginCall    = "log in"
-	generateCall = "make a CA key"
+	generateCall = "generate a CA key"
 	deleteCall   = "remove its copy of the CA key"
 	signCall     = "sign the CA certificate"
 	rootsCall    = "read the signer's chain"
 )
 
-// Request is what is asked of a certificate.
+// Request is a request for a certificate.
 type Request struct {
 	// Hosts are the certificate's URI names, and its only ones.
 	Hosts []string
 	// Organization is the subject's organization and its common name.
 	Organization string
-	// TTL is how long it shall be valid; Vault may give less.
+	// TTL is the requested validity; Vault may shorten it.
 	TTL time.Duration
 	Key Key
 }
 
-// Key is a kind of key: "rsa" or "ec", and its bits.
+// Key is a type of key, "rsa" or "ec", and its bits.
 type Key struct {
 	Type string
 	Bits int
 }
 
-// Generated is a key that Vault made, PEM, and a request to sign its certificate.
+// Generated is a key from Vault and its certificate signing request, PEM.
 type Generated struct {
 	CSR, Key []byte
-	// KeyID is by which Vault knows the copy that it keeps; Vault before 1.11 keeps none.
+	// KeyID identifies the copy that Vault keeps; before 1.11 it keeps none.
 	KeyID string
 }
 
-// Generate has Vault make a key and hand it out. Where the answer lacks something and Vault keeps a key all the same,
-// the error comes with its KeyID.
+// Generate requests a key from Vault. Where the answer is incomplete, the KeyID is returned with the error.
 func (s *Session) Generate(ctx context.Context, request Request) (*Generated, error) {
 	path := s.client.endpoints.Generate
 	answer, err := s.write(ctx, generateCall, path, map[string]string{
@@ -68,9 +67,9 @@ func (s *Session) Generate(ctx context.Context, request Request) (*Generated, er
 	generated := &Generated{CSR: text(answer, "csr"), Key: text(answer, "private_key"), KeyID: string(bytes.TrimSpace(text(answer, "key_id")))}
 	switch {
 	case generated.CSR == nil:
-		return generated, s.bad(generateCall, path, "it holds no data.csr")
+		return generated, s.bad(generateCall, path, "it has no data.csr")
 	case generated.Key == nil:
-		return generated, s.bad(generateCall, path, "it holds no data.private_key")
+		return generated, s.bad(generateCall, path, "it has no data.private_key")
 	}
 	return generated, nil
 }
@@ -86,17 +85,16 @@ func (s *Session) DeleteKey(ctx context.Context, keyID string) error {
 	return nil
 }
 
-// Signed is a signed certificate as Vault answers it, PEM.
+// Signed is the answer to Sign, PEM.
 type Signed struct {
 	Certificate, IssuingCA []byte
-	// Chain is ca_chain: since Vault 1.11 the certificate itself, its issuer and so on upwards, before that
-	// without the certificate; up to the root where the mount knows it.
+	// Chain is ca_chain: upwards from the certificate, before Vault 1.11 from its issuer, to the root if the mount has it.
 	Chain [][]byte
-	// Warnings say, for instance, that the TTL is less than was asked.
+	// Warnings are Vault's, such as about a shortened TTL.
 	Warnings []string
 }
 
-// Sign has Vault sign a CA certificate of path length 0. Of the request (PEM) Vault takes the key alone.
+// Sign requests a CA certificate with path length 0. Of the CSR (PEM) Vault uses the key alone.
 func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signed, error) {
 	path := s.client.endpoints.Sign
 	answer, err := s.write(ctx, signCall, path, map[string]string{
@@ -114,7 +112,7 @@ func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signe
 	}
 	signed := &Signed{Certificate: text(answer, "certificate"), IssuingCA: text(answer, "issuing_ca"), Chain: texts(answer, "ca_chain")}
 	if signed.Certificate == nil {
-		return nil, s.bad(signCall, path, "it holds no data.certificate")
+		return nil, s.bad(signCall, path, "it has no data.certificate")
 	}
 	for _, warning := range answer.Warnings {
 		if w, ok := quotable(warning); ok && !expected(warning) && len(signed.Warnings) < maxWarnings {
@@ -124,14 +122,14 @@ func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signe
 	return signed, nil
 }
 
-// expected are the warnings of what was asked for, and of what istiod's certificates have no use for.
+// expected reports whether a warning is about what was requested, or about what istiod's certificates do not use.
 func expected(warning string) bool {
 	return strings.HasPrefix(warning, "Max path length of the signed certificate is zero") ||
 		strings.Contains(warning, "authority information access")
 }
 
-// chain are the endpoints that tell what is above the signer: the issuer's own (Vault builtin/logical/pki/path_fetch_issuers.go),
-// or those of the mount's default issuer. Nobody needs a right to them.
+// chain returns the endpoints of the signer's chain: the issuer's own (Vault builtin/logical/pki/path_fetch_issuers.go), or those
+// of the mount's default issuer. They need no login.
 func (e Endpoints) chain() []string {
 	if e.issuer != "" {
 		return []string{e.issuer + "/json"}
@@ -139,7 +137,7 @@ func (e Endpoints) chain() []string {
 	return []string{e.SignMount + "/cert/ca_chain", e.SignMount + "/cert/ca"}
 }
 
-// Roots gives what the signer's mount knows above the signer, one certificate each, PEM.
+// Roots returns the certificates of the signer's chain, one each, PEM.
 func (s *Session) Roots(ctx context.Context) ([][]byte, error) {
 	var found [][]byte
 	var failed error
@@ -163,14 +161,14 @@ func (s *Session) Roots(ctx context.Context) ([][]byte, error) {
 	}
 	if len(found) == 0 {
 		if failed == nil {
-			failed = s.bad(rootsCall, s.client.endpoints.chain()[0], "it holds no certificate")
+			failed = s.bad(rootsCall, s.client.endpoints.chain()[0], "it has no certificate")
 		}
 		return nil, failed
 	}
 	return found, nil
 }
 
-// text gives a string of the answer's data as a line-terminated text, nil when there is none. Vault trims its PEM.
+// text returns a string of the answer's data with a final newline, nil where there is none. Vault trims its PEM.
 func text(answer *api.Secret, key string) []byte {
 	value, _ := answer.Data[key].(string)
 	return line(value)

@@ -231,7 +231,7 @@ func TestKeptTokensAreTrimmedAndChecked(t *testing.T) {
 			}
 			session, err := client.Login(t.Context())
 			if !test.sent {
-				expect(t, err, BadConfiguration, "the token is empty or holds characters that no token of Vault's has")
+				expect(t, err, BadConfiguration, "the token is empty or contains characters that no Vault token has")
 				if strings.Contains(err.Error(), "kept-token") {
 					t.Error(err)
 				}
@@ -412,9 +412,9 @@ func TestRootsThatAreNone(t *testing.T) {
 	}{
 		"both denied":   {reply{403, `{"errors":["permission denied"]}`}, PolicyDenies, `path "pki/cert/ca_chain" { capabilities = ["read"] }`},
 		"no such path":  {reply{404, `{"errors":[]}`}, PathMissing, "pki/cert/ca_chain"},
-		"an empty text": {reply{200, `{"data":{"certificate":""}}`}, BadAnswer, "it holds no certificate"},
-		"no PEM":        {reply{200, `{"data":{"certificate":"one"}}`}, BadAnswer, "it holds no certificate"},
-		"no data":       {reply{200, `{"data":null}`}, BadAnswer, "it holds no certificate"},
+		"an empty text": {reply{200, `{"data":{"certificate":""}}`}, BadAnswer, "it has no certificate"},
+		"no PEM":        {reply{200, `{"data":{"certificate":"one"}}`}, BadAnswer, "it has no certificate"},
+		"no data":       {reply{200, `{"data":null}`}, BadAnswer, "it has no certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answers := good()

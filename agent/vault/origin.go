@@ -11,9 +11,8 @@ import (
 	"strings"
 )
 
-// confined sends requests to one server alone. Whatever a redirect or Vault's client makes of an address, no token and
-// no login goes to another host, another port, a path outside of the server's prefix, or in plain text where TLS was
-// specified.
+// confined sends requests to one server alone. Whatever a redirect or Vault's client makes of an address, no token or login
+// leaves for another host, port or prefix, or in plain text where TLS was specified.
 type confined struct {
 	http.RoundTripper
 	server *url.URL
@@ -33,15 +32,15 @@ func (c confined) RoundTrip(request *http.Request) (*http.Response, error) {
 	return c.RoundTripper.RoundTrip(request)
 }
 
-// elsewhereError is for a request to another origin than the server's, or outside of its prefix.
+// elsewhereError is a request to another origin than the server's, or outside of its prefix.
 type elsewhereError struct{ address string }
 
 func (*elsewhereError) Error() string { return "a request to another server was not sent" }
 
-// Origin is the scheme, host and port of a URL in one form. Two URLs of one origin lead Go's HTTP client to one server.
+// Origin returns the scheme, host and port of a URL in one form. Go's HTTP client connects to one server for one origin.
 //
-// Only ASCII letters are made lower case: strings.ToLower makes vault.istio of vault.İstio, for which the client connects
-// to vault.xn--istio-7fd.
+// It lowers ASCII letters alone: strings.ToLower turns vault.İstio into vault.istio, but the client connects to
+// vault.xn--istio-7fd.
 func Origin(u *url.URL) string {
 	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	host := strings.Map(func(r rune) rune {
@@ -53,12 +52,12 @@ func Origin(u *url.URL) string {
 	return u.Scheme + "://" + net.JoinHostPort(host, cmp.Or(u.Port(), port))
 }
 
-// Prefix is the path of a server's URL, below which a gateway serves Vault, without a slash at its end: empty for most
-// servers, /vault for https://gateway.example.com/vault/.
+// Prefix returns the path of a server's URL, where a gateway serves Vault, without a final slash: /vault for
+// https://gateway.example.com/vault/.
 func Prefix(server *url.URL) string { return strings.TrimSuffix(server.Path, "/") }
 
-// Within reports whether a URL has the origin of a server's URL and a path below its prefix. A gateway may decode and
-// clean a path again, so below a prefix no path counts that could then be another.
+// Within reports whether a URL has the origin of a server's URL and a path below its prefix. It rejects a path that could be
+// another one after a gateway has decoded and cleaned it.
 func Within(server, to *url.URL) bool {
 	if Origin(to) != Origin(server) {
 		return false

@@ -56,7 +56,7 @@ func signer(path string) (clean, mount string, err error) {
 	return "", "", fmt.Errorf("CA path %q: expected <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate", path)
 }
 
-// generator checks an endpoint that makes a key and hands it out.
+// generator checks an endpoint that generates a key and returns it.
 func generator(path string) (clean, mount string, err error) {
 	clean = trim(path)
 	for _, end := range []string{"/intermediate/generate/exported", "/issuers/generate/intermediate/exported"} {
@@ -67,7 +67,7 @@ func generator(path string) (clean, mount string, err error) {
 	return "", "", fmt.Errorf("CSR path %q: expected <mount>/intermediate/generate/exported or <mount>/issuers/generate/intermediate/exported", path)
 }
 
-// loginPath gives the login endpoint of a mount, which may be written as /v1/auth/<mount>, auth/<mount> or <mount>.
+// loginPath returns the login endpoint of a mount, given as /v1/auth/<mount>, auth/<mount> or <mount>.
 func loginPath(mount string) string {
 	return "auth/" + strings.TrimPrefix(trim(mount), "auth/") + "/login"
 }

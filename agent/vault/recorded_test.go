@@ -4,15 +4,12 @@ package vault
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -96,7 +93,7 @@ func TestRecordedAnswers(t *testing.T) {
 		"a mount without a CA":               {recorded{500, "", jsonType, noIssuer}, false, Refused, "give the mount its CA", "correct what it names"},
 		"a refusal that is not known":        {recorded{400, "", jsonType, `{"errors":["the moon is full"]}`}, false, Refused, "the moon is full; correct what it names", ""},
 		"controls in Vault's words":          {recorded{400, "", jsonType, `{"errors":["a\u001b[2J\u0000b\u202ec"]}`}, false, Refused, "a [2J b c; correct", ""},
-		"a standby without an active server": {recorded{500, "", jsonType, noActive}, false, Unreachable, "a standby that knows no active Vault", ""},
+		"a standby without an active server": {recorded{500, "", jsonType, noActive}, false, Unreachable, "a standby without an active Vault", ""},
 		"a standby":                          {recorded{429, "", jsonType, healthStandby}, false, Unreachable, "a standby that does not forward (429); set server to the active Vault", "rate limit"},
 		"a disaster recovery secondary":      {recorded{472, "", jsonType, healthStandby}, false, Unreachable, "set server to the primary", ""},
 		"the same in words":                  {recorded{400, "", jsonType, drSecondary}, false, Unreachable, "set server to the primary", ""},
@@ -243,7 +240,7 @@ func TestUnreadableCertificates(t *testing.T) {
 		"an unknown critical extension": {ca.with(t, pkix.Extension{Id: policy.Id, Critical: true, Value: policy.Value}), "its certificate cannot be verified (x509: unhandled critical extension); give Vault another"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{test.der}, PrivateKey: ca.key}}, MinVersion: tls.VersionTLS12}
+			config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{test.der}, PrivateKey: ca.Key}}, MinVersion: tls.VersionTLS12}
 			listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
 			if err != nil {
 				t.Fatal(err)
@@ -261,14 +258,9 @@ func TestUnreadableCertificates(t *testing.T) {
 // with signs a server's certificate with extensions.
 func (a *authority) with(t *testing.T, extensions ...pkix.Extension) []byte {
 	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP("127.0.0.1")}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtraExtensions: extensions,
-	}, a.certificate, a.key.Public().(*ecdsa.PublicKey), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
+	return a.SignDER(x509.Certificate{
+		IPAddresses: []net.IP{net.ParseIP("127.0.0.1")}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, ExtraExtensions: extensions,
+	}, a.Key.Public())
 }
 
 // A login whose token cannot be revoked any more, or never could, is not reported as left behind.

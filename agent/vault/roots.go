@@ -9,14 +9,14 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// trustPublicRoots has Mozilla's roots stand in where the system has none, as in the agent's image, for a Vault whose
-// certificate a public CA signed. Only who needs them pays: parsed, they take a megabyte.
+// trustPublicRoots sets Mozilla's roots as the fallback where the system has none, as in the agent's image, for a Vault with a
+// certificate of a public CA. Parsed, they take a megabyte, so that only such an agent loads them.
 var trustPublicRoots = sync.OnceFunc(func() {
 	roots := x509.NewCertPool()
 	for root := range bundle.Roots() {
 		certificate, err := x509.ParseCertificate(root.Certificate)
 		if err != nil {
-			continue // the others are as good without it
+			continue // the others do not depend on it
 		}
 		if root.Constraint == nil {
 			roots.AddCert(certificate)

@@ -18,18 +18,17 @@ const (
 
 // Token is the state of a session's own token (https://developer.hashicorp.com/vault/api-docs/auth/token).
 type Token struct {
-	// TTL is how long it is still valid, 0 for one without an end; Life is what it was valid for when it was made.
+	// TTL is the remaining validity, 0 for one without an end; Life is the TTL at its creation.
 	TTL, Life time.Duration
-	// Expires is the end by Vault's clock, zero for one without an end or where Vault did not say.
+	// Expires is the end by Vault's clock, zero for one without an end, or unknown.
 	Expires time.Time
 	// Renewable is false for batch tokens and those made with -renewable=false.
 	Renewable, Batch bool
-	// Uses is how many calls it is still good for: 0 for any number, below 0 for none.
+	// Uses is the number of calls that it still allows: 0 for any, below 0 for none.
 	Uses int64
 }
 
-// LookupToken asks Vault for the state of the session's own token, which costs one of its uses. Vault's default policy
-// allows it.
+// LookupToken returns the state of the session's own token, and costs one of its uses. Vault's default policy allows it.
 func (s *Session) LookupToken(ctx context.Context) (*Token, error) {
 	const path = "auth/token/lookup-self"
 	answer, err := s.read(ctx, lookupCall, path)
@@ -44,13 +43,13 @@ func (s *Session) LookupToken(ctx context.Context) (*Token, error) {
 		token.Expires, _ = time.Parse(time.RFC3339, value)
 	}
 	if answer.Data["ttl"] == nil {
-		return nil, s.bad(lookupCall, path, "it holds no data.ttl")
+		return nil, s.bad(lookupCall, path, "it has no data.ttl")
 	}
 	return token, nil
 }
 
-// RenewToken has Vault renew the session's own token, by as much as it was made for where Vault allows that. It returns
-// how long the token is valid now. Vault's default policy allows it.
+// RenewToken renews the session's own token by its original TTL, where Vault allows that, and returns the new TTL. Vault's default
+// policy allows it.
 func (s *Session) RenewToken(ctx context.Context) (time.Duration, error) {
 	const path = "auth/token/renew-self"
 	answer, err := s.write(ctx, renewCall, path, nil)
@@ -58,7 +57,7 @@ func (s *Session) RenewToken(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	if answer.Auth == nil || answer.Auth.LeaseDuration <= 0 {
-		return 0, s.bad(renewCall, path, "it holds no auth.lease_duration")
+		return 0, s.bad(renewCall, path, "it has no auth.lease_duration")
 	}
 	return duration(int64(answer.Auth.LeaseDuration)), nil
 }
@@ -67,7 +66,7 @@ func duration(seconds int64) time.Duration {
 	return time.Duration(min(max(seconds, 0), int64(longest/time.Second))) * time.Second
 }
 
-// integer gives a number of the answer's data, 0 where there is none.
+// integer returns a number of the answer's data, 0 where there is none.
 func integer(answer *api.Secret, key string) int64 {
 	number, ok := answer.Data[key].(interface{ Int64() (int64, error) }) // json.Number
 	if !ok {

@@ -15,22 +15,21 @@ import (
 	"strings"
 )
 
-// trace is the part of the last answer that Vault's client does not return: of an error, and of a login. It holds no
-// secret.
+// trace is what Vault's client does not return of the last answer: of an error, and of a login. It contains no secret.
 type trace struct {
-	// status is 0 where the last request has no answer, or a successful one.
+	// status is 0 without an answer or after a success.
 	status int
-	// server is the answer's Server header, fit to be shown, or empty.
+	// server is the answer's Server header, safe to print, or empty.
 	server string
 	// isVaults is true for an error in Vault's form, {"errors": ["…"]} (Vault http/handler.go, respondError).
 	isVaults bool
 	// mesh is true for the refusal of Envoy's RBAC filter, which Istio's AuthorizationPolicy configures.
 	mesh bool
-	// health is an answer of sys/health, which a load balancer's health check passes on (Vault http/sys_health.go).
+	// health is an answer of sys/health, which a load balancer's health check forwards (Vault http/sys_health.go).
 	health *health
 	// auth is of a login's answer.
 	auth struct {
-		// NumUses is how many calls the token is good for, 0 for any number.
+		// NumUses is the number of calls that the token allows, 0 for any.
 		NumUses int `json:"num_uses"`
 		// TokenType is service or batch (Vault sdk/logical, TokenType).
 		TokenType string `json:"token_type"`
@@ -72,7 +71,7 @@ func (t traced) RoundTrip(request *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// content reads the body of an answer, which is limited, and puts it back, with the error that ended it if it is not whole.
+// content reads the limited body of an answer and restores it, with the error that ended it unless it is whole.
 func content(answer *http.Response) (body []byte, whole bool) {
 	body, err := io.ReadAll(answer.Body)
 	_ = answer.Body.Close()
@@ -86,7 +85,7 @@ func content(answer *http.Response) (body []byte, whole bool) {
 
 func (t *trace) readLogin(body []byte) {
 	answer := struct{ Auth any }{&t.auth}
-	_ = json.Unmarshal(body, &answer) // the client reads it too, and says so
+	_ = json.Unmarshal(body, &answer) // the client reports an error
 }
 
 func (t *trace) readError(body []byte) {
@@ -104,8 +103,8 @@ func (t *trace) readError(body []byte) {
 	}
 }
 
-// who names the sender of an answer that is not Vault's.
-func (t *trace) who() string {
+// sender names the sender of an answer that is not Vault's.
+func (t *trace) sender() string {
 	if t.server == "" {
 		return "a proxy, gateway or firewall"
 	}
@@ -121,8 +120,8 @@ type proxyError struct{ status int }
 
 func (e *proxyError) Error() string { return fmt.Sprintf("the proxy answered %d", e.status) }
 
-// forwardProxy names the forward proxy between the agent and Vault, with the environment variable that names it, and
-// without its user name and password. It is empty where there is none.
+// forwardProxy names the forward proxy to Vault and its environment variable, without user name and password. It is empty
+// where there is none.
 func (c *Client) forwardProxy() string {
 	server, err := url.Parse(c.config.Server)
 	if err != nil || c.transport.Proxy == nil {
@@ -143,8 +142,7 @@ func (c *Client) forwardProxy() string {
 	return fmt.Sprintf("the proxy %s (%s)", host, variable)
 }
 
-// proxyVariable is the environment variable that names the proxy for a scheme (golang.org/x/net/http/httpproxy,
-// FromEnvironment).
+// proxyVariable returns the environment variable of the proxy for a scheme (golang.org/x/net/http/httpproxy, FromEnvironment).
 func proxyVariable(scheme string) string {
 	name := strings.ToUpper(scheme) + "_PROXY"
 	if os.Getenv(name) == "" && os.Getenv(strings.ToLower(name)) != "" {

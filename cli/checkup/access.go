@@ -200,10 +200,10 @@ func (d *decision) deciders() {
 			continue
 		}
 		others = true
-		d.add(Warn, subject, fmt.Sprintf("besides cluster administrators and this project, %s may %s", terminal.Names(holders, maxNames), right.action),
+		d.add(levelWarn, subject, fmt.Sprintf("besides cluster administrators and this project, %s may %s", terminal.Names(holders, maxNames), right.action),
 			`compare with docs/security.md, "Who decides about the CA", and revoke the permission where it is not intended`)
 	}
 	if !others {
-		d.add(OK, subject, "only cluster administrators and this project may write VirtualMeshes, IssuedCertificates and PodBounceDirectives, or enter istiod's Pods", "")
+		d.add(levelOK, subject, "only cluster administrators and this project may write VirtualMeshes, IssuedCertificates and PodBounceDirectives, or enter istiod's Pods", "")
 	}
 }

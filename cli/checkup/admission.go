@@ -3,6 +3,7 @@
 package checkup
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -10,9 +11,16 @@ import (
 	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
+	"github.com/istiod-agent/istiod-agent/patches"
 )
 
 const guarded = "ValidatingAdmissionPolicy"
@@ -25,18 +33,18 @@ func (d *decision) webhook() {
 		d.unknown(subject, "listing MutatingWebhookConfigurations", "list", "mutatingwebhookconfigurations", found.Err)
 		return
 	case found.Value == nil:
-		d.add(Fail, subject, "does not exist: no istiod is injected", d.release())
+		d.add(levelFail, subject, "does not exist: no istiod is injected", d.release())
 		return
 	}
 	for i := range found.Value.Webhooks {
 		hook := &found.Value.Webhooks[i]
 		if problem := d.bundleProblem(hook.ClientConfig.CABundle); problem != "" {
-			d.add(Fail, subject, fmt.Sprintf("%s: the caBundle of %s %s, so the API server cannot verify the webhook", found.Value.Name, hook.Name, problem),
+			d.add(levelFail, subject, fmt.Sprintf("%s: the caBundle of %s %s, so the API server cannot verify the webhook", found.Value.Name, hook.Name, problem),
 				d.kubectl+" "+d.pods()+"; a running replica sets it, or cert-manager's cainjector")
 			return
 		}
 	}
-	d.add(OK, subject, found.Value.Name+" exists, its caBundle holds a certificate", "")
+	d.add(levelOK, subject, found.Value.Name+" exists, its caBundle holds a certificate", "")
 }
 
 // bundleProblem requires a certificate that is still valid.
@@ -81,7 +89,7 @@ func (d *decision) guard() {
 		return strings.HasSuffix(p.Name, "-guard") && p.Labels["app.kubernetes.io/part-of"] == "istiod-agent"
 	})
 	if i < 0 {
-		d.add(Warn, subject, "does not exist: without the webhook, an istiod starts with its own root", d.release("--set guard.enabled=true"))
+		d.add(levelWarn, subject, "does not exist: without the webhook, an istiod starts with its own root", d.release("--set guard.enabled=true"))
 		return
 	}
 	policy := &d.facts.Policies.Value[i]
@@ -94,11 +102,11 @@ func (d *decision) guard() {
 	}
 	switch {
 	case !bound:
-		d.add(Fail, subject, policy.Name+" has no ValidatingAdmissionPolicyBinding, and so no effect", d.release())
+		d.add(levelFail, subject, policy.Name+" has no ValidatingAdmissionPolicyBinding, and so no effect", d.release())
 	case !denies:
-		d.add(Warn, subject, policy.Name+" does not refuse an istiod without the agent, it only warns", d.release("--set 'guard.actions={Deny}'"))
+		d.add(levelWarn, subject, policy.Name+" does not refuse an istiod without the agent, it only warns", d.release("--set 'guard.actions={Deny}'"))
 	default:
-		d.add(OK, subject, policy.Name+" exists and is bound", "")
+		d.add(levelOK, subject, policy.Name+" exists and is bound", "")
 	}
 }
 
@@ -110,7 +118,7 @@ func (d *decision) probe() {
 	}
 	if p == nil {
 		if d.facts.Namespaces.Err == nil {
-			d.add(Warn, subject, "was not called, since no namespace is labelled "+injectionLabel+"=enabled", d.kubectl+" label namespace istio-system "+injectionLabel+"=enabled")
+			d.add(levelWarn, subject, "was not called, since no namespace is labelled "+injectionLabel+"=enabled", d.kubectl+" label namespace istio-system "+injectionLabel+"=enabled")
 		}
 		return
 	}
@@ -122,18 +130,71 @@ func (d *decision) probe() {
 	calling := strings.Contains(message, "failed calling webhook") && strings.Contains(message, "istiod-agent.io")
 	switch {
 	case p.Err == nil && p.Injected:
-		d.add(OK, subject, "the API server calls it, and it injects an istiod in namespace "+p.Namespace, "")
+		d.add(levelOK, subject, "the API server calls it, and it injects an istiod in namespace "+p.Namespace, "")
 	case p.Err == nil:
-		d.add(Fail, subject, doing+": it is not injected: the API server did not call the webhook", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
+		d.add(levelFail, subject, doing+": it is not injected: the API server did not call the webhook", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
 	case calling && (strings.Contains(message, "x509:") || strings.Contains(message, "tls:")):
-		d.add(Fail, subject, doing+": the API server cannot verify its certificate by the caBundle: "+message, d.kubectl+" "+strings.Replace(d.pods(), "get pods", "logs --tail=50", 1))
+		d.add(levelFail, subject, doing+": the API server cannot verify its certificate by the caBundle: "+message, d.kubectl+" "+strings.Replace(d.pods(), "get pods", "logs --tail=50", 1))
 	case calling:
-		d.add(Fail, subject, doing+": the API server cannot reach it: "+message, d.kubectl+" "+d.pods()+"; with private nodes, open the webhook's port to the control plane")
+		d.add(levelFail, subject, doing+": the API server cannot reach it: "+message, d.kubectl+" "+d.pods()+"; with private nodes, open the webhook's port to the control plane")
 	case strings.Contains(message, guarded) && strings.Contains(message, "-guard'"):
-		d.add(Fail, subject, doing+": the webhook did not inject it, and the guard refused it", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
+		d.add(levelFail, subject, doing+": the webhook did not inject it, and the guard refused it", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
 	case apierrors.IsForbidden(p.Err) && strings.Contains(message, "cannot create"):
 		d.unknown(subject, doing, "create", "deployments.apps", p.Err)
 	default:
-		d.add(Unknown, subject, doing+": "+message, "find out which admission policy or webhook refuses it")
+		d.add(levelUnknown, subject, doing+": "+message, "find out which admission policy or webhook refuses it")
 	}
+}
+
+// probeResult is the result of creating an istiod in a dry run.
+type probeResult struct {
+	Namespace string
+	Injected  bool
+	Err       error
+}
+
+// probedNamespace returns a labelled namespace, preferably with an istiod.
+func probedNamespace(facts *clusterFacts) string {
+	found := ""
+	for _, namespace := range facts.Namespaces.Value {
+		if !namespace.Labelled || namespace.Deleting || namespace.Name == metav1.NamespaceSystem {
+			continue
+		}
+		hasIstiod := slices.ContainsFunc(facts.Istiods.Value, func(i istiodState) bool { return i.Namespace == namespace.Name })
+		if found == "" || hasIstiod {
+			found = namespace.Name
+		}
+	}
+	return found
+}
+
+// probe creates an istiod in a dry run, so that the API server calls the webhook.
+func probe(ctx context.Context, writer client.Writer, namespace string, target v1alpha1.Target) *probeResult {
+	labels := istio.IstiodLabels
+	metadata := metav1.ObjectMeta{Name: "istiod-agent-check", Namespace: namespace, Labels: labels}
+	spec := corev1.PodSpec{Containers: []corev1.Container{{
+		Name: patches.IstiodContainer, Image: "pilot",
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(false), RunAsNonRoot: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+	}}}
+	result := &probeResult{Namespace: namespace}
+	var stored *corev1.PodSpec
+	if target == v1alpha1.TargetPods {
+		pod := &corev1.Pod{ObjectMeta: metadata, Spec: spec}
+		result.Err = writer.Create(ctx, pod, client.DryRunAll)
+		stored = &pod.Spec
+	} else {
+		deployment := &appsv1.Deployment{ObjectMeta: metadata, Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(0)), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: spec},
+		}}
+		result.Err = writer.Create(ctx, deployment, client.DryRunAll)
+		stored = &deployment.Spec.Template.Spec
+	}
+	for _, container := range slices.Concat(stored.Containers, stored.InitContainers) {
+		result.Injected = result.Injected || container.Name == patches.AgentContainer
+	}
+	return result
 }

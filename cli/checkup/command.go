@@ -77,30 +77,23 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 			return exit.With(exit.Unknown, err)
 		}
 	}
-	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) ContextChecks {
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextFindings {
 		return f.checkContext(cmd.Context(), cluster, err, given)
 	})
 	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": contexts}, func(out io.Writer) { printText(out, contexts) })
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case count(contexts, Fail) > 0:
-		return exit.With(exit.Problem, nil)
-	case count(contexts, Unknown) > 0:
-		return exit.With(exit.Unknown, nil)
-	}
-	return nil
+	fails := count(contexts, levelFail) > 0
+	return exit.Result(err, !fails && count(contexts, levelUnknown) > 0, fails)
 }
 
 // checkContext checks one context.
-func (f *flags) checkContext(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) ContextChecks {
+func (f *flags) checkContext(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) contextFindings {
 	if err != nil {
-		return ContextChecks{cluster.Context, []Line{{Unknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}
+		return contextFindings{cluster.Context, []finding{{levelUnknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}
 	}
 	facts := gather(ctx, cluster)
 	lines := decide(cluster.Kubectl(), facts, time.Now())
 	if f.vault {
 		lines = append(lines, f.checkVault(ctx, cluster.Context, facts, given)...)
 	}
-	return ContextChecks{cluster.Context, lines}
+	return contextFindings{cluster.Context, lines}
 }

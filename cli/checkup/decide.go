@@ -20,10 +20,10 @@ import (
 const minimum = "1.30.0"
 
 // decide returns the findings, in the order in which a person would fix them. kubectl begins the commands in them.
-func decide(kubectl string, facts *Facts, now time.Time) []Line {
+func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	d := &decision{facts: facts, kubectl: kubectl, now: now}
 	if facts.Version.Err != nil {
-		d.add(Unknown, "Kubernetes", "reading the API server's version: "+facts.Version.Err.Error(), kubectl+" version; check the cluster's address and your login")
+		d.add(levelUnknown, "Kubernetes", "reading the API server's version: "+facts.Version.Err.Error(), kubectl+" version; check the cluster's address and your login")
 		return d.lines
 	}
 	d.version()
@@ -42,14 +42,14 @@ func decide(kubectl string, facts *Facts, now time.Time) []Line {
 }
 
 type decision struct {
-	facts   *Facts
+	facts   *clusterFacts
 	kubectl string
 	now     time.Time
-	lines   []Line
+	lines   []finding
 }
 
-func (d *decision) add(status Status, subject, detail, next string) {
-	d.lines = append(d.lines, Line{status, subject, detail, next})
+func (d *decision) add(status level, subject, detail, next string) {
+	d.lines = append(d.lines, finding{status, subject, detail, next})
 }
 
 // unknown adds a failed request; a missing permission has its own advice.
@@ -58,7 +58,7 @@ func (d *decision) unknown(subject, doing, verb, resource string, err error) {
 	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
 		next = fmt.Sprintf("get the right to %s %s (%s auth can-i %s %s -A)", verb, resource, d.kubectl, verb, resource)
 	}
-	d.add(Unknown, subject, doing+": "+err.Error(), next)
+	d.add(levelUnknown, subject, doing+": "+err.Error(), next)
 }
 
 // release returns the command that sets values of the chart: an upgrade where there is a release.
@@ -73,11 +73,11 @@ func (d *decision) version() {
 	parsed, err := version.ParseGeneric(d.facts.Version.Value)
 	switch {
 	case err != nil:
-		d.add(Unknown, "Kubernetes", fmt.Sprintf("its version %q does not parse", d.facts.Version.Value), d.kubectl+" version")
+		d.add(levelUnknown, "Kubernetes", fmt.Sprintf("its version %q does not parse", d.facts.Version.Value), d.kubectl+" version")
 	case parsed.LessThan(version.MustParseGeneric(minimum)):
-		d.add(Fail, "Kubernetes", d.facts.Version.Value+" is older than 1.30, which the guard policy needs", "upgrade the cluster")
+		d.add(levelFail, "Kubernetes", d.facts.Version.Value+" is older than 1.30, which the guard policy needs", "upgrade the cluster")
 	default:
-		d.add(OK, "Kubernetes", d.facts.Version.Value, "")
+		d.add(levelOK, "Kubernetes", d.facts.Version.Value, "")
 	}
 }
 
@@ -88,15 +88,15 @@ func (d *decision) definitions() {
 		case crd.Err != nil:
 			d.unknown(subject, "reading it", "get", "customresourcedefinitions", crd.Err)
 		case crd.Value == nil:
-			d.add(Fail, subject, "is not installed", d.release("--set crds.install=true"))
+			d.add(levelFail, subject, "is not installed", d.release("--set crds.install=true"))
 		case !slices.Contains(crd.Value.Served, "v1"):
-			d.add(Fail, subject, fmt.Sprintf("serves %s, but not v1", orNothing(crd.Value.Served)), "install the CRDs of this release: "+d.release("--set crds.install=true"))
+			d.add(levelFail, subject, fmt.Sprintf("serves %s, but not v1", orNothing(crd.Value.Served)), "install the CRDs of this release: "+d.release("--set crds.install=true"))
 		case !crd.Value.Established:
-			d.add(Fail, subject, "is not established: the API server does not serve it", d.kubectl+" describe crd "+definition.name)
+			d.add(levelFail, subject, "is not established: the API server does not serve it", d.kubectl+" describe crd "+definition.name)
 		case !crd.Value.Ours:
-			d.add(OK, subject, "is of Gloo Mesh or another project, serves "+strings.Join(crd.Value.Served, ", ")+"; it works, but without this project's columns and status details", "")
+			d.add(levelOK, subject, "is of Gloo Mesh or another project, serves "+strings.Join(crd.Value.Served, ", ")+"; it works, but without this project's columns and status details", "")
 		default:
-			d.add(OK, subject, "serves "+strings.Join(crd.Value.Served, ", "), "")
+			d.add(levelOK, subject, "serves "+strings.Join(crd.Value.Served, ", "), "")
 		}
 	}
 }
@@ -109,7 +109,7 @@ func orNothing(values []string) string {
 }
 
 func (d *decision) labelled(namespace string) bool {
-	return slices.ContainsFunc(d.facts.Namespaces.Value, func(n Namespace) bool { return n.Name == namespace && n.Labelled })
+	return slices.ContainsFunc(d.facts.Namespaces.Value, func(n namespaceState) bool { return n.Name == namespace && n.Labelled })
 }
 
 func (d *decision) namespaces() {
@@ -128,15 +128,15 @@ func (d *decision) namespaces() {
 		}
 	}
 	for _, namespace := range missing {
-		d.add(Warn, "namespace "+namespace, "has an istiod and is not labelled: the agent is not injected there", d.kubectl+" label namespace "+namespace+" "+injectionLabel+"=enabled")
+		d.add(levelWarn, "namespace "+namespace, "has an istiod and is not labelled: the agent is not injected there", d.kubectl+" label namespace "+namespace+" "+injectionLabel+"=enabled")
 	}
 	if len(missing) == 0 && len(d.facts.Istiods.Value) > 0 {
-		d.add(OK, subject, "every namespace with an istiod is labelled", "")
+		d.add(levelOK, subject, "every namespace with an istiod is labelled", "")
 	}
 }
 
 // exempt reports whether an istiod is intentionally not injected.
-func exempt(istiod Istiod) bool {
+func exempt(istiod istiodState) bool {
 	return istiod.State == patches.StateSkipped && (istiod.Reason == patches.OptedOut || istiod.Reason == patches.NoBuiltInCA || istiod.Reason == patches.BeingDeleted)
 }
 
@@ -146,7 +146,7 @@ func (d *decision) istiods() {
 		d.unknown("istiods", "listing Deployments and Pods labelled app=istiod", "list", "deployments.apps", d.facts.Istiods.Err)
 		return
 	case len(d.facts.Istiods.Value) == 0:
-		d.add(OK, "istiods", "there is no istiod yet; install Istio", "")
+		d.add(levelOK, "istiods", "there is no istiod yet; install Istio", "")
 		return
 	}
 	for _, istiod := range d.facts.Istiods.Value {
@@ -154,17 +154,17 @@ func (d *decision) istiods() {
 		restart := d.kubectl + " rollout restart -n " + istiod.Namespace + " deployment/" + istiod.Name
 		switch {
 		case istiod.State == patches.StateInjected, istiod.State == patches.StateOutdated:
-			d.add(OK, subject, "has the agent", "")
+			d.add(levelOK, subject, "has the agent", "")
 		case exempt(istiod):
-			d.add(OK, subject, "is not injected: "+string(istiod.Reason), "")
+			d.add(levelOK, subject, "is not injected: "+string(istiod.Reason), "")
 		case !d.labelled(istiod.Namespace):
 			// namespaces has its line.
 		case istiod.State == "":
-			d.add(Warn, subject, "has no Pod", d.kubectl+" describe -n "+istiod.Namespace+" deployment/"+istiod.Name)
+			d.add(levelWarn, subject, "has no Pod", d.kubectl+" describe -n "+istiod.Namespace+" deployment/"+istiod.Name)
 		case istiod.Reason == patches.NoIstiodContainer, istiod.Reason == patches.CACertsElsewhere:
-			d.add(Fail, subject, "cannot be injected: "+string(istiod.Reason)+": "+istiod.Message, "change it as described")
+			d.add(levelFail, subject, "cannot be injected: "+string(istiod.Reason)+": "+istiod.Message, "change it as described")
 		default:
-			d.add(Fail, subject, "runs without the agent, and so with its own root", restart)
+			d.add(levelFail, subject, "runs without the agent, and so with its own root", restart)
 		}
 	}
 }
@@ -175,9 +175,9 @@ func (d *decision) servers() {
 	switch configuration := d.facts.Configuration; {
 	case d.facts.Webhook.Value == nil, configuration.Err != nil:
 	case len(configuration.Value.Agent.AllowedServers) == 0:
-		d.add(Warn, subject, "istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names", helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")+", with your Vault's address; then restart istiod")
+		d.add(levelWarn, subject, "istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names", helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")+", with your Vault's address; then restart istiod")
 	default:
-		d.add(OK, subject, "istiod's agents log in to "+terminal.Names(configuration.Value.Agent.AllowedServers, maxNames)+" only", "")
+		d.add(levelOK, subject, "istiod's agents log in to "+terminal.Names(configuration.Value.Agent.AllowedServers, maxNames)+" only", "")
 	}
 }
 
@@ -194,10 +194,10 @@ func (d *decision) rights() {
 		case istiod.Lacking.Err != nil:
 			d.unknown(subject, "checking its permissions", "create", "subjectaccessreviews.authorization.k8s.io", istiod.Lacking.Err)
 		case len(istiod.Lacking.Value) > 0:
-			d.add(Fail, subject, "it may not "+strings.Join(istiod.Lacking.Value, ", nor ")+"; istiod waits in Init until it has this permission",
+			d.add(levelFail, subject, "it may not "+strings.Join(istiod.Lacking.Value, ", nor ")+"; istiod waits in Init until it has this permission",
 				fmt.Sprintf("add {name: %s, namespace: %s} to istiodSidecar.serviceAccounts in your values, if it is missing, and run %s", istiod.ServiceAccount, istiod.Namespace, d.release("-f values.yaml")))
 		default:
-			d.add(OK, subject, "has the permissions of the agent", "")
+			d.add(levelOK, subject, "has the permissions of the agent", "")
 		}
 	}
 }

@@ -25,25 +25,25 @@ import (
 var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // healthy is a cluster where all is well.
-func healthy(t *testing.T) *Facts {
+func healthy(t *testing.T) *clusterFacts {
 	t.Helper()
 	ofOurs := metav1.ObjectMeta{Name: "istiod-agent-guard", Labels: map[string]string{"app.kubernetes.io/part-of": "istiod-agent"}}
-	facts := &Facts{
-		Version: Fact[string]{Value: "v1.30.0"},
-		CRDs:    map[string]Fact[*CRD]{},
-		Webhook: Fact[*admissionregistrationv1.MutatingWebhookConfiguration]{Value: &admissionregistrationv1.MutatingWebhookConfiguration{
+	facts := &clusterFacts{
+		Version: fact[string]{Value: "v1.30.0"},
+		CRDs:    map[string]fact[*crdState]{},
+		Webhook: fact[*admissionregistrationv1.MutatingWebhookConfiguration]{Value: &admissionregistrationv1.MutatingWebhookConfiguration{
 			ObjectMeta: metav1.ObjectMeta{Name: "istiod-agent"}, Webhooks: []admissionregistrationv1.MutatingWebhook{},
 		}},
-		Probe:      &Probe{Namespace: "istio-system", Injected: true},
-		Namespaces: Fact[[]Namespace]{Value: []Namespace{{Name: "istio-system", Labelled: true}}},
-		Policies:   Fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{{ObjectMeta: ofOurs}}},
-		Bindings: Fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]{Value: []admissionregistrationv1.ValidatingAdmissionPolicyBinding{{
+		Probe:      &probeResult{Namespace: "istio-system", Injected: true},
+		Namespaces: fact[[]namespaceState]{Value: []namespaceState{{Name: "istio-system", Labelled: true}}},
+		Policies:   fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{{ObjectMeta: ofOurs}}},
+		Bindings: fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]{Value: []admissionregistrationv1.ValidatingAdmissionPolicyBinding{{
 			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: ofOurs.Name, ValidationActions: []admissionregistrationv1.ValidationAction{"Deny"}},
 		}}},
-		Istiods: Fact[[]Istiod]{Value: []Istiod{{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod", State: patches.StateInjected}}},
+		Istiods: fact[[]istiodState]{Value: []istiodState{{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod", State: patches.StateInjected}}},
 	}
 	for _, each := range crds {
-		facts.CRDs[each.name] = Fact[*CRD]{Value: &CRD{Served: []string{"v1"}, Ours: true, Established: true}}
+		facts.CRDs[each.name] = fact[*crdState]{Value: &crdState{Served: []string{"v1"}, Ours: true, Established: true}}
 	}
 	sample, err := os.ReadFile("../../config/samples/virtualmesh.yaml")
 	if err != nil {
@@ -64,102 +64,104 @@ func TestDecisions(t *testing.T) {
 	t.Parallel()
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "things"}, "", errors.New("no"))
 	for name, test := range map[string]struct {
-		change func(f *Facts)
-		status Status
+		change func(f *clusterFacts)
+		status level
 		want   string
 	}{
-		"healthy":    {func(*Facts) {}, OK, "Vault  — seen from istiod's Pods: it issued the certificates of 1 IssuedCertificate"},
-		"any server": {func(f *Facts) { f.Configuration.Value.Agent.AllowedServers = nil }, Warn, "allowed servers  — istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names; next: " + helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")},
-		"one server": {func(*Facts) {}, OK, "allowed servers  — istiod's agents log in to https://vault.example.com:8200 only"},
-		"a token that opens more": {func(f *Facts) {
+		"healthy":    {func(*clusterFacts) {}, levelOK, "Vault  — seen from istiod's Pods: it issued the certificates of 1 IssuedCertificate"},
+		"any server": {func(f *clusterFacts) { f.Configuration.Value.Agent.AllowedServers = nil }, levelWarn, "allowed servers  — istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names; next: " + helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")},
+		"one server": {func(*clusterFacts) {}, levelOK, "allowed servers  — istiod's agents log in to https://vault.example.com:8200 only"},
+		"a token that opens more": {func(f *clusterFacts) {
 			status := f.Certificates.Value[0].Object["status"].(map[string]any)
 			status["conditions"] = []any{map[string]any{"type": "TokenAudienceBound", "status": "False", "reason": "NoAudience", "message": "The agent sends a token."}}
-		}, Warn, "IssuedCertificate istio-system/istiod-istio-system-cluster-1  — The agent sends a token; next: set audience=vault in Vault's role"},
-		"unreachable":    {func(f *Facts) { f.Version.Err = errors.New("refused") }, Unknown, "Kubernetes  — reading the API server's version: refused; next: kubectl --context=a version"},
-		"an old cluster": {func(f *Facts) { f.Version.Value = "v1.29.9-gke.1" }, Fail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
-		"no CRD":         {func(f *Facts) { f.CRDs[crds[0].name] = Fact[*CRD]{} }, Fail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Upgrade("--set crds.install=true")},
+		}, levelWarn, "IssuedCertificate istio-system/istiod-istio-system-cluster-1  — The agent sends a token; next: set audience=vault in Vault's role"},
+		"unreachable":    {func(f *clusterFacts) { f.Version.Err = errors.New("refused") }, levelUnknown, "Kubernetes  — reading the API server's version: refused; next: kubectl --context=a version"},
+		"an old cluster": {func(f *clusterFacts) { f.Version.Value = "v1.29.9-gke.1" }, levelFail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
+		"no CRD":         {func(f *clusterFacts) { f.CRDs[crds[0].name] = fact[*crdState]{} }, levelFail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Upgrade("--set crds.install=true")},
 		"nothing installed": {
-			func(f *Facts) { f.CRDs[crds[0].name], f.Webhook.Value = Fact[*CRD]{}, nil }, Fail,
+			func(f *clusterFacts) { f.CRDs[crds[0].name], f.Webhook.Value = fact[*crdState]{}, nil }, levelFail,
 			"CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Install("--set crds.install=true"),
 		},
-		"Gloo's CRD":           {func(f *Facts) { f.CRDs[crds[0].name].Value.Ours = false }, OK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is of Gloo Mesh or another project, serves v1"},
-		"an old CRD":           {func(f *Facts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, Fail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, but not v1"},
-		"no CRD of restarts":   {func(f *Facts) { f.CRDs[crds[2].name] = Fact[*CRD]{} }, Fail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
-		"no webhook":           {func(f *Facts) { f.Webhook.Value = nil }, Fail, "webhook configuration  — does not exist: no istiod is injected; next: " + helm.Install()},
-		"no right to see it":   {func(f *Facts) { f.Webhook.Err = forbidden }, Unknown, "kubectl --context=a auth can-i list mutatingwebhookconfigurations -A"},
-		"no caBundle":          {func(f *Facts) { hook(f, "") }, Fail, "caBundle of deployments.istiod-agent.io is empty"},
-		"no certificate there": {func(f *Facts) { hook(f, "text") }, Fail, "caBundle of deployments.istiod-agent.io holds no certificate"},
+		"Gloo's CRD":           {func(f *clusterFacts) { f.CRDs[crds[0].name].Value.Ours = false }, levelOK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is of Gloo Mesh or another project, serves v1"},
+		"an old CRD":           {func(f *clusterFacts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, levelFail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, but not v1"},
+		"no CRD of restarts":   {func(f *clusterFacts) { f.CRDs[crds[2].name] = fact[*crdState]{} }, levelFail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
+		"no webhook":           {func(f *clusterFacts) { f.Webhook.Value = nil }, levelFail, "webhook configuration  — does not exist: no istiod is injected; next: " + helm.Install()},
+		"no right to see it":   {func(f *clusterFacts) { f.Webhook.Err = forbidden }, levelUnknown, "kubectl --context=a auth can-i list mutatingwebhookconfigurations -A"},
+		"no caBundle":          {func(f *clusterFacts) { hook(f, "") }, levelFail, "caBundle of deployments.istiod-agent.io is empty"},
+		"no certificate there": {func(f *clusterFacts) { hook(f, "text") }, levelFail, "caBundle of deployments.istiod-agent.io holds no certificate"},
 		"no labelled namespace": {
-			func(f *Facts) { f.Probe, f.Namespaces.Value, f.Istiods.Value = nil, nil, nil }, Warn,
+			func(f *clusterFacts) { f.Probe, f.Namespaces.Value, f.Istiods.Value = nil, nil, nil }, levelWarn,
 			"webhook  — was not called, since no namespace is labelled istiod-agent.io/injection=enabled",
 		},
-		"not reached": {func(f *Facts) {
-			f.Probe = &Probe{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": connect: connection refused`)}
-		}, Fail, "webhook  — creating an istiod in namespace"},
-		"not trusted": {func(f *Facts) {
-			f.Probe = &Probe{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": tls: failed to verify certificate: x509: unknown authority`)}
-		}, Fail, "cannot verify its certificate by the caBundle"},
-		"not called": {func(f *Facts) { f.Probe = &Probe{} }, Fail, "it is not injected: the API server did not call the webhook"},
-		"not called, guarded": {func(f *Facts) {
-			f.Probe = &Probe{Err: errors.New(`ValidatingAdmissionPolicy 'istiod-agent-guard' with binding 'istiod-agent-guard' denied request`)}
-		}, Fail, "the webhook did not inject it, and the guard refused it"},
-		"another's refusal":       {func(f *Facts) { f.Probe = &Probe{Err: errors.New("admission webhook \"other\" denied it")} }, Unknown, "webhook  — creating an istiod"},
-		"no guard":                {func(f *Facts) { f.Policies.Value = nil }, Warn, "guard policy  — does not exist"},
-		"an unbound guard":        {func(f *Facts) { f.Bindings.Value = nil }, Fail, "guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"},
-		"a guard that only tells": {func(f *Facts) { f.Bindings.Value[0].Spec.ValidationActions = nil }, Warn, "guard policy  — istiod-agent-guard does not refuse"},
-		"a namespace without it":  {func(f *Facts) { f.Namespaces.Value[0].Labelled = false }, Warn, "namespace istio-system  — has an istiod and is not labelled"},
-		"an istiod without it":    {func(f *Facts) { f.Istiods.Value[0].State = patches.StateMissing }, Fail, "istiod istio-system/istiod  — runs without the agent"},
-		"an istiod that opted out": {func(f *Facts) {
+		"not reached": {func(f *clusterFacts) {
+			f.Probe = &probeResult{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": connect: connection refused`)}
+		}, levelFail, "webhook  — creating an istiod in namespace"},
+		"not trusted": {func(f *clusterFacts) {
+			f.Probe = &probeResult{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": tls: failed to verify certificate: x509: unknown authority`)}
+		}, levelFail, "cannot verify its certificate by the caBundle"},
+		"not called": {func(f *clusterFacts) { f.Probe = &probeResult{} }, levelFail, "it is not injected: the API server did not call the webhook"},
+		"not called, guarded": {func(f *clusterFacts) {
+			f.Probe = &probeResult{Err: errors.New(`ValidatingAdmissionPolicy 'istiod-agent-guard' with binding 'istiod-agent-guard' denied request`)}
+		}, levelFail, "the webhook did not inject it, and the guard refused it"},
+		"another's refusal": {func(f *clusterFacts) {
+			f.Probe = &probeResult{Err: errors.New("admission webhook \"other\" denied it")}
+		}, levelUnknown, "webhook  — creating an istiod"},
+		"no guard":                {func(f *clusterFacts) { f.Policies.Value = nil }, levelWarn, "guard policy  — does not exist"},
+		"an unbound guard":        {func(f *clusterFacts) { f.Bindings.Value = nil }, levelFail, "guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"},
+		"a guard that only tells": {func(f *clusterFacts) { f.Bindings.Value[0].Spec.ValidationActions = nil }, levelWarn, "guard policy  — istiod-agent-guard does not refuse"},
+		"a namespace without it":  {func(f *clusterFacts) { f.Namespaces.Value[0].Labelled = false }, levelWarn, "namespace istio-system  — has an istiod and is not labelled"},
+		"an istiod without it":    {func(f *clusterFacts) { f.Istiods.Value[0].State = patches.StateMissing }, levelFail, "istiod istio-system/istiod  — runs without the agent"},
+		"an istiod that opted out": {func(f *clusterFacts) {
 			f.Istiods.Value[0].State, f.Istiods.Value[0].Reason = patches.StateSkipped, patches.OptedOut
-		}, OK, "is not injected: OptedOut"},
-		"no rights":       {func(f *Facts) { f.Istiods.Value[0].Lacking.Value = []string{"list a", "watch a"} }, Fail, "rights of service account istio-system/istiod  — it may not list a, nor watch a"},
-		"no right to ask": {func(f *Facts) { f.Istiods.Value[0].Lacking.Err = forbidden }, Unknown, "rights of service account istio-system/istiod"},
-		"no VirtualMesh":  {func(f *Facts) { f.Meshes.Value = nil }, Warn, "VirtualMesh  — there is no VirtualMesh"},
-		"a bad VirtualMesh": {func(f *Facts) {
+		}, levelOK, "is not injected: OptedOut"},
+		"no rights":       {func(f *clusterFacts) { f.Istiods.Value[0].Lacking.Value = []string{"list a", "watch a"} }, levelFail, "rights of service account istio-system/istiod  — it may not list a, nor watch a"},
+		"no right to ask": {func(f *clusterFacts) { f.Istiods.Value[0].Lacking.Err = forbidden }, levelUnknown, "rights of service account istio-system/istiod"},
+		"no VirtualMesh":  {func(f *clusterFacts) { f.Meshes.Value = nil }, levelWarn, "VirtualMesh  — there is no VirtualMesh"},
+		"a bad VirtualMesh": {func(f *clusterFacts) {
 			set(f.Meshes.Value, "x", "spec", "globalAccessPolicy")
 			set(f.Meshes.Value, "x", "spec", "meshes")
-		}, Fail, "VirtualMesh gloo-mesh/virtual-mesh  — spec.meshes"},
-		"nothing acts on it": {func(f *Facts) { delete(f.Meshes.Value[0].Object, "status") }, Warn, "VirtualMesh gloo-mesh/virtual-mesh  — is valid, but the controller has not acted on it yet"},
-		"a mesh that failed": {func(f *Facts) {
+		}, levelFail, "VirtualMesh gloo-mesh/virtual-mesh  — spec.meshes"},
+		"nothing acts on it": {func(f *clusterFacts) { delete(f.Meshes.Value[0].Object, "status") }, levelWarn, "VirtualMesh gloo-mesh/virtual-mesh  — is valid, but the controller has not acted on it yet"},
+		"a mesh that failed": {func(f *clusterFacts) {
 			set(f.Meshes.Value, map[string]any{"state": "FAILED", "errors": []any{"why"}}, "status")
-		}, Fail, "VirtualMesh gloo-mesh/virtual-mesh  — FAILED: why"},
-		"no cluster name": {func(f *Facts) {
+		}, levelFail, "VirtualMesh gloo-mesh/virtual-mesh  — FAILED: why"},
+		"no cluster name": {func(f *clusterFacts) {
 			set(f.Meshes.Value, map[string]any{"state": "FAILED", "errors": []any{"set clusterName"}}, "status")
-		}, Fail, "clusterName  — is not set"},
-		"a tenant's VirtualMesh": {func(f *Facts) {
+		}, levelFail, "clusterName  — is not set"},
+		"a tenant's VirtualMesh": {func(f *clusterFacts) {
 			f.Meshes.Value = append(f.Meshes.Value, parse(t, "{metadata: {name: mesh, namespace: tenant}, spec: {meshes: x}, status: {state: FAILED}}"))
-		}, Warn, "VirtualMesh  — tenant/mesh: not acted on, since the namespace is not one of gloo-mesh, istiod-agent-system"},
-		"a tenant's VirtualMesh, without a right to read the configuration": {func(f *Facts) {
+		}, levelWarn, "VirtualMesh  — tenant/mesh: not acted on, since the namespace is not one of gloo-mesh, istiod-agent-system"},
+		"a tenant's VirtualMesh, without a right to read the configuration": {func(f *clusterFacts) {
 			f.Configuration.Err = forbidden
 			f.Meshes.Value = append(f.Meshes.Value, parse(t, "{metadata: {name: mesh, namespace: tenant}, spec: {meshes: x}, status: {state: FAILED, conditions: [{reason: NamespaceNotAllowed}]}}"))
-		}, Warn, "VirtualMesh  — tenant/mesh: not acted on"},
-		"nobody else decides":   {func(*Facts) {}, OK, "who decides about the CA  — only cluster administrators"},
-		"no right to read RBAC": {func(f *Facts) { f.Grants.Err = forbidden }, Unknown, "who decides about the CA  — listing Roles"},
-		"no IssuedCertificate":  {func(f *Facts) { f.Certificates.Value = nil }, Warn, "IssuedCertificate  — there is no IssuedCertificate for istiod istio-system/istiod"},
-		"a reviewer that is gone": {func(f *Facts) {
+		}, levelWarn, "VirtualMesh  — tenant/mesh: not acted on"},
+		"nobody else decides":   {func(*clusterFacts) {}, levelOK, "who decides about the CA  — only cluster administrators"},
+		"no right to read RBAC": {func(f *clusterFacts) { f.Grants.Err = forbidden }, levelUnknown, "who decides about the CA  — listing Roles"},
+		"no IssuedCertificate":  {func(f *clusterFacts) { f.Certificates.Value = nil }, levelWarn, "IssuedCertificate  — there is no IssuedCertificate for istiod istio-system/istiod"},
+		"a reviewer that is gone": {func(f *clusterFacts) {
 			set(f.Certificates.Value, "asking Vault at x to log in: the token_reviewer_jwt in auth/kubernetes/config has probably expired", "status", "error")
-		}, Fail, "shows the differences; if logins worked before, rewrite the login's configuration in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc"},
-		"a reviewer that is gone, at another mount": {func(f *Facts) {
+		}, levelFail, "shows the differences; if logins worked before, rewrite the login's configuration in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert: vault write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc"},
+		"a reviewer that is gone, at another mount": {func(f *clusterFacts) {
 			set(f.Certificates.Value, "asking Vault at x to log in: the token_reviewer_jwt in auth/clusters/one/config has probably expired", "status", "error")
 			set(f.Certificates.Value, "/v1/auth/clusters/one", "spec", "agentCa", "vault", "kubernetesAuth", "mountPath")
-		}, Fail, "kubernetes_ca_cert: vault write auth/clusters/one/config kubernetes_host=https://kubernetes.default.svc"},
-		"an agent that fails": {func(f *Facts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, Fail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
-		"an expired certificate": {func(f *Facts) {
+		}, levelFail, "kubernetes_ca_cert: vault write auth/clusters/one/config kubernetes_host=https://kubernetes.default.svc"},
+		"an agent that fails": {func(f *clusterFacts) { set(f.Certificates.Value, "asking Vault at x: no", "status", "error") }, levelFail, "Vault  — seen from istiod's Pods: asking Vault at x: no"},
+		"an expired certificate": {func(f *clusterFacts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "notAfter": "2025-01-01T00:00:00Z"}}, "status", "certificates")
-		}, Fail, "the CA certificate of Pod istiod-0 expired at 2025-01-01"},
-		"a root that ends soon": {func(f *Facts) {
+		}, levelFail, "the CA certificate of Pod istiod-0 expired at 2025-01-01"},
+		"a root that ends soon": {func(f *clusterFacts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "rootNotAfter": "2026-03-31T00:00:00Z"}, map[string]any{"pod": "istiod-1", "rootNotAfter": "2036-01-01T00:00:00Z"}}, "status", "certificates")
-		}, Warn, "the root of its CA expires at 2026-03-31T00:00:00Z"},
-		"an issuer that cuts short": {func(f *Facts) {
+		}, levelWarn, "the root of its CA expires at 2026-03-31T00:00:00Z"},
+		"an issuer that cuts short": {func(f *clusterFacts) {
 			set(f.Certificates.Value, []any{map[string]any{"pod": "istiod-0", "limitedBy": "CN=mid, which ends at 2026-01-20T00:00:00Z" + strings.Repeat("x", 30000)}}, "status", "certificates")
-		}, Warn, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by CN=mid, which ends at 2026-01-20T00:00:00Z"},
-		"an agent that asks": {func(f *Facts) { set(f.Certificates.Value, "REQUESTED", "status", "state") }, Warn, "is REQUESTED, not FINISHED yet"},
+		}, levelWarn, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by CN=mid, which ends at 2026-01-20T00:00:00Z"},
+		"an agent that asks": {func(f *clusterFacts) { set(f.Certificates.Value, "REQUESTED", "status", "state") }, levelWarn, "is REQUESTED, not FINISHED yet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			facts := healthy(t)
 			test.change(facts)
-			contexts := []ContextChecks{{"a", decide("kubectl --context=a", facts, now)}}
+			contexts := []contextFindings{{"a", decide("kubectl --context=a", facts, now)}}
 			var text bytes.Buffer
 			printText(&text, contexts)
 			said := false
@@ -169,11 +171,11 @@ func TestDecisions(t *testing.T) {
 			if !said {
 				t.Errorf("want %s with %q in\n%s", test.status, test.want, &text)
 			}
-			if fails := count(contexts, Fail) > 0; fails != (test.status == Fail) {
+			if fails := count(contexts, levelFail) > 0; fails != (test.status == levelFail) {
 				t.Errorf("fails is %t:\n%s", fails, &text)
 			}
 			for _, line := range contexts[0].Lines {
-				if line.Status != OK && line.Next == "" {
+				if line.Status != levelOK && line.Next == "" {
 					t.Errorf("no next command: %+v", line)
 				}
 			}
@@ -181,7 +183,7 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-func hook(f *Facts, bundle string) {
+func hook(f *clusterFacts, bundle string) {
 	f.Webhook.Value.Webhooks = []admissionregistrationv1.MutatingWebhook{{
 		Name: "deployments.istiod-agent.io", ClientConfig: admissionregistrationv1.WebhookClientConfig{CABundle: []byte(bundle)},
 	}}

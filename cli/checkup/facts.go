@@ -6,6 +6,7 @@ import (
 	"context"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -22,44 +23,44 @@ import (
 // injectionLabel of a namespace asks for its istiods to be injected.
 const injectionLabel = "istiod-agent.io/injection"
 
-// Fact is the result of a request to a cluster.
-type Fact[T any] struct {
+// fact is the result of a request to a cluster.
+type fact[T any] struct {
 	Value T
 	Err   error
 }
 
-func fact[T any](value T, err error) Fact[T] { return Fact[T]{value, err} }
+func factOf[T any](value T, err error) fact[T] { return fact[T]{value, err} }
 
-// Facts are the results of all requests to a cluster.
-type Facts struct {
-	Version Fact[string]
-	CRDs    map[string]Fact[*CRD]
-	Webhook Fact[*admissionregistrationv1.MutatingWebhookConfiguration]
+// clusterFacts are the results of all requests to a cluster.
+type clusterFacts struct {
+	Version fact[string]
+	CRDs    map[string]fact[*crdState]
+	Webhook fact[*admissionregistrationv1.MutatingWebhookConfiguration]
 	// Probe is the result of creating an istiod in a dry run; nil where no namespace is labelled.
-	Probe        *Probe
-	Namespaces   Fact[[]Namespace]
-	Policies     Fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]
-	Bindings     Fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]
-	Istiods      Fact[[]Istiod]
-	Meshes       Fact[[]unstructured.Unstructured]
-	Certificates Fact[[]unstructured.Unstructured]
+	Probe        *probeResult
+	Namespaces   fact[[]namespaceState]
+	Policies     fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]
+	Bindings     fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]
+	Istiods      fact[[]istiodState]
+	Meshes       fact[[]unstructured.Unstructured]
+	Certificates fact[[]unstructured.Unstructured]
 	// Configuration is the webhook's; the default where it cannot be read.
-	Configuration Fact[*v1alpha1.InjectionConfiguration]
+	Configuration fact[*v1alpha1.InjectionConfiguration]
 	// Controllers are the service accounts of the webhook, as namespace/name.
 	Controllers []string
 	// Grants are the grants of caRights.
-	Grants Fact[[]grant]
+	Grants fact[[]grant]
 }
 
-// CRD is the state of a CustomResourceDefinition.
-type CRD struct {
+// crdState is the state of a CustomResourceDefinition.
+type crdState struct {
 	Served []string
 	// Ours is true for this project's CRD, false for Gloo Mesh's.
 	Ours, Established bool
 }
 
-// Namespace is the state of a namespace.
-type Namespace struct {
+// namespaceState is the state of a namespace.
+type namespaceState struct {
 	Name               string
 	Labelled, Deleting bool
 }
@@ -75,34 +76,34 @@ var crds = []struct {
 }
 
 // gather reads all facts. Without a version it stops: then every request would fail.
-func gather(ctx context.Context, cluster *clusters.Cluster) *Facts {
-	facts := &Facts{CRDs: map[string]Fact[*CRD]{}}
+func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
+	facts := &clusterFacts{CRDs: map[string]fact[*crdState]{}}
 	version, err := cluster.Discovery.ServerVersion()
 	if facts.Version.Err = err; err != nil {
 		return facts
 	}
 	facts.Version.Value = version.GitVersion
 	for _, definition := range crds {
-		facts.CRDs[definition.name] = fact(readCRD(ctx, cluster.Client, definition.name, definition.own))
+		facts.CRDs[definition.name] = factOf(readCRD(ctx, cluster.Client, definition.name, definition.own))
 	}
-	facts.Webhook = fact(readWebhook(ctx, cluster.Client))
+	facts.Webhook = factOf(readWebhook(ctx, cluster.Client))
 	var policies admissionregistrationv1.ValidatingAdmissionPolicyList
 	var bindings admissionregistrationv1.ValidatingAdmissionPolicyBindingList
 	err = cluster.Client.List(ctx, &policies)
-	facts.Policies = fact(policies.Items, err)
+	facts.Policies = factOf(policies.Items, err)
 	err = cluster.Client.List(ctx, &bindings)
-	facts.Bindings = fact(bindings.Items, err)
-	facts.Namespaces = fact(readNamespaces(ctx, cluster.Client))
+	facts.Bindings = factOf(bindings.Items, err)
+	facts.Namespaces = factOf(readNamespaces(ctx, cluster.Client))
 	target := v1alpha1.TargetDeployments
 	if facts.Webhook.Value != nil && injecting(facts.Webhook.Value, "pods") != nil {
 		target = v1alpha1.TargetPods
 	}
-	facts.Istiods = fact(readIstiods(ctx, cluster.Client, target))
-	facts.Meshes = fact(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
-	facts.Certificates = fact(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
-	facts.Configuration = fact(readConfiguration(ctx, cluster.Client, facts.Webhook.Value))
+	facts.Istiods = factOf(readIstiods(ctx, cluster.Client, target))
+	facts.Meshes = factOf(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
+	facts.Certificates = factOf(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
+	facts.Configuration = factOf(readConfiguration(ctx, cluster.Client, facts.Webhook.Value))
 	facts.Controllers = readControllers(ctx, cluster.Client, facts.Webhook.Value)
-	facts.Grants = fact(readGrants(ctx, cluster.Client))
+	facts.Grants = factOf(readGrants(ctx, cluster.Client))
 	if namespace := probedNamespace(facts); namespace != "" && facts.Webhook.Value != nil {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}
@@ -110,13 +111,13 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *Facts {
 }
 
 // readCRD returns nil without a CRD.
-func readCRD(ctx context.Context, reader client.Reader, name string, own []string) (*CRD, error) {
+func readCRD(ctx context.Context, reader client.Reader, name string, own []string) (*crdState, error) {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
 	if err := reader.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	crd := &CRD{}
+	crd := &crdState{}
 	versions, _, _ := unstructured.NestedSlice(object.Object, "spec", "versions")
 	for _, item := range versions {
 		version, _ := item.(map[string]any)
@@ -140,14 +141,14 @@ func readCRD(ctx context.Context, reader client.Reader, name string, own []strin
 	return crd, nil
 }
 
-func readNamespaces(ctx context.Context, reader client.Reader) ([]Namespace, error) {
+func readNamespaces(ctx context.Context, reader client.Reader) ([]namespaceState, error) {
 	var all corev1.NamespaceList
 	if err := reader.List(ctx, &all); err != nil {
 		return nil, err
 	}
-	var namespaces []Namespace
+	var namespaces []namespaceState
 	for _, namespace := range all.Items {
-		namespaces = append(namespaces, Namespace{namespace.Name, namespace.Labels[injectionLabel] == "enabled", namespace.DeletionTimestamp != nil})
+		namespaces = append(namespaces, namespaceState{namespace.Name, namespace.Labels[injectionLabel] == "enabled", namespace.DeletionTimestamp != nil})
 	}
 	return namespaces, nil
 }
@@ -161,4 +162,76 @@ func list(ctx context.Context, reader client.Reader, kind schema.GroupVersionKin
 		return nil, nil
 	}
 	return all.Items, err
+}
+
+// readWebhook returns nil without a configuration. It is found by the names of its webhooks, since a release may have any name.
+func readWebhook(ctx context.Context, reader client.Reader) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
+	var all admissionregistrationv1.MutatingWebhookConfigurationList
+	if err := reader.List(ctx, &all); err != nil {
+		return nil, err
+	}
+	for i := range all.Items {
+		if injecting(&all.Items[i], "deployments") != nil || injecting(&all.Items[i], "pods") != nil {
+			return &all.Items[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// serviceOf returns the webhook's Service; nil without a configuration, or with a URL in it.
+func serviceOf(configuration *admissionregistrationv1.MutatingWebhookConfiguration) *admissionregistrationv1.ServiceReference {
+	if configuration == nil {
+		return nil
+	}
+	for i := range configuration.Webhooks {
+		if service := configuration.Webhooks[i].ClientConfig.Service; service != nil {
+			return service
+		}
+	}
+	return nil
+}
+
+// readConfiguration reads the webhook's configuration, whose ConfigMap has the name of the Service.
+func readConfiguration(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) (*v1alpha1.InjectionConfiguration, error) {
+	service := serviceOf(webhook)
+	if service == nil {
+		return v1alpha1.Default(), nil
+	}
+	var stored corev1.ConfigMap
+	if err := reader.Get(ctx, client.ObjectKey{Namespace: service.Namespace, Name: service.Name}, &stored); err != nil {
+		return v1alpha1.Default(), err
+	}
+	config, err := v1alpha1.Decode([]byte(stored.Data["config.yaml"]))
+	if err != nil {
+		return v1alpha1.Default(), err
+	}
+	return config, nil
+}
+
+// readControllers returns the service accounts of the webhook's Deployments; without permission to read these only the one
+// with the name of the Service, as in the chart.
+func readControllers(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) []string {
+	service := serviceOf(webhook)
+	if service == nil {
+		return nil
+	}
+	accounts := []string{service.Namespace + "/" + service.Name}
+	var deployments appsv1.DeploymentList
+	labels := client.MatchingLabels{"app.kubernetes.io/part-of": "istiod-agent", "app.kubernetes.io/component": "webhook"}
+	if reader.List(ctx, &deployments, client.InNamespace(service.Namespace), labels) == nil {
+		for i := range deployments.Items {
+			accounts = append(accounts, service.Namespace+"/"+deployments.Items[i].Spec.Template.Spec.ServiceAccountName)
+		}
+	}
+	return accounts
+}
+
+// injecting returns the webhook that injects a resource; nil without one.
+func injecting(configuration *admissionregistrationv1.MutatingWebhookConfiguration, resource string) *admissionregistrationv1.MutatingWebhook {
+	for i := range configuration.Webhooks {
+		if configuration.Webhooks[i].Name == resource+".istiod-agent.io" {
+			return &configuration.Webhooks[i]
+		}
+	}
+	return nil
 }

@@ -18,18 +18,18 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// Istiod is the state of an istiod's Deployment.
-type Istiod struct {
+// istiodState is the state of an istiod's Deployment.
+type istiodState struct {
 	Name, Namespace, ServiceAccount string
 	// State is of the Deployment or, where Pods are injected, the worst of its Pods.
 	State   patches.State
 	Reason  patches.Reason
 	Message string
 	// Lacking are the permissions of the agent that the service account does not have.
-	Lacking Fact[[]string]
+	Lacking fact[[]string]
 }
 
-func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) ([]Istiod, error) {
+func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) ([]istiodState, error) {
 	config := v1alpha1.Default()
 	config.Target = target
 	injector, err := patches.New(config)
@@ -47,16 +47,16 @@ func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) (
 			return nil, err
 		}
 	}
-	var istiods []Istiod
-	rights := map[string]Fact[[]string]{}
+	var istiods []istiodState
+	rights := map[string]fact[[]string]{}
 	for i := range deployments {
 		deployment := &deployments[i]
-		istiod := Istiod{Name: deployment.GetName(), Namespace: deployment.GetNamespace()}
+		istiod := istiodState{Name: deployment.GetName(), Namespace: deployment.GetNamespace()}
 		istiod.ServiceAccount = istio.ServiceAccount(deployment)
 		istiod.inspect(injector, deployment, pods)
 		key := istiod.Namespace + "/" + istiod.ServiceAccount
 		if _, exists := rights[key]; !exists {
-			rights[key] = fact(agentrights.Lacking(ctx, c, istiod.Namespace, istiod.ServiceAccount))
+			rights[key] = factOf(agentrights.Lacking(ctx, c, istiod.Namespace, istiod.ServiceAccount))
 		}
 		istiod.Lacking = rights[key]
 		istiods = append(istiods, istiod)
@@ -64,7 +64,7 @@ func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) (
 	return istiods, nil
 }
 
-func (i *Istiod) inspect(injector *patches.Injector, deployment *unstructured.Unstructured, pods []unstructured.Unstructured) {
+func (i *istiodState) inspect(injector *patches.Injector, deployment *unstructured.Unstructured, pods []unstructured.Unstructured) {
 	inspect := func(kind patches.Kind, object *unstructured.Unstructured) {
 		raw, err := object.MarshalJSON()
 		if err != nil {
@@ -97,7 +97,7 @@ func contains(labels, selector map[string]string) bool {
 }
 
 // isFor reports whether a certificate has the identity of an istiod.
-func isFor(certificate *unstructured.Unstructured, istiod *Istiod) bool {
+func isFor(certificate *unstructured.Unstructured, istiod *istiodState) bool {
 	hosts, _, _ := unstructured.NestedStringSlice(certificate.Object, "spec", "hosts")
 	return slices.ContainsFunc(hosts, func(host string) bool {
 		return strings.HasSuffix(host, "/ns/"+istiod.Namespace+"/sa/"+istiod.ServiceAccount)

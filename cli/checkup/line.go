@@ -11,21 +11,21 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// Status is the result of a check.
-type Status string
+// level is the result of a check.
+type level string
 
 // The statuses.
 const (
-	OK   Status = "ok"
-	Warn Status = "warn"
-	Fail Status = "fail"
-	// Unknown: the check itself failed.
-	Unknown Status = "unknown"
+	levelOK   level = "ok"
+	levelWarn level = "warn"
+	levelFail level = "fail"
+	// levelUnknown: the check itself failed.
+	levelUnknown level = "unknown"
 )
 
-// Line is one check.
-type Line struct {
-	Status Status `json:"status"`
+// finding is one check.
+type finding struct {
+	Status level `json:"status"`
 	// What is the subject.
 	What string `json:"what"`
 	// Detail is the finding.
@@ -34,13 +34,13 @@ type Line struct {
 	Next string `json:"next,omitempty"`
 }
 
-// ContextChecks are the checks of one context.
-type ContextChecks struct {
-	Context string `json:"context"`
-	Lines   []Line `json:"checks"`
+// contextFindings are the checks of one context.
+type contextFindings struct {
+	Context string    `json:"context"`
+	Lines   []finding `json:"checks"`
 }
 
-func count(contexts []ContextChecks, status Status) (n int) {
+func count(contexts []contextFindings, status level) (n int) {
 	for _, checks := range contexts {
 		for _, line := range checks.Lines {
 			if line.Status == status {
@@ -51,10 +51,10 @@ func count(contexts []ContextChecks, status Status) (n int) {
 	return n
 }
 
-var colours = map[Status]string{OK: terminal.Green, Warn: terminal.Yellow, Fail: terminal.Red, Unknown: terminal.Purple}
+var colours = map[level]string{levelOK: terminal.Green, levelWarn: terminal.Yellow, levelFail: terminal.Red, levelUnknown: terminal.Purple}
 
 // printText writes the checks as text.
-func printText(out io.Writer, contexts []ContextChecks) {
+func printText(out io.Writer, contexts []contextFindings) {
 	for i, checks := range contexts {
 		if i > 0 {
 			fmt.Fprintln(out)

@@ -30,7 +30,7 @@ func (d *decision) meshes() {
 		return
 	case len(found.Value) == 0:
 		if d.facts.CRDs[crds[0].name].Value != nil { // else the CRD comes first
-			d.add(Warn, "VirtualMesh", "there is no VirtualMesh: nothing names the Vault that signs istiod's CA", d.kubectl+" apply -f virtual-mesh.yaml")
+			d.add(levelWarn, "VirtualMesh", "there is no VirtualMesh: nothing names the Vault that signs istiod's CA", d.kubectl+" apply -f virtual-mesh.yaml")
 		}
 		return
 	}
@@ -43,14 +43,14 @@ func (d *decision) meshes() {
 		d.mesh(&found.Value[i])
 	}
 	if len(ignored) > 0 {
-		d.add(Warn, "VirtualMesh", terminal.Names(ignored, maxNames)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Configuration.Value.VirtualMesh.Namespaces, ", "),
+		d.add(levelWarn, "VirtualMesh", terminal.Names(ignored, maxNames)+": not acted on, since the namespace is not one of "+strings.Join(d.facts.Configuration.Value.VirtualMesh.Namespaces, ", "),
 			"leave it to another installation, move it, or add its namespace to the chart's value virtualMesh.namespaces")
 	}
 }
 
 // ignores reports whether a VirtualMesh is in a namespace that is not allowed: by the configuration or, where it cannot be
 // read, by the status.
-func (f *Facts) ignores(mesh *unstructured.Unstructured) bool {
+func (f *clusterFacts) ignores(mesh *unstructured.Unstructured) bool {
 	if f.Configuration.Err == nil {
 		return !f.Configuration.Value.VirtualMesh.Allows(mesh.GetNamespace())
 	}
@@ -69,11 +69,11 @@ func (d *decision) mesh(object *unstructured.Unstructured) {
 	mesh.Spec.SetDefaults()
 	_, more := mesh.Validate()
 	if errs = append(errs, more...); len(errs) > 0 {
-		d.add(Fail, subject, errs.ToAggregate().Error(), edit)
+		d.add(levelFail, subject, errs.ToAggregate().Error(), edit)
 		return
 	}
 	if mesh.Spec.IntermediateCA() == nil {
-		d.add(Warn, subject, "names no intermediateCertificateAuthority, so it has no effect", edit)
+		d.add(levelWarn, subject, "names no intermediateCertificateAuthority, so it has no effect", edit)
 		return
 	}
 	var status networkingv1.VirtualMeshStatus
@@ -83,17 +83,17 @@ func (d *decision) mesh(object *unstructured.Unstructured) {
 	problems := strings.Join(status.Errors, "; ")
 	switch {
 	case strings.Contains(problems, "clusterName"):
-		d.add(Fail, "clusterName", "is not set, so spec.meshes of "+subject+" cannot be matched to this cluster", d.release("--set clusterName=NAME"))
+		d.add(levelFail, "clusterName", "is not set, so spec.meshes of "+subject+" cannot be matched to this cluster", d.release("--set clusterName=NAME"))
 	case status.State == "":
-		d.add(Warn, subject, "is valid, but the controller has not acted on it yet", d.kubectl+" "+d.pods())
+		d.add(levelWarn, subject, "is valid, but the controller has not acted on it yet", d.kubectl+" "+d.pods())
 	case status.ObservedGeneration < object.GetGeneration():
-		d.add(Warn, subject, fmt.Sprintf("is valid, but the controller has not acted on its last change yet (its status is %s)", status.State), d.kubectl+" "+d.pods())
+		d.add(levelWarn, subject, fmt.Sprintf("is valid, but the controller has not acted on its last change yet (its status is %s)", status.State), d.kubectl+" "+d.pods())
 	case status.State == networkingv1.Accepted:
-		d.add(OK, subject, firstMessage(status.Conditions, "is acted on"), "")
+		d.add(levelOK, subject, firstMessage(status.Conditions, "is acted on"), "")
 	case status.State == networkingv1.Pending:
-		d.add(Warn, subject, firstMessage(status.Conditions, "is pending"), describe)
+		d.add(levelWarn, subject, firstMessage(status.Conditions, "is pending"), describe)
 	default:
-		d.add(Fail, subject, string(status.State)+": "+problems, describe)
+		d.add(levelFail, subject, string(status.State)+": "+problems, describe)
 	}
 }
 
@@ -116,7 +116,7 @@ func (d *decision) certificates() {
 			return c.GetNamespace() == istiod.Namespace && isFor(&c, &istiod)
 		})
 		if !exists && d.labelled(istiod.Namespace) && !exempt(istiod) {
-			d.add(Warn, "IssuedCertificate", fmt.Sprintf("there is no IssuedCertificate for istiod %s/%s: its agent waits", istiod.Namespace, istiod.Name),
+			d.add(levelWarn, "IssuedCertificate", fmt.Sprintf("there is no IssuedCertificate for istiod %s/%s: its agent waits", istiod.Namespace, istiod.Name),
 				fmt.Sprintf("name the mesh %s-%s-<cluster> in the VirtualMesh's spec.meshes", istiod.Name, istiod.Namespace))
 		}
 	}
@@ -126,7 +126,7 @@ func (d *decision) certificates() {
 		served, failed = served+s, failed+f
 	}
 	if served > 0 && failed == 0 {
-		d.add(OK, "Vault", fmt.Sprintf("seen from istiod's Pods: it issued the certificates of %s", counted(served, "IssuedCertificate")), "")
+		d.add(levelOK, "Vault", fmt.Sprintf("seen from istiod's Pods: it issued the certificates of %s", counted(served, "IssuedCertificate")), "")
 	}
 }
 
@@ -147,7 +147,7 @@ func (d *decision) certificate(object *unstructured.Unstructured) (served, faile
 		status = certificatesv1.IssuedCertificateStatus{} // of another program
 	}
 	if bound := meta.FindStatusCondition(status.Conditions, certificatesv1.TokenAudienceBoundCondition); bound != nil && bound.Status == metav1.ConditionFalse {
-		d.add(Warn, subject, bound.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
+		d.add(levelWarn, subject, bound.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
 	}
 	d.ends(subject, &status)
 	var problems []string
@@ -165,27 +165,27 @@ func (d *decision) certificate(object *unstructured.Unstructured) (served, faile
 	}
 	switch {
 	case len(problems) > 0:
-		d.add(Fail, subject, strings.Join(problems, "; "), describe)
+		d.add(levelFail, subject, strings.Join(problems, "; "), describe)
 		for _, problem := range problems {
 			if strings.HasPrefix(problem, "asking Vault") {
 				next := "kubectl istiod-agent vault NAME -n NAMESPACE --dry-run, with the VirtualMesh's name and namespace, shows the differences"
 				if strings.Contains(problem, "token_reviewer_jwt") {
 					next += "; if logins worked before, rewrite the login's configuration in Vault's Pod, without token_reviewer_jwt and kubernetes_ca_cert: vault write " + shell.Quote(authPath(object)+"/config") + " kubernetes_host=https://kubernetes.default.svc"
 				}
-				d.add(Fail, "Vault", "seen from istiod's Pods: "+problem, next)
+				d.add(levelFail, "Vault", "seen from istiod's Pods: "+problem, next)
 				return 0, 1
 			}
 		}
 		return 0, 0
 	case status.State == certificatesv1.Failed:
-		d.add(Fail, subject, "is FAILED, without a reason", describe)
+		d.add(levelFail, subject, "is FAILED, without a reason", describe)
 	case status.State == certificatesv1.Finished:
-		d.add(OK, subject, "istiod uses its certificate in "+counted(len(status.Certificates), "Pod"), "")
+		d.add(levelOK, subject, "istiod uses its certificate in "+counted(len(status.Certificates), "Pod"), "")
 		return 1, 0
 	case status.State == "":
-		d.add(Warn, subject, "no agent has reported yet", d.kubectl+" get pods -n "+object.GetNamespace()+" -l app=istiod")
+		d.add(levelWarn, subject, "no agent has reported yet", d.kubectl+" get pods -n "+object.GetNamespace()+" -l app=istiod")
 	default:
-		d.add(Warn, subject, "is "+string(status.State)+", not FINISHED yet", describe)
+		d.add(levelWarn, subject, "is "+string(status.State)+", not FINISHED yet", describe)
 	}
 	return 0, 0
 }
@@ -210,10 +210,10 @@ func (d *decision) ends(subject string, status *certificatesv1.IssuedCertificate
 		}
 	}
 	if root != nil && root.Sub(d.now) < certificatesv1.RootEndsSoon {
-		d.add(Warn, subject, fmt.Sprintf("the root of its CA expires at %s, and every certificate below it with it", root.UTC().Format(time.RFC3339)),
+		d.add(levelWarn, subject, fmt.Sprintf("the root of its CA expires at %s, and every certificate below it with it", root.UTC().Format(time.RFC3339)),
 			"begin a root change: docs/rotation.md, or kubectl istiod-agent rotate-root")
 	}
 	if limited != "" {
-		d.add(Warn, subject, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
+		d.add(levelWarn, subject, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
 	}
 }

@@ -17,11 +17,11 @@ import (
 )
 
 // checkVault checks the Vault of each VirtualMesh from this machine.
-func (f *flags) checkVault(ctx context.Context, contextName string, facts *Facts, given *networkingv1.VirtualMesh) []Line {
+func (f *flags) checkVault(ctx context.Context, contextName string, facts *clusterFacts, given *networkingv1.VirtualMesh) []finding {
 	if given != nil {
 		return vaultLines(ctx, f.Timeout, given, true, facts, "kubectl istiod-agent vault -f "+shell.Quote(f.filename))
 	}
-	var lines []Line
+	var lines []finding
 	for i := range facts.Meshes.Value {
 		mesh := valid(&facts.Meshes.Value[i])
 		if mesh != nil && !facts.ignores(&facts.Meshes.Value[i]) {
@@ -30,7 +30,7 @@ func (f *flags) checkVault(ctx context.Context, contextName string, facts *Facts
 		}
 	}
 	if len(lines) == 0 {
-		return []Line{{Unknown, "Vault, from this machine", "no valid VirtualMesh in the cluster names a Vault", "name a VirtualMesh by -f virtual-mesh.yaml"}}
+		return []finding{{levelUnknown, "Vault, from this machine", "no valid VirtualMesh in the cluster names a Vault", "name a VirtualMesh by -f virtual-mesh.yaml"}}
 	}
 	return lines
 }
@@ -46,19 +46,19 @@ func valid(object *unstructured.Unstructured) *networkingv1.VirtualMesh {
 }
 
 // vaultLines checks the Vault of a VirtualMesh. fromFile is true for a VirtualMesh given by -f.
-func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.VirtualMesh, fromFile bool, facts *Facts, command string) []Line {
+func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.VirtualMesh, fromFile bool, facts *clusterFacts, command string) []finding {
 	subject := "Vault of VirtualMesh " + mesh.Namespace + "/" + mesh.Name + ", from this machine"
 	vault, err := vaultside.Connect(mesh, fromFile, timeout)
 	if err != nil {
-		return []Line{{Unknown, subject, err.Error(), "correct the environment variables VAULT_*"}}
+		return []finding{{levelUnknown, subject, err.Error(), "correct the environment variables VAULT_*"}}
 	}
 	version, err := vault.Health(ctx)
 	if err != nil {
-		return []Line{{Fail, subject, err.Error(), "set VAULT_ADDR to an address that this machine can reach, for example by kubectl port-forward; istiod's Pods may reach the server anyway"}}
+		return []finding{{levelFail, subject, err.Error(), "set VAULT_ADDR to an address that this machine can reach, for example by kubectl port-forward; istiod's Pods may reach the server anyway"}}
 	}
-	lines := []Line{{OK, subject, fmt.Sprintf("%s answers, %s, unsealed", vault.Address(), version), ""}}
+	lines := []finding{{levelOK, subject, fmt.Sprintf("%s answers, %s, unsealed", vault.Address(), version), ""}}
 	if err := vault.CheckToken(); err != nil {
-		return append(lines, Line{Warn, subject, "the login, the policies and the mounts were not checked: " + err.Error(), "export the missing variable and check again"})
+		return append(lines, finding{levelWarn, subject, "the login, the policies and the mounts were not checked: " + err.Error(), "export the missing variable and check again"})
 	}
 	options := vaultside.Options{SkipAuthConfig: true}
 	for _, istiod := range facts.Istiods.Value {
@@ -76,45 +76,45 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	}
 	desired, err := vaultside.NewDesired(mesh, options)
 	if err != nil {
-		return append(lines, Line{Unknown, subject, err.Error(), "correct the VirtualMesh"})
+		return append(lines, finding{levelUnknown, subject, err.Error(), "correct the VirtualMesh"})
 	}
 	found, err := vault.Read(ctx, desired)
 	if err != nil {
-		return append(lines, Line{Unknown, subject, err.Error(), "export a VAULT_TOKEN with permission to read it"})
+		return append(lines, finding{levelUnknown, subject, err.Error(), "export a VAULT_TOKEN with permission to read it"})
 	}
 	differences, err := desired.Differences(found)
 	if err != nil {
-		return append(lines, Line{Fail, subject, err.Error(), "correct the VirtualMesh"})
+		return append(lines, finding{levelFail, subject, err.Error(), "correct the VirtualMesh"})
 	}
 	if warning, likely := found.PodReviewer(desired.Auth); likely {
-		lines = append(lines, Line{Warn, subject, warning, "in Vault's Pod: vault write auth/" + desired.Auth.Mount + "/config kubernetes_host=" + shell.Quote(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
+		lines = append(lines, finding{levelWarn, subject, warning, "in Vault's Pod: vault write auth/" + desired.Auth.Mount + "/config kubernetes_host=" + shell.Quote(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
 	}
 	for _, difference := range differences {
 		lines = append(lines, vaultLine(subject, difference, command+flags.String()))
 	}
 	if len(differences) == 0 {
-		lines = append(lines, Line{OK, subject, "the role, the policies, the mounts and their longest lease are as required", ""})
+		lines = append(lines, finding{levelOK, subject, "the role, the policies, the mounts and their longest lease are as required", ""})
 	}
 	return lines
 }
 
 // vaultLine fails where istiod gets no certificate, and warns of other differences.
-func vaultLine(subject string, difference vaultside.Difference, command string) Line {
+func vaultLine(subject string, difference vaultside.Difference, command string) finding {
 	switch difference.Kind {
 	case vaultside.Missing:
 		if difference.Unused {
-			return Line{Warn, subject, difference.What + " does not exist, and the role names other policies", command + " --dry-run"}
+			return finding{levelWarn, subject, difference.What + " does not exist, and the role names other policies", command + " --dry-run"}
 		}
-		return Line{Fail, subject, difference.What + " does not exist", command + " --apply"}
+		return finding{levelFail, subject, difference.What + " does not exist", command + " --apply"}
 	case vaultside.Manual:
-		return Line{Fail, subject, difference.What + " has no CA to sign with", difference.Lines[1]}
+		return finding{levelFail, subject, difference.What + " has no CA to sign with", difference.Lines[1]}
 	default:
 		changed := slices.DeleteFunc(slices.Clone(difference.Lines), func(line string) bool { return strings.HasPrefix(line, " ") })
 		detail := difference.What + " differs"
 		if len(changed) <= 4 {
 			detail += ": " + strings.Join(changed, ", ")
 		}
-		return Line{Warn, subject, detail, command + " --dry-run"}
+		return finding{levelWarn, subject, detail, command + " --dry-run"}
 	}
 }
 

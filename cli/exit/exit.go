@@ -3,7 +3,11 @@
 // Package exit defines exit codes.
 package exit
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
 
 // The exit codes, besides 0, of the commands that read clusters and Vault.
 const (
@@ -34,6 +38,22 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // ExitCode returns the program's exit code.
 func (e *Error) ExitCode() int { return e.Code }
+
+// Result ends a command: with err as Unknown unless it has a code, else by what was found.
+func Result(err error, unknown, problem bool) error {
+	if _, coded := errors.AsType[*Error](err); coded {
+		return err
+	}
+	switch {
+	case err != nil:
+		return With(Unknown, err)
+	case unknown:
+		return With(Unknown, nil)
+	case problem:
+		return With(Problem, nil)
+	}
+	return nil
+}
 
 // Usage makes wrong flags and arguments of a command end with Unknown.
 func Usage(cmd *cobra.Command) {

@@ -9,12 +9,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// An edit must change one place only, while YAML shares values: by an alias,
-// and by a merge key (`<<`). What an edit reaches gets a value of its own, and
-// all other sharing stays as written.
+// YAML shares values by aliases and merge keys (`<<`), while an edit must change
+// one place only. The values on an edit's path become copies; all other sharing
+// stays as written.
 
-// ownChild returns the child that a mapping or list has under a step, as a
-// value that nothing else in the document shares; nil where there is none.
+// ownChild returns the child of a mapping or list at a step, as a value that is
+// not shared; nil without one.
 func ownChild(document, parent *yaml.Node, step string) *yaml.Node {
 	at := -1
 	switch parent.Kind {
@@ -42,8 +42,7 @@ func ownChild(document, parent *yaml.Node, step string) *yaml.Node {
 	return parent.Content[at]
 }
 
-// merged returns the value that a mapping gets for a key by its merge keys; nil
-// where there is none.
+// merged returns the value of a key from a mapping's merge keys; nil without one.
 func merged(mapping *yaml.Node, key string) *yaml.Node {
 	for _, source := range mergeSources(mapping, map[*yaml.Node]bool{}) {
 		if i := keyIndex(source, key); i >= 0 {
@@ -53,9 +52,8 @@ func merged(mapping *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// mergeSources returns the mappings that a mapping merges, and those that they
-// merge, each once and the one that counts most first: the first of a list, and
-// the last of several merge keys.
+// mergeSources returns the mappings that a mapping merges, transitively, each
+// once and by precedence: the first of a list, the last of several merge keys.
 func mergeSources(mapping *yaml.Node, seen map[*yaml.Node]bool) []*yaml.Node {
 	var sources []*yaml.Node
 	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
@@ -76,7 +74,7 @@ func mergeSources(mapping *yaml.Node, seen map[*yaml.Node]bool) []*yaml.Node {
 	return sources
 }
 
-// expandMerges replaces the merge keys of a mapping by what they merge.
+// expandMerges replaces the merge keys of a mapping by their values.
 func expandMerges(mapping *yaml.Node) {
 	sources := mergeSources(mapping, map[*yaml.Node]bool{})
 	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
@@ -95,7 +93,7 @@ func expandMerges(mapping *yaml.Node) {
 
 func isMerge(key *yaml.Node) bool { return key.Kind == yaml.ScalarNode && key.ShortTag() == "!!merge" }
 
-// target is what an alias stands for, or the node itself.
+// target returns the node of an alias, or the node itself.
 func target(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
@@ -103,7 +101,7 @@ func target(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// detached copies a value without its anchors. Aliases within it stay.
+// detached copies a value without its anchors. Aliases in it stay.
 func detached(n *yaml.Node) *yaml.Node {
 	value := *target(n)
 	value.Anchor = ""
@@ -116,8 +114,7 @@ func detached(n *yaml.Node) *yaml.Node {
 	return &value
 }
 
-// detachAliases gives each alias of a node its own copy; the anchor then has no
-// use.
+// detachAliases replaces each alias of a node by a copy, and removes the anchor.
 func detachAliases(n, anchored *yaml.Node) {
 	for i, c := range n.Content {
 		if c.Kind == yaml.AliasNode && c.Alias == anchored {
@@ -139,8 +136,8 @@ func plainMerges(n *yaml.Node) {
 	}
 }
 
-// uniqueKeys refuses text in which a mapping has a key twice. A key may
-// override one that a merge key brings.
+// uniqueKeys refuses a mapping with duplicate keys. A key may override a merged
+// key.
 func uniqueKeys(text []byte) error {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifests is the injection on a person's machine, by the same engine and
-// the same configuration file as the webhook: it reads manifests and writes
-// manifests, and talks to no cluster.
+// Package manifests injects the agent into manifests, with the engine and the
+// configuration file of the webhook. It connects to no cluster.
 package manifests
 
 import (
@@ -18,8 +17,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// ErrWouldChange is the answer of --check when something would change.
-var ErrWouldChange = errors.New("--check: not as it would be written")
+// errWouldChange is the result of --check for manifests that would change.
+var errWouldChange = errors.New("--check: the manifests would change")
 
 // flags that inject and uninject share.
 type flags struct {
@@ -31,11 +30,11 @@ type flags struct {
 }
 
 func (f *flags) add(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVarP(&f.filenames, "filename", "f", nil, "manifest `file` to read, - for standard input, or a directory whose .yaml, .yml and .json files are read; may be repeated")
-	cmd.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "read directories below the given ones too")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "yaml", "`format` to write: yaml (the manifests), json (the same) or patch (one JSON patch a line for each istiod)")
-	cmd.Flags().BoolVar(&f.check, "check", false, "write nothing; say what would change and exit with 1 when something would")
-	_ = cmd.MarkFlagRequired("filename") // the flag exists: it was added above
+	cmd.Flags().StringArrayVarP(&f.filenames, "filename", "f", nil, "manifest `file` to read, - for standard input, or a directory with .yaml, .yml and .json files; may be repeated")
+	cmd.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "read subdirectories too")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "yaml", "output `format`: yaml, json or patch (one JSON patch per line for each istiod)")
+	cmd.Flags().BoolVar(&f.check, "check", false, "print what would change, without output; exit with 1 if anything would change")
+	_ = cmd.MarkFlagRequired("filename") // the flag exists
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"yaml", "json", "patch"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -44,20 +43,20 @@ func InjectCommand() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "inject -f FILE",
-		Short: "Inject the agent into the istiod of a stream of manifests",
-		Long: `Injects the agent into each Deployment or Pod labelled app=istiod, exactly as
-the webhook would. All else in the stream passes through unchanged. What was
-done, and why, goes to standard error.
+		Short: "Inject the agent into the istiods in manifests",
+		Long: `Injects the agent into each Deployment or Pod labelled app=istiod, exactly as the
+webhook does. Other objects pass through unchanged. The changes and their reasons go to
+standard error.
 
-Exit codes: 0 done; 1 an error, and nothing was written; with --check also 1
-when something would change.`,
-		Example: `  # See what the webhook would do to Istio's chart
+Exit codes: 0 done; 1 an error, without output; with --check also 1 if anything would
+change.`,
+		Example: `  # Show what the webhook does to Istio's chart
   helm template istiod istio/istiod -n istio-system | kubectl istiod-agent inject -f - >injected.yaml
 
-  # In CI: fail when the committed manifests are not injected as configured
+  # In CI: fail if the committed manifests are not injected as configured
   kubectl istiod-agent inject --check -f manifests/ --config injection.yaml
 
-  # The JSON patch for a Deployment that is already in the cluster
+  # Print the JSON patch for a Deployment in the cluster
   kubectl get -n istio-system deployment istiod -o yaml | kubectl istiod-agent inject -f - -o patch`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,7 +72,7 @@ when something would change.`,
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVar(&f.config, "config", "", "the webhook's configuration `file` (default: its defaults)")
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration `file` of the webhook (default: its default configuration)")
 	return cmd
 }
 
@@ -82,13 +81,13 @@ func UninjectCommand() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "uninject -f FILE",
-		Short: "Take the agent out of the istiod of a stream of manifests",
-		Long: `Takes out of each Deployment or Pod labelled app=istiod what was injected, and
-puts back the volume that was replaced. All else in the stream passes through
-unchanged. What was done goes to standard error.
+		Short: "Remove the agent from the istiods in manifests",
+		Long: `Removes the injected agent from each Deployment or Pod labelled app=istiod, and
+restores the volume that it replaced. Other objects pass through unchanged. The changes
+go to standard error.
 
 Exit codes: as for inject.`,
-		Example: `  # What istiod's Deployment looks like without the agent
+		Example: `  # Show istiod's Deployment without the agent
   kubectl get -n istio-system deployment istiod -o yaml | kubectl istiod-agent uninject -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -114,8 +113,8 @@ func (f *flags) configuration() (*v1alpha1.InjectionConfiguration, error) {
 	return config, nil
 }
 
-// run reads everything, decides everything, and only then writes, so that a
-// mistake anywhere leaves nothing half-written.
+// run reads and decides everything before it writes, so that an error leaves no
+// partial output.
 func (f *flags) run(cmd *cobra.Command, decide decision) error {
 	printer, known := printers[f.output]
 	if !known {
@@ -134,11 +133,11 @@ func (f *flags) run(cmd *cobra.Command, decide decision) error {
 		found = found || documents[i].decided()
 	}
 	if !found {
-		fmt.Fprintln(cmd.ErrOrStderr(), "No istiod found: looked for a Deployment or Pod with the label app=istiod.")
+		fmt.Fprintln(cmd.ErrOrStderr(), "No istiod found (a Deployment or Pod with the label app=istiod).")
 	}
 	if f.check {
 		if changed {
-			return ErrWouldChange
+			return errWouldChange
 		}
 		return nil
 	}

@@ -26,20 +26,20 @@ type decision func(kind patches.Kind, object []byte) patches.Result
 
 // document is one document of a stream.
 type document struct {
-	// where it came from, for messages: a file and the document's number in it.
+	// source for messages: a file and the document's number in it.
 	source string
-	// text as it was read, its "---" line included; written as it is unless
-	// the document changes.
+	// text as read, including its "---" line; written unchanged unless the
+	// document changes.
 	text []byte
-	// value is the part of text that is a JSON object or array; nil for YAML.
+	// value is the JSON object or array in text; nil for YAML.
 	value []byte
-	// notJSON says why text that begins as JSON is not JSON.
+	// notJSON is the error of text that begins like JSON.
 	notJSON error
-	// follows is set where a JSON value comes before text, and no "---" line.
+	// followsJSON is true after a JSON value without a "---" line between.
 	followsJSON bool
 
-	// after is the changed document as JSON; nil when nothing changes. edits is
-	// the patch that makes it.
+	// after is the changed document as JSON, nil without a change; edits is the
+	// patch.
 	after []byte
 	edits []jsonpatch.Operation
 	// operations holds one patch for each istiod in the document.
@@ -49,7 +49,7 @@ type document struct {
 func (d *document) changed() bool { return d.after != nil }
 func (d *document) decided() bool { return d.operations != nil }
 
-// object is what tells an istiod from anything else.
+// object has the fields that identify an istiod.
 type object struct {
 	typeMeta
 
@@ -65,17 +65,17 @@ type typeMeta struct {
 	Kind       string `json:"kind"`
 }
 
-// apply decides on each istiod of the document and reports on it.
-func (d *document) apply(decide decision, checking bool, notes io.Writer) error {
+// apply decides on each istiod of the document.
+func (d *document) apply(decide decision, check bool, notes io.Writer) error {
 	if mapping, err := d.isMapping(); err != nil || !mapping {
-		return err // empty, or no object: none of ours
+		return err // empty or not an object
 	}
 	raw, err := d.asJSON()
 	if err != nil {
 		return fmt.Errorf("%s: %w", d.source, err)
 	}
 	edits, err := d.visit(raw, typeMeta{}, 0, func(raw []byte, o object) ([]jsonpatch.Operation, error) {
-		return d.decide(decide, raw, o, checking, notes)
+		return d.decide(decide, raw, o, check, notes)
 	})
 	if err != nil || len(edits) == 0 {
 		return err
@@ -88,17 +88,16 @@ func (d *document) apply(decide decision, checking bool, notes io.Writer) error 
 	return err
 }
 
-// maxListDepth bounds the Lists within Lists: each level is decoded again.
+// maxListDepth limits Lists within Lists: each level is decoded again.
 const maxListDepth = 8
 
-// visit calls decide for an object, or for each item of a List, as kubectl
-// prints it for several objects, and returns all operations with paths from
-// the document's root. The items that the API server returns in a
-// DeploymentList or PodList have no type of their own; byDefault is the List's.
+// visit calls decide for an object or for each item of a List, and returns the
+// operations with paths from the document's root. Items in a DeploymentList or
+// PodList have no type; byDefault is the List's.
 func (d *document) visit(raw []byte, byDefault typeMeta, depth int, decide func([]byte, object) ([]jsonpatch.Operation, error)) ([]jsonpatch.Operation, error) {
 	var o object
 	if json.Unmarshal(raw, &o) != nil {
-		return nil, nil //nolint:nilerr // no Kubernetes object, so none of ours
+		return nil, nil //nolint:nilerr // not a Kubernetes object
 	}
 	o.APIVersion, o.Kind = cmp.Or(o.APIVersion, byDefault.APIVersion), cmp.Or(o.Kind, byDefault.Kind)
 	itemKind, isList := strings.CutSuffix(o.Kind, "List")
@@ -129,8 +128,8 @@ func (d *document) visit(raw []byte, byDefault typeMeta, depth int, decide func(
 	return all, nil
 }
 
-// isMapping reports whether the document can be an object. It refuses text that
-// would be left unread, and lost: a second document without a "---" line.
+// isMapping reports whether the document can be an object. It refuses a second
+// document without a "---" line, which would be lost.
 func (d *document) isMapping() (mapping bool, err error) {
 	switch {
 	case d.value != nil:
@@ -155,7 +154,7 @@ func (d *document) isMapping() (mapping bool, err error) {
 	}
 }
 
-// asJSON returns the document as JSON: text that is JSON as it was read.
+// asJSON returns the document as JSON, unchanged if it is JSON.
 func (d *document) asJSON() ([]byte, error) {
 	if d.value != nil {
 		return d.value, nil
@@ -167,8 +166,8 @@ func (d *document) asJSON() ([]byte, error) {
 	return raw, nil
 }
 
-// uniqueKeys refuses a document in which a key is given twice: readers differ
-// in which of the two they take.
+// uniqueKeys refuses a document with duplicate keys: parsers differ in which of
+// them counts.
 func (d *document) uniqueKeys() error {
 	if d.value == nil {
 		return uniqueKeys(d.text)
@@ -178,8 +177,8 @@ func (d *document) uniqueKeys() error {
 	return cmp.Or(err, errors.Join(repeated...))
 }
 
-// decide on one object; what is not an istiod is left alone without a word.
-func (d *document) decide(decide decision, raw []byte, o object, checking bool, notes io.Writer) ([]jsonpatch.Operation, error) {
+// decide on one object. Objects other than istiods stay unchanged.
+func (d *document) decide(decide decision, raw []byte, o object, check bool, notes io.Writer) ([]jsonpatch.Operation, error) {
 	if o.Metadata.Labels["app"] != "istiod" {
 		return nil, nil
 	}
@@ -200,7 +199,7 @@ func (d *document) decide(decide decision, raw []byte, o object, checking bool, 
 	if result.Denied() {
 		return nil, fmt.Errorf("%s: %s: %s: %s", d.source, name, result.Reason, result.Message)
 	}
-	if checking && len(result.Operations) > 0 {
+	if check && len(result.Operations) > 0 {
 		fmt.Fprintf(notes, "%s: %s: would change: %s\n", d.source, name, strings.Join(result.Changes, ", "))
 	} else {
 		fmt.Fprintf(notes, "%s: %s: %s: %s\n", d.source, name, result.Reason, result.Message)

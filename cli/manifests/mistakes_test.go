@@ -27,10 +27,10 @@ func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"denied after one that is not":     {istiod + "---" + refused, []string{"-f", "-"}, []string{"standard input, document 2: deployment/istiod-other: NoIstiodContainer: cannot inject: looked for a container that mounts /etc/cacerts", "and found containers pilot"}},
+		"denied after one that is not":     {istiod + "---" + refused, []string{"-f", "-"}, []string{"standard input, document 2: deployment/istiod-other: NoIstiodContainer: cannot inject: expected a container called \"discovery\" or one that mounts /etc/cacerts", "found containers pilot"}},
 		"denied in a check":                {refused, []string{"-f", "-", "--check"}, []string{"deployment/istiod-other: NoIstiodContainer: "}},
 		"a missing file after a good one":  {istiod, []string{"-f", "-", "-f", missing}, []string{missing, "no such file or directory"}},
-		"a directory with no manifest":     {"", []string{"-f", empty}, []string{empty, "holds no .yaml, .yml or .json file"}},
+		"a directory with no manifest":     {"", []string{"-f", empty}, []string{empty, "has no .yaml, .yml or .json file"}},
 		"not YAML, after a good document":  {istiod + "---\n{\n", []string{"-f", "-"}, []string{"standard input, document 2: not YAML: "}},
 		"binary":                           {"\x00\xff", []string{"-f", "-"}, []string{"standard input: not YAML: "}},
 		"a key given twice in istiod":      {strings.Replace(istiod, "      volumes:\n", "      volumes: []\n      volumes:\n", 1), []string{"-f", "-"}, []string{`key "volumes" already set in map`}},

@@ -63,10 +63,10 @@ func TestCheckWritesNothingAndSaysWhatWouldChange(t *testing.T) {
 	}{
 		"inject what is not":      {"inject", istiod, manifests.ErrWouldChange, "would change: set ROOT_CA_DIR in container discovery, add container istiod-agent-init, add container istiod-agent, make volume cacerts in-memory, add volume istiod-agent-vault-token, set annotation istiod-agent.io/injected"},
 		"inject what is":          {"inject", injected, nil, "AlreadyInjected: "},
-		"uninject what is":        {"uninject", injected, manifests.ErrWouldChange, "would change: unset ROOT_CA_DIR in container discovery, remove volume istiod-agent-vault-token, put volume cacerts back, remove container istiod-agent-init"},
+		"uninject what is":        {"uninject", injected, manifests.ErrWouldChange, "would change: unset ROOT_CA_DIR in container discovery, remove volume istiod-agent-vault-token, restore volume cacerts, remove container istiod-agent-init"},
 		"uninject what is not":    {"uninject", istiod, nil, "NotInjected: "},
 		"one of two":              {"inject", injected + "---\n" + istiod, manifests.ErrWouldChange, "standard input, document 2: deployment/istiod in namespace istio-system: would change: "},
-		"nothing there":           {"inject", service, nil, "No istiod found: looked for a Deployment or Pod with the label app=istiod."},
+		"nothing there":           {"inject", service, nil, "No istiod found (a Deployment or Pod with the label app=istiod)."},
 		"an istiod that opts out": {"inject", strings.Replace(istiod, "name: istiod\n", "name: istiod\n  annotations: {istiod-agent.io/inject: \"false\"}\n", 1), nil, "OptedOut: "},
 	}
 	for name, test := range tests {

@@ -17,8 +17,8 @@ const byteOrderMark = "\ufeff"
 
 // splitJSON splits the text between two separator lines. Text that begins with
 // `{` or `[` is JSON: each value becomes a document, with or without a line
-// break between two values. Other text is one document of YAML, and so is text
-// whose first value is not valid JSON: it may be a flow mapping.
+// break between two values. Other text is one YAML document, and so is text
+// whose first value is not JSON: it may be a flow mapping.
 func splitJSON(text []byte) []document {
 	at := 0
 	if bytes.HasPrefix(text, []byte(byteOrderMark)) {

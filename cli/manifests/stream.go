@@ -18,7 +18,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/files"
 )
 
-// maxManifests is the most that is read, in bytes: all objects of a large cluster.
+// maxManifests limits all manifests together, in bytes: all objects of a large cluster.
 const maxManifests = 32 << 20
 
 // readAll reads the documents of files, directories and standard input.
@@ -66,13 +66,13 @@ func expand(name string, recursive bool) ([]string, error) {
 		return nil
 	})
 	if err == nil && len(manifests) == 0 {
-		return nil, fmt.Errorf("%s: the directory holds no .yaml, .yml or .json file", name)
+		return nil, fmt.Errorf("%s: the directory has no .yaml, .yml or .json file", name)
 	}
 	return manifests, err
 }
 
-// split takes a stream apart before each line that starts a document, and
-// between JSON values, keeping every byte.
+// split splits a stream before each line that starts a document and between JSON
+// values. It keeps every byte.
 func split(from string, text []byte) []document {
 	var documents []document
 	start := 0
@@ -110,7 +110,7 @@ func isMarker(line []byte, marker string) bool {
 	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)
 }
 
-// printers write all documents, in one of the formats of --output.
+// printers write all documents in the formats of --output.
 var printers = map[string]func([]document, io.Writer) error{
 	"yaml":  printYAML,
 	"json":  printJSON,
@@ -149,7 +149,7 @@ func printYAML(documents []document, out io.Writer) error {
 	return nil
 }
 
-// yaml is the document's text, with its own line breaks where it changes.
+// yaml returns the document's text, with the line breaks of the original.
 func (d *document) yaml() ([]byte, error) {
 	if !d.changed() {
 		return d.text, nil
@@ -167,7 +167,7 @@ func (d *document) yaml() ([]byte, error) {
 	return text, nil
 }
 
-// edited is the changed document as YAML. JSON has no layout to keep.
+// edited returns the changed document as YAML. JSON has no layout to keep.
 func (d *document) edited() ([]byte, error) {
 	if d.value != nil {
 		return writeYAML(d.after)
@@ -211,8 +211,8 @@ func printJSON(documents []document, out io.Writer) error {
 	return encoder.Encode(whole)
 }
 
-// printPatches writes one JSON patch a line for each istiod, empty ones too, so
-// that the nth line belongs to the nth istiod of the report.
+// printPatches writes one JSON patch per line for each istiod, including empty
+// ones, so that the nth line belongs to the nth istiod on standard error.
 func printPatches(documents []document, out io.Writer) error {
 	for _, d := range documents {
 		for _, operations := range d.operations {

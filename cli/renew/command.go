@@ -74,9 +74,9 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	waitCtx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
-	outcomes := slices.Concat(clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) []Outcome {
+	outcomes := slices.Concat(clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) []renewalOutcome {
 		if err != nil {
-			return []Outcome{{Context: cluster.Context, State: NotAsked, Message: terminal.OneLine(err.Error())}}
+			return []renewalOutcome{{Context: cluster.Context, State: stateNotAsked, Message: terminal.OneLine(err.Error())}}
 		}
 		return f.renew(cmd.Context(), waitCtx, cluster, names, progress)
 	})...)
@@ -86,35 +86,27 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 			outcome.print(out)
 		}
 	})
-	contains := func(state State) bool {
-		return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State == state })
+	contains := func(state renewalState) bool {
+		return slices.ContainsFunc(outcomes, func(o renewalOutcome) bool { return o.State == state })
 	}
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case contains(NotAsked):
-		return exit.With(exit.Unknown, nil)
-	case contains(NotRenewed):
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	return exit.Result(err, contains(stateNotAsked), contains(stateNotRenewed))
 }
 
 // renew requests all renewals of a context before it waits for them, until waitCtx ends: they run at the same time.
-func (f *flags) renew(ctx, waitCtx context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []Outcome) {
+func (f *flags) renew(ctx, waitCtx context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []renewalOutcome) {
 	selected, outcomes := f.selectCertificates(ctx, cluster, names)
-	var renewals []Renewal
+	var renewals []requestedRenewal
 	for _, certificate := range selected {
 		renewal, err := Request(ctx, cluster, certificate)
 		if err != nil {
-			outcomes = append(outcomes, renewal.outcome(NotAsked, err.Error()))
+			outcomes = append(outcomes, renewal.outcome(stateNotAsked, err.Error()))
 			continue
 		}
 		renewals = append(renewals, renewal)
 	}
 	for _, renewal := range renewals {
 		if !f.wait {
-			outcomes = append(outcomes, renewal.outcome(Asked, "a new CA was requested"))
+			outcomes = append(outcomes, renewal.outcome(stateAsked, "a new CA was requested"))
 			continue
 		}
 		subject := cluster.Context + ": " + renewal.name()

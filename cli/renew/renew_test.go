@@ -65,13 +65,13 @@ func TestPrinted(t *testing.T) {
 	renewal := newRenewal(&clusters.Cluster{Context: "one"}, certificate)
 	late := renewal
 	late.remaining = []string{"Pod a, which has no new CA yet", "Pod b"}
-	for want, outcome := range map[string]Outcome{
+	for want, outcome := range map[string]renewalOutcome{
 		"one: istio-system/mesh: istiod in Pod a uses CA certificate 1\\u001b[2J, valid until 2027-01-01 11:00 UTC\none: istio-system/mesh: istiod in Pod b uses CA certificate 2\n": renewal.result(nil, "after 5m"),
 		"one: istio-system/mesh: not renewed after 5m; still waiting for Pod a, which has no new CA yet; Pod b\n":                                                                    late.result(nil, "after 5m"),
 		"one: istio-system/mesh: no answer\n":        late.result(errors.New("no  answer"), "after 5m"),
-		"two: no answer\n":                           {Context: "two", State: NotAsked, Message: "no answer"},
-		"two: namespace x: there is none\n":          {Context: "two", Namespace: "x", State: NotAsked, Message: "there is none"},
-		"one: istio-system/mesh: it was asked for\n": renewal.outcome(Asked, "it was asked for"),
+		"two: no answer\n":                           {Context: "two", State: stateNotAsked, Message: "no answer"},
+		"two: namespace x: there is none\n":          {Context: "two", Namespace: "x", State: stateNotAsked, Message: "there is none"},
+		"one: istio-system/mesh: it was asked for\n": renewal.outcome(stateAsked, "it was asked for"),
 	} {
 		var got bytes.Buffer
 		if outcome.print(terminal.NewWriter(&got)); got.String() != want {

@@ -16,61 +16,61 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// State is the result of a renewal.
-type State string
+// renewalState is the result of a renewal.
+type renewalState string
 
 // The states.
 const (
-	// Renewed: every replica uses a new CA.
-	Renewed State = "Renewed"
-	// Asked: requested, without waiting.
-	Asked State = "Asked"
-	// NotRenewed: some replica has no new CA at the end of the timeout.
-	NotRenewed State = "NotRenewed"
-	// NotAsked: the request, or reading the status, failed.
-	NotAsked State = "NotAsked"
+	// stateRenewed: every replica uses a new CA.
+	stateRenewed renewalState = "Renewed"
+	// stateAsked: requested, without waiting.
+	stateAsked renewalState = "Asked"
+	// stateNotRenewed: some replica has no new CA at the end of the timeout.
+	stateNotRenewed renewalState = "NotRenewed"
+	// stateNotAsked: the request, or reading the status, failed.
+	stateNotAsked renewalState = "NotAsked"
 )
 
-// Outcome is the result for an IssuedCertificate, or for a context that could not be read.
-type Outcome struct {
-	Context   string `json:"context"`
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name,omitempty"`
-	State     State  `json:"state"`
+// renewalOutcome is the result for an IssuedCertificate, or for a context that could not be read.
+type renewalOutcome struct {
+	Context   string       `json:"context"`
+	Namespace string       `json:"namespace,omitempty"`
+	Name      string       `json:"name,omitempty"`
+	State     renewalState `json:"state"`
 	// Message states what was done, or what is wrong and what to do.
 	Message string `json:"message,omitempty"`
 	// Replicas are the Pods of istiod that use a new CA.
-	Replicas []Replica `json:"replicas,omitempty"`
+	Replicas []renewedReplica `json:"replicas,omitempty"`
 }
 
-// Replica is a Pod of istiod that uses a new CA.
-type Replica struct {
+// renewedReplica is a Pod of istiod that uses a new CA.
+type renewedReplica struct {
 	Pod          string       `json:"pod"`
 	SerialNumber string       `json:"serialNumber"`
 	NotAfter     *metav1.Time `json:"notAfter,omitempty"`
 }
 
-// Renewal is a requested renewal of an IssuedCertificate, with the serial numbers from before the request.
-type Renewal struct {
+// requestedRenewal is a requested renewal of an IssuedCertificate, with the serial numbers from before the request.
+type requestedRenewal struct {
 	cluster     *clusters.Cluster
 	certificate *certificatesv1.IssuedCertificate
 	before      map[string]string // by Pod
 	remaining   []string          // the last result of pending
 }
 
-func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) Renewal {
-	r := Renewal{cluster: cluster, certificate: certificate, before: map[string]string{}}
+func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) requestedRenewal {
+	r := requestedRenewal{cluster: cluster, certificate: certificate, before: map[string]string{}}
 	for _, replica := range certificate.Status.Certificates {
 		r.before[replica.Pod] = replica.SerialNumber
 	}
 	return r
 }
 
-func (r *Renewal) name() string { return r.certificate.Namespace + "/" + r.certificate.Name }
+func (r *requestedRenewal) name() string { return r.certificate.Namespace + "/" + r.certificate.Name }
 
 // pending returns the Pods that do not use a new CA yet, and why. It ignores deleted Pods; a Pod that started after the
 // request has a new CA anyway.
-func (r *Renewal) pending(status certificatesv1.IssuedCertificateStatus) []string {
+func (r *requestedRenewal) pending(status certificatesv1.IssuedCertificateStatus) []string {
 	if len(status.Certificates) == 0 {
 		return []string{"the first report of an agent"}
 	}
@@ -93,27 +93,27 @@ func (r *Renewal) pending(status certificatesv1.IssuedCertificateStatus) []strin
 }
 
 // result returns the outcome at the end of the wait; after names what ended it.
-func (r *Renewal) result(err error, after string) Outcome {
+func (r *requestedRenewal) result(err error, after string) renewalOutcome {
 	switch {
 	case err != nil:
-		return r.outcome(NotAsked, err.Error())
+		return r.outcome(stateNotAsked, err.Error())
 	case len(r.remaining) > 0:
-		return r.outcome(NotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.remaining, "; ")))
+		return r.outcome(stateNotRenewed, fmt.Sprintf("not renewed %s; still waiting for %s", after, strings.Join(r.remaining, "; ")))
 	}
-	outcome := r.outcome(Renewed, "")
+	outcome := r.outcome(stateRenewed, "")
 	for _, replica := range r.certificate.Status.Certificates {
-		outcome.Replicas = append(outcome.Replicas, Replica{replica.Pod, replica.SerialNumber, replica.NotAfter})
+		outcome.Replicas = append(outcome.Replicas, renewedReplica{replica.Pod, replica.SerialNumber, replica.NotAfter})
 	}
-	slices.SortFunc(outcome.Replicas, func(a, b Replica) int { return cmp.Compare(a.Pod, b.Pod) })
+	slices.SortFunc(outcome.Replicas, func(a, b renewedReplica) int { return cmp.Compare(a.Pod, b.Pod) })
 	return outcome
 }
 
-func (r *Renewal) outcome(state State, message string) Outcome {
-	return Outcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
+func (r *requestedRenewal) outcome(state renewalState, message string) renewalOutcome {
+	return renewalOutcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
 }
 
 // print writes the outcome as text.
-func (o *Outcome) print(out io.Writer) {
+func (o *renewalOutcome) print(out io.Writer) {
 	subject := o.Context
 	switch {
 	case o.Name != "":

@@ -25,7 +25,7 @@ const pollInterval = time.Second
 
 // target is the VirtualMesh of one context, and the result of the command there.
 type target struct {
-	ClusterState
+	clusterState
 	cluster *clusters.Cluster
 	// err is why a request failed, remaining what the stage still lacks.
 	err       error
@@ -44,7 +44,7 @@ func failures(targets []*target) (lines []string) {
 }
 
 // annotate applies a plan, in the order of the contexts.
-func annotate(ctx context.Context, targets []*target, plan *Plan, dryRun bool) error {
+func annotate(ctx context.Context, targets []*target, plan *rotationPlan, dryRun bool) error {
 	for i, target := range targets {
 		if plan.Annotations[i] == nil {
 			continue
@@ -77,7 +77,7 @@ func (t *target) patch(ctx context.Context, annotations map[string]any, dryRun b
 }
 
 // await polls every target until the stage is complete there, or the timeout ends.
-func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan *Plan, targets []*target, progress *terminal.Progress) {
+func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan *rotationPlan, targets []*target, progress *terminal.Progress) {
 	waitCtx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	var pending sync.WaitGroup
@@ -93,7 +93,7 @@ func (f *flags) await(ctx context.Context, stage networkingv1.RootRotation, plan
 
 // await polls within ctx: the end of waitCtx does not interrupt a poll, which would leave its result unknown. With now, it
 // requests a renewal once the controller asks for certificates under the new root.
-func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRotation, plan *Plan, now bool, progress *terminal.Progress) {
+func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRotation, plan *rotationPlan, now bool, progress *terminal.Progress) {
 	renewRequested := !now
 	t.remaining = "a response of the API server"
 	_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {
@@ -104,8 +104,8 @@ func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRota
 			}
 			return false, nil
 		}
-		t.err, t.ClusterState = nil, state
-		if t.remaining = t.ClusterState.remaining(stage, plan); t.remaining == "" {
+		t.err, t.clusterState = nil, state
+		if t.remaining = t.clusterState.remaining(stage, plan); t.remaining == "" {
 			return true, nil
 		}
 		progress.Update(t.Context, "waiting for %s", t.remaining)
@@ -122,7 +122,7 @@ func (t *target) await(ctx, waitCtx context.Context, stage networkingv1.RootRota
 }
 
 // remaining returns what a stage still lacks here; empty when it is complete.
-func (s *ClusterState) remaining(stage networkingv1.RootRotation, plan *Plan) string {
+func (s *clusterState) remaining(stage networkingv1.RootRotation, plan *rotationPlan) string {
 	if stage == networkingv1.RotateNone {
 		if s.Rotation != nil {
 			return actOnMesh

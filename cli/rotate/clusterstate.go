@@ -15,8 +15,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// ClusterState is the state of a root change in one context.
-type ClusterState struct {
+// clusterState is the state of a root change in one context.
+type clusterState struct {
 	Context string
 	Mesh    types.NamespacedName
 	// Requested, Roots and FromSecret are the annotations of the VirtualMesh for a root change.
@@ -35,7 +35,7 @@ type ClusterState struct {
 }
 
 // stage returns the number of the current stage, 0 without a root change in progress.
-func (s *ClusterState) stage() int {
+func (s *clusterState) stage() int {
 	if s.Rotation == nil || s.finished() {
 		return 0
 	}
@@ -43,12 +43,12 @@ func (s *ClusterState) stage() int {
 }
 
 // finished reports whether a root change is complete, but its annotations remain.
-func (s *ClusterState) finished() bool {
+func (s *clusterState) finished() bool {
 	return s.Rotation != nil && s.Rotation.Stage == networkingv1.StageDropOld && s.Rotation.Complete
 }
 
 // newRoot returns the new root of the annotation.
-func (s *ClusterState) newRoot() *x509.Certificate {
+func (s *clusterState) newRoot() *x509.Certificate {
 	if len(s.Roots) == 0 {
 		return nil
 	}
@@ -60,7 +60,7 @@ const actOnMesh = "istiod-agent-webhook to act on the VirtualMesh (if it does no
 
 // waitingFor returns what a stage lacks until it is complete here; empty when it is. roots are the roots to trust, the new
 // root last.
-func (s *ClusterState) waitingFor(stage networkingv1.RootRotationStage, roots []*x509.Certificate) string {
+func (s *clusterState) waitingFor(stage networkingv1.RootRotationStage, roots []*x509.Certificate) string {
 	newRoot := pemcerts.Fingerprint(roots[len(roots)-1])
 	switch {
 	case s.State == networkingv1.Invalid || s.State == networkingv1.Failed:
@@ -93,6 +93,6 @@ func (s *ClusterState) waitingFor(stage networkingv1.RootRotationStage, roots []
 }
 
 // hasAgents reports whether some agent has reported a CA, which istiod then uses.
-func (s *ClusterState) hasAgents() bool {
+func (s *clusterState) hasAgents() bool {
 	return slices.ContainsFunc(s.Replicas, func(r certificatesv1.CertificateStatus) bool { return r.SerialNumber != "" })
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -69,9 +68,9 @@ The new root comes from --new-root, or with --vault from the Vault of a VirtualM
 names the old Vault). The old roots are those that istiods publish. Where istiod uses
 its own CA, without the agent, --from-secret names the Secret with that CA.
 
-Exit codes: 0 the requested stage is complete in every context, or without a stage:
-no root change is in progress, or its requested stages are complete; 1 the stage is
-not complete, or the stage before is not; 2 a request failed, or the flags are wrong.`,
+Exit codes: 0 the requested stage is complete in every context, or there is none;
+1 the stage is not complete, or the stage before is not; 2 a request failed, or the
+flags are wrong.`,
 		Example: `  kubectl istiod-agent rotate-root trust-both --new-root new-root.pem --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root sign-with-new --context cluster-1 --context cluster-2
   kubectl istiod-agent rotate-root drop-old --context cluster-1 --context cluster-2
@@ -85,13 +84,10 @@ not complete, or the stage before is not; 2 a request failed, or the flags are w
 		ValidArgs: stages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := f.run(cmd, networkingv1.RootRotation(strings.Join(args, "")))
-			if _, coded := errors.AsType[*exit.Error](err); err == nil || coded {
-				return err
-			}
-			if _, refused := errors.AsType[*RefusedError](err); refused {
+			if _, refused := errors.AsType[*refusedError](err); refused {
 				return exit.With(exit.Problem, err)
 			}
-			return exit.With(exit.Unknown, err)
+			return exit.Result(err, false, false)
 		},
 	}
 	f.AddContexts(cmd, "change")
@@ -141,25 +137,25 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 			t.Mesh, t.err = vaultside.Find(ctx, cluster, f.Mesh)
 		}
 		if t.err == nil {
-			t.ClusterState, t.err = readState(ctx, cluster, t.Mesh, stage == networkingv1.RotateTrustBoth)
+			t.clusterState, t.err = readState(ctx, cluster, t.Mesh, stage == networkingv1.RotateTrustBoth)
 		}
 		return t
 	})
 	if stage == "" {
 		return f.printState(cmd.OutOrStdout(), targets)
 	}
-	if failed := slices.ContainsFunc(targets, func(t *target) bool { return t.err != nil }); failed {
-		return errors.New("no context was changed, since not all of them can be read:\n  " + strings.Join(failures(targets), "\n  "))
+	if failed := failures(targets); len(failed) > 0 {
+		return errors.New("no context was changed, since not all of them can be read:\n  " + strings.Join(failed, "\n  "))
 	}
 	newRoot, err := f.readNewRoot(ctx, cmd.InOrStdin(), targets[0])
 	if err != nil {
 		return err
 	}
-	states := make([]ClusterState, len(targets))
+	states := make([]clusterState, len(targets))
 	for i, target := range targets {
-		states[i] = target.ClusterState
+		states[i] = target.clusterState
 	}
-	plan, err := decide(Request{stage, newRoot, f.fromSecret}, states)
+	plan, err := decide(rotationRequest{stage, newRoot, f.fromSecret}, states)
 	if err != nil {
 		return err
 	}

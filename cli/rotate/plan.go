@@ -13,8 +13,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Request is what the flags ask for.
-type Request struct {
+// rotationRequest is what the flags ask for.
+type rotationRequest struct {
 	Stage networkingv1.RootRotation
 	// NewRoot is nil where the root change in progress names it.
 	NewRoot *x509.Certificate
@@ -22,28 +22,28 @@ type Request struct {
 	FromSecret string
 }
 
-// Plan is how to fulfil a request.
-type Plan struct {
+// rotationPlan is how to fulfil a request.
+type rotationPlan struct {
 	// Roots are the roots to trust, the new root last; empty for RotateNone.
 	Roots []*x509.Certificate
 	// Annotations to set, by the index of the cluster; an empty value removes one. A cluster that stays unchanged has no entry.
 	Annotations map[int]map[string]string
 }
 
-// RefusedError is the error of a request that is not possible at the current stage.
-type RefusedError struct{ reasons []string }
+// refusedError is the error of a request that is not possible at the current stage.
+type refusedError struct{ reasons []string }
 
-func (e *RefusedError) Error() string {
+func (e *refusedError) Error() string {
 	return "no context was changed:\n  " + strings.Join(e.reasons, "\n  ")
 }
 
-func (e *RefusedError) add(state *ClusterState, format string, args ...any) {
+func (e *refusedError) add(state *clusterState, format string, args ...any) {
 	e.reasons = append(e.reasons, state.Context+": "+fmt.Sprintf(format, args...))
 }
 
 // decide plans a request for all clusters, or refuses it for all: workloads of clusters that do not trust each other's roots
 // refuse each other.
-func decide(request Request, states []ClusterState) (*Plan, error) {
+func decide(request rotationRequest, states []clusterState) (*rotationPlan, error) {
 	switch request.Stage {
 	case networkingv1.RotateTrustBoth:
 		return trustBoth(request, states)
@@ -54,7 +54,7 @@ func decide(request Request, states []ClusterState) (*Plan, error) {
 	}
 }
 
-func trustBoth(request Request, states []ClusterState) (*Plan, error) {
+func trustBoth(request rotationRequest, states []clusterState) (*rotationPlan, error) {
 	newRoot := request.NewRoot
 	for i := range states {
 		if newRoot == nil && states[i].stage() > 0 {
@@ -64,7 +64,7 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 	if newRoot == nil {
 		return nil, errors.New("expected --new-root FILE or --vault: the root to change to")
 	}
-	refused := &RefusedError{}
+	refused := &refusedError{}
 	for i := range states {
 		state := &states[i]
 		switch {
@@ -83,7 +83,7 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 	if len(roots) < 2 {
 		return nil, fmt.Errorf("every istiod publishes only %s: there is no change to make; name the new root by --new-root, or the VirtualMesh with the new Vault by --vault -f FILE", pemcerts.Name(newRoot))
 	}
-	plan := &Plan{Roots: roots, Annotations: map[int]map[string]string{}}
+	plan := &rotationPlan{Roots: roots, Annotations: map[int]map[string]string{}}
 	text := encodePEM(roots)
 	for i := range states {
 		state := &states[i]
@@ -114,11 +114,11 @@ func trustBoth(request Request, states []ClusterState) (*Plan, error) {
 }
 
 // advance plans sign-with-new or drop-old, once every cluster has completed the stage before.
-func advance(request Request, states []ClusterState) (*Plan, error) {
+func advance(request rotationRequest, states []clusterState) (*rotationPlan, error) {
 	wanted := request.Stage.Allowed()
 	before := networkingv1.RootRotationStages[wanted-2]
-	plan := &Plan{Annotations: map[int]map[string]string{}}
-	refused := &RefusedError{}
+	plan := &rotationPlan{Annotations: map[int]map[string]string{}}
+	refused := &refusedError{}
 	for i := range states {
 		state := &states[i]
 		switch {
@@ -153,10 +153,10 @@ func advance(request Request, states []ClusterState) (*Plan, error) {
 }
 
 // abandon plans the end of a root change before istiods sign under the new root, or removes the annotations of a complete one.
-func abandon(states []ClusterState) (*Plan, error) {
-	plan := &Plan{Annotations: map[int]map[string]string{}}
-	refused := &RefusedError{}
-	inProgress := slices.ContainsFunc(states, func(p ClusterState) bool { return p.stage() > 0 })
+func abandon(states []clusterState) (*rotationPlan, error) {
+	plan := &rotationPlan{Annotations: map[int]map[string]string{}}
+	refused := &refusedError{}
+	inProgress := slices.ContainsFunc(states, func(p clusterState) bool { return p.stage() > 0 })
 	for i := range states {
 		state := &states[i]
 		switch {
@@ -177,7 +177,7 @@ func abandon(states []ClusterState) (*Plan, error) {
 // mergeRoots returns all published roots, and the new root last. The roots of a root change in progress stay together, at
 // the end: a running istiod loads a list of roots only if it contains the current list in the same order (agent/cacerts,
 // Takes).
-func mergeRoots(newRoot *x509.Certificate, states []ClusterState) []*x509.Certificate {
+func mergeRoots(newRoot *x509.Certificate, states []clusterState) []*x509.Certificate {
 	var bundles [][]*x509.Certificate
 	for i := range states {
 		if states[i].stage() > 0 && newRoot.Equal(states[i].newRoot()) {

@@ -26,8 +26,8 @@ import (
 )
 
 // readState reads the state of a root change. withPublished includes the published trust bundles, which only trust-both needs.
-func readState(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, withPublished bool) (ClusterState, error) {
-	state := ClusterState{Context: cluster.Context, Mesh: key}
+func readState(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedName, withPublished bool) (clusterState, error) {
+	state := clusterState{Context: cluster.Context, Mesh: key}
 	object, err := cluster.Get(ctx, clusters.VirtualMeshKind, key)
 	switch {
 	case client.IgnoreNotFound(err) == nil && err != nil:
@@ -64,14 +64,14 @@ func readState(ctx context.Context, cluster *clusters.Cluster, key types.Namespa
 }
 
 // annotations reads the annotations of a root change. Roots that do not parse count as absent.
-func (s *ClusterState) annotations(targets map[string]string) {
+func (s *clusterState) annotations(targets map[string]string) {
 	s.Requested = networkingv1.RootRotation(targets[networkingv1.RootRotationAnnotation])
 	s.FromSecret = targets[networkingv1.RotateFromSecretAnnotation]
 	s.Roots, _ = pemcerts.ParseRoots([]byte(targets[networkingv1.TrustedRootsAnnotation]))
 }
 
 // readPublished reads the trust bundles of the meshes' istiods, each from its own namespace: others may write elsewhere.
-func (s *ClusterState) readPublished(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
+func (s *clusterState) readPublished(ctx context.Context, cluster *clusters.Cluster, meshes []networkingv1.MeshRef) error {
 	deployments := &metav1.PartialObjectMetadataList{}
 	deployments.SetGroupVersionKind(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "DeploymentList"})
 	if err := cluster.Client.List(ctx, deployments, client.MatchingLabels(istio.IstiodLabels)); err != nil {

@@ -55,11 +55,11 @@ func (f *flags) printState(out io.Writer, targets []*target) error {
 		found.Contexts = append(found.Contexts, l)
 	}
 	err := f.Write(out, found, func(out io.Writer) { found.print(out, true) })
-	return f.exitError(err, unknown, inProgress)
+	return exit.Result(err, unknown, inProgress)
 }
 
 // printResult prints the result of a stage, and the next step.
-func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *Plan, targets []*target, next string) error {
+func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *rotationPlan, targets []*target, next string) error {
 	found := result{Contexts: []contextResult{}, Roots: pemcerts.Fingerprints(plan.Roots)}
 	unknown, incomplete := false, false
 	for i, target := range targets {
@@ -99,19 +99,7 @@ func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan
 		}
 		found.print(out, false)
 	})
-	return f.exitError(err, unknown, incomplete)
-}
-
-func (f *flags) exitError(err error, unknown, problem bool) error {
-	switch {
-	case err != nil:
-		return err
-	case unknown:
-		return exit.With(exit.Unknown, nil)
-	case problem:
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	return exit.Result(err, unknown, incomplete)
 }
 
 func (t *target) contextResult() contextResult {

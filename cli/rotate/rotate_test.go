@@ -3,55 +3,31 @@
 package rotate
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"math/big"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 type roots = []*x509.Certificate
 
-func newRoot(t *testing.T, name string) *x509.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{name}}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
+func newRoot(_ *testing.T, name string) *x509.Certificate { return testca.Root(name).Certificate }
 
 // running is a cluster whose agents sign under a root and publish some.
-func running(context string, signs *x509.Certificate, published ...*x509.Certificate) ClusterState {
-	return ClusterState{Context: context, State: networkingv1.Accepted, Published: []roots{published}, Replicas: []certificatesv1.CertificateStatus{{
+func running(context string, signs *x509.Certificate, published ...*x509.Certificate) clusterState {
+	return clusterState{Context: context, State: networkingv1.Accepted, Published: []roots{published}, Replicas: []certificatesv1.CertificateStatus{{
 		Pod: "istiod-0", SerialNumber: "1", RootFingerprint: pemcerts.Fingerprint(signs), TrustedRoots: pemcerts.Fingerprints(published), Confirmed: true,
 	}}}
 }
 
 // in is a cluster in a stage of a change, as far as it was told to go.
-func in(state ClusterState, word networkingv1.RootRotation, stage networkingv1.RootRotationStage, complete bool, trusted ...*x509.Certificate) ClusterState {
+func in(state clusterState, word networkingv1.RootRotation, stage networkingv1.RootRotationStage, complete bool, trusted ...*x509.Certificate) clusterState {
 	state.Requested, state.Roots = word, trusted
 	state.Rotation = &networkingv1.RootRotationStatus{Stage: stage, Complete: complete, NewRoot: pemcerts.Fingerprint(trusted[len(trusted)-1]), Message: "waiting for something"}
 	return state
@@ -66,7 +42,7 @@ const (
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	a, b, c, n, m := newRoot(t, "a"), newRoot(t, "b"), newRoot(t, "c"), newRoot(t, "n"), newRoot(t, "m")
-	own := ClusterState{Context: "own", State: networkingv1.Accepted, Published: []roots{{b}}}
+	own := clusterState{Context: "own", State: networkingv1.Accepted, Published: []roots{{b}}}
 	adopting := in(own, trust, atTrust, false, b, n)
 	adopting.FromSecret = "istio-ca-secret"
 	trusting := in(running("one", a, a, n), trust, atTrust, true, a, n)
@@ -82,57 +58,57 @@ func TestDecisions(t *testing.T) {
 	incomplete.Replicas = append(incomplete.Replicas, running("", a, a, n).Replicas[0])
 	allowedAll := in(running("one", a, a, n), drop, atTrust, false, a, n) // annotated by hand, to the end
 	for name, test := range map[string]struct {
-		request Request
-		states  []ClusterState
+		request rotationRequest
+		states  []clusterState
 
 		roots   roots
 		changed []int    // the places that are annotated
 		refused []string // what is said instead
 		err     string
 	}{
-		"begun":                              {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a)}, roots: roots{a, n}, changed: []int{0}},
-		"begun in two with one root":         {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a), running("two", a, a)}, roots: roots{a, n}, changed: []int{0, 1}},
-		"begun in two with a root each":      {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a), running("two", b, b)}, roots: roots{a, b, n}, changed: []int{0, 1}},
-		"to the root of one of them":         {request: Request{Stage: trust, NewRoot: a}, states: []ClusterState{running("one", a, a), running("two", b, b)}, roots: roots{b, a}, changed: []int{0, 1}},
-		"two istiods with a root each":       {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{{Context: "one", Replicas: running("", a, a).Replicas, Published: []roots{{a}, {b}}}}, roots: roots{a, b, n}, changed: []int{0}},
-		"again":                              {request: Request{Stage: trust}, states: []ClusterState{unfinished}, roots: roots{a, n}, changed: []int{0}},
-		"with another cluster, half-way":     {request: Request{Stage: trust}, states: []ClusterState{trusting, running("two", c, c)}, roots: roots{c, a, n}, changed: []int{0, 1}},
-		"one is past it":                     {request: Request{Stage: trust}, states: []ClusterState{signing, unfinished}, roots: roots{a, n}, changed: []int{1}},
-		"one is past it, without another's":  {request: Request{Stage: trust}, states: []ClusterState{signing, running("two", c, c)}, refused: []string{"one: it is past TrustBoth, with another list of roots"}},
-		"another new root in between":        {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{trusting}, roots: roots{a, n, m}, changed: []int{0}},
-		"another new root, too late":         {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{signing}, refused: []string{"one: a change to another root, " + pemcerts.Fingerprint(n)[:16] + "…, is at SignWithNew"}},
-		"the next change":                    {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{dropped}, roots: roots{n, m}, changed: []int{0}},
-		"the next change, a Secret is left":  {request: Request{Stage: trust, NewRoot: m}, states: []ClusterState{remaining}, roots: roots{n, m}, changed: []int{0}},
-		"no new root":                        {request: Request{Stage: trust}, states: []ClusterState{running("one", a, a)}, err: "expected --new-root FILE or --vault"},
-		"everybody has it":                   {request: Request{Stage: trust, NewRoot: a}, states: []ClusterState{running("one", a, a)}, err: "there is no change to make"},
-		"nothing published":                  {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{{Context: "one"}, running("two", a, a)}, refused: []string{"one: no istiod has published a root"}},
-		"istiod's own CA":                    {request: Request{Stage: trust, NewRoot: n, FromSecret: "istio-ca-secret"}, states: []ClusterState{own, running("two", a, a)}, roots: roots{b, a, n}, changed: []int{0, 1}},
-		"istiod's own CA, not named":         {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{own, running("two", a, a)}, refused: []string{"own: no agent has reported from istiod yet, so istiod uses its own CA: name the Secret"}},
-		"istiod's own CA, named before":      {request: Request{Stage: trust}, states: []ClusterState{adopting}, roots: roots{b, n}, changed: []int{0}},
-		"orders that exclude each other":     {request: Request{Stage: trust, NewRoot: n}, states: []ClusterState{running("one", a, a, b), running("two", b, b, a)}, refused: []string{"one: its istiods publish O=a"}},
-		"going on":                           {request: Request{Stage: sign}, states: []ClusterState{trusting}, roots: roots{a, n}, changed: []int{0}},
-		"going on, said already":             {request: Request{Stage: sign}, states: []ClusterState{signing, trusting}, roots: roots{a, n}, changed: []int{1}},
-		"going on, the root named":           {request: Request{Stage: sign, NewRoot: n}, states: []ClusterState{trusting}, roots: roots{a, n}, changed: []int{0}},
-		"going on, another root named":       {request: Request{Stage: sign, NewRoot: m}, states: []ClusterState{trusting}, refused: []string{"one: the root change in progress leads to O=n"}},
-		"going on before it has begun":       {request: Request{Stage: sign}, states: []ClusterState{running("one", a, a), trusting}, refused: []string{"one: no root change has begun"}},
-		"going on, one is not complete":      {request: Request{Stage: sign}, states: []ClusterState{trusting, unfinished}, refused: []string{"two: TrustBoth is not complete; waiting for something"}},
-		"going on, the status is of before":  {request: Request{Stage: sign}, states: []ClusterState{stale}, refused: []string{"one: TrustBoth is not complete; waiting for Pod istiod-0, which does not publish exactly the requested roots"}},
-		"going on, the mesh is broken":       {request: Request{Stage: sign}, states: []ClusterState{broken}, refused: []string{"one: TrustBoth is not complete; waiting for its VirtualMesh to be corrected, which is INVALID: spec.x: wrong"}},
-		"going on, with other roots":         {request: Request{Stage: sign}, states: []ClusterState{trusting, in(running("two", c, c, n), trust, atTrust, true, c, n)}, refused: []string{"two: it trusts O=c"}},
-		"going on, a stage left out":         {request: Request{Stage: drop}, states: []ClusterState{trusting, signing}, refused: []string{"one: it is only at TrustBoth; continue to sign-with-new first"}},
-		"dropping":                           {request: Request{Stage: drop}, states: []ClusterState{signing}, roots: roots{a, n}, changed: []int{0}},
-		"dropping, one has":                  {request: Request{Stage: drop}, states: []ClusterState{dropped, signing}, roots: roots{a, n}, changed: []int{1}},
-		"dropping, a replica is late":        {request: Request{Stage: drop}, states: []ClusterState{incomplete}, refused: []string{"one: SignWithNew is not complete; waiting for Pod istiod-0, which does not sign under the new root yet"}},
-		"dropping, told by hand to go on":    {request: Request{Stage: drop}, states: []ClusterState{allowedAll}, refused: []string{"one: it is only at TrustBoth"}},
-		"given up":                           {request: Request{Stage: giveUp}, states: []ClusterState{trusting, running("two", a, a)}, changed: []int{0}},
-		"given up too late":                  {request: Request{Stage: giveUp}, states: []ClusterState{signing, trusting}, refused: []string{"one: it is at SignWithNew and cannot go back; continue to drop-old"}},
-		"given up where another has dropped": {request: Request{Stage: giveUp}, states: []ClusterState{dropped, trusting}, refused: []string{"one: it has already dropped the old root"}},
-		"cleared up":                         {request: Request{Stage: giveUp}, states: []ClusterState{dropped, running("two", n, n)}, changed: []int{0}},
+		"begun":                              {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{running("one", a, a)}, roots: roots{a, n}, changed: []int{0}},
+		"begun in two with one root":         {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{running("one", a, a), running("two", a, a)}, roots: roots{a, n}, changed: []int{0, 1}},
+		"begun in two with a root each":      {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{running("one", a, a), running("two", b, b)}, roots: roots{a, b, n}, changed: []int{0, 1}},
+		"to the root of one of them":         {request: rotationRequest{Stage: trust, NewRoot: a}, states: []clusterState{running("one", a, a), running("two", b, b)}, roots: roots{b, a}, changed: []int{0, 1}},
+		"two istiods with a root each":       {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{{Context: "one", Replicas: running("", a, a).Replicas, Published: []roots{{a}, {b}}}}, roots: roots{a, b, n}, changed: []int{0}},
+		"again":                              {request: rotationRequest{Stage: trust}, states: []clusterState{unfinished}, roots: roots{a, n}, changed: []int{0}},
+		"with another cluster, half-way":     {request: rotationRequest{Stage: trust}, states: []clusterState{trusting, running("two", c, c)}, roots: roots{c, a, n}, changed: []int{0, 1}},
+		"one is past it":                     {request: rotationRequest{Stage: trust}, states: []clusterState{signing, unfinished}, roots: roots{a, n}, changed: []int{1}},
+		"one is past it, without another's":  {request: rotationRequest{Stage: trust}, states: []clusterState{signing, running("two", c, c)}, refused: []string{"one: it is past TrustBoth, with another list of roots"}},
+		"another new root in between":        {request: rotationRequest{Stage: trust, NewRoot: m}, states: []clusterState{trusting}, roots: roots{a, n, m}, changed: []int{0}},
+		"another new root, too late":         {request: rotationRequest{Stage: trust, NewRoot: m}, states: []clusterState{signing}, refused: []string{"one: a change to another root, " + pemcerts.Fingerprint(n)[:16] + "…, is at SignWithNew"}},
+		"the next change":                    {request: rotationRequest{Stage: trust, NewRoot: m}, states: []clusterState{dropped}, roots: roots{n, m}, changed: []int{0}},
+		"the next change, a Secret is left":  {request: rotationRequest{Stage: trust, NewRoot: m}, states: []clusterState{remaining}, roots: roots{n, m}, changed: []int{0}},
+		"no new root":                        {request: rotationRequest{Stage: trust}, states: []clusterState{running("one", a, a)}, err: "expected --new-root FILE or --vault"},
+		"everybody has it":                   {request: rotationRequest{Stage: trust, NewRoot: a}, states: []clusterState{running("one", a, a)}, err: "there is no change to make"},
+		"nothing published":                  {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{{Context: "one"}, running("two", a, a)}, refused: []string{"one: no istiod has published a root"}},
+		"istiod's own CA":                    {request: rotationRequest{Stage: trust, NewRoot: n, FromSecret: "istio-ca-secret"}, states: []clusterState{own, running("two", a, a)}, roots: roots{b, a, n}, changed: []int{0, 1}},
+		"istiod's own CA, not named":         {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{own, running("two", a, a)}, refused: []string{"own: no agent has reported from istiod yet, so istiod uses its own CA: name the Secret"}},
+		"istiod's own CA, named before":      {request: rotationRequest{Stage: trust}, states: []clusterState{adopting}, roots: roots{b, n}, changed: []int{0}},
+		"orders that exclude each other":     {request: rotationRequest{Stage: trust, NewRoot: n}, states: []clusterState{running("one", a, a, b), running("two", b, b, a)}, refused: []string{"one: its istiods publish O=a"}},
+		"going on":                           {request: rotationRequest{Stage: sign}, states: []clusterState{trusting}, roots: roots{a, n}, changed: []int{0}},
+		"going on, said already":             {request: rotationRequest{Stage: sign}, states: []clusterState{signing, trusting}, roots: roots{a, n}, changed: []int{1}},
+		"going on, the root named":           {request: rotationRequest{Stage: sign, NewRoot: n}, states: []clusterState{trusting}, roots: roots{a, n}, changed: []int{0}},
+		"going on, another root named":       {request: rotationRequest{Stage: sign, NewRoot: m}, states: []clusterState{trusting}, refused: []string{"one: the root change in progress leads to O=n"}},
+		"going on before it has begun":       {request: rotationRequest{Stage: sign}, states: []clusterState{running("one", a, a), trusting}, refused: []string{"one: no root change has begun"}},
+		"going on, one is not complete":      {request: rotationRequest{Stage: sign}, states: []clusterState{trusting, unfinished}, refused: []string{"two: TrustBoth is not complete; waiting for something"}},
+		"going on, the status is of before":  {request: rotationRequest{Stage: sign}, states: []clusterState{stale}, refused: []string{"one: TrustBoth is not complete; waiting for Pod istiod-0, which does not publish exactly the requested roots"}},
+		"going on, the mesh is broken":       {request: rotationRequest{Stage: sign}, states: []clusterState{broken}, refused: []string{"one: TrustBoth is not complete; waiting for its VirtualMesh to be corrected, which is INVALID: spec.x: wrong"}},
+		"going on, with other roots":         {request: rotationRequest{Stage: sign}, states: []clusterState{trusting, in(running("two", c, c, n), trust, atTrust, true, c, n)}, refused: []string{"two: it trusts O=c"}},
+		"going on, a stage left out":         {request: rotationRequest{Stage: drop}, states: []clusterState{trusting, signing}, refused: []string{"one: it is only at TrustBoth; continue to sign-with-new first"}},
+		"dropping":                           {request: rotationRequest{Stage: drop}, states: []clusterState{signing}, roots: roots{a, n}, changed: []int{0}},
+		"dropping, one has":                  {request: rotationRequest{Stage: drop}, states: []clusterState{dropped, signing}, roots: roots{a, n}, changed: []int{1}},
+		"dropping, a replica is late":        {request: rotationRequest{Stage: drop}, states: []clusterState{incomplete}, refused: []string{"one: SignWithNew is not complete; waiting for Pod istiod-0, which does not sign under the new root yet"}},
+		"dropping, told by hand to go on":    {request: rotationRequest{Stage: drop}, states: []clusterState{allowedAll}, refused: []string{"one: it is only at TrustBoth"}},
+		"given up":                           {request: rotationRequest{Stage: giveUp}, states: []clusterState{trusting, running("two", a, a)}, changed: []int{0}},
+		"given up too late":                  {request: rotationRequest{Stage: giveUp}, states: []clusterState{signing, trusting}, refused: []string{"one: it is at SignWithNew and cannot go back; continue to drop-old"}},
+		"given up where another has dropped": {request: rotationRequest{Stage: giveUp}, states: []clusterState{dropped, trusting}, refused: []string{"one: it has already dropped the old root"}},
+		"cleared up":                         {request: rotationRequest{Stage: giveUp}, states: []clusterState{dropped, running("two", n, n)}, changed: []int{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			plan, err := decide(test.request, test.states)
-			if refused, is := errors.AsType[*RefusedError](err); is != (test.refused != nil) {
+			if refused, is := errors.AsType[*refusedError](err); is != (test.refused != nil) {
 				t.Fatalf("got %v", err)
 			} else if is {
 				if len(refused.reasons) != len(test.refused) && name != "orders that exclude each other" {
@@ -184,12 +160,12 @@ func TestDecisions(t *testing.T) {
 func TestLeft(t *testing.T) {
 	t.Parallel()
 	a, n, m := newRoot(t, "a"), newRoot(t, "n"), newRoot(t, "m")
-	plan := &Plan{Roots: roots{a, n}}
+	plan := &rotationPlan{Roots: roots{a, n}}
 	const begins = "istiod-agent-webhook to act"
 	ended := in(running("one", n, n), trust, atDrop, true, a, n) // told to begin anew
 	for name, test := range map[string]struct {
 		stage networkingv1.RootRotation
-		state ClusterState
+		state clusterState
 		want  string
 	}{
 		"not begun":              {trust, running("one", a, a), begins},

@@ -17,19 +17,19 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// ContextStatus is the status of one context.
-type ContextStatus struct {
-	Context  string    `json:"context"`
-	Replicas []Replica `json:"replicas"`
+// contextStatus is the status of one context.
+type contextStatus struct {
+	Context  string          `json:"context"`
+	Replicas []replicaStatus `json:"replicas"`
 	// Error is why reading the context failed, and what to do; empty otherwise.
 	Error string `json:"error,omitempty"`
 }
 
-// Summary is the status of all contexts.
-type Summary struct {
-	Contexts []ContextStatus `json:"contexts"`
+// summary is the status of all contexts.
+type summary struct {
+	Contexts []contextStatus `json:"contexts"`
 	// Roots are the roots that istiods sign under: one, unless clusters do not trust each other or during a root change.
-	Roots []Root `json:"roots"`
+	Roots []rootUse `json:"roots"`
 	// Problems are present problems, as text.
 	Problems []string `json:"problems"`
 	// Notes are future problems: a root that expires soon, or a certificate above istiod's that limits its lifetime.
@@ -81,26 +81,19 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		return exit.With(exit.Unknown, err)
 	}
 	now := time.Now()
-	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) ContextStatus {
+	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextStatus {
 		return readContext(cmd.Context(), cluster, err, f.namespace, now)
 	})
 	found := summarize(contexts, now)
 	err := f.Write(cmd.OutOrStdout(), found, func(out io.Writer) { found.print(out, now, f.Is(wide)) })
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case slices.ContainsFunc(contexts, func(r ContextStatus) bool { return r.Error != "" }):
-		return exit.With(exit.Unknown, nil)
-	case len(found.Problems) > 0:
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	unknown := slices.ContainsFunc(contexts, func(c contextStatus) bool { return c.Error != "" })
+	return exit.Result(err, unknown, len(found.Problems) > 0)
 }
 
-func readContext(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) ContextStatus {
-	r := ContextStatus{Context: cluster.Context, Replicas: []Replica{}}
+func readContext(ctx context.Context, cluster *clusters.Cluster, err error, namespace string, now time.Time) contextStatus {
+	r := contextStatus{Context: cluster.Context, Replicas: []replicaStatus{}}
 	if err == nil {
-		var found []Replica
+		var found []replicaStatus
 		found, err = readReplicas(ctx, cluster, namespace, now)
 		r.Replicas = append(r.Replicas, found...)
 	}

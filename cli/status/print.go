@@ -17,7 +17,7 @@ import (
 )
 
 // print writes a table, and problems and notes below it.
-func (f *Summary) print(out io.Writer, now time.Time, wide bool) {
+func (f *summary) print(out io.Writer, now time.Time, wide bool) {
 	var table strings.Builder
 	colours := f.table(&table, now, wide)
 	for line := range strings.Lines(table.String()) {
@@ -42,7 +42,7 @@ func (f *Summary) print(out io.Writer, now time.Time, wide bool) {
 }
 
 // table writes a header and a line for each replica, if any, and returns the colour of each line.
-func (f *Summary) table(out io.Writer, now time.Time, wide bool) (colours []string) {
+func (f *summary) table(out io.Writer, now time.Time, wide bool) (colours []string) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT"}
 	if wide {
@@ -62,7 +62,7 @@ func (f *Summary) table(out io.Writer, now time.Time, wide bool) (colours []stri
 			fmt.Fprintln(table, strings.Join(cells, "\t"))
 			colour := ""
 			switch {
-			case r.State != Ready:
+			case r.State != stateReady:
 				colour = terminal.Red
 			case len(f.Roots) > 1 && r.CA.RootFingerprint != f.Roots[0].Fingerprint: // the most frequent root
 				colour = terminal.Yellow
@@ -75,7 +75,7 @@ func (f *Summary) table(out io.Writer, now time.Time, wide bool) (colours []stri
 }
 
 // cells returns the columns of a replica, from NAMESPACE on.
-func (r *Replica) cells(now time.Time, wide bool) []string {
+func (r *replicaStatus) cells(now time.Time, wide bool) []string {
 	cells := []string{r.Namespace, r.Pod, string(r.State)}
 	ca := r.CA
 	if ca == nil {

@@ -18,45 +18,45 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// Replica is a Pod of istiod with its CA.
-type Replica struct {
+// replicaStatus is a Pod of istiod with its CA.
+type replicaStatus struct {
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
 	// Injected is true where the agent is in the Pod.
 	Injected bool `json:"injected"`
 	// IssuedCertificate is the namespace and name of its IssuedCertificate; empty without one.
-	IssuedCertificate string `json:"issuedCertificate,omitempty"`
-	State             State  `json:"state"`
+	IssuedCertificate string       `json:"issuedCertificate,omitempty"`
+	State             replicaState `json:"state"`
 
 	// CA is the agent's report; absent without one.
 	CA *certificatesv1.CertificateStatus `json:"ca,omitempty"`
 }
 
-// State of a replica.
-type State string
+// replicaState of a replica.
+type replicaState string
 
 // The states.
 const (
-	Ready         State = "Ready"
-	NotInjected   State = "NotInjected"
-	NoCertificate State = "NoCertificate"
-	NoReport      State = "NoReport"
-	NotConfirmed  State = "NotConfirmed"
-	Expired       State = "Expired"
-	Failing       State = "Failing"
+	stateReady         replicaState = "Ready"
+	stateNotInjected   replicaState = "NotInjected"
+	stateNoCertificate replicaState = "NoCertificate"
+	stateNoReport      replicaState = "NoReport"
+	stateNotConfirmed  replicaState = "NotConfirmed"
+	stateExpired       replicaState = "Expired"
+	stateFailing       replicaState = "Failing"
 )
 
 // stateProblems describes the states, with what to do. Failing has the error of the agent.
-var stateProblems = map[State]string{
-	NotInjected:   "runs without the agent; see kubectl istiod-agent check",
-	NoCertificate: "there is no IssuedCertificate for its service account; see the VirtualMesh's status",
-	NoReport:      "its agent has not reported a CA; see the logs of the containers istiod-agent and istiod-agent-init",
-	NotConfirmed:  "istiod does not use its CA yet",
-	Expired:       "its CA certificate has expired; see the log of container istiod-agent",
+var stateProblems = map[replicaState]string{
+	stateNotInjected:   "runs without the agent; see kubectl istiod-agent check",
+	stateNoCertificate: "there is no IssuedCertificate for its service account; see the VirtualMesh's status",
+	stateNoReport:      "its agent has not reported a CA; see the logs of the containers istiod-agent and istiod-agent-init",
+	stateNotConfirmed:  "istiod does not use its CA yet",
+	stateExpired:       "its CA certificate has expired; see the log of container istiod-agent",
 }
 
 // readReplicas reads the replicas of istiod in a namespace; "" for all.
-func readReplicas(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]Replica, error) {
+func readReplicas(ctx context.Context, cluster *clusters.Cluster, namespace string, now time.Time) ([]replicaStatus, error) {
 	var pods corev1.PodList
 	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels), client.InNamespace(namespace)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
@@ -76,19 +76,19 @@ func readReplicas(ctx context.Context, cluster *clusters.Cluster, namespace stri
 }
 
 // replicas matches Pods and the CAs that their agents report.
-func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate, now time.Time) []Replica {
+func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate, now time.Time) []replicaStatus {
 	candidates := make([]*certificatesv1.IssuedCertificate, 0, len(certificates))
 	for i := range certificates {
 		candidates = append(candidates, &certificates[i])
 	}
 	hosts := func(c *certificatesv1.IssuedCertificate) []string { return c.Spec.Hosts }
-	var all []Replica
+	var all []replicaStatus
 	for i := range pods {
 		pod := &pods[i]
 		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil {
 			continue
 		}
-		replica := Replica{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
+		replica := replicaStatus{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
 		if found := istio.For(candidates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
 			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
 			reported := found[0].Status.Certificates
@@ -99,34 +99,34 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 		replica.State = replica.state(now)
 		all = append(all, replica)
 	}
-	slices.SortFunc(all, func(a, b Replica) int {
+	slices.SortFunc(all, func(a, b replicaStatus) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
 	})
 	return all
 }
 
-func (r *Replica) state(now time.Time) State {
+func (r *replicaStatus) state(now time.Time) replicaState {
 	switch {
 	case !r.Injected:
-		return NotInjected
+		return stateNotInjected
 	case r.IssuedCertificate == "":
-		return NoCertificate
+		return stateNoCertificate
 	case r.CA == nil, r.CA.SerialNumber == "" && r.CA.Error == "":
-		return NoReport
+		return stateNoReport
 	case r.CA.NotAfter != nil && !now.Before(r.CA.NotAfter.Time):
-		return Expired
+		return stateExpired
 	case r.CA.Error != "":
-		return Failing
+		return stateFailing
 	case !r.CA.Confirmed:
-		return NotConfirmed
+		return stateNotConfirmed
 	default:
-		return Ready
+		return stateReady
 	}
 }
 
 // problem describes the problem of a replica that is not Ready.
-func (r *Replica) problem() string {
-	if r.State == Failing {
+func (r *replicaStatus) problem() string {
+	if r.State == stateFailing {
 		return r.CA.Error
 	}
 	return stateProblems[r.State]

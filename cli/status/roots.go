@@ -12,8 +12,8 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// Root is a root that istiods sign under.
-type Root struct {
+// rootUse is a root that istiods sign under.
+type rootUse struct {
 	// Fingerprint is its SHA-256 (DER) in hexadecimal.
 	Fingerprint string `json:"fingerprint"`
 	// Contexts are the contexts of these istiods.
@@ -23,8 +23,8 @@ type Root struct {
 }
 
 // summarize finds problems and notes.
-func summarize(contexts []ContextStatus, now time.Time) *Summary {
-	f := &Summary{Contexts: contexts, Roots: rootsOf(contexts), Problems: []string{}, Notes: notes(contexts, now)}
+func summarize(contexts []contextStatus, now time.Time) *summary {
+	f := &summary{Contexts: contexts, Roots: rootsOf(contexts), Problems: []string{}, Notes: notes(contexts, now)}
 	add := func(format string, args ...any) { f.Problems = append(f.Problems, fmt.Sprintf(format, args...)) }
 	for _, context := range contexts {
 		if context.Error != "" {
@@ -35,7 +35,7 @@ func summarize(contexts []ContextStatus, now time.Time) *Summary {
 			add("%s: there is no Pod of istiod (label app=istiod)", context.Context)
 		}
 		for i := range context.Replicas {
-			if r := &context.Replicas[i]; r.State != Ready {
+			if r := &context.Replicas[i]; r.State != stateReady {
 				add("%s: %s/%s: %s", context.Context, r.Namespace, r.Pod, r.problem())
 			}
 		}
@@ -47,7 +47,7 @@ func summarize(contexts []ContextStatus, now time.Time) *Summary {
 }
 
 // notes names the roots that expire soon and the certificates that limit CAs, once per context.
-func notes(contexts []ContextStatus, now time.Time) []string {
+func notes(contexts []contextStatus, now time.Time) []string {
 	all := []string{}
 	add := func(format string, args ...any) {
 		if note := fmt.Sprintf(format, args...); !slices.Contains(all, note) {
@@ -71,16 +71,16 @@ func notes(contexts []ContextStatus, now time.Time) []string {
 }
 
 // rootsOf returns the roots, the most frequent first.
-func rootsOf(contexts []ContextStatus) []Root {
-	roots := []Root{}
+func rootsOf(contexts []contextStatus) []rootUse {
+	roots := []rootUse{}
 	for _, context := range contexts {
 		for _, replica := range context.Replicas {
 			if replica.CA == nil || replica.CA.RootFingerprint == "" {
 				continue
 			}
-			at := slices.IndexFunc(roots, func(r Root) bool { return r.Fingerprint == replica.CA.RootFingerprint })
+			at := slices.IndexFunc(roots, func(r rootUse) bool { return r.Fingerprint == replica.CA.RootFingerprint })
 			if at < 0 {
-				at, roots = len(roots), append(roots, Root{Fingerprint: replica.CA.RootFingerprint})
+				at, roots = len(roots), append(roots, rootUse{Fingerprint: replica.CA.RootFingerprint})
 			}
 			roots[at].replicas++
 			if !slices.Contains(roots[at].Contexts, context.Context) {
@@ -88,14 +88,14 @@ func rootsOf(contexts []ContextStatus) []Root {
 			}
 		}
 	}
-	slices.SortStableFunc(roots, func(a, b Root) int {
+	slices.SortStableFunc(roots, func(a, b rootUse) int {
 		return cmp.Or(cmp.Compare(b.replicas, a.replicas), cmp.Compare(a.Fingerprint, b.Fingerprint))
 	})
 	return roots
 }
 
 // allTrusted reports whether every istiod publishes all roots, as during a root change: then workloads accept each other.
-func (f *Summary) allTrusted() bool {
+func (f *summary) allTrusted() bool {
 	for _, context := range f.Contexts {
 		for _, replica := range context.Replicas {
 			for _, root := range f.Roots {
@@ -108,7 +108,7 @@ func (f *Summary) allTrusted() bool {
 	return true
 }
 
-func (f *Summary) rootsInWords() string {
+func (f *summary) rootsInWords() string {
 	words := make([]string, len(f.Roots))
 	for i, root := range f.Roots {
 		words[i] = abbreviatedRoot(root.Fingerprint) + " in " + strings.Join(root.Contexts, ", ")

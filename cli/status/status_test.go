@@ -77,24 +77,24 @@ func TestStates(t *testing.T) {
 	for name, test := range map[string]struct {
 		change        func(*corev1.Pod)
 		certificates  []certificatesv1.IssuedCertificate
-		state         State // empty for a Pod that is left out
+		state         replicaState // empty for a Pod that is left out
 		stateProblems string
 	}{
-		"all is well": {nil, []certificatesv1.IssuedCertificate{well}, Ready, ""},
+		"all is well": {nil, []certificatesv1.IssuedCertificate{well}, stateReady, ""},
 		"a native sidecar": {func(p *corev1.Pod) {
 			p.Spec.InitContainers, p.Spec.Containers = p.Spec.Containers[1:], p.Spec.Containers[:1]
-		}, []certificatesv1.IssuedCertificate{well}, Ready, ""},
-		"without the agent":   {func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }, []certificatesv1.IssuedCertificate{well}, NotInjected, "runs without the agent"},
-		"no certificate":      {nil, nil, NoCertificate, "there is no IssuedCertificate for its service account"},
-		"another's":           {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/other", ca("a", rootA))}, NoCertificate, "see the VirtualMesh's status"},
-		"another namespace's": {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/other/sa/istiod", ca("a", rootA))}, NoCertificate, ""},
-		"the default account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/default", ca("a", rootA))}, Ready, ""},
-		"no report":           {nil, []certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, NoReport, "its agent has not reported a CA"},
-		"an older one counts": {nil, []certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, NoReport, ""},
-		"one being deleted":   {nil, []certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, Ready, ""},
-		"not loaded":          {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, NotConfirmed, "istiod does not use its CA"},
-		"failing":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, Failing, "Vault is sealed"},
-		"expired":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, Expired, "has expired"},
+		}, []certificatesv1.IssuedCertificate{well}, stateReady, ""},
+		"without the agent":   {func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }, []certificatesv1.IssuedCertificate{well}, stateNotInjected, "runs without the agent"},
+		"no certificate":      {nil, nil, stateNoCertificate, "there is no IssuedCertificate for its service account"},
+		"another's":           {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/other", ca("a", rootA))}, stateNoCertificate, "see the VirtualMesh's status"},
+		"another namespace's": {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/other/sa/istiod", ca("a", rootA))}, stateNoCertificate, ""},
+		"the default account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/default", ca("a", rootA))}, stateReady, ""},
+		"no report":           {nil, []certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, stateNoReport, "its agent has not reported a CA"},
+		"an older one counts": {nil, []certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, stateNoReport, ""},
+		"one being deleted":   {nil, []certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, stateReady, ""},
+		"not loaded":          {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, stateNotConfirmed, "istiod does not use its CA"},
+		"failing":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, stateFailing, "Vault is sealed"},
+		"expired":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, stateExpired, "has expired"},
 		"one that ends":       {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, nil, "", ""},
 		"one that has ended":  {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, nil, "", ""},
 	} {
@@ -107,36 +107,36 @@ func TestStates(t *testing.T) {
 				}
 				return
 			}
-			if got := found[0]; got.State != test.state || !strings.Contains(got.problem(), test.stateProblems) || (got.State == Ready) != (got.problem() == "") {
+			if got := found[0]; got.State != test.state || !strings.Contains(got.problem(), test.stateProblems) || (got.State == stateReady) != (got.problem() == "") {
 				t.Errorf("got %s, %q; want %s, %q", got.State, got.problem(), test.state, test.stateProblems)
 			}
 		})
 	}
 }
 
-func answered(context string, err string, certificates ...certificatesv1.CertificateStatus) ContextStatus {
+func answered(context string, err string, certificates ...certificatesv1.CertificateStatus) contextStatus {
 	var pods []corev1.Pod
 	for _, each := range certificates {
 		pods = append(pods, pod(each.Pod, nil))
 	}
-	return ContextStatus{Context: context, Replicas: replicas(pods, []certificatesv1.IssuedCertificate{certificate("mesh", time.Hour, istiod, certificates...)}, now), Error: err}
+	return contextStatus{Context: context, Replicas: replicas(pods, []certificatesv1.IssuedCertificate{certificate("mesh", time.Hour, istiod, certificates...)}, now), Error: err}
 }
 
 // Clusters do not trust each other where their roots differ, unless everybody trusts both.
 func TestRoots(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		contexts []ContextStatus
+		contexts []contextStatus
 		differ   bool
 		roots    int
 	}{
-		"one root":             {[]ContextStatus{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootA))}, false, 1},
-		"two roots":            {[]ContextStatus{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootB))}, true, 2},
-		"two in one cluster":   {[]ContextStatus{answered("one", "", ca("a", rootA), ca("b", rootB))}, true, 2},
-		"both trusted":         {[]ContextStatus{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB, rootA))}, false, 2},
-		"one trusts its own":   {[]ContextStatus{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB))}, true, 2},
-		"a third is not asked": {[]ContextStatus{answered("one", "", ca("a", rootA)), answered("two", "no answer")}, false, 1},
-		"nobody has reported":  {[]ContextStatus{answered("one", "no answer")}, false, 0},
+		"one root":             {[]contextStatus{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootA))}, false, 1},
+		"two roots":            {[]contextStatus{answered("one", "", ca("a", rootA)), answered("two", "", ca("a", rootB))}, true, 2},
+		"two in one cluster":   {[]contextStatus{answered("one", "", ca("a", rootA), ca("b", rootB))}, true, 2},
+		"both trusted":         {[]contextStatus{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB, rootA))}, false, 2},
+		"one trusts its own":   {[]contextStatus{answered("one", "", ca("a", rootA, rootB)), answered("two", "", ca("a", rootB))}, true, 2},
+		"a third is not asked": {[]contextStatus{answered("one", "", ca("a", rootA)), answered("two", "no answer")}, false, 1},
+		"nobody has reported":  {[]contextStatus{answered("one", "no answer")}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -154,23 +154,23 @@ func TestPrinted(t *testing.T) {
 	failing := ca("istiod-b", rootB)
 	failing.Error, failing.RenewAt, failing.NotAfter = "asking Vault at https://vault:8200 to log in:\x1b[2J it is sealed.", at(-time.Minute), at(2*time.Hour)
 	empty := certificatesv1.CertificateStatus{Pod: "istiod-c"}
-	away := ContextStatus{Context: "cluster-3", Error: "listing istiod's Pods: refused; check the cluster's address"}
-	bare := ContextStatus{Context: "cluster-2", Replicas: replicas([]corev1.Pod{pod("istiod-x", func(p *corev1.Pod) { p.Spec.Containers = nil })}, nil, now)}
-	mixed := []ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
+	away := contextStatus{Context: "cluster-3", Error: "listing istiod's Pods: refused; check the cluster's address"}
+	bare := contextStatus{Context: "cluster-2", Replicas: replicas([]corev1.Pod{pod("istiod-x", func(p *corev1.Pod) { p.Spec.Containers = nil })}, nil, now)}
+	mixed := []contextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
 	ending := ca("istiod-a", rootA)
 	ending.RootNotAfter, ending.NotAfter, ending.LimitedBy = at(89*24*time.Hour), at(89*24*time.Hour), "O=my-org, which ends at 2026-03-31T00:00:00Z"
 	for name, test := range map[string]struct {
-		contexts       []ContextStatus
+		contexts       []contextStatus
 		wide, coloured bool
 	}{
-		"ending":       {[]ContextStatus{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
-		"healthy":      {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
-		"healthy-wide": {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},
-		"changing":     {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA, rootB)), answered("cluster-2", "", ca("istiod-a", rootB, rootA))}, false, false},
+		"ending":       {[]contextStatus{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
+		"healthy":      {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
+		"healthy-wide": {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},
+		"changing":     {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA, rootB)), answered("cluster-2", "", ca("istiod-a", rootB, rootA))}, false, false},
 		"broken":       {mixed, false, false},
 		"broken-wide":  {mixed, true, false},
-		"coloured":     {[]ContextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-b", rootA)), answered("cluster-2", "", ca("istiod-a", rootB)), bare}, false, true},
-		"nothing":      {[]ContextStatus{away}, false, false},
+		"coloured":     {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-b", rootA)), answered("cluster-2", "", ca("istiod-a", rootB)), bare}, false, true},
+		"nothing":      {[]contextStatus{away}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

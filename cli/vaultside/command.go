@@ -33,68 +33,61 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vault -f FILE | NAME",
 		Short: "Print or set up the Vault side of a VirtualMesh",
-		Long: `Prints the vault commands that give the istiods of a VirtualMesh their CA
-certificates: the login, the secrets engines with their longest lease, the
-smallest policies that do, and the role. They are for a shell and may be run
-again. Nothing is asked of Vault.
+		Long: `Prints the vault commands that let the istiods of a VirtualMesh get their CA
+certificates: the auth method, the secrets engines with their longest lease, the
+smallest sufficient policies, and the role. The commands are for a shell and may run
+again. Without flags, nothing is sent to Vault.
 
-With --dry-run it shows what differs in Vault; --apply shows the same, changes
-it, and prints each change. Neither makes or replaces a root CA, and a
-configuration of the login that is there already stays, unless flags set another.
-A larger lease stays.
+--dry-run shows the differences in Vault; --apply shows them, changes Vault, and prints
+each change. Neither creates or replaces a root CA. An existing configuration of the
+auth method stays, unless flags set another, and so does a longer lease.
 
---apply overwrites nothing that this command did not make: its policies begin
-with a comment that says so, and a role is its own if all policies of the role
-are. To replace another role, policy or configuration of the login, compare the
-difference and use --force.
+--apply overwrites nothing that this command did not write. Its policies begin with a
+comment, and a role belongs to it if all policies of the role do. To replace another
+role, policy or configuration of the auth method, compare the differences and add
+--force.
 
-Both find Vault by VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and the
-others of Vault's own programs; without VAULT_ADDR at the server of the
-VirtualMesh in the file of -f. The token is never sent to a server that only a
-VirtualMesh in a cluster names.
+Both flags use VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT and the other
+variables of the vault command. Without VAULT_ADDR, they use the server of the
+VirtualMesh given by -f. The token is never sent to a server that only a VirtualMesh in
+a cluster names.
 
-The role asks for tokens of the audience in the VirtualMesh's kubernetesAuth.
-Without one, a note names the two lines that add it.
+The role requires tokens for the audience in the VirtualMesh's kubernetesAuth. Without
+an audience, a note shows the two lines that add one.
 
-Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs;
-2 an error, or something is left that only you can do, such as the root CA.`,
-		Example: `  # Read what is to be done
+Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs; 2 an
+error, or a step remains that only you can do, such as the root CA.`,
+		Example: `  # Print the commands
   kubectl istiod-agent vault -f virtual-mesh.yaml
 
-  # See what differs in a Vault, then put it right
+  # Show the differences in Vault, then remove them
   export VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=...
   kubectl istiod-agent vault virtual-mesh -n gloo-mesh --context cluster-1 --dry-run
   kubectl istiod-agent vault virtual-mesh -n gloo-mesh --context cluster-1 --apply
 
-  # A Vault outside the cluster, which must be told the API server
+  # A Vault outside the cluster needs the address of the API server
   kubectl istiod-agent vault -f virtual-mesh.yaml --kubernetes-host https://10.0.0.1:6443 \
     --kubernetes-ca-file ca.crt --token-reviewer-jwt-file reviewer.jwt`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			err := f.run(cmd, args)
-			if _, coded := errors.AsType[*exit.Error](err); err == nil || coded {
-				return err
-			}
-			return exit.With(exit.Unknown, err)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return exit.Result(f.run(cmd, args), false, false) },
 	}
 	set := cmd.Flags()
-	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh, - for standard input; in place of a name in the cluster")
-	set.StringVar(&f.context, "context", "", "kubeconfig `context` of the cluster with the VirtualMesh (default: the current one)")
+	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh, - for standard input; instead of a NAME in the cluster")
+	set.StringVar(&f.context, "context", "", "kubeconfig `context` of the cluster with the VirtualMesh (default: the current context)")
 	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of the VirtualMesh (default: the context's)")
-	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` that istiods run as; may be repeated")
-	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` that istiods run in; may be repeated")
-	set.StringVar(&f.TrustDomain, "trust-domain", DefaultTrustDomain, "the meshes' trust `domain`")
+	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` of istiod; may be repeated")
+	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` of istiod; may be repeated")
+	set.StringVar(&f.TrustDomain, "trust-domain", DefaultTrustDomain, "trust `domain` of the meshes")
 	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: "+derivedPrefix+"ROLE)")
-	set.StringVar(&f.Audience, "audience", "", "`audience` that a login's token must be for (default: the VirtualMesh's)")
-	set.DurationVar(&f.TokenTTL, "token-ttl", DefaultTokenTTL, "how long a login lives at most")
-	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "leave alone how Vault has tokens reviewed")
-	set.StringVar(&f.Reviewer.Host, "kubernetes-host", "", "`URL` of the API server as Vault reaches it (default: what there is, or "+inCluster+")")
-	set.StringVar(&f.Reviewer.CAFile, "kubernetes-ca-file", "", "`file` with the API server's CA in PEM (default: Vault's own Pod has it)")
-	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token that may create TokenReviews, of a Secret, since the token of a Pod ends with the Pod (default: Vault uses its own Pod's)")
-	set.BoolVar(&f.dryRun, "dry-run", false, "say what differs in Vault; change nothing")
-	set.BoolVar(&f.apply, "apply", false, "change in Vault what differs")
-	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policies or a configuration of the login that this command did not make")
+	set.StringVar(&f.Audience, "audience", "", "`audience` of the tokens for the login (default: the VirtualMesh's)")
+	set.DurationVar(&f.TokenTTL, "token-ttl", DefaultTokenTTL, "longest `lifetime` of a login")
+	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "keep the configuration of token reviews")
+	set.StringVar(&f.Reviewer.Host, "kubernetes-host", "", "`URL` of the API server for Vault (default: the present one, or "+inCluster+")")
+	set.StringVar(&f.Reviewer.CAFile, "kubernetes-ca-file", "", "`file` with the API server's CA in PEM (default: from Vault's Pod)")
+	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token from a Secret that may create TokenReviews; the token of a Pod expires with the Pod (default: the token of Vault's Pod)")
+	set.BoolVar(&f.dryRun, "dry-run", false, "show the differences in Vault without changing them")
+	set.BoolVar(&f.apply, "apply", false, "remove the differences in Vault")
+	set.BoolVar(&f.force, "force", false, "with --apply: overwrite a role, policy or configuration of the auth method that this command did not write")
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
 	f.CompleteContext(cmd)
@@ -108,17 +101,17 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if f.force && !f.apply {
-		return errors.New("--force: expected together with --apply, which it is for")
+		return errors.New("--force: expected together with --apply")
 	}
 	if f.Structured() && !f.apply && !f.dryRun {
-		return errors.New("--output: expected together with --dry-run or --apply; what is printed without them is for a shell")
+		return errors.New("--output: expected together with --dry-run or --apply; without them the output is for a shell")
 	}
 	mesh, err := f.mesh(cmd, args)
 	if err != nil {
 		return err
 	}
 	if f.SkipAuthConfig && !f.Reviewer.isDefault() {
-		return errors.New("--skip-auth-config: expected none together with --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, which it would leave unused")
+		return errors.New("--skip-auth-config: expected without --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, which it ignores")
 	}
 	if f.apply || f.dryRun {
 		if err := f.Reviewer.read(); err != nil {
@@ -158,27 +151,27 @@ func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMe
 	return ReadCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
 }
 
-// read fills in what the files hold.
+// read reads the files.
 func (r *Reviewer) read() error {
-	for _, each := range []struct {
+	for _, input := range []struct {
 		flag, file string
-		into       *string
+		content    *string
 	}{{"kubernetes-ca-file", r.CAFile, &r.CA}, {"token-reviewer-jwt-file", r.TokenFile, &r.Token}} {
-		if each.file == "" {
+		if input.file == "" {
 			continue
 		}
-		content, err := files.Read(each.file, files.MaxSmall)
+		content, err := files.Read(input.file, files.MaxSmall)
 		if err != nil {
-			return fmt.Errorf("--%s: %w", each.flag, err)
+			return fmt.Errorf("--%s: %w", input.flag, err)
 		}
-		if *each.into = strings.TrimSpace(string(content)); *each.into == "" {
-			return fmt.Errorf("--%s: %s is empty", each.flag, each.file)
+		if *input.content = strings.TrimSpace(string(content)); *input.content == "" {
+			return fmt.Errorf("--%s: %s is empty", input.flag, input.file)
 		}
 	}
 	return nil
 }
 
-// work shows the differences, and with --apply removes them.
+// reconcile shows the differences, and with --apply removes them.
 func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vault, desired *Desired) error {
 	if err := vault.CheckToken(); err != nil {
 		return err
@@ -199,7 +192,7 @@ func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vaul
 	}
 	if !f.Structured() { // before anything changes
 		if len(differences) == 0 {
-			fmt.Fprintf(out, "Nothing to do: the Vault at %s has all that the VirtualMesh needs.\n", vault.Address())
+			fmt.Fprintf(out, "Nothing to do: the Vault at %s has everything that the VirtualMesh needs.\n", vault.Address())
 		}
 		for _, difference := range differences {
 			difference.print(out)
@@ -209,17 +202,17 @@ func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vaul
 	if blocked != nil {
 		applying = false
 	}
-	yours := 0
+	manual := 0
 	for i := range differences {
 		difference := &differences[i]
 		done := difference.Done
 		difference.Done = ""
 		switch {
 		case difference.Kind == Manual:
-			yours++
+			manual++
 		case applying && err == nil:
 			if err = vault.Apply(ctx, *difference); err != nil {
-				break // what was done before is told
+				break // the changes before it are still printed
 			}
 			if difference.Done = done; !f.Structured() {
 				fmt.Fprintf(out, "%s: %s\n", difference.What, done)
@@ -237,13 +230,13 @@ func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vaul
 		return blocked
 	case !f.apply && len(differences) > 0:
 		return exit.With(exit.Problem, nil)
-	case f.apply && yours > 0:
-		return fmt.Errorf("all is set up but what is yours to do, above (%s)", desired.Mounts[0].Path)
+	case f.apply && manual > 0:
+		return fmt.Errorf("everything is set up except the step above that only you can do (%s)", desired.Mounts[0].Path)
 	}
 	return nil
 }
 
-// blocked returns an error if --apply would overwrite something that this command did not make.
+// blocked returns an error if --apply would overwrite something that this command did not write.
 func (f *flags) blocked(differences []Difference) error {
 	var others []string
 	for _, difference := range differences {
@@ -254,21 +247,21 @@ func (f *flags) blocked(differences []Difference) error {
 	if !f.apply || f.force || len(others) == 0 {
 		return nil
 	}
-	return fmt.Errorf("nothing was changed: this command did not make %s; compare the differences, and overwrite what is there by --force, or choose other names (the role in the VirtualMesh, --policy)", strings.Join(others, ", "))
+	return fmt.Errorf("nothing was changed: this command did not write %s; compare the differences, and overwrite by --force, or choose other names (the role in the VirtualMesh, --policy)", strings.Join(others, ", "))
 }
 
 func (d *Difference) print(out io.Writer) {
-	what := d.What + ": differs"
+	heading := d.What + ": differs"
 	switch d.Kind {
 	case Manual:
-		what = d.What + ": yours to do"
+		heading = d.What + ": manual step"
 	case Missing:
-		what = d.What + ": is not there"
+		heading = d.What + ": does not exist"
 	}
 	if d.NeedsForce {
-		what += ", and was not made by this command"
+		heading += ", and was not written by this command"
 	}
-	fmt.Fprintln(out, what+":")
+	fmt.Fprintln(out, heading+":")
 	for _, line := range d.Lines {
 		fmt.Fprintln(out, "  "+line)
 	}

@@ -19,17 +19,16 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
 
-// Vault is one to look at and to change.
+// Vault is a client of one Vault.
 type Vault struct {
 	client *api.Client
-	// own is false for a server that only a VirtualMesh in a cluster names: it gets no token.
+	// sendsToken is false for a server that only a VirtualMesh in a cluster names.
 	sendsToken bool
 }
 
-// Connect connects to the Vault at VAULT_ADDR, or else at the server of the VirtualMesh. VAULT_TOKEN and whatever else the
-// environment holds of the person's own (VAULT_NAMESPACE, VAULT_HEADERS, VAULT_CLIENT_CERT) is sent only to an address that
-// the person gives: VAULT_ADDR, or the server of a VirtualMesh in the person's file (given). Otherwise every author of a
-// VirtualMesh in a cluster could collect tokens. Connect sends nothing.
+// Connect returns a client for VAULT_ADDR, or else for the server of the VirtualMesh. It sends VAULT_TOKEN, VAULT_NAMESPACE,
+// VAULT_HEADERS and VAULT_CLIENT_CERT only to an address from the person: VAULT_ADDR, or the server of a VirtualMesh in the
+// person's file (fromFile). Otherwise every author of a VirtualMesh in a cluster could collect tokens. Connect sends no request.
 func Connect(mesh *networkingv1.VirtualMesh, fromFile bool, timeout time.Duration) (*Vault, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
@@ -41,7 +40,7 @@ func Connect(mesh *networkingv1.VirtualMesh, fromFile bool, timeout time.Duratio
 	}
 	transport, ok := config.HttpClient.Transport.(*http.Transport)
 	if !ok {
-		return nil, fmt.Errorf("the client of Vault has a transport of another kind, %T", config.HttpClient.Transport)
+		return nil, fmt.Errorf("Vault's client has an unexpected transport, %T", config.HttpClient.Transport)
 	}
 	sendsToken := true
 	if os.Getenv(api.EnvVaultAddress) == "" && os.Getenv(api.EnvVaultAgentAddr) == "" {
@@ -84,11 +83,11 @@ func (v *Vault) CheckToken() error {
 	case !v.sendsToken:
 		return fmt.Errorf("VAULT_ADDR is not set, and VAULT_TOKEN is not sent to a server that only a VirtualMesh in a cluster names; if %s is your Vault: export VAULT_ADDR=%s", v.Address(), shell.Quote(v.Address()))
 	default:
-		return errors.New("VAULT_TOKEN is not set, and Vault requires a token for this; export one that may read and write policies, mounts and auth methods")
+		return errors.New("VAULT_TOKEN is not set; export a token that may read and write policies, mounts and auth methods")
 	}
 }
 
-// Address is where Vault is asked, fit to be shown.
+// Address returns the address without secrets.
 func (v *Vault) Address() string {
 	address, err := url.Parse(v.client.Address())
 	if err != nil {
@@ -97,11 +96,11 @@ func (v *Vault) Address() string {
 	return address.Redacted()
 }
 
-// maxAnswer limits a response body, in bytes.
+// maxResponse limits a response body, in bytes.
 const maxResponse = 16 << 20
 
-// sameServer refuses requests to other hosts and, where the server has a prefix, to paths outside of it: Vault's client
-// would follow a redirect there with the token. It refuses endless responses too.
+// sameServer refuses redirects to other hosts and, where the server has a path prefix, to paths outside it: Vault's client
+// would follow them with the token. It also limits responses.
 type sameServer struct {
 	transport *http.Transport
 	address   string

@@ -56,8 +56,8 @@ func TestConnectPrefix(t *testing.T) {
 // A 403 that is not Vault's has another cause than the token.
 func TestForeign403(t *testing.T) {
 	for body, says := range map[string]string{
-		"RBAC: access denied":              "a proxy, gateway or firewall before it refuses, not a policy",
-		`{"message":"Forbidden"}`:          "a proxy, gateway or firewall before it refuses, not a policy",
+		"RBAC: access denied":              "a proxy, gateway or firewall refuses the request",
+		`{"message":"Forbidden"}`:          "a proxy, gateway or firewall refuses the request",
 		`{"errors":["permission denied"]}`: "the token in VAULT_TOKEN has expired",
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

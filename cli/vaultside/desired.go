@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vaultside is the Vault side of a VirtualMesh: what must be in Vault for istiod's agents to get their
-// certificates, as shell commands to read and run, as differences from what is there, and as the changes themselves.
+// Package vaultside configures Vault for a VirtualMesh: the desired configuration for the agents' certificates as shell
+// commands, as differences from the present configuration, and as changes.
 //
-// It never makes, replaces or removes a root CA, and never reads or prints a token or a key of Vault's.
+// It never creates, replaces or removes a root CA, and never reads or prints a token or a key of Vault.
 package vaultside
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
-// What counts where nothing else is said.
+// Defaults of Options.
 const (
 	DefaultServiceAccount = "istiod"
 	DefaultNamespace      = "istio-system"
@@ -29,61 +29,60 @@ const (
 	DefaultTokenTTL       = 10 * time.Minute
 )
 
-// Options are what a VirtualMesh does not say.
+// Options complete a VirtualMesh.
 type Options struct {
 	// ServiceAccounts and Namespaces of istiods: each service account may log in from each namespace.
 	ServiceAccounts, Namespaces []string
-	// TrustDomain is in the SPIFFE IDs that are signed.
+	// TrustDomain is of the signed SPIFFE IDs.
 	TrustDomain string
-	// Policy is the policy's name; by default it is derived from the role's.
+	// Policy is the policy's name; by default derived from the role's.
 	Policy string
-	// Audience that a token must be for; the VirtualMesh's by default.
+	// Audience is the required audience of tokens; by default the VirtualMesh's.
 	Audience string
-	// TokenTTL is how long a login lives.
+	// TokenTTL is the lifetime of a login.
 	TokenTTL time.Duration
-	// SkipAuthConfig leaves alone how Vault reviews tokens.
+	// SkipAuthConfig keeps the configuration of token reviews, Reviewer sets it.
 	SkipAuthConfig bool
-	// Reviewer is how Vault reviews tokens.
-	Reviewer Reviewer
+	Reviewer       Reviewer
 }
 
-// Reviewer is how Vault has service account tokens reviewed. The zero value is for a Vault in a Pod of the same cluster,
-// which then uses its own service account.
+// Reviewer configures the reviews of service account tokens. The zero value is for a Vault in a Pod of the same cluster, which
+// uses its own service account.
 type Reviewer struct {
-	// Host is the API server's address.
+	// Host is the address of the API server.
 	Host string
-	// CAFile holds the API server's CA in PEM, CA its content; TokenFile holds the token that reviews others, Token its
-	// content. What is printed names the files.
+	// CAFile holds the API server's CA in PEM, TokenFile the reviewer's token; CA and Token are their contents. Printed commands
+	// name the files.
 	CAFile, CA, TokenFile, Token string
 }
 
-// own says whether nothing is written about it.
+// isDefault reports whether no flag is set.
 func (r *Reviewer) isDefault() bool { return *r == Reviewer{} }
 
-// inCluster is the API server's address in any Pod.
+// inCluster is the address of the API server in any Pod.
 const inCluster = "https://kubernetes.default.svc"
 
 func (r *Reviewer) host() string { return cmp.Or(r.Host, inCluster) }
 
-// Wanted is what must be in Vault.
+// Desired is the desired configuration of Vault.
 type Desired struct {
-	// Server and Namespace are where the agents look for it.
+	// Server and Namespace are the agents' address and namespace of Vault.
 	Server, Namespace string
-	// Auth is nil when the agents have another's token.
+	// Auth is nil where the agents log in with the token of a Secret.
 	Auth *Auth
-	// Mounts are secrets engines, the signing one first.
+	// Mounts are secrets engines, the signing engine first.
 	Mounts []Mount
-	// Policies are the signing one and, when Vault makes the keys, the one for that.
+	// Policies are for signing and, if Vault generates the keys, for that.
 	Policies []Policy
-	// Notes are about what the person should look at, each one sentence.
+	// Notes are for the person to read.
 	Notes []string
 }
 
-// Auth is how istiod's service account logs in.
+// Auth is the Kubernetes auth method.
 type Auth struct {
-	// Mount is below auth/.
+	// Mount is its path below auth/.
 	Mount string
-	// Configure says whether Vault's access to the API server is looked after.
+	// Configure includes the configuration of token reviews.
 	Configure bool
 	Reviewer  Reviewer
 	Role      Role
@@ -95,7 +94,7 @@ func (a *Auth) rolePath() string { return "auth/" + a.Mount + "/role/" + a.Role.
 type Role struct {
 	Name                        string
 	ServiceAccounts, Namespaces []string
-	// Audience that a token must be for; empty: the API server's own.
+	// Audience is the required audience of tokens; empty for the API server's.
 	Audience string
 	Policies []string
 	TokenTTL time.Duration
@@ -104,25 +103,26 @@ type Role struct {
 // Mount is a secrets engine of type pki.
 type Mount struct {
 	Path string
-	// Signs says that it must have a CA, whose certificates may be valid for Longest.
+	// Signs is true for an engine with a CA, which signs for MaxLease.
 	Signs    bool
 	MaxLease time.Duration
 }
 
-// Policy is a policy's text.
+// Policy is a policy of Vault.
 type Policy struct {
 	// Name is in lower case, as Vault stores it.
 	Name string
-	// Text begins with a comment, by which this command recognizes what it made.
+	// Text begins with the marker.
 	Text string
-	Why  string
+	// Comment explains it in the script.
+	Comment string
 }
 
-// For gives what a VirtualMesh with its defaults filled in, and without mistakes, wants.
+// NewDesired returns the desired configuration for a valid VirtualMesh with its defaults.
 func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
-		return nil, errors.New("spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is absent: this VirtualMesh asks no Vault for certificates")
+		return nil, errors.New("spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is missing: this VirtualMesh does not use Vault")
 	}
 	options.setDefaults()
 	if err := options.validate(); err != nil {
@@ -131,7 +131,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 	certOptions := mesh.Spec.MTLSConfig.Shared.IntermediateCertOptions
 	organization := certOptions.OrgName
 	if strings.Contains(organization, "*") {
-		return nil, fmt.Errorf("spec.mtlsConfig.shared.intermediateCertOptions.orgName: %q has a *, which a policy of Vault's takes for any text; choose another name", organization)
+		return nil, fmt.Errorf("spec.mtlsConfig.shared.intermediateCertOptions.orgName: %q has a *, which matches any text in a policy of Vault; choose another name", organization)
 	}
 
 	config := vault.Config{Server: ca.Vault.Server, CAPath: ca.Vault.CAPath, CSRPath: ca.Vault.CSRPath}
@@ -145,12 +145,12 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 
 	for _, path := range []string{endpoints.Sign, endpoints.Generate} {
 		if strings.Contains(path, "*") || slices.Contains(strings.Split(path, "/"), "+") {
-			return nil, fmt.Errorf("path %q has a * or a +, which a policy of Vault's takes for any text; choose another mount", path)
+			return nil, fmt.Errorf("path %q has a * or a +, which match any text in a policy of Vault; choose another mount", path)
 		}
 	}
 
 	desired := &Desired{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
-	name, maker := options.Policy, endpoints.Sign
+	name, owner := options.Policy, endpoints.Sign
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
 		name = cmp.Or(name, derivedPrefix+strings.ToLower(auth.Role))
 		desired.Auth = &Auth{
@@ -165,30 +165,30 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 		desired.noteAudience(auth.Audience)
 		desired.noteExpiry()
 	} else {
-		desired.note("The agents log in with the token of a Secret (tokenSecretRef), which is not looked after here: it needs the policies below.")
+		desired.note("The agents log in with the token of a Secret (tokenSecretRef), which this command does not create: it needs the policies below.")
 	}
 	name = cmp.Or(name, derivedPrefix+"istiod")
 	if err := validatePolicy(name); err != nil {
 		return nil, err
 	}
 	if desired.Auth != nil {
-		maker = desired.Auth.rolePath()
+		owner = desired.Auth.rolePath()
 	}
 
 	desired.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, MaxLease: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
 	desired.Policies = []Policy{{
-		Name: name, Text: marker(maker) + signingPolicy(endpoints.Sign, organization, options.hosts()),
-		Why: "One call, with pinned parameters: a CA of path length 0, of istiod's name alone.",
+		Name: name, Text: marker(owner) + signingPolicy(endpoints.Sign, organization, options.hosts()),
+		Comment: "One request, with pinned parameters: a CA of path length 0, with only istiod's name.",
 	}}
 	if endpoints.Generate != "" {
 		if endpoints.KeyMount != endpoints.SignMount {
 			desired.Mounts = append(desired.Mounts, Mount{Path: endpoints.KeyMount})
 		}
 		desired.Policies = append(desired.Policies, Policy{
-			Name: name + "-exported", Text: marker(maker) + exportingPolicy(endpoints.Generate, endpoints.KeyMount),
-			Why: "csrPath: Vault makes istiod's CA key and hands it out. The second path lets the agent remove the copy that Vault keeps.",
+			Name: name + "-exported", Text: marker(owner) + exportingPolicy(endpoints.Generate, endpoints.KeyMount),
+			Comment: "csrPath: Vault generates istiod's CA key and returns it. The second path lets the agent delete Vault's copy.",
 		})
-		desired.note("With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.")
+		desired.note("With csrPath, Vault generates the CA key and sends it to istiod. Without csrPath, which is safer, the key never leaves istiod's Pod.")
 	}
 	if desired.Auth != nil {
 		for _, policy := range desired.Policies {
@@ -196,23 +196,23 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 		}
 	}
 	if strings.HasPrefix(ca.Vault.Server, "http://") {
-		desired.note("The server is an http:// one: logins and, with csrPath, CA keys can be read on the network; use https://.")
+		desired.note("The server uses http://: logins and, with csrPath, CA keys are readable on the network; use https://.")
 	}
 	for _, ref := range mesh.Spec.Meshes {
 		if !slices.ContainsFunc(options.Namespaces, func(namespace string) bool { return strings.Contains(ref.Name, "-"+namespace+"-") }) {
-			desired.note("Mesh %s does not look like one in namespace %s: name its namespace by --istiod-namespace.", ref.Name, strings.Join(options.Namespaces, " or "))
+			desired.note("Mesh %s does not seem to be in namespace %s: name its namespace by --istiod-namespace.", ref.Name, strings.Join(options.Namespaces, " or "))
 		}
 	}
 	return desired, nil
 }
 
-// noteAudience compares the role's audience with the VirtualMesh's, which is that of the agents' tokens.
-func (w *Desired) noteAudience(sent string) {
+// noteAudience compares the role's audience with the VirtualMesh's, which is the audience of the agents' tokens.
+func (w *Desired) noteAudience(ofMesh string) {
 	switch required := w.Auth.Role.Audience; {
 	case required == "":
-		w.note("The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
-	case required != sent:
-		w.note("The role accepts only tokens of audience %s: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", required, required)
+		w.note("The agents log in with a token that is also valid for the API server, where its receiver could use it. Two lines, changed together, prevent this: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
+	case required != ofMesh:
+		w.note("The role accepts only tokens for the audience %s: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", required, required)
 	}
 }
 
@@ -232,9 +232,9 @@ func (o *Options) setDefaults() {
 	o.TokenTTL = cmp.Or(o.TokenTTL, DefaultTokenTTL)
 }
 
-// validate lets nothing through that a policy or a shell would take for more than a name.
+// validate refuses values that mean more than a name in a policy or a shell.
 func (o *Options) validate() error {
-	for _, each := range []struct {
+	for _, input := range []struct {
 		flag   string
 		values []string
 		check  func(string) []string
@@ -243,9 +243,9 @@ func (o *Options) validate() error {
 		{"istiod-namespace", o.Namespaces, func(s string) []string { return validation.IsDNS1123Label(s) }},
 		{"trust-domain", []string{o.TrustDomain}, func(s string) []string { return validation.IsDNS1123Subdomain(s) }},
 	} {
-		for _, value := range each.values {
-			if problems := each.check(value); len(problems) > 0 {
-				return fmt.Errorf("--%s %q: %s", each.flag, value, strings.Join(problems, "; "))
+		for _, value := range input.values {
+			if problems := input.check(value); len(problems) > 0 {
+				return fmt.Errorf("--%s %q: %s", input.flag, value, strings.Join(problems, "; "))
 			}
 		}
 	}
@@ -253,7 +253,7 @@ func (o *Options) validate() error {
 		return fmt.Errorf("--audience %q: expected a name or a URL without spaces, such as vault", o.Audience)
 	}
 	if o.TokenTTL < time.Minute {
-		return fmt.Errorf("--token-ttl %s: expected a minute or more: a login must outlive the calls of one renewal", o.TokenTTL)
+		return fmt.Errorf("--token-ttl %s: expected a minute or more: a login must last for the requests of one renewal", o.TokenTTL)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// derivedPrefix keeps derived names apart from names that people choose.
+// derivedPrefix distinguishes derived names from names that people choose.
 const derivedPrefix = "istiod-agent-"
 
 var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
@@ -17,19 +17,19 @@ var policyName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.-]*$`)
 // builtInPolicies are Vault's own (vault/policy_store.go), which a policy of the same name would replace.
 var builtInPolicies = []string{"root", "default", "response-wrapping", "control-group", "default-service-account"}
 
-// validatePolicy checks a given or derived name. It must be in lower case: Vault ignores the case of policy names.
+// validatePolicy validates a name. It must be in lower case: Vault ignores the case of policy names.
 func validatePolicy(name string) error {
 	if !policyName.MatchString(name) || slices.Contains(builtInPolicies, name) {
-		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, and none of Vault's own (%s)", name, strings.Join(builtInPolicies, ", "))
+		return fmt.Errorf("--policy %q: expected a name of lower-case letters, digits, ., - and _, but not a built-in policy of Vault (%s)", name, strings.Join(builtInPolicies, ", "))
 	}
 	return nil
 }
 
 const markerStart = "# Made by kubectl istiod-agent vault for "
 
-// marker is the first line of each policy that this command writes. A role of the Kubernetes auth method has no field for
-// one, so a role is recognized by its policies.
-func marker(maker string) string { return markerStart + maker + "\n" }
+// marker returns the first line of each policy that this command writes. A role has no field for a comment: this command
+// recognizes its roles by their policies.
+func marker(owner string) string { return markerStart + owner + "\n" }
 
 // rules returns a policy's text without the marker.
 func rules(text string) string {
@@ -39,14 +39,14 @@ func rules(text string) string {
 	return strings.TrimSpace(text)
 }
 
-// made reports whether this command wrote a policy's text, for the same role.
+// wrote reports whether this command wrote a policy's text, for the same role.
 func (p Policy) wrote(text string) bool {
 	mark, _, _ := strings.Cut(p.Text, "\n")
 	first, _, _ := strings.Cut(text, "\n")
 	return first == mark
 }
 
-// madeRole reports whether this command wrote the existing role: all its policies are this command's.
+// wroteRole reports whether this command wrote the existing role, that is all its policies.
 func (w *Desired) wroteRole(observed *Observed) bool {
 	policies := observed.rolePolicies()
 	return len(policies) > 0 && !slices.ContainsFunc(policies, func(name string) bool { return !w.Policies[0].wrote(observed.Policies[name]) })
@@ -59,7 +59,7 @@ func (f *Observed) rolePolicies() []string {
 	return names
 }
 
-// signingPolicy is docs/vault.md's.
+// signingPolicy is the policy of docs/vault.md.
 func signingPolicy(path, organization string, hosts []string) string {
 	quotedHosts := make([]string, len(hosts))
 	for i, host := range hosts {
@@ -82,7 +82,7 @@ func signingPolicy(path, organization string, hosts []string) string {
 `
 }
 
-// exportingPolicy is docs/vault.md's.
+// exportingPolicy is the policy of docs/vault.md.
 func exportingPolicy(generate, mount string) string {
 	return `path ` + quoted(generate) + ` {
   capabilities = ["update"]
@@ -93,7 +93,7 @@ path ` + quoted(mount+"/key/*") + ` {
 `
 }
 
-// quoted is a string of a policy's language (HCL 1).
+// quoted returns a string of HCL 1, the language of policies.
 func quoted(text string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }

@@ -12,23 +12,22 @@ import (
 	"time"
 )
 
-// reviewerAdvice is how a Vault reviews tokens without one that ends.
-const reviewerAdvice = "write the configuration without token_reviewer_jwt and kubernetes_ca_cert for a Vault in a Pod of this cluster, which then uses its Pod's current ones; " +
+// reviewerAdvice describes configurations of token reviews without an expiring token.
+const reviewerAdvice = "write the configuration without token_reviewer_jwt and kubernetes_ca_cert for a Vault in a Pod of this cluster, which then uses the current files of its Pod; " +
 	"for a Vault elsewhere use the token of a Secret of type kubernetes.io/service-account-token (docs/vault.md, The login)"
 
-// PodReviewer returns a warning if the configuration of the login that is there holds a token_reviewer_jwt: one of a Pod,
-// as in Gloo Mesh's guide, ends with the Pod (Kubernetes since 1.21), and with it every login. Vault shows no more of the
-// token than that it is there; likely is true where its API server has an address as in the guide, that of the Service
-// in the cluster.
+// PodReviewer returns a warning if the existing configuration holds a token_reviewer_jwt: the token of a Pod, as in Gloo Mesh's
+// guide, expires with the Pod (since Kubernetes 1.21), and then every login fails. Vault does not show the token itself; likely
+// is true where the address of the API server is the Service in the cluster, as in the guide.
 func (f *Observed) PodReviewer(auth *Auth) (warning string, likely bool) {
-	if held, _ := f.Config["token_reviewer_jwt_set"].(bool); !held || auth == nil {
+	if hasToken, _ := f.Config["token_reviewer_jwt_set"].(bool); !hasToken || auth == nil {
 		return "", false
 	}
 	host, _ := f.Config["kubernetes_host"].(string)
-	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is the token of a Pod, as in Gloo Mesh's guide, every login fails once that Pod is gone", auth.Mount), isServiceAddress(host)
+	return fmt.Sprintf("auth/%s/config holds a token_reviewer_jwt: if it is the token of a Pod, as in Gloo Mesh's guide, every login fails after that Pod is deleted", auth.Mount), isServiceAddress(host)
 }
 
-// inPods reports whether an API server's address is one that Pods use: the Service kubernetes, by name or by address.
+// isServiceAddress reports whether an address of the API server is the Service kubernetes, by name or by IP.
 func isServiceAddress(host string) bool {
 	address, err := url.Parse(host)
 	if err != nil {
@@ -41,7 +40,7 @@ func isServiceAddress(host string) bool {
 	return err == nil && ip.IsPrivate() && address.Port() == "443"
 }
 
-// noteExpiry notes the end of a token that is to review others (its exp claim, RFC 7519, section 4.1.4).
+// noteExpiry notes the expiry of the reviewer's token (exp claim, RFC 7519, section 4.1.4).
 func (w *Desired) noteExpiry() {
 	if w.Auth == nil || w.Auth.Reviewer.Token == "" {
 		return
@@ -57,7 +56,7 @@ func (w *Desired) noteExpiry() {
 	if err != nil || json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 || claims.Expires > maxExpiry {
 		return
 	}
-	w.note("The token in %s ends at %s, or earlier with its Pod, and then every login fails: %s.",
+	w.note("The token in %s expires at %s, or earlier with its Pod, and then every login fails: %s.",
 		w.Auth.Reviewer.TokenFile, time.Unix(int64(claims.Expires), 0).UTC().Format(time.RFC3339), reviewerAdvice)
 }
 

@@ -40,7 +40,7 @@ func TestReviewerExpiry(t *testing.T) {
 	t.Parallel()
 	jwt := func(claims string) string { return "a." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c" }
 	for token, note := range map[string]string{
-		jwt(`{"exp":1893456000}`): "The token in reviewer.jwt ends at 2030-01-01T00:00:00Z",
+		jwt(`{"exp":1893456000}`): "The token in reviewer.jwt expires at 2030-01-01T00:00:00Z",
 		jwt(`{"sub":"a"}`):        "",
 		jwt(`{"exp":"soon"}`):     "",
 		jwt(`{"exp":1e300}`):      "",

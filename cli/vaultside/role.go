@@ -27,28 +27,28 @@ func (r *Role) fields() []roleField {
 }
 
 func (a *Auth) roleDifference(observed map[string]any) *Difference {
-	what := a.rolePath()
-	difference := &Difference{Kind: Differs, What: what, Done: "wrote the role", change: &change{do: writeData, path: what, data: map[string]any{}}}
+	path := a.rolePath()
+	difference := &Difference{Kind: Differs, What: path, Done: "wrote the role", change: &change{do: writeData, path: path, data: map[string]any{}}}
 	if observed == nil {
 		difference.Kind = Missing
 	}
 	for _, field := range a.Role.fields() {
 		difference.change.data[field.name] = field.text()
-		is, there := decode(field.value, observed[field.name])
-		if there && format(is) == format(sortedList(field.value)) {
+		value, exists := decode(field.value, observed[field.name])
+		if exists && format(value) == field.text() {
 			continue
 		}
-		if there {
-			difference.Lines = append(difference.Lines, "- "+field.name+" "+format(is))
+		if exists {
+			difference.Lines = append(difference.Lines, "- "+field.name+" "+format(value))
 		}
 		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.text())
 	}
-	// The agents' tokens are for the API server: a role that asks for another audience refuses them.
+	// Without an audience, the agents' tokens are for the API server: a role with another audience refuses them.
 	if audience, _ := observed["audience"].(string); audience != "" && a.Role.Audience == "" {
 		difference.change.data["audience"] = ""
 		difference.Lines = append(difference.Lines, "- audience "+audience)
 	}
-	// Every writing resets it; it binds further namespaces.
+	// It binds further namespaces; every write resets it.
 	if selector, _ := observed["bound_service_account_namespace_selector"].(string); selector != "" {
 		difference.Lines = append(difference.Lines, "- bound_service_account_namespace_selector "+selector)
 	}

@@ -13,25 +13,24 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// Print writes the commands that make Vault as is wanted, for any POSIX shell, in order. Run twice they do no harm.
-// given says that the VirtualMesh comes from the person's file. Only then is its server the default for VAULT_ADDR, to which
-// the commands send the token.
+// Print writes the commands that configure Vault, for any POSIX shell. They may run again. fromFile is true for a VirtualMesh in
+// the person's file: only then its server is the default of VAULT_ADDR, to which the commands send the token.
 func (w *Desired) Print(out io.Writer, fromFile bool) error {
 	p := &script{}
-	p.comment("The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.\n" +
-		"It replaces a role and policies of these names; --dry-run shows what there is.")
+	p.comment("The configuration of Vault for the VirtualMesh. Review it, then run it with a sufficient token in VAULT_TOKEN.\n" +
+		"It replaces a role and policies of these names; --dry-run shows the differences.")
 	for _, note := range w.Notes {
 		p.comment("Note: " + note)
 	}
 	if fromFile {
-		p.command("Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.",
+		p.command("The address of Vault for the agents. VAULT_ADDR may already hold another address of the same Vault.",
 			`[ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=`+shell.Quote(w.Server))
 	} else {
-		p.command("The VirtualMesh in the cluster names "+w.Server+"; your token goes nowhere but to the address that you set.",
+		p.command("The VirtualMesh in the cluster names "+w.Server+"; your token is sent only to the address that you set.",
 			`: "${VAULT_ADDR:?expected the address of your Vault}"`)
 	}
 	if w.Namespace != "" {
-		p.command("The namespace of Vault's that the agents use.", "export VAULT_NAMESPACE="+shell.Quote(w.Namespace))
+		p.command("The Vault namespace of the agents.", "export VAULT_NAMESPACE="+shell.Quote(w.Namespace))
 	}
 	if w.Auth != nil {
 		w.Auth.printMount(p)
@@ -40,41 +39,41 @@ func (w *Desired) Print(out io.Writer, fromFile bool) error {
 		mount.print(p)
 	}
 	for _, policy := range w.Policies {
-		p.command(policy.Why, "vault policy write "+shell.Quote(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
+		p.command(policy.Comment, "vault policy write "+shell.Quote(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
 	}
 	if w.Auth != nil {
 		w.Auth.Role.print(p, w.Auth.Mount)
 	}
 	if terminal.Plain(p.String()) != p.String() {
-		return errors.New("the VirtualMesh holds control or invisible characters, with which commands would not be what they look like; remove them from the VirtualMesh")
+		return errors.New("the VirtualMesh contains control or invisible characters, so the commands could differ from what they look like; remove these characters")
 	}
 	_, err := io.WriteString(out, p.String())
 	return err
 }
 
-// RootAdvice says how a mount gets its CA, which nothing here does. The key goes through a pipe: a command line is readable
-// for every user of the machine.
+// RootAdvice returns the commands that give a mount its CA. The key goes through a pipe: every user of the machine can read a
+// command line.
 func RootAdvice(mount string) []string {
 	return []string{
-		"a new one, whose key stays in Vault: vault write -field=certificate " + shell.Quote(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
-		"or one that you have:                cat root-key.pem root-cert.pem | vault write " + shell.Quote(mount+"/config/ca") + " pem_bundle=-",
+		"a new CA, whose key stays in Vault: vault write -field=certificate " + shell.Quote(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
+		"or an existing CA:                  cat root-key.pem root-cert.pem | vault write " + shell.Quote(mount+"/config/ca") + " pem_bundle=-",
 	}
 }
 
 type script struct{ strings.Builder }
 
-// comment never ends before the text does.
+// comment writes a text of any number of lines as a comment.
 func (p *script) comment(text string) {
 	for line := range strings.Lines(text) {
 		p.WriteString("# " + strings.TrimSuffix(line, "\n") + "\n")
 	}
 }
 
-// command writes a command with why it is there.
-func (p *script) command(why, line string) {
+// command writes a command, with a comment.
+func (p *script) command(comment, line string) {
 	p.WriteString("\n")
-	if why != "" {
-		p.comment(why)
+	if comment != "" {
+		p.comment(comment)
 	}
 	p.WriteString(line + "\n")
 }
@@ -84,39 +83,38 @@ func (a *Auth) printMount(p *script) {
 	if !a.Configure {
 		return
 	}
-	at := shell.Quote("auth/" + a.Mount + "/config")
-	line := "vault write " + at + " \\\n    kubernetes_host=" + shell.Quote(a.Reviewer.host())
-	why := "Vault has their tokens reviewed by this API server."
+	config := shell.Quote("auth/" + a.Mount + "/config")
+	line := "vault write " + config + " \\\n    kubernetes_host=" + shell.Quote(a.Reviewer.host())
+	comment := "This API server reviews their tokens."
 	if a.Reviewer.isDefault() {
-		line = "vault read -field=kubernetes_host " + at + " >/dev/null 2>&1 || " + line
-		why = "For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;\n" +
-			"for one elsewhere use --kubernetes-host and its companions. What is set already stays."
+		line = "vault read -field=kubernetes_host " + config + " >/dev/null 2>&1 || " + line
+		comment = "For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;\n" +
+			"for a Vault elsewhere, use --kubernetes-host and the flags beside it. An existing configuration stays."
 	}
 	if a.Reviewer.CAFile != "" {
 		line += " \\\n    kubernetes_ca_cert=@" + shell.Quote(a.Reviewer.CAFile)
 	}
 	if a.Reviewer.TokenFile != "" {
-		// Through a pipe: a command line is readable for every user of the machine. The file's last line break is no part of
-		// the token.
+		// Through a pipe: every user of the machine can read a command line. The token does not include the last line break.
 		line = "tr -d '\\n' <" + shell.Quote(a.Reviewer.TokenFile) + " | " + line + " \\\n    token_reviewer_jwt=-"
 	}
-	p.command(why, line)
+	p.command(comment, line)
 }
 
 func (m Mount) print(p *script) {
-	why := "Vault makes istiod's CA keys here. It needs no CA."
+	comment := "Vault generates istiod's CA keys here. This mount needs no CA."
 	if m.Signs {
-		why = "Vault signs istiod's CA certificates here."
+		comment = "Vault signs istiod's CA certificates here."
 	}
-	p.command(why, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", shell.Quote(`"`+m.Path+`/"`), shell.Quote(m.Path)))
+	p.command(comment, fmt.Sprintf("vault secrets list -format=json | grep -qF %s || vault secrets enable -path=%s pki", shell.Quote(`"`+m.Path+`/"`), shell.Quote(m.Path)))
 	if !m.Signs {
 		return
 	}
-	p.command(fmt.Sprintf("Without it Vault signs for 768 hours at most, and not for the %s of ttlDays.", hours(m.MaxLease)),
+	p.command(fmt.Sprintf("Without this, Vault signs for at most 768 hours, not for the %s of ttlDays.", formatDuration(m.MaxLease)),
 		fmt.Sprintf(`[ "$(vault read -field=max_lease_ttl %s)" -ge %d ] || vault secrets tune -max-lease-ttl=%s %s`,
-			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), hours(m.MaxLease), shell.Quote(m.Path)))
+			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), formatDuration(m.MaxLease), shell.Quote(m.Path)))
 	p.WriteString("\n")
-	p.comment("Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:")
+	p.comment("You provide its CA, once; this script creates and replaces none. If it has no CA yet:")
 	for _, advice := range RootAdvice(m.Path) {
 		p.comment("  " + advice)
 	}
@@ -128,5 +126,5 @@ func (r *Role) print(p *script, mount string) {
 	for _, field := range r.fields() {
 		line.WriteString(" \\\n    " + field.name + "=" + shell.Quote(field.text()))
 	}
-	p.command("Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.", line.String())
+	p.command("The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.", line.String())
 }

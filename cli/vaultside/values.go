@@ -37,21 +37,6 @@ func formatDuration(d time.Duration) string {
 	return text
 }
 
-// hours formats a lease: 8760h.
-func hours(d time.Duration) string {
-	if d%time.Hour == 0 {
-		return fmt.Sprintf("%dh", d/time.Hour)
-	}
-	return d.String()
-}
-
-func sortedList(value any) any {
-	if list, ok := value.([]string); ok {
-		return sorted(list)
-	}
-	return value
-}
-
 // decode converts a field of Vault's response to the type of like.
 func decode(like, response any) (any, bool) {
 	switch like.(type) {

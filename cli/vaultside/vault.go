@@ -4,21 +4,23 @@ package vaultside
 
 import (
 	"context"
-	"encoding/pem"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/istiod-agent/istiod-agent/agent/vault"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Health is an error unless Vault can be reached, is initialized and unsealed.
+// Health returns an error unless Vault responds, is initialized and unsealed.
 func (v *Vault) Health(ctx context.Context) (version string, err error) {
 	health, err := v.client.Sys().HealthWithContext(ctx)
 	switch {
@@ -32,8 +34,9 @@ func (v *Vault) Health(ctx context.Context) (version string, err error) {
 	return health.Version, nil
 }
 
-// Root is the root certificate, PEM, that the CA of a VirtualMesh leads to. It needs no token, and sends none.
-func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byte, error) {
+// Root returns the root certificate of the CA that a VirtualMesh names, without a token. Inline trustedRoots count as the
+// agent counts them: the root must be one of them, and they complete a chain without a root.
+func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) (*x509.Certificate, error) {
 	ca := mesh.Spec.IntermediateCA().Vault
 	endpoints, err := vault.Config{Server: ca.Server, CAPath: ca.CAPath, CSRPath: ca.CSRPath, Token: noToken}.Endpoints()
 	if err != nil {
@@ -47,7 +50,7 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 	response, err := v.read(ctx, "read the CA's chain", path)
 	if err != nil {
 		if strings.Contains(err.Error(), "no default issuer") {
-			err = fmt.Errorf("%w; give the mount its CA first (kubectl istiod-agent vault prints how)", err)
+			err = fmt.Errorf("%w; give the mount its CA first (kubectl istiod-agent vault prints the commands)", err)
 		}
 		return nil, err
 	}
@@ -57,8 +60,8 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 		case string:
 			chain.WriteString(value + "\n")
 		case []any:
-			for _, each := range value {
-				fmt.Fprintln(&chain, each)
+			for _, certificate := range value {
+				fmt.Fprintln(&chain, certificate)
 			}
 		}
 	}
@@ -66,18 +69,40 @@ func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA's chain at %s from Vault at %s: %w; has the mount a CA?", path, v.Address(), err)
 	}
-	for _, each := range certificates {
-		if pemcerts.SelfSigned(each) {
-			return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: each.Raw}), nil
+	root, err := rootOf(certificates, mesh.Spec.IntermediateCA().TrustedRoots)
+	if err != nil {
+		return nil, fmt.Errorf("the CA's chain at %s of Vault at %s %w", path, v.Address(), err)
+	}
+	return root, nil
+}
+
+// rootOf returns the root of a chain. Trusted roots in a ConfigMap belong to one cluster, and do not count here.
+func rootOf(chain []*x509.Certificate, trusted *certificatesv1.TrustedRoots) (*x509.Certificate, error) {
+	var roots []*x509.Certificate
+	if trusted != nil && trusted.PEM != "" {
+		var err error
+		if roots, err = certificatesv1.ParseTrustedRoots(trusted.PEM); err != nil {
+			return nil, fmt.Errorf("cannot be compared with trustedRoots: %w", err)
 		}
 	}
-	return nil, fmt.Errorf("the CA's chain at %s of Vault at %s does not reach a root; give the root by --root", path, v.Address())
+	if i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return c.IsCA && pemcerts.SelfSigned(c) }); i >= 0 {
+		if len(roots) > 0 && !slices.ContainsFunc(roots, chain[i].Equal) {
+			return nil, fmt.Errorf("leads to %s, which is not one of trustedRoots: agents refuse it", pemcerts.Name(chain[i]))
+		}
+		return chain[i], nil
+	}
+	for _, root := range roots {
+		if slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return c.CheckSignatureFrom(root) == nil }) {
+			return root, nil
+		}
+	}
+	return nil, errors.New("does not reach a root; name the root by --root")
 }
 
 // noToken is for paths that need none.
 func noToken(context.Context) (string, error) { return "", nil }
 
-// Read reads what counts for what is wanted.
+// Read reads the configuration that the desired one is compared with.
 func (v *Vault) Read(ctx context.Context, desired *Desired) (*Observed, error) {
 	observed := &Observed{Mounts: map[string]ObservedMount{}, Policies: map[string]string{}}
 	if desired.Auth != nil {
@@ -89,27 +114,27 @@ func (v *Vault) Read(ctx context.Context, desired *Desired) (*Observed, error) {
 	if err != nil {
 		return nil, v.explain("list the secrets engines", "read", "sys/mounts", err)
 	}
-	for _, each := range desired.Mounts {
-		mount := mounts[each.Path+"/"]
+	for _, desiredMount := range desired.Mounts {
+		mount := mounts[desiredMount.Path+"/"]
 		if mount == nil {
 			continue
 		}
-		there := ObservedMount{Type: mount.Type}
-		if each.Signs && mount.Type == "pki" {
-			if there.MaxLease, there.HasCA, err = v.readSigner(ctx, each.Path); err != nil {
+		existing := ObservedMount{Type: mount.Type}
+		if desiredMount.Signs && mount.Type == "pki" {
+			if existing.MaxLease, existing.HasCA, err = v.readSigner(ctx, desiredMount.Path); err != nil {
 				return nil, err
 			}
 		}
-		observed.Mounts[each.Path] = there
+		observed.Mounts[desiredMount.Path] = existing
 	}
 	for _, policy := range desired.Policies {
 		if err := v.readPolicy(ctx, policy.Name, observed); err != nil {
 			return nil, err
 		}
 	}
-	// A role is this command's own if its policies are. More than a few are not, and one that may not be read is not.
-	const few = 4
-	if names := observed.rolePolicies(); len(names) <= few {
+	// wroteRole needs the policies of the role. This command writes two at most, and never one that the token may not read.
+	const maxPolicies = 4
+	if names := observed.rolePolicies(); len(names) <= maxPolicies {
 		for _, name := range names {
 			_ = v.readPolicy(ctx, name, observed)
 		}
@@ -140,26 +165,26 @@ func (v *Vault) readAuth(ctx context.Context, auth *Auth, observed *Observed) er
 	if observed.AuthType = method.Type; method.Type != "kubernetes" {
 		return nil
 	}
-	if observed.Config, err = v.read(ctx, "read how tokens are reviewed", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
+	if observed.Config, err = v.read(ctx, "read the configuration of token reviews", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
 		return err
 	}
 	observed.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
 	return err
 }
 
-func (v *Vault) readSigner(ctx context.Context, path string) (longest time.Duration, hasCA bool, err error) {
+func (v *Vault) readSigner(ctx context.Context, path string) (maxLease time.Duration, hasCA bool, err error) {
 	config, err := v.client.Sys().MountConfigWithContext(ctx, path)
 	if err != nil {
 		return 0, false, v.explain("read the longest lease", "read", "sys/mounts/"+path+"/tune", err)
 	}
 	issuers, err := v.client.Logical().ListWithContext(ctx, path+"/issuers")
 	if err != nil {
-		return 0, false, v.explain("look for the CA", "list", path+"/issuers", err)
+		return 0, false, v.explain("list the issuers", "list", path+"/issuers", err)
 	}
 	return time.Duration(config.MaxLeaseTTL) * time.Second, issuers != nil, nil
 }
 
-// read gives nil where there is nothing.
+// read returns nil for a path without data.
 func (v *Vault) read(ctx context.Context, call, path string) (map[string]any, error) {
 	response, err := v.client.Logical().ReadWithContext(ctx, path)
 	if err != nil {
@@ -171,7 +196,7 @@ func (v *Vault) read(ctx context.Context, call, path string) (map[string]any, er
 	return response.Data, nil
 }
 
-// Apply makes a difference go away.
+// Apply removes a difference.
 func (v *Vault) Apply(ctx context.Context, difference Difference) error {
 	c := difference.change
 	if c == nil {
@@ -191,11 +216,11 @@ func (v *Vault) Apply(ctx context.Context, difference Difference) error {
 		return v.explain("write the policy", "update", "sys/policies/acl/"+c.path, sys.PutPolicyWithContext(ctx, c.path, text))
 	default:
 		_, err := v.client.Logical().WriteWithContext(ctx, c.path, c.data)
-		return v.explain("write it", "update", c.path, err)
+		return v.explain("write the data", "update", c.path, err)
 	}
 }
 
-// explain says what was asked, where, and what to do.
+// explain adds to an error what was requested, where, and what to do.
 func (v *Vault) explain(call, capability, path string, err error) error {
 	if err == nil {
 		return nil
@@ -204,11 +229,11 @@ func (v *Vault) explain(call, capability, path string, err error) error {
 	response, answered := errors.AsType[*api.ResponseError](err)
 	switch {
 	case answered && response.StatusCode == http.StatusForbidden && (response.RawError || len(response.Errors) == 0):
-		return fmt.Errorf("%s: 403, and the answer is not Vault's: a proxy, gateway or firewall before it refuses, not a policy; set VAULT_ADDR to an address that leads to Vault itself", asked)
+		return fmt.Errorf("%s: 403, but not from Vault: a proxy, gateway or firewall refuses the request; set VAULT_ADDR to an address of Vault itself", asked)
 	case answered && response.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("%s: permission denied; the token in VAULT_TOKEN has expired, or lacks path %q { capabilities = [%q] }, or sudo there", asked, path, capability)
 	case answered:
-		// Without the whole of what the client prints: an answer's body may be anything.
+		// Not the client's whole message: it quotes the body, which may be anything.
 		reported := "status " + fmt.Sprint(response.StatusCode)
 		if len(response.Errors) > 0 && !response.RawError {
 			reported = strings.Join(response.Errors, "; ")
@@ -217,7 +242,7 @@ func (v *Vault) explain(call, capability, path string, err error) error {
 			}
 		}
 		if strings.Contains(reported, "/var/run/secrets/kubernetes.io/serviceaccount/") {
-			reported += "; this Vault runs in no Pod: give it --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, or --skip-auth-config"
+			reported += "; this Vault does not run in a Pod: set --kubernetes-host, --kubernetes-ca-file and --token-reviewer-jwt-file, or --skip-auth-config"
 		}
 		return fmt.Errorf("%s: %s: %s", asked, path, reported)
 	default:

@@ -106,11 +106,11 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return exit.With(exit.Unknown, err)
 	}
-	result, unknown := &Result{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
+	result, unknown := &verification{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
 	for _, c := range contexts {
 		if c.err != nil {
 			unknown = true
-			result.Lines = append(result.Lines, Line{Context: c.cluster.Context, Detail: terminal.OneLine(c.err.Error())})
+			result.Lines = append(result.Lines, finding{Context: c.cluster.Context, Detail: terminal.OneLine(c.err.Error())})
 			continue
 		}
 		result.Lines = append(result.Lines, c.bundles.check(c.cluster.Context, expected)...)
@@ -121,15 +121,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	}
 	progress.Done()
 	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) { result.print(out, f.Is(wide)) })
-	switch {
-	case err != nil:
-		return exit.With(exit.Unknown, err)
-	case unknown:
-		return exit.With(exit.Unknown, nil)
-	case slices.ContainsFunc(result.Lines, func(l Line) bool { return !l.OK }):
-		return exit.With(exit.Problem, nil)
-	}
-	return nil
+	return exit.Result(err, unknown, slices.ContainsFunc(result.Lines, func(l finding) bool { return !l.OK }))
 }
 
 func (f *flags) check() (account serviceAccount, addresses map[string]string, err error) {

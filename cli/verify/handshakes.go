@@ -11,7 +11,7 @@ import (
 
 // handshakes does handshakes between workloads of every two contexts, and within each context. unknown reports that some
 // context issued no certificate.
-func handshakes(ctx context.Context, contexts []contextRoots, account serviceAccount, addresses map[string]string, progress *terminal.Progress) (lines []Line, unknown bool) {
+func handshakes(ctx context.Context, contexts []contextRoots, account serviceAccount, addresses map[string]string, progress *terminal.Progress) (lines []finding, unknown bool) {
 	workloads := make([]*workload.Workload, len(contexts))
 	for i, c := range contexts {
 		if c.err != nil {
@@ -23,7 +23,7 @@ func handshakes(ctx context.Context, contexts []contextRoots, account serviceAcc
 		progress.Remove(name)
 		if err != nil {
 			unknown = true
-			lines = append(lines, Line{Context: name, What: "handshake", Detail: terminal.OneLine(err.Error())})
+			lines = append(lines, finding{Context: name, What: "handshake", Detail: terminal.OneLine(err.Error())})
 			continue
 		}
 		workloads[i] = found
@@ -33,7 +33,7 @@ func handshakes(ctx context.Context, contexts []contextRoots, account serviceAcc
 			if client == nil || server == nil {
 				continue
 			}
-			line := Line{OK: true, Context: contexts[i].cluster.Context, What: "handshake with " + contexts[j].cluster.Context, Detail: "succeeds"}
+			line := finding{OK: true, Context: contexts[i].cluster.Context, What: "handshake with " + contexts[j].cluster.Context, Detail: "succeeds"}
 			if err := workload.Handshake(ctx, client, server); err != nil {
 				line.OK, line.Detail = false, terminal.OneLine(err.Error())
 			}

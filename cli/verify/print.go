@@ -13,17 +13,17 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Result is the result of the command.
-type Result struct {
+// verification is the result of the command.
+type verification struct {
 	// Roots are the SHA-256 (DER), in hexadecimal, of the expected roots.
-	Roots []string `json:"roots"`
-	Lines []Line   `json:"lines"`
+	Roots []string  `json:"roots"`
+	Lines []finding `json:"lines"`
 
 	roots []*x509.Certificate
 }
 
-// Line is the result for one namespace, or for one handshake.
-type Line struct {
+// finding is the result for one namespace, or for one handshake.
+type finding struct {
 	// OK is true where the result is as expected.
 	OK bool `json:"ok"`
 	// Context, Namespace and What name the subject; Namespace and What are empty where the context could not be read.
@@ -35,11 +35,11 @@ type Line struct {
 }
 
 // print writes the result as text. Unless wide, namespaces with the same result share a line.
-func (r *Result) print(out io.Writer, wide bool) {
+func (r *verification) print(out io.Writer, wide bool) {
 	for _, root := range r.roots {
 		fmt.Fprintf(out, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Line(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
 	}
-	printed := map[Line]bool{}
+	printed := map[finding]bool{}
 	for _, line := range r.Lines {
 		namespaces := []string{line.Namespace}
 		if !wide && line.Namespace != "" {
@@ -59,7 +59,7 @@ func (r *Result) print(out io.Writer, wide bool) {
 }
 
 // namespaces returns the namespaces with a finding, which is a line without a namespace.
-func (r *Result) namespaces(finding Line) (namespaces []string) {
+func (r *verification) namespaces(finding finding) (namespaces []string) {
 	for _, other := range r.Lines {
 		namespace := other.Namespace
 		if other.Namespace = ""; namespace != "" && other == finding {
@@ -69,7 +69,7 @@ func (r *Result) namespaces(finding Line) (namespaces []string) {
 	return namespaces
 }
 
-func (l *Line) text(namespaces []string) string {
+func (l *finding) text(namespaces []string) string {
 	words := []string{l.Context}
 	if where := strings.Join(namespaces, ", "); where == "" {
 		words = append(words, l.What)

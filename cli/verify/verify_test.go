@@ -5,44 +5,20 @@ package verify
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // newRoot is a root certificate with a name.
-func newRoot(t *testing.T, name string) *x509.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{name}}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
+func newRoot(_ *testing.T, name string) *x509.Certificate { return testca.Root(name).Certificate }
 
 func text(certificates ...*x509.Certificate) string {
 	var all bytes.Buffer
@@ -98,7 +74,7 @@ func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
 func TestPrinted(t *testing.T) {
 	t.Parallel()
 	a := newRoot(t, "a")
-	result := &Result{roots: []*x509.Certificate{a}, Lines: []Line{
+	result := &verification{roots: []*x509.Certificate{a}, Lines: []finding{
 		{true, "one", "default", istio.RootConfigMap, "is the root"},
 		{false, "one", "gone", istio.RootConfigMap, "is not there"},
 		{true, "one", "istio-system", istio.RootConfigMap, "is the root"},
@@ -107,7 +83,7 @@ func TestPrinted(t *testing.T) {
 		{true, "one", "", "handshake with one", "succeeds"},
 	}}
 	for _, namespace := range []string{"v", "w", "x", "y", "z"} {
-		result.Lines = append(result.Lines, Line{true, "four", namespace, istio.RootConfigMap, "is the root"})
+		result.Lines = append(result.Lines, finding{true, "four", namespace, istio.RootConfigMap, "is the root"})
 	}
 	head := "Root O=a, SHA-256 " + pemcerts.Fingerprint(a) + "\n"
 	for name, test := range map[string]struct {
@@ -140,20 +116,20 @@ ok    four: istio-ca-root-cert in 5 namespaces (v, w, x, y and 1 more): is the r
 func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, arguments := range map[string][]string{
-		`--service-account "default": expected NAMESPACE/NAME`:     {"--service-account=default"},
-		`--service-account "/a": expected NAMESPACE/NAME`:          {"--service-account=/a"},
-		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`:    {"--istiod-address=host:1", "--handshake"},
-		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`:    {"--istiod-address=a=host", "--handshake"},
-		"--istiod-address: expected together with --handshake":     {"--istiod-address=a=host:1"},
-		"--filename and --virtual-mesh: expected together with":    {"-f=x"},
-		`--output "xml": expected wide, json or yaml`:              {"-o=xml"},
-		"--root: open /nothing/there":                              {"--root=/nothing/there", "--kubeconfig=/dev/null"},
-		"[root vault] were all set":                                {"--root=x", "--vault"},
-		"unknown command":                                          {"argument"},
-		"unknown flag: --roots":                                    {"--roots"},
-		"[filename virtual-mesh] were all set":                     {"-f=x", "--virtual-mesh=a/b", "--vault"},
-		"the kubeconfig has no current context; name one":          {"--kubeconfig=/dev/null"},
-		"--vault: no context answers to read the VirtualMesh from": {"--vault", "--kubeconfig=/dev/null"},
+		`--service-account "default": expected NAMESPACE/NAME`:  {"--service-account=default"},
+		`--service-account "/a": expected NAMESPACE/NAME`:       {"--service-account=/a"},
+		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`: {"--istiod-address=host:1", "--handshake"},
+		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`: {"--istiod-address=a=host", "--handshake"},
+		"--istiod-address: expected together with --handshake":  {"--istiod-address=a=host:1"},
+		"--filename and --virtual-mesh: expected together with": {"-f=x"},
+		`--output "xml": expected wide, json or yaml`:           {"-o=xml"},
+		"--root: open /nothing/there":                           {"--root=/nothing/there", "--kubeconfig=/dev/null"},
+		"[root vault] were all set":                             {"--root=x", "--vault"},
+		"unknown command":                                       {"argument"},
+		"unknown flag: --roots":                                 {"--roots"},
+		"[filename virtual-mesh] were all set":                  {"-f=x", "--virtual-mesh=a/b", "--vault"},
+		"the kubeconfig has no current context; name one":       {"--kubeconfig=/dev/null"},
+		"--vault: no context could be read for the VirtualMesh": {"--vault", "--kubeconfig=/dev/null"},
 	} {
 		cmd := Command()
 		cmd.SetArgs(arguments)

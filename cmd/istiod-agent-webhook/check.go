@@ -18,9 +18,10 @@ func checkCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Call the registered webhook as the API server does, with a sample istiod",
-		Long: `Reads the MutatingWebhookConfiguration named in the configuration file, calls
-each of its webhooks over TLS trusting its caBundle alone, and wants a sample
-istiod injected. Exits 0 when every webhook does, 1 with the reason when not.`,
+		Long: `Reads the MutatingWebhookConfiguration named in the configuration file and
+calls each of its webhooks over TLS, trusting only its caBundle. Each must
+inject a sample istiod, or admit a sample VirtualMesh. Exits 0 if all do,
+else 1 with the cause.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := f.setLogger(cmd.ErrOrStderr()); err != nil {

@@ -17,18 +17,18 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
-// admissionTLS is how the admission port serves, and how its readiness check connects there.
+// admissionTLS configures the admission port, and the readiness check's connection to it.
 type admissionTLS struct {
 	server *tls.Config
-	// probe is the readiness check's own client certificate; nil where none is asked for.
+	// probe is the readiness check's client certificate; nil if the port requires none.
 	probe *tls.Certificate
 }
 
-// maxClientCA is more than any bundle of CA certificates takes.
+// maxClientCA is more bytes than any bundle of CA certificates has.
 const maxClientCA = 1 << 20
 
-// newTLS gives the TLS configuration of the admission port, without its certificate. With a file of CA certificates, clients
-// must have a certificate that one of them signed.
+// newTLS returns the TLS configuration of the admission port, without its certificate. With a file of CA certificates, it
+// requires client certificates that one of them signed.
 func newTLS(clientCA string) (admissionTLS, error) {
 	admission := admissionTLS{server: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if clientCA == "" {
@@ -40,7 +40,7 @@ func newTLS(clientCA string) (admissionTLS, error) {
 	}
 	trusted := x509.NewCertPool()
 	if !trusted.AppendCertsFromPEM(content) {
-		return admission, errors.New("server.clientCA: " + clientCA + " holds no PEM certificate")
+		return admission, errors.New("server.clientCA: " + clientCA + " contains no PEM certificate")
 	}
 	probe, err := probeCertificate(time.Now())
 	if err != nil {
@@ -52,8 +52,7 @@ func newTLS(clientCA string) (admissionTLS, error) {
 	return admission, nil
 }
 
-// probeCertificate is a client certificate that signs itself, with which this process alone can reach its own port. Its key
-// is nowhere else.
+// probeCertificate is a self-signed client certificate that only this process has.
 func probeCertificate(now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

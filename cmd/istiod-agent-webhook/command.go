@@ -21,7 +21,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// flags of the program; what it does stands in the configuration file.
+// flags of the program. The configuration file holds its options.
 type flags struct {
 	config     string
 	kubeconfig string
@@ -35,10 +35,10 @@ func newCommand() *cobra.Command {
 		Use:   "istiod-agent-webhook",
 		Short: "Injects the istiod agent into istiod as it is installed",
 		Long: `Serves the admission webhook that injects the istiod agent into istiod's
-Deployment (or Pods), keeps the webhook configuration's caBundle, and looks
-after istiods that are already there.
+Deployment (or Pods), keeps the webhook configuration's caBundle, and injects
+istiods that already exist.
 
-What is injected, and how it is served, stands in one configuration file.`,
+One configuration file holds the injection and the server's options.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -60,12 +60,12 @@ What is injected, and how it is served, stands in one configuration file.`,
 	cmd.PersistentFlags().StringVar(&f.config, "config", "/etc/istiod-agent-webhook/config.yaml", "the configuration `file`")
 	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account, else $KUBECONFIG, else ~/.kube/config)")
 	cmd.PersistentFlags().StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
-	cmd.PersistentFlags().StringVar(&f.logLevel, "log-level", "info", "`level` of the log: info, or debug for every request that changes nothing as well")
+	cmd.PersistentFlags().StringVar(&f.logLevel, "log-level", "info", "`level` of the log: info, or debug, which includes requests that change nothing")
 	cmd.AddCommand(checkCommand(&f), version.Command())
 	return cmd
 }
 
-// maxConfig is the largest ConfigMap that the API server stores, in bytes.
+// maxConfig is the size in bytes of the largest ConfigMap that an API server stores.
 const maxConfig = 1 << 20
 
 // errLogged stands for an error that is in the log.
@@ -126,8 +126,7 @@ func (f *flags) setLogger(to io.Writer) (logr.Logger, error) {
 	return log, nil
 }
 
-// cluster prefers --kubeconfig, then the service account of the pod, then what
-// kubectl would use.
+// cluster uses --kubeconfig, then the pod's service account, then kubectl's defaults.
 func (f *flags) cluster() (*rest.Config, error) {
 	if f.kubeconfig == "" {
 		if config, err := rest.InClusterConfig(); err == nil {

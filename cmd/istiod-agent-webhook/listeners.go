@@ -23,20 +23,19 @@ import (
 )
 
 const (
-	// An API server has a connection or two, and more for each 8 admissions at a time.
+	// An API server opens one or two connections, and one more for each 8 concurrent admissions.
 	admissionConnections = 64
-	// Kubelets and Prometheus have one each.
+	// A kubelet and a Prometheus open one each.
 	otherConnections = 32
 )
 
-// listener is a port and how it is served.
 type listener struct {
 	port   int32
 	server *serve.Server
 }
 
-// serveAll runs the manager and serves on all ports until the context ends. The ports are open before anything else runs,
-// so that the kubelet gets an answer while the manager waits for the API server.
+// serveAll runs the manager and all listeners until the context ends. The ports open first, so that the kubelet gets a
+// response while the manager waits for the API server.
 func serveAll(ctx context.Context, mgr manager.Manager, listeners []listener, address string) error {
 	all, ctx := errgroup.WithContext(ctx)
 	var opened []net.Listener
@@ -65,7 +64,7 @@ func serveAll(ctx context.Context, mgr manager.Manager, listeners []listener, ad
 	return all.Wait()
 }
 
-// health serves /healthz and /readyz, and each check by its name below them.
+// health serves /healthz and /readyz, and each check below them by its name.
 func health(ready healthz.Checker) http.Handler {
 	mux := http.NewServeMux()
 	for path, checks := range map[string]map[string]healthz.Checker{
@@ -79,8 +78,8 @@ func health(ready healthz.Checker) http.Handler {
 	return mux
 }
 
-// atMostEvery has requests share an answer for an interval, and wait for each other: what a check costs does not grow with
-// the requests. A failure is not kept, since its cause may be the end of that request.
+// atMostEvery shares a passed check among the requests of an interval, so that more requests cost no more. A failure is not
+// shared: its cause may be that a request ended.
 func atMostEvery(interval time.Duration, check healthz.Checker) healthz.Checker {
 	var mu sync.Mutex
 	var passed time.Time
@@ -98,7 +97,7 @@ func atMostEvery(interval time.Duration, check healthz.Checker) healthz.Checker 
 	}
 }
 
-// metricsHandler serves /metrics, of which two answers are made at a time: each takes a processor for some milliseconds.
+// metricsHandler serves /metrics, two requests at a time: each takes a processor for some milliseconds.
 func metricsHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, DisableCompression: true}))

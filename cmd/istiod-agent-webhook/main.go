@@ -9,12 +9,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 )
 
 func main() {
-	runtime.MemProfileRate = 0 // no profile is served, and keeping one takes half a megabyte
+	smallStart()
 	// The second signal ends the program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -44,21 +42,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
 )
 
-// shutdownTimeout bounds how long admissions in flight may take to finish; the
-// API server gives up on them after the webhook's five seconds.
+// shutdownTimeout bounds how long admissions in flight may take to finish: the API server waits five seconds for each.
 const shutdownTimeout = 20 * time.Second
-
-// gcPercent has the heap collected when it has grown by half: it is some megabytes small, and collecting it takes a
-// millisecond.
-const gcPercent = 50
 
 // run wires the program and serves until the context ends.
 func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *rest.Config) error {
-	debug.SetGCPercent(gcPercent)
-	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
-		// The chart gives the container's limit, at which the kernel ends the process. What Go counts is not all of it.
-		debug.SetMemoryLimit(limit / 10 * 9)
-	}
 	cluster = rest.CopyConfig(cluster)
 	cluster.QPS = -1                  // no limit of our own, of client-go's 5 requests a second: the API server has a fairer one (priority and fairness)
 	cluster.DisableCompression = true // the API server is near, and what it answers is short: unpacking takes more memory than it saves
@@ -100,7 +88,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, log)
 	istiodReconciler.Lacking = rights.Warning
 	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(webhookServer, injector, config.VirtualMesh, rights, log)
+	webhook.Register(webhookServer, injector, config.VirtualMesh, rights.Warning, log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}
@@ -130,12 +118,12 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}); err != nil {
 		return err
 	}
-	var started sync.Once
 	ready := webhook.Ready(server, admission.probe, source, ctrl.Log.WithName("readiness"))
+	var once sync.Once
 	serving := func(r *http.Request) error {
 		err := ready(r)
 		if err == nil {
-			started.Do(func() { time.AfterFunc(time.Second, debug.FreeOSMemory) }) // a quarter of the heap is what only the start needed
+			once.Do(started)
 		}
 		return err
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// options are all flags. Each can be given by an environment variable as well, which its help text names.
+// options are all flags. Each has an environment variable as well, which its help text names.
 type options struct {
 	spec                string
 	cacertsDir          string
@@ -49,16 +49,16 @@ type options struct {
 func newCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "istiod-agent",
-		Short: "Gives istiod an intermediate CA that comes from Vault and lives only in memory",
-		Long: `Runs beside istiod: as an init container it gets istiod's first certificates, as a
-sidecar it keeps them fresh. Both find the IssuedCertificate whose host is this
-pod's service account, have Vault sign an intermediate CA as it says, verify it,
-and publish it in the directory that istiod reads.
+		Short: "Provides istiod with an intermediate CA from Vault, in memory only",
+		Long: `Runs beside istiod: as an init container it obtains istiod's first certificates, as
+a sidecar it renews them. Both find the IssuedCertificate whose host is this pod's
+service account, request an intermediate CA from Vault accordingly, verify it, and
+publish it in the directory that istiod reads.
 
-The four variables that the injected containers have (PILOT_CERT_PROVIDER,
-POD_NAME, POD_NAMESPACE and SERVICE_ACCOUNT) are enough. Every flag can be set by
-an environment variable, named in brackets; the flag counts when both are set.`,
-		// The error is printed once, by run; the usage text would bury it in a pod's log.
+The variables of the injected containers (POD_NAME, POD_NAMESPACE and
+SERVICE_ACCOUNT) are sufficient. Every flag has an environment variable, named in
+brackets; the flag takes precedence.`,
+		// run prints the error once; the usage text would hide it in a pod's log.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -71,17 +71,17 @@ func initContainer() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "init-container",
-		Short: "Get the first certificates before istiod starts, then exit",
-		Long: `Exits 0 when istiod's four files are in place: obtained now, or valid still from
-an earlier run in this pod. Tries again while Vault or the specification keeps it
-from that, and exits 1 after --timeout with the reason, also in the termination
-log, so that "kubectl describe pod" shows it and the kubelet starts it again.`,
+		Short: "Obtain the first certificates before istiod starts, then exit",
+		Long: `Exits 0 when istiod's four files are in place: obtained now, or still valid from an
+earlier run in this pod. Retries failures, and exits 1 after --timeout with the
+reason, also in the termination log, so that "kubectl describe pod" shows it and
+the kubelet restarts the container.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd, o.obtain) },
 	}
 	o.common(cmd.Flags())
-	cmd.Flags().DurationVar(&o.timeout, "timeout", 2*time.Minute, "`how long` to try before exiting with the reason")
-	fromEnvironment(cmd.Flags())
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 2*time.Minute, "`duration` of the attempts before it exits with the reason")
+	documentVariables(cmd.Flags())
 	return cmd
 }
 
@@ -89,12 +89,12 @@ func sidecar() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "sidecar",
-		Short: "Keep the certificates fresh for as long as istiod runs",
-		Long: `Goes on with what the init container published, or gets the first certificates
-itself, and renews them in time: before they expire, when the specification
-changes, when the annotation istiod-agent.io/renew has a new value, and when the
-files are lost. A renewal counts as done when istiod was seen to sign under the
-new CA. What istiod has is never touched but by a complete, verified set.
+		Short: "Renew the certificates while istiod runs",
+		Long: `Continues with the files of the init container, or obtains the first certificates
+itself, and renews them before they expire, when the specification changes, when
+the annotation istiod-agent.io/renew has a new value, and when the files are lost.
+A renewal is complete when istiod serves a certificate of the new CA. Only a
+complete, verified set ever replaces istiod's files.
 
 Serves /healthz, /readyz and /metrics on --port.`,
 		Args: cobra.NoArgs,
@@ -102,32 +102,32 @@ Serves /healthz, /readyz and /metrics on --port.`,
 	}
 	o.common(cmd.Flags())
 	cmd.Flags().IntVar(&o.port, "port", healthPort, "`port` of /healthz, /readyz and /metrics, 0 for none")
-	cmd.Flags().StringVar(&o.istiodAddress, "istiod-address", "127.0.0.1:15012", "`HOST:PORT` of istiod's TLS port, to see which CA it signs with")
-	cmd.Flags().BoolVar(&o.multiRoot, "multi-root", false, "istiod runs with ISTIO_MULTIROOT_MESH=true, and so takes other roots of trust while it runs")
-	fromEnvironment(cmd.Flags())
+	cmd.Flags().StringVar(&o.istiodAddress, "istiod-address", "127.0.0.1:15012", "`HOST:PORT` of istiod's TLS port, to check which CA it uses")
+	cmd.Flags().BoolVar(&o.multiRoot, "multi-root", false, "istiod runs with ISTIO_MULTIROOT_MESH=true, so that it accepts other roots of trust while it runs")
+	documentVariables(cmd.Flags())
 	return cmd
 }
 
 func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.spec, "spec", "", "`file` with the IssuedCertificate (default: watch those in the API server)")
 	f.StringVar(&o.cacertsDir, "cacerts-dir", "/etc/cacerts", "`directory` that istiod reads its CA from; must be in memory")
-	f.BoolVar(&o.allowDisk, "allow-disk", false, "accept a directory that is not in memory, to try things out: the CA key is then written to disk")
-	f.StringVar(&o.tokens.File, "token-file", "", "`file` below /var/run/secrets with the service account token to log in to Vault with (default: as the IssuedCertificate says)")
+	f.BoolVar(&o.allowDisk, "allow-disk", false, "accept a directory that is not in memory, for trials: the CA key is then written to disk")
+	f.StringVar(&o.tokens.File, "token-file", "", "`file` below /var/run/secrets with the service account token for the login to Vault (default: as the IssuedCertificate specifies)")
 	f.BoolVar(&o.tokens.FileAnywhere, "token-file-anywhere", false, "accept a --token-file that is not below /var/run/secrets, to run outside a cluster")
-	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "`servers` that an IssuedCertificate may name, as https://host[:port][/prefix] with commas between; the agent sends nothing to others (default: any)")
+	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "comma-separated `servers` that an IssuedCertificate may name, as https://host[:port][/prefix]; the agent sends nothing to others (default: any)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account)")
 	f.StringVar(&o.identity.Namespace, "namespace", "", "`namespace` of istiod")
-	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, by which its status is told from others'")
+	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, for its entry in the status")
 	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
 	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
-	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end; without this flag, istiod's $DEFAULT_WORKLOAD_CERT_TTL is used")
-	f.DurationVar(&o.vaultTimeout, "vault-timeout", 30*time.Second, "how `long` each call to Vault may take")
+	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end; without this flag, istiod's $DEFAULT_WORKLOAD_CERT_TTL applies")
+	f.DurationVar(&o.vaultTimeout, "vault-timeout", 30*time.Second, "`timeout` of each call to Vault")
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level` of the log: info or debug")
 }
 
-// named are the variables that do not follow the rule: those of the guide's containers.
-var named = map[string]string{
+// variables are those that do not follow the rule: the ones of the injected containers.
+var variables = map[string]string{
 	"namespace":                    "POD_NAMESPACE",
 	"pod-name":                     "POD_NAME",
 	"service-account":              "SERVICE_ACCOUNT",
@@ -137,19 +137,19 @@ var named = map[string]string{
 }
 
 func variable(f *pflag.Flag) string {
-	if name, ok := named[f.Name]; ok {
+	if name, ok := variables[f.Name]; ok {
 		return name
 	}
 	return "ISTIOD_AGENT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 }
 
-// fromEnvironment names each flag's variable in its help.
-func fromEnvironment(flags *pflag.FlagSet) {
+// documentVariables adds each flag's variable to its help.
+func documentVariables(flags *pflag.FlagSet) {
 	flags.VisitAll(func(f *pflag.Flag) { f.Usage += " [$" + variable(f) + "]" })
 }
 
-// environment sets the flags that were not given from their variables.
-func environment(flags *pflag.FlagSet) (err error) {
+// setFromEnvironment sets the flags that are not on the command line from their variables.
+func setFromEnvironment(flags *pflag.FlagSet) (err error) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, ok := os.LookupEnv(variable(f))
 		if f.Name == "help" || f.Changed || !ok || value == "" || err != nil {
@@ -169,9 +169,9 @@ const (
 	defaultWorkloadTTL = 24 * time.Hour
 )
 
-// asIstiod sets the workloads' TTL from istiod's own variable, where neither the flag nor its variable was given. As in istiod
-// (Istio pkg/env/var.go), a value that is no duration leaves the default, with a warning.
-func (o *options) asIstiod(flags *pflag.FlagSet) (warning string) {
+// setWorkloadTTL uses istiod's own variable, where neither the flag nor its variable is set. As in istiod (Istio
+// pkg/env/var.go), a value that is no duration leaves the default, with a warning.
+func (o *options) setWorkloadTTL(flags *pflag.FlagSet) (warning string) {
 	value := os.Getenv(istiodsWorkloadTTL)
 	if value == "" || flags.Changed(workloadTTLFlag) {
 		return ""
@@ -184,42 +184,42 @@ func (o *options) asIstiod(flags *pflag.FlagSet) (warning string) {
 	return ""
 }
 
-// maxValue is the most bytes of a wrong value that are printed.
+// maxValue bounds the bytes of an invalid value in a message.
 const maxValue = 64
 
-// check refuses what cannot work, all at once.
-func (o *options) check() error {
+// validate returns all mistakes at once.
+func (o *options) validate() error {
 	var wrong []string
-	need := func(ok bool, format string, args ...any) {
+	require := func(ok bool, format string, args ...any) {
 		if !ok {
 			wrong = append(wrong, fmt.Sprintf(format, args...))
 		}
 	}
 	if o.spec == "" {
-		need(o.identity.Namespace != "", "--namespace (POD_NAMESPACE): expected istiod's namespace, to find its IssuedCertificate by")
-		need(o.identity.ServiceAccount != "", "--service-account (SERVICE_ACCOUNT): expected istiod's service account, to find its IssuedCertificate by")
+		require(o.identity.Namespace != "", "--namespace (POD_NAMESPACE): expected istiod's namespace, to find its IssuedCertificate")
+		require(o.identity.ServiceAccount != "", "--service-account (SERVICE_ACCOUNT): expected istiod's service account, to find its IssuedCertificate")
 	}
 	for _, server := range o.allowedServers {
 		_, err := agent.NormalServer(server)
-		need(err == nil, "--allowed-servers: expected https://<host>[:<port>][/<prefix>], got %q", server)
+		require(err == nil, "--allowed-servers: expected https://<host>[:<port>][/<prefix>], got %q", server)
 	}
-	need(!strings.HasPrefix(filepath.Clean(o.cacertsDir)+"/", certificatesv1.TokenRoot+"/"), "--cacerts-dir: expected a directory outside of %s, where tokens are read from, got %s", certificatesv1.TokenRoot, o.cacertsDir)
-	need(o.vaultTimeout > 0, "--vault-timeout: expected a positive duration, got %s", o.vaultTimeout)
-	need(o.timeout >= 0, "--timeout: expected a positive duration, got %s", o.timeout)
-	need(o.workloadTTL >= 0, "--workload-ttl: expected a positive duration, got %s", o.workloadTTL)
-	need(o.port >= 0 && o.port <= 65535, "--port: expected 1 to 65535, or 0 for none, got %d", o.port)
+	require(!strings.HasPrefix(filepath.Clean(o.cacertsDir)+"/", certificatesv1.TokenRoot+"/"), "--cacerts-dir: expected a directory outside of %s, where tokens are read from, got %s", certificatesv1.TokenRoot, o.cacertsDir)
+	require(o.vaultTimeout > 0, "--vault-timeout: expected a positive duration, got %s", o.vaultTimeout)
+	require(o.timeout >= 0, "--timeout: expected a positive duration, got %s", o.timeout)
+	require(o.workloadTTL >= 0, "--workload-ttl: expected a positive duration, got %s", o.workloadTTL)
+	require(o.port >= 0 && o.port <= 65535, "--port: expected 1 to 65535, or 0 for none, got %d", o.port)
 	if len(wrong) > 0 {
 		return fmt.Errorf("%s", strings.Join(wrong, "; "))
 	}
 	return nil
 }
 
-func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context.Context, logr.Logger) error) error {
-	if err := environment(cmd.Flags()); err != nil {
+func (o *options) run(ctx context.Context, cmd *cobra.Command, command func(context.Context, logr.Logger) error) error {
+	if err := setFromEnvironment(cmd.Flags()); err != nil {
 		return err
 	}
-	warning := o.asIstiod(cmd.Flags())
-	if err := o.check(); err != nil {
+	warning := o.setWorkloadTTL(cmd.Flags())
+	if err := o.validate(); err != nil {
 		return err
 	}
 	log, err := o.logger(cmd.ErrOrStderr())
@@ -230,9 +230,9 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, what func(context
 		log.Info(warning)
 	}
 	if names := godebug.Removed; len(names) > 0 {
-		log.Info("Ignoring settings in GODEBUG that could print secrets or weaken TLS", "settings", names)
+		log.Info("Ignored settings in GODEBUG that could print secrets or weaken TLS", "settings", names)
 	}
-	return what(ctx, log)
+	return command(ctx, log)
 }
 
 func (o *options) logger(to io.Writer) (logr.Logger, error) {
@@ -253,7 +253,7 @@ func (o *options) logger(to io.Writer) (logr.Logger, error) {
 	default:
 		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", o.logFormat)
 	}
-	slog.SetDefault(slog.New(handler)) // what net/http logs by itself goes the same way
-	klog.SetLogger(logr.Discard())     // client-go repeats each failure that is told once and in better words
+	slog.SetDefault(slog.New(handler)) // for net/http
+	klog.SetLogger(logr.Discard())     // client-go repeats each failure that the agent logs once
 	return logr.FromSlogHandler(handler), nil
 }

@@ -184,10 +184,10 @@ func TestTheWorkloadsTTL(t *testing.T) {
 			var o options
 			flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 			o.common(flags)
-			if err := errors.Join(flags.Parse(test.arguments), environment(flags)); err != nil {
+			if err := errors.Join(flags.Parse(test.arguments), setFromEnvironment(flags)); err != nil {
 				t.Fatal(err)
 			}
-			warning := o.asIstiod(flags)
+			warning := o.setWorkloadTTL(flags)
 			if o.workloadTTL != test.want || !strings.Contains(warning, test.warning) || (warning == "") != (test.warning == "") || len(warning) > 1024 {
 				t.Errorf("got %s, %q", o.workloadTTL, warning)
 			}

@@ -5,17 +5,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +25,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/metrics"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // asAgent is set in the environment of a process that is the agent; writeMetrics has it write its metrics and end.
@@ -191,19 +187,10 @@ const host = "vault.example"
 
 func newSecure(t *testing.T) *secure {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	serving := testca.SelfSign(x509.Certificate{
 		IsCA: true, BasicConstraintsValid: true, DNSNames: []string{host}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &secure{ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+	}, nil)
+	s := &secure{ca: serving.PEM()}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/login") && r.ProtoMajor == 2 {
 			s.logins.Add(1)
@@ -214,7 +201,7 @@ func newSecure(t *testing.T) *secure {
 		_, _ = io.WriteString(w, `{"errors":["permission denied"]}`)
 	}))
 	s.EnableHTTP2 = true
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{serving.TLS()}}
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s

@@ -10,9 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -30,31 +27,15 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// healthPort is where the injected probes ask (patches.HealthPort).
+// healthPort is the port of the injected probes (patches.HealthPort).
 const healthPort = 15085
 
-// gcPercent has the heap collected when it has grown by a quarter: the sidecar's is 2 MiB small, and collecting it
-// takes less than a millisecond.
-const gcPercent = 25
+// connections bounds those on the port; the kubelet and Prometheus have one each.
+const connections = 16
 
-const (
-	// connections on the port: kubelets and Prometheus have one each.
-	connections = 16
-	// memoryLimit is what Go's heap keeps below, as far as it can, where GOMEMLIMIT is not set: the injected container has
-	// 64 MiB (api/config/v1alpha1).
-	memoryLimit = 48 << 20
-)
-
-// shortLivedGCPercent keeps the collector from an init container's few megabytes (its first heap goal is 4 MiB at 100): a
-// collection in the midst of verifying took 3 of the 36 ms that `make bench SECTIONS=agent` found.
-const shortLivedGCPercent = 400
-
-// obtain is the init container's whole work.
+// obtain is the init container.
 func (o *options) obtain(ctx context.Context, log logr.Logger) error {
-	debug.SetGCPercent(shortLivedGCPercent)
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
+	shortLived()
 	a, background, err := o.agent(log)
 	if err != nil {
 		return err
@@ -69,15 +50,9 @@ func (o *options) obtain(ctx context.Context, log logr.Logger) error {
 	return a.Obtain(ctx)
 }
 
-// keep is the sidecar's whole work.
+// keep is the sidecar.
 func (o *options) keep(ctx context.Context, log logr.Logger) error {
-	// It does one thing at a time and mostly none; each further processor costs a part of a megabyte in caches.
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(gcPercent)
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
-	calm()
+	longLived()
 	a, background, err := o.agent(log)
 	if err != nil {
 		return err
@@ -85,14 +60,14 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	if o.port != 0 {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(o.port)))
 		if err != nil {
-			return fmt.Errorf("--port: %w; choose a free one, and the same in the injected probe", err)
+			return fmt.Errorf("--port: %w; choose a free port, and the same one in the injected probe", err)
 		}
 		serving, end := context.WithCancel(ctx)
 		var served sync.WaitGroup
 		served.Go(func() {
 			server := serve.Server{Handler: handler(a), Connections: connections, Log: log}
 			if err := server.Serve(serving, listener); err != nil {
-				log.Error(err, "Health and metrics are no longer served")
+				log.Error(err, "Stopped serving health and metrics")
 			}
 		})
 		defer served.Wait()
@@ -103,17 +78,7 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	return a.Run(ctx)
 }
 
-// calm has client-go ask once a minute, not twice, whether a silent connection to the API server is still there
-// (k8s.io/apimachinery pkg/util/net, configureHTTP2Transport, which knows no other way to be told): nothing that comes
-// over it is urgent, and there are thousands of sidecars.
-func calm() {
-	const variable = "HTTP2_READ_IDLE_TIMEOUT_SECONDS"
-	if os.Getenv(variable) == "" {
-		_ = os.Setenv(variable, "60") // a name without = or NUL can be set
-	}
-}
-
-// agent wires the agent, and gives what is to run beside it.
+// agent returns the agent and what runs beside it.
 func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context), error) {
 	log.Info("Starting", "version", version.Current().Version, "namespace", o.identity.Namespace, "serviceAccount", o.identity.ServiceAccount, "cacerts", o.cacertsDir)
 	directory, err := cacerts.Open(o.cacertsDir, o.allowDisk)
@@ -130,7 +95,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	a := &agent.Agent{
 		Identity: o.identity, Source: issuer, Directory: directory, Metrics: measured, Log: log,
 		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
-		Reporter: quiet{},
+		Reporter: noReporter{},
 	}
 	config, err := o.cluster()
 	switch {
@@ -158,16 +123,16 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	return a, background, nil
 }
 
-// noAPIServer says what to do next. A Pod without the token of its service account is most often one whose
-// automountServiceAccountToken is false.
+// noAPIServer adds what to do. A Pod without the token of its service account most often has
+// automountServiceAccountToken: false.
 func noAPIServer(err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("no token for the API server, to find the IssuedCertificate with: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
+		return fmt.Errorf("no token for the API server, to find the IssuedCertificate: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
 	}
 	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a pod, or set --kubeconfig or --spec", err)
 }
 
-// cluster is the API server of the pod, or of --kubeconfig.
+// cluster returns the configuration of the pod's API server, or of --kubeconfig.
 func (o *options) cluster() (*rest.Config, error) {
 	if o.kubeconfig == "" {
 		return rest.InClusterConfig()
@@ -175,13 +140,12 @@ func (o *options) cluster() (*rest.Config, error) {
 	return clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 }
 
-// start runs what is to run beside the agent, and outlasts it: its last words are still to be passed on. The
-// function it gives stops that, and waits until it has.
+// start runs what runs beside the agent and outlasts it, to write the last status. stop ends that, and waits for its end.
 func start(ctx context.Context, background []func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	for _, each := range background {
-		running.Go(func() { each(ctx) })
+	for _, run := range background {
+		running.Go(func() { run(ctx) })
 	}
 	return func() {
 		cancel()
@@ -209,8 +173,9 @@ func handler(a *agent.Agent) http.Handler {
 	return mux
 }
 
-// quiet is for an agent whose specification is a file: there is no object to tell anything about.
-type quiet struct{}
+// noReporter is for a specification in a file, which has no status.
+type noReporter struct{}
 
-func (quiet) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
-func (quiet) Event(*certificatesv1.IssuedCertificate, bool, string, string)                    {}
+func (noReporter) Status(*certificatesv1.IssuedCertificate, certificatesv1.IssuedCertificateStatus) {}
+
+func (noReporter) Event(*certificatesv1.IssuedCertificate, bool, string, string) {}

@@ -313,7 +313,7 @@ func TestFailureIsLoggedAtErrorLevel(t *testing.T) {
 	r := reconciler(t, v1alpha1.TargetDeployments)
 	r.events, r.injectExisting = events.NewFakeRecorder(2), true
 	d := istiod()
-	r.client = interceptor.NewClient(cluster(t, d, namespace(d.GetNamespace())).(client.WithWatch), interceptor.Funcs{ //nolint:forcetypeassert // as made
+	r.client = interceptor.NewClient(cluster(t, d, namespace(d.GetNamespace())).(client.WithWatch), interceptor.Funcs{
 		Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
 			return errors.New("refused")
 		},

@@ -102,7 +102,7 @@ type retention struct {
 	retain func(types.NamespacedName) bool
 }
 
-// keepings are those of a plan.
+// retentions are the rules of a plan.
 func (p *meshPlan) retentions() []retention {
 	planned, directives := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}
 	for _, certificate := range p.Certificates {

@@ -34,9 +34,9 @@ func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructur
 		Certificates: map[types.NamespacedName]storedCertificate{}, Directives: map[types.NamespacedName]bool{},
 	}
 	if !c.allowed.Allows(object.GetNamespace()) {
-		made, err := c.list(ctx, issuedCertificateKind, client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
-		for i := range made {
-			facts.Orphans = append(facts.Orphans, client.ObjectKeyFromObject(&made[i]).String())
+		orphans, err := c.list(ctx, issuedCertificateKind, client.MatchingFields{byVirtualMesh: client.ObjectKeyFromObject(object).String()})
+		for i := range orphans {
+			facts.Orphans = append(facts.Orphans, client.ObjectKeyFromObject(&orphans[i]).String())
 		}
 		slices.Sort(facts.Orphans)
 		return facts, err
@@ -152,14 +152,14 @@ func (c *reconciler) listClaims(ctx context.Context, mesh string) (claims []stor
 
 // claimedByOther reports whether another VirtualMesh claims an IssuedCertificate. A pattern claims those of existing
 // Deployments only.
-func (c *reconciler) claimedByOther(ctx context.Context, at, besides types.NamespacedName) (bool, error) {
+func (c *reconciler) claimedByOther(ctx context.Context, at, except types.NamespacedName) (bool, error) {
 	claims, err := c.listClaims(ctx, at.Name)
 	if err != nil {
 		return false, err
 	}
 	strength := noClaim
 	for _, claim := range claims {
-		if claim.key() != besides {
+		if claim.key() != except {
 			strength = max(strength, claim.claimOn(at.Name, at.Namespace, c.cluster))
 		}
 	}

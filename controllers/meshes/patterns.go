@@ -144,8 +144,8 @@ func (p *meshPlan) match(pattern pattern, facts clusterFacts) (names []string, i
 	}
 	for _, name := range slices.Sorted(maps.Keys(facts.NotSelected)) {
 		for _, istiod := range facts.NotSelected[name] {
-			made := facts.ownerOf(istiod.Namespace, name) != ""
-			if made && pattern.matches(name, istiod.Namespace, facts.Cluster) && !slices.Contains(names, name) {
+			owned := facts.ownerOf(istiod.Namespace, name) != ""
+			if owned && pattern.matches(name, istiod.Namespace, facts.Cluster) && !slices.Contains(names, name) {
 				names, has[name] = append(names, name), true
 				p.Retain[name] = true
 			}

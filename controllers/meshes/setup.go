@@ -92,9 +92,11 @@ func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConf
 }
 
 func virtualMesh() *unstructured.Unstructured { return controllers.Untyped(virtualMeshKind) }
+
 func issuedCertificate() *unstructured.Unstructured {
 	return controllers.Untyped(issuedCertificateKind)
 }
+
 func podBounceDirective() *unstructured.Unstructured {
 	return controllers.Untyped(podBounceDirectiveKind)
 }

@@ -4,12 +4,11 @@ package meshes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"reflect"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -45,22 +44,6 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 	return nil
 }
 
-// normalize makes equivalent statuses equal.
-func normalize(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
-	raw, err := json.Marshal(status)
-	if err != nil {
-		return status
-	}
-	var same networkingv1.VirtualMeshStatus
-	if json.Unmarshal(raw, &same) != nil {
-		return status
-	}
-	if len(same.Meshes) == 0 {
-		same.Meshes = nil
-	}
-	return same
-}
-
 // notify records the new state.
 func (c *reconciler) notify(ctx context.Context, object *unstructured.Unstructured, status networkingv1.VirtualMeshStatus) {
 	ready := meta.FindStatusCondition(status.Conditions, readyCondition)
@@ -89,7 +72,7 @@ func statusOf(object *unstructured.Unstructured) (status networkingv1.VirtualMes
 
 // settle writes a changed status, at once or after its pause.
 func (c *reconciler) settle(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus, now time.Time) (reconcile.Result, error) {
-	if reflect.DeepEqual(normalize(before), normalize(status)) {
+	if equality.Semantic.DeepEqual(before, status) {
 		return reconcile.Result{}, nil
 	}
 	key := client.ObjectKeyFromObject(object)

@@ -205,7 +205,7 @@ func (p *meshPlan) mesh(
 	}
 	if mesh.Spec.AutoRestartPods() {
 		accepted.PodBounceDirective = &networkingv1.StatusRef{Name: at.Name, Namespace: at.Namespace}
-		if made, exists := facts.Directives[at]; exists && !made {
+		if ours, exists := facts.Directives[at]; exists && !ours {
 			accepted.Warnings = append(slices.Clone(accepted.Warnings), fmt.Sprintf("another program created PodBounceDirective %s, which is used as it is", at))
 		} else if !duplicate {
 			p.Directives = append(p.Directives, directive(mesh, at))
@@ -250,7 +250,7 @@ func messages(errs field.ErrorList) (all []string) {
 
 func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types.NamespacedName) *certificatesv1.IssuedCertificate {
 	shared := mesh.Spec.MTLSConfig.Shared
-	made := &certificatesv1.IssuedCertificate{
+	certificate := &certificatesv1.IssuedCertificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.Kind},
 		ObjectMeta: ownedMeta(mesh, at),
 		Spec: certificatesv1.IssuedCertificateSpec{
@@ -260,19 +260,19 @@ func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types
 		},
 	}
 	if mesh.Spec.AutoRestartPods() {
-		made.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: at.Name, Namespace: at.Namespace}
+		certificate.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: at.Name, Namespace: at.Namespace}
 	}
-	return made
+	return certificate
 }
 
 // directive restarts all Pods of an istiod's mesh. It lists none: a list would be outdated when the root changes.
 func directive(mesh *networkingv1.VirtualMesh, at types.NamespacedName) *certificatesv1.PodBounceDirective {
-	made := &certificatesv1.PodBounceDirective{
+	directive := &certificatesv1.PodBounceDirective{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certificatesv1.GroupVersion.String(), Kind: certificatesv1.PodBounceDirectiveKind},
 		ObjectMeta: ownedMeta(mesh, at),
 	}
-	made.Annotations[certificatesv1.RestartAnnotation] = certificatesv1.RestartMesh
-	return made
+	directive.Annotations[certificatesv1.RestartAnnotation] = certificatesv1.RestartMesh
+	return directive
 }
 
 func ownedMeta(mesh *networkingv1.VirtualMesh, at types.NamespacedName) metav1.ObjectMeta {

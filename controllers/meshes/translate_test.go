@@ -4,12 +4,12 @@ package meshes
 
 import (
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -189,8 +189,8 @@ func TestWhatBecomesOfAMesh(t *testing.T) {
 			state: networkingv1.Pending, says: "waiting for an istiod Deployment with this name",
 		},
 		"no ConfigMap yet": {
-			facts: func(f *clusterFacts) { f.Istiods[ours][0].Problem = "waiting for istiod's ConfigMap" },
-			state: networkingv1.Pending, says: "waiting for istiod's ConfigMap",
+			facts: func(f *clusterFacts) { f.Istiods[ours][0].Problem = "waiting for the ConfigMap" },
+			state: networkingv1.Pending, says: "waiting for the ConfigMap",
 		},
 		"two istiods of one name": {
 			facts: func(f *clusterFacts) { f.Istiods[ours] = append(f.Istiods[ours], collides) },
@@ -316,7 +316,7 @@ func TestNothingChangesWhenNothingHappens(t *testing.T) {
 	first := translate(source, networkingv1.VirtualMeshStatus{}, f).Status
 	f.Now = metav1.NewTime(start.Add(time.Hour))
 	second := translate(source, first, f).Status
-	if a, b := normalize(first), normalize(second); !reflect.DeepEqual(a, b) {
+	if a, b := first, second; !equality.Semantic.DeepEqual(a, b) {
 		t.Errorf("first %+v, then %+v", a, b)
 	}
 }

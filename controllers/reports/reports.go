@@ -53,7 +53,7 @@ func pod() *metav1.PartialObjectMetadata {
 // Setup registers the controller on the leader. The CRD of IssuedCertificate must exist.
 func Setup(mgr ctrl.Manager) error {
 	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader()}
-	gone := predicate.Funcs{
+	deleted := predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 		DeleteFunc: func(event.DeleteEvent) bool { return true },
@@ -61,7 +61,7 @@ func Setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("reports").
 		For(issuedCertificate()).
-		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.requestsForPod), builder.WithPredicates(gone)).
+		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.requestsForPod), builder.WithPredicates(deleted)).
 		Complete(c)
 }
 
@@ -93,24 +93,24 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := c.client.Get(ctx, request.NamespacedName, certificate); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	var gone []int
+	var deleted []int
 	pods := reportingPods(certificate)
 	for i, name := range pods {
 		if name == "" { // another program's entry
 			continue
 		}
-		deleted, err := c.isGone(ctx, types.NamespacedName{Namespace: namespace(certificate), Name: name})
+		isDeleted, err := c.isDeleted(ctx, types.NamespacedName{Namespace: namespace(certificate), Name: name})
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		if deleted {
-			gone = append(gone, i)
+		if isDeleted {
+			deleted = append(deleted, i)
 		}
 	}
-	if len(gone) == 0 {
+	if len(deleted) == 0 {
 		return reconcile.Result{}, nil
 	}
-	patch, err := json.Marshal(removalPatch(certificate, gone, time.Now()))
+	patch, err := json.Marshal(removalPatch(certificate, deleted, time.Now()))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -120,12 +120,12 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, fmt.Errorf("removing the entries of deleted Pods from IssuedCertificate %s: %w", request, err)
 	}
-	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(gone))
+	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(deleted))
 	return reconcile.Result{}, nil
 }
 
-// isGone confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once.
-func (c *reconciler) isGone(ctx context.Context, key types.NamespacedName) (bool, error) {
+// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once.
+func (c *reconciler) isDeleted(ctx context.Context, key types.NamespacedName) (bool, error) {
 	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
 		return false, err
 	}

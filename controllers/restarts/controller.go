@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package restarts restarts the Pods of a mesh after a change of the root of trust, as a PodBounceDirective requests: a
+// Package restarts replaces the Pods of a mesh after a change of the root of trust, as a PodBounceDirective requests: a
 // proxy trusts the root that it started with. istiod comes first, then gateways, then workloads, a few at a time, each when
 // its namespace publishes the new root. Every step is written to the status of the directive before it is taken, so that no
 // step is repeated after a crash.

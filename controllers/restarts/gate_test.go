@@ -3,13 +3,6 @@
 package restarts
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -19,28 +12,13 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // newRootCertificate gives a root as a ConfigMap has it, and its fingerprint.
-func newRootCertificate(t *testing.T, name string) (text, fingerprint string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: begun.Time, NotAfter: begun.Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), pemcerts.Fingerprint(certificate)
+func newRootCertificate(_ *testing.T, name string) (text, fingerprint string) {
+	root := testca.Root(name)
+	return string(root.PEM()), pemcerts.Fingerprint(root.Certificate)
 }
 
 func TestTheGateOfANamespace(t *testing.T) {

@@ -3,7 +3,6 @@
 package restarts
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,11 +92,4 @@ func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) 
 		parts = append(parts, fmt.Sprintf("about %d more after that", status.Remaining))
 	}
 	return strings.Join(parts, "; ")
-}
-
-// equal compares two statuses as they are stored.
-func equal(a, b certificatesv1.PodBounceDirectiveStatus) bool {
-	x, errA := json.Marshal(a)
-	y, errB := json.Marshal(b)
-	return errA == nil && errB == nil && string(x) == string(y)
 }

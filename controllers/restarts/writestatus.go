@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,7 +31,7 @@ var errDropped = errors.New("the API server drops the status fields that restart
 // writeStatus replaces exactly the version that was read, so that a late writer must read again before it restarts anything.
 // Fields of other programs stay, and their changes delay nothing.
 func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstructured, before, after certificatesv1.PodBounceDirectiveStatus) error {
-	if equal(before, after) {
+	if equality.Semantic.DeepEqual(before, after) {
 		return nil
 	}
 	key := client.ObjectKeyFromObject(object)
@@ -60,7 +61,7 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 			return client.IgnoreNotFound(err)
 		}
 		var directive certificatesv1.PodBounceDirective
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(newest.Object, &directive) != nil || newest.GetGeneration() != object.GetGeneration() || !equal(directive.Status, before) {
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(newest.Object, &directive) != nil || newest.GetGeneration() != object.GetGeneration() || !equality.Semantic.DeepEqual(directive.Status, before) {
 			return err // the decision is outdated
 		}
 		object = newest

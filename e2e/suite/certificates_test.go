@@ -13,10 +13,10 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// certificate is the name of the IssuedCertificate of the cluster's istiod.
+// certificate returns the name of the IssuedCertificate of the cluster's istiod.
 func (c *target) certificate() string { return "istiod-istio-system-" + c.name }
 
-// issued reads what istiod's agents report, by Pod.
+// issued returns the agents' status entries by Pod.
 func (c *target) issued(ctx context.Context, name string) (map[string]certificatesv1.CertificateStatus, error) {
 	output, err := shell(ctx, "kubectl --context="+c.name+" get issuedcertificate -n istio-system "+name+" -o json")
 	if err != nil {
@@ -33,7 +33,7 @@ func (c *target) issued(ctx context.Context, name string) (map[string]certificat
 	return all, nil
 }
 
-// serials waits until every istiod is ready and its CA confirmed, and gives their CAs' serial numbers, by Pod.
+// serials waits until every istiod is ready with a confirmed CA, and returns the CAs' serial numbers by Pod.
 func (c *target) serials(ctx context.Context, t *testing.T) map[string]string {
 	t.Helper()
 	var serials map[string]string
@@ -63,7 +63,7 @@ func (c *target) serials(ctx context.Context, t *testing.T) map[string]string {
 	return serials
 }
 
-// starts are how often the containers of that name have been started again, in all of istiod's Pods.
+// starts returns the number of restarts of the containers with a name in all of istiod's Pods.
 func (c *target) starts(ctx context.Context, t *testing.T, container string) (n int32) {
 	t.Helper()
 	for _, pod := range c.istiods(ctx, t) {
@@ -76,8 +76,8 @@ func (c *target) starts(ctx context.Context, t *testing.T, container string) (n 
 	return n
 }
 
-// load has a workload get certificates and make handshakes until done is called, which fails the test when one was
-// refused for longer than a proxy tries again.
+// load makes a workload request certificates and do handshakes until the caller calls done, which fails the test if one failed
+// for longer than a proxy retries.
 func (c *target) load(ctx context.Context, t *testing.T) (done func()) {
 	t.Helper()
 	c.deployWorkload(ctx, t, "bookinfo")

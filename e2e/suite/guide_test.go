@@ -20,10 +20,10 @@ import (
 
 var must = check.Must
 
-// sections of docs/try-it.md, each a step of the guide's.
+// sections of docs/try-it.md, each a step of the guide.
 var sections = []string{"Vault", "istiod-agent", "The VirtualMesh", "Istio"}
 
-// The guide, command by command, with the chart in the place of its patch.
+// The guide, command by command, with the chart instead of its patch.
 func TestGuide(t *testing.T) {
 	environment.Test(t, features.New("the guide").WithLabel(label, core).
 		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
@@ -71,7 +71,7 @@ func TestGuide(t *testing.T) {
 
 var guide sync.Once
 
-// followed has the guide gone through, once for all tests.
+// followed runs the guide once for all tests.
 func followed(ctx context.Context, t *testing.T) {
 	t.Helper()
 	guide.Do(func() {
@@ -91,7 +91,7 @@ func followed(ctx context.Context, t *testing.T) {
 
 var guided bool
 
-// sabotage breaks what package broken asks for, after a section of the guide.
+// sabotage breaks the part that package broken names, after a section of the guide.
 func sabotage(ctx context.Context, section string) (err error) {
 	switch {
 	case *broken == "root" && section == "Vault":
@@ -102,7 +102,7 @@ func sabotage(ctx context.Context, section string) (err error) {
 	return err
 }
 
-// step is an assessment that carries nothing on.
+// step is an assessment that passes on no context value.
 func step(assess func(ctx context.Context, t *testing.T)) features.Func {
 	return func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
 		assess(ctx, t)
@@ -110,7 +110,7 @@ func step(assess func(ctx context.Context, t *testing.T)) features.Func {
 	}
 }
 
-// wantInjected holds a Pod of istiod's to what the webhook injects.
+// wantInjected checks an istiod Pod for what the webhook injects.
 func wantInjected(t *testing.T, cluster *target, pod *corev1.Pod) {
 	t.Helper()
 	has := func(containers []corev1.Container, name string) bool {
@@ -128,7 +128,7 @@ func wantInjected(t *testing.T, cluster *target, pod *corev1.Pod) {
 	}
 }
 
-// describe is what a person would look at next.
+// describe returns the state of the clusters for a failed test.
 func describe(ctx context.Context) string {
 	var all strings.Builder
 	for _, cluster := range clusters {

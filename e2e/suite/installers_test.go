@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// istiod gets the agent from whoever installs it: here Helm, with Istio's own charts.
+// istiod is injected with any installer: here Helm with Istio's charts.
 func TestIstioByHelm(t *testing.T) {
 	module, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio").Output()
 	must(t, err)
@@ -25,8 +25,8 @@ func TestIstioByHelm(t *testing.T) {
 	})
 }
 
-// The guide's own file patches the closed image's containers into istiod; ours take their place. Its gateway is left
-// out: nothing here has Envoy's image.
+// The guide's own file adds the closed image's containers to istiod; the webhook replaces them. Its gateway is left out, since
+// the clusters have no Envoy image.
 func TestIstioByGuideFile(t *testing.T) {
 	file, err := os.ReadFile(filepath.Join("manifests", "istiooperator.yaml"))
 	must(t, err)
@@ -36,7 +36,7 @@ func TestIstioByGuideFile(t *testing.T) {
 	}, []string{"istioctl uninstall -y --purge --context=$CONTEXT"})
 }
 
-// wantInstalled wants an istiod with the agent from other commands than the guide's, which are then undone.
+// wantInstalled expects an istiod with the agent from other commands than the guide's, and undoes them.
 func wantInstalled(t *testing.T, name string, install, undo []string) {
 	run := func(ctx context.Context, t *testing.T, commands ...string) {
 		for _, command := range commands {

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/features"
 )
 
-// feature begins a test in clusters in which the guide was gone through.
+// feature begins a test in clusters that are set up by the guide.
 func feature(name, suite string) *features.FeatureBuilder {
 	return features.New(name).WithLabel(label, suite).
 		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
@@ -24,7 +24,7 @@ func feature(name, suite string) *features.FeatureBuilder {
 		})
 }
 
-// A renewal reaches istiod, and nothing restarts.
+// istiod loads a renewed CA, and nothing restarts.
 func TestRenewal(t *testing.T) {
 	environment.Test(t, feature("a renewal", core).
 		Assess("istiod signs under a new CA, and was not started again", step(func(ctx context.Context, t *testing.T) {
@@ -49,7 +49,7 @@ func TestRenewal(t *testing.T) {
 		Feature())
 }
 
-// With an audience, the agent logs in with the token that the injection mounts for Vault, and needs no right to request one.
+// With an audience the agent logs in with the token that the injection mounts, and needs no right to request one.
 func TestVaultAudience(t *testing.T) {
 	role := func(ctx context.Context, t *testing.T, cluster *target, audience string) {
 		t.Helper()
@@ -92,8 +92,7 @@ func TestVaultAudience(t *testing.T) {
 		Feature())
 }
 
-// What is killed is started again, and goes on with the CA that there was: the agent takes over what is published, and
-// istiod finds it.
+// Killed processes start again with the same CA: the agent adopts the published one, and istiod reads it.
 func TestKilledProcesses(t *testing.T) {
 	builder := feature("killed", full)
 	for container, program := range map[string]string{"istiod-agent": "istiod-agent", "discovery": "pilot-discovery"} {
@@ -117,7 +116,7 @@ func TestKilledProcesses(t *testing.T) {
 	environment.Test(t, builder.Feature())
 }
 
-// Three replicas have three CAs of one root; a rolling update under load stops no workload.
+// Three replicas have three CAs under one root. No workload fails during a rolling update under load.
 func TestReplicas(t *testing.T) {
 	environment.Test(t, feature("replicas", full).
 		Assess("each has a CA of its own", step(func(ctx context.Context, t *testing.T) {
@@ -152,7 +151,7 @@ func TestReplicas(t *testing.T) {
 		Feature())
 }
 
-// A canary revision of Istio gets the agent too, and goes again.
+// A canary revision of Istio is injected as well, and can be removed.
 func TestCanary(t *testing.T) {
 	environment.Test(t, feature("a canary revision", full).
 		Assess("it has a CA of the same root", step(func(ctx context.Context, t *testing.T) {
@@ -199,7 +198,7 @@ func TestCanary(t *testing.T) {
 		Feature())
 }
 
-// The webhook is replaced while istiods change, and no change fails.
+// No change of an istiod fails while the webhook is replaced.
 func TestWebhookReplacement(t *testing.T) {
 	environment.Test(t, feature("the webhook is replaced", full).
 		Assess("no change of istiod's fails meanwhile", step(func(ctx context.Context, t *testing.T) {
@@ -230,7 +229,7 @@ func TestWebhookReplacement(t *testing.T) {
 		Feature())
 }
 
-// The chart of the commit before is upgraded to this one's and rolled back, and istiod goes on meanwhile.
+// istiod runs on during an upgrade from the previous commit's chart and a rollback.
 func TestChartUpgrade(t *testing.T) {
 	environment.Test(t, feature("the chart is upgraded", full).
 		Assess("from the previous commit's, and back", step(func(ctx context.Context, t *testing.T) {
@@ -264,7 +263,7 @@ func TestChartUpgrade(t *testing.T) {
 		Feature())
 }
 
-// What is injected passes the restricted Pod Security Standard, with NetworkPolicies in place, where istiod's own Pod does.
+// The injection meets the restricted Pod Security Standard where istiod does, and works with NetworkPolicies.
 func TestPodSecurity(t *testing.T) {
 	environment.Test(t, feature("restricted Pod Security", full).
 		Assess("istiod comes up under it", step(func(ctx context.Context, t *testing.T) {
@@ -336,13 +335,13 @@ func TestForms(t *testing.T) {
 	environment.Test(t, builder.Feature())
 }
 
-// reinstall has istiod's Deployment made anew.
+// reinstall deletes istiod's Deployment and installs it again.
 func reinstall(ctx context.Context, cluster *target) error {
 	_, err := shell(ctx, "kubectl --context="+cluster.name+" delete deployment -n istio-system istiod --wait && "+installIstio+cluster.name)
 	return err
 }
 
-// wantLastStep goes through the guide's last step for the clusters' namespace bookinfo, which is there already.
+// wantLastStep runs the guide's last step for the clusters' existing namespace bookinfo.
 func wantLastStep(ctx context.Context, t *testing.T) {
 	t.Helper()
 	blocks, err := scripts(filepath.Join(folder, "docs", "try-it.md"), "The last step")

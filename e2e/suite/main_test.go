@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package suite does in real clusters, with real Pods, what docs/try-it.md tells a person to do, and then what happens to
-// clusters in the course of a year. It takes clusters from wherever they are:
+// Package suite runs docs/try-it.md in real clusters with real Pods, and then what happens to clusters in the course of a
+// year. It uses any clusters:
 //
 //	go test ./suite                                                    starts two of its own, on Linux as root
 //	go test ./suite -args -number 1 -labels suite=core                 only what CI runs, on one
 //	go test ./suite -args -kubeconfig FILE -contexts cluster-1,other   in those of a kubeconfig
 //
-// A test that needs what the guide sets up goes through the guide first, once.
+// A test that needs the guide's set-up runs the guide first, once.
 package suite
 
 import (
@@ -40,7 +40,7 @@ var (
 	agentImage = flag.String("agent-image", "", "archive of another agent's image, for clusters that are started here")
 )
 
-// core labels what CI runs: one cluster is enough for it.
+// core labels the tests that CI runs, for which one cluster is enough.
 const (
 	label = "suite"
 	core  = "core"
@@ -143,7 +143,7 @@ func fail(err error) int {
 	return 1
 }
 
-// workspace is a folder that looks as a clone does to the page's commands, and takes what they write.
+// workspace is a folder that looks like a clone to the page's commands and receives the files that they write.
 func workspace(dir string) (string, error) {
 	root, err := built.Root()
 	if err != nil {

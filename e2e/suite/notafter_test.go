@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// An agent whose clock comes near the end of its certificate renews it by itself, and istiod and workloads go on. The
-// clock is that of one cluster's Vault, istiods, agents and workloads; the rest of the world, their API server too,
-// keeps its time.
+// An agent renews its certificate before the end of validity, and istiod and workloads run on. The test moves the clock of one
+// cluster's Vault, istiods, agents and workloads, see cmd/workload/clock_amd64.go; all other clocks stay.
 func TestCertificateEnd(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
-		t.Skip("a process's clock is moved on amd64 alone")
+		t.Skip("a process's clock can be moved on amd64 only")
 	}
 	const almost = 31*24*time.Hour + 12*time.Hour // of the 32 days that Vault gives
 	move := func(ctx context.Context, t *testing.T, by time.Duration) {

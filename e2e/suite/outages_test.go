@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// An istiod that starts while Vault is sealed waits, says why, and comes up when Vault is back.
+// An istiod that starts while Vault is sealed waits with the reason, and starts once Vault is unsealed.
 func TestVaultSealed(t *testing.T) {
 	environment.Test(t, feature("Vault is sealed while istiod starts", core).
 		Assess("istiod waits, and says why", step(func(ctx context.Context, t *testing.T) {
@@ -63,7 +63,7 @@ func TestVaultSealed(t *testing.T) {
 		Feature())
 }
 
-// scaleVault has Vault's Service lead to Vault, or nowhere: a Vault in dev mode forgets all when its Pod ends.
+// scaleVault connects Vault's Service to Vault or disconnects it: a Vault in dev mode loses its data with its Pod.
 func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 	t.Helper()
 	component := "server"
@@ -82,7 +82,7 @@ func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 	}
 }
 
-// A renewal during an outage of Vault's is made good when that is over; istiod goes on with what it has.
+// A renewal during an outage of Vault succeeds after it. istiod keeps its CA meanwhile.
 func TestVaultDown(t *testing.T) {
 	environment.Test(t, feature("Vault is down across a renewal", full).
 		Assess("istiod goes on with what it has", step(func(ctx context.Context, t *testing.T) {
@@ -119,7 +119,7 @@ func TestVaultDown(t *testing.T) {
 		Feature())
 }
 
-// An API server that is started again finds all as it was; agents go on.
+// A restart of the API server changes nothing, and the agents continue.
 func TestAPIServerRestart(t *testing.T) {
 	if started == nil {
 		t.Skip("clusters of a kubeconfig: nothing here may stop their API server")
@@ -141,7 +141,7 @@ func TestAPIServerRestart(t *testing.T) {
 		Feature())
 }
 
-// A node that is started again has its istiod come up with a new CA of the same root.
+// After a restart of the node istiod starts with a new CA under the same root.
 func TestNodeRestart(t *testing.T) {
 	if started == nil {
 		t.Skip("clusters of a kubeconfig: nothing here may stop their node")
@@ -172,7 +172,7 @@ func TestNodeRestart(t *testing.T) {
 		Feature())
 }
 
-// Without the webhook istiods cannot change, and the error says why; nothing else notices.
+// Without the webhook istiods cannot change, and the error names it. Nothing else is affected.
 func TestWebhookDown(t *testing.T) {
 	environment.Test(t, feature("the webhook is down", full).
 		Assess("istiod cannot change, and all else can", step(func(ctx context.Context, t *testing.T) {

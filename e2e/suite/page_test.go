@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// scripts are the fenced blocks of a section of a page, in their order.
+// scripts returns the fenced blocks of a section of a page in order.
 func scripts(page, section string) ([]string, error) {
 	content, err := os.ReadFile(page)
 	if err != nil {
@@ -35,7 +35,7 @@ func scripts(page, section string) ([]string, error) {
 	return all, nil
 }
 
-// shell runs a script as a person does, in folder, and gives what it has written to standard output.
+// shell runs a script in the workspace and returns its standard output.
 func shell(ctx context.Context, script string) (string, error) {
 	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	command.Dir = folder
@@ -54,7 +54,7 @@ func (w *both) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
-// follow runs the commands of a section of docs/try-it.md, and gives what the last of its blocks has written.
+// follow runs the commands of a section of docs/try-it.md and returns the output of its last block.
 func follow(ctx context.Context, section string) (output string, err error) {
 	blocks, err := scripts(filepath.Join(folder, "docs", "try-it.md"), section)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
-// cert-manager gives the webhook its certificate, and the webhook's own CA gives it back.
+// The webhook changes to a certificate of cert-manager, and back to its own CA.
 func TestCertManager(t *testing.T) {
 	environment.Test(t, feature("cert-manager", full).
 		Assess("istiod changes by a webhook with its certificate", step(func(ctx context.Context, t *testing.T) {
@@ -42,7 +42,7 @@ func TestCertManager(t *testing.T) {
 		Feature())
 }
 
-// serveWith changes where the webhook's certificate comes from, as docs/install.md does.
+// serveWith changes the source of the webhook's certificate as docs/install.md does.
 func (c *target) serveWith(ctx context.Context, t *testing.T, source string) {
 	t.Helper()
 	_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --kube-context="+c.name+
@@ -51,7 +51,7 @@ func (c *target) serveWith(ctx context.Context, t *testing.T, source string) {
 	c.kubectl(ctx, t, "rollout status -n istiod-agent-system deployment/istiod-agent-webhook --timeout=120s")
 }
 
-// wantTrusted waits until the API server trusts the CA in a Secret, and istiod changes by the webhook.
+// wantTrusted waits until the API server trusts the CA in a Secret and the webhook admits a change of istiod.
 func (c *target) wantTrusted(ctx context.Context, t *testing.T, secret, key string) {
 	t.Helper()
 	eventually(ctx, t, time.Minute, c.name+": istiod changes by a webhook that is trusted", func(ctx context.Context) error {

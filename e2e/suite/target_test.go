@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// kubectl runs it in the cluster, and gives what it has written.
+// kubectl runs kubectl in the cluster and returns its output.
 func (c *target) kubectl(ctx context.Context, t *testing.T, arguments string) string {
 	t.Helper()
 	output, err := shell(ctx, "kubectl --context="+c.name+" "+arguments)
@@ -26,13 +26,13 @@ func (c *target) kubectl(ctx context.Context, t *testing.T, arguments string) st
 
 var errNotYet = errors.New("not yet")
 
-// kill ends every process of a program in the Pods of the cluster's node at once.
+// kill kills all processes of a program in the Pods of the cluster's node.
 func (c *target) kill(ctx context.Context, t *testing.T, program string) {
 	t.Helper()
 	c.onNode(ctx, t, "kill", program)
 }
 
-// onNode runs the workload's program in a Pod that sees all of the node's processes.
+// onNode runs the workload command in a Pod that sees all of the node's processes.
 func (c *target) onNode(ctx context.Context, t *testing.T, arguments ...string) {
 	t.Helper()
 	given, err := json.Marshal(arguments)
@@ -44,17 +44,17 @@ func (c *target) onNode(ctx context.Context, t *testing.T, arguments ...string) 
 	c.kubectl(ctx, t, "delete pod -n kube-system on-node --wait=false")
 }
 
-// installIstio and a context's name are the page's command for one cluster.
+// installIstio is the page's command for a cluster, without the name of the context.
 const installIstio = "istioctl install -y --set profile=minimal --set hub=istiod-agent.test --set tag=1 --context="
 
-// scaleWebhook has the webhook run with so many replicas, and waits until they are ready.
+// scaleWebhook sets the number of the webhook's replicas and waits until they are ready.
 func (c *target) scaleWebhook(ctx context.Context, t *testing.T, replicas int) {
 	t.Helper()
 	c.kubectl(ctx, t, fmt.Sprintf("scale -n istiod-agent-system deployment/istiod-agent-webhook --replicas=%d", replicas))
 	c.kubectl(ctx, t, "rollout status -n istiod-agent-system deployment/istiod-agent-webhook --timeout=120s")
 }
 
-// webhookSettled waits until the replicas of before an upgrade are gone: they answer as before for some seconds more.
+// webhookSettled waits until the replicas from before an upgrade have ended: they still answer for some seconds.
 func (c *target) webhookSettled(ctx context.Context, t *testing.T) {
 	t.Helper()
 	eventually(ctx, t, time.Minute, c.name+": the webhook's old Pods are gone", func(ctx context.Context) error {
@@ -71,7 +71,7 @@ func (c *target) webhookSettled(ctx context.Context, t *testing.T) {
 	})
 }
 
-// istiods are istiod's Pods that are not about to end.
+// istiods returns istiod's Pods that are not terminating.
 func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
 	t.Helper()
 	list, err := c.client.CoreV1().Pods("istio-system").List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
@@ -88,7 +88,7 @@ func (c *target) istiods(ctx context.Context, t *testing.T) []corev1.Pod {
 	return pods
 }
 
-// deployWorkload has a workload run in a namespace, and waits until it serves.
+// deployWorkload runs a workload in a namespace and waits until it serves.
 func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace string) {
 	t.Helper()
 	if _, err := c.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil { // TestGuide makes it, unless it was left out
@@ -98,7 +98,7 @@ func (c *target) deployWorkload(ctx context.Context, t *testing.T, namespace str
 	c.kubectl(ctx, t, "rollout status -n "+namespace+" deployment/workload --timeout=60s")
 }
 
-// wantCall has a workload of one cluster call that of another by mutual TLS.
+// wantCall expects a workload of one cluster to call that of another by mutual TLS.
 func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace string) {
 	t.Helper()
 	eventually(ctx, t, 20*time.Second, "a workload of "+from.name+" calls one of "+to.name, func(ctx context.Context) error {
@@ -106,7 +106,7 @@ func wantCall(ctx context.Context, t *testing.T, from, to *target, namespace str
 	})
 }
 
-// call is one by a caller whose clock is so fast; its server's clock must be.
+// call makes a call with a clock that is so fast. The server's clock must be equally fast.
 func call(ctx context.Context, from, to *target, namespace string, fast time.Duration) error {
 	address, err := shell(ctx, "kubectl --context="+to.name+" get pods -n "+namespace+` -l app=workload -o jsonpath='{.items[0].status.podIP}'`)
 	if err != nil {
@@ -123,7 +123,7 @@ func call(ctx context.Context, from, to *target, namespace string, fast time.Dur
 	return nil
 }
 
-// eventually asks again until the answer is no error.
+// eventually calls ask until it returns no error.
 func eventually(ctx context.Context, t *testing.T, timeout time.Duration, what string, ask func(context.Context) error) {
 	t.Helper()
 	var last error

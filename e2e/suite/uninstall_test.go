@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 )
 
-// The documented order of uninstalling leaves an istiod that works, with the same root. It is the last test: files are
-// gone through by their names.
+// The documented order of uninstallation leaves a working istiod with the same root. It is the last test: go test runs files in
+// the order of their names.
 func TestUninstall(t *testing.T) {
 	builder := feature("uninstalling", full).
 		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {

@@ -11,7 +11,7 @@ const (
 )
 
 const (
-	// CACertsDir is where istiod looks for its intermediate CA by default (pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
+	// CACertsDir is the default directory of istiod's intermediate CA (pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
 	CACertsDir = "/etc/cacerts"
 	// CACertsSecret is the Secret that Istio's charts mount there.
 	CACertsSecret = "cacerts"
@@ -21,12 +21,12 @@ const (
 
 // Variables of istiod's container.
 const (
-	// RootCADirVariable is another directory than CACertsDir (pilot/pkg/bootstrap/istio_ca.go).
+	// RootCADirVariable overrides CACertsDir (pilot/pkg/bootstrap/istio_ca.go).
 	RootCADirVariable = "ROOT_CA_DIR"
-	// MultiRootVariable set to true has istiod take other roots of trust while it runs
-	// (pilot/pkg/features/pilot.go, Istio 1.9 to 1.31).
+	// MultiRootVariable set to true lets istiod accept other roots of trust while it runs (pilot/pkg/features/pilot.go, Istio 1.9
+	// to 1.31).
 	MultiRootVariable = "ISTIO_MULTIROOT_MESH"
-	// WorkloadTTLVariable is how long the certificates live that istiod signs, 24 hours by default
-	// (pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
+	// WorkloadTTLVariable is the lifetime of the certificates that istiod signs, 24 hours by default (pilot/pkg/bootstrap/istio_ca.go,
+	// Istio 1.9 to 1.31).
 	WorkloadTTLVariable = "DEFAULT_WORKLOAD_CERT_TTL"
 )

@@ -18,7 +18,7 @@ type Identity struct {
 	TrustDomain, Namespace, ServiceAccount string
 }
 
-// ParseIdentity reads a SPIFFE ID. It reports false for one of another form, and for text that is none (SPIFFE-ID, section 2).
+// ParseIdentity parses a SPIFFE ID (SPIFFE-ID, section 2). It returns false for an invalid one, and for one of another form.
 func ParseIdentity(id string) (Identity, bool) {
 	parsed, err := spiffeid.FromString(id)
 	if err != nil {
@@ -36,7 +36,7 @@ func (i Identity) String() string {
 	return "spiffe://" + i.TrustDomain + "/ns/" + i.Namespace + "/sa/" + i.ServiceAccount
 }
 
-// Identities returns those of the hosts that have Istio's form.
+// Identities returns the identities among hosts.
 func Identities(hosts []string) []Identity {
 	var identities []Identity
 	for _, host := range hosts {
@@ -47,7 +47,7 @@ func Identities(hosts []string) []Identity {
 	return identities
 }
 
-// Covers reports whether one of the hosts is the identity of a service account, in whatever trust domain.
+// Covers reports whether one of the hosts is the identity of a service account, in any trust domain.
 func Covers(hosts []string, namespace, serviceAccount string) bool {
 	return slices.ContainsFunc(hosts, func(host string) bool {
 		identity, ok := ParseIdentity(host)

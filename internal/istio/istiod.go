@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package istio holds the rules about an istiod, each with its source in Istio
-// (the release is 1.31 where none is named). It imports no client.
+// Package istio is the rules about an istiod, each with its source in Istio (1.31 unless stated otherwise). It imports no client.
 package istio
 
 import (
@@ -14,20 +13,20 @@ import (
 var IstiodLabels = labels.Set{"app": "istiod"}
 
 const (
-	// RevisionLabel holds the revision of an istiod on its Deployment and Pods; on other objects it may hold a tag of a
-	// revision (pkg/config/label, api/label.IoIstioRev).
+	// RevisionLabel is the revision of an istiod on its Deployment and Pods; on other objects it may be a revision's tag
+	// (pkg/config/label, api/label.IoIstioRev).
 	RevisionLabel = "istio.io/rev"
-	// RevisionVariable holds it in istiod's container (pilot/pkg/features, REVISION).
+	// RevisionVariable is the revision in istiod's container (pilot/pkg/features, REVISION).
 	RevisionVariable = "REVISION"
-	// DefaultRevision is that of an istiod whose charts set none (istio-discovery/templates/deployment.yaml).
+	// DefaultRevision is the revision where the charts set none (istio-discovery/templates/deployment.yaml).
 	DefaultRevision = "default"
 
 	// SecurePort is where istiod serves certificates and configuration over TLS (pilot/pkg/bootstrap/options.go,
 	// secureGRPCAddr).
 	SecurePort = 15012
 
-	// DefaultServiceAccount is the one of a Pod whose specification names none
-	// (plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
+	// DefaultServiceAccount is a Pod's where its specification has none (plugin/pkg/admission/serviceaccount/admission.go,
+	// Kubernetes 1.37).
 	DefaultServiceAccount = "default"
 )
 
@@ -86,7 +85,7 @@ func ServiceAccountOr(name string) string {
 	return name
 }
 
-// Replicas returns how many Pods a Deployment asks for, 1 by default (pkg/apis/apps/v1/defaults.go, Kubernetes 1.37).
+// Replicas returns the desired number of a Deployment's Pods, 1 by default (pkg/apis/apps/v1/defaults.go, Kubernetes 1.37).
 func Replicas(deployment *unstructured.Unstructured) int64 {
 	replicas, set, _ := unstructured.NestedInt64(deployment.Object, "spec", "replicas")
 	if !set {

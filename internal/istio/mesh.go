@@ -12,5 +12,5 @@ func MeshName(deployment, namespace, cluster string) string {
 	return NormalMeshName(deployment + "-" + namespace + "-" + cluster)
 }
 
-// NormalMeshName returns a name in lower case, with dashes in place of what no object's name may hold.
+// NormalMeshName returns a name in lower case, with dashes for characters that no object's name may contain.
 func NormalMeshName(name string) string { return strings.ToLower(dashes.Replace(name)) }

@@ -9,15 +9,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ByAge compares objects that claim the same: the oldest counts, of the same age the first by namespace and name, so that
-// every program chooses the same one.
+// ByAge orders conflicting objects: the oldest wins, of the same age the first by namespace and name, so that every program
+// chooses the same one.
 func ByAge(a, b metav1.Object) int {
 	created := func(object metav1.Object) metav1.Time { return object.GetCreationTimestamp() }
 	return cmp.Or(created(a).Compare(created(b).Time), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
 }
 
-// For returns, oldest first, the objects that are for a service account: hosts gives an object's SPIFFE IDs. An object that
-// is being deleted is for none.
+// For returns the objects for a service account, oldest first, without those that are being deleted. hosts returns an object's
+// SPIFFE IDs.
 func For[T metav1.Object](objects []T, hosts func(T) []string, namespace, serviceAccount string) []T {
 	var found []T
 	for _, object := range objects {

@@ -33,7 +33,7 @@ const (
 	maxRoots = 100
 )
 
-// ParseOne parses one certificate (DER) that is of bounded size and whose key is not too large to verify signatures with.
+// ParseOne parses one certificate (DER) of bounded size, with a key small enough to verify signatures with.
 func ParseOne(der []byte) (*x509.Certificate, error) {
 	if len(der) > maxDER {
 		return nil, fmt.Errorf("a certificate in it is larger than %d bytes", maxDER)
@@ -54,11 +54,10 @@ func ParseOne(der []byte) (*x509.Certificate, error) {
 // maxReason is the most bytes of a reason of crypto/x509, which may quote a name.
 const maxReason = 200
 
-// Unreadable is the reason that crypto/x509 gives for a certificate that it cannot read, fit to be shown. istiod reads
-// certificates by the same package.
+// Unreadable returns the cause from crypto/x509, which istiod uses too, in a printable form.
 func Unreadable(err error) string { return bounded.Text(bounded.Plain(err.Error()), maxReason) }
 
-// Parse gives the certificates of a text that holds nothing else, at least one.
+// Parse returns the certificates of a text that contains nothing else, at least one.
 func Parse(text []byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for len(bytes.TrimSpace(text)) > 0 {
@@ -98,7 +97,7 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
-// SelfSigned says whether a certificate is signed by its own key.
+// SelfSigned reports whether a certificate is signed by its own key.
 func SelfSigned(certificate *x509.Certificate) bool { return CheckSelfSigned(certificate) == nil }
 
 // CheckSelfSigned returns why a certificate is not signed by its own key, nil if it is. A SHA-1 signature counts, which
@@ -121,16 +120,16 @@ func Fingerprint(certificate *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Fingerprints are those of several, in their order.
+// Fingerprints returns those of several certificates, in their order.
 func Fingerprints(certificates []*x509.Certificate) []string {
 	all := make([]string, len(certificates))
-	for i, each := range certificates {
-		all[i] = Fingerprint(each)
+	for i, certificate := range certificates {
+		all[i] = Fingerprint(certificate)
 	}
 	return all
 }
 
-// Name names a certificate for people: its subject, and enough of its fingerprint to tell it from others of that name.
+// Name describes a certificate for people: its subject, and enough of its fingerprint to distinguish it.
 func Name(certificate *x509.Certificate) string {
 	subject := certificate.Subject.String()
 	if subject == "" {
@@ -139,11 +138,11 @@ func Name(certificate *x509.Certificate) string {
 	return fmt.Sprintf("%s (SHA-256 %.16s…)", subject, Fingerprint(certificate))
 }
 
-// Names are those of several, in one line.
+// Names returns those of several certificates, in one line.
 func Names(certificates []*x509.Certificate) string {
 	all := make([]string, len(certificates))
-	for i, each := range certificates {
-		all[i] = Name(each)
+	for i, certificate := range certificates {
+		all[i] = Name(certificate)
 	}
 	return strings.Join(all, ", ")
 }

@@ -4,9 +4,6 @@ package pemcerts
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -16,26 +13,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // root signs itself.
 func root(t *testing.T, change func(*x509.Certificate)) []byte {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	change(template)
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
+	template := testca.Authority("root")
+	template.SerialNumber = big.NewInt(1)
+	change(&template)
+	key := testca.NewKey()
+	return (&testca.Certificate{Certificate: &template, Key: key}).SignDER(template, key.Public())
 }
 
 // A status, a log line and a TLS handshake hold what is in a certificate.

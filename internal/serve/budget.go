@@ -11,15 +11,14 @@ import (
 	"time"
 )
 
-// Budget is what requests in flight share: each takes a part for itself, and as much again as its body is long. It bounds
-// their memory, and how many of them the processors work on. A request waits for its part, for patience at most; it is then
-// answered with 429, which an API server repeats after the time that the answer names (client-go, rest/with_retry.go).
+// Budget is the memory that requests in flight share: each reserves a fixed part and the length of its body. A request waits
+// for its reservation, for maxWait at most; it then gets a 429, which an API server retries after the time in the response
+// (client-go, rest/with_retry.go).
 //
-// The next part goes to the source address that will hold least with it, so that a small request never waits for large ones.
-// An address holds no more than half of the budget, unless by one request. A request whose body is larger than the budget
-// takes five eighths: one such is served at a time, and leaves room for small ones. Where the part of the next is not free,
-// the newest requests of the source that holds most are abandoned if they still send their bodies: no body that trickles in
-// keeps others waiting.
+// The next reservation goes to the source address that will hold least with it, so that small requests never wait for large
+// ones. An address holds no more than half of the budget, unless by one request. A request whose body exceeds the budget
+// reserves five eighths: one such is served at a time. If the budget is exhausted, the newest requests of the source that
+// holds most are abandoned while they still send their bodies, so that slow bodies do not block others.
 type Budget struct {
 	total, perRequest int64
 	maxWait           time.Duration
@@ -30,7 +29,7 @@ type Budget struct {
 	queue  []*reservation
 }
 
-// reservation of the budget, which a request holds or waits for.
+// reservation is a request's part of the budget, granted or waiting.
 type reservation struct {
 	source    string
 	size      int64
@@ -39,13 +38,13 @@ type reservation struct {
 	abandon   func() // ends the reading of the body; does nothing when that is done
 }
 
-// NewBudget returns a budget of which each request takes perRequest, besides the length of its body.
+// NewBudget returns a budget from which each request reserves perRequest and the length of its body.
 func NewBudget(total, perRequest int64, maxWait time.Duration) *Budget {
 	return &Budget{total: total, perRequest: perRequest, maxWait: maxWait, free: total}
 }
 
-// Limit serves requests within the budget. At most maxBody bytes of a body can be read; a request that announces more takes
-// little, since its body is not to be read. One of unknown length is refused: an API server always knows it.
+// Limit serves requests within the budget. At most maxBody bytes of a body can be read; a request that announces more reserves
+// little, since its body is not read. A request of unknown length is refused: an API server always sends the length.
 func (b *Budget) Limit(maxBody int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		length := r.ContentLength
@@ -77,16 +76,16 @@ func (b *Budget) Limit(maxBody int64, next http.Handler) http.Handler {
 	})
 }
 
-// Busy answers that the server has too much to do: the client is to try again in a second.
+// Busy responds that the server is overloaded and that the client should retry after a second.
 func Busy(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, "too many admission reviews at a time", http.StatusTooManyRequests)
 }
 
-// ErrTooLarge is of a body that is larger than its part of the budget.
+// ErrTooLarge means that a body is larger than its reservation.
 var ErrTooLarge = errors.New("the request's body is too large")
 
-// countedBody ends with an error after more bytes than were paid for.
+// countedBody fails after more bytes than were reserved.
 type countedBody struct {
 	io.ReadCloser
 	remaining int64
@@ -110,7 +109,7 @@ func (b *Budget) enqueue(p *reservation) {
 	b.grant()
 }
 
-// release gives a part back, or gives up waiting for it.
+// release returns a reservation, or cancels the wait for it.
 func (b *Budget) release(p *reservation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,7 +122,7 @@ func (b *Budget) release(p *reservation) {
 	b.grant()
 }
 
-// grant gives parts to those whose turn it is, as far as the budget goes.
+// grant grants the next reservations, as far as the budget allows.
 func (b *Budget) grant() {
 	reserved := map[string]int64{}
 	for _, p := range b.active {
@@ -153,7 +152,7 @@ func (b *Budget) grant() {
 	}
 }
 
-// makeRoom abandons the newest requests of the sources that hold most, until there will be room for one that holds less.
+// makeRoom abandons the newest requests of the sources that hold most, until a source that holds less gets its reservation.
 func (b *Budget) makeRoom(next *reservation, reserved map[string]int64) {
 	remaining := map[string]int64{} // that sources will hold
 	room := b.free

@@ -13,9 +13,9 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// connections is a listener of which at most limit connections are open. One more takes the place of another, of a source
-// address that has most of them: the oldest that has not finished its handshake and begun a request, else the newest. So
-// one address cannot keep another out, whatever it opens, and an API server keeps the connection that it has.
+// connections is a listener with at most limit open connections. One more replaces another of a source address that has most:
+// the oldest that has not finished its handshake and started a request, else the newest. So one address cannot lock out
+// another, and an API server keeps its connection.
 type connections struct {
 	net.Listener
 	limit int
@@ -28,6 +28,8 @@ type connections struct {
 // New connections per second of a source, and how many at once. More are closed before a handshake, which takes as much of a
 // processor as a small request.
 const (
+	// New connections of a source per second, and burst. Further ones are closed before their handshake, which costs as much as a
+	// small request.
 	connectionRate, connectionBurst = 100, 256
 	// maxRates is how many sources the listener remembers.
 	maxRates = 4096
@@ -77,7 +79,7 @@ func (c *connections) within(source string) bool {
 	return ok && limiter.TryAccept()
 }
 
-// add takes a connection in, and returns the one to close for it.
+// add adds a connection and returns the one to close for it.
 func (c *connections) add(added *connection) (victim *connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,8 +104,7 @@ func (c *connections) add(added *connection) (victim *connection) {
 	return victim
 }
 
-// state is the server's hook (http.Server.ConnState): a connection becomes active after its handshake, with the first
-// byte of a request.
+// state is the server's hook (http.Server.ConnState): a connection becomes active with the first byte of a request.
 func (c *connections) state(of net.Conn, state http.ConnState) {
 	if state != http.StateActive {
 		return
@@ -133,8 +134,7 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
-// sourceOf is what counts as one client: an IPv4 address, or an IPv6 network of 64 bits, of which one machine may have
-// every address.
+// sourceOf identifies a client: its IPv4 address, or its IPv6 network of 64 bits, whose addresses one machine may all have.
 func sourceOf(remote string) string {
 	address, err := netip.ParseAddrPort(remote)
 	if err != nil {

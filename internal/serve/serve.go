@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package serve runs every HTTP listener of this project's programs, within bounds
-// that no client can exceed: time for a handshake, a header, a body and an answer;
-// connections, and HTTP/2 streams of each; bytes of headers; and, with Budget, what
-// all requests together hold. Where a bound is reached, the client that uses most
-// gives way, so that no single one can keep the others out.
+// Package serve runs every HTTP listener of this project's programs within bounds that no client can exceed: time for a
+// handshake, a header, a body and a response; connections and their HTTP/2 streams; bytes of headers; and, with Budget, the
+// memory of all requests. At a bound, the client that uses most gives way, so that none can lock out the others.
 package serve
 
 import (

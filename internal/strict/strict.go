@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package strict reads a YAML or JSON file into a Go value and finds every part
-// that does not fit it, where a decoder would stop at the first one without
-// saying where in a list it is.
+// Package strict reads a YAML or JSON file into a Go value and reports every part that does not fit. A decoder stops at the
+// first one and does not report its position in a list.
 package strict
 
 import (
@@ -23,7 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// MistakesError lists what is wrong in a file, each with its field's path.
+// MistakesError lists the mistakes in a file, each with its field's path.
 type MistakesError field.ErrorList
 
 // Error lists them, one a line when there are several.
@@ -41,10 +40,9 @@ func (m MistakesError) Error() string {
 // MaxFileSize is the maximum size of a file in bytes: the API server stores no larger object.
 const MaxFileSize = 1 << 20
 
-// Object reads a Kubernetes object from a file's content, one document in YAML or
-// JSON. Unlike an API server it refuses a field that it does not know, which is
-// most often a misspelt one, and it names every mistake with its path. No error
-// quotes a value: it may be a token in the wrong place. A status is not read.
+// Object reads a Kubernetes object from a file's content, one document in YAML or JSON. Unlike an API server it refuses
+// unknown fields, most of which are misspelt. Every mistake has its path; none quotes a value, which may be a token in the
+// wrong place. A status is ignored.
 func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
 	tree, err := Parse(content, apiVersion, kind)
 	if err != nil {
@@ -62,9 +60,8 @@ func Object[T any](content []byte, apiVersion, kind string) (*T, error) {
 	return object, nil
 }
 
-// Stored reads an object as an API server has it, except for its status. What T
-// does not know there is told apart from what does not fit: an API server keeps
-// the former for others, and nobody can act on the latter. Neither quotes a value.
+// Stored reads an object from an API server, without its status. It returns unknown fields, which an API server may keep for
+// other programs, apart from values of a wrong type. Neither quotes a value.
 func Stored[T any](object map[string]any) (into *T, unknown, mismatches field.ErrorList) {
 	tree := runtime.DeepCopyJSON(object)
 	delete(tree, "status")
@@ -87,7 +84,6 @@ func withoutValues(mistakes field.ErrorList) field.ErrorList {
 	return mistakes
 }
 
-// requireField wants one of the two fields that say what a document is.
 func requireField(tree map[string]any, name, want string) field.ErrorList {
 	switch path := field.NewPath(name); tree[name] {
 	case want:
@@ -135,12 +131,11 @@ func requireSingleDocument(content []byte) error {
 	}
 }
 
-// maxMistakes is the most that are looked for. One more says that there are others.
+// maxMistakes bounds the reported mistakes; one more reports that there are others.
 const maxMistakes = 100
 
-// Into gives what fits T, and every part that does not: unknown fields, which
-// include those in the wrong case, and values of another type. What does not
-// fit is taken out of the tree.
+// Into decodes the parts that fit T and reports the others: unknown fields, including those in the wrong case, and values of
+// another type. It removes them from the tree.
 func Into[T any](tree map[string]any) (*T, field.ErrorList) {
 	remaining := maxMistakes
 	mismatches := mismatches[T](nil, tree, func(subtree any) any { return subtree }, &remaining)
@@ -154,9 +149,8 @@ func Into[T any](tree map[string]any) (*T, field.ErrorList) {
 	return into, mismatches
 }
 
-// mismatches takes each part that does not decode alone apart until the smallest
-// such parts are known, or none are left to look for. within puts a part in its
-// place in an otherwise empty document.
+// mismatches divides each part that does not decode alone, down to the smallest such parts. embed puts a part at its place in
+// an otherwise empty document.
 func mismatches[T any](path *field.Path, value any, embed func(any) any, remaining *int) field.ErrorList {
 	err := decode(embed(value), new(T))
 	if err == nil {
@@ -236,7 +230,7 @@ func expectation(err error) string {
 	return strings.TrimSpace(err.Error())
 }
 
-// kindName says a kind of Go's or JSON's in a YAML author's words.
+// kindName translates a kind of Go or JSON for a YAML author.
 func kindName(kind string) string {
 	switch {
 	case kind == "struct" || kind == "map" || kind == "object":

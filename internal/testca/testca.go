@@ -36,29 +36,34 @@ func Root(organization string) *Certificate { return SelfSign(Authority(organiza
 // SelfSign returns a certificate that is its own issuer. A nil key means a new P-256 key. A template without validity is
 // valid from an hour ago for ten years; one without a serial number gets a random one.
 func SelfSign(template x509.Certificate, key crypto.Signer) *Certificate {
-	return sign(template, key, nil)
+	if key == nil {
+		key = NewKey()
+	}
+	return (&Certificate{&template, key}).Sign(template, key)
 }
 
 // Sign returns a certificate whose issuer is c, with the defaults of SelfSign.
 func (c *Certificate) Sign(template x509.Certificate, key crypto.Signer) *Certificate {
-	return sign(template, key, c)
-}
-
-func sign(template x509.Certificate, key crypto.Signer, issuer *Certificate) *Certificate {
 	if key == nil {
 		key = NewKey()
 	}
+	return &Certificate{c.SignPublic(template, key.Public()), key}
+}
+
+// SignPublic is Sign for a public key alone.
+func (c *Certificate) SignPublic(template x509.Certificate, key crypto.PublicKey) *x509.Certificate {
+	return must(x509.ParseCertificate(c.SignDER(template, key)))
+}
+
+// SignDER is SignPublic for a certificate that crypto/x509 cannot parse.
+func (c *Certificate) SignDER(template x509.Certificate, key crypto.PublicKey) []byte {
 	if template.NotBefore.IsZero() {
 		template.NotBefore = time.Now().Add(-time.Hour)
 	}
 	if template.NotAfter.IsZero() {
 		template.NotAfter = template.NotBefore.AddDate(10, 0, 0)
 	}
-	if issuer == nil {
-		issuer = &Certificate{&template, key}
-	}
-	der := must(x509.CreateCertificate(rand.Reader, &template, issuer.Certificate, key.Public(), issuer.Key))
-	return &Certificate{must(x509.ParseCertificate(der)), key}
+	return must(x509.CreateCertificate(rand.Reader, &template, c.Certificate, key, c.Key))
 }
 
 // NewKey returns a P-256 key.

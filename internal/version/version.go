@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package version knows which build of this project is running.
+// Package version identifies the build of the running program.
 package version
 
 import (
@@ -12,7 +12,7 @@ import (
 // The Makefile sets it at link time; a plain go build or go install leaves the default.
 var Version = "v0.0.0-dev"
 
-// Build is what a program answers when asked for its version.
+// Build is the version of a program.
 type Build struct {
 	Version  string `json:"version"`
 	Go       string `json:"go"`

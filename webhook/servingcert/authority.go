@@ -28,8 +28,7 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// pollInterval is how often the CA is looked at when nothing has changed. Each look goes by the clock on the wall, so that
-// the time counts in which a machine was suspended.
+// pollInterval is how often the CA is checked when nothing has changed, by the wall clock: timers miss suspends.
 const pollInterval = 10 * time.Second
 
 // authority is the CA of self-managed certificates, which all replicas share in a Secret. A replica that finds no CA
@@ -57,7 +56,7 @@ type authority struct {
 
 var _ servertls.Authority = &authority{}
 
-// Run implements servertls.Authority: it keeps a good CA in the Secret, and takes over what others put there.
+// Run implements servertls.Authority: it keeps a valid CA in the Secret and uses what others store there.
 func (a *authority) Run(ctx context.Context) error {
 	informer, err := a.informers.GetInformer(ctx, &corev1.Secret{})
 	if ctx.Err() != nil {
@@ -93,7 +92,7 @@ func (a *authority) Run(ctx context.Context) error {
 	}
 }
 
-// ensure uses the CA in the Secret, and puts a new one there when it is not good for long enough.
+// ensure uses the CA in the Secret, and replaces it if it is missing, invalid or in the last third of its life.
 func (a *authority) ensure(ctx context.Context) error {
 	var secret corev1.Secret
 	if err := a.client.Get(ctx, a.secret, &secret); apierrors.IsNotFound(err) {
@@ -115,21 +114,21 @@ func (a *authority) ensure(ctx context.Context) error {
 	return nil
 }
 
-// readCA reads the CA in a Secret's data, or says what is wrong with it.
+// readCA reads the CA in a Secret's data, or explains what is wrong with it.
 func readCA(data map[string][]byte) (_ *tls.Certificate, problem string) {
 	ca, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
 	switch {
 	case err != nil:
-		return nil, "its Secret holds no certificate with its key"
+		return nil, "its Secret contains no certificate with its key"
 	case !ca.Leaf.IsCA:
-		return nil, "its Secret holds the certificate of no CA"
+		return nil, "the certificate in its Secret is not a CA"
 	case !bytes.Equal(data[corev1.ServiceAccountRootCAKey], data[corev1.TLSCertKey]):
 		return nil, "its Secret has a ca.crt that is not its tls.crt"
 	}
 	return &ca, ""
 }
 
-// use has leaves signed by this CA from now on.
+// use signs leaves with this CA from now on.
 func (a *authority) use(ca *tls.Certificate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -142,8 +141,7 @@ func (a *authority) use(ca *tls.Certificate) {
 	}
 }
 
-// renew puts a new CA into the Secret, nil when that is to be made. The watch then tells of it, as it does when another
-// replica was quicker.
+// renew writes a new CA into the Secret; nil creates it. The watch then reports it, or the one of another replica.
 func (a *authority) renew(ctx context.Context, secret *corev1.Secret, why string) error {
 	certificate, key, err := a.newCA()
 	if err != nil {
@@ -177,7 +175,7 @@ func (a *authority) renew(ctx context.Context, secret *corev1.Secret, why string
 	return nil
 }
 
-// newCA makes a CA, PEM both.
+// newCA returns a CA certificate and its key, in PEM.
 func (a *authority) newCA() (certificate, key []byte, err error) {
 	private, err := pki.GenerateECPrivateKey(pki.ECCurve256)
 	if err != nil {
@@ -197,7 +195,7 @@ func (a *authority) newCA() (certificate, key []byte, err error) {
 	return certificate, key, err
 }
 
-// Sign implements servertls.Authority: a leaf is valid from now on, for its duration and no longer than its CA.
+// Sign implements servertls.Authority: a leaf is valid from now on, for its duration but not longer than its CA.
 func (a *authority) Sign(template *x509.Certificate) (*x509.Certificate, error) {
 	a.mu.Lock()
 	ca := a.ca
@@ -232,7 +230,7 @@ func (a *authority) StopWatchingRotation(watch chan<- struct{}) {
 	a.watches = slices.DeleteFunc(a.watches, func(observed chan<- struct{}) bool { return observed == watch })
 }
 
-// notify tells of something once, however often it happens before anybody looks.
+// notify signals a change; signals that nobody has received yet are merged.
 func notify(watch chan<- struct{}) {
 	select {
 	case watch <- struct{}{}:

@@ -28,21 +28,19 @@ import (
 // maxCAs bounds the bundle: the current CA and the most recent before it.
 const maxCAs = 8
 
-// BundleKeeper keeps the caBundle of the webhook configuration: the current CA
-// and every earlier one that has not expired, so that replicas which still
-// serve with an earlier one stay trusted. Every replica runs it; they all
-// write the same, so none need wait for a leader.
+// BundleKeeper keeps the caBundle of the webhook configuration: the current CA and every earlier one that has not expired,
+// so that replicas which still serve with an earlier one stay trusted. Every replica runs it, and all write the same.
 type BundleKeeper struct {
 	Client client.Client
 	// WebhookConfiguration is the name of the MutatingWebhookConfiguration.
 	WebhookConfiguration string
-	// Secret holds the CA, as the source's authority keeps it.
+	// Secret contains the CA of the source's authority.
 	Secret types.NamespacedName
-	// Source is told what is trusted.
+	// Source observes the trusted CAs.
 	Source *SelfManaged
 }
 
-// SetupWithManager registers the keeper.
+// SetupWithManager registers the controller.
 func (k *BundleKeeper) SetupWithManager(mgr ctrl.Manager) error {
 	configuration := reconcile.Request{NamespacedName: types.NamespacedName{Name: k.WebhookConfiguration}}
 	secretChanged := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
@@ -91,9 +89,8 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	return writeBundles(ctx, k.Client, &configuration, desired, next)
 }
 
-// writeBundles writes the caBundle of each webhook that has another one than
-// desired; an empty desired one is not written. It answers with next, or sooner
-// where another replica was quicker.
+// writeBundles writes each desired caBundle that is not empty and differs. It returns next, or an earlier retry if another
+// replica has changed the configuration.
 func writeBundles(ctx context.Context, c client.Client, configuration *admissionregistrationv1.MutatingWebhookConfiguration, desired [][]byte, next reconcile.Result) (reconcile.Result, error) {
 	operations := []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/metadata/resourceVersion", configuration.ResourceVersion)}
 	for i, webhook := range configuration.Webhooks {
@@ -119,7 +116,7 @@ func writeBundles(ctx context.Context, c client.Client, configuration *admission
 	return next, nil
 }
 
-// trustedByAll are the CAs that every webhook's caBundle holds.
+// trustedByAll returns the CAs in every webhook's caBundle.
 func trustedByAll(webhooks []admissionregistrationv1.MutatingWebhook) []*x509.Certificate {
 	var all []*x509.Certificate
 	for i, webhook := range webhooks {
@@ -132,9 +129,8 @@ func trustedByAll(webhooks []admissionregistrationv1.MutatingWebhook) []*x509.Ce
 	return all
 }
 
-// merge answers with the bundle, PEM, newest CA first: the current one and what
-// of the existing ones has not expired; and when the next of them expires. The
-// order depends on the certificates alone, so that replicas agree.
+// merge returns the bundle in PEM, newest CA first: the current one and the existing ones that have not expired; and when
+// the next of them expires. The order depends only on the certificates, so that replicas agree.
 func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte, expires time.Time) {
 	var all []*x509.Certificate
 	for _, ca := range append(slices.Clone(current), existing...) {
@@ -162,8 +158,7 @@ func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte,
 	return bundle, expires
 }
 
-// certificates reads PEM leniently: whatever else stands there is dropped, as
-// what is kept is written anew.
+// certificates parses PEM and ignores everything else: what it returns is encoded anew.
 func certificates(data []byte) []*x509.Certificate {
 	var found []*x509.Certificate
 	for {

@@ -4,8 +4,7 @@ package servingcert
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// NotAfter is the gauge of when the certificate in use expires, in seconds
-// since the epoch; 0 while there is none.
+// NotAfter is the gauge of the certificate's expiry in seconds since the epoch; 0 without a certificate.
 func NotAfter(source Source) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "istiod_agent_webhook_serving_certificate_not_after_seconds",

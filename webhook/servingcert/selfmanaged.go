@@ -14,27 +14,24 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// propagationDelay is how long a CA must have been in the caBundle before a certificate
-// that it signed is served: API servers learn of a changed webhook
-// configuration by watch, as we do, but not at the same instant.
+// propagationDelay is how long a CA must be in the caBundle before a certificate that it signed is served: each API server
+// learns of a changed webhook configuration by its own watch.
 const propagationDelay = 5 * time.Second
 
-// maxClockSkew is how far clocks may be apart: a certificate is valid from the
-// instant of its making, by the clock of the replica that made it.
+// maxClockSkew is the assumed difference of clocks: a certificate is valid from its creation, by the clock of its replica.
 const maxClockSkew = time.Minute
 
-// SelfManaged issues its own certificates from a CA kept in a Secret, and goes
-// on serving the one it has until the next one is sure to be trusted.
+// SelfManaged issues its own certificates from a CA in a Secret. It serves the previous certificate until every API server
+// can be expected to trust the next one.
 type SelfManaged struct {
 	issue servertls.CertificateSource
 	clock clock.PassiveClock
 
 	mu sync.Mutex
-	// next is the newest certificate issued; serving the one in use.
+	// next is the newest certificate, serving the one in use.
 	next, serving *tls.Certificate
-	// nextTrustedFrom is when next may be served in place of one that is still good;
-	// servingTrustedSince is since when the caBundle trusts the one in use. Zero
-	// where the caBundle does not.
+	// nextTrustedFrom is when next may replace a valid certificate; servingTrustedSince is when the caBundle got the CA of the
+	// one in use. Zero if the caBundle does not contain the CA.
 	nextTrustedFrom, servingTrustedSince time.Time
 	bundle                               bundle
 }
@@ -70,8 +67,8 @@ func (s *SelfManaged) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certifica
 	return s.serving, nil
 }
 
-// Ready implements Source: the caBundle of the webhook configuration, as far as
-// there is one, has trusted the certificate that is served for long enough.
+// Ready implements Source: the caBundle of the webhook configuration, if there is one, has contained the CA of the served
+// certificate for long enough.
 func (s *SelfManaged) Ready() error {
 	if _, err := s.GetCertificate(nil); err != nil {
 		return err
@@ -80,20 +77,20 @@ func (s *SelfManaged) Ready() error {
 	defer s.mu.Unlock()
 	switch {
 	case !s.bundle.observed:
-		return errors.New("the webhook configuration has not been looked at yet")
+		return errors.New("the webhook configuration has not been read yet")
 	case s.bundle.absent:
 		return nil
 	case s.servingTrustedSince.IsZero():
-		return errors.New("the webhook configuration's caBundle does not yet hold the CA of the serving certificate")
+		return errors.New("the webhook configuration's caBundle does not yet contain the CA of the serving certificate")
 	case s.bundle.signer(s.serving.Leaf).NotBefore.After(s.clock.Now()):
-		return errors.New("the CA of the serving certificate is not valid yet: the clock of this node, or of that whose replica made it, is wrong")
+		return errors.New("the CA of the serving certificate is not valid yet: the clock of this node, or of the node that created the CA, is wrong")
 	case s.clock.Since(s.servingTrustedSince) < propagationDelay:
-		return errors.New("the webhook configuration's caBundle has only just got the CA of the serving certificate")
+		return errors.New("the webhook configuration's caBundle got the CA of the serving certificate only seconds ago")
 	}
 	return nil
 }
 
-// observeBundle takes note of what the webhook configuration's caBundle holds.
+// observeBundle records the CAs in the webhook configuration's caBundle.
 func (s *SelfManaged) observeBundle(cas []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +103,7 @@ func (s *SelfManaged) observeBundle(cas []*x509.Certificate) {
 	}
 }
 
-// observeAbsence takes note that there is no webhook configuration.
+// observeAbsence records that there is no webhook configuration.
 func (s *SelfManaged) observeAbsence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +112,7 @@ func (s *SelfManaged) observeAbsence() {
 
 // bundle is the caBundle as last observed.
 type bundle struct {
-	observed bool // it has been looked for
+	observed bool // it has been read
 	absent   bool // there is no webhook configuration
 	cas      []trustedCA
 }
@@ -125,9 +122,8 @@ type trustedCA struct {
 	since time.Time
 }
 
-// observe keeps since when each CA has been in the bundle. What the first look
-// finds there has been there since it was made, or nearly: replicas put a CA
-// into the bundle as soon as it exists.
+// observe records since when each CA has been in the bundle. A CA that the first observation finds has been there about since
+// its creation: replicas add a CA at once.
 func (b *bundle) observe(cas []*x509.Certificate, now time.Time) {
 	before := *b
 	*b = bundle{observed: true}
@@ -145,8 +141,7 @@ func (b *bundle) observe(cas []*x509.Certificate, now time.Time) {
 	}
 }
 
-// trustedSince is when the CA of this leaf came into the bundle, zero when it
-// is not there.
+// trustedSince is when the leaf's CA was added to the bundle, zero if it is not there.
 func (b *bundle) trustedSince(leaf *x509.Certificate) time.Time {
 	if ca := b.signer(leaf); ca != nil {
 		return ca.since
@@ -154,8 +149,8 @@ func (b *bundle) trustedSince(leaf *x509.Certificate) time.Time {
 	return time.Time{}
 }
 
-// trustedFrom is when every API server can be expected to trust this leaf, by
-// its own copy of the bundle and its own clock; zero when the CA is not there.
+// trustedFrom is when every API server can be expected to trust the leaf, by its own copy of the bundle and its own clock;
+// zero if the bundle does not contain the CA.
 func (b *bundle) trustedFrom(leaf *x509.Certificate) time.Time {
 	ca := b.signer(leaf)
 	if ca == nil {
@@ -181,7 +176,7 @@ func (b *bundle) signer(leaf *x509.Certificate) *trustedCA {
 	return nil
 }
 
-// duration parses what validation has parsed before.
+// duration parses a validated duration.
 func duration(text string) time.Duration {
 	d, _ := time.ParseDuration(text)
 	return d

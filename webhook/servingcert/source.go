@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package servingcert provides the certificate that the webhook serves with,
-// from one of three sources behind one interface, and, for self-managed
-// certificates, keeps the webhook configuration's caBundle.
+// Package servingcert provides the webhook's serving certificate from one of three sources behind one interface and, for
+// self-managed certificates, keeps the webhook configuration's caBundle.
 //
-// Issuing and reading certificates is cert-manager's own library
-// (pkg/server/tls); what is ours is the CA in its Secret, and that a new
-// certificate is served only once the API server has been told to trust it.
+// cert-manager's library (pkg/server/tls) issues and reads certificates. This package keeps the CA in its Secret, and serves
+// a new certificate only once API servers can trust it.
 package servingcert
 
 import (
@@ -23,8 +21,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 )
 
-// Source provides the serving certificate. Every replica runs one, leader or
-// not; it is a controller-runtime Runnable.
+// Source provides the serving certificate. It is a controller-runtime Runnable of every replica, leader or not.
 type Source interface {
 	// Start obtains the certificate and keeps it current until the context ends.
 	Start(context.Context) error
@@ -36,9 +33,7 @@ type Source interface {
 	Ready() error
 }
 
-// New returns the source that the configuration names. The configuration has
-// been validated; a self-managed source keeps its CA in this cluster, and needs
-// it alone.
+// New returns the configured source. The configuration must be valid; only a self-managed source uses the cluster.
 func New(server v1alpha1.Server, in cluster.Cluster) Source {
 	c := server.ServingCertificate
 	if c.Source != v1alpha1.CertificateSelfManaged {
@@ -63,7 +58,7 @@ func New(server v1alpha1.Server, in cluster.Cluster) Source {
 	}
 }
 
-// fileSource serves what cert-manager or somebody else keeps in a mounted Secret.
+// fileSource serves the certificate of a mounted Secret, which cert-manager or another program keeps.
 type fileSource struct {
 	servertls.FileCertificateSource
 }

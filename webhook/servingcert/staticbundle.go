@@ -25,20 +25,16 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
-// handover is how long a CA that is not in the configuration stays in the
-// caBundle: replicas of before a change of the source serve with it until they
-// are replaced. One that such a replica adds again stays as long again, so that
-// the two do not write against each other.
+// handover is how long a CA that is not configured stays in the caBundle: after a change of the source, old replicas serve
+// with it until they are replaced. If such a replica adds it again, it stays as long again, so that the two do not fight.
 const handover = 10 * time.Minute
 
-// maxCABundle is the largest ConfigMap that the API server stores, in bytes.
+// maxCABundle is the size in bytes of the largest ConfigMap that an API server stores.
 const maxCABundle = 1 << 20
 
-// StaticBundle keeps the caBundle of the webhook configuration as the
-// configuration has it (source secret). The chart never renders the field, so
-// that it has one writer whatever the source is, and a server-side apply of the
-// chart conflicts with none. Every replica runs it. It is the source of the
-// certificate too, which is ready once the caBundle trusts what was given.
+// StaticBundle keeps the configured CAs in the caBundle of the webhook configuration (source secret). The chart never renders
+// the field, so that it has one writer, and a server-side apply of the chart conflicts with none. Every replica runs it. It
+// wraps the certificate's source, which is ready once the caBundle contains these CAs.
 type StaticBundle struct {
 	Source
 	client        client.Client
@@ -46,19 +42,17 @@ type StaticBundle struct {
 	configured    []byte
 	trusted       []*x509.Certificate
 	clock         clock.PassiveClock
-	// since is when this process first saw each other CA, by its DER bytes.
+	// since is when this process first observed each foreign CA, by its DER bytes.
 	since map[string]time.Time
 
 	mu sync.Mutex
-	// observed is whether the webhook configuration has been looked up; trustedFrom
-	// is when every API server can be expected to trust the given CAs, zero where
-	// the caBundle does not hold them.
+	// observed is true once the webhook configuration has been read; trustedFrom is when every API server can be expected to
+	// trust the configured CAs, zero if the caBundle does not contain them.
 	observed    bool
 	trustedFrom time.Time
 }
 
-// NewStaticBundle reads the PEM file of CA certificates for the named
-// MutatingWebhookConfiguration, of which one signed the source's certificate.
+// NewStaticBundle reads the PEM file of CA certificates, one of which signed the source's certificate.
 func NewStaticBundle(source Source, c client.Client, configuration, file string) (*StaticBundle, error) {
 	configured, err := regular.Read(file, maxCABundle)
 	if err != nil {
@@ -66,7 +60,7 @@ func NewStaticBundle(source Source, c client.Client, configuration, file string)
 	}
 	trusted := certificates(configured)
 	if len(trusted) == 0 {
-		return nil, errors.New("server.servingCertificate.caBundle: " + file + " holds no PEM certificate")
+		return nil, errors.New("server.servingCertificate.caBundle: " + file + " contains no PEM certificate")
 	}
 	return &StaticBundle{Source: source, client: c, configuration: configuration, configured: configured, trusted: trusted, clock: clock.RealClock{}}, nil
 }
@@ -80,17 +74,16 @@ func (g *StaticBundle) Ready() error {
 	defer g.mu.Unlock()
 	switch {
 	case !g.observed:
-		return errors.New("the webhook configuration has not been looked at yet")
+		return errors.New("the webhook configuration has not been read yet")
 	case g.trustedFrom.IsZero():
-		return errors.New("the webhook configuration's caBundle does not yet hold servingCertificate.secret.caBundle")
+		return errors.New("the webhook configuration's caBundle does not yet contain servingCertificate.secret.caBundle")
 	case g.clock.Now().Before(g.trustedFrom):
-		return errors.New("the webhook configuration's caBundle has only just got servingCertificate.secret.caBundle")
+		return errors.New("the webhook configuration's caBundle got servingCertificate.secret.caBundle only seconds ago")
 	}
 	return nil
 }
 
-// observe takes note of whether every webhook trusts the given CAs. What the
-// first look finds has been there for long enough.
+// observe records whether every webhook trusts the configured CAs. What the first observation finds counts as trusted.
 func (g *StaticBundle) observe(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) {
 	all := trustedByAll(webhooks)
 	trusted := len(webhooks) == 0
@@ -110,7 +103,7 @@ func (g *StaticBundle) observe(webhooks []admissionregistrationv1.MutatingWebhoo
 	g.observed = true
 }
 
-// SetupWithManager registers the keeper.
+// SetupWithManager registers the controller.
 func (g *StaticBundle) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("ca-bundle").
@@ -144,8 +137,7 @@ func (g *StaticBundle) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	return writeBundles(ctx, g.client, &configuration, desired, next)
 }
 
-// foreign are the CAs of the webhooks that the configuration does not have and
-// that may still stay, with the end of their stay.
+// foreign returns the CAs in the webhooks that are not configured and may stay, with the end of their handover.
 func (g *StaticBundle) foreign(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) map[string]time.Time {
 	since, foreign := map[string]time.Time{}, map[string]time.Time{}
 	for _, webhook := range webhooks {
@@ -168,8 +160,7 @@ func (g *StaticBundle) foreign(webhooks []admissionregistrationv1.MutatingWebhoo
 	return foreign
 }
 
-// with is the given bundle as it was written, and those of the existing CAs that
-// may stay.
+// with returns the configured bundle, followed by the existing CAs that may stay.
 func (g *StaticBundle) with(existing []*x509.Certificate, retained map[string]time.Time) []byte {
 	bundle := bytes.Clone(g.configured)
 	var added []*x509.Certificate

@@ -87,7 +87,7 @@ func TestStaticBundleReady(t *testing.T) {
 		first, second, settled string
 	}{
 		"trusted already":          {[][]byte{pemOf(configured), pemOf(configured)}, "", "", ""},
-		"one webhook does not yet": {[][]byte{pemOf(configured), nil}, "does not yet hold", "only just", ""},
+		"one webhook does not yet": {[][]byte{pemOf(configured), nil}, "does not yet contain", "only seconds ago", ""},
 		"no webhook configuration": {nil, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestStaticBundleReady(t *testing.T) {
 				}
 			}
 			g.Source = &SelfManaged{issue: &issuer{newest: configured.leaf(t, start.Add(year))}, clock: clock, bundle: bundle{observed: true, absent: true}}
-			g.wantReady(t, "before the first look", "not been looked at")
+			g.wantReady(t, "before the first look", "not been read")
 			g.reconcile(t)
 			g.wantReady(t, "after the first look", test.first)
 			g.reconcile(t)
@@ -115,7 +115,7 @@ func TestNewStaticBundle(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "ca-bundle.crt")
 	for content, want := range map[string]string{
-		"nonsense":                         "holds no PEM certificate",
+		"nonsense":                         "contains no PEM certificate",
 		strings.Repeat("x", maxCABundle+1): "",
 	} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {

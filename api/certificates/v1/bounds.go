@@ -4,28 +4,28 @@ package v1
 
 import "k8s.io/apimachinery/pkg/util/validation/field"
 
-// The bounds of the CRDs, which a CRD of Gloo Mesh's does not have. They are checked before anything else, so that what an
-// object costs does not depend on who wrote it.
+// The limits of the CRDs, which Gloo Mesh's CRDs lack. They are checked first, so that the cost of an object does not
+// depend on its author.
 const (
 	maxHosts = 100
 	maxName  = 253 // of a Kubernetes object
 	maxPath  = 1024
 	maxURL   = 2048
-	// maxCABundle is about a hundred certificates, in bytes. In base64 it is the CRD's 350000 characters.
+	// maxCABundle is in bytes, about a hundred certificates. In base64 it is the CRD's 350000 characters.
 	maxCABundle = 256 << 10
-	// MaxTrustedRoots is the most roots of spec.agentCa.trustedRoots, and MaxTrustedRootsPEM the most bytes of them.
+	// MaxTrustedRoots and MaxTrustedRootsPEM limit spec.agentCa.trustedRoots, in certificates and bytes.
 	MaxTrustedRoots    = 20
 	MaxTrustedRootsPEM = 64 << 10
-	// maxText is of what has a bound of its own, which names the reason.
+	// maxText limits texts whose own limit has another message.
 	maxText = 1024
 
-	// MaxPodSets is the most sets of Pods of a PodBounceDirective.
+	// MaxPodSets is the number of sets in a PodBounceDirective.
 	MaxPodSets = 100
-	// MaxStatusText is the most bytes of a message in a status that is written here.
+	// MaxStatusText is the length, in bytes, of a message that the project writes to a status.
 	MaxStatusText = 4096
 )
 
-// bounds collects what is too long or too many.
+// bounds collects exceeded limits.
 type bounds struct{ errs field.ErrorList }
 
 func (b *bounds) text(path *field.Path, value string, limit int) {

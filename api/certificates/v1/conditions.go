@@ -16,21 +16,22 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// The conditions of an IssuedCertificate that follow from what its Pods report.
+// The conditions of an IssuedCertificate that summarize the reports of its Pods.
 const (
-	// ReadyCondition is true when the files of every istiod hold a valid CA certificate.
+	// ReadyCondition is true when every istiod has a valid CA certificate in its files.
 	ReadyCondition = "Ready"
-	// ConfirmedCondition is true when every istiod was seen to use the CA certificate in its files.
+	// ConfirmedCondition is true when every istiod was seen to use that CA certificate.
 	ConfirmedCondition = "Confirmed"
-	// RootTrustedCondition is true when every istiod's CA certificate leads to a root that all these istiods publish as
-	// trusted, and the CA's last answer did too. It is unknown before the first answer.
+	// RootTrustedCondition is true when every CA certificate, and the CA's last answer, leads to a root that all these
+	// istiods publish as trusted. It is unknown before the first answer.
 	RootTrustedCondition = "RootTrusted"
 )
 
-// RootEndsSoon is how long before its end a root is warned of: to change it takes all clusters and their workloads.
+// RootEndsSoon is how long before a root expires the warnings start: changing it takes all clusters and their
+// workloads.
 const RootEndsSoon = 90 * 24 * time.Hour
 
-// ReasonFilesLost is the reason of a Pod whose files do not hold what was published.
+// ReasonFilesLost is the reason of a Pod whose files differ from the published set.
 const ReasonFilesLost = "FilesLost"
 
 // Reasons of the conditions, besides those that Pods report; docs/agent.md lists all.
@@ -45,19 +46,19 @@ const (
 	reasonIssueFailed    = "IssueFailed"
 )
 
-// maxRoots is how many roots a status names in short.
+// maxRoots is the number of roots in status.root.
 const maxRoots = 3
 
 var (
-	// reasonFormat is what the API server accepts as a condition's reason (metav1.Condition), within the bound of our own.
+	// reasonFormat is the format of metav1.Condition, with this project's length limit.
 	reasonFormat = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
-	// fingerprintFormat finds the beginning of a fingerprint, by which a person tells it from others.
+	// fingerprintFormat matches the start of a fingerprint.
 	fingerprintFormat = regexp.MustCompile(`^[0-9a-f]{12}`)
 )
 
-// Summarize sets what follows from the entries of all Pods: the conditions Ready, Confirmed and RootTrusted, the earliest
-// ends, and the roots in short. Conditions of other types stay, and the time of a condition changes with its status alone.
-// generation is of the object that the reporting agent acts on.
+// Summarize derives the conditions Ready, Confirmed and RootTrusted, the earliest expirations and the short roots from
+// the entries of all Pods. Other conditions stay, and a transition time changes only with its status. generation is
+// that of the object that the reporting agent acts on.
 func (s *IssuedCertificateStatus) Summarize(generation int64, now time.Time) {
 	pods := s.reporting(now)
 	for _, condition := range []metav1.Condition{ready(pods, now), confirmed(pods, now), rootTrusted(pods)} {
@@ -79,8 +80,8 @@ func (s *IssuedCertificateStatus) Summarize(generation int64, now time.Time) {
 	s.Root = strings.Join(roots, ", ")
 }
 
-// reporting are the entries that count. An agent reports that its certificate has expired: an entry that lies past its end
-// without an error is of an agent that is gone.
+// reporting are the entries that count. An agent reports an expired certificate as an error: an expired entry without
+// one belongs to a deleted Pod.
 func (s *IssuedCertificateStatus) reporting(now time.Time) []CertificateStatus {
 	return slices.DeleteFunc(slices.Clone(s.Certificates), func(pod CertificateStatus) bool {
 		return pod.expired(now) && pod.Error == ""
@@ -95,14 +96,14 @@ func (c *CertificateStatus) hasCA(now time.Time) bool {
 	return c.SerialNumber != "" && c.Reason != ReasonFilesLost && !c.expired(now)
 }
 
-// failure is why a Pod has no CA certificate.
+// failure explains why a Pod has no CA certificate.
 func (c *CertificateStatus) failure() (reason, message string) {
 	switch {
 	case c.Error == "":
 		return reasonInitial, fmt.Sprintf("Pod %s has no CA certificate yet.", c.Pod)
 	case reasonFormat.MatchString(c.Reason):
 		reason = c.Reason
-	default: // of an older agent, or not of an agent
+	default: // written by an older agent or another program
 		reason = reasonIssueFailed
 	}
 	return reason, fmt.Sprintf("Pod %s: %s", c.Pod, c.Error)
@@ -119,7 +120,7 @@ func ready(pods []CertificateStatus, now time.Time) metav1.Condition {
 		return condition
 	}
 	condition.Status, condition.Reason = metav1.ConditionTrue, reasonPublished
-	condition.Message = fmt.Sprintf("Every istiod that reports has a valid CA certificate (Pods: %d).", len(pods))
+	condition.Message = fmt.Sprintf("Every reporting istiod has a valid CA certificate (Pods: %d).", len(pods))
 	return condition
 }
 
@@ -131,17 +132,17 @@ func confirmed(pods []CertificateStatus, now time.Time) metav1.Condition {
 	}
 	if waiting := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.Confirmed }); waiting >= 0 {
 		condition.Reason = reasonNotConfirmed
-		condition.Message = fmt.Sprintf("Pod %s: istiod was not seen to use its CA certificate yet.", pods[waiting].Pod)
+		condition.Message = fmt.Sprintf("Pod %s: istiod has not been seen to use its CA certificate yet.", pods[waiting].Pod)
 		return condition
 	}
 	condition.Status, condition.Reason = metav1.ConditionTrue, reasonConfirmed
-	condition.Message = fmt.Sprintf("Every istiod that reports was seen to use its CA certificate (Pods: %d).", len(pods))
+	condition.Message = fmt.Sprintf("Every reporting istiod was seen to use its CA certificate (Pods: %d).", len(pods))
 	return condition
 }
 
 func rootTrusted(pods []CertificateStatus) metav1.Condition {
 	condition := metav1.Condition{Type: RootTrustedCondition, Status: metav1.ConditionFalse}
-	roots := map[string]string{} // the first Pod with each
+	roots := map[string]string{} // to the first Pod that uses it
 	for i := range pods {
 		pod := &pods[i]
 		if pod.OfferedRootFingerprint != "" {
@@ -168,11 +169,12 @@ func rootTrusted(pods []CertificateStatus) metav1.Condition {
 		return condition
 	}
 	condition.Status, condition.Reason = metav1.ConditionTrue, reasonTrusted
-	condition.Message = "The CA certificates lead to a root that every istiod that reports publishes as trusted."
+	condition.Message = "The CA certificates lead to a root that every reporting istiod publishes as trusted."
 	return condition
 }
 
-// distrusts returns the first of the roots, by its fingerprint, that a Pod does not publish as trusted; empty when there is none.
+// distrusts returns the first of the roots, by fingerprint, that a Pod does not publish as trusted; empty when it
+// publishes all.
 func (c *CertificateStatus) distrusts(roots map[string]string) string {
 	if len(c.TrustedRoots) == 0 {
 		return ""
@@ -181,7 +183,7 @@ func (c *CertificateStatus) distrusts(roots map[string]string) string {
 	for _, root := range c.TrustedRoots {
 		trusted[root] = true
 	}
-	for _, root := range slices.Sorted(maps.Keys(roots)) { // the same one each time
+	for _, root := range slices.Sorted(maps.Keys(roots)) { // a stable message
 		if !trusted[root] {
 			return root
 		}

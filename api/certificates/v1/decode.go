@@ -4,15 +4,13 @@ package v1
 
 import "github.com/istiod-agent/istiod-agent/internal/strict"
 
-// MaxFileSize is the most that Decode reads, in bytes: an API server takes no
-// larger object either.
+// MaxFileSize is the size, in bytes, of the largest file that Decode reads; an API server takes no larger object
+// either.
 const MaxFileSize = strict.MaxFileSize
 
-// Decode reads an IssuedCertificate from a file's content, one document in YAML
-// or JSON. Unlike an API server it refuses a field that it does not know, which
-// is most often a misspelt one, and it names every mistake with its path. No
-// error quotes a value: it may be a token in the wrong place. A status is not
-// read, and nothing needs a name. Defaults are not filled in.
+// Decode reads an IssuedCertificate from a file: one document in YAML or JSON. Unlike an API server it rejects unknown
+// fields, which are mostly misspelt, and reports every mistake with its path. No error quotes a value, which may be a
+// misplaced token. It ignores the status, requires no name and sets no defaults.
 func Decode(content []byte) (*IssuedCertificate, error) {
 	return strict.Object[IssuedCertificate](content, GroupVersion.String(), Kind)
 }

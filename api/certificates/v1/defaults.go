@@ -4,8 +4,7 @@ package v1
 
 import "cmp"
 
-// What counts where nothing is written. The first four are what Gloo Mesh's
-// translator writes for intermediate CAs, the others its API's own defaults.
+// Defaults. The first four are those of Gloo Mesh's translator for intermediate CAs, the others those of its API.
 const (
 	DefaultOrgName        = "Istio"
 	DefaultTTLDays        = 365
@@ -14,20 +13,19 @@ const (
 	DefaultMountPath      = "/v1/auth/kubernetes"
 	DefaultSecretTokenKey = "token"
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// DefaultRootsKey is the key of Istio's own ConfigMap of roots, istio-ca-root-cert.
+	// DefaultRootsKey is the key of Istio's own ConfigMap istio-ca-root-cert.
 	DefaultRootsKey = "root-cert.pem"
 )
 
-// MaxRenewalRatio is the largest secretRotationGracePeriodRatio. Renewals are spread over a tenth of a certificate's life besides:
-// with more, a certificate would be due as soon as it is issued.
+// MaxRenewalRatio is the maximum of secretRotationGracePeriodRatio. Renewals are spread over another tenth of the
+// lifetime: with a larger ratio, a certificate would be due at once.
 const MaxRenewalRatio = 0.9
 
-// TokenRoot is the directory below which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
+// TokenRoot is the directory in which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
 // else, whatever a specification names.
 const TokenRoot = "/var/run/secrets" //nolint:gosec // a directory
 
-// SetDefaults fills in what is absent. What is there stays, even where Validate
-// refuses it. Doing it twice changes nothing.
+// SetDefaults sets absent fields and keeps all others, even invalid ones. It is idempotent.
 func (s *IssuedCertificateSpec) SetDefaults() {
 	if s.CertOptions == nil {
 		s.CertOptions = &CertOptions{}
@@ -38,7 +36,7 @@ func (s *IssuedCertificateSpec) SetDefaults() {
 	}
 }
 
-// SetDefaults fills in what is absent.
+// SetDefaults sets absent fields.
 func (c *IntermediateCertificateAuthority) SetDefaults() {
 	if c.Vault != nil {
 		c.Vault.SetDefaults()
@@ -49,8 +47,7 @@ func (c *IntermediateCertificateAuthority) SetDefaults() {
 	}
 }
 
-// SetDefaults fills in what is absent. An org that is not empty counts where the
-// options name none.
+// SetDefaults sets absent fields. A non-empty org is the default of the organization.
 func (o *CertOptions) SetDefaults(org string) {
 	o.OrgName = cmp.Or(o.OrgName, org, DefaultOrgName)
 	if o.TTLDays == nil {
@@ -64,7 +61,7 @@ func (o *CertOptions) SetDefaults(org string) {
 	}
 }
 
-// SetDefaults fills in what is absent.
+// SetDefaults sets absent fields.
 func (v *VaultCA) SetDefaults() {
 	if v.KubernetesAuth != nil {
 		v.KubernetesAuth.setDefaults()

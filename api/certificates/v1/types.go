@@ -15,23 +15,23 @@ const (
 )
 
 var (
-	// GroupVersion of everything in this package.
+	// GroupVersion of this package.
 	GroupVersion = schema.GroupVersion{Group: "certificates.mesh.gloo.solo.io", Version: "v1"}
-	// IssuedCertificates is the resource, for clients that know no Go types.
+	// IssuedCertificates is the resource, for untyped clients.
 	IssuedCertificates = GroupVersion.WithResource("issuedcertificates")
 	// PodBounceDirectives is the other resource.
 	PodBounceDirectives = GroupVersion.WithResource("podbouncedirectives")
 )
 
-// AddToScheme makes the Go types known to a scheme, for clients that know them.
+// AddToScheme registers the types of this package.
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion, &IssuedCertificate{}, &IssuedCertificateList{}, &PodBounceDirective{}, &PodBounceDirectiveList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }
 
-// An IssuedCertificate says which intermediate CA certificate an istiod shall have, and which CA signs it.
-// The agent beside that istiod gets the certificate, renews it, and reports here.
+// An IssuedCertificate specifies the intermediate CA certificate of an istiod, and the CA that signs it. The agent
+// beside that istiod gets the certificate, renews it and reports here.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -46,13 +46,13 @@ type IssuedCertificate struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
 
-	// Which certificate is wanted.
+	// The desired certificate.
 	Spec IssuedCertificateSpec `json:"spec,omitzero"`
-	// How far the agents are. They write it, nobody else needs to.
+	// The progress that the agents report.
 	Status IssuedCertificateStatus `json:"status,omitzero"`
 }
 
-// IssuedCertificateList is a list of them.
+// IssuedCertificateList is a list of IssuedCertificates.
 //
 // +kubebuilder:object:root=true
 type IssuedCertificateList struct {
@@ -62,45 +62,41 @@ type IssuedCertificateList struct {
 	Items []IssuedCertificate `json:"items"`
 }
 
-// IssuedCertificateSpec says which certificate is wanted. Fields of the public API that the agent does not
-// know are kept.
+// IssuedCertificateSpec is the desired certificate. Fields of the public API that the agent does not know are
+// preserved.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.glooMeshCa) && has(self.agentCa))",message="expected one CA: set agentCa or glooMeshCa, not both"
 // +kubebuilder:validation:XValidation:rule="!has(self.certOptions) || !has(self.certOptions.secretRotationGracePeriodRatio) || self.certOptions.secretRotationGracePeriodRatio <= 0.9",fieldPath=".certOptions.secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"
 type IssuedCertificateSpec struct {
-	// The SPIFFE IDs that the certificate is for, at least one, none twice, each of the form
-	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>. An agent acts on the IssuedCertificates in
-	// which it finds the namespace and the service account of its own istiod.
+	// The SPIFFE IDs of the certificate, at least one, none twice: spiffe://<trust domain>/ns/<namespace>/sa/<service
+	// account>. An agent acts on the IssuedCertificates that contain the namespace and service account of its istiod.
 	//
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=2048
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Deprecated: use certOptions.orgName, which goes before it. The certificate's organization.
+	// Deprecated: use certOptions.orgName, which precedes it. The organization of the certificate.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	Org string `json:"org,omitempty"`
 
-	// Deprecated: stood for what glooMeshCa.signingCertificateSecret is now. The agent refuses it, since it
-	// has its certificates signed by agentCa alone.
+	// Deprecated: replaced by glooMeshCa.signingCertificateSecret. The agent rejects it, since it uses agentCa only.
 	SigningCertificateSecret *ObjectRef `json:"signingCertificateSecret,omitempty"`
 
-	// The Secret to store the certificate and its key in. The agent refuses it: it writes them to istiod's
-	// memory and never to a Secret. Absent means just that.
+	// The Secret for the certificate and its key. The agent rejects it: it writes them only to istiod's memory.
 	IssuedCertificateSecret *ObjectRef `json:"issuedCertificateSecret,omitempty"`
 
-	// The PodBounceDirective that names the pods to restart when the root of trust changes.
-	// Default: no pod is restarted.
+	// The PodBounceDirective that names the Pods to restart when the root of trust changes. Default: no Pod restarts.
 	PodBounceDirective *ObjectRef `json:"podBounceDirective,omitempty"`
 
-	// What is asked of the certificate and of its key.
+	// Properties of the certificate and its key.
 	CertOptions *CertOptions `json:"certOptions,omitempty"`
 
-	// A CA whose key Gloo Mesh's management server holds. The agent refuses it; this is for other programs.
+	// A CA whose key is on Gloo Mesh's management server. The agent rejects it; other programs use it.
 	GlooMeshCA *GlooMeshCA `json:"glooMeshCa,omitempty"`
 
-	// A CA that the agent itself asks for the certificate. The agent needs it.
+	// The CA that the agent requests the certificate from. Required by the agent.
 	AgentCA *IntermediateCertificateAuthority `json:"agentCa,omitempty"`
 }
 
@@ -116,39 +112,39 @@ type ObjectRef struct {
 	Namespace string `json:"namespace,omitempty"`
 }
 
-// CertOptions is what is asked of the certificate and of its key.
+// CertOptions are properties of the certificate and its key.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.rsaKeySizeBytes) && has(self.ecKeyCurve))",message="expected one kind of key: set rsaKeySizeBytes or ecKeyCurve, not both"
 type CertOptions struct {
-	// How long the certificate shall be valid, in days, from 1 to 36500. The CA may give less; the agent
-	// renews by the time that the certificate states. Default: 365.
+	// Validity of the certificate in days, 1 to 36500. The CA may shorten it; the agent renews by the actual end.
+	// Default: 365.
 	//
 	// +kubebuilder:validation:Minimum=0
 	TTLDays *uint32 `json:"ttlDays,omitempty"`
 
-	// Size of the RSA key in bits (not in bytes, in spite of the name): 2048, 3072 or 4096.
-	// Not together with ecKeyCurve. Default: 4096, unless ecKeyCurve is set.
+	// Size of the RSA key in bits (not bytes, despite the name): 2048, 3072 or 4096. Not together with ecKeyCurve.
+	// Default: 4096, unless ecKeyCurve is set.
 	//
 	// +kubebuilder:validation:Minimum=0
 	RSAKeySizeBytes *uint32 `json:"rsaKeySizeBytes,omitempty"`
 
-	// The certificate's organization, also its common name: printable, without commas, at most 64 characters.
-	// Default: Istio; in an IssuedCertificate the deprecated spec.org goes before that.
+	// Organization and common name of the certificate: printable, without commas, at most 64 characters. Default:
+	// Istio; in an IssuedCertificate the deprecated spec.org precedes it.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	OrgName string `json:"orgName,omitempty"`
 
-	// The part of the certificate's life that is left when it is renewed, more than 0 and at most 0.9:
-	// 0.10 renews when a tenth is left. Default: 0.10.
+	// The fraction of the lifetime that remains at renewal, more than 0 and at most 0.9: 0.10 renews when a tenth
+	// remains. Default: 0.10.
 	SecretRotationGracePeriodRatio *float64 `json:"secretRotationGracePeriodRatio,omitempty"`
 
-	// Makes the key an elliptic curve key, P-256 or P-384, in place of an RSA key. Not in the public API.
-	// Not together with rsaKeySizeBytes. Default: an RSA key.
+	// Curve of an elliptic curve key, P-256 or P-384, instead of an RSA key. Not together with rsaKeySizeBytes. Not in
+	// the public API. Default: an RSA key.
 	ECKeyCurve Curve `json:"ecKeyCurve,omitempty"`
 }
 
-// Curve is an elliptic curve that istiod, Vault and every proxy can use.
+// Curve is an elliptic curve that istiod, Vault and every proxy support.
 //
 // +kubebuilder:validation:Enum=P-256;P-384
 type Curve string
@@ -159,40 +155,39 @@ const (
 	P384 Curve = "P-384"
 )
 
-// GlooMeshCA is a CA whose key Gloo Mesh's management server holds.
+// GlooMeshCA is a CA whose key is on Gloo Mesh's management server.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 type GlooMeshCA struct {
-	// The Secret of the management cluster that holds the CA's certificate and key.
+	// The Secret of the management cluster with the certificate and key of the CA.
 	SigningCertificateSecret *ObjectRef `json:"signingCertificateSecret,omitempty"`
 }
 
-// IntermediateCertificateAuthority is a CA that the agent itself asks.
+// IntermediateCertificateAuthority is a CA that the agent requests certificates from.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 type IntermediateCertificateAuthority struct {
-	// A PKI secrets engine of Vault or OpenBao. Required: no other kind is known.
+	// A PKI secrets engine of Vault or OpenBao. Required: the only supported kind.
 	Vault *VaultCA `json:"vault,omitempty"`
 
-	// Root certificates of which the CA certificate must lead to one: an answer that leads to another root is
-	// refused. They complete the chain where the CA does not know its own root. Not in the public API.
-	// Default: the root that the CA's answer leads to.
+	// Accepted root certificates: the agent rejects a CA certificate that leads to another root. They complete the
+	// chain if the CA does not know its own root. Not in the public API. Default: the root of the CA's answer.
 	TrustedRoots *TrustedRoots `json:"trustedRoots,omitempty"`
 }
 
-// TrustedRoots are root certificates, from one place.
+// TrustedRoots are root certificates from one source.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="has(self.pem) != has(self.configMapRef)",message="expected one source of the roots: set pem or configMapRef"
 type TrustedRoots struct {
-	// The root certificates in PEM, at most 20: each a CA that has signed itself, and nothing else.
-	// This or configMapRef is required, not both.
+	// The root certificates in PEM, at most 20, each self-signed; nothing else. Either this or configMapRef is
+	// required.
 	//
 	// +kubebuilder:validation:MaxLength=65536
 	PEM string `json:"pem,omitempty"`
 
-	// A ConfigMap in istiod's own namespace that holds them, under the same bounds. The agent must be allowed to
-	// read it. It is read each time that a certificate is issued.
+	// A ConfigMap in istiod's namespace that holds them, under the same limits. The agent needs the right to get it,
+	// and reads it for each certificate.
 	ConfigMapRef *ConfigMapKeyRef `json:"configMapRef,omitempty"`
 }
 
@@ -202,7 +197,7 @@ type ConfigMapKeyRef struct {
 	//
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
-	// Namespace of the ConfigMap. Default: istiod's own; no other is accepted.
+	// Namespace of the ConfigMap. Default: that of istiod; no other is accepted.
 	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
@@ -212,148 +207,143 @@ type ConfigMapKeyRef struct {
 	Key string `json:"key,omitempty"`
 }
 
-// VaultCA is a PKI secrets engine of a Vault, and how to log in there.
+// VaultCA is a PKI secrets engine of a Vault, and the login there.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.tokenSecretRef) && has(self.kubernetesAuth))",message="expected one way to log in: set tokenSecretRef or kubernetesAuth, not both"
 type VaultCA struct {
 	// Path of the endpoint that signs the certificate. Required. It must sign intermediate CAs:
-	// <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, with or without /v1/ in
-	// front. An endpoint that signs leaf certificates (<mount>/sign/<role>) is refused, since istiod needs a CA.
+	// <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, with or without a leading /v1/.
+	// Endpoints that sign leaf certificates (<mount>/sign/<role>) are rejected, since istiod needs a CA.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	CAPath string `json:"caPath,omitempty"`
 
-	// Path of the endpoint at which Vault makes the CA key and hands it out:
-	// <mount>/intermediate/generate/exported or <mount>/issuers/generate/intermediate/exported, with or
-	// without /v1/ in front. .../internal is refused, since such a key never leaves Vault.
-	// Default: the agent makes the key itself, and it never leaves istiod's pod.
+	// Path of the endpoint that generates and exports the CA key: <mount>/intermediate/generate/exported or
+	// <mount>/issuers/generate/intermediate/exported, with or without a leading /v1/. .../internal is rejected, since
+	// such a key never leaves Vault. Default: the agent generates the key, which never leaves istiod's Pod.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	CSRPath string `json:"csrPath,omitempty"`
 
-	// Where Vault is: https://<host>[:<port>], followed by the prefix of its paths where a gateway serves it below
-	// one, such as https://gateway.example.com/vault. Required. http:// is taken with a warning: it
-	// sends the login token and, with csrPath, the CA key unencrypted.
+	// Address of Vault: https://<host>[:<port>], followed by the path prefix of a gateway, if any, such as
+	// https://gateway.example.com/vault. Required. http:// is accepted with a warning: it sends the login token and,
+	// with csrPath, the CA key unencrypted.
 	//
 	// +kubebuilder:validation:MaxLength=2048
 	Server string `json:"server,omitempty"`
 
-	// PEM certificates that Vault's own certificate must lead to, in base64; nothing but certificates.
-	// Default: the system's root certificates, and Mozilla's in the agent's image.
+	// PEM certificates, in base64, that Vault's server certificate must lead to; nothing else. Default: the system's
+	// root certificates, in the agent's image those of Mozilla.
 	//
 	// +kubebuilder:validation:MaxLength=350000
 	CABundle []byte `json:"caBundle,omitempty"`
 
-	// Vault namespace (Vault Enterprise, OpenBao) that all calls are made in, such as admin/mesh.
-	// Default: the root namespace.
+	// Vault namespace (Vault Enterprise, OpenBao) of all calls, such as admin/mesh. Default: the root namespace.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	Namespace string `json:"namespace,omitempty"`
 
-	// The Secret that holds a Vault token under the key token, in istiod's own namespace. The agent never
-	// revokes the token, and refuses Secrets that hold a service account's token.
-	// This or kubernetesAuth is required, not both.
+	// The Secret in istiod's namespace with a Vault token under the key token. The agent never revokes that token, and
+	// rejects Secrets with a service account token. Either this or kubernetesAuth is required.
 	TokenSecretRef *ObjectRef `json:"tokenSecretRef,omitempty"`
 
-	// Log in as a service account, by Vault's Kubernetes auth method. This or tokenSecretRef is required,
-	// not both.
+	// Login as a service account, by Vault's Kubernetes auth method. Either this or tokenSecretRef is required.
 	KubernetesAuth *KubernetesAuth `json:"kubernetesAuth,omitempty"`
 }
 
-// KubernetesAuth is how to log in to Vault as a service account.
+// KubernetesAuth is a login to Vault as a service account.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.serviceAccountRef) && has(self.mountedSaPath))",message="expected one source of the token: set serviceAccountRef or mountedSaPath, not both"
 type KubernetesAuth struct {
-	// Path of the auth method: /v1/auth/<mount>, or auth/<mount>. Default: /v1/auth/kubernetes.
+	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/kubernetes.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	MountPath string `json:"mountPath,omitempty"`
 
-	// Vault role to log in with. Required.
+	// Vault role of the login. Required.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	Role string `json:"role,omitempty"`
 
-	// Name of the file in mountedSaPath that holds the token. Default: token.
+	// Name of the token file in mountedSaPath. Default: token.
 	//
 	// +kubebuilder:validation:MaxLength=253
 	SecretTokenKey string `json:"secretTokenKey,omitempty"`
 
-	// The service account, in istiod's own namespace, that a token is requested of (TokenRequest); the agent
-	// must be allowed to. Not together with mountedSaPath. Default: the token in mountedSaPath is used.
+	// The service account in istiod's namespace whose token is requested (TokenRequest); the agent needs the right to.
+	// Not together with mountedSaPath. Default: the token in mountedSaPath.
 	ServiceAccountRef *ObjectRef `json:"serviceAccountRef,omitempty"`
 
-	// Absolute path of the directory that a service account token is mounted in, below /var/run/secrets.
-	// Not together with serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, the pod's own.
+	// Absolute path of the directory with a mounted service account token, below /var/run/secrets. Not together with
+	// serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, that of the Pod.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	MountedSAPath string `json:"mountedSaPath,omitempty"`
 
-	// Audience of the token, such as vault; Vault's role must name the same. Not in the public API. The agent
-	// sends a mounted token of exactly this audience (the injection mounts one for vault), and requests one from
-	// the API server where no mounted token has it.
-	// Default: none; the token in mountedSaPath is sent, which by default the API server accepts too.
+	// Audience of the token, such as vault, which Vault's role must require too. The agent sends a mounted token with
+	// exactly this audience (the injection mounts one for vault), or else requests one from the API server. Not in the
+	// public API. Default: none; the token in mountedSaPath is sent, which by default the API server accepts too.
 	//
 	// +kubebuilder:validation:MaxLength=1024
 	Audience string `json:"audience,omitempty"`
 }
 
-// State is how far an IssuedCertificate is.
+// State is the progress of an IssuedCertificate.
 type State string
 
-// The states, in their order; Failed may come at any time and is left as soon as what failed works.
+// The states, in order; Failed can occur at any time and ends with the cause.
 const (
-	// Pending is before anything was done.
+	// Pending: nothing was requested yet.
 	Pending State = "PENDING"
-	// Requested waits for the CA.
+	// Requested: the CA has not answered yet.
 	Requested State = "REQUESTED"
-	// Issued has a certificate that istiod does not use yet.
+	// Issued: istiod does not use the certificate yet.
 	Issued State = "ISSUED"
-	// Finished has a certificate that istiod uses.
+	// Finished: istiod uses the certificate.
 	Finished State = "FINISHED"
-	// Failed has an error; what istiod already has stays in use.
+	// Failed: an error occurred; istiod keeps its current certificate.
 	Failed State = "FAILED"
 )
 
-// IssuedCertificateStatus is how far the agents are.
+// IssuedCertificateStatus is the progress that the agents report.
 type IssuedCertificateStatus struct {
-	// The metadata.generation that this status is about.
+	// The metadata.generation that this status describes.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// What went wrong last and what to do about it; empty when all is well.
+	// The last error and its remedy; empty when there is none.
 	//
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
 
-	// How far it is: PENDING, REQUESTED (the CA was asked), ISSUED (istiod has the files), FINISHED (istiod
-	// uses them) or FAILED (see error). With several pods it is one of theirs; see certificates.
+	// The state: PENDING, REQUESTED (the CA was asked), ISSUED (istiod has the files), FINISHED (istiod uses them) or
+	// FAILED (see error). With several Pods it is that of one of them; see certificates.
 	//
 	// +kubebuilder:validation:MaxLength=64
 	State State `json:"state,omitempty"`
 
-	// The earliest end of the Pods' CA certificates, each with the chain above it. Not in the public API.
+	// The earliest expiration of the Pods' CA certificates and their chains. Not in the public API.
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
 
-	// The roots that the Pods' CA certificates lead to: the first 12 digits of each SHA-256. Not in the public API.
+	// The roots of the Pods' CA certificates: the first 12 digits of each SHA-256. Not in the public API.
 	//
 	// +kubebuilder:validation:MaxLength=128
 	Root string `json:"root,omitempty"`
 
-	// The earliest end of these roots. Not in the public API.
+	// The earliest expiration of these roots. Not in the public API.
 	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
 
-	// Ready is true when every istiod that reports has a valid CA certificate in its files, Confirmed when each was
-	// seen to use it, RootTrusted when these lead to a root that all of them trust, and TokenAudienceBound when the
-	// token that the agent sends to Vault is of no use elsewhere. Not in the public API.
+	// Ready: every reporting istiod has a valid CA certificate in its files. Confirmed: each was seen to use it.
+	// RootTrusted: the certificates lead to a root that all istiods trust. TokenAudienceBound: the token that the agent
+	// sends to Vault is useless elsewhere. Not in the public API.
 	//
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// What each pod of istiod has. Not in the public API.
+	// The certificate of each Pod of istiod. Not in the public API.
 	//
 	// +listType=map
 	// +listMapKey=pod
@@ -361,21 +351,21 @@ type IssuedCertificateStatus struct {
 	Certificates []CertificateStatus `json:"certificates,omitempty"`
 }
 
-// TokenAudienceBoundCondition of an IssuedCertificate is true when the token that the agent sends to Vault is of no use
-// elsewhere, and false when the server that receives it can act as istiod's service account at the API server.
+// TokenAudienceBoundCondition is true when the token that the agent sends to Vault is useless elsewhere, and false when
+// Vault's server could use it as istiod's service account at the API server.
 const TokenAudienceBoundCondition = "TokenAudienceBound"
 
-// CertificateStatus is what one pod of istiod has.
+// CertificateStatus is the certificate of one Pod of istiod.
 type CertificateStatus struct {
-	// Name of the pod.
+	// Name of the Pod.
 	//
 	// +kubebuilder:validation:MaxLength=253
 	Pod string `json:"pod"`
-	// Serial number of the pod's CA certificate, as Vault writes it: hexadecimal bytes with colons between.
+	// Serial number of the CA certificate as Vault writes it: hexadecimal bytes separated by colons.
 	//
 	// +kubebuilder:validation:MaxLength=256
 	SerialNumber string `json:"serialNumber,omitempty"`
-	// Who signed the CA certificate: its issuer's distinguished name (RFC 2253).
+	// Distinguished name of the issuer of the CA certificate (RFC 2253).
 	//
 	// +kubebuilder:validation:MaxLength=32768
 	Issuer string `json:"issuer,omitempty"`
@@ -383,41 +373,41 @@ type CertificateStatus struct {
 	//
 	// +kubebuilder:validation:MaxLength=64
 	Key string `json:"key,omitempty"`
-	// When the CA certificate became valid, which is about when it was issued.
+	// When the CA certificate became valid, about when it was issued.
 	NotBefore *metav1.Time `json:"notBefore,omitempty"`
-	// When the CA certificate expires, or the first certificate above it.
+	// When the CA certificate, or the first one in its chain, expires.
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
-	// When the root that it leads to expires.
+	// When its root expires.
 	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
-	// The certificate above it that ends before ttlDays are over, and so cuts it short; empty when none does.
+	// The certificate in the chain that expires before ttlDays are over; empty when none does.
 	//
 	// +kubebuilder:validation:MaxLength=32768
 	LimitedBy string `json:"limitedBy,omitempty"`
-	// SHA-256 of the root certificate (DER) that the pod's CA certificate leads to, in hexadecimal.
+	// SHA-256 of the root certificate (DER) of the CA certificate, in hexadecimal.
 	//
 	// +kubebuilder:validation:MaxLength=128
 	RootFingerprint string `json:"rootFingerprint,omitempty"`
-	// Those of all roots that the pod's istiod publishes as trusted, in their order: one, but while the root changes.
+	// SHA-256 of all roots that istiod publishes as trusted, in order: one, except during a root change.
 	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=128
 	TrustedRoots []string `json:"trustedRoots,omitempty"`
-	// That of another root, to which Vault's last answer led; nothing of that answer was published. Absent while
-	// Vault's root is istiod's.
+	// SHA-256 of the root of Vault's last answer, where that is another one; the answer was not published. Absent when
+	// it is the same.
 	//
 	// +kubebuilder:validation:MaxLength=128
 	OfferedRootFingerprint string `json:"offeredRootFingerprint,omitempty"`
 	// Whether istiod was seen to use this certificate.
 	// +optional
 	Confirmed bool `json:"confirmed"`
-	// When the certificate will be renewed.
+	// When the agent will renew the certificate.
 	RenewAt *metav1.Time `json:"renewAt,omitempty"`
-	// Key of the error, such as VaultSealed (docs/agent.md lists them); empty when all is well.
+	// Key of the error, such as VaultSealed (see docs/agent.md); empty when there is none.
 	//
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason,omitempty"`
-	// What went wrong last in this pod and what to do about it; empty when all is well.
+	// The last error of this Pod and its remedy; empty when there is none.
 	//
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`

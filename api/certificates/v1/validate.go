@@ -18,27 +18,23 @@ const (
 	exampleHost = "spiffe://cluster.local/ns/istio-system/sa/istiod"
 
 	maxTTLDays = 36500
-	// maxTrustDomain is the bytes that a trust domain may have (SPIFFE-ID, section 2.1).
+	// maxTrustDomain is the limit of a trust domain in bytes (SPIFFE-ID, section 2.1).
 	maxTrustDomain = 255
-	// maxSPIFFEID is the bytes that every SPIFFE implementation must take (SPIFFE-ID, section 2.3).
+	// maxSPIFFEID is the size in bytes that every SPIFFE implementation must accept (SPIFFE-ID, section 2.3).
 	maxSPIFFEID = 2048
-	// maxOrgName is RFC 5280's ub-organization-name, and ub-common-name as well.
+	// maxOrgName is RFC 5280's ub-organization-name and ub-common-name.
 	maxOrgName = 64
 )
 
-// rsaKeySizes in bits. Smaller ones are broken or nearly so; with larger ones
-// istiod would sign no faster than a few dozen certificates a second.
+// rsaKeySizes in bits. Smaller keys are weak; with larger ones istiod signs only a few dozen certificates per second.
 var rsaKeySizes = []uint32{2048, 3072, 4096}
 
-// istioIdentity is an Istio identity as a SPIFFE ID (SPIFFE-ID, section 2). Its
-// groups are the trust domain, the namespace and the service account. How long
-// they may be is no bound in the expression: as many states take 300 KB for good.
+// istioIdentity matches an Istio identity as a SPIFFE ID (SPIFFE-ID, section 2): trust domain, namespace, service
+// account. It limits no lengths: repetition counts would make the expression 300 KB larger in memory.
 var istioIdentity = regexp.MustCompile(`^spiffe://([a-z0-9._-]+)/ns/([^/]*)/sa/([^/]*)$`)
 
-// Validate finds every mistake in an IssuedCertificate whose defaults are filled
-// in, each with its path and what was expected. Warnings are about what works,
-// but not as safely or not for the reason that its author may believe.
-// Neither holds a token, a password or a key.
+// Validate returns every mistake in an IssuedCertificate with defaults, each with its path and the expected value, and
+// warnings about valid but unsafe or ineffective settings. Neither contains a token, a password or a key.
 func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList) {
 	spec, path := &c.Spec, field.NewPath("spec")
 	if errs := spec.bounds(path); len(errs) > 0 {
@@ -85,7 +81,7 @@ func validateHosts(path *field.Path, hosts []string) field.ErrorList {
 	return errs
 }
 
-// validateSource wants the one CA that the agent can ask.
+// validateSource requires the one CA that the agent supports.
 func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList {
 	const only = "expected none: the agent has its certificates signed by agentCa.vault alone"
 	var errs field.ErrorList
@@ -101,7 +97,7 @@ func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList
 	return errs
 }
 
-// validateOptions says spec.org where the organization is written there.
+// validateOptions reports the organization at spec.org where it was written there.
 func (s *IssuedCertificateSpec) validateOptions(path *field.Path) field.ErrorList {
 	if s.CertOptions == nil {
 		return nil
@@ -113,8 +109,7 @@ func (s *IssuedCertificateSpec) validateOptions(path *field.Path) field.ErrorLis
 	return s.CertOptions.validate(path.Child("certOptions"), orgPath)
 }
 
-// Validate finds every mistake in options whose defaults are filled in; path is
-// where they stand.
+// Validate returns every mistake in options with defaults; path is their position.
 func (o *CertOptions) Validate(path *field.Path) field.ErrorList {
 	if errs := o.bounds(path); len(errs) > 0 {
 		return errs
@@ -169,7 +164,7 @@ func validateOrg(path *field.Path, org string) field.ErrorList {
 	return errs
 }
 
-// printable is what can stand in a certificate, a header and a log line.
+// printable reports whether a text fits a certificate, a header and a log line.
 func printable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Validate finds every mistake in roots whose defaults are filled in; path is where
-// they stand. No error quotes what stands there, which may be a key.
+// Validate returns every mistake in roots with defaults; path is their position. No error quotes the content, which may
+// be a key.
 func (r *TrustedRoots) Validate(path *field.Path) field.ErrorList {
 	if r == nil {
 		return nil
@@ -41,18 +41,17 @@ func (r *TrustedRoots) Validate(path *field.Path) field.ErrorList {
 	return nil
 }
 
-// ParseTrustedRoots parses the roots of TrustedRoots, inline or from a ConfigMap. The error quotes nothing of what is not
-// a certificate.
+// ParseTrustedRoots parses the roots of TrustedRoots, inline or from a ConfigMap. The error quotes only certificates.
 func ParseTrustedRoots(text string) ([]*x509.Certificate, error) {
 	const expected = "expected PEM certificates of roots, each a CA that has signed itself"
 	if len(text) > MaxTrustedRootsPEM {
-		return nil, fmt.Errorf("holds %d bytes, more than %d; %s", len(text), MaxTrustedRootsPEM, expected)
+		return nil, fmt.Errorf("contains %d bytes, more than %d; %s", len(text), MaxTrustedRootsPEM, expected)
 	}
 	if strings.Contains(text, "PRIVATE KEY") {
-		return nil, fmt.Errorf("holds a private key: take it out, and replace the key, which others may have read; %s", expected)
+		return nil, fmt.Errorf("holds a private key: remove and replace the key, which others may have read; %s", expected)
 	}
 	if n := strings.Count(text, "-----BEGIN "); n > MaxTrustedRoots {
-		return nil, fmt.Errorf("holds %d certificates, more than %d; %s", n, MaxTrustedRoots, expected)
+		return nil, fmt.Errorf("contains %d certificates, more than %d; %s", n, MaxTrustedRoots, expected)
 	}
 	roots, err := pemcerts.ParseRoots([]byte(text))
 	if err != nil {

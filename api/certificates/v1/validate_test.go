@@ -4,18 +4,13 @@ package v1_test
 
 import (
 	"cmp"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"slices"
 	"strings"
 	"testing"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
@@ -207,25 +202,25 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"another scheme":         {server("unix:///vault.sock"), []string{v + "server: Invalid value: does not start with https://"}},
 		"no slashes":             {server("https:vault"), []string{v + "server: Invalid value: has no host"}},
 		"no host":                {server("https://:8200"), []string{v + "server: Invalid value: has no host"}},
-		"a user":                 {server("https://root@vault"), []string{v + "server: Invalid value: holds a user name"}},
-		"a query":                {server("https://vault?"), []string{v + "server: Invalid value: holds a query"}},
-		"a fragment":             {server("https://vault#a"), []string{v + "server: Invalid value: holds a query or a fragment"}},
-		"Vault's own path":       {server("https://vault/v1"), []string{v + "server: Invalid value: holds a path"}},
-		"Vault's path behind":    {server("https://gateway/vault/v1/"), []string{v + "server: Invalid value: holds a path"}},
-		"Vault's page":           {server("https://vault/ui/"), []string{v + "server: Invalid value: holds a path"}},
+		"a user":                 {server("https://root@vault"), []string{v + "server: Invalid value: contains a user name"}},
+		"a query":                {server("https://vault?"), []string{v + "server: Invalid value: contains a query"}},
+		"a fragment":             {server("https://vault#a"), []string{v + "server: Invalid value: contains a query or a fragment"}},
+		"Vault's own path":       {server("https://vault/v1"), []string{v + "server: Invalid value: contains a path"}},
+		"Vault's path behind":    {server("https://gateway/vault/v1/"), []string{v + "server: Invalid value: contains a path"}},
+		"Vault's page":           {server("https://vault/ui/"), []string{v + "server: Invalid value: contains a path"}},
 		"a prefix":               {server("https://gateway/vault"), nil},
 		"a prefix with a slash":  {server("https://gateway:443/teams/mesh-1/vault_2.0~x/"), nil},
-		"dots in a prefix":       {server("https://gateway/a/../vault"), []string{v + "server: Invalid value: holds a path"}},
-		"a dot in a prefix":      {server("https://gateway/./vault"), []string{v + "server: Invalid value: holds a path"}},
-		"escapes in a prefix":    {server("https://gateway/%2e%2e/vault"), []string{v + "server: Invalid value: holds a path"}},
-		"an escaped letter":      {server("https://gateway/%76ault"), []string{v + "server: Invalid value: holds a path"}},
-		"two slashes":            {server("https://gateway//vault"), []string{v + "server: Invalid value: holds a path"}},
-		"two slashes at the end": {server("https://gateway/vault//"), []string{v + "server: Invalid value: holds a path"}},
-		"a backslash":            {server(`https://gateway/a\vault`), []string{v + "server: Invalid value: holds a path"}},
-		"a parameter":            {server("https://gateway/vault;a"), []string{v + "server: Invalid value: holds a path"}},
-		"a space in a prefix":    {server("https://gateway/va ult"), []string{v + "server: Invalid value: holds a path"}},
-		"a letter of another":    {server("https://gateway/vaült"), []string{v + "server: Invalid value: holds a path"}},
-		"a query behind":         {server("https://gateway/vault?a"), []string{v + "server: Invalid value: holds a query"}},
+		"dots in a prefix":       {server("https://gateway/a/../vault"), []string{v + "server: Invalid value: contains a path"}},
+		"a dot in a prefix":      {server("https://gateway/./vault"), []string{v + "server: Invalid value: contains a path"}},
+		"escapes in a prefix":    {server("https://gateway/%2e%2e/vault"), []string{v + "server: Invalid value: contains a path"}},
+		"an escaped letter":      {server("https://gateway/%76ault"), []string{v + "server: Invalid value: contains a path"}},
+		"two slashes":            {server("https://gateway//vault"), []string{v + "server: Invalid value: contains a path"}},
+		"two slashes at the end": {server("https://gateway/vault//"), []string{v + "server: Invalid value: contains a path"}},
+		"a backslash":            {server(`https://gateway/a\vault`), []string{v + "server: Invalid value: contains a path"}},
+		"a parameter":            {server("https://gateway/vault;a"), []string{v + "server: Invalid value: contains a path"}},
+		"a space in a prefix":    {server("https://gateway/va ult"), []string{v + "server: Invalid value: contains a path"}},
+		"a letter of another":    {server("https://gateway/vaült"), []string{v + "server: Invalid value: contains a path"}},
+		"a query behind":         {server("https://gateway/vault?a"), []string{v + "server: Invalid value: contains a query"}},
 		"a prefix too long":      {server("https://gateway/" + strings.Repeat("a", 2048)), []string{v + "server: "}},
 		"no port after a colon":  {server("https://vault:"), []string{v + "server: Invalid value: has no port"}},
 		"a port too large":       {server("https://vault:65536"), []string{v + "server: Invalid value: has no port"}},
@@ -236,7 +231,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"capitals in the scheme": {server("HTTPS://vault"), nil},
 
 		"certificates with comments":   {bundle("# Vault's CA\n" + certificate + "\n# Its next one\n" + certificate), nil},
-		"certificates that are none":   {bundle("vault"), []string{v + "caBundle: Invalid value: holds no certificate; expected PEM certificates"}},
+		"certificates that are none":   {bundle("vault"), []string{v + "caBundle: Invalid value: contains no certificate; expected PEM certificates"}},
 		"a key among the certificates": {bundle(certificate + key), []string{v + "caBundle: Invalid value: block 2 is a private key"}},
 		"a key alone":                  {bundle(key), []string{v + "caBundle: Invalid value: block 1 is a private key"}},
 		"something else in PEM":        {bundle("-----BEGIN PUBLIC KEY-----\nYWI=\n-----END PUBLIC KEY-----\n"), []string{v + "caBundle: Invalid value: block 1 is not a CERTIFICATE"}},
@@ -304,10 +299,10 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"an endless ConfigMap's name":    {roots(trusted{ConfigMapRef: &configMap{Name: endless, Namespace: endless, Key: endless}}), []string{r + "configMapRef.name: Too long", r + "configMapRef.namespace: Too long", r + "configMapRef.key: Too long"}},
 		"a root twice":                   {inline(root + root), []string{r + "pem: Invalid value: cannot be used, certificate 1 "}},
 		"a root that is no CA":           {inline(certificate), []string{r + "pem: Invalid value: cannot be used, certificate 0 ("}},
-		"a root's key":                   {inline(root + key), []string{r + "pem: Invalid value: holds a private key: take it out"}},
+		"a root's key":                   {inline(root + key), []string{r + "pem: Invalid value: holds a private key: remove and replace the key"}},
 		"a root that is none":            {inline("my-org"), []string{r + "pem: Invalid value: cannot be used, it holds something that is not a certificate"}},
 		"a root that is damaged":         {inline(strings.Replace(root, "-----END", "----END", 1)), []string{r + "pem: Invalid value: cannot be used"}},
-		"a thousand small roots":         {inline(strings.Repeat("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", 1000)), []string{r + "pem: Invalid value: holds 1000 certificates, more than 20"}},
+		"a thousand small roots":         {inline(strings.Repeat("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", 1000)), []string{r + "pem: Invalid value: contains 1000 certificates, more than 20"}},
 		"a thousand roots":               {inline(strings.Repeat(root, 1000)), []string{r + "pem: Too long: "}},
 		"endless roots":                  {inline(root + strings.Repeat(" ", 1<<20)), []string{r + "pem: Too long: "}},
 
@@ -338,13 +333,13 @@ func TestWarnings(t *testing.T) {
 	}{
 		"http": {
 			func(v *certificatesv1.VaultCA) { v.Server = "http://vault.vault:8200" },
-			[]string{"spec.agentCa.vault.server: http:// is not encrypted: whoever can read the network between istiod and Vault reads the login token; use https://"},
+			[]string{"spec.agentCa.vault.server: http:// is not encrypted: anyone who can read the network between istiod and Vault reads the login token; use https://"},
 		},
 		"http, and the key is Vault's": {
 			func(v *certificatesv1.VaultCA) {
 				v.Server, v.CSRPath = "http://vault.vault:8200", "pki_int/intermediate/generate/exported"
 			},
-			[]string{"spec.agentCa.vault.server: http:// is not encrypted: whoever can read the network between istiod and Vault reads the login token and, because csrPath is set, istiod's CA key (the root's key stays in Vault); use https://"},
+			[]string{"spec.agentCa.vault.server: http:// is not encrypted: anyone who can read the network between istiod and Vault reads the login token and, because csrPath is set, istiod's CA key (the root's key stays in Vault); use https://"},
 		},
 		"http with certificates": {
 			func(v *certificatesv1.VaultCA) {
@@ -402,39 +397,10 @@ func said[E error](errs []E) []string {
 }
 
 // certificatePEM gives a certificate and its key.
-func certificatePEM(t *testing.T) (certificate, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+func certificatePEM(*testing.T) (certificate, key string) {
+	made := testca.SelfSign(x509.Certificate{}, nil)
+	return string(made.PEM()), string(made.KeyPEM())
 }
 
 // rootPEM is a CA that has signed itself.
-func rootPEM(t *testing.T) string {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"my-org"}},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
+func rootPEM(*testing.T) string { return string(testca.Root("my-org").PEM()) }

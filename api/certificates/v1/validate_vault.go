@@ -23,22 +23,22 @@ import (
 const (
 	exampleServer  = "https://vault.example.com:8200"
 	expectedCAPath = "<mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, such as pki/root/sign-intermediate"
-	// Vault knows further ways to make a key; none of them hands it out.
+	// Vault's other ways to generate a key do not export it.
 	expectedCSRPath = "<mount>/intermediate/generate/exported or <mount>/issuers/generate/intermediate/exported, such as pki_int/intermediate/generate/exported"
 )
 
-// The shapes of paths without what may stand in front of them.
+// Formats of paths in Vault, without the leading /v1/.
 var (
 	signIntermediate = regexp.MustCompile(`^.+/(root|issuer/[^/]+)/sign-intermediate$`)
 	signLeaf         = regexp.MustCompile(`/(sign|sign-verbatim|issue)(/[^/]+)?$`)
 	generateKey      = regexp.MustCompile(`^.+/(intermediate/generate|issuers/generate/intermediate)/([^/]+)$`)
 	authMount        = regexp.MustCompile(`^auth/.+$`)
-	// roleName is what Vault takes as one (sdk/framework, GenericNameRegex).
+	// roleName is the format of role names in Vault (sdk/framework, GenericNameRegex).
 	roleName = regexp.MustCompile(`^\w([\w.-]*\w)?$`)
 )
 
-// Validate finds every mistake in a CA whose defaults are filled in; path is where
-// it stands. Neither errors nor warnings hold a token, a password or a key.
+// Validate returns every mistake in a CA with defaults; path is its position. Neither errors nor warnings contain a
+// token, a password or a key.
 func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.ErrorList) {
 	if errs := v.bounds(path); len(errs) > 0 {
 		return nil, errs
@@ -58,7 +58,7 @@ func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.Erro
 		if v.CSRPath != "" {
 			exposed = "the login token and, because csrPath is set, istiod's CA key (the root's key stays in Vault)"
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: http:// is not encrypted: whoever can read the network between istiod and Vault reads %s; use https://", path.Child("server"), exposed))
+		warnings = append(warnings, fmt.Sprintf("%s: http:// is not encrypted: anyone who can read the network between istiod and Vault reads %s; use https://", path.Child("server"), exposed))
 		if len(v.CABundle) > 0 {
 			warnings = append(warnings, fmt.Sprintf("%s: is not used, since the server is an http:// one; use https://", path.Child("caBundle")))
 		}
@@ -79,8 +79,7 @@ func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.Erro
 	return warnings, errs
 }
 
-// validateServer quotes no address that holds more than a host and a port, since
-// that may be a password. The address is nil when it has no such thing as a scheme.
+// validateServer returns the address, nil without a scheme. It quotes no address, which may contain a password.
 func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList) {
 	if server == "" {
 		return nil, field.ErrorList{field.Required(path, "expected Vault's address, such as "+exampleServer)}
@@ -95,13 +94,13 @@ func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList)
 	case address.Scheme != "https" && address.Scheme != "http":
 		return nil, invalid("does not start with https://")
 	case address.User != nil:
-		return address, invalid("holds a user name or a password, which has no place in it")
+		return address, invalid("contains a user name or a password")
 	case strings.ContainsAny(server, "?#"):
-		return address, invalid("holds a query or a fragment")
+		return address, invalid("contains a query or a fragment")
 	case address.Hostname() == "" || address.Opaque != "":
 		return address, invalid("has no host")
 	case !IsServerPrefix(address.EscapedPath()):
-		return address, invalid("holds a path that is no prefix: letters, digits, - . _ and ~ between single slashes, without v1 or ui, which are Vault's own (paths of Vault belong in caPath, csrPath and mountPath)")
+		return address, invalid("contains a path that is no prefix: letters, digits, - . _ and ~ between single slashes, without v1 or ui, which are Vault's own (paths of Vault belong in caPath, csrPath and mountPath)")
 	}
 	port, err := strconv.ParseUint(address.Port(), 10, 16)
 	if (err != nil || port == 0) && (address.Port() != "" || strings.HasSuffix(address.Host, ":")) {
@@ -110,12 +109,11 @@ func validateServer(path *field.Path, server string) (*url.URL, field.ErrorList)
 	return address, nil
 }
 
-// serverSegment is a part of a server's prefix: it means the same to every proxy (RFC 3986, section 2.3).
+// serverSegment matches a part of a prefix that every proxy interprets alike (RFC 3986, section 2.3).
 var serverSegment = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
 
-// IsServerPrefix reports whether the path of a server's URL, in its escaped form, is a prefix that a gateway may serve
-// Vault below, such as /vault, or no path at all. Every URL below such a prefix has one form, and every URL below /v1 or
-// /ui is one of Vault's own.
+// IsServerPrefix reports whether the escaped path of a server's URL is empty or a prefix below which a gateway may
+// serve Vault, such as /vault. A URL below such a prefix has only one form, and one below /v1 or /ui belongs to Vault.
 func IsServerPrefix(escaped string) bool {
 	trimmed := strings.TrimSuffix(escaped, "/")
 	if trimmed == "" {
@@ -129,8 +127,8 @@ func IsServerPrefix(escaped string) bool {
 	return strings.HasPrefix(trimmed, "/")
 }
 
-// validateCABundle takes text around the certificates, as RFC 7468 does, but not
-// a block that cannot be read: that certificate would be missing without a word.
+// validateCABundle accepts text around the certificates, as RFC 7468 does, but no unreadable block: that certificate
+// would be missing silently.
 func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 	if len(bundle) == 0 {
 		return nil
@@ -144,7 +142,7 @@ func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 		blocks++
 		switch {
 		case strings.Contains(block.Type, "PRIVATE KEY"):
-			invalid("block %d is a private key: take it out, and consider that key known to others", blocks)
+			invalid("block %d is a private key: remove it, and consider that key compromised", blocks)
 		case block.Type != "CERTIFICATE":
 			invalid("block %d is not a CERTIFICATE", blocks)
 		default:
@@ -157,7 +155,7 @@ func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 	case begun > blocks:
 		invalid("%d of %d blocks are damaged", begun-blocks, begun)
 	case blocks == 0:
-		invalid("holds no certificate")
+		invalid("contains no certificate")
 	}
 	return errs
 }
@@ -221,13 +219,12 @@ func (a *KubernetesAuth) validate(path *field.Path) (warnings []string, errs fie
 	return warnings, errs
 }
 
-// belowTokenRoot reports whether a path is that of a directory below TokenRoot, in its one normal form.
+// belowTokenRoot reports whether a path is a normalized directory below TokenRoot.
 func belowTokenRoot(path string) bool {
 	return strings.HasPrefix(path, TokenRoot+"/") && slashpath.Clean(path) == strings.TrimSuffix(path, "/") && segments(strings.Trim(path, "/"))
 }
 
-// validate wants a name, if there is a reference at all. It quotes none: somebody
-// may have written the token where the name of its Secret belongs.
+// validate requires a name in a reference. It quotes none, since a person may have written the token in its place.
 func (r *ObjectRef) validate(path *field.Path) field.ErrorList {
 	if r == nil {
 		return nil
@@ -249,13 +246,13 @@ func (r *ObjectRef) validate(path *field.Path) field.ErrorList {
 	return errs
 }
 
-// endpoint takes off what may stand in front of a path in Vault.
+// endpoint removes the leading /v1/ from a path in Vault.
 func endpoint(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, "/"), "v1/")
 }
 
-// segments says whether a path, put in a URL as it is, stays that path: none of
-// its segments is empty, . or .., and no character means something else there.
+// segments reports whether a path keeps its meaning in a URL: no segment is empty, . or .., and no character is
+// special.
 func segments(path string) bool {
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "" || segment == "." || segment == ".." {
@@ -265,7 +262,7 @@ func segments(path string) bool {
 	return printable(path) && !strings.ContainsAny(path, ` ?#%\`)
 }
 
-// quotable is a path to quote in an error, without what might be a token in its query.
+// quotable returns a path that an error can quote; its query might contain a token.
 func quotable(path string) any {
 	if strings.Contains(path, "?") {
 		return field.OmitValueType{}

@@ -4,12 +4,12 @@ package v1
 
 import "k8s.io/apimachinery/pkg/util/validation/field"
 
-// The bounds of the CRD, which a CRD of Gloo Mesh's does not have. They are checked before anything else, so that what a
-// VirtualMesh costs does not depend on who wrote it.
+// The limits of the CRD, which Gloo Mesh's CRD lacks. They are checked first, so that the cost of a VirtualMesh does
+// not depend on its author.
 const (
-	// MaxMeshes is the most meshes of a VirtualMesh.
+	// MaxMeshes is the number of meshes in a VirtualMesh.
 	MaxMeshes = 1000
-	// maxRoots is the most bytes of TrustedRootsAnnotation: the API server's own limit of all annotations.
+	// maxRoots is the size, in bytes, of TrustedRootsAnnotation: the API server's limit of all annotations.
 	maxRoots        = 256 << 10
 	maxMeshName     = 253
 	maxAccessPolicy = 64

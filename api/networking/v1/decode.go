@@ -8,28 +8,23 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/strict"
 )
 
-// MaxFileSize is the most that Decode reads, in bytes: an API server takes no
-// larger object either.
+// MaxFileSize is the size, in bytes, of the largest file that Decode reads; an API server takes no larger object
+// either.
 const MaxFileSize = strict.MaxFileSize
 
-// Decode reads a VirtualMesh from a file's content, one document in YAML or JSON.
-// Unlike an API server it refuses a field that it does not know, which is most
-// often a misspelt one, and it names every mistake with its path. No error quotes
-// a value: it may be a token in the wrong place. A status is not read, and nothing
-// needs a name. Defaults are not filled in.
+// Decode reads a VirtualMesh from a file: one document in YAML or JSON. Unlike an API server it rejects unknown fields,
+// which are mostly misspelt, and reports every mistake with its path. No error quotes a value, which may be a misplaced
+// token. It ignores the status, requires no name and sets no defaults.
 func Decode(content []byte) (*VirtualMesh, error) {
 	return strict.Object[VirtualMesh](content, GroupVersion.String(), Kind)
 }
 
-// FromObject reads a VirtualMesh as an API server has it or is asked to have it.
-// A CRD of Gloo Mesh's that checks little may have let anything in: errs are parts
-// of the wrong type, which are left out, so that one such object keeps nobody from
-// reading the others. Warnings are about unknown fields, which are kept there and
-// not acted on. Neither quotes a value. The status is not read: the public
-// implementation writes parts of it in another type.
+// FromObject reads a stored VirtualMesh, or one in an admission request. Gloo Mesh's CRD admits fields of any type:
+// errs reports those of a wrong type, which are left out. Warnings are about unknown fields. Neither quotes a value. It
+// ignores the status, parts of which Gloo Mesh writes in another type.
 func FromObject(object map[string]any) (mesh *VirtualMesh, warnings []string, errs field.ErrorList) {
 	if spec, ok := object["spec"].(map[string]any); ok {
-		if meshes, ok := spec["meshes"].([]any); ok && len(meshes) > MaxMeshes { // not looked at one by one
+		if meshes, ok := spec["meshes"].([]any); ok && len(meshes) > MaxMeshes {
 			mesh, _, _ = strict.Stored[VirtualMesh](map[string]any{"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": object["metadata"]})
 			return mesh, nil, field.ErrorList{field.TooMany(field.NewPath("spec", "meshes"), len(meshes), MaxMeshes)}
 		}

@@ -4,10 +4,8 @@ package v1
 
 import certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 
-// SetDefaults fills in what is absent where certificates come from an intermediate
-// CA, as Gloo Mesh's translator does (see certificatesv1's defaults). What is there
-// stays, even where Validate refuses it, and what is not acted on stays as it is.
-// Doing it twice changes nothing.
+// SetDefaults sets absent fields of a VirtualMesh with an intermediate CA as Gloo Mesh's translator does (see package
+// certificates/v1). It keeps all others, even invalid ones, and is idempotent.
 func (s *VirtualMeshSpec) SetDefaults() {
 	ca := s.IntermediateCA()
 	if ca == nil {

@@ -4,6 +4,7 @@ package v1
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -13,70 +14,71 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// Annotations of a VirtualMesh by which a person has the root of trust change in stages. Not in the public API.
+// Annotations of a VirtualMesh for a root change in stages. Not in the public API.
 const (
-	// RootRotationAnnotation says how far the change may go: a RootRotation.
+	// RootRotationAnnotation is the last stage that the root change may reach: a RootRotation.
 	RootRotationAnnotation = "istiod-agent.io/root-rotation"
-	// TrustedRootsAnnotation holds PEM certificates of all roots to trust meanwhile: the old ones first, the new one last.
+	// TrustedRootsAnnotation holds the PEM certificates of all roots to trust during the change: the old ones first,
+	// the new one last.
 	TrustedRootsAnnotation = certificatesv1.TrustedRootsAnnotation
-	// RotateFromSecretAnnotation names the Secret, in each istiod's namespace, with the CA that istiod has used so far,
-	// where that comes from no VirtualMesh: istio-ca-secret of a self-signed istiod, or cacerts.
+	// RotateFromSecretAnnotation names the Secret, in the namespace of each istiod, with istiod's previous CA, unless a
+	// VirtualMesh provides that: istio-ca-secret of a self-signed istiod, or cacerts.
 	RotateFromSecretAnnotation = "istiod-agent.io/rotate-from-secret" //nolint:gosec // the name of an annotation
 )
 
-// RootRotation is how far a change of the root may go.
+// RootRotation is a value of RootRotationAnnotation.
 type RootRotation string
 
 // The values of RootRotationAnnotation.
 const (
-	// RotateNone gives the change up, before istiods sign under the new root.
+	// RotateNone cancels the change before istiods sign under the new root.
 	RotateNone RootRotation = "none"
-	// RotateTrustBoth goes as far as StageTrustBoth, and so on.
+	// RotateTrustBoth allows StageTrustBoth, and so on.
 	RotateTrustBoth   RootRotation = "trust-both"
 	RotateSignWithNew RootRotation = "sign-with-new"
 	RotateDropOld     RootRotation = "drop-old"
 )
 
-// RootRotationStage is how far a change of the root is.
+// RootRotationStage is a stage of a root change.
 type RootRotationStage string
 
-// The stages, in their order.
+// The stages, in order.
 const (
-	// StageTrustBoth has istiods sign with the CA that they have, and publish all roots as trusted.
+	// StageTrustBoth: istiods sign with their previous CA and publish all roots.
 	StageTrustBoth RootRotationStage = "TrustBoth"
-	// StageSignWithNew has istiods sign under the new root, and publish all roots as trusted.
+	// StageSignWithNew: istiods sign under the new root and publish all roots.
 	StageSignWithNew RootRotationStage = "SignWithNew"
-	// StageDropOld has istiods sign under the new root, and publish it alone.
+	// StageDropOld: istiods sign under the new root and publish it alone.
 	StageDropOld RootRotationStage = "DropOld"
 )
 
-// RootRotationStages are all stages in their order.
+// RootRotationStages are all stages in order.
 var RootRotationStages = []RootRotationStage{StageTrustBoth, StageSignWithNew, StageDropOld}
 
 // RootRotationWords are the values that allow each of RootRotationStages.
 var RootRotationWords = []RootRotation{RotateTrustBoth, RotateSignWithNew, RotateDropOld}
 
-// RootRotationStatus is how far a change of the root is in this cluster.
+// RootRotationStatus is the progress of a root change in this cluster.
 type RootRotationStatus struct {
-	// How far it is: TrustBoth (istiods sign with the CA that they have, and all roots are trusted), SignWithNew
-	// (istiods sign under the new root, and all are trusted) or DropOld (the new root alone is trusted).
+	// The stage: TrustBoth (istiods sign with their previous CA and publish all roots), SignWithNew (they sign under
+	// the new root and publish all roots) or DropOld (they publish the new root alone).
 	//
 	// +kubebuilder:validation:MaxLength=64
 	Stage RootRotationStage `json:"stage,omitempty"`
-	// Whether every replica of every istiod of this cluster was seen to have loaded what the stage asks for.
+	// Whether every replica of every istiod of this cluster was seen to use the files of the stage.
 	// +optional
 	Complete bool `json:"complete"`
 	// SHA-256 of the new root certificate (DER) in hexadecimal.
 	//
 	// +kubebuilder:validation:MaxLength=128
 	NewRoot string `json:"newRoot,omitempty"`
-	// What is waited for, or what to do next.
+	// What the stage waits for, or what to do next.
 	//
 	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 }
 
-// At is the stage, none where there is no change of the root.
+// At is the stage; empty without a root change.
 func (s *RootRotationStatus) At() RootRotationStage {
 	if s == nil {
 		return ""
@@ -84,20 +86,20 @@ func (s *RootRotationStatus) At() RootRotationStage {
 	return s.Stage
 }
 
-// validateRotation finds the mistakes in the annotations that change the root.
+// validateRotation validates the annotations of a root change.
 func (m *VirtualMesh) validateRotation() field.ErrorList {
 	path := field.NewPath("metadata", "annotations")
-	word, given := m.Annotations[RootRotationAnnotation]
+	value, given := m.Annotations[RootRotationAnnotation]
 	if !given {
 		return nil
 	}
 	var errs field.ErrorList
-	switch RootRotation(word) {
+	switch RootRotation(value) {
 	case RotateNone:
 		return nil
 	case RotateTrustBoth, RotateSignWithNew, RotateDropOld:
 	default:
-		errs = append(errs, field.NotSupported(path.Key(RootRotationAnnotation), word, []RootRotation{RotateTrustBoth, RotateSignWithNew, RotateDropOld, RotateNone}))
+		errs = append(errs, field.NotSupported(path.Key(RootRotationAnnotation), value, []RootRotation{RotateTrustBoth, RotateSignWithNew, RotateDropOld, RotateNone}))
 	}
 	const expected = "expected PEM certificates of the roots to trust, the old ones first and the new one last"
 	text, roots := m.Annotations[TrustedRootsAnnotation], path.Key(TrustedRootsAnnotation)
@@ -117,22 +119,12 @@ func (m *VirtualMesh) validateRotation() field.ErrorList {
 	return errs
 }
 
-// Allowed is the number of stages that a word allows: 0 for none, or one that is unknown.
+// Allowed is the number of stages that a value allows: 0 for none and for an unknown value.
 func (r RootRotation) Allowed() int {
-	for i, word := range RootRotationWords {
-		if r == word {
-			return i + 1
-		}
-	}
-	return 0
+	return slices.Index(RootRotationWords, r) + 1
 }
 
-// Number is that of a stage, from 1; 0 for none.
+// Number is the number of a stage, from 1; 0 for none.
 func (s RootRotationStage) Number() int {
-	for i, stage := range RootRotationStages {
-		if s == stage {
-			return i + 1
-		}
-	}
-	return 0
+	return slices.Index(RootRotationStages, s) + 1
 }

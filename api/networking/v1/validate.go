@@ -12,13 +12,12 @@ import (
 
 const exampleMesh = "istiod-istio-system-cluster-1"
 
-// meshDefault is the public API's value for having written nothing.
+// meshDefault is the public API's default.
 const meshDefault = "MESH_DEFAULT"
 
-// Validate finds every mistake in a VirtualMesh whose defaults are filled in, each
-// with its path and what was expected. Warnings are about what works, but not as
-// safely or not for the reason that its author may believe, and about what is not
-// acted on. Neither holds a token, a password or a key.
+// Validate returns every mistake in a VirtualMesh with defaults, each with its path and the expected value, and
+// warnings about unsupported fields and about valid but unsafe or ineffective settings. Neither contains a token, a
+// password or a key.
 func (m *VirtualMesh) Validate() (warnings []string, errs field.ErrorList) {
 	spec, path := &m.Spec, field.NewPath("spec")
 	warnings = spec.NotActedOn()
@@ -27,18 +26,18 @@ func (m *VirtualMesh) Validate() (warnings []string, errs field.ErrorList) {
 	}
 	errs = append(m.validateRotation(), validateMeshes(path.Child("meshes"), spec.Meshes)...)
 	if len(spec.Meshes) == 0 {
-		warnings = append(warnings, fmt.Sprintf("%s: is empty, so that nothing is done; name the meshes, such as %s", path.Child("meshes"), exampleMesh))
+		warnings = append(warnings, fmt.Sprintf("%s: is empty, so nothing is done; name the meshes, such as %s", path.Child("meshes"), exampleMesh))
 	}
 	path = path.Child("mtlsConfig")
 	if spec.MTLSConfig == nil {
-		return append(warnings, path.String()+": is absent, so that nothing is done; write how the meshes trust each other"), errs
+		return append(warnings, path.String()+": is absent, so nothing is done; specify how the meshes trust each other"), errs
 	}
 	trustWarnings, trustErrs := spec.MTLSConfig.validate(path)
 	return append(warnings, trustWarnings...), append(errs, trustErrs...)
 }
 
-// NotActedOn lists the parts of the specification that are kept and not acted on,
-// each with its path and why. FromObject tells those that have no Go type.
+// NotActedOn returns the unsupported parts of the specification, each with its path and reason. FromObject reports
+// those without a Go type.
 func (s *VirtualMeshSpec) NotActedOn() []string {
 	var parts []string
 	if s.Federation != nil {
@@ -101,14 +100,14 @@ func (c *MTLSConfig) validate(path *field.Path) (warnings []string, errs field.E
 	if c.AutoRestartPods {
 		defer func() {
 			warnings = append(warnings, path.Child("autoRestartPods").String()+": a change of the root restarts istiod, gateways and workloads, "+
-				"and those that were restarted do not trust those that were not; do not use it in production")
+				"and restarted Pods and others do not trust each other meanwhile; do not use it in production")
 		}()
 	}
 	warnings, sharedErrs := c.Shared.validate(path.Child("shared"))
 	return warnings, append(errs, sharedErrs...)
 }
 
-// validate looks at options only where certificates are made with them.
+// validate checks options only where certificates are requested with them.
 func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.ErrorList) {
 	root, intermediate := s.RootCertificateAuthority, s.IntermediateCertificateAuthority
 	if root != nil && root.Generated != nil && root.Secret != nil {

@@ -93,9 +93,9 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		warned []string
 	}{
 		"nothing":          {func(*spec) {}, nil, nil},
-		"no specification": {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so that nothing is done"}},
+		"no specification": {func(s *spec) { *s = spec{} }, nil, []string{"spec.meshes: is empty", "spec.mtlsConfig: is absent, so nothing is done"}},
 		"restarts":         {func(s *spec) { s.MTLSConfig.AutoRestartPods = true }, nil, []string{"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod"}},
-		"no meshes":        {meshes(), nil, []string{"spec.meshes: is empty, so that nothing is done"}},
+		"no meshes":        {meshes(), nil, []string{"spec.meshes: is empty, so nothing is done"}},
 		"meshes of a name": {meshes("a", "b", "a"), []string{`spec.meshes[2]: Duplicate value: "a"`}, nil},
 		"meshes unnamed":   {meshes("", "a", ""), []string{"spec.meshes[0].name: Required value", "spec.meshes[2].name: Required value"}, nil},
 		"meshes misnamed":  {meshes("istiod/istio-system", "Istiod"), []string{`spec.meshes[0].name: Invalid value: "istiod/istio-system": expected <istiod's Deployment>`, `spec.meshes[1].name: Invalid value: "Istiod": `}, nil},
@@ -141,7 +141,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"no encryption":            {of(func(v *vault) { v.Server = "http://vault.vault:8200" }), nil, []string{v + "server: http:// is not encrypted"}},
 		"a path that signs leaves": {of(func(v *vault) { v.CAPath = "pki/sign/my-role" }), []string{v + `caPath: Invalid value: "pki/sign/my-role": signs leaf certificates`}, nil},
 		"a key that stays":         {of(func(v *vault) { v.CSRPath = "pki_int/intermediate/generate/internal" }), []string{v + "csrPath: Invalid value: "}, nil},
-		"certificates of none":     {of(func(v *vault) { v.CABundle = []byte("vault") }), []string{v + "caBundle: Invalid value: holds no certificate"}, nil},
+		"certificates of none":     {of(func(v *vault) { v.CABundle = []byte("vault") }), []string{v + "caBundle: Invalid value: contains no certificate"}, nil},
 
 		"roots of noise": {trust(func(s *shared) {
 			s.IntermediateCertificateAuthority.TrustedRoots = &certificatesv1.TrustedRoots{PEM: "my-org"}
@@ -159,7 +159,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 			s.MTLSConfig.Shared.IntermediateCertOptions = &opts{TTLDays: new(uint32(0))}
 			s.IntermediateCA().Vault.Server = "http://vault/v1"
 		}, []string{
-			"spec.meshes[0].name: ", m + "limited: Forbidden", o + "ttlDays: ", v + "server: Invalid value: holds a path",
+			"spec.meshes[0].name: ", m + "limited: Forbidden", o + "ttlDays: ", v + "server: Invalid value: contains a path",
 		}, []string{"spec.federation: ", m + "limited: ", v + "server: http://"}},
 	}
 	for name, test := range tests {

@@ -1,34 +1,34 @@
-# The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
-# It replaces a role and policies of these names; --dry-run shows what there is.
-# Note: The agents log in with a token that is valid for the API server too: its receiver can use it there. Two lines prevent that, changed together: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.
-# Note: With csrPath the CA key is made in Vault and sent to istiod; safer: no csrPath, and the key never leaves istiod's Pod.
-# Note: The server is an http:// one: logins and, with csrPath, CA keys can be read on the network; use https://.
+# The configuration of Vault for the VirtualMesh. Review it, then run it with a sufficient token in VAULT_TOKEN.
+# It replaces a role and policies of these names; --dry-run shows the differences.
+# Note: The agents log in with a token that is also valid for the API server, where its receiver could use it. Two lines, changed together, prevent this: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.
+# Note: With csrPath, Vault generates the CA key and sends it to istiod. Without csrPath, which is safer, the key never leaves istiod's Pod.
+# Note: The server uses http://: logins and, with csrPath, CA keys are readable on the network; use https://.
 
-# Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.
+# The address of Vault for the agents. VAULT_ADDR may already hold another address of the same Vault.
 [ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=http://vault.vault:8200
 
 # Service accounts log in here.
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
 
 # For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;
-# for one elsewhere use --kubernetes-host and its companions. What is set already stays.
+# for a Vault elsewhere, use --kubernetes-host and the flags beside it. An existing configuration stays.
 vault read -field=kubernetes_host auth/kubernetes/config >/dev/null 2>&1 || vault write auth/kubernetes/config \
     kubernetes_host=https://kubernetes.default.svc
 
 # Vault signs istiod's CA certificates here.
 vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -path=pki pki
 
-# Without it Vault signs for 768 hours at most, and not for the 8760h of ttlDays.
+# Without this, Vault signs for at most 768 hours, not for the 8760h of ttlDays.
 [ "$(vault read -field=max_lease_ttl sys/mounts/pki/tune)" -ge 31536000 ] || vault secrets tune -max-lease-ttl=8760h pki
 
-# Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
-#   a new one, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
-#   or one that you have:                cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
+# You provide its CA, once; this script creates and replaces none. If it has no CA yet:
+#   a new CA, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
+#   or an existing CA:                  cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
 
-# Vault makes istiod's CA keys here. It needs no CA.
+# Vault generates istiod's CA keys here. This mount needs no CA.
 vault secrets list -format=json | grep -qF '"pki_int/"' || vault secrets enable -path=pki_int pki
 
-# One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
+# One request, with pinned parameters: a CA of path length 0, with only istiod's name.
 vault policy write istiod-agent-gen-int-ca-istio - <<'EOF'
 # Made by kubectl istiod-agent vault for auth/kubernetes/role/gen-int-ca-istio
 path "pki/root/sign-intermediate" {
@@ -47,7 +47,7 @@ path "pki/root/sign-intermediate" {
 }
 EOF
 
-# csrPath: Vault makes istiod's CA key and hands it out. The second path lets the agent remove the copy that Vault keeps.
+# csrPath: Vault generates istiod's CA key and returns it. The second path lets the agent delete Vault's copy.
 vault policy write istiod-agent-gen-int-ca-istio-exported - <<'EOF'
 # Made by kubectl istiod-agent vault for auth/kubernetes/role/gen-int-ca-istio
 path "pki_int/intermediate/generate/exported" {
@@ -58,7 +58,7 @@ path "pki_int/key/*" {
 }
 EOF
 
-# Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.
+# The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.
 vault write auth/kubernetes/role/gen-int-ca-istio \
     bound_service_account_names=istiod \
     bound_service_account_namespaces=istio-system \

@@ -1,13 +1,13 @@
-# The Vault side of the VirtualMesh. Review it, then run it with a token that may do this in VAULT_TOKEN.
-# It replaces a role and policies of these names; --dry-run shows what there is.
+# The configuration of Vault for the VirtualMesh. Review it, then run it with a sufficient token in VAULT_TOKEN.
+# It replaces a role and policies of these names; --dry-run shows the differences.
 
-# Where the agents find Vault; another way to the same one may be in VAULT_ADDR already.
+# The address of Vault for the agents. VAULT_ADDR may already hold another address of the same Vault.
 [ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=https://vault.vault:8200
 
 # Service accounts log in here.
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
 
-# Vault has their tokens reviewed by this API server.
+# This API server reviews their tokens.
 tr -d '\n' <'my reviewer.jwt' | vault write auth/kubernetes/config \
     kubernetes_host=https://10.0.0.1:6443 \
     kubernetes_ca_cert=@ca.crt \
@@ -16,14 +16,14 @@ tr -d '\n' <'my reviewer.jwt' | vault write auth/kubernetes/config \
 # Vault signs istiod's CA certificates here.
 vault secrets list -format=json | grep -qF '"pki/"' || vault secrets enable -path=pki pki
 
-# Without it Vault signs for 768 hours at most, and not for the 2160h of ttlDays.
+# Without this, Vault signs for at most 768 hours, not for the 2160h of ttlDays.
 [ "$(vault read -field=max_lease_ttl sys/mounts/pki/tune)" -ge 7776000 ] || vault secrets tune -max-lease-ttl=2160h pki
 
-# Its CA is yours to give, once; nothing here makes or replaces one. If it has none yet:
-#   a new one, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
-#   or one that you have:                cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
+# You provide its CA, once; this script creates and replaces none. If it has no CA yet:
+#   a new CA, whose key stays in Vault: vault write -field=certificate pki/root/generate/internal common_name=my-org ttl=87600h > root-cert.pem
+#   or an existing CA:                  cat root-key.pem root-cert.pem | vault write pki/config/ca pem_bundle=-
 
-# One call, with pinned parameters: a CA of path length 0, of istiod's name alone.
+# One request, with pinned parameters: a CA of path length 0, with only istiod's name.
 vault policy write mesh - <<'EOF'
 # Made by kubectl istiod-agent vault for auth/kubernetes/role/istiod
 path "pki/root/sign-intermediate" {
@@ -42,7 +42,7 @@ path "pki/root/sign-intermediate" {
 }
 EOF
 
-# Who may log in, and for what. The agent logs in anew each time and revokes the login, so that it may be short.
+# The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.
 vault write auth/kubernetes/role/istiod \
     bound_service_account_names=istiod,istiod-canary \
     bound_service_account_namespaces=istio-system \

@@ -3,72 +3,29 @@
 package workload
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // authority is a root with a name.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-}
+type authority struct{ *testca.Certificate }
 
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{key: key}
-	a.certificate = a.sign(t, &x509.Certificate{
-		Subject: pkix.Name{Organization: []string{name}}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, key.Public())
-	return a
-}
-
-// sign signs a template; the authority's own when it has no certificate yet.
-func (a *authority) sign(t *testing.T, template *x509.Certificate, key crypto.PublicKey) *x509.Certificate {
-	t.Helper()
-	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent := a.certificate
-	if parent == nil {
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
+func newAuthority(_ *testing.T, name string) *authority { return &authority{testca.Root(name)} }
 
 // workload has a certificate of an authority, for an identity, and trusts roots.
 func (a *authority) workload(t *testing.T, identity string, trusted ...*authority) *Workload {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	template := x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
 	if uri, err := url.Parse(identity); err == nil && identity != "" {
 		template.URIs = []*url.URL{uri}
 	}
-	w := &Workload{certificate: tls.Certificate{PrivateKey: key, Certificate: [][]byte{a.sign(t, template, key.Public()).Raw}}, roots: x509.NewCertPool()}
+	w := &Workload{certificate: a.Sign(template, nil).TLS(), roots: x509.NewCertPool()}
 	for _, each := range trusted {
-		w.roots.AddCert(each.certificate)
+		w.roots.AddCert(each.Certificate.Certificate)
 	}
 	return w
 }

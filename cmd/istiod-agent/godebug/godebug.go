@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package godebug takes settings out of GODEBUG that could print secrets or weaken TLS: http2debug logs every header
-// of a request, Vault's token among them.
+// Package godebug removes settings from GODEBUG that could print secrets or weaken TLS: http2debug logs every header of a
+// request, including Vault's token.
 //
-// net/http and golang.org/x/net/http2 read GODEBUG while they are initialized. This package is initialized before them:
-// the Go specification has packages initialized in the order of their import paths as soon as their own imports are,
-// and this one imports none that imports them.
+// net/http and golang.org/x/net/http2 read GODEBUG in their initialization. This package comes first: Go initializes packages in
+// the order of their import paths as soon as their imports are initialized, and this one imports none of theirs.
 package godebug
 
 import (
@@ -15,13 +14,13 @@ import (
 	"strings"
 )
 
-// allowed are the settings of GODEBUG that stay: none of them prints what is sent or accepts a weaker peer.
+// allowed are the settings that stay: none prints traffic or accepts a weaker peer.
 var allowed = []string{"fips140", "gctrace", "http2client", "madvdontneed", "netdns", "tlsmlkem"}
 
-// simple values hold no other setting: http2debug is looked for anywhere in the variable.
+// simple values contain no other setting: net/http finds http2debug anywhere in the variable.
 var simple = regexp.MustCompile(`^[a-z0-9]*$`)
 
-// Removed are the names of the settings that were taken out of GODEBUG.
+// Removed are the names of the removed settings.
 var Removed = remove()
 
 func remove() []string {
@@ -31,12 +30,12 @@ func remove() []string {
 	case kept == "":
 		_ = os.Unsetenv("GODEBUG")
 	default:
-		_ = os.Setenv("GODEBUG", kept) // it cannot fail: the value was one before
+		_ = os.Setenv("GODEBUG", kept) // it cannot fail: the value is a part of the old one
 	}
 	return removed
 }
 
-// filter parts the settings that stay from the names of the others.
+// filter returns the settings that stay and the names of the others.
 func filter(value string) (kept string, removed []string) {
 	var all []string
 	for setting := range strings.SplitSeq(value, ",") {

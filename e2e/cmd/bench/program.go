@@ -31,10 +31,10 @@ func measureWebhook(ctx context.Context) (results []result, err error) {
 		return nil, errors.New("two processors are needed: one for the servers, one for what asks them")
 	}
 	serving, asking := cpus[0], cpus[1]
-	if err := pin(os.Getpid(), asking); err != nil { // and with it the API server
+	if err := pin(asking); err != nil { // and with it the API server
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, pin(os.Getpid(), cpus...)) }()
+	defer func() { err = errors.Join(err, pin(cpus...)) }()
 	c, err := cluster.Start()
 	if err != nil {
 		return nil, err
@@ -52,8 +52,7 @@ func measureWebhook(ctx context.Context) (results []result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ours := server{"ours", replica.PID(), newClient(replica.Address(), roots)}
-	if results, err = webhookMemory(ctx, ours, r); err != nil {
+	if results, err = webhookMemory(ctx, replica.PID(), newClient(replica.Address(), roots), r); err != nil {
 		return nil, err
 	}
 
@@ -74,33 +73,30 @@ func measureWebhook(ctx context.Context) (results []result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	servers = append(servers, server{"ours", replica.PID(), newClient(replica.Address(), roots)})
-	fmt.Println("  Asking it, and others beside it, one after the other on one processor ...")
+	servers = append(servers, server{webhookName, newClient(replica.Address(), roots)})
+	fmt.Println("  Asking it, and the three others, in turn, each alone on one processor ...")
 	times, err := measureTimes(ctx, r, servers)
-	if err != nil {
-		return nil, err
-	}
-	return append(timeResults(times), results...), nil
+	return append(times, results...), err
 }
 
 // webhookMemory is what the program takes at rest, and what it takes after many admissions.
-func webhookMemory(ctx context.Context, ours server, r reviews) ([]result, error) {
-	atRest, err := settled(ctx, ours.pid)
+func webhookMemory(ctx context.Context, pid int, asking *client, r reviews) ([]result, error) {
+	atRest, err := settled(ctx, pid)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := ours.load(ctx, r[0], load{parallel: 16, requests: 20_000}); err != nil {
+	if _, err := asking.load(ctx, r[0], load{parallel: 16, requests: 20_000}); err != nil {
 		return nil, err
 	}
-	afterwards, err := residentMiB(ours.pid)
+	afterwards, err := residentMiB(pid)
 	if err != nil {
 		return nil, err
 	}
 	size, err := binarySize(ctx)
 	return []result{
-		memory("resident memory at rest", atRest, 40),
-		memory("resident memory after 20,000 admissions, 16 in parallel", afterwards, 56),
-		{measure: "size of the static binary", found: size, limit: 42, value: fmt.Sprintf("%.1f MB", size), unit: " MB"},
+		memory("the webhook's resident memory at rest", atRest, 40),
+		memory("the webhook's resident memory after 20,000 admissions, 16 in parallel", afterwards, 56),
+		{measure: "size of the webhook's static binary", found: size, limit: 42, value: fmt.Sprintf("%.1f MB", size), unit: " MB"},
 	}, err
 }
 

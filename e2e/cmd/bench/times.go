@@ -7,13 +7,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
@@ -27,7 +25,7 @@ type load struct {
 }
 
 func (l load) String() string {
-	object := "istio 1.31's Deployment"
+	object := "an istiod of Istio 1.31"
 	if l.variables > 0 {
 		object = fmt.Sprintf("with %d more variables", l.variables)
 	}
@@ -35,25 +33,26 @@ func (l load) String() string {
 }
 
 var (
-	small, smallMany = load{0, 1, 500}, load{0, 16, 2000}
-	medium           = load{150, 1, 250}
-	large, largeMany = load{1500, 1, 100}, load{1500, 16, 200}
+	small, smallMany = load{0, 1, 300}, load{0, 16, 1600}
+	medium           = load{150, 1, 150}
+	large, largeMany = load{1500, 1, 60}, load{1500, 16, 160}
 	loads            = []load{small, smallMany, medium, large, largeMany}
 )
 
 // server is a process that answers admission reviews, alone on a processor.
 type server struct {
 	name string
-	pid  int
 	*client
 }
 
-// startFloors starts the servers that the webhook is compared with.
+const webhookName = "webhook"
+
+// startFloors starts the servers that the webhook is compared with, each on the same processor.
 func startFloors(ctx context.Context, dir string, cpu int) (servers []server, stop func() error, err error) {
 	var started []*process.Process
 	stop = func() (err error) {
-		for _, each := range started {
-			err = errors.Join(err, each.Kill())
+		for _, floor := range started {
+			err = errors.Join(err, floor.Kill())
 		}
 		return err
 	}
@@ -71,134 +70,104 @@ func startFloors(ctx context.Context, dir string, cpu int) (servers []server, st
 			return nil, stop, err
 		}
 		started = append(started, floor)
-		var crt, address []byte
-		if err := floor.WaitUntil(ctx, "it serves", func(context.Context) error {
-			crt, err = os.ReadFile(filepath.Join(own, "tls.crt"))
-			if err == nil {
-				address, err = os.ReadFile(filepath.Join(own, "address"))
-			}
+		var address []byte
+		if err := floor.WaitUntil(ctx, "it serves", func(context.Context) (err error) {
+			address, err = os.ReadFile(filepath.Join(own, "address")) // the last thing that it writes
 			return err
 		}); err != nil {
 			return nil, stop, err
 		}
+		crt, err := os.ReadFile(filepath.Join(own, "tls.crt"))
+		if err != nil {
+			return nil, stop, err
+		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(crt)
-		servers = append(servers, server{name, floor.PID(), newClient(string(address), roots)})
+		servers = append(servers, server{name, newClient(string(address), roots)})
 	}
 	return servers, stop, nil
 }
 
-const (
-	rounds = 3 // in each of which every server has its turn
-	// undisturbed is the most of a turn that the server and the generator may have waited for a processor: what is measured while
-	// other programs take more than that is measured again, so many times.
-	undisturbed, attempts = 0.1, 1
-)
+// figures are medians, by load and server: of the time of a request with one in parallel, else of the requests per second.
+type figures map[load]map[string]float64
 
-// times are medians over the rounds, by load and server: of a request's time with one in parallel, else of the requests per second.
-type times map[load]map[string]float64
-
-// measureTimes asks the servers in turn.
-func measureTimes(ctx context.Context, r reviews, servers []server) (times, error) {
+// measureTimes asks the servers in turn, in three rounds. When a bound is passed, it may be that other programs disturbed these
+// rounds: it measures three more, twice at most, and gives the medians of all.
+func measureTimes(ctx context.Context, r reviews, servers []server) ([]result, error) {
+	const rounds, attempts = 3, 3
 	all := map[load]map[string][]float64{}
 	for _, l := range loads {
 		all[l] = map[string][]float64{}
-		for _, s := range servers {
-			if err := s.check(ctx, r[l.variables], s.name == "ours" || s.name == "usual"); err != nil && s.name != "bare" {
+		for _, s := range servers { // the first request opens the connection, the others warm up
+			if err := s.check(ctx, r[l.variables], s.name == webhookName || s.name == "usual"); err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", s.name, l, err)
 			}
-			if _, err := s.load(ctx, r[l.variables], l); err != nil { // to warm up
-				return nil, err
+			if _, err := s.load(ctx, r[l.variables], l); err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", s.name, l, err)
 			}
 		}
 	}
-	disturbed := 0
-	for range rounds {
-		for _, l := range loads {
-			for _, s := range servers {
-				found, share, err := turn(ctx, r[l.variables], l, s)
-				if err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", s.name, l, err)
+	for attempt := 1; ; attempt++ {
+		for range rounds {
+			for _, l := range loads {
+				for _, s := range servers {
+					found, err := s.load(ctx, r[l.variables], l)
+					if err != nil {
+						return nil, fmt.Errorf("%s, %s: %w", s.name, l, err)
+					}
+					all[l][s.name] = append(all[l][s.name], found)
 				}
-				if share > undisturbed {
-					disturbed++
-				}
-				all[l][s.name] = append(all[l][s.name], found)
 			}
 		}
-	}
-	if disturbed > 0 {
-		fmt.Printf("  Other programs kept this machine busy: %d of %d turns are disturbed. The figures are of less use.\n", disturbed, rounds*len(loads)*len(servers))
-	}
-	found := times{}
-	for l, byServer := range all {
-		found[l] = map[string]float64{}
-		for name, each := range byServer {
-			slices.Sort(each)
-			found[l][name] = each[len(each)/2]
+		found := figures{}
+		for l, byServer := range all {
+			found[l] = map[string]float64{}
+			for name, values := range byServer {
+				found[l][name] = median(values)
+			}
 		}
+		results := timeResults(found)
+		i := slices.IndexFunc(results, func(r result) bool { return !r.ok() })
+		if i < 0 || attempt == attempts {
+			return results, nil
+		}
+		fmt.Printf("  %s: %s is over its bound after %d rounds; measuring %d more ...\n", results[i].measure, results[i].value, attempt*rounds, rounds)
 	}
-	return found, nil
 }
 
-// turn measures one server once, and again while others disturb it. It gives the least disturbed attempt, and how much that was.
-func turn(ctx context.Context, review []byte, l load, s server) (found, share float64, err error) {
-	share = math.Inf(1)
-	for range attempts {
-		before, err := waited(s.pid, os.Getpid())
-		if err != nil {
-			return 0, 0, err
-		}
-		start := time.Now()
-		one, err := s.load(ctx, review, l)
-		if err != nil {
-			return 0, 0, err
-		}
-		took := time.Since(start)
-		after, err := waited(s.pid, os.Getpid())
-		if err != nil {
-			return 0, 0, err
-		}
-		if of := (after - before).Seconds() / took.Seconds(); of < share {
-			found, share = one, of
-		}
-		if share <= undisturbed {
-			break
-		}
-	}
-	return found, share, nil
+func median(values []float64) float64 {
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)/2]
 }
 
 // timeResults holds the medians to their bounds.
-func timeResults(found times) (results []result) {
-	for _, b := range []struct {
-		load         load
-		floor, usual float64
-	}{{small, 1.25, 2.5}, {smallMany, 0.9, 4}, {large, 0.75, 4}, {largeMany, 1.2, 4}} {
-		figures := found[b.load]
-		line := func(measure, server string, bound, of float64, least bool) result {
-			unit, how := "ms", "%.3f / %.3f ms"
-			if b.load.parallel > 1 {
-				unit, how = "requests/s", "%.0f / %.0f requests/s"
-			}
-			_ = unit
-			return result{
-				measure: b.load.String() + ": " + measure, found: figures[server] / of, limit: bound, least: least,
-				value: fmt.Sprintf("%.2f", figures[server]/of), how: fmt.Sprintf(how, figures[server], of),
-			}
+func timeResults(found figures) (results []result) {
+	compare := func(l load, a, b string, bound float64, least bool) {
+		how := "%.3f / %.3f ms"
+		if l.parallel > 1 {
+			how = "%.0f / %.0f per second"
 		}
-		many := b.load.parallel > 1
-		results = append(results, line("bare net/http / floor", "bare", 0, figures["floor"], many),
-			line("ours / floor", "ours", b.floor, figures["floor"], many))
-		if many {
-			results = append(results, line("ours / usual", "ours", b.usual, figures["usual"], true))
+		ratio := found[l][a] / found[l][b]
+		results = append(results, result{
+			measure: l.String() + ": " + a + " / " + b, found: ratio, limit: bound, least: least,
+			value: fmt.Sprintf("%.2f", ratio), how: fmt.Sprintf(how, found[l][a], found[l][b]),
+		})
+	}
+	for _, l := range []struct {
+		load                load
+		ofFloor, timesUsual float64
+	}{{small, 1.25, 2.5}, {smallMany, 0.9, 4}, {large, 0.75, 4}, {largeMany, 1.2, 4}} {
+		compare(l.load, "bare", "floor", 0, false)
+		compare(l.load, webhookName, "floor", l.ofFloor, l.load.parallel > 1)
+		if l.load.parallel > 1 {
+			compare(l.load, webhookName, "usual", l.timesUsual, true)
 		} else {
-			results = append(results, line("usual / ours", "usual", b.usual, figures["ours"], true))
+			compare(l.load, "usual", webhookName, l.timesUsual, true)
 		}
 	}
-	ratio := found[large]["ours"] / found[medium]["ours"]
+	long, short := found[large][webhookName], found[medium][webhookName]
 	return append(results, result{
-		measure: "1,500 more variables / 150 more", found: ratio, limit: 11, value: fmt.Sprintf("%.2f", ratio),
-		how: fmt.Sprintf("%.3f / %.3f ms", found[large]["ours"], found[medium]["ours"]),
+		measure: "time of the webhook with 1500 more variables / with 150", found: long / short, limit: 11,
+		value: fmt.Sprintf("%.2f", long/short), how: fmt.Sprintf("%.3f / %.3f ms", long, short),
 	})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command clusters keeps clusters with a node for trying out: `make cluster-up` and `make cluster-down`.
+// Command clusters starts and stops clusters with a node to try things in, for `make cluster-up` and `make cluster-down`.
 package main
 
 import (
@@ -21,9 +21,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/node"
 )
 
-const usage = `clusters up     starts clusters, and leaves them running
-clusters down   takes them away
-clusters hold   starts clusters, and takes them away when it is told to end (SIGTERM, Ctrl-C)`
+const usage = `clusters up     starts clusters and leaves them running
+clusters down   stops and removes them
+clusters hold   starts clusters, and removes them on SIGTERM or Ctrl-C`
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -37,11 +37,11 @@ func run(arguments []string) error {
 		return errors.New(usage)
 	}
 	flags := flag.NewFlagSet("clusters", flag.ExitOnError)
-	n := flags.Int("n", 1, fmt.Sprintf("how many, up to %d", node.Most))
-	dir := flags.String("dir", ".build/clusters", "`folder` for all that they keep")
+	n := flags.Int("n", 1, fmt.Sprintf("number of clusters, up to %d", node.MaxClusters))
+	dir := flags.String("dir", ".build/clusters", "`folder` of the clusters' files")
 	_ = flags.Parse(arguments[1:]) // ExitOnError
-	if *n < 1 || *n > node.Most {
-		return fmt.Errorf("-n %d: expected 1 to %d", *n, node.Most)
+	if *n < 1 || *n > node.MaxClusters {
+		return fmt.Errorf("-n %d: expected 1 to %d", *n, node.MaxClusters)
 	}
 	path, err := filepath.Abs(*dir)
 	if err != nil {
@@ -60,7 +60,7 @@ func run(arguments []string) error {
 	}
 }
 
-// keeper knows the process that holds the clusters.
+// keeper starts and stops the process that runs the clusters.
 type keeper struct {
 	dir string
 	n   int
@@ -68,7 +68,7 @@ type keeper struct {
 
 func (k keeper) file(name string) string { return filepath.Join(k.dir, name) }
 
-// hold starts the clusters and stays until it is told to end.
+// hold starts the clusters and removes them on a signal.
 func (k keeper) hold() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -80,14 +80,14 @@ func (k keeper) hold() error {
 		fmt.Println("ready")
 		<-ctx.Done()
 	}
-	stop() // a second Ctrl-C ends it at once
+	stop() // a second Ctrl-C ends the process at once
 	return errors.Join(err, clusters.Stop())
 }
 
-// up has another process hold the clusters, and tells its progress until they are ready.
+// up starts a process that runs hold, and prints its progress until the clusters are ready.
 func (k keeper) up() error {
 	if pid := k.pid(); pid != 0 {
-		return fmt.Errorf("clusters are running already (process %d); take them away first: make cluster-down", pid)
+		return fmt.Errorf("clusters are running already (process %d); remove them first: make cluster-down", pid)
 	}
 	if err := os.MkdirAll(k.dir, 0o700); err != nil {
 		return err
@@ -144,11 +144,11 @@ Each cluster is a context:
   export KUBECONFIG=%s PATH=%s:$PATH
   kubectl get nodes --context cluster-1
 
-docs/try-it.md goes on from here. Take everything away: make cluster-down
+docs/try-it.md continues from here. To remove everything: make cluster-down
 `, k.file("kubeconfig"), k.file("bin"))
 }
 
-// down tells the holder to end, waits for it, and takes away what a holder that was killed has left.
+// down ends the process that runs hold, waits for it, and removes the remains of one that was killed.
 func (k keeper) down() error {
 	if pid := k.pid(); pid != 0 {
 		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
@@ -166,7 +166,7 @@ func (k keeper) down() error {
 	return os.RemoveAll(k.dir)
 }
 
-// pid of the holder, 0 when none runs.
+// pid returns the process that runs hold, or 0.
 func (k keeper) pid() int {
 	content, err := os.ReadFile(k.file("pid"))
 	if err != nil {
@@ -178,7 +178,7 @@ func (k keeper) pid() int {
 	}
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || !strings.Contains(string(command), "\x00hold\x00") {
-		return 0 // another's by now
+		return 0 // another process has the number by now
 	}
 	return pid
 }

@@ -11,8 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// unifiedDifference compares what people write of a Deployment, as YAML: not
-// the status, nor what the API server and Helm keep in its metadata.
+// unifiedDifference compares two Deployments as YAML, without the status and the metadata of the API server and Helm.
 func unifiedDifference(applied, stored *appsv1.Deployment) (string, error) {
 	before, err := written(applied)
 	if err != nil {

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows the main job on this machine: it starts a real API server
-// and the webhook on loopback, installs istiod out of Istio's chart as anybody
-// would, and shows what the API server stored. Then it sets up a real Vault by
-// the guide, runs what the stored Pod template says as local processes, and shows
-// that the mesh's root is Vault's and that a renewal reaches istiod. It exits 1,
-// saying what is wrong, when that is not so, and stops all that it started.
+// Command demo shows the product's main job on this machine. It starts an API server and the webhook on loopback, installs
+// istiod from Istio's chart, and prints the stored Deployment. Then it sets up a Vault by the guide, runs the containers of
+// the stored Pod template as local processes, and shows that the mesh's root is Vault's and that istiod loads a renewed CA.
+// It exits with 1 and the reason if that fails, and stops everything that it started.
 //
-// With the argument "injection" it ends after what the API server stored, for
-// which neither Vault nor istiod need be built.
+// With the argument "injection" it ends after the Deployment, so that neither Vault nor istiod must be built.
 package main
 
 import (
@@ -42,7 +39,7 @@ func main() {
 	defer stop()
 	if err := demo(ctx); err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("interrupted; all that was started is stopped")
+			err = errors.New("interrupted; everything that was started is stopped")
 		}
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 		os.Exit(1)
@@ -81,7 +78,7 @@ func demo(ctx context.Context) (err error) {
 	return trust(ctx, s, c, &stored.Spec.Template.Spec)
 }
 
-// install is what a person does, in their words.
+// install runs a person's commands.
 func install(ctx context.Context, s *steps, c *cluster.Cluster) error {
 	release := helm.Release{Name: "istiod", Namespace: namespace}
 	for _, each := range []struct {
@@ -126,7 +123,7 @@ func install(ctx context.Context, s *steps, c *cluster.Cluster) error {
 	return nil
 }
 
-// show prints what came of it and holds it to the design.
+// show prints the stored Deployment and checks it point by point.
 func show(ctx context.Context, s *steps, c *cluster.Cluster) (stored *appsv1.Deployment, err error) {
 	var (
 		without *appsv1.Deployment
@@ -166,7 +163,7 @@ func show(ctx context.Context, s *steps, c *cluster.Cluster) (stored *appsv1.Dep
 	s.title("What must hold")
 	s.points(points)
 	if missing := injected.Missing(points); len(missing) > 0 {
-		return nil, fmt.Errorf("what is stored is not what it should be: %d of %d points do not hold", len(missing), len(points))
+		return nil, fmt.Errorf("the stored Deployment is wrong: %d of %d points do not hold", len(missing), len(points))
 	}
 	return stored, nil
 }

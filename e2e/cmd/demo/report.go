@@ -16,8 +16,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// webhooksReport gathers what the webhook has said of istiod, in each of the
-// places where people look.
+// webhooksReport collects what the webhook reports about istiod: log lines, audit annotations, metrics and Events.
 func webhooksReport(ctx context.Context, c *cluster.Cluster) (report []string, err error) {
 	for _, look := range []func(context.Context, *cluster.Cluster) ([]string, error){logLines, auditAnnotations, metrics, events} {
 		// The audit log and Events are written a moment later.
@@ -28,7 +27,7 @@ func webhooksReport(ctx context.Context, c *cluster.Cluster) (report []string, e
 			return len(found) > 0, err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("looking for what the webhook says: %w", err)
+			return nil, fmt.Errorf("waiting for the webhook's report: %w", err)
 		}
 		report = append(report, found...)
 	}
@@ -37,9 +36,9 @@ func webhooksReport(ctx context.Context, c *cluster.Cluster) (report []string, e
 
 func logLines(_ context.Context, c *cluster.Cluster) (found []string, err error) {
 	for line := range strings.Lines(c.Webhook.Replicas[0].Log()) {
-		var said struct{ Msg, Reason, ClaimedName string }
-		if json.Unmarshal([]byte(line), &said) == nil && said.ClaimedName == "istiod" {
-			found = append(found, fmt.Sprintf("  log     %s: %s", said.Reason, said.Msg))
+		var entry struct{ Msg, Reason, ClaimedName string }
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.ClaimedName == "istiod" {
+			found = append(found, fmt.Sprintf("  log     %s: %s", entry.Reason, entry.Msg))
 		}
 	}
 	return found, nil

@@ -11,7 +11,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 )
 
-// steps tells a person what is going on and how long it took.
+// steps prints the progress and the duration of each step.
 type steps struct {
 	start    time.Time
 	done     []step
@@ -29,7 +29,7 @@ func newSteps() *steps {
 	return &steps{start: time.Now(), coloured: terminal && os.Getenv("NO_COLOR") == ""}
 }
 
-// step runs one, with a line before it.
+// step prints a step's name and runs it.
 func (s *steps) step(name string, run func() error) error {
 	start := time.Now()
 	fmt.Printf("%6.1fs  %s\n", start.Sub(s.start).Seconds(), name)
@@ -42,7 +42,7 @@ func (s *steps) step(name string, run func() error) error {
 
 func (s *steps) title(text string) { fmt.Printf("\n%s\n\n", s.colour("1", text)) }
 
-// difference prints a unified one, in a terminal with colours.
+// difference prints a unified diff, with colours in a terminal.
 func (s *steps) difference(unified string) {
 	for line := range strings.Lines(unified) {
 		line = strings.TrimSuffix(line, "\n")
@@ -68,12 +68,12 @@ func (s *steps) points(points []injected.Point) {
 	}
 }
 
-// table of the time that each step took.
+// table prints the duration of each step.
 func (s *steps) table() {
 	s.title("Time")
 	for _, each := range s.done {
 		if each.took < 50*time.Millisecond {
-			continue // would show as no time at all
+			continue // would print as 0.0s
 		}
 		fmt.Printf("%6.1fs  %s\n", each.took.Seconds(), each.name)
 	}

@@ -29,11 +29,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// patience is how long each thing that is waited for may take.
+// patience is the timeout of each condition.
 const patience = time.Minute
 
-// trust goes on where the API server stops: no kubelet runs here, so what the stored Pod template has for
-// containers is run as local processes, in a Pod's order.
+// trust does the kubelet's work: it runs the containers of the stored Pod template as local processes, in a Pod's order.
 func trust(ctx context.Context, s *steps, c *cluster.Cluster, template *corev1.PodSpec) (err error) {
 	var stops []func() error
 	defer func() {
@@ -134,7 +133,7 @@ func apply(ctx context.Context, c *cluster.Cluster, vault string) error {
 	return nil
 }
 
-// ready is nil when the VirtualMesh of this cluster is acted on.
+// ready returns an error unless the VirtualMesh is accepted.
 func ready(ctx context.Context, c *cluster.Cluster) error {
 	mesh := &unstructured.Unstructured{}
 	mesh.SetAPIVersion("networking.mesh.gloo.solo.io/v1")
@@ -148,7 +147,7 @@ func ready(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
-// guide sets Vault up with the guide's commands.
+// guide sets up Vault by the guide's commands.
 func guide(ctx context.Context, s *steps, c *cluster.Cluster, stops *[]func() error) (*vaultserver.Server, []byte, error) {
 	var vault *vaultserver.Server
 	if err := s.step("start Vault on loopback, in dev mode", func() (err error) {
@@ -174,7 +173,7 @@ func guide(ctx context.Context, s *steps, c *cluster.Cluster, stops *[]func() er
 	return vault, guide.Root.Certificate, nil
 }
 
-// renewed shows that istiod has Vault's CA, has another one renewed into it, and did not restart for it.
+// renewed shows that istiod uses Vault's CA, and that it loads a renewed one without a restart.
 func renewed(ctx context.Context, s *steps, c *cluster.Cluster, certificate *unstructured.Unstructured, istiod *istiodserver.Server, root []byte, cacerts string) error {
 	var before, after string
 	if err := s.step("wait until istiod is seen to sign under Vault's CA", func() (err error) {
@@ -226,7 +225,7 @@ func renewed(ctx context.Context, s *steps, c *cluster.Cluster, certificate *uns
 	return nil
 }
 
-// confirmed waits for a certificate that istiod uses, other than the one named, and gives its serial number.
+// confirmed waits until istiod uses a certificate other than the one named, and returns its serial number.
 func confirmed(ctx context.Context, c *cluster.Cluster, certificate *unstructured.Unstructured, other string) (serial string, err error) {
 	err = eventually(ctx, func() error {
 		stored := certificate.DeepCopy()
@@ -247,14 +246,14 @@ func confirmed(ctx context.Context, c *cluster.Cluster, certificate *unstructure
 	return serial, err
 }
 
-// eventually waits until something is no error.
+// eventually waits until the condition returns no error.
 func eventually(ctx context.Context, condition func() error) error {
 	var last error
 	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		last = condition()
 		return last == nil, nil
 	}); err != nil {
-		return fmt.Errorf("still not so after %s: %w", patience, last)
+		return fmt.Errorf("not so after %s: %w", patience, last)
 	}
 	return nil
 }

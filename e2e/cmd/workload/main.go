@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command workload stands for a mesh's workload with its sidecar: it gets its certificate from istiod, and talks to
-// others by mutual TLS, each trusting what its own istiod has told it to. It runs in the clusters that the tests start,
-// where no proxy can: Envoy is not built from Go modules.
+// Command workload replaces a workload and its proxy in the suite's clusters: it requests its certificate from istiod and
+// talks to other workloads by mutual TLS with the root that istiod has published. Envoy itself cannot be built from Go
+// modules. The command also kills processes in the node's Pods and moves their clocks, see clock_amd64.go.
 package main
 
 import (
@@ -25,19 +25,19 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/csr"
 )
 
-// Where Istio's injection mounts what a sidecar has.
+// Istio's injection mounts these files in a sidecar.
 const (
 	tokenFile = "/var/run/secrets/tokens/istio-token"
 	rootFile  = "/var/run/secrets/istio/root-cert.pem"
 )
 
 const usage = `workload pause                      waits
-workload serve                      serves mutual TLS at port 8443 and answers with whom it talks
-workload call ADDRESS [SECONDS]     calls one, by a clock that is so many seconds fast, and prints its answer
-workload kill PROGRAM               kills all of this node's processes of that name that run in Pods
-workload clock SECONDS PROGRAM...   has those processes see a clock that is so many seconds fast
+workload serve                      serves mutual TLS on port 8443 and answers with the client's identity
+workload call ADDRESS [SECONDS]     calls a workload, with a clock that is so many seconds fast, and prints the answer
+workload kill PROGRAM               kills this node's processes of a program that run in Pods
+workload clock SECONDS PROGRAM...   sets the clock of such processes so many seconds fast
 
-ISTIOD is istiod's address, istiod.istio-system.svc:15012 by default; CLUSTER_ID what it calls this cluster.`
+The environment variable ISTIOD is istiod's address (istiod.istio-system.svc:15012 by default), CLUSTER_ID the cluster's name.`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -76,7 +76,7 @@ func moveClock(seconds string, pid int) error {
 	return setClock(pid, int32(fast))
 }
 
-// serve gets a certificate for each connection anew, so that its answer always shows what istiod signs now.
+// serve requests a new certificate for each connection, so that its answer shows istiod's current CA.
 func serve(ctx context.Context) error {
 	server := &http.Server{
 		ReadHeaderTimeout: time.Minute,
@@ -107,17 +107,17 @@ func call(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	// A workload's certificate has no name of a host, but its identity. Its chain is verified here instead.
+	// A workload's certificate has an identity and no host name, so that VerifyConnection verifies the chain itself.
 	roots := config.RootCAs
 	config.InsecureSkipVerify = true
 	var peer *x509.Certificate
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		peer = state.PeerCertificates[0]
-		between := x509.NewCertPool()
+		intermediates := x509.NewCertPool()
 		for _, certificate := range state.PeerCertificates[1:] {
-			between.AddCert(certificate)
+			intermediates.AddCert(certificate)
 		}
-		_, err := peer.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		_, err := peer.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 		return err
 	}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}
@@ -130,8 +130,8 @@ func call(ctx context.Context, address string) error {
 		return err
 	}
 	defer answer.Body.Close()
-	const most = 1 << 10
-	body, err := io.ReadAll(io.LimitReader(answer.Body, most))
+	const limit = 1 << 10
+	body, err := io.ReadAll(io.LimitReader(answer.Body, limit))
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func call(ctx context.Context, address string) error {
 	return nil
 }
 
-// configuration has a certificate that istiod has just signed, and the roots that it has published.
+// configuration returns a TLS configuration with a new certificate from istiod and the published roots.
 func configuration(ctx context.Context) (*tls.Config, error) {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
@@ -158,7 +158,7 @@ func configuration(ctx context.Context) (*tls.Config, error) {
 		Address: istiod, ServerName: host, Cluster: cmp.Or(os.Getenv("CLUSTER_ID"), "Kubernetes"), Token: string(token), Root: root,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("getting a certificate from istiod at %s: %w", istiod, err)
+		return nil, fmt.Errorf("requesting a certificate from istiod at %s: %w", istiod, err)
 	}
 	certificate, err := signed.TLSCertificate()
 	if err != nil {
@@ -171,7 +171,7 @@ func configuration(ctx context.Context) (*tls.Config, error) {
 
 func identity(certificate *x509.Certificate) string {
 	if len(certificate.URIs) != 1 {
-		return "somebody without an identity"
+		return "a peer without an identity"
 	}
 	return certificate.URIs[0].String()
 }

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// each calls act for every process of a program that it sees and that is in one of this node's Pods: other clusters may
-// run on this machine, and their nodes' cgroups have other names than this one's.
+// each calls act for every process of a program in this node's Pods. Other clusters may run on the same machine: the
+// cgroups of their Pods have other names.
 func each(program string, act func(pid int) error) error {
 	mine, err := nodeCgroup("self")
 	if err != nil {
@@ -29,7 +29,7 @@ func each(program string, act func(pid int) error) error {
 		}
 		executable, err := os.Readlink(process + "/exe")
 		if err != nil || filepath.Base(executable) != program {
-			continue // it may have ended meanwhile
+			continue // it may have ended
 		}
 		if its, err := nodeCgroup(filepath.Base(process)); err != nil || its != mine {
 			continue
@@ -45,7 +45,7 @@ func each(program string, act func(pid int) error) error {
 	return nil
 }
 
-// nodeCgroup is what the cgroups of all of a node's Pods begin with, "" for a process of no Pod.
+// nodeCgroup returns the common prefix of the cgroups of a node's Pods, or "" for a process outside of Pods.
 func nodeCgroup(process string) (string, error) {
 	content, err := os.ReadFile("/proc/" + process + "/cgroup")
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package broken proves that the checks of the suite can fail: it goes through the guide with a part that is broken, and
-// wants the check red that is there for it.
+// Package broken proves that the suite's checks can fail: it breaks a part of the product, runs the guide, and expects that
+// part's check to fail.
 package broken
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
-// The suite's checks, as the go test names them.
+// Names of the suite's checks for go test.
 const (
 	injected = "TestGuide/the_guide/istiod_comes_up_with_the_agent,_and_nobody_has_patched_it"
 	lastStep = "TestGuide/the_guide/the_last_step:_the_diff_is_empty"
@@ -47,10 +47,10 @@ func TestChecksCanFail(t *testing.T) {
 	}
 }
 
-// withoutPublication is an agent that says it has published istiod's CA, and has not.
+// withoutPublication is an agent that reports a published CA without publishing it.
 func withoutPublication(t *testing.T) string {
 	t.Helper()
-	const publish = "func (d *Directory) Publish(set *Set) error {\n"
+	const publish = "func (d *Directory) Publish(set *Set, note []byte) error {\n"
 	archive, err := alteredAgent(t.Context(), t.TempDir(), "0.1.0", "agent/cacerts/directory.go", publish, publish+"\tif set != nil {\n\t\treturn nil\n\t}\n")
 	if err != nil {
 		t.Fatal(err)

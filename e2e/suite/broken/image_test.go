@@ -15,8 +15,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
-// alteredAgent builds the agent's image with a file whose one place with before has after there, and gives its archive. The
-// source itself stays as it is: the compiler is given another file in its place (its flag -overlay).
+// alteredAgent builds the agent's image with one text of a source file replaced, and returns the archive. It does not change
+// the source: the compiler reads another file instead (flag -overlay).
 func alteredAgent(ctx context.Context, dir, tag, file, before, after string) (archive string, err error) {
 	root, err := built.Root()
 	if err != nil {

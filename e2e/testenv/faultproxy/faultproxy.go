@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package faultproxy stands before a real Vault and does to some calls what networks, load balancers and
-// overloaded servers do. All that it lets through is Vault's own.
+// Package faultproxy is a reverse proxy for a real Vault that delays, cuts, replaces or changes some of its answers, as
+// networks, load balancers and overloaded servers do.
 package faultproxy
 
 import (
@@ -21,12 +21,12 @@ import (
 	"time"
 )
 
-// Fault answers a call in Vault's place, or spoils what Vault answers.
+// Fault answers a request instead of Vault, or changes Vault's answer.
 type Fault func(w http.ResponseWriter, r *http.Request, vault http.Handler)
 
-// Proxy is a running one.
+// Proxy is a running proxy.
 type Proxy struct {
-	// Address is the URL to give to the agent in place of Vault's.
+	// Address is the URL that replaces Vault's.
 	Address string
 
 	server *http.Server
@@ -39,12 +39,12 @@ type Proxy struct {
 }
 
 type rule struct {
-	path  string
-	times int // how often it still counts, below zero for good
-	fault Fault
+	suffix string
+	times  int // remaining requests; negative without a limit
+	fault  Fault
 }
 
-// Start starts a proxy before the Vault at a URL. Stop must be called.
+// Start starts a proxy for the Vault at a URL. The caller must call Stop.
 func Start(vault string) (*Proxy, error) {
 	upstream, err := url.Parse(vault)
 	if err != nil {
@@ -54,14 +54,14 @@ func Start(vault string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	quiet := log.New(io.Discard, "", 0) // connections that are cut are what this is for
+	quiet := log.New(io.Discard, "", 0) // cut connections are expected
 	p := &Proxy{Address: "http://" + listener.Addr().String()}
 	p.vault = &httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
 		Transport:      &http.Transport{},
 		ModifyResponse: p.show,
 		ErrorLog:       quiet,
-		// A Vault that is gone answers nothing, and so does its proxy.
+		// If Vault does not answer, the proxy does not either.
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	p.server = &http.Server{Handler: p, ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second}
@@ -69,13 +69,13 @@ func Start(vault string) (*Proxy, error) {
 	return p, nil
 }
 
-// Stop ends the proxy and all calls through it.
+// Stop ends the proxy and its open requests.
 func (p *Proxy) Stop() error { return p.server.Close() }
 
-// Spoil has the next so many calls of a path (by how it ends; all paths when empty) meet a fault, all calls when
-// times is 0. Of several that fit, the one named first counts. What it gives ends it.
-func (p *Proxy) Spoil(path string, times int, fault Fault) (end func()) {
-	added := &rule{path, times, fault}
+// Spoil applies a fault to the next requests whose path has the suffix: to so many, or to all if times is 0. If several
+// faults match, the first one applies. The function that it returns ends the fault.
+func (p *Proxy) Spoil(suffix string, times int, fault Fault) (end func()) {
+	added := &rule{suffix, times, fault}
 	if times == 0 {
 		added.times = -1
 	}
@@ -89,7 +89,7 @@ func (p *Proxy) Spoil(path string, times int, fault Fault) (end func()) {
 	}
 }
 
-// Spy is shown the body of each of Vault's answers from now on, also of those that are then spoiled.
+// Spy calls the function with the body of each of Vault's answers from now on, before a fault changes it.
 func (p *Proxy) Spy(spy func(answer []byte)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,17 +112,17 @@ func (p *Proxy) show(answer *http.Response) error {
 	return nil
 }
 
-// Calls are the paths of all calls so far, in their order.
+// Calls returns the paths of all requests so far, in order.
 func (p *Proxy) Calls() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.calls...)
 }
 
-// Count is how many calls there were so far of a path, by how it ends.
-func (p *Proxy) Count(path string) (n int) {
+// Count returns the number of requests so far whose path has the suffix.
+func (p *Proxy) Count(suffix string) (n int) {
 	for _, each := range p.Calls() {
-		if strings.HasSuffix(each, path) {
+		if strings.HasSuffix(each, suffix) {
 			n++
 		}
 	}
@@ -143,7 +143,7 @@ func (p *Proxy) next(path string) Fault {
 	defer p.mu.Unlock()
 	p.calls = append(p.calls, path)
 	for _, each := range p.rules {
-		if each.times != 0 && strings.HasSuffix(path, each.path) {
+		if each.times != 0 && strings.HasSuffix(path, each.suffix) {
 			each.times--
 			return each.fault
 		}
@@ -151,7 +151,7 @@ func (p *Proxy) next(path string) Fault {
 	return nil
 }
 
-// Below serves Vault below a prefix of its paths, as a gateway does, and nothing beside it.
+// Below serves Vault below a path prefix, as a gateway does, and answers all other paths with 404.
 func Below(prefix string) Fault {
 	return func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		if !strings.HasPrefix(r.URL.EscapedPath(), prefix+"/") {
@@ -162,7 +162,7 @@ func Below(prefix string) Fault {
 	}
 }
 
-// Answer is a status with a body; Vault is not asked.
+// Answer answers with a status and a body. Vault does not get the request.
 func Answer(status int, contentType, body string) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		w.Header().Set("Content-Type", contentType)
@@ -171,14 +171,14 @@ func Answer(status int, contentType, body string) Fault {
 	}
 }
 
-// Cut ends the connection in the middle of the body of Vault's answer: Vault has done what was asked.
+// Cut closes the connection in the middle of the body of Vault's answer: Vault has processed the request.
 func Cut(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 	answer := record(r, vault)
 	half(w, answer)
 	panic(http.ErrAbortHandler)
 }
 
-// Reset does the same as an abort (RST), which a client sees as another error.
+// Reset is Cut by a TCP reset (RST), which is another error for the client.
 func Reset(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 	answer := record(r, vault)
 	half(w, answer)
@@ -192,7 +192,7 @@ func Reset(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 	_ = connection.Close()
 }
 
-// Slow gives Vault's answer later.
+// Slow delays Vault's answer.
 func Slow(by time.Duration) Fault {
 	return func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		answer := record(r, vault)
@@ -204,13 +204,13 @@ func Slow(by time.Duration) Fault {
 	}
 }
 
-// Hang never answers; Vault is not asked.
+// Hang never answers. Vault does not get the request.
 func Hang(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-	_, _ = io.Copy(io.Discard, r.Body) // else nobody notices that the client has gone
+	_, _ = io.Copy(io.Discard, r.Body) // until then the server does not notice that the client is gone
 	<-r.Context().Done()
 }
 
-// Before does something while the call is on its way, and then lets it through.
+// Before calls a function with the request's token, then passes the request to Vault.
 func Before(do func(token string)) Fault {
 	return func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		do(r.Header.Get("X-Vault-Token"))
@@ -218,7 +218,7 @@ func Before(do func(token string)) Fault {
 	}
 }
 
-// Change makes something else of the body of Vault's answer.
+// Change replaces the body of Vault's answer by the function's result.
 func Change(change func(body []byte) []byte) Fault {
 	return func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		answer := record(r, vault)
@@ -246,7 +246,7 @@ func half(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
 
 func header(w http.ResponseWriter, answer *httptest.ResponseRecorder, length int) {
 	maps.Copy(w.Header(), answer.Header())
-	if length > 0 { // an answer of 204 has none
+	if length > 0 { // 204 has no Content-Length
 		w.Header().Set("Content-Length", strconv.Itoa(length))
 	}
 	w.WriteHeader(answer.Code)

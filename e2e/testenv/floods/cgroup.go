@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package floods sends the webhook what strangers could send to stop it: large and half-sent reviews, slow and idle
-// connections, handshakes that are never finished. Its tests run the program in as much memory as the chart gives it.
+// Package floods attacks the webhook as any client that reaches its ports can: with large and half-sent reviews, slow and
+// idle connections, and unfinished handshakes. Cgroup gives the program the chart's memory.
 package floods
 
 import (
@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// Memory is the chart's limit of the webhook's container, in bytes.
+// Memory is the memory limit of the webhook's container in the chart, in bytes.
 const Memory = 256 << 20
 
-// Cgroup bounds the memory of the processes that are started in it.
+// Cgroup limits the memory of the processes that are started in it.
 type Cgroup struct {
 	dir    string
-	events string // the file that counts processes which were ended for memory
+	events string // the file that counts OOM kills
 }
 
-// NewCgroup makes one of so many bytes, below this process's own: of version 2, or of version 1's memory controller. It
-// fails where that is not allowed.
+// NewCgroup creates a cgroup with a memory limit below this process's: of cgroup v2, or of the memory controller of v1. It
+// fails where that is not permitted.
 func NewCgroup(bytes int64) (*Cgroup, error) {
 	content, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -54,7 +54,7 @@ func NewCgroup(bytes int64) (*Cgroup, error) {
 			failed = append(failed, err)
 		}
 	}
-	return nil, fmt.Errorf("no cgroup that bounds memory can be made: %w", errors.Join(failed...))
+	return nil, fmt.Errorf("cannot create a cgroup with a memory limit: %w", errors.Join(failed...))
 }
 
 func makeCgroup(parent string, limits map[string]string, events string) (*Cgroup, error) {
@@ -73,12 +73,12 @@ func makeCgroup(parent string, limits map[string]string, events string) (*Cgroup
 	return &Cgroup{dir: dir, events: filepath.Join(dir, events)}, nil
 }
 
-// Command is what to put in front of a command line to have it run in the cgroup, as the chart's container does.
+// Command returns the prefix of a command line that runs in the cgroup, with the chart's GOMEMLIMIT.
 func (c *Cgroup) Command() []string {
 	return []string{"/bin/sh", "-c", `echo $$ > "$0/cgroup.procs" && GOMEMLIMIT="$1" && export GOMEMLIMIT && shift && exec "$@"`, c.dir, strconv.Itoa(Memory)}
 }
 
-// Killed counts processes that the kernel ended because the memory did not suffice.
+// Killed returns the number of OOM kills.
 func (c *Cgroup) Killed() (int, error) {
 	content, err := os.ReadFile(c.events)
 	if err != nil {
@@ -92,5 +92,5 @@ func (c *Cgroup) Killed() (int, error) {
 	return 0, fmt.Errorf("%s counts no oom_kill", c.events)
 }
 
-// Remove takes the cgroup away, once its processes have ended.
+// Remove removes the cgroup. Its processes must have ended.
 func (c *Cgroup) Remove() error { return os.Remove(c.dir) }

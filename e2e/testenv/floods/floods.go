@@ -22,24 +22,24 @@ import (
 
 // Target is a replica of the webhook.
 type Target struct {
-	Admission, Health, Metrics string // host:port
+	Admission, Health, Metrics string // HOST:PORT
 }
 
-// TargetOf gives the ports of a replica.
+// TargetOf returns the addresses of a replica.
 func TargetOf(replica *webhookserver.Replica) Target {
 	on := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	return Target{Admission: on(replica.Port), Health: on(replica.HealthPort), Metrics: on(replica.MetricsPort)}
 }
 
-// Flood is one way to overwhelm a replica.
+// Flood is an attack on a replica.
 type Flood struct {
 	Name string
-	// workers do the same at a time.
+	// workers is the number of attackers at a time.
 	workers int
 	once    func(ctx context.Context, from *attacker, target Target) error
 }
 
-// All floods.
+// All holds all floods.
 var All = []Flood{
 	{"large VirtualMesh reviews", 16, post("h2", 6_800_000, meshes(6_800_000))},
 	{"large VirtualMesh reviews over HTTP/1.1", 16, post("http/1.1", 6_800_000, meshes(6_800_000))},
@@ -48,14 +48,14 @@ var All = []Flood{
 	{"reviews of unknown length", 16, post("h2", -1, meshes(6_800_000))},
 	{"half-sent bodies", 64, halfBody},
 	{"one HTTP/2 connection with 100 streams", 1, manyStreams},
-	{"slow headers", 200, hold(true, "POST / HTTP/1.1\r\nHost: a\r\nX: ")},
-	{"idle connections", 300, hold(true, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")},
-	{"half handshakes", 300, hold(false, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")},
+	{"slow headers", 200, idle(true, "POST / HTTP/1.1\r\nHost: a\r\nX: ")},
+	{"idle connections", 300, idle(true, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")},
+	{"half handshakes", 300, idle(false, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")},
 	{"health and metrics", 100, otherPorts},
 }
 
-// Start floods a target, from several addresses of loopback that nothing else uses, until the function that it gives is
-// called; that tells how often the attack was made.
+// Start floods a target from several loopback addresses until the caller calls the function that it returns, which returns
+// the number of attacks.
 func (f Flood) Start(ctx context.Context, target Target) (stop func() int64) {
 	ctx, cancel := context.WithCancel(ctx)
 	var workers sync.WaitGroup
@@ -65,7 +65,7 @@ func (f Flood) Start(ctx context.Context, target Target) (stop func() int64) {
 			from := newAttacker(fmt.Sprintf("127.0.0.%d", 10+i%4))
 			defer from.http.CloseIdleConnections()
 			for ctx.Err() == nil {
-				if f.once(ctx, from, target) != nil { // what is refused is tried again, not at once: this machine is shared
+				if f.once(ctx, from, target) != nil { // pause after a refusal: the machine is shared
 					select {
 					case <-ctx.Done():
 					case <-time.After(50 * time.Millisecond):
@@ -82,7 +82,7 @@ func (f Flood) Start(ctx context.Context, target Target) (stop func() int64) {
 	}
 }
 
-// attacker has an address.
+// attacker is a client with an address of its own.
 type attacker struct {
 	dialer *net.Dialer
 	http   *http.Transport
@@ -101,7 +101,7 @@ func (a *attacker) secured(ctx context.Context, address string) (net.Conn, error
 	return (&tls.Dialer{NetDialer: a.dialer, Config: stranger()}).DialContext(ctx, "tcp", address)
 }
 
-// meshes is a review of a VirtualMesh of about so many bytes.
+// meshes returns a review of a VirtualMesh of about so many bytes.
 func meshes(size int) []byte {
 	var names strings.Builder
 	for i := 0; names.Len() < size-1000; i++ {
@@ -113,7 +113,7 @@ func meshes(size int) []byte {
 	return review(`{"apiVersion":"networking.mesh.gloo.solo.io/v1","kind":"VirtualMesh","metadata":{"name":"a"},"spec":{"meshes":[` + names.String() + `]}}`)
 }
 
-// values is a review of a VirtualMesh of so many small values.
+// values returns a review of a VirtualMesh with n small values.
 func values(n int) []byte {
 	return review(`{"apiVersion":"networking.mesh.gloo.solo.io/v1","kind":"VirtualMesh","metadata":{"name":"a"},"spec":{"federation":{"a":[` + strings.Repeat("0,", n-1) + `0]}}}`)
 }
@@ -122,7 +122,7 @@ func review(object string) []byte {
 	return []byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"a","kind":{"kind":"VirtualMesh"},"operation":"CREATE","object":` + object + `}}`)
 }
 
-// post sends a whole review; a length of -1 is not told.
+// post sends a whole review, chunked if the length is -1.
 func post(protocol string, length int64, body []byte) func(context.Context, *attacker, Target) error {
 	return func(ctx context.Context, from *attacker, target Target) error {
 		if protocol != "h2" && from.http.ForceAttemptHTTP2 {
@@ -149,7 +149,7 @@ func post(protocol string, length int64, body []byte) func(context.Context, *att
 	}
 }
 
-// halfBody sends half of what it announces, and waits.
+// halfBody sends half of the announced body and waits.
 func halfBody(ctx context.Context, from *attacker, target Target) error {
 	connection, err := from.secured(ctx, target.Admission)
 	if err != nil {
@@ -168,7 +168,7 @@ func halfBody(ctx context.Context, from *attacker, target Target) error {
 	return err
 }
 
-// manyStreams sends half of a hundred bodies over one connection.
+// manyStreams sends 100 half bodies over one connection.
 func manyStreams(ctx context.Context, from *attacker, target Target) error {
 	var streams sync.WaitGroup
 	for range 100 {
@@ -194,8 +194,8 @@ func manyStreams(ctx context.Context, from *attacker, target Target) error {
 	return nil
 }
 
-// hold opens a connection, writes a little, and waits until the server closes it.
-func hold(secured bool, text string) func(context.Context, *attacker, Target) error {
+// idle opens a connection, writes a few bytes, and waits until the server closes it.
+func idle(secured bool, text string) func(context.Context, *attacker, Target) error {
 	return func(ctx context.Context, from *attacker, target Target) error {
 		var connection net.Conn
 		var err error
@@ -217,7 +217,7 @@ func hold(secured bool, text string) func(context.Context, *attacker, Target) er
 	}
 }
 
-// otherPorts asks for metrics and reads no answer, and sends half headers to the health port.
+// otherPorts requests metrics without reading the answers, and sends half headers to the health port.
 func otherPorts(ctx context.Context, from *attacker, target Target) error {
 	var open []net.Conn
 	defer func() {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package helm does what people do with the helm command, through Helm's own Go
-// packages: install, upgrade, roll back and uninstall a chart, by server-side
-// apply (Helm 4's default) or client-side (Helm 3's way, and the Sail operator's).
+// Package helm installs, upgrades, rolls back and uninstalls charts by Helm's own Go packages: by server-side apply (Helm
+// 4's default), or client-side (as Helm 3 and the Sail operator do).
 package helm
 
 import (
@@ -24,21 +23,21 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Values are what a person would put in a -f file or --set.
+// Values are a chart's values, as in a -f file or --set.
 type Values = map[string]any
 
 // Release names an installed chart and how it is applied.
 type Release struct {
 	Name      string
 	Namespace string
-	// ClientSide applies by Helm 3's three-way merge instead of server-side apply.
+	// ClientSide means Helm 3's three-way merge instead of server-side apply.
 	ClientSide bool
 }
 
-// Client talks to one cluster.
+// Client manages the releases of a cluster.
 type Client struct{ getter restClientGetter }
 
-// NewClient gives a client for the cluster that config points to.
+// NewClient returns a client for the cluster of config.
 func NewClient(config *rest.Config) (*Client, error) {
 	client, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
@@ -52,13 +51,12 @@ func NewClient(config *rest.Config) (*Client, error) {
 	}}, nil
 }
 
-// Install is `helm install`, without --wait: no controller makes Pods here.
+// Install is `helm install`, without --wait: no controller creates Pods here.
 func (c *Client) Install(ctx context.Context, r Release, chrt *chart.Chart, values Values) error {
 	return c.InstallPatched(ctx, r, chrt, values, nil)
 }
 
-// InstallPatched is `helm install --post-renderer`: each rendered object goes
-// through patch on its way to the cluster.
+// InstallPatched is `helm install --post-renderer`, with patch applied to each rendered object.
 func (c *Client) InstallPatched(ctx context.Context, r Release, chrt *chart.Chart, values Values, patch Patch) error {
 	configuration, err := c.configuration(r.Namespace)
 	if err != nil {
@@ -135,12 +133,12 @@ func (c *Client) Uninstall(r Release) error {
 	return err
 }
 
-// Render is `helm template`: no cluster is asked.
+// Render is `helm template`.
 func Render(ctx context.Context, r Release, chrt *chart.Chart, values Values) (string, error) {
 	install := action.NewInstall(action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)))
 	install.ReleaseName, install.Namespace = r.Name, r.Namespace
 	install.DryRunStrategy = action.DryRunClient
-	install.KubeVersion = &common.KubeVersion{Version: "v1.37.0", Major: "1", Minor: "37"} // the tests' own
+	install.KubeVersion = &common.KubeVersion{Version: "v1.37.0", Major: "1", Minor: "37"} // that of the tests
 	rendered, err := install.RunWithContext(ctx, chrt, values)
 	if err != nil {
 		return "", err
@@ -162,7 +160,7 @@ func (c *Client) configuration(namespace string) (*action.Configuration, error) 
 	return configuration, configuration.Init(getter, namespace, "secret")
 }
 
-// restClientGetter hands a rest.Config to Helm, which otherwise wants a kubeconfig file.
+// restClientGetter gives Helm a rest.Config instead of a kubeconfig file.
 type restClientGetter struct {
 	config    *rest.Config
 	discovery discovery.CachedDiscoveryInterface
@@ -185,6 +183,5 @@ func (g restClientGetter) ToRawKubeConfigLoader() clientcmd.ClientConfig {
 		&clientcmd.ConfigOverrides{Context: clientcmdapi.Context{Namespace: g.namespace}})
 }
 
-// The command's name for itself in managedFields; the default is the program's
-// file name.
+// The manager's name in managedFields is the command's; the default is the name of the running program.
 func init() { kube.ManagedFieldsManager = "helm" }

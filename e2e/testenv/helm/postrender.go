@@ -14,7 +14,7 @@ import (
 // Patch changes a rendered object before it is applied.
 type Patch func(*unstructured.Unstructured) error
 
-// Run makes a Patch one of Helm's post-renderers.
+// Run implements Helm's postrenderer.PostRenderer.
 func (patch Patch) Run(rendered *bytes.Buffer) (*bytes.Buffer, error) {
 	objects, err := manifest.Parse(rendered.Bytes())
 	if err != nil {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package injected says whether a stored istiod carries the agent as the design
-// asks ("Injection"), point by point. It is written from the design alone and
-// knows nothing of how the injection is made.
+// Package injected checks point by point whether a stored istiod carries the agent. It has its own rules and shares no code
+// with the injection.
 package injected
 
 import (
@@ -16,70 +15,66 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Want is the injection that is expected. The zero value, but for Image, is
-// what the Gloo Mesh guide's patch gives; Default is this project's.
-type Want struct {
+// Form describes the expected injection. With Image alone it is the result of the Gloo Mesh guide's patch; Default is this
+// project's.
+type Form struct {
 	Image string
-	// SizeLimit of the volume; empty for none.
+	// SizeLimit of the volume; empty if it has none.
 	SizeLimit string
-	// Native is the form with one restartable init container.
+	// Native means one restartable init container instead of two containers.
 	Native bool
-	// Hardened says that the containers have a CPU request and the restricted
-	// security context.
+	// Hardened means a CPU request and the restricted security context.
 	Hardened bool
-	// VaultToken says that a service account token for Vault is mounted in the agent's containers.
+	// VaultToken means a service account token for Vault in the agent's containers.
 	VaultToken bool
-	// Annotated says that the pod template records the injection, and so may
-	// istiod's container get ROOT_CA_DIR.
+	// Annotated means that the pod template records the injection, and that istiod's container has ROOT_CA_DIR.
 	Annotated bool
 }
 
-// Default is what an empty configuration file asks for, with the given image.
-func Default(image string) Want {
-	return Want{Image: image, SizeLimit: "1Mi", Hardened: true, VaultToken: true, Annotated: true}
+// Default returns the injection of an empty configuration file with an image.
+func Default(image string) Form {
+	return Form{Image: image, SizeLimit: "1Mi", Hardened: true, VaultToken: true, Annotated: true}
 }
 
-// Point is one thing that must hold.
+// Point is a property of an injected istiod.
 type Point struct {
 	Name string
-	// Err says what is there instead; nil when the point holds.
+	// Err is nil if the point holds, else it describes what is stored.
 	Err error
 }
 
-// Missing gives the points that do not hold, nil when all do.
+// Missing returns the points that do not hold, nil if all do.
 func Missing(points []Point) []Point {
 	return slices.DeleteFunc(slices.Clone(points), func(p Point) bool { return p.Err == nil })
 }
 
-// Check compares a stored pod template with the one the API server stores for
-// the same istiod without the webhook.
-func Check(without, stored *corev1.PodTemplateSpec, want Want) []Point {
+// Check compares a stored pod template with the one that the API server stores for the same istiod without the webhook.
+func Check(without, stored *corev1.PodTemplateSpec, form Form) []Point {
 	pod := &stored.Spec
 	points := []Point{
-		{"volume cacerts is in memory, and nothing else", checkVolume(pod, want)},
+		{"volume cacerts is in memory, and nothing else", checkVolume(pod, form)},
 		{"istiod keeps its read-only mount of /etc/cacerts", checkIstiodsMount(pod)},
-		{"istiod reads its CA from /etc/cacerts, whatever its envFrom and workingDir", checkRootCADir(pod, want)},
+		{"istiod reads its CA from /etc/cacerts, whatever its envFrom and workingDir", checkRootCADir(pod, form)},
 	}
-	if want.Native {
+	if form.Native {
 		points = append(points,
 			Point{"istiod-agent is the first init container", checkPlace(pod.InitContainers, 0, "istiod-agent")},
 			Point{"istiod-agent restarts by itself and holds istiod back until it is ready", checkNative(pod)})
-		points = append(points, checkContainer(pod, pod.InitContainers, "istiod-agent", "sidecar", want)...)
+		points = append(points, checkContainer(pod, pod.InitContainers, "istiod-agent", "sidecar", form)...)
 	} else {
 		points = append(points,
 			Point{"istiod-agent-init is the first init container", checkPlace(pod.InitContainers, 0, "istiod-agent-init")},
 			Point{"istiod-agent is the last container", checkPlace(pod.Containers, len(pod.Containers)-1, "istiod-agent")})
-		points = append(points, checkContainer(pod, pod.InitContainers, "istiod-agent-init", "init-container", want)...)
-		points = append(points, checkContainer(pod, pod.Containers, "istiod-agent", "sidecar", want)...)
+		points = append(points, checkContainer(pod, pod.InitContainers, "istiod-agent-init", "init-container", form)...)
+		points = append(points, checkContainer(pod, pod.Containers, "istiod-agent", "sidecar", form)...)
 	}
 	return append(points,
-		Point{"a token for Vault alone is mounted in the agent's containers alone", checkToken(pod, want)},
-		Point{"the pod template records the injection", checkAnnotation(stored, want)},
+		Point{"a token for Vault alone is mounted in the agent's containers alone", checkToken(pod, form)},
+		Point{"the pod template records the injection", checkAnnotation(stored, form)},
 		Point{"all else is as it was applied", checkRest(without, stored)})
 }
 
-// Absent checks that nothing of the injection is there: what is stored equals
-// what would be without the webhook.
+// Absent checks that a stored pod template equals the one without the webhook.
 func Absent(without, stored *corev1.PodTemplateSpec) error {
 	if !apiequality.Semantic.DeepEqual(without, stored) {
 		return fmt.Errorf("the pod template is not as it was applied: containers %v, init containers %v, annotations %v, volume %s",
@@ -88,10 +83,10 @@ func Absent(without, stored *corev1.PodTemplateSpec) error {
 	return nil
 }
 
-func checkVolume(pod *corev1.PodSpec, want Want) error {
+func checkVolume(pod *corev1.PodSpec, form Form) error {
 	emptyDir := &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
-	if want.SizeLimit != "" {
-		limit := resource.MustParse(want.SizeLimit)
+	if form.SizeLimit != "" {
+		limit := resource.MustParse(form.SizeLimit)
 		emptyDir.SizeLimit = &limit
 	}
 	expected := []corev1.Volume{{Name: "cacerts", VolumeSource: corev1.VolumeSource{EmptyDir: emptyDir}}}
@@ -106,10 +101,10 @@ func checkIstiodsMount(pod *corev1.PodSpec) error {
 	return differ([]corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts", ReadOnly: true}}, mounts(pod.Containers[i]))
 }
 
-func checkRootCADir(pod *corev1.PodSpec, want Want) error {
+func checkRootCADir(pod *corev1.PodSpec, form Form) error {
 	for _, c := range pod.Containers {
-		if c.Name == "discovery" && slices.ContainsFunc(c.Env, isRootCADir) != want.Annotated {
-			return fmt.Errorf("its environment is %s; wanted: %t", asJSON(c.Env), want.Annotated)
+		if c.Name == "discovery" && slices.ContainsFunc(c.Env, isRootCADir) != form.Annotated {
+			return fmt.Errorf("its environment is %s; want it: %t", asJSON(c.Env), form.Annotated)
 		}
 	}
 	return nil
@@ -141,18 +136,18 @@ func checkNative(pod *corev1.PodSpec) error {
 	return nil
 }
 
-func checkContainer(pod *corev1.PodSpec, containers []corev1.Container, name, arg string, want Want) []Point {
+func checkContainer(pod *corev1.PodSpec, containers []corev1.Container, name, arg string, form Form) []Point {
 	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == name })
 	if i < 0 {
 		return []Point{{name + " is there", fmt.Errorf("the containers are %v", names(containers))}}
 	}
 	c := containers[i]
 	points := []Point{
-		{name + " runs the agent's image with its command", checkCommand(c, want.Image, arg)},
+		{name + " runs the agent's image with its command", checkCommand(c, form.Image, arg)},
 		{name + " has the guide's environment", differ(guideEnv(), c.Env)},
 		{name + " may write /etc/cacerts", differ([]corev1.VolumeMount{{Name: "cacerts", MountPath: "/etc/cacerts"}}, mounts(c))},
 	}
-	if want.Hardened {
+	if form.Hardened {
 		points = append(points,
 			Point{name + " requests CPU, so that istiod's autoscaler keeps working", checkCPU(c)},
 			Point{name + " has the restricted security context", checkSecurityContext(c, istiodsSecurityContext(pod))})
@@ -215,9 +210,9 @@ func istiodsSecurityContext(pod *corev1.PodSpec) *corev1.SecurityContext {
 
 const tokenVolume = "istiod-agent-vault-token"
 
-func checkToken(pod *corev1.PodSpec, want Want) error {
+func checkToken(pod *corev1.PodSpec, form Form) error {
 	expected, mount := []corev1.Volume{forVault()}, []corev1.VolumeMount{forVaultMount()}
-	if !want.VaultToken {
+	if !form.VaultToken {
 		expected, mount = []corev1.Volume{}, []corev1.VolumeMount{}
 	}
 	if err := differ(expected, slices.DeleteFunc(slices.Clone(pod.Volumes), func(v corev1.Volume) bool { return v.Name != tokenVolume })); err != nil {
@@ -251,15 +246,15 @@ func forVaultMount() corev1.VolumeMount {
 
 func isAgent(c corev1.Container) bool { return strings.HasPrefix(c.Name, "istiod-agent") }
 
-func checkAnnotation(template *corev1.PodTemplateSpec, want Want) error {
+func checkAnnotation(template *corev1.PodTemplateSpec, form Form) error {
 	digest, found := template.Annotations["istiod-agent.io/injected"]
-	if found != want.Annotated || (found && strings.TrimSpace(digest) == "") {
-		return fmt.Errorf("istiod-agent.io/injected is %q; wanted: %t", digest, want.Annotated)
+	if found != form.Annotated || (found && strings.TrimSpace(digest) == "") {
+		return fmt.Errorf("istiod-agent.io/injected is %q; want it: %t", digest, form.Annotated)
 	}
 	return nil
 }
 
-// checkRest takes away what the points above speak of, on both sides.
+// checkRest compares what the other points do not cover.
 func checkRest(without, stored *corev1.PodTemplateSpec) error {
 	a, b := bare(without), bare(stored)
 	return differ(a, b)

@@ -15,7 +15,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 )
 
-// variants are the shapes that Istio's chart gives istiod, by what is set.
+// variants are values of Istio's chart that change istiod's Deployment.
 var variants = map[string]helm.Values{
 	"default":       {},
 	"revisioned":    {"revision": "canary"},
@@ -35,9 +35,8 @@ var variants = map[string]helm.Values{
 	"external istiod":    {"env": helm.Values{"EXTERNAL_ISTIOD": "true", "USE_REMOTE_CERTS": "true"}},
 }
 
-// Inputs gives istiod Deployments as people have them, by name: the shapes of
-// Istio's chart, and the files in ../shared/istiod beside this repository where
-// there are any (other releases', other distributions').
+// Inputs returns istiod Deployments by name: the variants of Istio's chart and, if the folder exists, those of
+// ../shared/istiod beside this repository (other releases and distributions).
 func Inputs(ctx context.Context, namespace string) (map[string]*unstructured.Unstructured, error) {
 	inputs := map[string]*unstructured.Unstructured{}
 	for name, values := range variants {

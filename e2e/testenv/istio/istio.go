@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package istio installs istiod as people do: Istio's own charts, out of its Go
-// module, by Helm or in istioctl's way.
+// Package istio renders and applies Istio's own charts, from its Go module, as Helm and istioctl do.
 package istio
 
 import (
@@ -21,14 +20,13 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 )
 
-// Base is chart istio/base: CRDs and what all revisions share.
+// Base loads chart istio/base: the CRDs, and the objects that all revisions share.
 func Base() (*chart.Chart, error) { return load("charts/base") }
 
-// Discovery is chart istio/istiod.
+// Discovery loads chart istio/istiod.
 func Discovery() (*chart.Chart, error) { return load("charts/istio-control/istio-discovery") }
 
-// Values says where istiod is installed and its image's tag, without which the
-// chart renders an image that no cluster accepts, and whatever else is set.
+// Values returns values with istiod's namespace and the tag of its image, without which the chart renders an invalid image.
 func Values(namespace, tag string, more ...helm.Values) helm.Values {
 	values := helm.Values{"global": helm.Values{"hub": "docker.io/istio", "tag": tag, "istioNamespace": namespace}}
 	for _, m := range more {
@@ -37,7 +35,7 @@ func Values(namespace, tag string, more ...helm.Values) helm.Values {
 	return values
 }
 
-// Manifests renders what `istioctl install` or `helm install istiod` would apply.
+// Manifests renders the objects that `istioctl install` or `helm install istiod` applies.
 func Manifests(ctx context.Context, namespace string, values helm.Values) ([]*unstructured.Unstructured, error) {
 	discovery, err := Discovery()
 	if err != nil {
@@ -65,8 +63,8 @@ func Deployment(ctx context.Context, namespace string, values helm.Values) (*uns
 	return nil, fmt.Errorf("the chart renders no Deployment with values %v", values)
 }
 
-// ApplyAsIstioctl applies objects as istioctl does: server-side, as manager
-// istio-operator, taking every conflict (operator/pkg/install in Istio).
+// ApplyAsIstioctl applies objects as istioctl does: server-side as manager istio-operator, forcing conflicts
+// (operator/pkg/install in Istio).
 func ApplyAsIstioctl(ctx context.Context, c client.Client, namespace string, objects ...*unstructured.Unstructured) error {
 	for _, object := range objects {
 		object = object.DeepCopy()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package istiodserver runs a real istiod as a process on loopback, against a
-// real API server, with the environment that Istio's chart gives its Pod.
+// Package istiodserver runs a real istiod on loopback with the environment that Istio's chart gives its Pod.
 package istiodserver
 
 import (
@@ -30,34 +29,31 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 )
 
-// Options say how istiod runs.
+// Options configure istiod.
 type Options struct {
-	// Plane is the API server.
+	// Plane is the control plane with istiod's API server.
 	Plane *controlplane.ControlPlane
-	// CACerts is the folder with the CA, /etc/cacerts in a Pod. Without one istiod
-	// makes itself a root.
+	// CACerts is the folder of the CA, /etc/cacerts in a Pod. Without it istiod makes a root itself.
 	CACerts string
-	// Kubeconfig is a file; an administrator's by default.
+	// Kubeconfig is the path of istiod's kubeconfig; an administrator's by default.
 	Kubeconfig string
-	// Namespace is made when it is missing; istio-system by default.
+	// Namespace is created if it does not exist; istio-system by default.
 	Namespace string
-	// Pod is the name of the Pod that istiod takes itself for, the same after a
-	// restart; istiod-0 by default. Replicas need different ones.
+	// Pod is POD_NAME, which must differ between replicas; istiod-0 by default.
 	Pod string
-	// MeshConfig is a YAML document; Istio's defaults when empty.
+	// MeshConfig is a YAML document; Istio's defaults if empty.
 	MeshConfig string
-	// Env is set besides, or instead of, what the chart sets.
+	// Env adds to the chart's variables or replaces them.
 	Env map[string]string
-	// Arguments of `pilot-discovery discovery` besides its addresses.
+	// Arguments are added to `pilot-discovery discovery`.
 	Arguments []string
 }
 
-// Server is an istiod, running unless it was stopped or killed.
+// Server is an istiod.
 type Server struct {
-	// SecureAddress is host and port of what is port 15012 in a Pod: xDS and the
-	// CSR API over TLS.
+	// SecureAddress is HOST:PORT of xDS and the CSR API over TLS, port 15012 in a Pod.
 	SecureAddress string
-	// MonitoringAddress is host and port of what is port 15014: /metrics.
+	// MonitoringAddress is HOST:PORT of /metrics, port 15014 in a Pod.
 	MonitoringAddress string
 
 	options    Options
@@ -71,11 +67,11 @@ type Server struct {
 	kubeconfig string
 }
 
-// timeout is how long each start may take.
+// timeout of each start.
 const timeout = time.Minute
 
-// Start installs chart istio/base unless Istio's CRDs are there, and returns
-// once istiod is ready. Stop must be called, also after a failed test.
+// Start installs chart istio/base unless Istio's CRDs exist, starts istiod, and returns once it is ready. The caller must
+// call Stop.
 func Start(ctx context.Context, options Options) (*Server, error) {
 	s, err := New(ctx, options)
 	if err != nil {
@@ -87,8 +83,7 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	return s, nil
 }
 
-// New is Start without the process, for a test of an istiod that does not get
-// ready: see Run and Launch.
+// New is Start without the process: for a test that calls Run or Launch itself.
 func New(ctx context.Context, options Options) (*Server, error) {
 	program, err := built.Istiod()
 	if err != nil {
@@ -112,7 +107,7 @@ func New(ctx context.Context, options Options) (*Server, error) {
 	if err := s.installBase(ctx); err != nil {
 		return nil, fmt.Errorf("installing chart istio/base: %w", err)
 	}
-	// istiod looks for files of its image relative to its working directory: here there are none.
+	// istiod reads files of its image relative to its working directory, which must be empty.
 	if s.dir, err = os.MkdirTemp("", "istiod-agent-istiod-"); err != nil {
 		return nil, err
 	}
@@ -135,14 +130,14 @@ func (s *Server) installBase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The chart puts a service account into istio-system, wherever istiod itself is.
+	// The chart creates a service account in istio-system, wherever istiod itself is.
 	if err := serviceaccount.EnsureNamespace(ctx, s.client, "istio-system"); err != nil {
 		return err
 	}
 	return client.Install(ctx, helm.Release{Name: "istio-base", Namespace: "istio-system"}, chart, nil)
 }
 
-// configure chooses the ports, all on loopback.
+// configure sets the arguments, with free loopback ports.
 func (s *Server) configure() error {
 	flags := []string{"--secureGRPCAddr", "--monitoringAddr", "--httpAddr", "--grpcAddr", "--httpsAddr"}
 	ports, err := process.FreePorts(len(flags) + 1)
@@ -167,7 +162,7 @@ func (s *Server) configure() error {
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// environment is what the chart sets, and nothing of this process's.
+// environment returns the variables that the chart sets. istiod inherits none of this process.
 func (s *Server) environment() []string {
 	all := map[string]string{
 		"HOME":                s.dir,
@@ -191,8 +186,7 @@ func (s *Server) environment() []string {
 
 const clusterID = "Kubernetes"
 
-// Run starts istiod and waits until it is ready. An istiod that ends instead,
-// as one with a part of the CA's files does, is an error.
+// Run starts istiod and waits until it is ready. It returns an error if istiod ends instead.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Launch(); err != nil {
 		return err
@@ -200,7 +194,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.WaitReady(ctx)
 }
 
-// Launch starts istiod and does not wait.
+// Launch starts istiod without waiting.
 func (s *Server) Launch() (err error) {
 	command := exec.Command(s.program, s.arguments...)
 	command.Dir, command.Env = s.dir, s.environment()
@@ -218,16 +212,16 @@ func (s *Server) WaitReady(ctx context.Context) error {
 	})
 }
 
-// Process is the one that runs, or ran last; its Output is istiod's log.
+// Process returns istiod's current or last process. Its Output is istiod's log.
 func (s *Server) Process() *process.Process { return s.process }
 
-// Metrics is what /metrics answers.
+// Metrics returns the text of /metrics.
 func (s *Server) Metrics(ctx context.Context) (string, error) {
 	return process.Get(ctx, "http://"+s.MonitoringAddress+"/metrics")
 }
 
-// PublishedRoot is the trust bundle that istiod has put into a namespace, in
-// PEM. The error is NotFound as long as there is none.
+// PublishedRoot returns the trust bundle, in PEM, that istiod has published in a namespace. Without one the error is
+// NotFound.
 func (s *Server) PublishedRoot(ctx context.Context, namespace string) ([]byte, error) {
 	bundle, err := s.client.CoreV1().ConfigMaps(namespace).Get(ctx, "istio-ca-root-cert", metav1.GetOptions{})
 	if err != nil {
@@ -236,11 +230,10 @@ func (s *Server) PublishedRoot(ctx context.Context, namespace string) ([]byte, e
 	return []byte(bundle.Data["root-cert.pem"]), nil
 }
 
-// Kill crashes istiod; Restart brings it back.
+// Kill kills istiod. Restart starts it again.
 func (s *Server) Kill() error { return s.process.Kill() }
 
-// Restart starts istiod again at the same addresses, ending it first when it
-// runs, and returns once it is ready.
+// Restart stops istiod if it runs, starts it at the same addresses, and returns once it is ready.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.process.StopIfRunning(30 * time.Second); err != nil {
 		return err
@@ -248,7 +241,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.Run(ctx)
 }
 
-// Stop ends istiod and removes its files. What it has put into the cluster stays.
+// Stop stops istiod and removes its files. Its objects in the cluster stay.
 func (s *Server) Stop() error {
 	return errors.Join(s.process.StopIfRunning(30*time.Second), os.RemoveAll(s.dir))
 }

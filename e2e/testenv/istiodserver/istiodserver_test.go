@@ -49,7 +49,7 @@ func TestServer(t *testing.T) {
 	}
 	metrics, err := istiod.Metrics(ctx)
 	if err != nil || !strings.Contains(metrics, "\ncitadel_server_cert_chain_expiry_timestamp") {
-		t.Errorf("the metrics do not tell when the CA expires: %v", err)
+		t.Errorf("the metrics do not hold the expiry of the CA: %v", err)
 	}
 
 	if err := istiod.Kill(); err != nil {
@@ -65,7 +65,7 @@ func TestServer(t *testing.T) {
 	wantPublished(t, istiod, shared.Namespace(t, false), root)
 }
 
-// An istiod that finds a part of a CA ends, and what it wrote tells why.
+// istiod ends if a file of the CA is missing, and the error holds its reason.
 func TestStartFails(t *testing.T) {
 	dir := istiodserver.TmpfsDir(t)
 	writeCA(t, dir)
@@ -113,7 +113,7 @@ func wantSigned(t *testing.T, istiod *istiodserver.Server, options istiodserver.
 	}
 }
 
-// writeCA writes the four files of a root and an intermediate CA, and gives the root.
+// writeCA writes the four files of an intermediate CA and returns its root.
 func writeCA(t *testing.T, dir string) (root []byte) {
 	t.Helper()
 	template := testca.Authority("my-org")

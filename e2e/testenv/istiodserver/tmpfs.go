@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TmpfsDir gives a test an empty folder in memory, as the volume of the CA's
-// files is in a Pod. It is gone after the test.
+// TmpfsDir returns an empty folder in memory, like the volume of the CA's files in a Pod. It is removed after the test.
 func TmpfsDir(t testing.TB) string {
 	t.Helper()
 	dir, remove, err := Tmpfs()
@@ -25,8 +24,7 @@ func TmpfsDir(t testing.TB) string {
 	return dir
 }
 
-// Tmpfs gives an empty folder in memory: one in /dev/shm where that is a tmpfs,
-// else a tmpfs of its own, which root may mount.
+// Tmpfs returns an empty folder in memory: in /dev/shm if that is a tmpfs, else in a tmpfs that it mounts, which needs root.
 func Tmpfs() (dir string, remove func() error, err error) {
 	if isTmpfs("/dev/shm") {
 		dir, err = os.MkdirTemp("/dev/shm", "istiod-agent-cacerts-")

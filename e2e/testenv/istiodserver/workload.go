@@ -11,19 +11,17 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 )
 
-// CSROptions say who asks istiod for a certificate.
+// CSROptions describe a workload's request.
 type CSROptions struct {
-	// Namespace and ServiceAccount of the workload; both are made when missing.
+	// Namespace and ServiceAccount of the workload are created if they do not exist.
 	Namespace, ServiceAccount string
-	// Root is what the workload trusts, in PEM: istiod is not asked unless its
-	// serving certificate verifies against it.
+	// Root is the trust bundle, in PEM, that verifies istiod's serving certificate.
 	Root []byte
-	// TTL to ask for; istiod's default (24 hours) when zero.
+	// TTL is the requested lifetime; istiod's default (24 hours) when zero.
 	TTL time.Duration
 }
 
-// CSR gets a workload's certificate as a sidecar does: through istiod's CSR API,
-// with a token of the workload's service account.
+// CSR requests a workload's certificate from istiod's CSR API, with a token of its service account.
 func (s *Server) CSR(ctx context.Context, options CSROptions) (*csr.Workload, error) {
 	if err := serviceaccount.Ensure(ctx, s.client, options.Namespace, options.ServiceAccount); err != nil {
 		return nil, err
@@ -37,7 +35,7 @@ func (s *Server) CSR(ctx context.Context, options CSROptions) (*csr.Workload, er
 		Token: token, Root: options.Root, TTL: options.TTL,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("asking istiod for a certificate of %s/%s: %w", options.Namespace, options.ServiceAccount, err)
+		return nil, fmt.Errorf("requesting a certificate of %s/%s from istiod: %w", options.Namespace, options.ServiceAccount, err)
 	}
 	return workload, nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kubectl is kubectl, of its own Go module, for tests of commands as people write them.
+// Package kubectl runs kubectl, from its Go module, in a test's process.
 package kubectl
 
 import (
@@ -10,7 +10,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd/util"
 )
 
-// Main runs kubectl with the program's arguments, and ends the program.
+// Main runs kubectl with the process's arguments and exits.
 func Main() {
 	if err := cmd.NewDefaultKubectlCommand().Execute(); err != nil {
 		util.CheckErr(err)

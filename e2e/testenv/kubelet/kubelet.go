@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kubelet stands in for the one part of a kubelet that `kubectl port-forward` needs: what the API server calls to
-// reach a port of a Pod. It serves the kubelet's own code for that; the Pods are processes on loopback.
+// Package kubelet serves the part of a kubelet that `kubectl port-forward` needs, with the kubelet's own code. The Pods are
+// processes on loopback.
 package kubelet
 
 import (
@@ -22,17 +22,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Kubelet is a node's.
+// Kubelet is the kubelet of a node.
 type Kubelet struct {
-	// Node is its name, for a Pod's spec.nodeName.
+	// Node is the node's name, for a Pod's spec.nodeName.
 	Node string
 
 	server *httptest.Server
 	mu     sync.Mutex
-	ports  map[string]string // addresses by namespace/name:port
+	ports  map[string]string // addresses by NAMESPACE/NAME:PORT
 }
 
-// Start makes a Node, and serves its Pods' ports. Stop must be called.
+// Start creates a Node and serves the ports of its Pods. The caller must call Stop.
 func Start(ctx context.Context, c client.Client, node string) (*Kubelet, error) {
 	k := &Kubelet{Node: node, ports: map[string]string{}}
 	mux := http.NewServeMux()
@@ -55,16 +55,16 @@ func Start(ctx context.Context, c client.Client, node string) (*Kubelet, error) 
 	return k, c.Status().Update(ctx, object)
 }
 
-// Forward has a Pod's port lead to an address.
+// Forward maps a port of a Pod to an address.
 func (k *Kubelet) Forward(namespace, pod string, port int32, address string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ports[key(namespace, pod, port)] = address
 }
 
-// Stop ends it.
+// Stop ends the server.
 func (k *Kubelet) Stop() error {
-	k.server.CloseClientConnections() // those of forwarded ports stay open as long as the client likes
+	k.server.CloseClientConnections() // else forwarded ports stay open until the client closes them
 	k.server.Close()
 	return nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifest reads streams of Kubernetes objects.
+// Package manifest parses YAML streams of Kubernetes objects.
 package manifest
 
 import (
@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Parse gives the objects of a YAML stream in their order, leaving out empty documents.
+// Parse returns the objects of a YAML stream in order, without empty documents.
 func Parse(stream []byte) ([]*unstructured.Unstructured, error) {
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(stream)))
 	var objects []*unstructured.Unstructured

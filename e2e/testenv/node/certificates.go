@@ -25,13 +25,13 @@ type pki struct {
 	ca  *testca.Certificate
 }
 
-// file is the path of one of them.
+// file returns the path of a file.
 func (p *pki) file(name string) string { return filepath.Join(p.dir, name) }
 
-// life of every certificate: longer than any cluster's here, and valid by a clock that is fast by a month.
-const life = 365 * 24 * time.Hour
+// lifetime of all certificates: valid also for a process whose clock is fast by a month.
+const lifetime = 365 * 24 * time.Hour
 
-// newPKI makes the CA, the API server's certificates and the key of service accounts' tokens.
+// newPKI creates the CA, the API server's certificates and the key of service accounts' tokens.
 func newPKI(dir string, address addresses) (*pki, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func newPKI(dir string, address addresses) (*pki, error) {
 	now := time.Now()
 	p := &pki{dir: dir, ca: testca.SelfSign(x509.Certificate{
 		Subject: pkix.Name{CommonName: "kubernetes"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(lifetime),
 	}, nil)}
 	if err := p.write("ca", p.ca); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func newPKI(dir string, address addresses) (*pki, error) {
 		address.node, address.api, "127.0.0.1"); err != nil {
 		return nil, err
 	}
-	// The API server's own, towards the kubelet.
+	// For the API server's requests to the kubelet.
 	if err := p.issue("apiserver-kubelet-client", pkix.Name{CommonName: "kube-apiserver", Organization: []string{"system:masters"}}, x509.ExtKeyUsageClientAuth, nil); err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (p *pki) write(name string, certificate *testca.Certificate) error {
 	return os.WriteFile(p.file(name+".crt"), certificate.PEM(), 0o600)
 }
 
-// users are those that log in with a token, and their groups.
+// users returns the users that authenticate by a token, with their groups.
 func users(node string) map[string]string {
 	return map[string]string{
 		"admin":                          "system:masters",
@@ -86,7 +86,7 @@ func users(node string) map[string]string {
 	}
 }
 
-// logins writes the API server's file of tokens, and a kubeconfig for each user, by the user's name.
+// logins writes the API server's token file and a kubeconfig for each user, and returns their paths by user.
 func (c *Cluster) logins() (map[string]string, error) {
 	ca, err := os.ReadFile(c.pki.file("ca.crt"))
 	if err != nil {

@@ -21,49 +21,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// grace is how long a program may take to end.
+// grace is the time that a program has to end.
 const grace = 30 * time.Second
 
-// Stop ends everything and takes every trace of it away: processes, containers, mounts, cgroups, network, files.
+// Stop stops the cluster and removes its processes, containers, mounts, cgroups, network and files.
 func (c *Cluster) Stop() error {
 	if c.lock == nil {
-		return nil // it is another process's, or none
+		return nil // another process has the cluster, or it was never started
 	}
-	// The kubelet first, or it starts again what ends; then the containers, which containerd would not end.
+	// The kubelet first, which would restart containers; then the containers, which survive containerd.
 	var errs []error
 	for _, name := range []string{"kubelet", "kube-proxy"} {
 		if running, found := c.processes[name]; found {
 			errs = append(errs, running.Kill())
 		}
 	}
-	return errors.Join(append(errs, c.clean(), c.give())...)
+	return errors.Join(append(errs, c.clean(), c.release())...)
 }
 
-// take has the cluster's number be this process's, as long as it lives.
-func (c *Cluster) take() error {
+// reserve reserves the cluster's number for this process.
+func (c *Cluster) reserve() error {
 	file, err := os.OpenFile(c.run+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return errors.Join(fmt.Errorf("%s is running already, and another process of this machine holds it (%s)", c.Name, file.Name()), file.Close())
+		return errors.Join(fmt.Errorf("%s is running already: another process of this machine has locked %s", c.Name, file.Name()), file.Close())
 	}
 	c.lock = file
 	return nil
 }
 
-func (c *Cluster) give() error {
+func (c *Cluster) release() error {
 	err := errors.Join(os.Remove(c.lock.Name()), c.lock.Close())
 	c.lock = nil
 	return err
 }
 
-// clean takes away what belongs to the cluster's number, whoever has made it.
+// clean removes everything with the cluster's number, including the remains of other processes' clusters.
 func (c *Cluster) clean() error {
 	if err := c.killAll(); err != nil {
 		return err
 	}
-	for name, running := range c.processes { // they have been killed: what is left is to be waited for
+	for name, running := range c.processes { // they are killed already: this waits for them
 		_ = running.Kill()
 		delete(c.processes, name)
 	}
@@ -79,7 +79,7 @@ func (c *Cluster) clean() error {
 	if _, err := os.Stat("/run/netns/" + c.namespace); err == nil {
 		errs = append(errs, ip(context.Background(), "netns", "delete", c.namespace))
 	}
-	if _, err := os.Stat("/sys/class/net/" + c.link()); err == nil { // gone with its other end, unless that never was
+	if _, err := os.Stat("/sys/class/net/" + c.link()); err == nil { // it goes with its other end, unless that was never created
 		if err := ip(context.Background(), "link", "delete", c.link()); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
 			errs = append(errs, err)
 		}
@@ -87,12 +87,12 @@ func (c *Cluster) clean() error {
 	return errors.Join(append(errs, removeCgroup(c.namespace))...)
 }
 
-// dirFile tells in which folder the cluster of this number keeps its files.
+// dirFile is a file with the path of the cluster's folder.
 func (c *Cluster) dirFile() string { return filepath.Join(c.run, "dir") }
 
-// killAll ends every process of the cluster's: those in its network namespace, which its programs, their children and
-// Pods in the node's network are, and those in its cgroup, which all other Pods are. Those of its own that are named stay.
-func (c *Cluster) killAll(but ...string) error {
+// killAll kills all processes of the cluster except the programs named: those in its network namespace (its programs, their
+// children, and Pods in the node's network) and those in its cgroup (all other Pods).
+func (c *Cluster) killAll(except ...string) error {
 	deadline := time.Now().Add(grace)
 	for {
 		all, err := c.pids()
@@ -100,7 +100,7 @@ func (c *Cluster) killAll(but ...string) error {
 			return err
 		}
 		all = slices.DeleteFunc(all, func(pid int) bool {
-			return slices.ContainsFunc(but, func(name string) bool { return c.processes[name] != nil && c.processes[name].PID() == pid })
+			return slices.ContainsFunc(except, func(name string) bool { return c.processes[name] != nil && c.processes[name].PID() == pid })
 		})
 		if len(all) == 0 {
 			return nil
@@ -145,7 +145,7 @@ func (c *Cluster) pids() ([]int, error) {
 	return slices.DeleteFunc(all, zombie), nil
 }
 
-// zombie says whether a process has ended, and only waits to be waited for.
+// zombie reports whether a process has ended and is not reaped.
 func zombie(pid int) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -155,21 +155,21 @@ func zombie(pid int) bool {
 	return found && strings.HasPrefix(after, "Z")
 }
 
-// shimSockets is where containerd's shims listen, whichever containerd they belong to (its pkg/shim/util_unix.go).
+// shimSockets is the folder of the sockets of all containerd shims (pkg/shim/util_unix.go in containerd).
 const shimSockets = "/run/containerd/s"
 
-// removeShimSockets takes away the sockets of shims that were killed.
+// removeShimSockets removes the sockets of killed shims.
 func removeShimSockets() error {
 	sockets, err := os.ReadDir(shimSockets)
 	if err != nil {
-		return nil //nolint:nilerr // there are none
+		return nil //nolint:nilerr // no shim has run
 	}
 	var errs []error
 	for _, socket := range sockets {
 		path := filepath.Join(shimSockets, socket.Name())
 		connection, err := net.Dial("unix", path)
 		if err == nil {
-			_ = connection.Close() // somebody's, who lives
+			_ = connection.Close() // its shim is running
 			continue
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -177,12 +177,12 @@ func removeShimSockets() error {
 		}
 	}
 	for _, dir := range []string{shimSockets, filepath.Dir(shimSockets)} {
-		_ = unix.Rmdir(dir) // unless somebody else has something there
+		_ = unix.Rmdir(dir) // unless it is in use
 	}
 	return errors.Join(errs...)
 }
 
-// unmountBelow unmounts what is mounted in a folder, the newest first.
+// unmountBelow unmounts all mounts below a folder, the newest first.
 func unmountBelow(dir string) error {
 	mounts, err := mountPoints()
 	if err != nil {
@@ -201,7 +201,7 @@ func unmountBelow(dir string) error {
 
 type mount struct{ at, kind string }
 
-// mountPoints are all of this process's, in the order in which they were made (proc_pid_mountinfo(5)).
+// mountPoints returns this process's mounts in the order of their creation (proc_pid_mountinfo(5)).
 func mountPoints() ([]mount, error) {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -220,7 +220,7 @@ func mountPoints() ([]mount, error) {
 	return all, lines.Err()
 }
 
-// hierarchies are the mount points of cgroups: one of version 2, those of version 1, or both side by side.
+// hierarchies returns the mount points of cgroups: of v2, of v1, or of both.
 func hierarchies() []string {
 	mounts, err := mountPoints()
 	if err != nil {
@@ -235,14 +235,14 @@ func hierarchies() []string {
 	return all
 }
 
-// makeCgroup makes a cgroup in every hierarchy. Two kubelets below one root would end each other's Pods.
+// makeCgroup creates a cgroup in every hierarchy. Two kubelets with one root would kill each other's Pods.
 func makeCgroup(name string) error {
 	for _, hierarchy := range hierarchies() {
 		dir := filepath.Join(hierarchy, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // version 1 starts with none, and nothing may run
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty at first in v1, where no process can run then
 			if content, err := os.ReadFile(filepath.Join(hierarchy, file)); err == nil {
 				if err := os.WriteFile(filepath.Join(dir, file), content, 0o644); err != nil {
 					return err
@@ -251,18 +251,18 @@ func makeCgroup(name string) error {
 		}
 		controllers, err := os.ReadFile(filepath.Join(hierarchy, "cgroup.controllers"))
 		if err != nil {
-			continue // version 1
+			continue // v1
 		}
 		for controller := range strings.FieldsSeq(string(controllers)) {
 			for _, at := range []string{hierarchy, dir} {
-				_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+controller), 0o644) // the kubelet says what it lacks
+				_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+controller), 0o644) // the kubelet reports missing controllers
 			}
 		}
 	}
 	return nil
 }
 
-// removeCgroup removes it from the leaves up: a cgroup that holds another is not removed.
+// removeCgroup removes a cgroup from the leaves up, since a cgroup with children cannot be removed.
 func removeCgroup(name string) error {
 	var errs []error
 	for _, hierarchy := range hierarchies() {
@@ -289,16 +289,16 @@ func lookup(program string) (string, error) {
 	return exec.LookPath("/usr/sbin/" + program)
 }
 
-// Clean takes away what clusters have left whose process was killed.
+// Clean removes the remains of clusters whose process was killed.
 func Clean(dir string) error {
 	var errs []error
-	for index := 1; index <= Most; index++ {
+	for index := 1; index <= MaxClusters; index++ {
 		c := newCluster(index, dir)
 		if _, err := os.Stat(c.run); err != nil {
-			continue // there is none
+			continue // no such cluster
 		}
-		if c.take() == nil { // or it lives
-			errs = append(errs, c.clean(), c.give())
+		if c.reserve() == nil { // else the cluster runs
+			errs = append(errs, c.clean(), c.release())
 		}
 	}
 	return errors.Join(errs...)

@@ -51,7 +51,7 @@ func (c *Cluster) startEtcd() error {
 	return err
 }
 
-// StartAPIServer starts the API server, which must not run, and returns once it serves.
+// StartAPIServer starts the API server, which must not be running, and returns once it serves.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	server, err := c.spawn(c.programs.APIServer,
 		"--etcd-servers=http://127.0.0.1:2379", "--advertise-address="+c.address.node, "--secure-port=6443",
@@ -69,17 +69,16 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 		if _, err := c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
 			return err
 		}
-		// Its own controllers make this a moment later.
+		// The API server creates it a moment later.
 		_, err := c.Client.CoreV1().Namespaces().Get(ctx, "default", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			return errors.New("namespace default is not there yet")
+			return errors.New("namespace default does not exist yet")
 		}
 		return err
 	})
 }
 
-// KillAPIServer ends the API server at once, as a crash does: in order it would wait for every watch. Nothing else
-// notices but by its silence.
+// KillAPIServer kills the API server: an orderly end would wait for every watch.
 func (c *Cluster) KillAPIServer() error {
 	return c.processes[filepath.Base(c.programs.APIServer)].Kill()
 }

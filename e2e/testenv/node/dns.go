@@ -23,7 +23,7 @@ import (
 //go:embed templates/coredns.yaml
 var coreDNSTemplate string
 
-// startDNS installs CoreDNS, and returns once it answers.
+// startDNS installs CoreDNS and returns once it is ready.
 func (c *Cluster) startDNS(ctx context.Context) error {
 	parsed, err := template.New("coredns").Parse(coreDNSTemplate)
 	if err != nil {
@@ -44,14 +44,14 @@ func (c *Cluster) startDNS(ctx context.Context) error {
 	})
 }
 
-// loadImages brings every image that was built for the tests into the node; nothing is ever pulled.
+// loadImages imports all images that were built for the tests. The node never pulls an image.
 func (c *Cluster) loadImages(ctx context.Context) error {
 	archives, err := filepath.Glob(filepath.Join(c.programs.Images, "*.tar"))
 	if err != nil {
 		return err
 	}
 	if len(archives) == 0 {
-		return errors.New("there are no images in " + c.programs.Images + "; build them with `make test-images`")
+		return errors.New("no images in " + c.programs.Images + "; build them with `make test-images`")
 	}
 	slices.Sort(archives)
 	var loading errgroup.Group
@@ -62,7 +62,7 @@ func (c *Cluster) loadImages(ctx context.Context) error {
 	return loading.Wait()
 }
 
-// Load brings an image archive into the node, as `kind load image-archive` does.
+// Load imports an image archive, as `kind load image-archive` does.
 func (c *Cluster) Load(ctx context.Context, archive string) error {
 	output, err := exec.CommandContext(ctx, c.programs.Ctr, "--address", c.socket(), "--namespace", "k8s.io", "images", "import", "--local", archive).CombinedOutput()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// addresses of a cluster. They are used in network namespaces of our own, but for the link to this machine.
+// addresses of a cluster. Except for the link to this machine they are used in its network namespace only.
 type addresses struct {
 	// host and node are the two ends of the link between this machine and the node.
 	host, node string
@@ -30,10 +30,10 @@ func addressesOf(index int) addresses {
 	}
 }
 
-// connect makes the cluster's network namespace, and the link to it from this machine.
+// connect creates the cluster's network namespace and the link between it and this machine.
 //
-// The Pods' network is routed, not bridged (CNI plugin ptp): a bridge would have the answers of a Service's Pods pass
-// kube-proxy's rules by, unless the kernel has br_netfilter.
+// The Pods' network is routed (CNI plugin ptp), not bridged: over a bridge the answers of a Service's Pods bypass
+// kube-proxy's rules unless the kernel has br_netfilter.
 func (c *Cluster) connect(ctx context.Context) error {
 	in := []string{"-n", c.namespace}
 	for _, arguments := range [][]string{
@@ -44,7 +44,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 		append(in, "link", "set", "lo", "up"),
 		append(in, "address", "add", c.address.node+"/30", "dev", "eth0"),
 		append(in, "link", "set", "eth0", "up"),
-		// A packet to a Service needs a route before kube-proxy's rules see it. There is none to elsewhere.
+		// A packet to a Service needs a route before kube-proxy's rules apply. No other route leaves the namespace.
 		append(in, "route", "add", c.address.services, "dev", "eth0"),
 	} {
 		if err := ip(ctx, arguments...); err != nil {
@@ -54,10 +54,10 @@ func (c *Cluster) connect(ctx context.Context) error {
 	return c.inside(ctx, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 }
 
-// link is this machine's end of the link to the node.
+// link is the name of this machine's end of the link to the node.
 func (c *Cluster) link() string { return "ia" + strconv.Itoa(c.index) }
 
-// Join has the Pods of two clusters reach each other's addresses, as in a flat network.
+// Join connects the Pod networks of two clusters, as in a flat network.
 func Join(ctx context.Context, a, b *Cluster) error {
 	between := func(of *Cluster, other *Cluster) string {
 		return fmt.Sprintf("10.213.%d%d.%d", a.index, b.index, 1+btoi(of.index > other.index))
@@ -86,7 +86,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// inside runs a command in the cluster's network and waits for it.
+// inside runs a command in the cluster's network namespace.
 func (c *Cluster) inside(ctx context.Context, program string, arguments ...string) error {
 	return run(ctx, "nsenter", append([]string{"--net=/run/netns/" + c.namespace, "--", program}, arguments...)...)
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package node starts whole Kubernetes clusters of one node each, from binaries that were built from Go modules: control
-// plane, kubelet, containerd and kube-proxy as processes of this machine, each cluster in a network namespace of its
-// own, so that several stand side by side on their standard ports. It needs Linux and root, and leaves no trace.
+// Package node starts whole Kubernetes clusters of one node each: control plane, kubelet, containerd and kube-proxy run as
+// processes of this machine, in a network namespace for each cluster, so that several can use the standard ports. It
+// needs Linux and root. Stop removes processes, containers, mounts, cgroups, networks and files.
 package node
 
 import (
@@ -24,38 +24,39 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 )
 
-// Most is how many clusters can stand side by side.
-const Most = 9
+// MaxClusters is the largest number of clusters at a time.
+const MaxClusters = 9
 
-// startTimeout is how long a cluster may take until its node is ready.
+// startTimeout is the time until a cluster's node must be ready.
 const startTimeout = 3 * time.Minute
 
 // Cluster is a running cluster.
 type Cluster struct {
-	// Name is that of the cluster, of its context and of its node: cluster-1.
+	// Name of the cluster, its context and its node: cluster-1.
 	Name string
-	// Kubeconfig is an administrator's file, with one context of the cluster's name.
+	// Kubeconfig is the path of an administrator's kubeconfig, with one context of the cluster's name.
 	Kubeconfig string
-	// Config and Client are an administrator's.
+	// Config and Client have an administrator's rights.
 	Config *rest.Config
 	Client kubernetes.Interface
 
 	index     int
-	dir       string // what it keeps on disk
-	run       string // sockets and mounts: short, and gone with the machine
-	namespace string // of the network
+	dir       string // files on disk
+	run       string // sockets and mounts, below /run: a short path, empty after a reboot
+	namespace string // name of the network namespace
 	programs  built.Node
 	address   addresses
 	pki       *pki
 	processes map[string]*process.Process
-	lock      *os.File // held by the process whose cluster has the number; nil when it is not this one's
+	lock      *os.File // reserves the number for this process; nil without the reservation
 	out       io.Writer
 }
 
-// Start starts cluster number index, from 1 to Most, under dir, and returns once Pods can run in it. What an earlier
-// one of that number left is taken away first. Stop must be called, also after an error. Progress goes to out.
+// Start starts the cluster with a number from 1 to MaxClusters below dir, and returns once Pods can run in it. It removes
+// the remains of an earlier cluster with that number first. The caller must call Stop, also after an error. Progress is
+// written to out.
 func Start(ctx context.Context, index int, dir string, out io.Writer) (*Cluster, error) {
-	c, err := prepare(index, dir, out) //nolint:contextcheck // what is taken away is, whenever that is
+	c, err := prepare(index, dir, out) //nolint:contextcheck // the removal must not be interrupted
 	if err != nil {
 		return c, err
 	}
@@ -76,15 +77,15 @@ func Start(ctx context.Context, index int, dir string, out io.Writer) (*Cluster,
 		if err := step.do(ctx); err != nil {
 			return c, fmt.Errorf("%s: starting %s: %w", c.Name, step.name, err)
 		}
-		c.say("%s (%s)", step.name, time.Since(begin).Round(100*time.Millisecond))
+		c.logf("%s (%s)", step.name, time.Since(begin).Round(100*time.Millisecond))
 	}
 	return c, nil
 }
 
 func newCluster(index int, dir string) *Cluster {
-	called := "cluster-" + strconv.Itoa(index)
+	clusterName := "cluster-" + strconv.Itoa(index)
 	return &Cluster{
-		Name: called, index: index, dir: filepath.Join(dir, called), run: filepath.Join("/run", name(index)),
+		Name: clusterName, index: index, dir: filepath.Join(dir, clusterName), run: filepath.Join("/run", name(index)),
 		namespace: name(index), address: addressesOf(index), processes: map[string]*process.Process{},
 	}
 }
@@ -93,8 +94,8 @@ func prepare(index int, dir string, out io.Writer) (*Cluster, error) {
 	c := newCluster(index, dir)
 	c.out = out
 	switch {
-	case index < 1 || index > Most:
-		return c, fmt.Errorf("cluster %d: expected a number from 1 to %d", index, Most)
+	case index < 1 || index > MaxClusters:
+		return c, fmt.Errorf("cluster %d: expected a number from 1 to %d", index, MaxClusters)
 	case os.Geteuid() != 0:
 		return c, errors.New("a node needs root: network namespaces, mounts and cgroups")
 	}
@@ -103,7 +104,7 @@ func prepare(index int, dir string, out io.Writer) (*Cluster, error) {
 			return c, fmt.Errorf("%w; install it with hack/debian.sh", err)
 		}
 	}
-	if err := c.take(); err != nil {
+	if err := c.reserve(); err != nil {
 		return c, err
 	}
 	var err error
@@ -114,7 +115,7 @@ func prepare(index int, dir string, out io.Writer) (*Cluster, error) {
 		return c, fmt.Errorf("folder %s: expected an absolute path", dir)
 	}
 	if err := c.clean(); err != nil {
-		return c, fmt.Errorf("taking away what an earlier %s left: %w", c.Name, err)
+		return c, fmt.Errorf("removing the remains of an earlier %s: %w", c.Name, err)
 	}
 	for _, dir := range []string{c.path("logs"), c.run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -124,18 +125,18 @@ func prepare(index int, dir string, out io.Writer) (*Cluster, error) {
 	return c, os.WriteFile(c.dirFile(), []byte(c.dir), 0o600)
 }
 
-// name is what this machine calls what belongs to a cluster: network namespace, cgroup, folder in /run.
+// name returns the name of a cluster's network namespace, cgroup and folder in /run.
 func name(index int) string { return "istiod-agent-" + strconv.Itoa(index) }
 
 func (c *Cluster) path(elements ...string) string {
 	return filepath.Join(append([]string{c.dir}, elements...)...)
 }
 
-func (c *Cluster) say(format string, args ...any) {
+func (c *Cluster) logf(format string, args ...any) {
 	fmt.Fprintf(c.out, "%s: %s\n", c.Name, fmt.Sprintf(format, args...))
 }
 
-// spawn starts a program in the cluster's network, with its output in a file of logs.
+// spawn starts a program in the cluster's network namespace, with its output in a file of Logs.
 func (c *Cluster) spawn(program string, arguments ...string) (*process.Process, error) {
 	command := exec.Command("nsenter", append([]string{"--net=/run/netns/" + c.namespace, "--", program}, arguments...)...)
 	command.Dir = c.dir
@@ -148,17 +149,17 @@ func (c *Cluster) spawn(program string, arguments ...string) (*process.Process, 
 	return started, err
 }
 
-// Logs is the folder with what each of the cluster's programs has written.
+// Logs returns the folder with the output of the cluster's programs.
 func (c *Cluster) Logs() string { return c.path("logs") }
 
-// Kubectl gives the command `kubectl ARGUMENTS...` for this cluster.
+// Kubectl returns a kubectl command for this cluster.
 func (c *Cluster) Kubectl(ctx context.Context, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, c.programs.Kubectl, arguments...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
 	return command
 }
 
-// open makes clients for the administrator's kubeconfig.
+// open creates the administrator's clients.
 func (c *Cluster) open() (err error) {
 	if c.Config, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig); err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The programs' configurations.
+// Templates of the programs' configuration files.
 var (
 	//go:embed templates/containerd.toml
 	containerdTemplate string
@@ -29,7 +29,7 @@ var (
 	kubeProxyTemplate string
 )
 
-// configuration is what they are filled in with.
+// configuration holds the values of the templates.
 type configuration struct {
 	Name, Dir, Run, Cgroup        string
 	Node, Pods, Services, DNS, CA string
@@ -37,10 +37,10 @@ type configuration struct {
 	ContainerdSocket              string
 }
 
-// sandboxImage is what a Pod's own container runs.
+// sandboxImage is the image of Pod sandboxes.
 const sandboxImage = "istiod-agent.test/pause:1"
 
-// cniPlugins are where Debian puts them.
+// cniPlugins is Debian's folder of CNI plugins.
 const cniPlugins = "/usr/lib/cni"
 
 func (c *Cluster) socket() string { return filepath.Join(c.run, "containerd.sock") }
@@ -105,12 +105,12 @@ func (c *Cluster) startNode(ctx context.Context) error {
 				return fmt.Errorf("the node is not ready: %s", condition.Message)
 			}
 		}
-		return errors.New("the node has not said whether it is ready")
+		return errors.New("the node has no Ready condition")
 	})
 }
 
-// RestartNode ends all that runs on the node at once, as a loss of power does, and starts it again. The control plane,
-// which in a real cluster is elsewhere, goes on.
+// RestartNode kills everything on the node, as a loss of power does, and starts it again. The control plane, which is
+// elsewhere in a real cluster, continues.
 func (c *Cluster) RestartNode(ctx context.Context) error {
 	for _, name := range []string{"kubelet", "kube-proxy"} {
 		if err := c.processes[name].Kill(); err != nil {
@@ -122,7 +122,7 @@ func (c *Cluster) RestartNode(ctx context.Context) error {
 		return err
 	}
 	<-c.processes[filepath.Base(c.programs.Containerd)].Exited()
-	// What is in memory is lost with the power: volumes, and the runtime's state.
+	// A loss of power loses what is in memory: volumes, and the runtime's state.
 	for _, dir := range []string{c.dir, filepath.Join(c.run, "containerd")} {
 		if err := unmountBelow(dir); err != nil {
 			return err

@@ -14,16 +14,16 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Clusters stand side by side, and their Pods reach each other.
+// Clusters are several clusters whose Pods can reach each other.
 type Clusters struct {
 	All []*Cluster
-	// Kubeconfig is a file with a context for each, by its name; the first is the current one.
+	// Kubeconfig is the path of a kubeconfig with a context for each cluster. The first one is current.
 	Kubeconfig string
-	// Programs is a folder with kubectl, helm, istioctl and the plugin.
+	// Programs is the path of a folder with kubectl, helm, istioctl and the plugin.
 	Programs string
 }
 
-// StartSeveral starts clusters 1 to n under dir. Stop must be called, also after an error.
+// StartSeveral starts clusters 1 to n below dir. The caller must call Stop, also after an error.
 func StartSeveral(ctx context.Context, n int, dir string, out io.Writer) (*Clusters, error) {
 	c := &Clusters{All: make([]*Cluster, n), Kubeconfig: filepath.Join(dir, "kubeconfig"), Programs: filepath.Join(dir, "bin")}
 	var starting errgroup.Group
@@ -54,7 +54,7 @@ func StartSeveral(ctx context.Context, n int, dir string, out io.Writer) (*Clust
 	return c, errors.Join(clientcmd.WriteToFile(*merged, c.Kubeconfig), c.linkPrograms())
 }
 
-// linkPrograms puts what a person works with into one folder.
+// linkPrograms fills the folder Programs.
 func (c *Clusters) linkPrograms() error {
 	if err := os.MkdirAll(c.Programs, 0o700); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (c *Clusters) linkPrograms() error {
 	return nil
 }
 
-// Stop takes every cluster away.
+// Stop stops and removes all clusters.
 func (c *Clusters) Stop() error {
 	errs := make([]error, len(c.All))
 	var stopping errgroup.Group

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package plugin runs `kubectl istiod-agent` in the tests' own process.
+// Package plugin runs `kubectl istiod-agent` in the test's process.
 package plugin
 
 import (
@@ -25,7 +25,7 @@ type Result struct {
 	Code           int
 }
 
-// Run runs it with a file on standard input.
+// Run runs a command with text on standard input.
 func Run(ctx context.Context, stdin string, arguments ...string) Result {
 	var stdout, stderr bytes.Buffer
 	code := cli.Run(ctx, arguments, strings.NewReader(stdin), &stdout, &stderr)
@@ -36,12 +36,12 @@ func (r Result) String() string {
 	return fmt.Sprintf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
 }
 
-// Check is an error unless it ended with a code and said all texts.
+// Check returns an error unless the command ended with the code and printed all texts.
 func (r Result) Check(code int, texts ...string) error {
 	var missing []error
 	for _, text := range texts {
 		if !strings.Contains(r.Stdout+r.Stderr, text) {
-			missing = append(missing, fmt.Errorf("it does not say %q", text))
+			missing = append(missing, fmt.Errorf("it does not print %q", text))
 		}
 	}
 	if r.Code != code {
@@ -53,7 +53,7 @@ func (r Result) Check(code int, texts ...string) error {
 	return fmt.Errorf("%w: %s", errors.Join(missing...), r)
 }
 
-// Wants fails the test unless it ended with a code and said all texts.
+// Wants is Check that fails the test.
 func (r Result) Wants(t *testing.T, code int, texts ...string) {
 	t.Helper()
 	if err := r.Check(code, texts...); err != nil {
@@ -61,7 +61,7 @@ func (r Result) Wants(t *testing.T, code int, texts ...string) {
 	}
 }
 
-// Kubeconfig writes one with several contexts, each the current one of another file.
+// Kubeconfig writes a kubeconfig with the current context of each file, by the names given.
 func Kubeconfig(file string, contexts map[string]string) error {
 	all := clientcmdapi.NewConfig()
 	for name, from := range contexts {
@@ -80,7 +80,7 @@ func Kubeconfig(file string, contexts map[string]string) error {
 	return os.WriteFile(file, content, 0o600)
 }
 
-// Unreachable writes a kubeconfig whose API server nobody reaches.
+// Unreachable writes a kubeconfig with an API server that does not answer.
 func Unreachable(file string) error {
 	config := clientcmdapi.NewConfig()
 	config.Clusters["away"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:1"}
@@ -90,7 +90,7 @@ func Unreachable(file string) error {
 	return clientcmd.WriteToFile(*config, file)
 }
 
-// Parse reads the output of -o json or yaml. Only the exit code 0 is expected.
+// Parse decodes the output of -o json or yaml. The exit code must be 0.
 func (r Result) Parse(t *testing.T, into any) {
 	t.Helper()
 	if err := yaml.Unmarshal([]byte(r.Stdout), into); err != nil || r.Code != 0 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package serviceaccount makes service accounts and their tokens, as the kubelet
-// gets them for Pods: no controller and no kubelet run beside the API server.
+// Package serviceaccount creates service accounts and requests their tokens, as the controllers and the kubelet of a real
+// cluster do.
 package serviceaccount
 
 import (
@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Ensure makes a service account, and its namespace, unless they are there.
+// Ensure creates a service account and its namespace unless they exist.
 func Ensure(ctx context.Context, client kubernetes.Interface, namespace, name string) error {
 	if err := EnsureNamespace(ctx, client, namespace); err != nil {
 		return err
@@ -27,7 +27,7 @@ func Ensure(ctx context.Context, client kubernetes.Interface, namespace, name st
 	return nil
 }
 
-// EnsureNamespace makes a namespace unless it is there.
+// EnsureNamespace creates a namespace unless it exists.
 func EnsureNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if _, err := client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -36,8 +36,8 @@ func EnsureNamespace(ctx context.Context, client kubernetes.Interface, name stri
 	return nil
 }
 
-// Token asks the API server for a token of a service account that is there,
-// valid for an hour, for the audiences given or else for the API server itself.
+// Token requests a token of an existing service account, valid for an hour, for the audiences or, without any, for the API
+// server.
 func Token(ctx context.Context, client kubernetes.Interface, namespace, name string, audiences ...string) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}
 	answer, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})

@@ -17,12 +17,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
-// Root is a self-signed CA, in PEM, the key as PKCS #8.
+// Root is a self-signed CA in PEM, with its key as PKCS #8.
 type Root struct{ Certificate, Key []byte }
 
-// GuideRoot is what the guide has openssl make: RSA 4096, for 3650 days, of
-// organization my-org. It is made once in each test process: such a key takes
-// seconds.
+// GuideRoot returns the root that the guide makes by openssl: RSA 4096, 3650 days, organization my-org. It is made once in
+// each process, since such a key takes seconds.
 var GuideRoot = sync.OnceValues(func() (*Root, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 4096)
 	if err != nil {
@@ -31,13 +30,13 @@ var GuideRoot = sync.OnceValues(func() (*Root, error) {
 	return newRoot(key), nil
 })
 
-// FastRoot is the same with a P-256 key, made anew each time.
+// FastRoot makes a new root like GuideRoot's with a P-256 key.
 func FastRoot() (*Root, error) {
 	return newRoot(testca.NewKey()), nil
 }
 
-// newRoot makes what `openssl req -x509 -days 3650 -subj "/O=my-org"` does: a CA certificate without key usages. It is an
-// hour old already: Vault refuses to sign with a CA younger than the 30 seconds by which it backdates certificates
+// newRoot makes the certificate of `openssl req -x509 -days 3650 -subj "/O=my-org"`, which has no key usages. It is an hour
+// old: Vault refuses to sign with a CA younger than the 30 seconds by which it backdates certificates
 // ("notBefore before signer's notBefore").
 func newRoot(key crypto.Signer) *Root {
 	template := testca.Authority("my-org")

@@ -18,10 +18,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 )
 
-// Role is the guide's role and its policy.
+// Role is the name of the guide's role and policy.
 const Role = "gen-int-ca-istio"
 
-// policy is the guide's, word for word.
+// policy is the guide's policy, verbatim.
 const policy = `path "pki_int/*" {
 capabilities = ["create", "read", "update", "delete", "list"]
 }
@@ -33,38 +33,38 @@ capabilities = ["create", "read", "update", "list"]
 }
 `
 
-// GuideOptions fill in what the guide leaves to its reader.
+// GuideOptions hold what the guide leaves to its reader.
 type GuideOptions struct {
-	// Cluster is where service account tokens are reviewed, as an administrator.
+	// Cluster reviews service account tokens. It has an administrator's rights.
 	Cluster *rest.Config
-	// ServiceAccount may log in; several stand with commas between them. The
-	// default is the guide's istiod-service-account; charts since 1.11 have istiod.
+	// ServiceAccount may log in; several are separated by commas. The default is the guide's istiod-service-account;
+	// Istio's charts since 1.11 call it istiod.
 	ServiceAccount string
 	// Namespace of the service account; istio-system by default.
 	Namespace string
-	// Audience that tokens must be for; by default the API server's own.
+	// Audience of the tokens; the API server's by default.
 	Audience string
-	// Root gives the root CA, GuideRoot by default.
+	// Root returns the root CA; GuideRoot by default.
 	Root func() (*Root, error)
 }
 
-// Guide is the guide's part about Vault.
+// Guide holds the guide's steps in Vault.
 type Guide struct {
-	// Steps in their order.
+	// Steps in order.
 	Steps []Step
-	// Root is the CA that Vault has for root, once the first step has made it.
+	// Root is the root CA, which the first step makes.
 	Root *Root
 }
 
-// Step is one of the guide's.
+// Step is a step of the guide.
 type Step struct {
-	// Command is what the guide has people run.
+	// Command is the guide's command.
 	Command string
-	// Run does the same through the API.
+	// Run does what Command does, through Vault's API.
 	Run func(context.Context) error
 }
 
-// Guide follows the guide from beginning to end, and gives the root CA.
+// Guide runs all steps of the guide and returns the root CA.
 func (s *Server) Guide(ctx context.Context, options GuideOptions) (*Root, error) {
 	guide, err := s.NewGuide(options)
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *Server) Guide(ctx context.Context, options GuideOptions) (*Root, error)
 	return guide.Root, nil
 }
 
-// NewGuide gives the steps for who wants to see them one by one.
+// NewGuide returns the steps, for a caller that shows each of them.
 func (s *Server) NewGuide(options GuideOptions) (*Guide, error) {
 	client, err := kubernetes.NewForConfig(options.Cluster)
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *Server) NewGuide(options GuideOptions) (*Guide, error) {
 			},
 		},
 		{
-			// Vault runs already; the rest of its chart is a service account that may review tokens.
+			// Vault runs already. What remains of its chart is the service account that reviews tokens.
 			Command: `helm install -n vault vault hashicorp/vault --set "injector.enabled=false" --set "server.dev.enabled=true" --create-namespace`, //nolint:dupword // the guide's words
 			Run:     func(ctx context.Context) error { return allowReview(ctx, client) },
 		},
@@ -177,11 +177,10 @@ func (s *Server) write(ctx context.Context, path string, data map[string]any) er
 	return err
 }
 
-// reviewer is the namespace and the service account of Vault in the guide.
+// reviewer is the name of Vault's namespace and service account in the guide.
 const reviewer = "vault"
 
-// allowReview makes Vault's service account and binds it to what Vault's chart
-// does, so that it may ask for TokenReviews.
+// allowReview creates Vault's service account and, as Vault's chart does, the binding that permits TokenReviews.
 func allowReview(ctx context.Context, client kubernetes.Interface) error {
 	if err := serviceaccount.Ensure(ctx, client, reviewer, reviewer); err != nil {
 		return err

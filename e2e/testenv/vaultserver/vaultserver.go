@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vaultserver runs a real Vault on loopback, and sets it up as the
-// public guide does.
+// Package vaultserver runs a real Vault on loopback and sets it up as the Gloo Mesh guide does.
 package vaultserver
 
 import (
@@ -23,39 +22,37 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 )
 
-// Options say how Vault runs.
+// Options configure Vault.
 type Options struct {
-	// Storage keeps everything in files: after a restart Vault is sealed and has
-	// all that it had. Without it Vault is in its dev mode: in memory, and empty
-	// after a restart.
+	// Storage means file storage: after a restart Vault is sealed and keeps its data. Without it Vault runs in dev mode,
+	// and a restart empties it.
 	Storage bool
-	// TLS serves with a certificate of a CA of its own instead of plain HTTP.
+	// TLS means HTTPS, with a certificate of a CA made for this server.
 	TLS bool
 }
 
-// Server is a Vault, running unless it was killed.
+// Server is a Vault.
 type Server struct {
-	// Address is the URL without a path; it stays the same for good.
+	// Address is the URL without a path. A restart keeps it.
 	Address string
-	// CA is the certificate, in PEM, that the serving one is signed by; nil without TLS.
+	// CA is the certificate, in PEM, of the serving certificate's issuer; nil without TLS.
 	CA []byte
-	// RootToken may do everything.
+	// RootToken is Vault's root token.
 	RootToken string
-	// Client has the root token.
+	// Client uses the root token.
 	Client *api.Client
 
 	program   string
 	arguments []string
 	dir       string
 	process   *process.Process
-	unsealKey string // none in dev mode
+	unsealKey string // empty in dev mode
 }
 
-// timeout is how long each start, and each change of the seal, may take.
+// timeout of each start, and of each seal and unseal.
 const timeout = time.Minute
 
-// Start returns once Vault is initialized, unsealed and answers. Stop must be
-// called, also after a failed test.
+// Start starts Vault and returns once it is initialized, unsealed and answers. The caller must call Stop.
 func Start(ctx context.Context, options Options) (*Server, error) {
 	program, err := built.Vault()
 	if err != nil {
@@ -104,8 +101,7 @@ func (s *Server) start(ctx context.Context, options Options) error {
 	return nil
 }
 
-// NewClient gives a client with a token, or with none. The environment variables
-// of Vault's own clients have no say.
+// NewClient returns a client with a token, which may be empty. It ignores the environment variables of Vault's clients.
 func (s *Server) NewClient(token string) (*api.Client, error) {
 	transport := &http.Transport{}
 	if s.CA != nil {
@@ -123,7 +119,7 @@ func (s *Server) NewClient(token string) (*api.Client, error) {
 	return client, nil
 }
 
-// run starts the process and waits until it answers, sealed or not.
+// run starts the process and waits until Vault answers, sealed or not.
 func (s *Server) run(ctx context.Context) (err error) {
 	if s.process, err = process.Start("vault", exec.Command(s.program, s.arguments...)); err != nil {
 		return err
@@ -146,7 +142,7 @@ func (s *Server) initialize(ctx context.Context) error {
 	return s.Unseal(ctx)
 }
 
-// Unseal returns once Vault is unsealed and works.
+// Unseal unseals Vault and returns once it is active.
 func (s *Server) Unseal(ctx context.Context) error {
 	if s.unsealKey == "" {
 		return errors.New("a Vault in dev mode cannot be unsealed; start it with Storage")
@@ -157,7 +153,7 @@ func (s *Server) Unseal(ctx context.Context) error {
 	return s.waitSealed(ctx, false)
 }
 
-// Seal returns once Vault is sealed.
+// Seal seals Vault and returns once it is sealed.
 func (s *Server) Seal(ctx context.Context) error {
 	if err := s.Client.Sys().SealWithContext(ctx); err != nil {
 		return err
@@ -177,14 +173,14 @@ func (s *Server) waitSealed(ctx context.Context, sealed bool) error {
 	})
 }
 
-// Process is the one that runs, or ran last.
+// Process returns Vault's current or last process.
 func (s *Server) Process() *process.Process { return s.process }
 
-// Kill crashes Vault; Restart brings it back.
+// Kill kills Vault. Restart starts it again.
 func (s *Server) Kill() error { return s.process.Kill() }
 
-// Restart starts Vault again at the same address, ending it first when it runs.
-// It returns once Vault answers: sealed with Storage, empty without.
+// Restart stops Vault if it runs, starts it at the same address, and returns once it answers: sealed with Storage, empty
+// without.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.process.StopIfRunning(30 * time.Second); err != nil {
 		return err
@@ -192,7 +188,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.run(ctx)
 }
 
-// Stop ends Vault and removes its files.
+// Stop stops Vault and removes its files.
 func (s *Server) Stop() error {
 	return errors.Join(s.process.StopIfRunning(30*time.Second), os.RemoveAll(s.dir))
 }

@@ -57,7 +57,7 @@ func TestGuide(t *testing.T) {
 	}
 }
 
-// With storage, what was written is there after a crash, once Vault is unsealed.
+// With storage, Vault has its data after a crash once it is unsealed.
 func TestStorage(t *testing.T) {
 	ctx := t.Context()
 	vault := start(t, vaultserver.Options{Storage: true, TLS: true})
@@ -94,7 +94,7 @@ func start(t *testing.T, options vaultserver.Options) *vaultserver.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("Vault was there after %s", time.Since(begin).Round(time.Millisecond))
+	t.Logf("Vault was ready after %s", time.Since(begin).Round(time.Millisecond))
 	t.Cleanup(func() {
 		if err := vault.Stop(); err != nil {
 			t.Error(err)
@@ -103,7 +103,7 @@ func start(t *testing.T, options vaultserver.Options) *vaultserver.Server {
 	return vault
 }
 
-// login gives a client with the token that Vault gives to a service account of istio-system.
+// login logs in as a service account of istio-system and returns a client with Vault's token.
 func login(t *testing.T, vault *vaultserver.Server, account string) (*api.Client, error) {
 	t.Helper()
 	ctx := t.Context()

@@ -44,7 +44,7 @@ func ourChart() (*chart.Chart, error) {
 	return loader.Load(filepath.Join(root, "charts", "istiod-agent"))
 }
 
-// Upgrade is `helm upgrade` of the chart with other values.
+// Upgrade does what `helm upgrade` of the chart with these values does.
 func (w *Webhook) Upgrade(ctx context.Context, release helm.Release, values helm.Values) error {
 	chrt, err := ourChart()
 	if err != nil {
@@ -53,8 +53,8 @@ func (w *Webhook) Upgrade(ctx context.Context, release helm.Release, values helm
 	return w.helm.UpgradePatched(ctx, release, chrt, values, toLoopback(w.Service.Port()))
 }
 
-// toLoopback has the API server reach the Service that this package stands in
-// for, and a certificate be for that too: it runs outside of any cluster network.
+// toLoopback points the webhook configuration, and the names of a Certificate, to the Service on loopback: no cluster
+// network exists.
 func toLoopback(port int) func(*unstructured.Unstructured) error {
 	return func(object *unstructured.Unstructured) error {
 		names, found, err := unstructured.NestedStringSlice(object.Object, "spec", "dnsNames")

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// configuration is the configuration file, fit to run on loopback.
+// configuration returns the configuration file, changed to run on loopback.
 func (w *Webhook) configuration(ctx context.Context) (map[string]any, error) {
 	content, err := w.configurationFile(ctx)
 	if err != nil {
@@ -62,7 +62,7 @@ func writeYAML(file string, content map[string]any) error {
 	return os.WriteFile(file, raw, 0o600)
 }
 
-// overlay lays values over a configuration, mapping by mapping, and changes neither.
+// overlay merges values into a copy of a configuration, mapping by mapping.
 func overlay(config, over map[string]any) map[string]any {
 	merged := maps.Clone(config)
 	for key, value := range over {

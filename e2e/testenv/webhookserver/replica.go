@@ -41,7 +41,7 @@ func startReplica(program []string, kubeconfig, dir string, config map[string]an
 	return r, err
 }
 
-// Address is where the replica serves admission.
+// Address returns HOST:PORT of admission.
 func (r *Replica) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port)) }
 
 // Exited is closed when the process has ended.
@@ -60,13 +60,12 @@ func (r *Replica) WaitReady(ctx context.Context) error {
 	})
 }
 
-// Metrics is what /metrics answers.
+// Metrics returns the text of /metrics.
 func (r *Replica) Metrics(ctx context.Context) (string, error) {
 	return process.Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", r.MetricsPort))
 }
 
-// Sum adds up the series in /metrics that start like this (labels stand in
-// alphabetical order there); found is false when there is none.
+// Sum adds up the values of the series in /metrics that start with the text, whose labels must be in alphabetical order.
 func (r *Replica) Sum(ctx context.Context, series string) (sum float64, found bool, err error) {
 	metrics, err := r.Metrics(ctx)
 	if err != nil {
@@ -85,11 +84,11 @@ func (r *Replica) Sum(ctx context.Context, series string) (sum float64, found bo
 	return sum, found, nil
 }
 
-// Log is what the process has written so far.
+// Log returns what the process has written so far.
 func (r *Replica) Log() string { return r.process.Output() }
 
-// Stop asks the process to end, as the kubelet does, and waits for it. An exit code other than 0 is an error.
+// Stop sends SIGTERM and waits for the process to end. An exit code other than 0 is an error.
 func (r *Replica) Stop() error { return r.process.Stop(30 * time.Second) }
 
-// Kill ends the process at once.
+// Kill kills the process.
 func (r *Replica) Kill() error { return r.process.Kill() }

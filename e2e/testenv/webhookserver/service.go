@@ -9,9 +9,8 @@ import (
 	"sync"
 )
 
-// Service stands for the Kubernetes Service before the replicas: it hands each
-// new TCP connection to the next of its endpoints, and leaves connections that
-// are open alone.
+// Service does the work of the Kubernetes Service: it forwards each new TCP connection to the next of its endpoints. Open
+// connections stay when an endpoint is removed.
 type Service struct {
 	listener net.Listener
 
@@ -33,17 +32,17 @@ func newService() (*Service, error) {
 	return s, nil
 }
 
-// Port is where the Service listens.
+// Port returns the Service's port.
 func (s *Service) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
 
-// Add makes an address an endpoint.
+// Add adds an endpoint.
 func (s *Service) Add(address string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endpoints = append(s.endpoints, address)
 }
 
-// Remove gives an endpoint no new connections.
+// Remove removes an endpoint: it gets no new connections.
 func (s *Service) Remove(address string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +79,7 @@ func (s *Service) forward(client net.Conn) {
 	}
 	replica, err := net.Dial("tcp", address)
 	if err != nil {
-		return // as from a Pod that is gone: the connection breaks
+		return // the connection breaks, as with a Pod that is gone
 	}
 	defer replica.Close()
 	if !s.keep(client, replica) {
@@ -94,7 +93,7 @@ func (s *Service) forward(client net.Conn) {
 	copies.Wait()
 }
 
-// copyHalf passes on the end of one direction and keeps the other open.
+// copyHalf copies one direction and closes it at its end.
 func copyHalf(to, from net.Conn) {
 	_, _ = io.Copy(to, from)
 	_ = to.(*net.TCPConn).CloseWrite()
@@ -110,7 +109,7 @@ func (s *Service) endpoint() (string, bool) {
 	return s.endpoints[s.next%len(s.endpoints)], true
 }
 
-// keep remembers open connections, unless the Service has been closed.
+// keep records open connections, unless the Service is closed.
 func (s *Service) keep(connections ...net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package webhookserver installs this project's chart and runs its webhook: the
-// chart's objects are in the cluster as Helm puts them there, and the program
-// runs as separate processes on loopback in place of the chart's Pods, with the
-// configuration of the chart's ConfigMap and the rights of the chart's
-// ServiceAccount.
+// Package webhookserver installs this project's chart by Helm and runs the webhook's replicas as processes on loopback in
+// place of the chart's Pods, with the configuration of the chart's ConfigMap and the rights of its ServiceAccount.
 package webhookserver
 
 import (
@@ -28,27 +25,27 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-// Release is how the chart is installed.
+// Release is the chart's release.
 var Release = helm.Release{Name: "istiod-agent", Namespace: "istiod-agent-system"}
 
 // Name of the chart's ServiceAccount, ConfigMap and Service.
 const Name = "istiod-agent-webhook"
 
-// Options say how the webhook is installed.
+// Options configure the chart and the replicas.
 type Options struct {
 	// Values of the chart.
 	Values helm.Values
-	// File, when given, is the configuration file in place of the chart's.
+	// File is a configuration file that replaces the chart's, if it is set.
 	File string
-	// Configuration is laid over the configuration file.
+	// Configuration is merged into the configuration file.
 	Configuration map[string]any
-	// Replicas to run; 1 by default.
+	// Replicas is the number of replicas; 1 by default.
 	Replicas int
-	// Before is put in front of the program's command line, such as what bounds its memory.
+	// Before is a prefix of the program's command line, such as one that limits its memory.
 	Before []string
 }
 
-// Webhook is an installed chart with its program running.
+// Webhook is an installed chart with its replicas.
 type Webhook struct {
 	Service  *Service
 	Replicas []*Replica
@@ -59,12 +56,11 @@ type Webhook struct {
 	config     map[string]any
 	program    string
 	kubeconfig string
-	through    string // a kubeconfig in its place
+	through    string // a kubeconfig that replaces it, see Through
 	dir        string
 }
 
-// Start installs the chart and returns once every replica is ready. Stop must
-// be called, also after a failed test.
+// Start installs the chart and returns once all replicas are ready. The caller must call Stop.
 func Start(ctx context.Context, plane *controlplane.ControlPlane, options Options) (*Webhook, error) {
 	program, err := built.Webhook(ctx)
 	if err != nil {
@@ -106,7 +102,7 @@ func (w *Webhook) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Scale adds a replica and returns once it is ready and an endpoint of the Service.
+// Scale adds a replica and returns once it is ready and in the Service.
 func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
 	replica, err := startReplica(append(slices.Clone(w.options.Before), w.program), cmp.Or(w.through, w.kubeconfig), w.dir, w.config)
 	if err != nil {
@@ -123,14 +119,14 @@ func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
 // Before puts this in front of the command line of replicas that start from now on.
 func (w *Webhook) Before(command ...string) { w.options.Before = command }
 
-// AgentImage is the image that the configuration has injected.
+// AgentImage returns the agent's image in the configuration.
 func (w *Webhook) AgentImage() string {
 	image, _, _ := unstructured.NestedString(w.config, "agent", "image")
 	return image
 }
 
-// Replace does to one replica what a rolling update does: a new one is started,
-// the old one is taken out of the Service and then ended.
+// Replace replaces a replica as a rolling update does: it starts a new one, removes the old one from the Service, and then
+// stops it.
 func (w *Webhook) Replace(ctx context.Context, old *Replica) error {
 	if _, err := w.Scale(ctx); err != nil {
 		return err
@@ -138,13 +134,13 @@ func (w *Webhook) Replace(ctx context.Context, old *Replica) error {
 	return w.Remove(old)
 }
 
-// Remove ends one replica, after taking it out of the Service.
+// Remove removes a replica from the Service and stops it.
 func (w *Webhook) Remove(replica *Replica) error {
 	w.forget(replica)
 	return replica.Stop()
 }
 
-// Kill crashes one replica.
+// Kill removes a replica from the Service and kills it.
 func (w *Webhook) Kill(replica *Replica) error {
 	w.forget(replica)
 	return replica.Kill()
@@ -155,8 +151,8 @@ func (w *Webhook) forget(replica *Replica) {
 	w.Replicas = slices.DeleteFunc(w.Replicas, func(r *Replica) bool { return r == replica })
 }
 
-// Roll is the rolling update after an upgrade of the chart has changed the ConfigMap: each replica is replaced by one with
-// the configuration that is stored now.
+// Roll is the rolling update after an upgrade of the chart: it replaces each replica by one with the ConfigMap's current
+// configuration.
 func (w *Webhook) Roll(ctx context.Context) (err error) {
 	if w.config, err = w.configuration(ctx); err != nil {
 		return err
@@ -169,7 +165,7 @@ func (w *Webhook) Roll(ctx context.Context) (err error) {
 	return nil
 }
 
-// Render is what Upgrade would apply, as YAML documents.
+// Render returns the objects that Upgrade applies, as YAML documents.
 func (w *Webhook) Render(ctx context.Context, values helm.Values) ([]byte, error) {
 	chrt, err := ourChart()
 	if err != nil {
@@ -186,7 +182,7 @@ func (w *Webhook) Render(ctx context.Context, values helm.Values) ([]byte, error
 	return patched.Bytes(), nil
 }
 
-// Reconfigure restarts as many replicas with more laid over their configuration file.
+// Reconfigure restarts all replicas with more merged into their configuration file.
 func (w *Webhook) Reconfigure(ctx context.Context, more map[string]any) error {
 	replicas := len(w.Replicas)
 	if err := w.StopReplicas(); err != nil {
@@ -201,13 +197,13 @@ func (w *Webhook) Reconfigure(ctx context.Context, more map[string]any) error {
 	return nil
 }
 
-// Cluster is what the replicas talk to the API server with.
+// Cluster returns the replicas' client configuration.
 func (w *Webhook) Cluster() (*rest.Config, error) {
 	return clientcmd.BuildConfigFromFlags("", w.kubeconfig)
 }
 
-// Through has replicas that start from now on talk to the API server by another way, which knows by itself who they
-// are; "" is the API server itself again.
+// Through makes replicas that start from now on reach the API server at another URL, such as a proxy that adds their
+// credentials. An empty URL restores the API server's.
 func (w *Webhook) Through(url string) error {
 	w.through = ""
 	if url == "" {
@@ -225,8 +221,7 @@ func (w *Webhook) Through(url string) error {
 	return nil
 }
 
-// Check runs the program's own check, which is what `helm test` does, and gives
-// what it prints.
+// Check runs the program's check, as `helm test` does, and returns its output.
 func (w *Webhook) Check(ctx context.Context) (string, error) {
 	file := filepath.Join(w.dir, "config-check.yaml")
 	if err := writeYAML(file, w.config); err != nil {
@@ -236,7 +231,7 @@ func (w *Webhook) Check(ctx context.Context) (string, error) {
 	return string(output), err
 }
 
-// StopReplicas ends the processes and leaves the chart installed: the webhook is down.
+// StopReplicas stops all replicas and leaves the chart installed.
 func (w *Webhook) StopReplicas() error {
 	var failed []error
 	for len(w.Replicas) > 0 {
@@ -245,7 +240,7 @@ func (w *Webhook) StopReplicas() error {
 	return errors.Join(failed...)
 }
 
-// Stop ends the processes and uninstalls the chart.
+// Stop stops all replicas and uninstalls the chart.
 func (w *Webhook) Stop() error {
 	failed := []error{w.StopReplicas()}
 	if w.Service != nil {

@@ -21,8 +21,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 )
 
-// What people are told: a refusal's text, a warning, and the reason that the
-// API server's audit log keeps.
+// The messages of each outcome: the refusal, the warning, and the reason in the API server's audit log.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -90,10 +89,10 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// Of an istiod that is not stored yet, the webhook says nothing: whoever reaches it could ask about any service account.
+// The webhook does not report the rights of an istiod that is not stored: any client could ask about any service account.
 func TestMissingRights(t *testing.T) {
 	t.Parallel()
-	words := []string{"/istiod may not list issuedcertificates", "wait in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "run helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values"}
+	words := []string{"/istiod may not list issuedcertificates", "waits in Init", "istiodSidecar.createRoleBinding=true", "istiodSidecar.serviceAccounts", "run helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values"}
 	istiod := cluster.Istiod(t, shared.Namespace(t, true))
 	warnings, listening := warned(t)
 	if err := listening.Create(t.Context(), istiod.DeepCopy()); err != nil {
@@ -166,7 +165,7 @@ func wantAudited(t *testing.T, namespace string, reasons ...string) {
 	})
 }
 
-// wantWords checks that an answer is there when words are wanted, and holds them.
+// wantWords checks that an answer exists if words are expected, and holds them.
 func wantWords(t *testing.T, what string, words []string, answer error) {
 	t.Helper()
 	if (len(words) > 0) != (answer != nil) {
@@ -180,13 +179,13 @@ func wantWords(t *testing.T, what string, words []string, answer error) {
 	}
 }
 
-// heard are the warnings that a client got.
+// heard holds the warnings that a client received.
 type heard struct {
 	mu       sync.Mutex
 	warnings []string
 }
 
-// warned gives a client and the warnings it hears.
+// warned returns a client and its warnings.
 func warned(t *testing.T) (*heard, client.Client) {
 	t.Helper()
 	h := &heard{}

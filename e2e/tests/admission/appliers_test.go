@@ -16,9 +16,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// A second tool that applies the same manifest server-side, in its own name, has conflicts with the first: everywhere those
-// fields that the API server stores in another form than Istio's chart writes them, and in a labelled namespace the volume
-// that was replaced too. The ways out of docs/gitops.md change nothing that is stored: istiod is not restarted.
+// A second tool that applies the same manifest server-side under its own name conflicts with the first one: in the fields
+// that the API server stores in another form than Istio's chart writes, and in a labelled namespace also in the replaced
+// volume. The solutions of docs/gitops.md change no stored field, and restart nothing.
 func TestSecondApplier(t *testing.T) {
 	t.Parallel()
 	const container, volume = `.spec.template.spec.containers[name="discovery"]`, `.spec.template.spec.volumes[name="cacerts"]`
@@ -68,7 +68,7 @@ func TestSecondApplier(t *testing.T) {
 	}
 }
 
-// conflictsOf are the fields of an apply's conflicts, sorted, each once.
+// conflictsOf returns the conflicting fields of an apply, sorted and unique.
 func conflictsOf(err error) []string {
 	var status *apierrors.StatusError
 	if !errors.As(err, &status) || status.ErrStatus.Details == nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admission tests what becomes of istiod Deployments that people, Helm
-// and istioctl write while the webhook runs with its default configuration.
+// Package admission tests the injection into istiod Deployments that people, Helm and istioctl write, with the webhook's
+// default configuration.
 package admission
 
 import (
@@ -29,8 +29,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// wantInjected checks a stored Deployment against what would be stored without
-// the webhook.
+// wantInjected checks the injection by the Deployment that would be stored without the webhook.
 func wantInjected(t *testing.T, without *corev1.PodTemplateSpec, stored *appsv1.Deployment) {
 	t.Helper()
 	for _, point := range injected.Missing(injected.Check(without, &stored.Spec.Template, want)) {
@@ -38,8 +37,7 @@ func wantInjected(t *testing.T, without *corev1.PodTemplateSpec, stored *appsv1.
 	}
 }
 
-// wantGeneration checks that exactly as many changes of the specification were
-// stored: each one more would be a rollout of istiod.
+// wantGeneration checks the number of changes of the specification: each is a rollout of istiod.
 func wantGeneration(t *testing.T, stored *appsv1.Deployment, generation int64) {
 	t.Helper()
 	if stored.Generation != generation {

@@ -21,7 +21,7 @@ import (
 
 const original = "istiod-agent.io/original"
 
-// sources of a CA that are not of Istio's chart.
+// sources of volume cacerts other than that of Istio's chart.
 var sources = map[string]string{
 	"csi":         "csi: {driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: {secretProviderClass: mesh-ca}}",
 	"hostPath":    "hostPath: {path: /etc/mesh-ca}",
@@ -31,7 +31,7 @@ var sources = map[string]string{
 	"the chart's": "secret: {secretName: cacerts, optional: true}",
 }
 
-// withSource is an istiod whose volume cacerts has another source.
+// withSource returns an istiod whose volume cacerts has another source.
 func withSource(t *testing.T, istiod *unstructured.Unstructured, source string) *unstructured.Unstructured {
 	t.Helper()
 	var volume map[string]any
@@ -63,7 +63,7 @@ func edit(t *testing.T, istiod *unstructured.Unstructured, change func(pod map[s
 
 func own(pod map[string]any) map[string]any { return pod["containers"].([]any)[0].(map[string]any) }
 
-// Whoever applies whatever source, as often as they like, istiod is not restarted, and an opt-out brings the last one back.
+// Repeated applies of any source restart nothing, and an opt-out restores the last source.
 func TestReappliedSources(t *testing.T) {
 	t.Parallel()
 	for name, source := range sources {
@@ -105,7 +105,7 @@ func TestReappliedSources(t *testing.T) {
 	}
 }
 
-// An istiod of the version before has the note on its pod template: it moves, and istiod is not rolled out.
+// The note on the pod template of an istiod of the previous version moves to the Deployment without a rollout.
 func TestNoteMigration(t *testing.T) {
 	t.Parallel()
 	namespace := shared.Namespace(t, true)
@@ -127,7 +127,7 @@ func TestNoteMigration(t *testing.T) {
 	wantGeneration(t, shared.MustApply(t, istiod), stored.Generation)
 }
 
-// wantTemplate wants the same pod template: the Deployment controller restarts Pods for no other change. The generation
+// wantTemplate expects the same pod template: the Deployment controller restarts Pods for no other change. The generation
 // counts changes of the Deployment's annotations too (PrepareForUpdate, pkg/registry/apps/deployment/strategy.go).
 func wantTemplate(t *testing.T, stored, before *appsv1.Deployment) {
 	t.Helper()
@@ -136,7 +136,7 @@ func wantTemplate(t *testing.T, stored, before *appsv1.Deployment) {
 	}
 }
 
-// Both containers are taken out by one edit, and then istiod opts out: it has its own volume again, and not the agent's.
+// After one edit that removes both containers, an opt-out restores istiod's own volume.
 func TestContainersRemoved(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{sources["the chart's"], sources["csi"]} {
@@ -151,7 +151,7 @@ func TestContainersRemoved(t *testing.T) {
 	}
 }
 
-// Set-ups that are right, and were refused or broken.
+// Valid set-ups that the webhook once refused or broke.
 func TestSetups(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -207,7 +207,7 @@ func TestSetups(t *testing.T) {
 	}
 }
 
-// Its owner moves istiod's mount to another volume.
+// The owner moves istiod's mount to another volume.
 func TestMountChange(t *testing.T) {
 	t.Parallel()
 	for name, keeps := range map[string]bool{"the manifest keeps the first volume": true, "the manifest has it no more": false} {
@@ -249,7 +249,7 @@ func mounts(pod *corev1.PodSpec, container, volume string) bool {
 	return false
 }
 
-// A person is told what is replaced, and what an istiod without a token would lack.
+// Warnings name what is replaced, and the missing token of an istiod without one.
 func TestSetupWarnings(t *testing.T) {
 	t.Parallel()
 	istiod := withSource(t, cluster.Istiod(t, shared.Namespace(t, true)), sources["csi"])

@@ -36,8 +36,7 @@ import (
 
 var rounds = flag.Int("rounds", 60, "how many random specifications the agent is given")
 
-// pod is the file system of an agent's container, with istiod's rights as Istio's chart gives them: to read every
-// Secret.
+// pod is the file system of an agent's container, with istiod's rights in Istio's chart, which include all Secrets.
 type pod struct {
 	root, namespace string
 	host, port      string
@@ -120,7 +119,7 @@ func (p *pod) secret(t *testing.T, what, path, content string) {
 	p.write(t, path, content)
 }
 
-// stored is a Secret that must not be sent; its name is made of what it is.
+// stored creates a Secret that must not be sent, with a name after its purpose.
 func (p *pod) stored(t *testing.T, namespace, what string, kind corev1.SecretType, token string) {
 	t.Helper()
 	p.secrets[what] = token
@@ -145,7 +144,7 @@ func newKey(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// try runs the agent with a specification until it has tried, or refused, to act on it.
+// try runs the agent with a specification until it has used or refused it.
 func (p *pod) try(t *testing.T, vault map[string]any, arguments ...string) string {
 	t.Helper()
 	specification, err := json.Marshal(map[string]any{
@@ -182,7 +181,7 @@ func (p *pod) try(t *testing.T, vault map[string]any, arguments ...string) strin
 	return running.Output()
 }
 
-// Each attack of the kind that once had istiod's CA key sent to a stranger: nothing leaves, and the log says why.
+// Attacks that once sent istiod's CA key to another server: nothing is sent, and the log holds the reason.
 func TestHostileSpecifications(t *testing.T) {
 	p, stranger := newPod(t), newRecorder(t)
 	login := func(fields map[string]any) map[string]any {
@@ -235,15 +234,15 @@ func TestHostileSpecifications(t *testing.T) {
 	})
 }
 
-// all are the secrets and the tokens.
+// all returns the secrets and the tokens.
 func (p *pod) all() map[string]string {
 	all := maps.Clone(p.secrets)
 	all["the API server's token"], all["the token for Vault"] = p.apiToken, p.vaults
 	return all
 }
 
-// Over random specifications, hostile in every field: a server that is not allowed is never so much as connected to; one
-// that is receives no key, no Secret, and no token for another audience than the specification's.
+// With random specifications, hostile in every field, the agent never connects to a server that is not allowed, and sends an
+// allowed one no key, no Secret, and no token for an audience other than the specification's.
 func TestRandomSpecifications(t *testing.T) {
 	p, stranger := newPod(t), newRecorder(t)
 	seed := uint64(time.Now().UnixNano())

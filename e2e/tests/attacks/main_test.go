@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attacks plays those who may write a specification and nothing else, against the real API server and the
-// agent as it is shipped: what can they have sent, and where to?
+// Package attacks tests what a user who may only write a specification can make the agent send, and to which servers.
 package attacks
 
 import (

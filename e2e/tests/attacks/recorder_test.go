@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// recorder is an attacker's server: it keeps every byte that it is sent, and answers as a Vault that lets anybody in.
+// recorder is an attacker's server: it records every byte and answers like a Vault that accepts all logins.
 type recorder struct {
 	*httptest.Server
 
@@ -50,7 +50,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	_, _ = w.Write([]byte(`{"auth":{"client_token":"hvs.stranger"},"data":{}}`))
 }
 
-// take gives what was received since the last time, and forgets it.
+// take returns and clears the received bytes.
 func (r *recorder) take() (received string, requests, connections int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,7 +60,7 @@ func (r *recorder) take() (received string, requests, connections int) {
 	return received, requests, connections
 }
 
-// holds names the secrets of which a text holds a part: a line of a key, the signature of a token.
+// holds returns the names of the secrets of which a text holds a part: a line of a key, the signature of a token.
 func holds(text string, secrets map[string]string) (found []string) {
 	for name, secret := range secrets {
 		for line := range strings.Lines(secret) {

@@ -10,7 +10,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Which of the rights that decide about the CA Kubernetes' own roles give: docs/security.md says so.
+// docs/security.md names the rights on the CA that Kubernetes' own roles grant.
 func TestKubernetesRoles(t *testing.T) {
 	var roles rbacv1.ClusterRoleList
 	must(t, shared.List(t.Context(), &roles))

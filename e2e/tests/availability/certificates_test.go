@@ -19,8 +19,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// Both replicas serve leaves of three CAs, one after the other, while the API
-// server asks them and while others dial them anew all the time.
+// Both replicas serve leaves of three CAs, one after the other, under load from the API server and from new connections.
 func TestCertificateRotation(t *testing.T) {
 	load := shared.StartLoad(t, 2, 40*time.Millisecond)
 	watchers := make([]*watcher, 0, len(shared.Webhook.Replicas))
@@ -47,9 +46,8 @@ func TestCertificateRotation(t *testing.T) {
 	}
 }
 
-// watcher makes TLS connections to one replica, trusting what the webhook
-// configuration's caBundle holds at that time and nothing else: an API server
-// that has just been started.
+// watcher opens TLS connections to a replica and trusts only the current caBundle of the webhook configuration, like an API
+// server that has just started.
 type watcher struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup

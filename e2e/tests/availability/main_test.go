@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package availability tests that no admission fails while the webhook's
-// certificates change and its replicas come and go.
+// Package availability tests that no admission fails while certificates rotate and replicas are replaced.
 package availability
 
 import (
@@ -25,7 +24,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// wantNoneFailed ends the load.
+// wantNoneFailed stops the load and expects no failure.
 func wantNoneFailed(t *testing.T, load *cluster.Load) {
 	t.Helper()
 	admitted, failed := load.Stop()

@@ -11,9 +11,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// The replica that answers the API server is replaced, again and again: it is
-// first taken out of the Service (which the chart's preStop sleep waits for)
-// and then told to end, with admissions in flight.
+// The replica that answers the API server is replaced again and again with admissions in flight: it is removed from the
+// Service first (which the chart's preStop sleep waits for) and then stopped.
 func TestReplicaReplacement(t *testing.T) {
 	load := shared.StartLoad(t, 8, time.Millisecond)
 	for range 4 {
@@ -25,7 +24,7 @@ func TestReplicaReplacement(t *testing.T) {
 	wantNoneFailed(t, load)
 }
 
-// answering is the replica that has answered since this was called.
+// answering returns the replica that answers admissions.
 func answering(t *testing.T) (found *webhookserver.Replica) {
 	t.Helper()
 	before := map[*webhookserver.Replica]float64{}

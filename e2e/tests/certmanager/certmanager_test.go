@@ -28,8 +28,8 @@ const (
 	ca   = "istiod-agent-webhook-root-ca"
 )
 
-// cert-manager makes the CA and the serving certificate, and cainjector has the API server trust it. Neither's renewal
-// lets an admission fail, and an upgrade of the chart leaves what cainjector has filled in.
+// cert-manager issues the CA and the serving certificate, and cainjector fills in the caBundle. No admission fails during
+// either renewal, and an upgrade of the chart keeps the caBundle.
 func TestServingCertificateFromCertManager(t *testing.T) {
 	startCertManager(t)
 	source := map[string]any{"source": "cert-manager"}
@@ -80,8 +80,8 @@ func TestServingCertificateFromCertManager(t *testing.T) {
 	wantAdmission(t)
 }
 
-// The source changes to cert-manager and back, and from there to a Secret and back, by Helm 4 and by Helm 3: none
-// conflicts with the one that has written the caBundle so far.
+// Changes of the source to cert-manager, to a Secret and back, by Helm 4 and Helm 3, do not conflict with the previous writer
+// of the caBundle.
 func TestSourceChanges(t *testing.T) {
 	startCertManager(t)
 	for name, clientSide := range map[string]bool{"Helm 4": false, "Helm 3": true} {
@@ -116,7 +116,7 @@ func TestSourceChanges(t *testing.T) {
 	}
 }
 
-// The certificate is somebody else's, and cainjector copies the CA out of its Secret.
+// With a user's own certificate, cainjector copies the CA from its Secret.
 func TestCAFromSecret(t *testing.T) {
 	const name = "webhook-tls"
 	startCertManager(t)
@@ -127,7 +127,7 @@ func TestCAFromSecret(t *testing.T) {
 	wantAdmission(t)
 }
 
-// wantServedAndTrusted waits until the webhook serves what is in the Secret, and the API server trusts who signed it.
+// wantServedAndTrusted waits until the webhook serves the Secret's certificate and the API server trusts its CA.
 func wantServedAndTrusted(t *testing.T) {
 	t.Helper()
 	stored := mustGetSecret(t, leaf)
@@ -144,7 +144,7 @@ func mustGetSecret(t *testing.T, name string) *corev1.Secret {
 	return secret
 }
 
-// The suite's manifest is one that an API server takes as it is, field by field.
+// The API server accepts the suite's manifest with strict field validation.
 func TestManifest(t *testing.T) {
 	root, err := built.Root()
 	if err != nil {
@@ -166,7 +166,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// createSecret puts a self-signed certificate into a Secret whose CA cainjector may copy.
+// createSecret creates a Secret with a self-signed certificate that cainjector may copy.
 func createSecret(t *testing.T, name string) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: webhookserver.Release.Namespace}}

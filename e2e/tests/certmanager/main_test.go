@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, nil)
 }
 
-// startCertManager starts it for one test, and shows what it wrote when the test fails.
+// startCertManager starts cert-manager for a test, and logs its output if the test fails.
 func startCertManager(t *testing.T) {
 	t.Helper()
 	running, err := certmanager.Start(t.Context(), shared.Plane)
@@ -53,8 +53,7 @@ func startCertManager(t *testing.T) {
 	})
 }
 
-// install installs the chart for one test and runs its webhook, with the files of a Secret where the chart's Deployment
-// mounts it.
+// install installs the chart and runs its webhook for a test, with the files of a Secret in the Deployment's mount.
 func install(t *testing.T, secret string, servingCertificate map[string]any) {
 	t.Helper()
 	err := shared.Install(t.Context(), webhookserver.Options{
@@ -72,7 +71,7 @@ func install(t *testing.T, secret string, servingCertificate map[string]any) {
 	})
 }
 
-// mount does what the kubelet does: once the Secret is there its files are in the folder, and follow its changes.
+// mount writes the files of a Secret into a folder and follows its changes, as the kubelet does.
 func mount(t *testing.T, secret string) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -117,14 +116,14 @@ func getSecret(t *testing.T, name string) (*corev1.Secret, error) {
 	return &secret, err
 }
 
-// certificate is one of the chart's.
+// certificate returns a Certificate of the chart.
 func certificate(t *testing.T, name string) (*cmapi.Certificate, error) {
 	var stored cmapi.Certificate
 	err := shared.Get(t.Context(), client.ObjectKey{Namespace: webhookserver.Release.Namespace, Name: name}, &stored)
 	return &stored, err
 }
 
-// ready says whether cert-manager has issued a certificate, and is not about to renew it.
+// ready returns an error unless a certificate is issued and not being renewed.
 func ready(t *testing.T, name string) error {
 	stored, err := certificate(t, name)
 	if err != nil {
@@ -137,7 +136,7 @@ func ready(t *testing.T, name string) error {
 	return nil
 }
 
-// renew is `cmctl renew`, and waits for the new certificate.
+// renew does what `cmctl renew` does, and waits for the new certificate.
 func renew(t *testing.T, name string) {
 	t.Helper()
 	before, err := certificate(t, name)
@@ -161,8 +160,7 @@ func renew(t *testing.T, name string) {
 	})
 }
 
-// trusts says whether the API server has been told to trust a CA. Others that have not expired may stand beside it:
-// cainjector leaves them.
+// trusts returns an error unless the caBundle holds a CA. It may hold others, which cainjector keeps until they expire.
 func trusts(t *testing.T, crt []byte) error {
 	var configuration admissionregistrationv1.MutatingWebhookConfiguration
 	if err := shared.Get(t.Context(), client.ObjectKey{Name: webhookserver.Release.Name}, &configuration); err != nil {
@@ -176,7 +174,7 @@ func trusts(t *testing.T, crt []byte) error {
 	return nil
 }
 
-// serves says whether the webhook serves this certificate.
+// serves returns an error unless the webhook serves this certificate.
 func serves(t *testing.T, crt []byte) error {
 	block, _ := pem.Decode(crt)
 	if block == nil {

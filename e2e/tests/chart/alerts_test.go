@@ -51,7 +51,7 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// wantMetrics wants an expression to parse, and each of its metrics to be somebody's.
+// wantMetrics expects a valid expression whose metrics all exist.
 func wantMetrics(t *testing.T, of, expression string) {
 	t.Helper()
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(strings.ReplaceAll(expression, "$__rate_interval", "5m")) // Grafana's own
@@ -73,7 +73,7 @@ func wantMetrics(t *testing.T, of, expression string) {
 	}
 }
 
-// What the dashboard asks for is there, its legends name labels that it keeps, and no panel hides another.
+// The dashboard's metrics exist, its legends use labels that the queries keep, and no panel covers another.
 func TestDashboard(t *testing.T) {
 	r := render(t, standard, helm.Values{"dashboard": helm.Values{"enabled": true}})
 	configuration := r.objects["ConfigMap istiod-agent-dashboard"]
@@ -117,7 +117,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// Agents are missed by Prometheus alone where it is asked to read them, and the webhook, which counts them.
+// The alert on missing agents needs both monitors: Prometheus reads the agents, and the webhook counts them.
 func TestAgentAbsenceAlert(t *testing.T) {
 	enabled := func(is bool) helm.Values { return helm.Values{"enabled": is} }
 	for _, monitored := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
@@ -128,8 +128,8 @@ func TestAgentAbsenceAlert(t *testing.T) {
 	}
 }
 
-// Without the ServiceMonitor nobody knows under which labels the webhook is
-// scraped, and an alert on its absence would always be raised.
+// Without the ServiceMonitor the labels of the webhook's metrics are unknown, and an alert on their absence would always
+// fire.
 func TestWebhookAbsenceAlert(t *testing.T) {
 	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}})
 	if strings.Contains(r.text, "absent(up") {

@@ -41,7 +41,7 @@ func TestGlooMeshValues(t *testing.T) {
 	}
 }
 
-// What is left out is left to the program, and {} reaches it: it means none.
+// The program has its own defaults for absent values. An empty mapping is passed on and means none.
 func TestAbsentAndEmptyValues(t *testing.T) {
 	for name, test := range map[string]struct {
 		agent helm.Values
@@ -70,7 +70,7 @@ func TestAbsentAndEmptyValues(t *testing.T) {
 	}
 }
 
-// Without the value, VirtualMeshes of the guide's namespace and of the release's own are acted on.
+// By default the VirtualMeshes of the guide's namespace and of the release's count.
 func TestVirtualMeshNamespaces(t *testing.T) {
 	for name, test := range map[string]struct {
 		value any

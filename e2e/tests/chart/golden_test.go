@@ -19,8 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files again")
 
-// Each example is told by how it differs from the default installation, which
-// is config/ (see TestKustomize).
+// A golden file holds an example's difference from the default installation, which is config/ (see TestKustomize).
 func TestGolden(t *testing.T) {
 	byDefault := render(t, standard, nil)
 	golden := map[string]bool{}
@@ -57,8 +56,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// difference is every object that is new or another one, in full but for what CRDs
-// define, and a line for each that is gone.
+// difference returns the new and the changed objects, without the schemas of CRDs, and a line for each missing one.
 func difference(t *testing.T, from, to rendered) string {
 	t.Helper()
 	var text strings.Builder

@@ -12,10 +12,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// `kubectl apply -k config/default` installs what `helm install` does, object
-// for object, but for the labels that say Helm did, the annotation by which Helm
-// keeps the CRDs, the Namespace that Helm makes by --create-namespace, and the hook
-// that only Helm runs.
+// `kubectl apply -k config/default` installs the same objects as `helm install`, except for Helm's labels, the annotation
+// that makes Helm keep the CRDs, the Namespace of --create-namespace, and the hook.
 func TestKustomize(t *testing.T) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
 		Run(filesys.MakeFsOnDisk(), filepath.Join(root(t), "config", "default"))

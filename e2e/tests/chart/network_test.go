@@ -22,7 +22,7 @@ import (
 // The agent's port for metrics and readiness.
 const agentPort = 15085
 
-// Istio's own NetworkPolicy keeps Prometheus from the agent; docs/platforms.md has the one that lets it in, for every istiod.
+// Istio's NetworkPolicy blocks Prometheus from the agent. The policy in docs/platforms.md admits it, for every istiod.
 func TestAgentNetworkPolicy(t *testing.T) {
 	values := istio.Values("istio-system", "1.31.0", helm.Values{"revision": "canary"})
 	values["global"].(helm.Values)["networkPolicy"] = helm.Values{"enabled": true}
@@ -80,7 +80,7 @@ func admits(t *testing.T, policy *networkingv1.NetworkPolicy, pods map[string]st
 	return false
 }
 
-// pageExample is the YAML block of a page that holds a text.
+// pageExample returns the YAML block of a page that holds a text.
 func pageExample(t *testing.T, page, holds string) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root(t), "docs", page))

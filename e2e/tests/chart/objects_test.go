@@ -29,7 +29,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-// No field is misspelt or of the wrong type: an API server would drop it.
+// No field has a wrong name or type: an API server would drop it.
 func TestSchemas(t *testing.T) {
 	known := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, certmanagerv1.AddToScheme, apiextensionsv1.AddToScheme, meshv1.AddToScheme} {
@@ -54,7 +54,7 @@ func TestSchemas(t *testing.T) {
 	})
 }
 
-// Whoever fills the caBundle must find it as it was after an upgrade, and after a change of the source.
+// An upgrade or a change of the source must not overwrite a filled-in caBundle.
 func TestCABundle(t *testing.T) {
 	for name, values := range examples(t) {
 		configuration := render(t, standard, values).one(t, "MutatingWebhookConfiguration")
@@ -109,10 +109,10 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// istiodsNamespaces are where the examples have istiods.
+// istiodsNamespaces are the examples' namespaces with istiods.
 var istiodsNamespaces = map[string]bool{"istio-system": true, "mesh": true}
 
-// Who may reach the webhook's ports: see docs/security.md.
+// docs/security.md names the clients of the webhook's ports.
 func TestNetworkPolicy(t *testing.T) {
 	from := []any{helm.Values{"ipBlock": helm.Values{"cidr": "10.0.0.0/8"}}}
 	for name, test := range map[string]struct {
@@ -145,8 +145,7 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
-// Any release name and namespace do: names follow from them and stay valid,
-// and what refers to an object finds it.
+// With any release name and namespace, names are valid and references match.
 func TestReleaseNames(t *testing.T) {
 	for _, r := range []helm.Release{
 		{Name: "x", Namespace: "default"},
@@ -216,7 +215,7 @@ func wantReferencesKept(t *testing.T, r rendered) {
 	}
 }
 
-// Every object gets the common annotations; its own value goes before.
+// Every object has the common annotations; its own values take precedence.
 func TestCommonAnnotations(t *testing.T) {
 	values := helm.Values{
 		"commonAnnotations": helm.Values{"example.com/owner": "mesh"}, "autoscaling": helm.Values{"enabled": true},
@@ -253,8 +252,8 @@ func TestAutoscaling(t *testing.T) {
 	}
 }
 
-// The webhook's Pods and the one of helm test run in namespaces that enforce
-// the restricted Pod Security Standard; the node's network needs a privileged one.
+// The webhook's Pods and the Pod of helm test meet the restricted Pod Security Standard; hostNetwork needs a privileged
+// namespace.
 func TestPodSecurity(t *testing.T) {
 	evaluator, err := podsecurity.NewEvaluator(podsecurity.DefaultChecks(), nil)
 	if err != nil {

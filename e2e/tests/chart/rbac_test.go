@@ -14,7 +14,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-// Rights are those of the configuration at hand and no more.
+// The rights are exactly those that the configuration needs.
 func TestRights(t *testing.T) {
 	everywhere := []string{
 		"namespaces: list watch",
@@ -69,7 +69,7 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// Each of istiod's service accounts gets what the agent uses, in its own namespace and about nobody else.
+// Each service account of istiod gets the agent's rights in its own namespace only.
 func TestAgentRights(t *testing.T) {
 	rights := func(more ...string) []string {
 		return append([]string{
@@ -159,7 +159,7 @@ func TestAgentRights(t *testing.T) {
 	}
 }
 
-// Kubernetes' roles (admin, edit, view) get none of the rights on this project's kinds.
+// Kubernetes' roles (admin, edit, view) get no rights on this project's kinds.
 func TestAggregatedRights(t *testing.T) {
 	renderExamples(t, func(t *testing.T, r rendered) {
 		for key, object := range r.objects {
@@ -189,8 +189,7 @@ func rules(rules []rbacv1.PolicyRule) []string {
 	return lines
 }
 
-// A person who reviews the rights reads beside each what it is for; two rules
-// for one purpose may share a comment.
+// Each rule has a comment with its purpose. Two rules with one purpose may share it.
 func TestRightsExplained(t *testing.T) {
 	renderExamples(t, func(t *testing.T, r rendered) {
 		for document := range strings.SplitSeq(r.text, "\n---\n") {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart tests what the Helm chart renders, without a cluster.
+// Package chart tests the objects that the Helm chart renders, without a cluster.
 package chart
 
 import (
@@ -25,10 +25,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 )
 
-// standard is how the README installs the chart.
+// standard is the README's release.
 var standard = helm.Release{Name: "istiod-agent", Namespace: "istiod-agent-system"}
 
-// rendered is what an installation consists of.
+// rendered holds the objects of an installation.
 type rendered struct {
 	// text is all of it, the hooks for `helm test` included.
 	text  string
@@ -87,7 +87,7 @@ func parse(t *testing.T, stream string) []*unstructured.Unstructured {
 
 func key(object *unstructured.Unstructured) string { return object.GetKind() + " " + object.GetName() }
 
-// one is the only object of its kind.
+// one returns the only object of a kind.
 func (r rendered) one(t *testing.T, kind string) *unstructured.Unstructured {
 	t.Helper()
 	var found []*unstructured.Unstructured
@@ -102,7 +102,7 @@ func (r rendered) one(t *testing.T, kind string) *unstructured.Unstructured {
 	return found[0]
 }
 
-// typed is an object as its Go type.
+// typed converts an object to its Go type.
 func typed[T any](t *testing.T, object *unstructured.Unstructured) *T {
 	t.Helper()
 	raw, err := object.MarshalJSON()
@@ -116,8 +116,7 @@ func typed[T any](t *testing.T, object *unstructured.Unstructured) *T {
 	return into
 }
 
-// examples are the values files of the chart and of testdata, by name: each a
-// way to install.
+// examples returns the values files of the chart and of testdata by name.
 func examples(t *testing.T) map[string]helm.Values {
 	t.Helper()
 	found := map[string]helm.Values{"default": {}}
@@ -166,7 +165,7 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// sources are the Go files below a folder of this repository, as one text.
+// sources returns the Go files below a folder of this repository as one text.
 func sources(t *testing.T, folders ...string) string {
 	t.Helper()
 	var text strings.Builder

@@ -16,19 +16,19 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-// The tables of docs/security.md stand between these lines.
+// These lines delimit the tables of docs/security.md.
 const (
 	rightsBegin = "<!-- Generated from the chart's Roles by `make golden`. -->\n"
 	rightsEnd   = "<!-- End of what is generated. -->\n"
 )
 
-// installation is a way to install the chart that gives rights which another does not.
+// installation is a configuration of the chart with rights of its own.
 type installation struct {
 	when   string // what the page calls it
 	values helm.Values
 }
 
-// The first is the default; each other differs from it by one thing.
+// The first one is the default. Each other one differs from it in one value.
 var installations = []installation{
 	{"", nil},
 	{"`restarts.enabled`", helm.Values{"restarts": helm.Values{"enabled": true}}},
@@ -49,16 +49,16 @@ var installations = []installation{
 	}}}},
 }
 
-// absences are what the page calls it that a right is given by default and not in another installation.
+// absences are the page's words for a right that the default grants and another installation does not.
 var absences = map[string]string{
 	"certificate source `cert-manager`, or `secret` without `caBundle`": "certificate source `self-managed`",
 	"without `server.leaderElection`":                                   "`server.leaderElection`",
 }
 
-// right is a rule of a Role, and what it is for.
+// right is a rule of a Role and its purpose.
 type right struct{ scope, rule, why string }
 
-// The page lists every right that the chart gives in any installation, with the reason that stands beside it there.
+// The page lists every right that the chart grants in any installation, with the purpose in the chart's comment.
 func TestSecurityPage(t *testing.T) {
 	file := filepath.Join(root(t), "docs", "security.md")
 	content, err := os.ReadFile(file)
@@ -113,7 +113,7 @@ func rightsTables(t *testing.T) string {
 	return text.String() + "\n"
 }
 
-// when is what the page calls the installations that give a right.
+// when returns the page's words for the installations that grant a right.
 func when(in []string) string {
 	if slices.Contains(in, "") { // by default
 		var all []string
@@ -184,7 +184,7 @@ func rightsOf(t *testing.T, text string) (all []right) {
 	return all
 }
 
-// reason is a comment as one cell of a table.
+// reason returns a comment as a cell of a table.
 func reason(comment string) string {
 	var words []string
 	for line := range strings.Lines(comment) {

@@ -100,7 +100,7 @@ func TestInvalidValues(t *testing.T) {
 	}
 }
 
-// Values that are right and look odd.
+// Unusual values that are valid.
 func TestOddValues(t *testing.T) {
 	for name, values := range map[string]string{
 		"quantities of every form":  `injection: {agent: {resources: {requests: {cpu: 0.5, memory: 128974848}, limits: {cpu: 1500m, memory: 129e6, ephemeral-storage: 1.5Gi}}}}`,
@@ -122,7 +122,7 @@ func TestOddValues(t *testing.T) {
 	}
 }
 
-// As a dependency, the chart takes the condition's own value and the parent's global ones.
+// As a dependency the chart accepts the condition's value and the parent's global values.
 func TestSubchart(t *testing.T) {
 	for name, test := range map[string]struct {
 		values  string

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clientca tests the webhook with server.clientCA before an API server that proves itself by a client certificate.
+// Package clientca tests a webhook with server.clientCA, which requires a client certificate from API servers.
 package clientca
 
 import (
@@ -101,8 +101,8 @@ plugins:
 				answer.Body.Close()
 				t.Errorf("a stranger is answered with %s", answer.Status)
 			}
-			if said, err := served.Check(t.Context()); err != nil || !strings.Contains(said, "server.clientCA") {
-				t.Errorf("check: %v: %s", err, said)
+			if output, err := served.Check(t.Context()); err != nil || !strings.Contains(output, "server.clientCA") {
+				t.Errorf("check: %v: %s", err, output)
 			}
 		})
 	}

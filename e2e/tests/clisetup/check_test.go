@@ -31,7 +31,7 @@ const (
 	guard         = "istiod-agent-guard"
 )
 
-// TestCheck breaks one thing after the other, and finds the line that says so, then mends it.
+// TestCheck breaks one thing after the other, expects the line that reports it, and repairs it.
 func TestCheck(t *testing.T) {
 	ctx := t.Context()
 	surroundings(t) // the namespace, and the rights of istiod's service account
@@ -198,7 +198,7 @@ func TestCheck(t *testing.T) {
 	})
 }
 
-// Contexts that cannot be asked are told, and the others go on; so are rights that are missing.
+// check reports contexts that do not answer, and missing rights, and continues with the others.
 func TestContexts(t *testing.T) {
 	file := t.TempDir() + "/config"
 	away := t.TempDir() + "/away"
@@ -229,7 +229,7 @@ func TestContexts(t *testing.T) {
 	run(t, "", "check", "-o", "xml").Wants(t, 2, "json")
 }
 
-// Vault is looked at from here only when that is asked for, and the answer says so.
+// check contacts Vault from this machine only if the user requests it.
 func TestCheckVault(t *testing.T) {
 	s := start(t, true)
 	mesh := virtualMesh(s.vault.Address, false)
@@ -247,7 +247,7 @@ func TestCheckVault(t *testing.T) {
 	check(t).Wants(t, 1, "fail     Vault of VirtualMesh gloo-mesh/virtual-mesh, from this machine  — asking Vault at http://127.0.0.1:1")
 }
 
-// eventually waits until the API server has noticed what was changed.
+// eventually waits until a change is effective in the API server.
 func eventually(t *testing.T, arguments []string, code int, texts ...string) {
 	t.Helper()
 	cluster.Eventually(t, strings.Join(arguments[:1], " "), func() error {

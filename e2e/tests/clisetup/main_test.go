@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clisetup tests the plugin's commands vault and check, against a real
-// API server, the real webhook and a real Vault.
+// Package clisetup tests the plugin's commands vault and check with the webhook and a Vault.
 package clisetup
 
 import (
@@ -56,7 +55,7 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, &webhookserver.Options{Values: helm.Values{"clusterName": clusterName}})
 }
 
-// vaultProgram is what the printed commands run: Vault's command line, as far as they use it.
+// vaultProgram does what the printed commands use of Vault's command line.
 func vaultProgram(arguments []string) error {
 	client, err := api.NewClient(nil) // which reads VAULT_ADDR and VAULT_TOKEN
 	if err != nil {
@@ -118,7 +117,7 @@ func run(t *testing.T, stdin string, arguments ...string) plugin.Result {
 	return r
 }
 
-// surroundings are istiod's Pod, the kubeconfig and files for Vault's login, made once.
+// surroundings are istiod's Pod, the kubeconfig and the files of Vault's login, created once.
 func surroundings(t *testing.T) (pod *agents.Pod, dir string) {
 	t.Helper()
 	ctx := t.Context()

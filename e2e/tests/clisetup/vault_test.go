@@ -26,7 +26,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// virtualMesh is the guide's; the safer one has no csrPath.
+// virtualMesh is the guide's, or the safer one without csrPath.
 func virtualMesh(server string, exported bool) string {
 	text := `
 apiVersion: networking.mesh.gloo.solo.io/v1
@@ -53,7 +53,7 @@ spec:
 // policy is that of the role istiod.
 const policy = "istiod-agent-istiod"
 
-// setup is a Vault with a root CA and nothing else, and how the plugin is told about it.
+// setup is a Vault with nothing but a root CA, and the plugin's flags for it.
 type setup struct {
 	vault    *vaultserver.Server
 	pod      *agents.Pod
@@ -101,19 +101,19 @@ func start(t *testing.T, withRoot bool) *setup {
 	return s
 }
 
-// run runs `vault` and finds no secret in what it says.
+// run runs the command vault and expects no secret in its output.
 func (s *setup) run(t *testing.T, mesh string, arguments ...string) plugin.Result {
 	t.Helper()
 	r := run(t, mesh, append([]string{"vault", "-f", "-"}, arguments...)...)
 	for _, secret := range s.secrets {
 		if strings.Contains(r.Stdout+r.Stderr, secret) {
-			t.Errorf("a secret is said (%d characters long)", len(secret))
+			t.Errorf("a secret is printed (%d characters long)", len(secret))
 		}
 	}
 	return r
 }
 
-// issue has the agent's init container get a certificate.
+// issue gets a certificate by the agent's init container.
 func (s *setup) issue(t *testing.T, exported bool) {
 	t.Helper()
 	certificate := s.pod.Certificate(s.vault.Address, func(vault, options map[string]any) {
@@ -139,8 +139,8 @@ func (s *setup) issue(t *testing.T, exported bool) {
 	}
 }
 
-// A Vault that holds a root CA alone gives istiod its certificate after --apply, in both ways; a second run changes nothing,
-// and what has drifted is shown and put right.
+// After --apply a Vault with nothing but a root CA issues istiod's certificate, in both ways. A second run changes nothing. A
+// run after a drift shows and repairs it.
 func TestApply(t *testing.T) {
 	s := start(t, true)
 	for _, exported := range []bool{false, true} {
@@ -149,7 +149,7 @@ func TestApply(t *testing.T) {
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "auth/kubernetes/role/istiod: wrote the role")
 		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 0, "Nothing to do")
 		s.run(t, mesh, append(s.reviewer, "--dry-run")...).Wants(t, 0, "Nothing to do",
-			"Note: auth/kubernetes/config holds a token_reviewer_jwt: if it is the token of a Pod", "reviewer ends at")
+			"Note: auth/kubernetes/config holds a token_reviewer_jwt: if it is the token of a Pod", "reviewer expires at")
 		s.issue(t, exported)
 	}
 	ctx, mesh := t.Context(), virtualMesh(s.vault.Address, true)
@@ -184,7 +184,7 @@ func TestApply(t *testing.T) {
 	s.run(t, mesh, "-o=json").Wants(t, 2, "--output: expected together with --dry-run or --apply")
 }
 
-// What the command did not make stays as it is, is shown, and is overwritten by --force alone.
+// The command shows what another program has configured, and overwrites it only with --force.
 func TestApplyKeepsOthers(t *testing.T) {
 	s := start(t, true)
 	ctx, sys := t.Context(), s.vault.Client.Sys()
@@ -226,7 +226,7 @@ func TestApplyKeepsOthers(t *testing.T) {
 		t.Errorf("Vault's policy default is another: %v", err)
 	}
 	for _, name := range []string{"default", "root", "Default", "response-wrapping"} {
-		s.run(t, mesh("istiod"), append(s.reviewer, "--apply", "--force", "--policy", name)...).Wants(t, 2, "none of Vault's own")
+		s.run(t, mesh("istiod"), append(s.reviewer, "--apply", "--force", "--policy", name)...).Wants(t, 2, "not a built-in policy of Vault")
 	}
 
 	// A role and a policy of somebody's, the guide's among them.
@@ -238,10 +238,10 @@ func TestApplyKeepsOthers(t *testing.T) {
 		flags []string
 		wants []string
 	}{
-		{"app", nil, []string{"auth/kubernetes/role/app: differs, and was not made by this command:", "- token_policies app"}},
-		{"gen-int-ca-istio", nil, []string{"auth/kubernetes/role/gen-int-ca-istio: differs, and was not made by this command:"}},
-		{"new", []string{"--policy", "app"}, []string{"policy app: differs, and was not made by this command:", `- path "app/*" {`}},
-		{"new", []string{"--kubernetes-host", "https://127.0.0.1:1", "--token-reviewer-jwt-file", filepath.Join(s.dir, "reviewer")}, []string{"auth/kubernetes/config: differs, and was not made by this command:", "+ kubernetes_host https://127.0.0.1:1"}},
+		{"app", nil, []string{"auth/kubernetes/role/app: differs, and was not written by this command:", "- token_policies app"}},
+		{"gen-int-ca-istio", nil, []string{"auth/kubernetes/role/gen-int-ca-istio: differs, and was not written by this command:"}},
+		{"new", []string{"--policy", "app"}, []string{"policy app: differs, and was not written by this command:", `- path "app/*" {`}},
+		{"new", []string{"--kubernetes-host", "https://127.0.0.1:1", "--token-reviewer-jwt-file", filepath.Join(s.dir, "reviewer")}, []string{"auth/kubernetes/config: differs, and was not written by this command:", "+ kubernetes_host https://127.0.0.1:1"}},
 	} {
 		before := state()
 		s.run(t, mesh(test.role), append(test.flags, "--apply")...).Wants(t, 2, append(test.wants, "nothing was changed", "--force")...)
@@ -270,7 +270,7 @@ func TestApplyKeepsOthers(t *testing.T) {
 	s.run(t, mesh("app"), "--force").Wants(t, 2, "--force: expected together with --apply")
 }
 
-// The role asks for the audience of the agents' tokens: none, as in the guide, or the VirtualMesh's.
+// The role requires the audience of the agents' tokens: none, as in the guide, or the VirtualMesh's.
 func TestAudience(t *testing.T) {
 	s := start(t, true)
 	guide := strings.Replace(virtualMesh(s.vault.Address, false), ", audience: vault", "", 1)
@@ -292,22 +292,22 @@ func TestAudience(t *testing.T) {
 	s.run(t, guide, "--dry-run").Wants(t, 0, "Nothing to do")
 }
 
-// A root CA is never made, and its lack is an error that says what to do.
+// The command never creates a root CA. Its absence is an error with the remedy.
 func TestMissingRoot(t *testing.T) {
 	s := start(t, false)
 	mesh := virtualMesh(s.vault.Address, false)
 	for range 2 {
-		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 2, "pki: yours to do:", "pki/root/generate/internal", "pki/config/ca")
+		s.run(t, mesh, append(s.reviewer, "--apply")...).Wants(t, 2, "pki: manual step:", "pki/root/generate/internal", "pki/config/ca")
 	}
 	issuers, err := s.vault.Client.Logical().ListWithContext(t.Context(), "pki/issuers")
 	must(t, err)
 	if issuers != nil {
 		t.Errorf("there is a CA: %v", issuers.Data)
 	}
-	s.run(t, mesh, "--dry-run").Wants(t, 1, "pki: yours to do:")
+	s.run(t, mesh, "--dry-run").Wants(t, 1, "pki: manual step:")
 }
 
-// What cannot be done is said, with what to do about it.
+// Errors hold the remedy.
 func TestVaultMistakes(t *testing.T) {
 	s := start(t, true)
 	mesh := virtualMesh(s.vault.Address, false)
@@ -321,13 +321,13 @@ func TestVaultMistakes(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
 	s.run(t, mesh, "--apply").Wants(t, 2, "http://127.0.0.1:1", "check the address")
 	t.Setenv("VAULT_ADDR", s.vault.Address)
-	s.run(t, mesh, "--apply").Wants(t, 2, "this Vault runs in no Pod", "--skip-auth-config")
+	s.run(t, mesh, "--apply").Wants(t, 2, "this Vault does not run in a Pod", "--skip-auth-config")
 	s.run(t, "kind: VirtualMesh", "--apply").Wants(t, 2, "standard input")
 	run(t, "", "vault").Wants(t, 2, "expected -f FILE or the NAME")
-	run(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").Wants(t, 2, "VirtualMesh default/gone", "is not there")
+	run(t, "", "vault", "gone", "--kubeconfig", admin(t), "-n", "default").Wants(t, 2, "VirtualMesh default/gone", "does not exist")
 }
 
-// The printed commands run as they are in a shell, twice, and leave nothing to do.
+// The printed commands run verbatim in a shell, twice, and complete the set-up.
 func TestPrintedCommands(t *testing.T) {
 	s := start(t, true)
 	program, err := os.Executable()

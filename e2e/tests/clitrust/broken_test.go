@@ -17,7 +17,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// line is what is broken, and what says so.
+// line is a fault and the text that reports it.
 type line struct {
 	broken  string
 	command []string
@@ -30,7 +30,7 @@ func (l line) check(t *testing.T, config string) {
 	t.Run(l.command[0]+": "+l.broken, func(t *testing.T) { eventually(t, config, l.command, l.code, l.says...) })
 }
 
-// brokenStatus has istiods that are not as they should be, one for each thing that may be wrong.
+// brokenStatus tests status with one fault of an istiod after the other.
 func brokenStatus(t *testing.T, config string, s *side) {
 	t.Helper()
 	ctx := t.Context()
@@ -93,7 +93,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 	must(t, s.Delete(ctx, certificate))
 }
 
-// brokenVerify has roots that are not as they should be, and workloads that get no certificates.
+// brokenVerify tests verify with wrong roots, and with workloads that get no certificates.
 func brokenVerify(t *testing.T, config string, s *side) {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
@@ -137,7 +137,7 @@ func brokenVerify(t *testing.T, config string, s *side) {
 	must(t, os.Unsetenv("VAULT_ADDR"))
 }
 
-// brokenRenew has agents that get no new CA.
+// brokenRenew tests renew with agents that get no new CA.
 func brokenRenew(t *testing.T, config string, s *side) {
 	t.Helper()
 	const of, name = "--context=cluster-2", "cluster-2: istio-system/istiod-istio-system-cluster-2: "
@@ -162,7 +162,7 @@ func brokenRenew(t *testing.T, config string, s *side) {
 	s.startSidecar(t)
 }
 
-// brokenRotation has one cluster keep both from going on.
+// brokenRotation tests rotate-root with one cluster that blocks both.
 func brokenRotation(t *testing.T, config, root string, s *side) {
 	t.Helper()
 	ctx := t.Context()
@@ -189,7 +189,7 @@ func brokenRotation(t *testing.T, config, root string, s *side) {
 	more.SetResourceVersion("")
 	must(t, unstructured.SetNestedSlice(more.Object, []any{map[string]any{"name": "istiod-elsewhere-cluster-9"}}, "spec", "meshes"))
 	must(t, s.Create(ctx, more))
-	line{"two VirtualMeshes", begin("--context=cluster-2"), 2, []string{"cluster-2: there are several VirtualMeshes, gloo-mesh/another, gloo-mesh/virtual-mesh; name the one that is meant by --virtual-mesh"}}.check(t, config)
+	line{"two VirtualMeshes", begin("--context=cluster-2"), 2, []string{"cluster-2: there are several VirtualMeshes, gloo-mesh/another, gloo-mesh/virtual-mesh; choose one by --virtual-mesh"}}.check(t, config)
 	must(t, s.Delete(ctx, more))
 
 	// The agent of the second cluster is dead: it never trusts both, and so nobody goes on.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clitrust tests the plugin's commands status, verify, renew and rotate-root on two clusters with nothing but real
-// parts: in each an API server with the chart's controllers, a Vault, an istiod with its agent.
+// Package clitrust tests the plugin's commands status, verify, renew and rotate-root on two clusters, each with the chart's
+// controllers, a Vault, and an istiod with its agent.
 package clitrust
 
 import (
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		cluster.Spec{Into: &two}) // its chart comes later: the first test is about a cluster without it
 }
 
-// side is one of the two clusters: its context, and what runs there.
+// side is one of the two clusters: its context and its programs.
 type side struct {
 	*cluster.Cluster
 	context string
@@ -62,7 +62,7 @@ type side struct {
 	sidecar *agents.Sidecar
 }
 
-// newSide has all that there is in one cluster, but istiod.
+// newSide returns a cluster without istiod.
 func newSide(t *testing.T, c *cluster.Cluster, name string, root func() (*vaultserver.Root, error)) *side {
 	t.Helper()
 	ctx := t.Context()
@@ -110,7 +110,7 @@ func newSide(t *testing.T, c *cluster.Cluster, name string, root func() (*vaults
 	return s
 }
 
-// startOwn starts an istiod without the agent, which makes itself a root.
+// startOwn starts an istiod without the agent, which makes its own root.
 func (s *side) startOwn(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
@@ -132,7 +132,7 @@ func (s *side) startOwn(t *testing.T) {
 	s.node.Forward(namespace, before, 15012, s.own.SecureAddress)
 }
 
-// stopOwn ends it.
+// stopOwn stops it.
 func (s *side) stopOwn(t *testing.T) {
 	t.Helper()
 	must(t, s.own.Stop())
@@ -173,7 +173,7 @@ func (s *side) startSidecar(t *testing.T) {
 	})
 }
 
-// pod makes a Pod of istiod's with the agent, which nothing runs.
+// pod creates an istiod Pod with the agent that no kubelet runs.
 func (s *side) pod(t *testing.T, namespace, name string, ready bool, change func(*corev1.Pod)) {
 	t.Helper()
 	object := &corev1.Pod{
@@ -198,8 +198,8 @@ func (s *side) pod(t *testing.T, namespace, name string, ready bool, change func
 	}
 }
 
-// contexts writes a kubeconfig with the two clusters, one that cannot be reached, somebody who may do nothing, and somebody
-// who may read what the commands read.
+// contexts writes a kubeconfig with the two clusters, a cluster that does not answer, a user without rights, and a user who
+// may read what the commands read.
 func contexts(t *testing.T) (file string) {
 	t.Helper()
 	files := map[string]string{}
@@ -221,7 +221,7 @@ func contexts(t *testing.T) (file string) {
 	return file
 }
 
-// allowReader lets the context reader read what the commands read.
+// allowReader grants the context reader the rights that the commands need.
 func allowReader(t *testing.T) {
 	t.Helper()
 	must(t, one.Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reader"}, Rules: []rbacv1.PolicyRule{
@@ -236,14 +236,14 @@ func allowReader(t *testing.T) {
 
 var secret = regexp.MustCompile(`PRIVATE KEY|hvs\.|eyJ[A-Za-z0-9_-]{10}`)
 
-// run runs the plugin against all of contexts, and finds no secret in what it says.
+// run runs the plugin with contexts and expects no secret in its output.
 func run(t *testing.T, kubeconfig, stdin string, arguments ...string) plugin.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	r := plugin.Run(ctx, stdin, append(arguments, "--kubeconfig", kubeconfig)...)
 	if found := secret.FindString(r.Stdout + r.Stderr); found != "" {
-		t.Errorf("a secret is said, %.12s…: %s", found, arguments)
+		t.Errorf("a secret is printed, %.12s…: %s", found, arguments)
 	}
 	if testing.Verbose() {
 		t.Logf("kubectl istiod-agent %s\n%s", strings.Join(arguments, " "), r)
@@ -251,8 +251,8 @@ func run(t *testing.T, kubeconfig, stdin string, arguments ...string) plugin.Res
 	return r
 }
 
-// eventually is run until it ends as it should.
+// eventually runs the command until it ends as expected.
 func eventually(t *testing.T, kubeconfig string, arguments []string, code int, texts ...string) {
 	t.Helper()
-	cluster.Eventually(t, fmt.Sprintf("%q says so", arguments), func() error { return run(t, kubeconfig, "", arguments...).Check(code, texts...) })
+	cluster.Eventually(t, fmt.Sprintf("%q reports it", arguments), func() error { return run(t, kubeconfig, "", arguments...).Check(code, texts...) })
 }

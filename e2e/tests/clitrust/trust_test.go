@@ -12,7 +12,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// A cluster where nothing is installed is told so by each command, with what to do.
+// Each command reports a cluster without an installation, with the remedy.
 func TestNothingInstalled(t *testing.T) {
 	config := contexts(t)
 	const install = "install the CRDs: helm upgrade --install istiod-agent charts/istiod-agent -n istiod-agent-system --create-namespace --reset-then-reuse-values --set crds.install=true"
@@ -22,8 +22,8 @@ func TestNothingInstalled(t *testing.T) {
 	run(t, config, "", "verify", "--context=cluster-2").Wants(t, 2, "no istiod has published a root")
 }
 
-// TestTrust takes a cluster whose istiod has made its own root to the root of Vault's that another cluster has already,
-// looks at both by every command on the way, and then breaks one thing after the other.
+// TestTrust changes a cluster from istiod's own root to the Vault root of another cluster, runs every command on both on the
+// way, and then breaks one thing after the other.
 func TestTrust(t *testing.T) {
 	config := contexts(t)
 	must(t, two.Install(t.Context(), webhookserver.Options{Values: helm.Values{"clusterName": "cluster-2"}}))
@@ -45,12 +45,12 @@ func TestTrust(t *testing.T) {
 	healthy(t, config, root)
 }
 
-// inBoth is a command for both clusters.
+// inBoth returns a command for both clusters.
 func inBoth(command ...string) []string {
 	return append(command, "--context=cluster-1", "--context=cluster-2")
 }
 
-// twoRoots has each command say that the clusters do not trust each other.
+// twoRoots expects that each command reports two roots.
 func twoRoots(t *testing.T, config, root string) {
 	t.Helper()
 	eventually(t, config, []string{"status", "--context=cluster-1"}, 0, "istiod-0   Ready")
@@ -63,8 +63,7 @@ func twoRoots(t *testing.T, config, root string) {
 		"fail  cluster-1: handshake with cluster-2: the client refuses the server: x509: certificate signed by unknown authority", "fail  cluster-2: handshake with cluster-1: ")
 }
 
-// oneRoot takes the second cluster to the first one's root, in stages that neither begins before both have completed the
-// one before.
+// oneRoot changes the second cluster to the first one's root, in stages that both clusters complete before the next begins.
 func oneRoot(t *testing.T, config, root string, other *side) {
 	t.Helper()
 	const nothing = "cluster-1: gloo-mesh/virtual-mesh: no root change is in progress\ncluster-2: gloo-mesh/virtual-mesh: no root change is in progress\n"
@@ -93,7 +92,7 @@ func oneRoot(t *testing.T, config, root string, other *side) {
 	run(t, config, "", inBoth("rotate-root", "none")...).Wants(t, 0, nothing)
 }
 
-// healthy has each command say that all is well, and programs understand it.
+// healthy expects that each command reports success, in text and in JSON.
 func healthy(t *testing.T, config, root string) {
 	t.Helper()
 	eventually(t, config, inBoth("status"), 0, "cluster-1   istio-system   istiod-0   Ready", "cluster-2   istio-system   istiod-0   Ready")

@@ -27,8 +27,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// A certificate that somebody else keeps in a Secret: what is in the files
-// counts, also after they have changed.
+// With a user's own certificate in a Secret the webhook serves the files, also after they change.
 func TestCertificateFromSecret(t *testing.T) {
 	dir := t.TempDir()
 	roots := writeCertificate(t, dir)
@@ -58,7 +57,7 @@ func TestCertificateFromSecret(t *testing.T) {
 	wantAdmission(t)
 }
 
-// An upgrade of the chart leaves the caBundle that was filled in the cluster.
+// An upgrade of the chart keeps the caBundle.
 func TestUpgradeKeepsCABundle(t *testing.T) {
 	installed(t, webhookserver.Options{})
 	before := caBundle(t)
@@ -79,8 +78,8 @@ func TestUpgradeKeepsCABundle(t *testing.T) {
 	}
 }
 
-// A CA is taken over from cert-manager's own authority, which replicas of before had, and the other way round: neither
-// an upgrade nor a rollback changes it.
+// The webhook adopts the CA of cert-manager's authority, which earlier versions used, and the other way round: neither an
+// upgrade nor a rollback changes the CA.
 func TestCATakeover(t *testing.T) {
 	installed(t, webhookserver.Options{})
 	key := client.ObjectKey{Namespace: webhookserver.Release.Namespace, Name: "istiod-agent-webhook-ca"}
@@ -153,8 +152,7 @@ func wantAdmission(t *testing.T) {
 	wantInjected(t, shared.Without(t, istiod), stored, injected.Default(shared.Webhook.AgentImage()))
 }
 
-// writeCertificate puts a new self-signed certificate where the webhook looks,
-// and gives what to trust.
+// writeCertificate replaces the webhook's files by a new self-signed certificate, and returns its CA.
 func writeCertificate(t *testing.T, dir string) []byte {
 	t.Helper()
 	crt, key, err := cert.GenerateSelfSignedCertKeyWithOptions(cert.SelfSignedCertKeyOptions{Host: "localhost", MaxAge: 24 * time.Hour})

@@ -26,8 +26,7 @@ import (
 //go:embed testdata/guide-patch.yaml
 var guidePatch string
 
-// The Gloo Mesh configurations, the sample file and the chart's values, give
-// exactly what the guide's `kubectl patch` gives.
+// Both Gloo Mesh configurations (the sample file and the chart's values) inject exactly what the guide's `kubectl patch` adds.
 func TestGlooMeshSample(t *testing.T) {
 	path := []string{"config", "samples", "injection-gloo-mesh.yaml"}
 	installed(t, webhookserver.Options{File: file(t, path...)})
@@ -46,8 +45,7 @@ func TestGlooMeshValues(t *testing.T) {
 	testAgainstGuide(t, image["tag"].(string))
 }
 
-// testAgainstGuide creates each istiod twice: where the webhook injects it, and where
-// it does not and the guide's patch is applied.
+// testAgainstGuide creates each istiod twice: once with the webhook, and once without it and with the guide's patch.
 func testAgainstGuide(t *testing.T, version string) {
 	patch, err := yaml.YAMLToJSON([]byte(strings.ReplaceAll(guidePatch, "$MGMT_PLANE_VERSION", version)))
 	if err != nil {
@@ -78,8 +76,7 @@ func testAgainstGuide(t *testing.T, version string) {
 	}
 }
 
-// unordered puts lists whose order means nothing into one: a strategic merge
-// puts what it adds first.
+// unordered sorts lists whose order has no meaning: a strategic merge adds new elements at the front.
 func unordered(deployment *appsv1.Deployment) *corev1.PodTemplateSpec {
 	template := deployment.Spec.Template.DeepCopy()
 	slices.SortFunc(template.Spec.Containers, func(a, b corev1.Container) int { return cmp.Compare(a.Name, b.Name) })
@@ -87,7 +84,7 @@ func unordered(deployment *appsv1.Deployment) *corev1.PodTemplateSpec {
 	return template
 }
 
-// file is the path of a file of this repository.
+// file returns the path of a file of this repository.
 func file(t *testing.T, path ...string) string {
 	t.Helper()
 	root, err := built.Root()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package configurations tests what other configurations than the default
-// inject: Gloo Mesh's, and the native form of the sidecar.
+// Package configurations tests other configurations than the default: Gloo Mesh's, the native sidecar, other webhooks,
+// revisions, and the sources of the serving certificate.
 package configurations
 
 import (
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, nil)
 }
 
-// installed installs the chart and its webhook for one test.
+// installed installs the chart and runs its webhook for a test.
 func installed(t *testing.T, options webhookserver.Options) {
 	t.Helper()
 	if err := shared.Install(t.Context(), options); err != nil {

@@ -14,8 +14,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
-// A configuration with mistakes is refused before anything is served, with each
-// mistake at its place.
+// The program rejects an invalid configuration before it serves, with the path of each mistake.
 func TestInvalidConfiguration(t *testing.T) {
 	program, err := built.Webhook(t.Context())
 	if err != nil {

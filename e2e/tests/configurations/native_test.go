@@ -48,7 +48,7 @@ func TestNativeSidecar(t *testing.T) {
 		shared.MustApply(t, istiod)
 		for _, step := range []struct {
 			sidecar string
-			want    injected.Want
+			want    injected.Form
 		}{{"container", container}, {"native", native}} {
 			if err := shared.Webhook.Reconfigure(t.Context(), form(step.sidecar)); err != nil {
 				t.Fatal(err)
@@ -58,7 +58,7 @@ func TestNativeSidecar(t *testing.T) {
 	})
 }
 
-func wantInjected(t *testing.T, without *corev1.PodTemplateSpec, stored *appsv1.Deployment, want injected.Want) {
+func wantInjected(t *testing.T, without *corev1.PodTemplateSpec, stored *appsv1.Deployment, want injected.Form) {
 	t.Helper()
 	for _, point := range injected.Missing(injected.Check(without, &stored.Spec.Template, want)) {
 		t.Errorf("not so: %s: %v", point.Name, point.Err)

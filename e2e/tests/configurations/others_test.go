@@ -28,7 +28,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// others are what other webhooks do to every container of a Pod, and how to tell that they did.
+// others are changes that other webhooks make to every container of a Pod.
 var others = map[string]struct {
 	do   func(*corev1.Container)
 	done func(*corev1.Container) bool
@@ -91,8 +91,8 @@ func hasMount(c *corev1.Container) bool {
 	})
 }
 
-// What another webhook makes of the agent's containers stays, whichever of both the API server calls first and whether it
-// calls that one again; istiod can be created and changed, has the agent as it needs it, and is not rolled out anew.
+// Another webhook's changes of the agent's containers stay, in either order of the webhooks and with reinvocation. istiod can
+// be created and changed, carries the agent, and is not rolled out again.
 func TestOtherWebhooks(t *testing.T) {
 	for _, target := range []string{"deployments", "pods"} {
 		t.Run(target, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestOtherWebhooks(t *testing.T) {
 	}
 }
 
-// wantBoth wants the agent as it needs to be, and what the other one did.
+// wantBoth expects the agent and the other webhook's change.
 func wantBoth(t *testing.T, spec *corev1.PodSpec, done func(*corev1.Container) bool, seen, token bool) {
 	t.Helper()
 	found := 0
@@ -175,7 +175,7 @@ func wantBoth(t *testing.T, spec *corev1.PodSpec, done func(*corev1.Container) b
 	}
 }
 
-// serveOther is another mutating webhook, in one namespace, for Deployments and Pods.
+// serveOther runs another mutating webhook for the Deployments and Pods of a namespace.
 func serveOther(t *testing.T, name, namespace string, again admissionregistrationv1.ReinvocationPolicyType, do func(*corev1.Container)) {
 	t.Helper()
 	var calls atomic.Int64
@@ -248,7 +248,7 @@ func serveOther(t *testing.T, name, namespace string, again admissionregistratio
 	})
 }
 
-// mutation is the JSON patch of what is done to each container.
+// mutation returns the JSON patch of a change of each container.
 func mutation(request *admissionv1.AdmissionRequest, do func(*corev1.Container)) ([]byte, error) {
 	var object appsv1.Deployment
 	at, spec := "/spec/template/spec", &object.Spec.Template.Spec

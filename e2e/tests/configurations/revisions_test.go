@@ -23,8 +23,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// A new revision needs neither a value nor a line in a VirtualMesh: its service account gets its rights, and it its
-// IssuedCertificate, and both go with it. Nobody else gets them, and the webhook may give no others.
+// A new revision needs neither a chart value nor an entry in a VirtualMesh: its service account gets the agent's rights and it
+// gets an IssuedCertificate. Both are deleted with it. No other account gets rights, and the webhook can grant no others.
 func TestRevisionsByPattern(t *testing.T) {
 	namespace, other := shared.Namespace(t, true), shared.Namespace(t, true)
 	installed(t, webhookserver.Options{Values: helm.Values{
@@ -143,7 +143,7 @@ func issued(t *testing.T, namespace, istiod string, want bool) error {
 	return nil
 }
 
-// wantRights asks the API server about what the agent does with a service account.
+// wantRights checks the agent's rights of a service account in the API server.
 func wantRights(t *testing.T, namespace, account string, want bool) error {
 	for _, verb := range []string{"get", "list", "watch"} {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
@@ -163,7 +163,7 @@ func wantRights(t *testing.T, namespace, account string, want bool) error {
 	return nil
 }
 
-// asTheWebhook is a client with the rights of the chart's ServiceAccount.
+// asTheWebhook returns a client with the rights of the chart's ServiceAccount.
 func asTheWebhook(t *testing.T) client.Client {
 	t.Helper()
 	config, err := shared.Webhook.Cluster()

@@ -20,8 +20,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// The source of the serving certificate changes both ways, by every way to apply the chart: no apply conflicts with
-// the program that has written the caBundle so far, and admission works before and after its replicas are replaced.
+// The source of the serving certificate changes both ways, by every way to apply the chart. No apply conflicts with the
+// previous writer of the caBundle, and admission works before and after the replicas are replaced.
 func TestSourceChanges(t *testing.T) {
 	serverSide, clientSide := webhookserver.Release, webhookserver.Release
 	clientSide.ClientSide = true
@@ -74,7 +74,7 @@ func TestSourceChanges(t *testing.T) {
 	}
 }
 
-// replaceConfiguration has the webhook configuration be made by kubectl, as of one who never used Helm.
+// replaceConfiguration creates the webhook configuration by kubectl, as a user without Helm does.
 func replaceConfiguration(t *testing.T, arguments ...string) {
 	t.Helper()
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: webhookserver.Release.Name}}
@@ -116,7 +116,7 @@ func applyConfiguration(t *testing.T, values helm.Values, arguments ...string) e
 	return fmt.Errorf("the chart renders no MutatingWebhookConfiguration")
 }
 
-// kubectlVariable has this program be kubectl.
+// kubectlVariable makes this program act as kubectl.
 const kubectlVariable = "CONFIGURATIONS_TEST_KUBECTL"
 
 func runKubectl(ctx context.Context, input []byte, arguments ...string) error {

@@ -26,7 +26,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
-// older is the schema of a Gloo Mesh whose status is narrower than ours: what it does not name, the API server drops.
+// older is the schema of an older Gloo Mesh with fewer fields in the status. The API server drops the others.
 const older = `
 type: object
 properties:
@@ -45,8 +45,8 @@ properties:
       destinations: {type: object, x-kubernetes-preserve-unknown-fields: true}
 `
 
-// gloos are objects that a Gloo Mesh has stored before the chart was installed: one that nobody could act on, one that
-// is for Gloo Mesh alone, and an IssuedCertificate that it has made.
+// gloos are objects that a Gloo Mesh stored before the chart was installed: an invalid VirtualMesh, one for Gloo Mesh alone, and
+// an IssuedCertificate that Gloo Mesh created.
 const gloos = `
 apiVersion: networking.mesh.gloo.solo.io/v1
 kind: VirtualMesh
@@ -64,8 +64,7 @@ metadata: {name: istiod-elsewhere-cluster-1, namespace: gloo-mesh}
 spec: {hosts: ["spiffe://cluster.local/ns/elsewhere/sa/istiod"], org: gloo, unheardOf: {a: 1}}
 `
 
-// The controllers work on CRDs that a Gloo Mesh owns: a status that is narrower than ours, and an IssuedCertificate
-// whose schema says nothing.
+// The controllers work with a Gloo Mesh's CRDs: a status with fewer fields, and an IssuedCertificate without a schema.
 func TestControllersWithForeignCRDs(t *testing.T) {
 	c := emptyCluster(t)
 	ctx := t.Context()
@@ -172,7 +171,7 @@ func TestControllersWithForeignCRDs(t *testing.T) {
 	}
 }
 
-// statusWrites counts what the program has written of statuses, by the name of their object.
+// statusWrites returns the number of the program's status writes by object name.
 func statusWrites(t *testing.T, c *cluster.Cluster) map[string]int {
 	t.Helper()
 	user, _ := controlplane.ServiceAccount(webhookserver.Release.Namespace, webhookserver.Name)
@@ -194,7 +193,7 @@ func named(t *testing.T, manifest, namespace, name string) *unstructured.Unstruc
 	return read
 }
 
-// wantState waits until a VirtualMesh has a state, and an error that says something.
+// wantState waits until a VirtualMesh has a state and an error that holds a text.
 func wantState(t *testing.T, c *cluster.Cluster, name string, state networkingv1.ApprovalState, says string) {
 	t.Helper()
 	stored := object(t, guide, "gloo-mesh")

@@ -45,7 +45,7 @@ var (
 	}
 )
 
-// emptyCluster is one for this test alone: CRDs are a whole cluster's.
+// emptyCluster starts a cluster for one test, since CRDs are cluster-wide.
 func emptyCluster(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	c, err := cluster.Start()
@@ -154,7 +154,7 @@ func TestInstallation(t *testing.T) {
 	})
 }
 
-// wantReport has an agent report, and wants its entry and its conditions to be stored, whatever of it the CRD does not know.
+// wantReport runs an agent and expects its entry and its conditions in the status, even if the CRD does not define them.
 func wantReport(ctx context.Context, t *testing.T, c *cluster.Cluster, about *unstructured.Unstructured, all bool) {
 	t.Helper()
 	api, err := agentcluster.New(c.Plane.Config, agent.Identity{Pod: "istiod-0", Namespace: about.GetNamespace()})
@@ -181,7 +181,7 @@ func wantReport(ctx context.Context, t *testing.T, c *cluster.Cluster, about *un
 	}
 }
 
-// othersCRD is a CRD of Gloo Mesh's for a kind.
+// othersCRD returns Gloo Mesh's CRD of a kind.
 func othersCRD(kind schema.GroupVersionKind, openAPI map[string]any) *unstructured.Unstructured {
 	resource := resources[kind]
 	return &unstructured.Unstructured{Object: map[string]any{
@@ -198,7 +198,7 @@ func othersCRD(kind schema.GroupVersionKind, openAPI map[string]any) *unstructur
 	}}
 }
 
-// A Gloo Mesh of old may own the CRDs: they check nothing, and it writes the status in its way.
+// The CRDs may belong to an old Gloo Mesh: they validate nothing, and Gloo Mesh writes the status in its own form.
 func TestObjectsInForeignCRDs(t *testing.T) {
 	c := emptyCluster(t)
 	ctx := t.Context()
@@ -280,7 +280,7 @@ func TestObjectsInForeignCRDs(t *testing.T) {
 	}
 }
 
-// ownCRD is one of config/crd.
+// ownCRD returns a CRD of config/crd.
 func ownCRD(t *testing.T, name string) *unstructured.Unstructured {
 	t.Helper()
 	must(t, agents.Install(t.Context(), shared))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package crds tests what a real API server makes of the CRDs: what it takes and keeps, what it refuses and
-// where it says the mistake is, and how the chart installs them.
+// Package crds tests the CRDs in an API server: the fields that it stores, the mistakes that it rejects with their paths, and
+// the installation by the chart.
 package crds
 
 import (
@@ -22,7 +22,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
 
-// guide is the VirtualMesh of Gloo Mesh's Vault guide, as it stands there.
+// guide is the VirtualMesh of Gloo Mesh's Vault guide, verbatim.
 const guide = `apiVersion: networking.mesh.gloo.solo.io/v1
 kind: VirtualMesh
 metadata:
@@ -55,7 +55,7 @@ spec:
     namespace: gloo-mesh
 `
 
-// certificate is the least that there is of an IssuedCertificate.
+// certificate is a minimal IssuedCertificate.
 const certificate = `apiVersion: certificates.mesh.gloo.solo.io/v1
 kind: IssuedCertificate
 metadata: {name: istiod-istio-system-cluster-1}
@@ -65,7 +65,7 @@ spec:
     vault: {server: "https://vault.vault:8200", caPath: pki/root/sign-intermediate, kubernetesAuth: {role: istiod}}
 `
 
-// directive is one as Gloo Mesh makes it for a gateway.
+// directive is a PodBounceDirective as Gloo Mesh creates it for a gateway.
 const directive = `apiVersion: certificates.mesh.gloo.solo.io/v1
 kind: PodBounceDirective
 metadata: {name: istiod-istio-system-cluster-1}
@@ -82,7 +82,7 @@ spec:
   - namespace: bookinfo
 `
 
-// object reads a manifest and moves it to a namespace.
+// object parses a manifest and sets its namespace.
 func object(t *testing.T, manifest, namespace string) *unstructured.Unstructured {
 	t.Helper()
 	asJSON, err := yaml.YAMLToJSONStrict([]byte(manifest))
@@ -93,7 +93,7 @@ func object(t *testing.T, manifest, namespace string) *unstructured.Unstructured
 	return read
 }
 
-// with lays parts, by their path with dots, over an object's copy; a nil takes a part out.
+// with sets fields, by their path with dots, in a copy of an object; nil removes a field.
 func with(original *unstructured.Unstructured, parts map[string]any) *unstructured.Unstructured {
 	changed := original.DeepCopy()
 	for path, part := range parts {
@@ -107,7 +107,7 @@ func with(original *unstructured.Unstructured, parts map[string]any) *unstructur
 	return changed
 }
 
-// plain is a value as JSON has it, whatever types it had.
+// plain converts a value to the types of JSON.
 func plain(t *testing.T, value any) any {
 	t.Helper()
 	text, err := json.Marshal(value)

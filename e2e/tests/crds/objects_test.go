@@ -169,14 +169,14 @@ func TestValidation(t *testing.T) {
 			if !apierrors.IsInvalid(err) {
 				t.Fatalf("want a refusal, got: %v", err)
 			}
-			if said := causes(err); !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, test.want) }) {
-				t.Errorf("nothing begins with %s:\n%s", test.want, strings.Join(said, "\n"))
+			if got := causes(err); !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, test.want) }) {
+				t.Errorf("nothing begins with %s:\n%s", test.want, strings.Join(got, "\n"))
 			}
 		})
 	}
 }
 
-// causes are the parts of a refusal, each after its field, and without the value that it quotes.
+// causes returns the causes of a rejection, each with its field and without the quoted value.
 func causes(err error) []string {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || status.Status().Details == nil {
@@ -193,7 +193,7 @@ func causes(err error) []string {
 	return all
 }
 
-// What the controller and the agents report is written apart from what people write.
+// Controllers and agents write the status, people the specification, and neither changes the other.
 func TestStatus(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	ctx, namespace := t.Context(), shared.Namespace(t, false)
@@ -311,7 +311,7 @@ func TestPrinterColumns(t *testing.T) {
 	}
 }
 
-// `kubectl explain` has something to say of each field.
+// `kubectl explain` describes each field.
 func TestExplain(t *testing.T) {
 	must(t, agents.Install(t.Context(), shared))
 	for group, kinds := range map[string][]string{
@@ -344,7 +344,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// wantDescriptions wants one of each field below a schema, and counts them.
+// wantDescriptions expects a description of each field below a schema, and returns their number.
 func wantDescriptions(t *testing.T, path string, schema map[string]any) int {
 	t.Helper()
 	fields := 0

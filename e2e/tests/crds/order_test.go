@@ -25,7 +25,7 @@ const (
 	labelCommand   = "kubectl label namespace istio-system istiod-agent.io/injection=enabled"
 )
 
-// Installed before istio-system exists, the chart can give no rights there: its notes have the commands that do, in order.
+// Without namespace istio-system the chart cannot grant rights there. Its notes hold the commands that do, in order.
 func TestNotes(t *testing.T) {
 	c := emptyCluster(t)
 	root, err := built.Root()

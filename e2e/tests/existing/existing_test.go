@@ -103,7 +103,7 @@ func TestLeaderChange(t *testing.T) {
 	}
 }
 
-// A new release of the webhook, or other options, render another injection.
+// A new release of the webhook, or other options, change the injection.
 func TestConfigurationChange(t *testing.T) {
 	namespace := labelledIstiod(t)
 	istiod := cluster.Istiod(t, namespace)
@@ -150,7 +150,7 @@ func TestInjectExistingOff(t *testing.T) {
 	}
 }
 
-// labelledIstiod makes a namespace with an injected istiod.
+// labelledIstiod creates a labelled namespace with an injected istiod.
 func labelledIstiod(t *testing.T) string {
 	t.Helper()
 	namespace := shared.Namespace(t, true)
@@ -172,7 +172,7 @@ func reconfigure(t *testing.T, changes ...map[string]any) {
 	}
 }
 
-// wantInjected waits until istiod is stored as it is to be.
+// wantInjected waits until the stored istiod is injected.
 func wantInjected(t *testing.T, namespace string, without *corev1.PodTemplateSpec, tag string) {
 	t.Helper()
 	cluster.Eventually(t, "istiod has the agent "+tag, func() error {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package existing tests what becomes of istiods that are already there: when
-// their namespace is labelled, when the configuration changes, and when the
-// replica that looks after them goes.
+// Package existing tests the injection into existing istiods: after a label on their namespace, after a change of the
+// configuration, and after a change of the leader.
 package existing
 
 import (
@@ -27,8 +26,7 @@ func image(tag string) map[string]any {
 	return map[string]any{"agent": map[string]any{"image": "registry.example/istiod-agent:" + tag}}
 }
 
-// wantState waits until the leader's gauge counts one istiod of a namespace in
-// this state, and none in another.
+// wantState waits until the leader's gauge counts one istiod of a namespace in this state and none in another.
 func wantState(t *testing.T, namespace, state string) {
 	t.Helper()
 	cluster.Eventually(t, "the gauge counts one istiod as "+state, func() error {
@@ -53,8 +51,7 @@ func wantState(t *testing.T, namespace, state string) {
 	})
 }
 
-// leader is the one replica that counts istiods; namespaces without any are
-// counted too, so there is always something to see.
+// leader returns the replica that counts istiods. It counts namespaces without istiods too, so that the metric exists.
 func leader(t *testing.T) (*webhookserver.Replica, error) {
 	var leaders []*webhookserver.Replica
 	for _, replica := range shared.Webhook.Replicas {

@@ -22,7 +22,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
 
-// A replica that has the chart's memory lives through each flood, and the API server's admissions go on meanwhile.
+// A replica with the chart's memory survives each flood and answers the API server's admissions meanwhile.
 func TestFloods(t *testing.T) {
 	memory, err := floods.NewCgroup(floods.Memory)
 	if err != nil {
@@ -89,7 +89,7 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// ready asks as a kubelet does, from an address of its own.
+// ready probes the replica as a kubelet does, from an address of its own.
 func ready(ctx context.Context, target floods.Target) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

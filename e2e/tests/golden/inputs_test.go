@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package golden renders, from Istio's chart, the istiods of the golden pairs
-// in golden/testdata, whose other inputs are written by hand.
+// Package golden renders the istiods in golden/testdata that come from Istio's chart. The other inputs there are written by
+// hand.
 package golden
 
 import (
@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write golden/testdata/chart-*.yaml as I
 
 const namespace = "istio-system"
 
-// inputs are what people set in the chart's values, by the name of the file.
+// inputs are values of Istio's chart by the name of the file.
 var inputs = map[string]helm.Values{
 	"chart-default":   {},
 	"chart-revision":  {"revision": "canary", "revisionTags": []any{"stable"}},
@@ -91,7 +91,7 @@ func TestInputs(t *testing.T) {
 	}
 }
 
-// pod is what a ReplicaSet makes of the Deployment's template.
+// pod returns the Pod that a ReplicaSet creates from the Deployment's template.
 func pod(t *testing.T, deployment *unstructured.Unstructured) *unstructured.Unstructured {
 	t.Helper()
 	template, _, err := unstructured.NestedMap(deployment.Object, "spec", "template")

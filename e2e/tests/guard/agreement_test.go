@@ -22,9 +22,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
 
-// The guard, the engine, the webhook and `check` (which asks the engine for the
-// state of what is stored) read the same paths alike: what the engine would leave
-// as it is passes, what it would change or deny does not.
+// The guard, the engine, the webhook and `check` (which uses the engine) agree on random paths: the guard admits what the engine
+// would not change, and refuses what the engine would change or deny.
 func TestAgreement(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	base := newIstiod(t, v1alpha1.TargetDeployments, cluster.Istiod(t, namespace)).injected(t, v1alpha1.SidecarContainer)
@@ -77,7 +76,7 @@ func TestAgreement(t *testing.T) {
 	}
 }
 
-// randomPath leads to /etc/cacerts or near it, in odd spellings.
+// randomPath returns /etc/cacerts or a similar path in an unusual spelling.
 func randomPath(random *rand.Rand) string {
 	noise := func() string {
 		return []string{"", "", "", "/", "./", "//", "/./", "../", "x/", ".../"}[random.IntN(10)]

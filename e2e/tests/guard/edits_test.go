@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Edits of an istiod, for the ways.
+// Edits of an istiod.
 var (
 	longAgo       = metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	fromConfigMap = &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
@@ -59,13 +59,13 @@ func device(i *istiod) {
 	i.own().VolumeDevices = []corev1.VolumeDevice{{Name: "disk", DevicePath: "/etc/cacerts/ca-key.pem"}}
 }
 
-// add a container behind istiod's own.
+// add adds a container after istiod's.
 func (i istiod) add(c corev1.Container) { i.pod().Containers = append(i.pod().Containers, c) }
 
-// init is the first init container.
+// init returns the first init container.
 func (i istiod) init() *corev1.Container { return &i.pod().InitContainers[0] }
 
-// ownMount is istiod's mount of volume cacerts; nil when there is none.
+// ownMount returns istiod's mount of volume cacerts, nil if there is none.
 func (i istiod) ownMount() *corev1.VolumeMount {
 	mounts := i.own().VolumeMounts
 	at := slices.IndexFunc(mounts, func(m corev1.VolumeMount) bool { return m.Name == "cacerts" })

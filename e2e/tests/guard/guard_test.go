@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guard tests the chart's ValidatingAdmissionPolicy, alone and beside the
-// webhook. Where it is alone, istiods are injected by hand.
+// Package guard tests the chart's ValidatingAdmissionPolicy, alone (with istiods injected by the test) and with the webhook.
 package guard
 
 import (
@@ -39,9 +38,8 @@ func TestMain(m *testing.M) {
 		cluster.Spec{Into: &injectingPods, Options: &webhookserver.Options{Values: pods}})
 }
 
-// All that people install is refused as it is, and passes as the webhook would
-// have made it, whatever the configuration; where nobody asked for the agent it
-// passes as it is.
+// The guard refuses every istiod without the agent and admits it as the webhook injects it, in any configuration. In other
+// namespaces it admits it without the agent.
 func TestEveryIstiod(t *testing.T) {
 	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
 		t.Run(string(target), func(t *testing.T) {
@@ -123,8 +121,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// What is in the way of a deletion must be able to go; other changes of an
-// istiod without the agent are refused.
+// The guard admits updates that a deletion needs, and refuses other changes of an istiod without the agent.
 func TestUpdates(t *testing.T) {
 	namespace := guardedNamespace(t, v1alpha1.TargetDeployments)
 	shared.Label(t, namespace, false)
@@ -150,7 +147,7 @@ func TestUpdates(t *testing.T) {
 	}
 }
 
-// want creates an istiod, dry run; refused is a part of the answer, "" when it passes.
+// want creates an istiod (dry run). refused is a part of the refusal, or "" if the guard must admit it.
 func want(t *testing.T, namespace string, i istiod, refused string) {
 	t.Helper()
 	object := i.copied().object()
@@ -165,8 +162,8 @@ func want(t *testing.T, namespace string, i istiod, refused string) {
 	}
 }
 
-// guardedNamespace installs the chart, for the test's duration and without its
-// webhook, and gives a labelled namespace in which the guard is in force.
+// guardedNamespace installs the chart without its webhook for a test, and returns a labelled namespace in which the guard is
+// effective.
 func guardedNamespace(t *testing.T, target v1alpha1.Target) string {
 	t.Helper()
 	root, err := built.Root()

@@ -22,7 +22,7 @@ import (
 // forms of the injected agent.
 var forms = []v1alpha1.SidecarForm{v1alpha1.SidecarContainer, v1alpha1.SidecarNative}
 
-// istiod is a Deployment, or a Pod as its controller makes it.
+// istiod is a Deployment, or a Pod of its controller.
 type istiod struct {
 	deployment *appsv1.Deployment
 	single     *corev1.Pod
@@ -58,7 +58,7 @@ func (i istiod) copied() istiod {
 	return istiod{deployment: i.deployment.DeepCopy(), single: i.single.DeepCopy()}
 }
 
-// meta is the object's own metadata.
+// meta returns the object's metadata.
 func (i istiod) meta() *metav1.ObjectMeta {
 	if i.single != nil {
 		return &i.single.ObjectMeta
@@ -73,7 +73,7 @@ func (i istiod) pod() *corev1.PodSpec {
 	return &i.deployment.Spec.Template.Spec
 }
 
-// unlabel removes the labels by which an istiod is known.
+// unlabel removes the labels that identify an istiod.
 func (i istiod) unlabel() {
 	labels := []map[string]string{i.meta().Labels}
 	if i.deployment != nil {
@@ -85,7 +85,7 @@ func (i istiod) unlabel() {
 	}
 }
 
-// own is istiod's own container, the first of the containers.
+// own returns istiod's container, the first one.
 func (i istiod) own() *corev1.Container { return &i.pod().Containers[0] }
 
 func (i istiod) volume() *corev1.Volume {
@@ -93,7 +93,7 @@ func (i istiod) volume() *corev1.Volume {
 	return &volumes[slices.IndexFunc(volumes, func(v corev1.Volume) bool { return v.Name == "cacerts" })]
 }
 
-// injected is what the webhook makes of it.
+// injected returns the istiod as the webhook injects it.
 func (i istiod) injected(t *testing.T, form v1alpha1.SidecarForm) istiod {
 	t.Helper()
 	config := v1alpha1.Default()

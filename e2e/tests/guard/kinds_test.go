@@ -19,7 +19,7 @@ import (
 
 const otherKind = "istiod-agent injects Deployments labelled app=istiod and nothing else"
 
-// kinds that make Pods of a template.
+// kinds with a Pod template.
 var kinds = map[string]func(corev1.PodTemplateSpec) client.Object{
 	"StatefulSet": func(template corev1.PodTemplateSpec) client.Object {
 		return &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Template: template, Selector: selector(template)}}
@@ -56,7 +56,7 @@ func selector(template corev1.PodTemplateSpec) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: template.Labels}
 }
 
-// The webhook injects Deployments only; an istiod of another kind must carry the agent already.
+// The webhook injects Deployments only: the guard requires the agent in an istiod of another kind.
 func TestKinds(t *testing.T) {
 	for name, c := range map[string]*cluster.Cluster{"alone": shared, "beside the webhook": injecting} {
 		namespace := namespaceOf(t, c)
@@ -87,8 +87,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// What comes from a Deployment is not decided on again: it may have opted out, or
-// be older than the namespace's label and still needed.
+// The guard admits ReplicaSets and Pods of a Deployment: it may have opted out, or be older than the namespace's label.
 func TestControllersOfDeployments(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	template := newIstiod(t, v1alpha1.TargetDeployments, cluster.Istiod(t, namespace)).deployment.Spec.Template
@@ -122,8 +121,8 @@ func TestControllersOfDeployments(t *testing.T) {
 	}
 }
 
-// Kubernetes' controllers scale and orphan what was there before the namespace
-// was labelled; its template must not change.
+// Kubernetes' controllers may scale and orphan objects that are older than the namespace's label. Their template must not
+// change.
 func TestKindsBeforeLabel(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	shared.Label(t, namespace, false)
@@ -144,7 +143,7 @@ func TestKindsBeforeLabel(t *testing.T) {
 	wantRefused(t, patch(`{"metadata":{"labels":{"a":"b"}}}`), passes)
 }
 
-// as is a client of the cluster without webhook for a user, an administrator for "".
+// as returns a client of the cluster without the webhook for a user, or for an administrator if the user is empty.
 func as(t *testing.T, user string) client.Client {
 	t.Helper()
 	config := rest.CopyConfig(shared.Plane.Config)
@@ -158,7 +157,7 @@ func as(t *testing.T, user string) client.Client {
 	return c
 }
 
-// namespaceOf is a labelled namespace with a guard for Deployments.
+// namespaceOf returns a labelled namespace with a guard for Deployments.
 func namespaceOf(t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	if c == shared {

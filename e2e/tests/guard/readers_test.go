@@ -15,8 +15,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// Containers that are added to a running Pod for debugging must not be able to
-// read the key.
+// Ephemeral containers must not be able to read the key.
 func TestEphemeralContainers(t *testing.T) {
 	for target, namespaces := range map[v1alpha1.Target]func() (*cluster.Cluster, string){
 		v1alpha1.TargetDeployments: func() (*cluster.Cluster, string) { return shared, namespaceOf(t, shared) },
@@ -62,7 +61,7 @@ func TestEphemeralContainers(t *testing.T) {
 	}
 }
 
-// The Pod of a Deployment that was there before the label has no key to protect.
+// A Pod that is older than the label has no key to protect.
 func TestEphemeralContainerWithoutAgent(t *testing.T) {
 	namespace := namespaceOf(t, shared)
 	shared.Label(t, namespace, false)
@@ -81,7 +80,7 @@ func TestEphemeralContainerWithoutAgent(t *testing.T) {
 	wantRefused(t, shared.SubResource("ephemeralcontainers").Update(t.Context(), pod), passes)
 }
 
-// unlessRefused is nil for a refusal in these words.
+// unlessRefused returns an error unless err is a refusal with a text.
 func unlessRefused(err error, refusal string) error {
 	if err == nil {
 		return errors.New("it passes")

@@ -16,8 +16,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// way is one by which an edit of istiod could have it start without the agent's
-// files, or could have another container read the key.
+// way is an edit by which istiod could start without the agent's files, or another container could read the key.
 type way struct {
 	// from is the istiod that is edited.
 	from form
@@ -36,7 +35,7 @@ const (
 	plainForm
 )
 
-// Answers that are no refusals.
+// Answers of the guard and the webhook that are no refusals.
 const (
 	passes   = ""         // stored as it is
 	injected = "injected" // stored with the agent, as the webhook renders it
@@ -169,7 +168,7 @@ func TestBypasses(t *testing.T) {
 	}
 }
 
-// wantIn creates an istiod, dry run.
+// wantIn creates an istiod (dry run).
 func wantIn(t *testing.T, c *cluster.Cluster, namespace string, i istiod, answer string) {
 	t.Helper()
 	i.object().SetNamespace(namespace)
@@ -192,7 +191,7 @@ func wantIn(t *testing.T, c *cluster.Cluster, namespace string, i istiod, answer
 	}
 }
 
-// incomplete says what the stored istiod lacks of the injection.
+// incomplete returns an error that names the missing parts of the injection.
 func (i istiod) incomplete() error {
 	pod := i.pod()
 	if len(pod.InitContainers) == 0 || pod.InitContainers[0].Name != "istiod-agent-init" || len(pod.InitContainers[0].Command) > 0 ||

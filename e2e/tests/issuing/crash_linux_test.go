@@ -18,8 +18,8 @@ import (
 // allowCores has a shell, and the program that it runs then, leave cores.
 const allowCores = `ulimit -S -c "$(ulimit -H -c)" && `
 
-// An agent that crashes while it has a token and a key in its memory leaves no core, though whoever started it has asked
-// for one by the limit and by GOTRACEBACK, and neither is in the stacks that it prints.
+// An agent that crashes with a token and a key in its memory leaves no core dump, even with a limit and a GOTRACEBACK that
+// ask for one. The stack traces that it prints hold neither.
 func TestCrashLeavesNoSecret(t *testing.T) {
 	other := exec.CommandContext(t.Context(), "/bin/sh", "-c", allowCores+"kill -ABRT $$")
 	other.Dir = t.TempDir()

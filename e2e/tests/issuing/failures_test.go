@@ -11,7 +11,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// Each failure is told by its reason and with what to do, and nothing is published.
+// Each failure has a reason and a remedy in its message, and publishes nothing.
 func TestFailures(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	auth := func(key, value string) func(map[string]any) {
@@ -49,7 +49,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// A Vault that is sealed, or gone, is waited for, and its return needs nobody's help.
+// The agent waits for a Vault that is sealed or down, and continues by itself once it is back.
 func TestVaultRecovers(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{Storage: true})
 	s.specify(t, nil)
@@ -77,7 +77,7 @@ func TestVaultRecovers(t *testing.T) {
 	}
 }
 
-// A Vault with TLS is trusted by the caBundle alone.
+// The agent trusts a Vault with TLS by the caBundle alone.
 func TestTLS(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{TLS: true})
 	s.specify(t, nil)

@@ -11,7 +11,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// How the paths of the agent's calls end.
+// Suffixes of the paths of the agent's requests.
 const (
 	loginPath    = "/auth/kubernetes/login"
 	generatePath = "/intermediate/generate/exported"
@@ -19,7 +19,7 @@ const (
 	revokePath   = "/auth/token/revoke-self"
 )
 
-// What stands in place of an answer: Vault's own words, and those of a load balancer before it.
+// Error answers of Vault, and of a load balancer before it.
 var (
 	tooMany     = faultproxy.Answer(http.StatusTooManyRequests, "application/json", `{"errors":["request path \"auth/kubernetes/login\": rate limit quota exceeded"]}`)
 	internal    = faultproxy.Answer(http.StatusInternalServerError, "application/json", `{"errors":["internal error"]}`)
@@ -28,7 +28,7 @@ var (
 	unavailable = faultproxy.Answer(http.StatusServiceUnavailable, "text/plain", "no healthy upstream")
 )
 
-// proxy stands before Vault from now on.
+// proxy puts a proxy before Vault.
 func (s *setting) proxy(t *testing.T) *faultproxy.Proxy {
 	t.Helper()
 	proxy, err := faultproxy.Start(s.vault.Address)
@@ -39,10 +39,10 @@ func (s *setting) proxy(t *testing.T) *faultproxy.Proxy {
 	return proxy
 }
 
-// exported has Vault make the key.
+// exported makes Vault generate the key.
 func exported(vault map[string]any) { vault["csrPath"] = "pki_int/intermediate/generate/exported" }
 
-// What goes wrong a few times on the way to Vault, or in it, is told by its reason, and gets over without anybody's help.
+// Faults that last for a few requests are reported with their reason, and the agent recovers by itself.
 func TestTransientFaults(t *testing.T) {
 	const times = 2
 	for name, test := range map[string]struct {
@@ -74,7 +74,7 @@ func TestTransientFaults(t *testing.T) {
 			proxy := s.proxy(t)
 			proxy.Spoil(test.path, times, test.fault)
 			s.specify(t, exported)
-			output, err := s.Init(t.Context(), "--vault-timeout", "3s")
+			output, err := s.Init(t.Context(), "--vault-timeout", "3s", "--log-level", "debug")
 			must(t, err)
 			for _, want := range []string{"reason=" + test.reason, test.says, "failures=2", "reason=Published"} {
 				must(t, contains(output, want))
@@ -89,7 +89,7 @@ func TestTransientFaults(t *testing.T) {
 	}
 }
 
-// A Vault that takes ten seconds for each answer is slow, and no failure.
+// A Vault that takes ten seconds for each answer is no failure.
 func TestSlowVault(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)

@@ -25,11 +25,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// underMiddle has the mount pki_middle sign.
+// underMiddle makes the mount pki_middle sign.
 func underMiddle(vault map[string]any) { vault["caPath"] = "pki_middle/root/sign-intermediate" }
 
-// middle makes the mount pki_middle, which signs as an intermediate under the root of mount pki. Of the root it knows
-// what chain holds.
+// middle creates the mount pki_middle, an intermediate under the root of mount pki. The chain is what it knows of the root.
 func (s *setting) middle(t *testing.T, chain []byte) (certificate string) {
 	t.Helper()
 	ctx := t.Context()
@@ -52,7 +51,7 @@ func (s *setting) middle(t *testing.T, chain []byte) (certificate string) {
 	return certificate
 }
 
-// threeLevels wants what is published to be under the middle, that under the root, and the root to be the real one.
+// threeLevels expects a published certificate under the intermediate, which is under the right root.
 func (s *setting) threeLevels(t *testing.T, middle string) {
 	t.Helper()
 	files := s.files(t)
@@ -79,7 +78,7 @@ func (s *setting) threeLevels(t *testing.T, middle string) {
 	must(t, err)
 }
 
-// A mount that signs as an intermediate, and knows the chain above it, is as good as a root.
+// A mount that signs as an intermediate and knows the chain above it works like a root.
 func TestIntermediateIssuer(t *testing.T) {
 	for name, change := range map[string]faultproxy.Fault{
 		"its answer holds the root":       nil,
@@ -104,7 +103,7 @@ func TestIntermediateIssuer(t *testing.T) {
 	}
 }
 
-// shortened leaves so many certificates in the chain of an answer.
+// shortened truncates the chain of an answer.
 func shortened(to int) func(body []byte) []byte {
 	return func(body []byte) []byte {
 		var answer map[string]any
@@ -123,7 +122,7 @@ func shortened(to int) func(body []byte) []byte {
 	}
 }
 
-// A mount that does not know the root is refused with what to do, and doing that is enough.
+// The answer of a mount that does not know the root is refused, and the remedy in the message works.
 func TestIntermediateWithoutRoot(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	middle := s.middle(t, nil)
@@ -153,7 +152,7 @@ func (s *setting) specifyRoots(t *testing.T, roots map[string]any, change func(v
 	must(t, err)
 }
 
-// Where the mount does not know its root, the specification names it, itself or in a ConfigMap; an answer that leads to
+// trustedRoots names the root that a mount does not know, in the specification or in a ConfigMap. An answer that leads to
 // another root is refused.
 func TestTrustedRoots(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
@@ -197,7 +196,7 @@ func TestTrustedRoots(t *testing.T) {
 	s.threeLevels(t, middle)
 }
 
-// The chain of a named issuer is its own, not that of the mount's default.
+// The agent publishes the chain of a named issuer, not that of the mount's default.
 func TestNamedIssuer(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	middle := s.middle(t, s.root.Certificate)

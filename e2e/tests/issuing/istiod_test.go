@@ -15,9 +15,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
-// istiod stands in for istiod's TLS port from now on, which is all that a sidecar knows of it: what it serves is
-// signed by the CA that is published at the time. A real istiod is in the tests of package renewal; one for each
-// test here would take longer than all the rest.
+// istiod serves istiod's TLS port with certificates signed by the published CA, which is all that a sidecar needs. Package
+// renewal runs a real istiod; one for each test here would take longer than everything else.
 func (s *setting) istiod(t *testing.T) {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -38,16 +37,16 @@ func (s *setting) istiod(t *testing.T) {
 	s.IstiodAddress = listener.Addr().String()
 }
 
-// shake is over when the other side has seen the certificate.
+// shake completes a handshake.
 func shake(connection net.Conn) {
 	_ = connection.SetDeadline(time.Now().Add(10 * time.Second))
 	_ = connection.(*tls.Conn).Handshake()
 	_ = connection.Close()
 }
 
-// serving makes a certificate under the CA in a directory, followed by that CA's chain.
+// serving returns a certificate signed by the CA in a directory, with that CA's chain.
 func serving(cacerts string) (*tls.Certificate, error) {
-	// In the middle of a swap they do not belong together, and nothing is served.
+	// During a swap they may not match. The handshake fails then.
 	authority, err := tls.LoadX509KeyPair(filepath.Join(cacerts, "cert-chain.pem"), filepath.Join(cacerts, "ca-key.pem"))
 	if err != nil {
 		return nil, err

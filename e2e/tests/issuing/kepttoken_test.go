@@ -17,7 +17,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// made is a token that may do what the guide's role may.
+// made creates a token with the rights of the guide's role.
 func (s *setting) made(t *testing.T, request api.TokenCreateRequest) string {
 	t.Helper()
 	request.Policies = []string{vaultserver.Role}
@@ -28,7 +28,7 @@ func (s *setting) made(t *testing.T, request api.TokenCreateRequest) string {
 	return made.Auth.ClientToken
 }
 
-// tokenWarning wants a warning about the token that says something.
+// tokenWarning waits for a warning about the token with a text.
 func (s *setting) tokenWarning(t *testing.T, says string) {
 	t.Helper()
 	cluster.Within(t, time.Minute, "a warning says "+says, func() error {
@@ -36,8 +36,8 @@ func (s *setting) tokenWarning(t *testing.T, says string) {
 	})
 }
 
-// A token that can be renewed lives past its end; one that cannot is warned of, and reported when it is gone. A new one
-// in the Secret is enough.
+// The agent renews a token that can be renewed. It warns of one that cannot, and reports its end. A new token in the Secret
+// is enough.
 func TestSecretTokenRenewal(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
@@ -85,7 +85,7 @@ func TestSecretTokenRenewal(t *testing.T) {
 	}
 }
 
-// A token of few uses is looked up once, and warned of; one without the default policy is used as it is.
+// The agent looks up a token with few uses once and warns of it. It uses a token without the default policy as it is.
 func TestSecretTokenLimits(t *testing.T) {
 	for name, test := range map[string]struct {
 		request              api.TokenCreateRequest
@@ -119,8 +119,8 @@ func TestSecretTokenLimits(t *testing.T) {
 	}
 }
 
-// A login that ends by itself, a batch token or one that is used up, is not reported as left behind; and its role's
-// limit is named where it is too small.
+// A login that ends by itself (a batch token, or one without remaining uses) is not reported as left behind. If the role's
+// limit is too small, the message names it.
 func TestLoginLimits(t *testing.T) {
 	for name, test := range map[string]struct {
 		role    map[string]any

@@ -19,7 +19,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
-// Where Vault's mount allows less than was asked, that is told, and all goes by the certificate that Vault gave.
+// If Vault's mount allows a shorter lifetime than requested, the agent reports it and uses that of the certificate.
 func TestShorterLifetime(t *testing.T) {
 	const given = 48 * time.Hour
 	s := newSetting(t, vaultserver.Options{})
@@ -76,8 +76,7 @@ func TestShorterLifetime(t *testing.T) {
 	}
 }
 
-// A middle CA that outlives its root, as OpenBao and Vault before 1.17 sign one: all goes by the root's end, and people
-// are told of it.
+// An intermediate that outlives its root (OpenBao and Vault before 1.17 sign such): the root's end counts, and is reported.
 func TestRootEndsFirst(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	soon := time.Now().Add(20 * 24 * time.Hour).Truncate(time.Second).UTC()

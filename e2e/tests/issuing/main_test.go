@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package issuing tests what the agent makes of a real Vault, in all the moods that one can be in. Logins are
-// reviewed by a real API server.
+// Package issuing tests how the agent gets a certificate from a real Vault, in every state that a Vault can be in. A real
+// API server reviews the logins.
 package issuing
 
 import (
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, nil)
 }
 
-// setting is a Vault as the guide sets it up, and a Pod that may log in to it.
+// setting is a Vault set up by the guide, and a Pod that may log in.
 type setting struct {
 	*agents.Pod
 	vault *vaultserver.Server
@@ -42,7 +42,7 @@ type setting struct {
 	leaks  *leaks
 }
 
-// newSetting is for one test, which then runs beside others. After it, nothing that was written may hold a secret.
+// newSetting makes the test parallel. At its end no output may hold a secret.
 func newSetting(t *testing.T, options vaultserver.Options) *setting {
 	t.Helper()
 	t.Parallel()
@@ -63,7 +63,7 @@ func newSetting(t *testing.T, options vaultserver.Options) *setting {
 	return s
 }
 
-// specify writes the specification: EC, and a local key unless told otherwise.
+// specify writes the specification: an EC key that the agent makes, unless change says otherwise.
 func (s *setting) specify(t *testing.T, change func(vault map[string]any)) {
 	t.Helper()
 	_, err := shared.ServerSideApply(t.Context(), s.Certificate(s.server, func(vault, options map[string]any) {
@@ -76,7 +76,7 @@ func (s *setting) specify(t *testing.T, change func(vault map[string]any)) {
 	must(t, err)
 }
 
-// issues wants the init container to publish; refused wants it not to, for a reason, saying something.
+// issues expects the init container to publish; refused expects a failure with a reason and a text.
 func (s *setting) issues(t *testing.T, arguments ...string) string {
 	t.Helper()
 	output, err := s.Init(t.Context(), arguments...)
@@ -89,7 +89,7 @@ func (s *setting) refused(t *testing.T, reason, advice string) {
 	s.refusedWith(t, nil, reason, advice)
 }
 
-// refusedWith is refused with flags of the agent's.
+// refusedWith is refused with flags for the agent.
 func (s *setting) refusedWith(t *testing.T, arguments []string, reason, advice string) {
 	t.Helper()
 	output, err := s.Init(t.Context(), append([]string{"--timeout", "2s"}, arguments...)...)
@@ -133,7 +133,7 @@ func contains(text, part string) error {
 	return nil
 }
 
-// empty makes a directory that of a new Pod.
+// empty empties a directory, as for a new Pod.
 func empty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, entry := range entries {

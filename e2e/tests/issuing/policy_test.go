@@ -14,7 +14,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// documented reads a policy as docs/vault.md has it, for this test's namespace.
+// documented returns a policy of docs/vault.md, for this test's namespace.
 func documented(t *testing.T, name, namespace string) string {
 	t.Helper()
 	root, err := built.Root()
@@ -28,7 +28,7 @@ func documented(t *testing.T, name, namespace string) string {
 	return strings.ReplaceAll(string(match[1]), "/ns/istio-system/", "/ns/"+namespace+"/")
 }
 
-// The documented policy and role of the safer way are enough, and nothing in the policy can be left out.
+// The documented policy and role of the safer way suffice, and each line of the policy is needed.
 func TestMinimalPolicy(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	minimal := documented(t, "istiod-agent-istiod", s.Namespace)
@@ -62,7 +62,7 @@ func TestMinimalPolicy(t *testing.T) {
 	}
 }
 
-// Where Vault makes the key, both lines more are needed: the first to issue, the second to leave no copy.
+// If Vault generates the key, two more lines are needed: the first to issue, the second to delete the copy.
 func TestExportedKeyPolicy(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	s.write(t, "auth/kubernetes/role/istiod", map[string]any{

@@ -10,7 +10,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// A gateway may serve Vault below a prefix of its paths. All calls go there, and the list of allowed servers counts it.
+// A gateway may serve Vault below a path prefix. All requests use it, and the list of allowed servers includes it.
 func TestPrefix(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)

@@ -29,7 +29,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// trouble is something that goes wrong with Vault while a sidecar runs.
+// trouble is a failure of Vault while a sidecar runs.
 type trouble struct {
 	reason, says string
 	// storage is set when Vault is to keep what it has; else it has a proxy before it.
@@ -39,12 +39,12 @@ type trouble struct {
 	begin func(t *testing.T, s *setting, proxy *faultproxy.Proxy) (cure func())
 }
 
-// spoil has all calls of a path meet a fault.
+// spoil applies a fault to all requests of a path.
 func spoil(path string, fault faultproxy.Fault) func(*testing.T, *setting, *faultproxy.Proxy) func() {
 	return func(_ *testing.T, _ *setting, proxy *faultproxy.Proxy) func() { return proxy.Spoil(path, 0, fault) }
 }
 
-// troubles are all that can go wrong with Vault and then be well again.
+// troubles are the failures of Vault that can pass.
 var troubles = map[string]trouble{
 	"Vault is sealed": {reason: "VaultSealed", says: "vault operator unseal", storage: true, begin: func(t *testing.T, s *setting, _ *faultproxy.Proxy) func() {
 		must(t, s.vault.Seal(t.Context()))
@@ -95,8 +95,7 @@ var troubles = map[string]trouble{
 	"Vault is slower than the agent is": {reason: "VaultUnreachable", says: "did not answer in time", arguments: []string{"--vault-timeout", "3s"}, begin: spoil("", faultproxy.Slow(10*time.Second))},
 }
 
-// A sidecar that renews while something is wrong with Vault leaves what istiod has as it is, tells by its reason what
-// is wrong, and gets over it without anybody's help.
+// A sidecar that renews while Vault fails keeps the published CA, reports the reason, and recovers by itself.
 func TestRenewalRecovers(t *testing.T) {
 	for name, trouble := range troubles {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +111,7 @@ func TestRenewalRecovers(t *testing.T) {
 	}
 }
 
-// A Vault that takes ten seconds for each answer is renewed from all the same; istiod has what it had until then.
+// A renewal from a Vault that takes ten seconds for each answer succeeds. Until then istiod keeps its CA.
 func TestRenewalFromSlowVault(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
@@ -135,10 +134,10 @@ func TestRenewalFromSlowVault(t *testing.T) {
 	}
 }
 
-// renewed is the metric of renewals that were asked for, and that istiod was seen to use.
+// renewed is the metric of requested renewals that istiod was seen to use.
 const renewed = `istiod_agent_renewals_total{outcome="success",reason="RenewRequested"}`
 
-// runs starts the init container, an istiod and the sidecar, in a Pod's order, and waits until all is well.
+// runs starts the init container, an istiod and the sidecar, in a Pod's order, and waits until the CA is confirmed.
 func (s *setting) runs(t *testing.T, arguments ...string) *agents.Sidecar {
 	t.Helper()
 	s.issues(t)
@@ -148,7 +147,7 @@ func (s *setting) runs(t *testing.T, arguments ...string) *agents.Sidecar {
 	return sidecar
 }
 
-// recovers has a running sidecar renew while there is a trouble, and wants it to do so once that is cured.
+// recovers requests a renewal during a trouble, and expects it to succeed once the trouble is over.
 func (s *setting) recovers(t *testing.T, sidecar *agents.Sidecar, reason, says string, begin func() (cure func())) {
 	t.Helper()
 	before := s.files(t)
@@ -201,7 +200,7 @@ func (s *setting) recovers(t *testing.T, sidecar *agents.Sidecar, reason, says s
 	s.knowKey()
 }
 
-// well waits until status and metrics say that istiod uses what is published, and nothing else.
+// well waits until status and metrics report that istiod uses the published CA, and no error.
 func (s *setting) well(t *testing.T, sidecar *agents.Sidecar) {
 	t.Helper()
 	cluster.Eventually(t, "the status says that istiod uses the certificate", func() error {
@@ -215,7 +214,7 @@ func (s *setting) well(t *testing.T, sidecar *agents.Sidecar) {
 
 func (s *setting) certificate() *unstructured.Unstructured { return s.Certificate(s.server, nil) }
 
-// status is what the Pod says of itself.
+// status returns the Pod's entry in the status.
 func (s *setting) status(t *testing.T) (state string, entry map[string]any) {
 	t.Helper()
 	stored := s.stored(t)
@@ -236,7 +235,7 @@ func (s *setting) stored(t *testing.T) *unstructured.Unstructured {
 	return stored
 }
 
-// events are the texts of those about the IssuedCertificate, of a type and with a reason.
+// events returns the notes of the IssuedCertificate's Events of a type and reason.
 func (s *setting) events(t *testing.T, kind, reason string) (found []string) {
 	t.Helper()
 	var all eventsv1.EventList
@@ -250,7 +249,7 @@ func (s *setting) events(t *testing.T, kind, reason string) (found []string) {
 	return found
 }
 
-// metric wants a metric of a sidecar to have a value.
+// metric returns an error unless a metric has a value.
 func (s *setting) metric(t *testing.T, sidecar *agents.Sidecar, name string, want float64) error {
 	t.Helper()
 	got, err := sidecar.Metric(t.Context(), name)
@@ -260,7 +259,7 @@ func (s *setting) metric(t *testing.T, sidecar *agents.Sidecar, name string, wan
 	return err
 }
 
-// failures are a sidecar's failed attempts so far, by their reasons.
+// failures returns a sidecar's failed attempts by reason.
 func failures(t *testing.T, sidecar *agents.Sidecar) map[string]float64 {
 	t.Helper()
 	text, err := sidecar.Get(t.Context(), "/metrics")
@@ -273,7 +272,7 @@ func failures(t *testing.T, sidecar *agents.Sidecar) map[string]float64 {
 	return found
 }
 
-// files are istiod's, byte for byte.
+// files returns the contents of the published files.
 func (s *setting) files(t *testing.T) map[string]string {
 	t.Helper()
 	content := map[string]string{}
@@ -285,7 +284,7 @@ func (s *setting) files(t *testing.T) map[string]string {
 	return content
 }
 
-// serial is that of the published certificate, as the status has it.
+// serial returns the published certificate's serial number in the form of the status.
 func (s *setting) serial(t *testing.T) string {
 	t.Helper()
 	return serialOf(t, s.files(t)["ca-cert.pem"])
@@ -300,7 +299,7 @@ func serialOf(t *testing.T, certificate string) string {
 	return strings.Join(parts, ":")
 }
 
-// parse gives the first certificate of some PEM.
+// parse returns the first certificate of a PEM text.
 func parse(t *testing.T, text string) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode([]byte(text))
@@ -312,7 +311,7 @@ func parse(t *testing.T, text string) *x509.Certificate {
 	return certificate
 }
 
-// role writes the guide's role anew, with another life of its logins.
+// role replaces the guide's role, with another TTL of its logins.
 func (s *setting) role(t *testing.T, ttl string) {
 	t.Helper()
 	s.write(t, "auth/kubernetes/role/"+vaultserver.Role, map[string]any{
@@ -321,7 +320,7 @@ func (s *setting) role(t *testing.T, ttl string) {
 	})
 }
 
-// ended waits until Vault does not know a token any more.
+// ended waits until Vault no longer knows a token.
 func (s *setting) ended(ctx context.Context, token string) error {
 	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
 		_, err := s.vault.Client.Auth().Token().LookupWithContext(ctx, token)

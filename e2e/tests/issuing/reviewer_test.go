@@ -19,8 +19,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// The guide's token_reviewer_jwt ends with Vault's Pod, here with its service account. Vault then answers each login as
-// it answers a wrong one, and the agent names the cause.
+// The guide's token_reviewer_jwt becomes invalid with Vault's Pod; here with its service account. Vault then answers each
+// login as if it were wrong, and the agent names the cause.
 func TestTokenReviewerGone(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	s.specify(t, nil)

@@ -22,7 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 )
 
-// leaks are the places that a secret may leak to, and the secrets that are known.
+// leaks holds the outputs that a secret may leak to, and the known secrets.
 type leaks struct {
 	mu       sync.Mutex
 	commands []*exec.Cmd
@@ -30,10 +30,10 @@ type leaks struct {
 	secrets  map[string]string
 }
 
-// secretLike is what looks like a token of Vault's, a JWT, PEM, or an encoded body.
+// secretLike matches Vault tokens, JWTs, PEM, and encoded bodies.
 var secretLike = regexp.MustCompile(`\bhv[sbr]\.|eyJ[A-Za-z0-9_-]{10}|-----BEGIN|PRIVATE KEY|[A-Za-z0-9+/=]{65,}`)
 
-// Command is the Pod's; what it writes is looked through after the test.
+// Command is the Pod's. Its output is searched after the test.
 func (s *setting) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	command := s.Pod.Command(ctx, arguments...)
 	s.leaks.mu.Lock()
@@ -42,7 +42,7 @@ func (s *setting) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	return command
 }
 
-// Init is the Pod's; what it writes is looked through after the test, for the key that it has published, too.
+// Init is the Pod's. Its output is searched after the test, for the published key as well.
 func (s *setting) Init(ctx context.Context, arguments ...string) (string, error) {
 	output, err := s.Command(ctx, append([]string{"init-container"}, arguments...)...).CombinedOutput()
 	s.knowKey()
@@ -52,7 +52,7 @@ func (s *setting) Init(ctx context.Context, arguments ...string) (string, error)
 	return string(output), nil
 }
 
-// sidecar starts one, which ends with the test.
+// sidecar starts a sidecar that ends with the test.
 func (s *setting) sidecar(t *testing.T, arguments ...string) *agents.Sidecar {
 	t.Helper()
 	sidecar, err := s.Sidecar(t.Context(), arguments...)
@@ -73,7 +73,7 @@ func (s *setting) sidecar(t *testing.T, arguments ...string) *agents.Sidecar {
 	return sidecar
 }
 
-// wrote adds a text to what is looked through.
+// wrote adds an output.
 func (s *setting) wrote(where, text string) {
 	s.leaks.mu.Lock()
 	defer s.leaks.mu.Unlock()
@@ -83,7 +83,7 @@ func (s *setting) wrote(where, text string) {
 	s.leaks.texts[where] += text
 }
 
-// know adds a secret to those that are looked for.
+// know adds a secret.
 func (s *setting) know(what, secret string) {
 	s.leaks.mu.Lock()
 	defer s.leaks.mu.Unlock()
@@ -93,7 +93,7 @@ func (s *setting) know(what, secret string) {
 	s.leaks.secrets[secret] = what
 }
 
-// knows says whether such a secret is looked for.
+// knows reports whether a secret is known.
 func (s *setting) knows(what string) bool {
 	s.leaks.mu.Lock()
 	defer s.leaks.mu.Unlock()
@@ -105,7 +105,7 @@ func (s *setting) knows(what string) bool {
 	return false
 }
 
-// knowKey adds the key that is published now, if any.
+// knowKey adds the published key, if there is one.
 func (s *setting) knowKey() {
 	key, err := os.ReadFile(filepath.Join(s.CACerts, "ca-key.pem"))
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *setting) knowKey() {
 	s.know("the CA key", encoded(string(key)))
 }
 
-// encoded is what stands between the first and the last line of PEM, on one line.
+// encoded returns the base64 text of PEM on one line.
 func encoded(pem string) string {
 	var body strings.Builder
 	for line := range strings.Lines(pem) {
@@ -125,7 +125,7 @@ func encoded(pem string) string {
 	return body.String()
 }
 
-// learn adds the token and the key of an answer of Vault's, whatever becomes of them.
+// learn adds the token and the key of one of Vault's answers.
 func (s *setting) learn(answer []byte) {
 	var secrets struct {
 		Auth struct {
@@ -141,8 +141,7 @@ func (s *setting) learn(answer []byte) {
 	}
 }
 
-// noSecrets wants no secret in anything that was written: by the programs, about the IssuedCertificate, in its
-// status, in the metrics.
+// noSecrets expects no secret in any output: of the programs, in Events, in the status, in the metrics.
 func (s *setting) noSecrets(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
@@ -182,7 +181,7 @@ func (s *setting) wroteJSON(t *testing.T, where string, object any) {
 	s.wrote(where, string(text))
 }
 
-// leaked names what a text has of secrets, and what looks like one. It gives no more of them than a beginning.
+// leaked returns the secrets in a text and what looks like one, truncated.
 func leaked(text string, secrets map[string]string) (found []string) {
 	for line := range strings.Lines(text) {
 		if like := secretLike.FindString(line); like != "" {
@@ -206,7 +205,7 @@ func leaked(text string, secrets map[string]string) (found []string) {
 	return found
 }
 
-// What looks for secrets finds them.
+// The search for secrets finds them.
 func TestLeakDetection(t *testing.T) {
 	t.Parallel()
 	secret := "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -22,13 +22,13 @@ import (
 // tokenSecret is the name of the Secret that holds Vault's token.
 const tokenSecret = "vault-token"
 
-// fromSecret has the agent take Vault's token from the Secret.
+// fromSecret makes the agent take Vault's token from the Secret.
 func fromSecret(vault map[string]any) {
 	delete(vault, "kubernetesAuth")
 	vault["tokenSecretRef"] = map[string]any{"name": tokenSecret}
 }
 
-// token makes one that may do what the guide's role may.
+// token creates a token with the rights of the guide's role.
 func (s *setting) token(t *testing.T, ttl string) string {
 	t.Helper()
 	made, err := s.vault.Client.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{
@@ -39,7 +39,7 @@ func (s *setting) token(t *testing.T, ttl string) string {
 	return made.Auth.ClientToken
 }
 
-// lives wants Vault to know a token still.
+// lives expects a valid token.
 func (s *setting) lives(t *testing.T, token string) {
 	t.Helper()
 	if _, err := s.vault.Client.Auth().Token().LookupWithContext(t.Context(), token); err != nil {
@@ -47,7 +47,7 @@ func (s *setting) lives(t *testing.T, token string) {
 	}
 }
 
-// revoked is a token that is not valid any more.
+// revoked returns a revoked token.
 func (s *setting) revoked(t *testing.T) string {
 	t.Helper()
 	token := s.token(t, "1h")
@@ -55,7 +55,7 @@ func (s *setting) revoked(t *testing.T) string {
 	return token
 }
 
-// expired is another.
+// expired returns an expired token.
 func (s *setting) expired(t *testing.T) string {
 	t.Helper()
 	token := s.token(t, "1s")
@@ -63,14 +63,14 @@ func (s *setting) expired(t *testing.T) string {
 	return token
 }
 
-// keep puts values into the Secret, in place of what it held.
+// keep replaces the data of the Secret.
 func (s *setting) keep(t *testing.T, values map[string]string) {
 	t.Helper()
 	s.forget(t)
 	must(t, shared.Create(t.Context(), &corev1.Secret{ObjectMeta: s.secret(), StringData: values}))
 }
 
-// forget removes the Secret, if it is there.
+// forget deletes the Secret if it exists.
 func (s *setting) forget(t *testing.T) {
 	t.Helper()
 	must(t, client.IgnoreNotFound(shared.Delete(t.Context(), &corev1.Secret{ObjectMeta: s.secret()})))
@@ -80,8 +80,7 @@ func (s *setting) secret() metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: tokenSecret, Namespace: s.Namespace}
 }
 
-// allow gives istiod's service account the right that docs/agent.md names: get, on that Secret. It returns when that
-// is in force.
+// allow grants istiod's service account the right of docs/agent.md, get on the Secret, and returns once it is effective.
 func (s *setting) allow(t *testing.T) {
 	t.Helper()
 	must(t, shared.Create(t.Context(), &rbacv1.Role{ObjectMeta: s.secret(), Rules: []rbacv1.PolicyRule{
@@ -105,7 +104,7 @@ func (s *setting) allow(t *testing.T) {
 	})
 }
 
-// A token of a Secret is used as it is, and never revoked; where there is none of use, it is said what is missing.
+// The agent uses a Secret's token as it is and never revokes it. If there is no usable token, the message names the problem.
 func TestSecretToken(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)
@@ -146,7 +145,7 @@ func TestSecretToken(t *testing.T) {
 	}
 }
 
-// A sidecar whose token is not valid any more renews as soon as the Secret holds another, and revokes neither.
+// A sidecar whose token is no longer valid renews as soon as the Secret holds another, and revokes neither.
 func TestSecretTokenReplaced(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	proxy := s.proxy(t)

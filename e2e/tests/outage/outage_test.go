@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package outage tests what happens while the webhook does not answer, when its
-// configuration is gone, and when even the guard is.
+// Package outage tests admissions while the webhook does not answer, without its configuration, and without the guard.
 package outage
 
 import (
@@ -27,7 +26,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{}) }
 
-// somethingElse is a Deployment that neither is called istiod nor runs it.
+// somethingElse is a Deployment that is not istiod.
 func somethingElse(namespace string) *unstructured.Unstructured {
 	labels := map[string]any{"app": "something-else"}
 	return &unstructured.Unstructured{Object: map[string]any{
@@ -43,7 +42,7 @@ func somethingElse(namespace string) *unstructured.Unstructured {
 	}}
 }
 
-// The steps build on one another: each takes away one thing more.
+// Each step removes one more part.
 func TestOutage(t *testing.T) {
 	namespace := shared.Namespace(t, true)
 	istiod := cluster.Istiod(t, namespace)
@@ -145,7 +144,7 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-// wantCheck runs what `helm test` does.
+// wantCheck runs the check of `helm test`.
 func wantCheck(t *testing.T, passes bool, words string) {
 	t.Helper()
 	output, err := shared.Webhook.Check(t.Context())
@@ -154,7 +153,7 @@ func wantCheck(t *testing.T, passes bool, words string) {
 	}
 }
 
-// installByHelm3 has istiod injected while all is well.
+// installByHelm3 installs an istiod while the webhook works.
 func installByHelm3(t *testing.T) helm.Release {
 	t.Helper()
 	release := helm.Release{Name: "istiod", Namespace: shared.Namespace(t, true), ClientSide: true}
@@ -187,7 +186,7 @@ func rendered(t *testing.T, release helm.Release, tag string) *unstructured.Unst
 	return deployment
 }
 
-// edit is `kubectl patch`, which must be refused with these words, if any.
+// edit does what `kubectl patch` does. If there is a text, it must be refused with that.
 func edit(t *testing.T, deployment *appsv1.Deployment, content, refusal string) {
 	t.Helper()
 	err := shared.Patch(t.Context(), deployment, client.RawPatch(types.MergePatchType, []byte(content)))
@@ -218,7 +217,7 @@ func wantRefused(t *testing.T, err error, words ...string) {
 	}
 }
 
-// wantVolume checks where istiod's CA would come from.
+// wantVolume checks the source of istiod's CA.
 func wantVolume(t *testing.T, namespace, want string) {
 	t.Helper()
 	stored := shared.Stored(t, namespace, "istiod")

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pods tests the webhook with target pods: istiod's Pods are injected,
-// its Deployment stays as it was written.
+// Package pods tests the webhook with target pods: it injects into istiod's Pods and does not change the Deployment.
 package pods
 
 import (
@@ -135,7 +134,7 @@ func TestGuardAlone(t *testing.T) {
 	})
 }
 
-// namespaceWithIstiod has istiod's ServiceAccount, which the API server asks for.
+// namespaceWithIstiod returns a namespace with istiod's ServiceAccount, which the API server requires.
 func namespaceWithIstiod(t *testing.T, labelled bool) string {
 	t.Helper()
 	namespace := shared.Namespace(t, labelled)
@@ -146,7 +145,7 @@ func namespaceWithIstiod(t *testing.T, labelled bool) string {
 	return namespace
 }
 
-// pod is what the ReplicaSet controller makes of a template.
+// pod returns the Pod that the ReplicaSet controller creates from a template.
 func pod(namespace string, of *corev1.PodTemplateSpec) *corev1.Pod {
 	of = of.DeepCopy()
 	return &corev1.Pod{
@@ -163,8 +162,7 @@ func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// template is a Pod's, without its API token, whose volume has another name in
-// each Pod.
+// template returns a Pod's template without the API token, whose volume name is random.
 func template(pod *corev1.Pod, token func(string) bool) *corev1.PodTemplateSpec {
 	spec := pod.Spec.DeepCopy()
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return token(v.Name) })

@@ -15,8 +15,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// wantRounds checks in the audit log how often the webhook was asked about a
-// Pod's creation, and whether it changed something each time.
+// wantRounds checks in the audit log how often the API server called the webhook for a Pod's creation, and whether each call
+// changed the Pod.
 func wantRounds(t *testing.T, pod *corev1.Pod, mutated ...bool) {
 	t.Helper()
 	cluster.Eventually(t, "the audit log tells of each round", func() error {

@@ -19,7 +19,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/kubectl"
 )
 
-// kubectlVariable has this program be kubectl.
+// kubectlVariable makes this program act as kubectl.
 const kubectlVariable = "ISTIOD_AGENT_TEST_KUBECTL"
 
 func beKubectl() {
@@ -28,7 +28,7 @@ func beKubectl() {
 	}
 }
 
-// kubectl runs a command as a person writes it.
+// kubectl runs a kubectl command line.
 func (m *mesh) kubectl(t *testing.T, arguments ...string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -44,7 +44,7 @@ func (m *mesh) kubectl(t *testing.T, arguments ...string) string {
 	return string(output)
 }
 
-// The conditions are of all Pods: one that gets no certificate counts, and when it gets one, all is well again.
+// The conditions cover all Pods: a Pod without a certificate makes them false until it gets one.
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -78,8 +78,8 @@ func TestConditions(t *testing.T) {
 	if _, err := other.Init(t.Context(), "--timeout", "2s"); err == nil {
 		t.Fatal("a sealed Vault has issued a certificate")
 	}
-	m.is(t, "Ready", "False", "VaultSealed", "Pod istiod-1: ")
-	m.is(t, "RootTrusted", "True", "Trusted", "")
+	m.wantCondition(t, "Ready", "False", "VaultSealed", "Pod istiod-1: ")
+	m.wantCondition(t, "RootTrusted", "True", "Trusted", "")
 	must(t, m.vault.Unseal(t.Context()))
 
 	// Many report at once, and none of them is overlooked.
@@ -97,8 +97,8 @@ func TestConditions(t *testing.T) {
 	}
 	running.Wait()
 	m.kubectl(t, "wait", "--for=condition=Ready", name, "--timeout=30s")
-	m.is(t, "Ready", "True", "Published", "(Pods: 5)")
-	m.is(t, "Confirmed", "False", "NotConfirmed", "") // no istiod runs there
+	m.wantCondition(t, "Ready", "True", "Published", "(Pods: 5)")
+	m.wantCondition(t, "Confirmed", "False", "NotConfirmed", "") // no istiod runs there
 
 	// Another agent of the same Pod leaves the times as they are.
 	before := m.condition(t, "Ready")
@@ -112,8 +112,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// is waits until a condition has a status, a reason and some words.
-func (m *mesh) is(t *testing.T, kind, status, reason, words string) {
+// wantCondition waits until a condition has a status, a reason and words in its message.
+func (m *mesh) wantCondition(t *testing.T, kind, status, reason, words string) {
 	t.Helper()
 	cluster.Eventually(t, fmt.Sprintf("%s is %s", kind, status), func() error {
 		c := m.condition(t, kind)

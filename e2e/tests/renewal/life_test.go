@@ -12,8 +12,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// Everything in the guide as it stands there, the kind of key included: istiod starts with Vault's CA and
-// publishes Vault's root; a renewal reaches it without a restart, in one reload.
+// With the guide's own values, the type of the key included, istiod starts with Vault's CA and publishes Vault's root. It
+// loads a renewed CA in one reload, without a restart.
 func TestGuide(t *testing.T) {
 	m := newMesh(t, func(_, _ map[string]any) {})
 	sidecar := m.start(t)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package renewal tests the agent's whole life with nothing but real parts: an API server, a Vault set up by
-// the guide, an istiod.
+// Package renewal tests the agent's whole life with an API server, a Vault set up by the guide, and an istiod.
 package renewal
 
 import (
@@ -39,7 +38,7 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, nil)
 }
 
-// mesh is one istiod with its agent and its Vault.
+// mesh is an istiod with its agent and its Vault.
 type mesh struct {
 	*agents.Pod
 	vault       *vaultserver.Server
@@ -48,8 +47,8 @@ type mesh struct {
 	istiod      *istiodserver.Server
 }
 
-// newMesh sets Vault up as the guide does, for a namespace of its own, and writes the specification.
-// EC keys make renewals quick; the RSA keys of the guide are in TestGuide.
+// newMesh sets up Vault by the guide for a new namespace, and writes the specification. EC keys make renewals fast; TestGuide
+// has the guide's RSA keys.
 func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh {
 	t.Helper()
 	ctx := t.Context()
@@ -74,7 +73,7 @@ func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh
 	return m
 }
 
-// newPod is a mesh without Vault and without a specification, in a namespace of its own.
+// newPod returns a mesh without Vault and specification, in a new namespace.
 func newPod(t *testing.T) *mesh {
 	t.Helper()
 	must(t, agents.Install(t.Context(), shared))
@@ -83,7 +82,7 @@ func newPod(t *testing.T) *mesh {
 	return &mesh{Pod: pod}
 }
 
-// start runs the init container, istiod, and the sidecar, in a Pod's order.
+// start runs the init container, istiod and the sidecar, in a Pod's order.
 func (m *mesh) start(t *testing.T) *agents.Sidecar {
 	t.Helper()
 	output, err := m.Init(t.Context())
@@ -95,7 +94,7 @@ func (m *mesh) start(t *testing.T) *agents.Sidecar {
 	return m.startSidecar(t)
 }
 
-// starting is held by one istiod at a time: the first installs Istio's CRDs.
+// starting is locked while an istiod starts, since the first one installs Istio's CRDs.
 var starting sync.Mutex
 
 func (m *mesh) startIstiod(t *testing.T) {
@@ -127,7 +126,7 @@ func (m *mesh) startSidecar(t *testing.T, arguments ...string) *agents.Sidecar {
 	return sidecar
 }
 
-// confirmed waits until the status says that istiod uses a certificate, other than the one named.
+// confirmed waits until the status reports that istiod uses a certificate other than the one named.
 func (m *mesh) confirmed(t *testing.T, other string) (serial string) {
 	t.Helper()
 	cluster.Eventually(t, "istiod's CA is confirmed in the status", func() error {
@@ -161,7 +160,7 @@ func (m *mesh) stored(t *testing.T) *unstructured.Unstructured {
 	return stored
 }
 
-// metric waits until a metric of the sidecar has a value.
+// metric waits until a metric of the sidecar has the value.
 func metric(t *testing.T, sidecar *agents.Sidecar, name string, want float64) {
 	t.Helper()
 	cluster.Eventually(t, fmt.Sprintf("%s is %v", name, want), func() error {
@@ -184,14 +183,14 @@ func (m *mesh) file(t *testing.T, name string) (*x509.Certificate, []byte) {
 	return certificate, content
 }
 
-// serial is that of the published certificate.
+// serial returns the published certificate's serial number.
 func (m *mesh) serial(t *testing.T) string {
 	t.Helper()
 	certificate, _ := m.file(t, "ca-cert.pem")
 	return certificate.SerialNumber.Text(16)
 }
 
-// files are istiod's, byte for byte.
+// files returns the contents of istiod's files.
 func (m *mesh) files(t *testing.T) map[string]string {
 	t.Helper()
 	content := map[string]string{}
@@ -203,7 +202,7 @@ func (m *mesh) files(t *testing.T) map[string]string {
 	return content
 }
 
-// events are those about the IssuedCertificate with a reason: their type and their text.
+// events returns type and note of the IssuedCertificate's Events with a reason.
 func (m *mesh) events(t *testing.T, reason string) (found []string) {
 	t.Helper()
 	var all eventsv1.EventList
@@ -216,20 +215,20 @@ func (m *mesh) events(t *testing.T, reason string) (found []string) {
 	return found
 }
 
-// told waits until there is one event with a reason that says all of this.
-func (m *mesh) told(t *testing.T, kind, reason string, words ...string) {
+// wantEvent waits for one Event with a reason and all words in its note.
+func (m *mesh) wantEvent(t *testing.T, kind, reason string, words ...string) {
 	t.Helper()
 	cluster.Eventually(t, "there is an event "+reason, func() error {
 		found := m.events(t, reason)
 		if len(found) != 1 || !strings.HasPrefix(found[0], kind+" ") {
 			return fmt.Errorf("there are %q", found)
 		}
-		return says(found[0], words...)
+		return contains(found[0], words...)
 	})
 }
 
-// says wants words in a text.
-func says(text string, words ...string) error {
+// contains returns an error unless a text contains all words.
+func contains(text string, words ...string) error {
 	for _, each := range words {
 		if !strings.Contains(text, each) {
 			return fmt.Errorf("%q is not in: %s", each, text)
@@ -238,7 +237,7 @@ func says(text string, words ...string) error {
 	return nil
 }
 
-// signs wants istiod to sign a workload's certificate that verifies against the root.
+// signs expects istiod to sign a workload's certificate that verifies against the root.
 func (m *mesh) signs(ctx context.Context) error {
 	workload, err := m.istiod.CSR(ctx, istiodserver.CSROptions{Namespace: m.Namespace, ServiceAccount: "default", Root: m.root.Certificate})
 	if err != nil {
@@ -247,7 +246,7 @@ func (m *mesh) signs(ctx context.Context) error {
 	return workload.Verify(m.root.Certificate)
 }
 
-// published wants the guide's last step to find no difference.
+// published expects no difference in the guide's last step.
 func (m *mesh) published(t *testing.T) {
 	t.Helper()
 	cluster.Eventually(t, "istio-ca-root-cert is Vault's root", func() error {
@@ -259,14 +258,14 @@ func (m *mesh) published(t *testing.T) {
 	})
 }
 
-// reloads counts how often istiod has said that it loaded another CA.
+// reloads counts istiod's log lines about a loaded CA.
 func (m *mesh) reloads() int {
 	return strings.Count(m.istiod.Process().Output(), "Istiod has detected the newly added intermediate CA and updated its key and certs accordingly")
 }
 
 var secret = regexp.MustCompile(`-----BEGIN|hvs\.|eyJ[A-Za-z0-9_-]{10}|[A-Za-z0-9+/=]{65,}`)
 
-// noSecrets wants no key, token or body of an answer in what a program has written.
+// noSecrets expects no key, token or answer body in a program's output.
 func noSecrets(t *testing.T, output string) {
 	t.Helper()
 	for line := range strings.Lines(output) {

@@ -19,9 +19,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// Another root in Vault never reaches an istiod that runs: it keeps what it has, byte for byte, and a person is
-// told both fingerprints. A Pod that starts beside it waits, until a person accepts that root by the command that it says;
-// with the old one back, renewal goes on.
+// A changed root in Vault never reaches a running istiod: it keeps its files byte for byte, and an Event names both
+// fingerprints. A Pod that starts beside it waits until a person accepts the root by the command in the message. Once the
+// old root is back, renewal continues.
 func TestChangedRoot(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -50,7 +50,7 @@ func TestChangedRoot(t *testing.T) {
 	words := []string{"Vault's root has changed", "from " + fingerprint(m.root.Certificate) + " to " + fingerprint(root.Certificate), "restart istiod"}
 	m.fails(t, serial, words...)
 	metric(t, sidecar, "istiod_agent_root_changed", 1)
-	m.told(t, "Warning", "RootChanged", words...)
+	m.wantEvent(t, "Warning", "RootChanged", words...)
 	if after := m.files(t); !maps.Equal(before, after) {
 		t.Error("istiod's files have changed")
 	}
@@ -70,7 +70,7 @@ func TestChangedRoot(t *testing.T) {
 		t.Error("a Pod takes another root than the one that runs")
 	}
 	accept := "istiod-agent.io/accept-root=" + fingerprint(root.Certificate)
-	must(t, says(output, "reason=RootChanged", "istiod-agent: no certificates for istiod: Vault's root has changed", m.Name,
+	must(t, contains(output, "reason=RootChanged", "istiod-agent: no certificates for istiod: Vault's root has changed", m.Name,
 		"kubectl annotate issuedcertificate -n "+m.Namespace+" "+m.certificate.GetName()+" --overwrite "+accept))
 	started := make(chan error, 1)
 	go func() { _, err := fresh.Init(t.Context()); started <- err }()
@@ -110,8 +110,8 @@ func TestChangedRoot(t *testing.T) {
 	}
 }
 
-// A root that is reissued with its own key, and another root that the first one has cross-signed, join every answer of
-// Vault's. Renewals continue, and istiod keeps its root.
+// Vault's answers also hold a root reissued with the same key, and another root that the first one has cross-signed.
+// Renewals continue, and istiod keeps its root.
 func TestReissuedAndCrossSignedRoots(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -164,7 +164,7 @@ func TestReissuedAndCrossSignedRoots(t *testing.T) {
 	}
 }
 
-// fails waits until the status says that the certificate with this serial number stays, and why.
+// fails waits until the status reports a reason while the certificate with this serial number stays.
 func (m *mesh) fails(t *testing.T, serial string, words ...string) {
 	t.Helper()
 	cluster.Eventually(t, "the status is FAILED", func() error {
@@ -172,11 +172,11 @@ func (m *mesh) fails(t *testing.T, serial string, words ...string) {
 		if state != "FAILED" || entry["serialNumber"] != serial {
 			return fmt.Errorf("state %q, %v", state, entry)
 		}
-		return says(fmt.Sprint(entry["error"]), words...)
+		return contains(fmt.Sprint(entry["error"]), words...)
 	})
 }
 
-// fingerprint is the SHA-256 of a certificate in PEM.
+// fingerprint returns the SHA-256 fingerprint of a certificate in PEM.
 func fingerprint(certificate []byte) string {
 	block, _ := pem.Decode(certificate)
 	sum := sha256.Sum256(block.Bytes)

@@ -20,8 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// Without a specification that can be acted on, the init container ends with what is to be done about it, and
-// leaves nothing that istiod would start with.
+// Without a valid specification the init container fails with the remedy and publishes no file.
 func TestInitContainerWithoutSpecification(t *testing.T) {
 	t.Parallel()
 	nowhere := "https://127.0.0.1:1"
@@ -88,9 +87,9 @@ func TestInitContainerWithoutSpecification(t *testing.T) {
 			}
 			lines := strings.Split(strings.TrimSpace(output), "\n")
 			last := lines[len(lines)-1]
-			must(t, says(last, "istiod-agent: no certificates for istiod: "))
+			must(t, contains(last, "istiod-agent: no certificates for istiod: "))
 			for _, words := range test.words {
-				if err := says(last, strings.ReplaceAll(words, "NAMESPACE", m.Namespace)); err != nil {
+				if err := contains(last, strings.ReplaceAll(words, "NAMESPACE", m.Namespace)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -103,7 +102,7 @@ func TestInitContainerWithoutSpecification(t *testing.T) {
 	}
 }
 
-// An init container that is started before its IssuedCertificate is there goes on as soon as it is.
+// An init container that starts before its IssuedCertificate continues once it exists.
 func TestLateIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -112,7 +111,7 @@ func TestLateIssuedCertificate(t *testing.T) {
 	sidecar := m.crashing(t)
 	metric(t, sidecar, "istiod_agent_specification_accepted", 0)
 	cluster.Eventually(t, "the sidecar says what it waits for", func() error {
-		return says(sidecar.Output(), "waiting for an IssuedCertificate in namespace")
+		return contains(sidecar.Output(), "waiting for an IssuedCertificate in namespace")
 	})
 	if _, err := sidecar.Get(t.Context(), "/readyz"); err == nil {
 		t.Error("it is ready without a certificate")
@@ -124,7 +123,7 @@ func TestLateIssuedCertificate(t *testing.T) {
 	m.file(t, "root-cert.pem")
 }
 
-// Of two IssuedCertificates for one istiod the oldest counts, whatever its name, and a person is told.
+// Of two IssuedCertificates for an istiod the oldest counts, whatever its name, and an Event reports both.
 func TestTwoIssuedCertificates(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -141,12 +140,12 @@ func TestTwoIssuedCertificates(t *testing.T) {
 	m.start(t)
 	m.confirmed(t, "")
 	cluster.Eventually(t, "there is an event", func() error {
-		return says(strings.Join(m.events(t, "SpecificationWarning"), "\n"),
+		return contains(strings.Join(m.events(t, "SpecificationWarning"), "\n"),
 			`several IssuedCertificates are for`, `the agent uses the oldest, "istiod-istio-system-cluster-1", and ignores "a-newer-one"`)
 	})
 }
 
-// With the specification in a file no API server is needed: neither to start nor to renew.
+// With the specification in a file the agent needs no API server, neither to start nor to renew.
 func TestSpecificationFile(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -184,8 +183,8 @@ func TestSpecificationFile(t *testing.T) {
 	must(t, m.signs(t.Context()))
 }
 
-// A certificate that lives for a minute, since Vault allows no more, is renewed in time again and again, and a
-// person is told that it is too short for istiod's.
+// A certificate with a lifetime of one minute, which is all that Vault allows, is renewed in time again and again, and an
+// Event warns that it is too short for workload certificates.
 func TestShortLivedCertificates(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, nil)
@@ -194,7 +193,7 @@ func TestShortLivedCertificates(t *testing.T) {
 	sidecar := m.start(t)
 	serial := m.confirmed(t, "")
 	cluster.Eventually(t, "the short life is told", func() error {
-		return says(strings.Join(m.events(t, "LifetimeTooShort"), "\n"), "The CA certificate's lifetime of 1m0s is too short for workload certificates of 24h0m0s", "max_lease_ttl")
+		return contains(strings.Join(m.events(t, "LifetimeTooShort"), "\n"), "The CA certificate's lifetime of 1m0s is too short for workload certificates of 24h0m0s", "max_lease_ttl")
 	})
 	for i := range 3 {
 		certificate, _ := m.file(t, "ca-cert.pem")

@@ -15,12 +15,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// inARow is how many renewals an agent makes in a row when it is asked to, before it pauses.
+// inARow is the number of requested renewals that an agent makes without a pause.
 const inARow = 5
 
-// Renewal after renewal, each asked for as soon as the one before is confirmed: istiod runs on and reloads
-// exactly once for each, its root stays what it was, and workloads get certificates all the while. The agent, which would
-// pause, is another one after a few of them.
+// 200 renewals, each requested once the one before is confirmed: istiod reloads exactly once for each, keeps its root, and
+// signs workload certificates meanwhile. The agent is replaced after every few of them, since it would pause.
 func TestTwoHundredRenewals(t *testing.T) {
 	count := 200
 	if testing.Short() {
@@ -84,8 +83,8 @@ func TestTwoHundredRenewals(t *testing.T) {
 // requested counts the renewals that the annotation asked for and istiod confirmed.
 const requested = `istiod_agent_renewals_total{outcome="success",reason="RenewRequested"}`
 
-// workloads has istiod sign certificates of workloads, one after the other, until the function it gives is
-// called: that says how many there were, and what went wrong.
+// workloads requests workload certificates from istiod one after the other until the caller calls the function that it
+// returns, which returns their number and the errors.
 func (m *mesh) workloads(t *testing.T) (stop func() (signed int, failed error)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

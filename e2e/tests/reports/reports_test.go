@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reports tests what becomes of the reports of Pods that are gone.
+// Package reports tests the removal of status entries of deleted Pods.
 package reports
 
 import (
@@ -24,7 +24,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2}) }
 
-// The entry of a Pod stays while the Pod is there, and goes with it. The conditions are those of the Pods that are there.
+// A Pod's entry in the status exists as long as the Pod. The conditions are those of the existing Pods.
 func TestReportsOfDeletedPods(t *testing.T) {
 	namespace := shared.Namespace(t, false)
 	pod := func(name string) *corev1.Pod {
@@ -65,7 +65,7 @@ func TestReportsOfDeletedPods(t *testing.T) {
 	stored := certificate(nil)
 	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
 	conditions, _, _ := unstructured.NestedSlice(stored.Object, "status", "conditions")
-	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every istiod that reports has a valid CA certificate (Pods: 2)." {
+	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every reporting istiod has a valid CA certificate (Pods: 2)." {
 		t.Errorf("the conditions are %v", conditions)
 	}
 

@@ -15,8 +15,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// What cannot be written down is not done: with a CRD that drops the status's fields nothing is restarted, and an Event
-// says why.
+// With a CRD that drops the fields of the status nothing is restarted, since progress cannot be recorded. An Event gives the
+// reason.
 func TestCRDWithoutStatus(t *testing.T) {
 	m, first := newMesh(t)
 	m.virtualMesh(t, false)
@@ -47,7 +47,7 @@ func TestCRDWithoutStatus(t *testing.T) {
 	wantRestarts(t, "nothing is restarted", map[string]int{m.system + "/istiod": 0, m.a + "/web": 0})
 }
 
-// narrowed takes all fields but Gloo Mesh's own out of the status in the CRD, until the test ends.
+// narrowed removes all fields but Gloo Mesh's from the status in the CRD until the end of the test.
 func narrowed(t *testing.T) {
 	t.Helper()
 	crd := untyped("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", certificatesv1.PodBounceDirectives.GroupResource().String())

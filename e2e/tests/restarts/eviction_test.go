@@ -22,7 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// begin has a mesh's istiods and namespaces come to another root, so that istiod and its proxies are restarted.
+// begin changes the root of a mesh's istiods and namespaces, so that istiod and its proxies are restarted.
 func (m *mesh) begin(t *testing.T, was root) root {
 	t.Helper()
 	second := newRoot()
@@ -33,7 +33,7 @@ func (m *mesh) begin(t *testing.T, was root) root {
 	return second
 }
 
-// rollout is a ReplicaSet that belongs to what nobody here knows, as Argo's Rollouts do.
+// rollout creates a ReplicaSet whose owner is of an unknown kind, such as an Argo Rollout.
 func (m *mesh) rollout(t *testing.T, name string, replicas int32) {
 	t.Helper()
 	labels, annotations := proxy(name)
@@ -52,8 +52,8 @@ func (m *mesh) rollout(t *testing.T, name string, replicas int32) {
 	})
 }
 
-// Pods whose owner has no rollout are evicted, one after the other, and never against a PodDisruptionBudget. What is held
-// up by one holds up nobody else.
+// Pods whose owner has no rollout are evicted one after the other, never against a PodDisruptionBudget. A blocked workload
+// does not block others.
 func TestPodDisruptionBudgets(t *testing.T) {
 	m, first := newMesh(t)
 	m.rollout(t, "argo", 2)
@@ -107,7 +107,7 @@ func TestPodDisruptionBudgets(t *testing.T) {
 	}
 }
 
-// A StatefulSet that replaces Pods only when they are deleted is left as it is, and its Pods are evicted.
+// A StatefulSet with update strategy OnDelete is not changed; its Pods are evicted.
 func TestOnDelete(t *testing.T) {
 	m, first := newMesh(t)
 	labels, annotations := proxy("db")
@@ -131,18 +131,18 @@ func TestOnDelete(t *testing.T) {
 	}
 }
 
-// While the Pod after an evicted one is not there, the next one is not evicted.
+// No Pod is evicted until the replacement of the one before exists.
 func TestEvictionsWait(t *testing.T) {
 	m, first := newMesh(t)
 	m.rollout(t, "argo", 2)
 	old := names(t, m.a, "app", "argo")
-	m.hold(m.a, "argo", true) // nobody makes new Pods
+	m.pause(m.a, "argo", true) // nobody makes new Pods
 	m.begin(t, first)
 	m.wantStatus(t, certificatesv1.Restarting, "ReplicaSet "+m.a+"/argo: 2 Pods (now 1)")
 	if now := names(t, m.a, "app", "argo"); len(now) != 1 || !slices.Contains(old, now[0]) {
 		t.Errorf("Pods %q are left of %q", now, old)
 	}
-	m.hold(m.a, "argo", false)
+	m.pause(m.a, "argo", false)
 	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 	for _, pod := range names(t, m.a, "app", "argo") {
 		if slices.Contains(old, pod) {
@@ -151,7 +151,7 @@ func TestEvictionsWait(t *testing.T) {
 	}
 }
 
-// Somebody else writes the status all the time: what they write stays, and each workload is restarted once all the same.
+// While another program writes the status all the time, its fields stay, and each workload is restarted once.
 func TestStatusWriters(t *testing.T) {
 	m, first := newMesh(t)
 	for i := range 7 { // more than are restarted at a time
@@ -185,7 +185,7 @@ func TestStatusWriters(t *testing.T) {
 	}
 }
 
-// No more than a few are restarted at a time; when they do not come up again, nothing goes on.
+// Only a few workloads are restarted at a time. If they do not become ready, no other follows.
 func TestConcurrency(t *testing.T) {
 	m, first := newMesh(t)
 	for i := range 7 {
@@ -193,7 +193,7 @@ func TestConcurrency(t *testing.T) {
 	}
 	m.runDeployment(t, m.b, "web")
 	for i := range 7 {
-		m.hold(m.a, fmt.Sprintf("web-%d", i), true)
+		m.pause(m.a, fmt.Sprintf("web-%d", i), true)
 	}
 	m.begin(t, first)
 	count := func() (n int) {
@@ -216,7 +216,7 @@ func TestConcurrency(t *testing.T) {
 		t.Errorf("%d are restarted at a time", n)
 	}
 	for i := range 7 {
-		m.hold(m.a, fmt.Sprintf("web-%d", i), false)
+		m.pause(m.a, fmt.Sprintf("web-%d", i), false)
 	}
 	m.wantStatus(t, certificatesv1.Restarted, "9 workloads restarted")
 	if n := count(); n != 8 {
@@ -224,8 +224,8 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
-// A directive that a person has written is followed as in the public API: its sets in their order, each when its ConfigMap
-// holds the root and when enough Pods of the one before are ready.
+// The controller follows a person's directive as the public API defines it: its sets in order, each once its ConfigMap
+// holds the root and enough Pods of the set before are ready.
 func TestDirectiveByHand(t *testing.T) {
 	m, _ := newMesh(t)
 	m.virtualMesh(t, false)
@@ -275,7 +275,7 @@ func TestDirectiveByHand(t *testing.T) {
 	wantRestarts(t, "nobody else was", map[string]int{m.a + "/first": 1, m.a + "/third": 0, m.system + "/istiod": 0})
 }
 
-// Without the chart's rights nothing is restarted, and both say so; with them, it goes on by itself.
+// Without the chart's rights nothing is restarted, and VirtualMesh and directive report it. With them the restarts continue.
 func TestWithoutRights(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "web")

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package restarts tests what is restarted after a change of the root, and what is not, against a real API server: the
-// controller runs with the chart's rights, twice, and without electing a leader, so that whatever it does it does beside
-// another one.
+// Package restarts tests which workloads restart after a change of the root. Two controllers run with the chart's rights and
+// without leader election, so that each of them must cope with the other.
 package restarts
 
 import (
@@ -48,12 +47,12 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// values of the chart, with the rights to restart Pods or without.
+// values returns the chart's values, with or without the rights to restart Pods.
 func values(restarts bool) helm.Values {
 	return helm.Values{"clusterName": "cluster-1", "restarts": helm.Values{"enabled": restarts}}
 }
 
-// root is a root of trust.
+// root is a root CA.
 type root struct{ pem, fingerprint string }
 
 func newRoot() root {
@@ -61,18 +60,18 @@ func newRoot() root {
 	return root{string(made.PEM()), pemcerts.Fingerprint(made.Certificate)}
 }
 
-// mesh is an istiod, whose agents this test plays, and namespaces of its workloads.
+// mesh is an istiod, whose agents the test replaces, and namespaces with workloads.
 type mesh struct {
 	*player
-	// system is istiod's namespace, with the gateway; a and b are those of workloads.
+	// system is the namespace of istiod and the gateway; a and b are namespaces of workloads.
 	system, a, b string
 
 	mu sync.Mutex
-	// vault is the root with which an istiod comes up that starts now.
+	// vault is the root of an istiod that starts now.
 	vault root
 }
 
-// newMesh gives a mesh that runs, has one root, and is asked by the guide's VirtualMesh to restart its Pods.
+// newMesh returns a running mesh with one root, whose VirtualMesh is the guide's and restarts Pods.
 func newMesh(t *testing.T) (*mesh, root) {
 	t.Helper()
 	first := newRoot()
@@ -113,7 +112,7 @@ func namespace(t *testing.T, labelled bool) string {
 	return name
 }
 
-// deployment is one whose Pods have the labels and annotations that istiod's injection would give them.
+// deployment returns a Deployment whose Pods have the labels and annotations of istiod's injection.
 func deployment(namespace, name string, labels, annotations map[string]string) *appsv1.Deployment {
 	if labels["app"] == "" {
 		labels["app"] = name
@@ -133,7 +132,7 @@ func template(labels, annotations map[string]string) corev1.PodTemplateSpec {
 	}
 }
 
-// proxy are the labels and annotations of an injected Pod.
+// proxy returns the labels and annotations of an injected Pod.
 func proxy(name string, more ...string) (labels, annotations map[string]string) {
 	labels = map[string]string{"app": name, "service.istio.io/canonical-name": name}
 	for i := 0; i < len(more); i += 2 {
@@ -142,7 +141,7 @@ func proxy(name string, more ...string) (labels, annotations map[string]string) 
 	return labels, map[string]string{"istio.io/rev": "default", "sidecar.istio.io/status": `{"revision":"default"}`}
 }
 
-// run makes a workload with a proxy and waits until its Pods are there.
+// run creates a workload with a proxy and waits for its Pods.
 func (m *mesh) run(t *testing.T, object client.Object) {
 	t.Helper()
 	must(t, shared.Create(t.Context(), object))
@@ -161,14 +160,14 @@ func (m *mesh) runDeployment(t *testing.T, namespace, name string, more ...strin
 	m.run(t, deployment(namespace, name, labels, annotations))
 }
 
-// restarts is how often a workload's template was changed.
+// restarts returns the number of changes of a workload's template.
 func restarts(t *testing.T, object client.Object, namespace, name string) int {
 	t.Helper()
 	must(t, shared.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, object))
 	return int(object.GetGeneration()) - 1
 }
 
-// wantRestarts waits until Deployments have been restarted that often, by namespace/name.
+// wantRestarts waits for the number of restarts of each NAMESPACE/NAME.
 func wantRestarts(t *testing.T, what string, want map[string]int) {
 	t.Helper()
 	cluster.Within(t, limit, what, func() error {
@@ -182,7 +181,7 @@ func wantRestarts(t *testing.T, what string, want map[string]int) {
 	})
 }
 
-// publish is what istiod does to a namespace's ConfigMap.
+// publish updates a namespace's ConfigMap as istiod does.
 func (m *mesh) publish(t *testing.T, namespace string, roots ...root) {
 	t.Helper()
 	text := ""
@@ -202,7 +201,7 @@ func (m *mesh) publish(t *testing.T, namespace string, roots ...root) {
 
 func (m *mesh) name() string { return "istiod-" + m.system + "-cluster-1" }
 
-// born has a new istiod come up with Vault's root.
+// born gives a new istiod Vault's root.
 func (m *mesh) born(ctx context.Context, pod *corev1.Pod) error {
 	if pod.Labels["app"] != "istiod" {
 		return nil
@@ -212,7 +211,7 @@ func (m *mesh) born(ctx context.Context, pod *corev1.Pod) error {
 	return m.apply(ctx, pod.Name, certificatesv1.CertificateStatus{RootFingerprint: m.vault.fingerprint, TrustedRoots: []string{m.vault.fingerprint}})
 }
 
-// apply reports as the agent in a Pod does. While there is no IssuedCertificate, it is tried again.
+// apply writes the status as the agent in a Pod does, and retries until the IssuedCertificate exists.
 func (m *mesh) apply(ctx context.Context, pod string, report certificatesv1.CertificateStatus) error {
 	report.Pod, report.Confirmed = pod, true
 	now := metav1.Now()
@@ -226,13 +225,13 @@ func (m *mesh) apply(ctx context.Context, pod string, report certificatesv1.Cert
 	return shared.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("istiod-agent/"+pod), client.ForceOwnership)
 }
 
-// istiods are the names of istiod's Pods.
+// istiods returns the names of istiod's Pods.
 func (m *mesh) istiods(t *testing.T) []string {
 	t.Helper()
 	return names(t, m.system, "app", "istiod")
 }
 
-// offer has Vault's root be another, which the agents of running istiods are offered.
+// offer changes Vault's root, so that the agents of running istiods reject it.
 func (m *mesh) offer(t *testing.T, was, is root) {
 	t.Helper()
 	m.mu.Lock()
@@ -245,7 +244,7 @@ func (m *mesh) offer(t *testing.T, was, is root) {
 	}
 }
 
-// sign has all istiods sign under a root and publish some.
+// sign makes all istiods sign under a root and publish some roots.
 func (m *mesh) sign(t *testing.T, under root, roots ...root) {
 	t.Helper()
 	var trusted []string
@@ -278,7 +277,7 @@ func directiveOf(namespace, name string) *unstructured.Unstructured {
 	return untyped(certificatesv1.GroupVersion.String(), certificatesv1.PodBounceDirectiveKind, namespace, name)
 }
 
-// statusOf reads a directive's status, empty where there is none.
+// statusOf returns a directive's status, empty if there is none.
 func statusOf(t *testing.T, namespace, name string) certificatesv1.PodBounceDirectiveStatus {
 	t.Helper()
 	object := directiveOf(namespace, name)
@@ -296,7 +295,7 @@ func (m *mesh) status(t *testing.T) certificatesv1.PodBounceDirectiveStatus {
 	return statusOf(t, m.system, m.name())
 }
 
-// wantStatus waits until a directive's status says something.
+// wantStatus waits until a directive's status holds a text.
 func wantStatus(t *testing.T, namespace, name string, state certificatesv1.RestartState, says string) (status certificatesv1.PodBounceDirectiveStatus) {
 	t.Helper()
 	cluster.Within(t, limit, fmt.Sprintf("the restarts are %s: %s", state, says), func() error {

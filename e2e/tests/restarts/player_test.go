@@ -22,18 +22,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// player plays the part of kube-controller-manager and the kubelets, of which a control plane alone has none: it makes the
-// Pods of workloads, ready at once, and replaces them when their template has changed.
+// player does the work of kube-controller-manager and the kubelets: it creates the Pods of workloads, ready at once, and
+// replaces them when their template changes.
 type player struct {
 	namespaces []string
 	// born is told of each new Pod.
 	born func(ctx context.Context, pod *corev1.Pod) error
 
-	mu   sync.Mutex
-	held map[string]bool // workloads whose rollouts do not go on, by namespace/name
+	mu     sync.Mutex
+	paused map[string]bool // workloads whose rollouts do not go on, by namespace/name
 }
 
-// play plays until the test ends.
+// play runs until the test ends.
 func (p *player) play(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -58,20 +58,20 @@ func (p *player) play(t *testing.T) {
 	t.Cleanup(func() { cancel(); done.Wait() })
 }
 
-// hold keeps a workload's rollout from going on, or lets it.
-func (p *player) hold(namespace, name string, held bool) {
+// pause pauses or resumes a workload's rollout.
+func (p *player) pause(namespace, name string, paused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.held == nil {
-		p.held = map[string]bool{}
+	if p.paused == nil {
+		p.paused = map[string]bool{}
 	}
-	p.held[namespace+"/"+name] = held
+	p.paused[namespace+"/"+name] = paused
 }
 
-func (p *player) holds(object client.Object) bool {
+func (p *player) isPaused(object client.Object) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.held[object.GetNamespace()+"/"+object.GetName()]
+	return p.paused[object.GetNamespace()+"/"+object.GetName()]
 }
 
 func (p *player) look(ctx context.Context, namespace string) error {
@@ -130,7 +130,7 @@ func (p *player) look(ctx context.Context, namespace string) error {
 }
 
 func (p *player) deployment(ctx context.Context, d *appsv1.Deployment) error {
-	if p.holds(d) {
+	if p.isPaused(d) {
 		return nil
 	}
 	hash, err := hashOf(&d.Spec.Template)
@@ -179,10 +179,10 @@ func (p *player) deployment(ctx context.Context, d *appsv1.Deployment) error {
 	return shared.Status().Update(ctx, d)
 }
 
-// pods brings an owner to as many Pods of a template; others of its Pods go. It gives how many there are, less than 0 when
-// it is held.
+// pods creates the Pods of an owner by a template and deletes the others. It returns their number, negative if the owner is
+// paused.
 func (p *player) pods(ctx context.Context, owner client.Object, kind string, template *corev1.PodTemplateSpec, want int32) (int32, error) {
-	if p.holds(owner) {
+	if p.isPaused(owner) {
 		return -1, nil
 	}
 	hash := ""
@@ -248,7 +248,7 @@ func makeReady(ctx context.Context, pod *corev1.Pod) error {
 	return shared.Status().Update(ctx, pod)
 }
 
-// untyped is an object of a CRD.
+// untyped returns an object of a CRD.
 func untyped(apiVersion, kind, namespace, name string) *unstructured.Unstructured {
 	object := &unstructured.Unstructured{}
 	object.SetAPIVersion(apiVersion)
@@ -258,7 +258,7 @@ func untyped(apiVersion, kind, namespace, name string) *unstructured.Unstructure
 	return object
 }
 
-// names are those of Pods, by a label.
+// names returns the names of Pods with a label.
 func names(t *testing.T, namespace, label, value string) []string {
 	t.Helper()
 	var list corev1.PodList

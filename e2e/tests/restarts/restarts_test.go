@@ -21,11 +21,11 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// limit is for what takes a few looks of the controller, on a machine that is busy.
+// limit is the timeout of conditions that need several reconciliations, on a busy machine.
 const limit = 90 * time.Second
 
-// A change of the root, and another one after it: istiod first, then gateways, then workloads, each when its own namespace
-// publishes the new root, and each once; and nothing for a renewal. The same while the controller is killed at every step.
+// After a change of the root istiod restarts first, then gateways, then workloads: each once, when its namespace publishes the
+// new root. A renewal restarts nothing. The same holds for a second change, with the controller killed at every step.
 func TestRootChange(t *testing.T) {
 	for name, between := range map[string]func(*testing.T){
 		"undisturbed":                        func(*testing.T) {},
@@ -71,7 +71,7 @@ func TestRootChange(t *testing.T) {
 	}
 }
 
-// wantAll wants each workload to have been restarted just that often.
+// wantAll expects the same number of restarts of each workload.
 func (m *mesh) wantAll(t *testing.T, n int) {
 	t.Helper()
 	wantRestarts(t, "each was restarted just once for each root", map[string]int{
@@ -82,11 +82,11 @@ func (m *mesh) wantAll(t *testing.T, n int) {
 	}
 }
 
-// rotate takes the mesh from one root to another, and looks at each step that nothing is restarted before its time.
+// rotate changes the mesh's root and checks at each step that nothing is restarted too early.
 func (m *mesh) rotate(t *testing.T, was, is root, n int, between func(*testing.T)) {
 	t.Helper()
 	// istiod's rollout is slow.
-	m.hold(m.system, "istiod", true)
+	m.pause(m.system, "istiod", true)
 	m.offer(t, was, is)
 	wantRestarts(t, "istiod is restarted first", map[string]int{m.system + "/istiod": n})
 	between(t)
@@ -94,25 +94,25 @@ func (m *mesh) rotate(t *testing.T, was, is root, n int, between func(*testing.T
 	wantRestarts(t, "nothing else is", map[string]int{m.system + "/public": n - 1, m.a + "/web": n - 1, m.b + "/db": n - 1})
 
 	// It is done; its ConfigMaps are not.
-	m.hold(m.system, "istiod", false)
+	m.pause(m.system, "istiod", false)
 	m.wantStatus(t, certificatesv1.Restarting, "gateways: waiting for ConfigMap "+m.system+"/istio-ca-root-cert to hold root "+is.fingerprint[:12])
 	between(t)
 	wantRestarts(t, "no gateway is restarted before its ConfigMap holds the root", map[string]int{m.system + "/public": n - 1})
 	m.publish(t, m.a, is) // a workload's namespace is earlier than the gateway's
 	between(t)
 
-	m.hold(m.system, "public", true)
+	m.pause(m.system, "public", true)
 	m.publish(t, m.system, is)
 	wantRestarts(t, "the gateway is restarted", map[string]int{m.system + "/public": n})
 	between(t)
 	m.wantStatus(t, certificatesv1.Restarting, "gateways: waiting for Deployment "+m.system+"/public")
 	wantRestarts(t, "no workload is, before the gateway is there again", map[string]int{m.a + "/web": n - 1, m.b + "/db": n - 1})
 
-	m.hold(m.a, "web", true)
-	m.hold(m.system, "public", false)
+	m.pause(m.a, "web", true)
+	m.pause(m.system, "public", false)
 	wantRestarts(t, "the workload is restarted whose namespace has the root", map[string]int{m.a + "/web": n})
 	between(t)
-	m.hold(m.a, "web", false)
+	m.pause(m.a, "web", false)
 	m.wantStatus(t, certificatesv1.Restarting, "workloads: waiting for ConfigMap "+m.b+"/istio-ca-root-cert to hold root")
 	between(t)
 	wantRestarts(t, "the other is not", map[string]int{m.b + "/db": n - 1})
@@ -153,7 +153,7 @@ func (m *mesh) rotate(t *testing.T, was, is root, n int, between func(*testing.T
 	}
 }
 
-// killed ends the controllers as a crash does, and starts others.
+// killed kills the controllers and starts others.
 func killed(t *testing.T) {
 	t.Helper()
 	for _, replica := range slices.Clone(shared.Webhook.Replicas) {
@@ -179,7 +179,7 @@ func wantEvent(t *testing.T, namespace, about, reason string) {
 	})
 }
 
-// With autoRestartPods switched off, nothing is restarted any more, and the directive is gone.
+// Without autoRestartPods nothing is restarted, and the directive is deleted.
 func TestAutoRestartOff(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "web")
@@ -201,7 +201,7 @@ func TestAutoRestartOff(t *testing.T) {
 	wantRestarts(t, "switched on again, istiod is restarted", map[string]int{m.system + "/istiod": 1, m.a + "/web": 0})
 }
 
-// A root that changes in stages: proxies are restarted once, when a root is to be trusted besides, and istiod is not.
+// A staged change of the root restarts proxies once, when a second root becomes trusted, and istiod never.
 func TestStagedRootChange(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.system, "public", "istio", "eastwestgateway")
@@ -256,12 +256,12 @@ func TestStagedRootChange(t *testing.T) {
 	wantRestarts(t, "each proxy was restarted once, and istiod never", map[string]int{m.system + "/istiod": 0, m.system + "/public": 1, m.a + "/web": 1})
 }
 
-// Pods that have started with the new root already are not restarted.
+// Pods that have started with the new root are not restarted.
 func TestYoungPods(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "old")
 	second := newRoot()
-	m.hold(m.system, "istiod", true)
+	m.pause(m.system, "istiod", true)
 	m.offer(t, first, second)
 	wantRestarts(t, "istiod is restarted", map[string]int{m.system + "/istiod": 1})
 	for _, each := range m.namespaces {
@@ -269,12 +269,12 @@ func TestYoungPods(t *testing.T) {
 	}
 	aSecond(t)
 	m.runDeployment(t, m.a, "young")
-	m.hold(m.system, "istiod", false)
+	m.pause(m.system, "istiod", false)
 	m.wantStatus(t, certificatesv1.Restarted, "2 workloads restarted")
 	wantRestarts(t, "just the old one was restarted", map[string]int{m.a + "/old": 1, m.a + "/young": 0})
 }
 
-// aSecond waits until what is made next can be told from what was made last: creation times have whole seconds.
+// aSecond waits for the next second, since creation times have whole seconds.
 func aSecond(t *testing.T) {
 	t.Helper()
 	now := time.Now()
@@ -286,12 +286,12 @@ func aSecond(t *testing.T) {
 	})
 }
 
-// A root that changes once more in the middle of the restarts for the one before has all begin anew.
+// A second change of the root during the restarts starts them again.
 func TestSecondRootChange(t *testing.T) {
 	m, first := newMesh(t)
 	m.runDeployment(t, m.a, "web")
 	m.runDeployment(t, m.b, "db")
-	m.hold(m.a, "web", true)
+	m.pause(m.a, "web", true)
 	second := m.begin(t, first)
 	wantRestarts(t, "workloads are restarted", map[string]int{m.a + "/web": 1, m.b + "/db": 1})
 	cluster.Within(t, limit, "just the one is waited for, that does not come up", func() error {
@@ -303,7 +303,7 @@ func TestSecondRootChange(t *testing.T) {
 	aSecond(t) // or the other's new Pod would be taken for one that has the third root
 	third := m.begin(t, second)
 	wantRestarts(t, "istiod is restarted once more, and after it they", map[string]int{m.system + "/istiod": 2, m.a + "/web": 2, m.b + "/db": 2})
-	m.hold(m.a, "web", false)
+	m.pause(m.a, "web", false)
 	status := m.wantStatus(t, certificatesv1.Restarted, "3 workloads restarted for root "+third.fingerprint[:12])
 	if !slices.Equal(status.Roots, []string{third.fingerprint}) {
 		t.Errorf("status %+v", status)

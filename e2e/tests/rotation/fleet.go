@@ -17,27 +17,27 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 )
 
-// fleet is workloads that talk to each other over mutual TLS all the time, and renew their certificates one by one, as
-// sidecars do: with what the istiods sign, and trusting what the istiods publish.
+// fleet is a group of workloads that talk to each other by mutual TLS all the time and renew their certificates one after
+// the other. As sidecars, they use the certificates that the istiods sign and the roots that the istiods publish.
 type fleet struct {
 	namespace string
 	ask       func(func(istiods []*istiodserver.Server) error) error
 
 	mu         sync.Mutex
 	workloads  []*workload
-	rounds     int // how often each has renewed its certificate
+	rounds     int // renewals of each workload
 	handshakes int
 	failures   []string
 }
 
-// workload has a certificate, and trusts the roots that came with it.
+// workload has a certificate and the roots that it trusts.
 type workload struct {
 	name        string
 	certificate tls.Certificate
 	trusted     []byte
 }
 
-// newFleet gives each workload its first certificate.
+// newFleet starts workloads with their first certificates.
 func newFleet(ctx context.Context, namespace string, size int, ask func(func([]*istiodserver.Server) error) error) (*fleet, error) {
 	f := &fleet{namespace: namespace, ask: ask}
 	for i := range size {
@@ -50,7 +50,7 @@ func newFleet(ctx context.Context, namespace string, size int, ask func(func([]*
 	return f, nil
 }
 
-// run has everybody talk to everybody until ctx ends, and one renew its certificate after the other.
+// run makes all pairs of workloads talk, and one workload after the other renew, until ctx ends.
 func (f *fleet) run(ctx context.Context) {
 	for turn := 0; ctx.Err() == nil; turn++ {
 		for _, client := range f.workloads {
@@ -67,7 +67,7 @@ func (f *fleet) run(ctx context.Context) {
 	}
 }
 
-// at is a copy of a workload as it is now.
+// at returns a copy of a workload.
 func (f *fleet) at(i int) *workload {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,14 +84,14 @@ func (f *fleet) count(err error) {
 	}
 }
 
-// result is how many handshakes there were, the failures among them, and how often each workload has renewed.
+// result returns the number of handshakes, their failures, and the number of renewals of each workload.
 func (f *fleet) result() (handshakes, rounds int, failures []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.handshakes, f.rounds, f.failures
 }
 
-// renew gets a certificate from one of the istiods, which is trusted by the ConfigMap that every Pod mounts.
+// renew requests a certificate from an istiod, which it trusts by the ConfigMap that every Pod mounts.
 func (f *fleet) renew(ctx context.Context, w *workload, turn int) error {
 	var answer *csr.Workload
 	if err := f.ask(func(istiods []*istiodserver.Server) error {
@@ -122,10 +122,10 @@ func (f *fleet) renew(ctx context.Context, w *workload, turn int) error {
 	return nil
 }
 
-// trusts says whether a root is among those that a workload was given.
+// trusts reports whether a workload trusts a root.
 func (w *workload) trusts(root []byte) bool { return bytes.Contains(w.trusted, bytes.TrimSpace(root)) }
 
-// handshake is mutual TLS, either side trusting what it was given.
+// handshake does mutual TLS with each side's roots.
 func handshake(client, server *workload) error {
 	// What a side of a pipe sends waits until the other reads it.
 	here, there := net.Pipe()

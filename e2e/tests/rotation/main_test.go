@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rotation tests the change of the root of trust in stages with nothing but real parts: an API server with the
-// chart's controllers, a Vault, istiods with their agents, and workloads that never stop talking to each other.
+// Package rotation tests the change of the root of trust in stages with the chart's controllers, a Vault, istiods with their
+// agents, and workloads that talk to each other all the time.
 package rotation
 
 import (
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, &webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1"}})
 }
 
-// mesh is an istiod of two replicas with a Vault and the guide's VirtualMesh.
+// mesh is an istiod with two replicas, a Vault and the guide's VirtualMesh.
 type mesh struct {
 	namespace string
 	vault     *vaultserver.Server
@@ -56,7 +56,7 @@ type mesh struct {
 	asked   sync.RWMutex // held by whoever asks them
 }
 
-// newMesh has all but the istiods' processes.
+// newMesh returns a mesh without istiod processes.
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	ctx := t.Context()
@@ -130,7 +130,7 @@ func (m *mesh) rotation(ctx context.Context) (networkingv1.RootRotationStatus, e
 	return *status.RootRotation, nil
 }
 
-// replica starts a Pod of istiod's as it is when it is injected: the init container, istiod, the sidecar.
+// replica starts an injected istiod Pod: the init container, istiod, the sidecar.
 func (m *mesh) replica(t *testing.T, name string) (*agents.Pod, *agents.Sidecar) {
 	t.Helper()
 	pod, err := agents.NewPod(t.Context(), shared, m.namespace, name, istiodserver.TmpfsDir(t), t.TempDir())
@@ -157,7 +157,7 @@ func (m *mesh) sidecar(t *testing.T, pod *agents.Pod) *agents.Sidecar {
 	return sidecar
 }
 
-// start starts one istiod that may change its roots while it runs.
+// start starts an istiod with ISTIO_MULTIROOT_MESH.
 func (m *mesh) start(t *testing.T, name, cacerts string) *istiodserver.Server {
 	t.Helper()
 	istiod, err := istiodserver.Start(t.Context(), istiodserver.Options{
@@ -173,21 +173,21 @@ func (m *mesh) start(t *testing.T, name, cacerts string) *istiodserver.Server {
 	return istiod
 }
 
-// serving are the istiods that run.
+// serving returns the running istiods.
 func (m *mesh) serving() []*istiodserver.Server {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]*istiodserver.Server(nil), m.istiods...)
 }
 
-// ask lends the istiods that run: none ends before use has.
+// ask calls use with the running istiods. None of them ends meanwhile.
 func (m *mesh) ask(use func([]*istiodserver.Server) error) error {
 	m.asked.RLock()
 	defer m.asked.RUnlock()
 	return use(m.serving())
 }
 
-// stop ends the istiods that run, once nobody is sent to them any more and whoever was has an answer.
+// stop stops the running istiods once all requests to them are answered.
 func (m *mesh) stop(t *testing.T, keep ...*istiodserver.Server) {
 	t.Helper()
 	m.mu.Lock()
@@ -207,7 +207,7 @@ func (m *mesh) stop(t *testing.T, keep ...*istiodserver.Server) {
 	}
 }
 
-// talk starts the workloads; done ends them and wants no handshake to have failed.
+// talk starts the workloads; done stops them and expects that no handshake failed.
 func (m *mesh) talk(t *testing.T) (f *fleet, done func()) {
 	t.Helper()
 	cluster.Within(t, time.Minute, "istiod has published its root", func() error {
@@ -232,7 +232,7 @@ func (m *mesh) talk(t *testing.T) (f *fleet, done func()) {
 	}
 }
 
-// renewed waits until every workload has renewed its certificate, from its beginning to its end.
+// renewed waits until every workload has started and finished a renewal.
 func (f *fleet) renewed(t *testing.T) {
 	t.Helper()
 	_, before, _ := f.result()
@@ -244,7 +244,7 @@ func (f *fleet) renewed(t *testing.T) {
 	})
 }
 
-// published wants the guide's last step to find just these roots.
+// published expects exactly these roots in the guide's last step.
 func (m *mesh) published(t *testing.T, roots ...[]byte) {
 	t.Helper()
 	var want []byte
@@ -260,7 +260,7 @@ func (m *mesh) published(t *testing.T, roots ...[]byte) {
 	})
 }
 
-// istiodsRole is what Istio's own chart lets istiod do with Secrets of its namespace, where its own CA's is.
+// istiodsRole grants istiod the rights of Istio's chart on Secrets in its namespace, which hold its own CA.
 func (m *mesh) istiodsRole(t *testing.T) {
 	t.Helper()
 	must(t, shared.Create(t.Context(), &rbacv1.Role{

@@ -25,9 +25,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
-// exceptions are the blocks of docs/rotation.md that do not run here, and why.
+// exceptions are the blocks of docs/rotation.md that the test does not run, with the reason.
 var exceptions = map[string]string{
-	"Before you start 1":                      "no controller rolls Deployments out here; the tests of package patches have the value",
+	"Before you start 1":                        "no controller rolls Deployments out here; the tests of package patches have the value",
 	"Check that workloads trust the new root 2": "there is no proxy here; the workloads of these tests know what they were told to trust",
 }
 
@@ -36,7 +36,7 @@ var (
 	ways int                 // of the tests that walk the page, how many came to its end
 )
 
-// page is docs/rotation.md, and a shell and a folder for who follows it.
+// page runs the blocks of docs/rotation.md in a shell.
 type page struct {
 	mesh        *mesh
 	blocks      map[string]string
@@ -57,8 +57,8 @@ func pageBlocks(t *testing.T) map[string]string {
 	return blocks
 }
 
-// newPage has kubectl, its plugin and Vault's command line on the shell's path, a context for each of the page's two
-// clusters, which are one here, and the files that the page takes for granted.
+// newPage prepares kubectl, its plugin and Vault's command line on the PATH, a context for each of the page's two clusters
+// (both are the same cluster here), and the files that the page assumes.
 func newPage(t *testing.T, m *mesh) *page {
 	t.Helper()
 	dir, tools := t.TempDir(), t.TempDir()
@@ -86,7 +86,7 @@ func newPage(t *testing.T, m *mesh) *page {
 	return p
 }
 
-// kubeconfig is an administrator's.
+// kubeconfig returns an administrator's kubeconfig.
 func kubeconfig(t *testing.T, dir string) string {
 	t.Helper()
 	file, err := shared.Plane.Kubeconfig("admin", "system:masters")
@@ -101,14 +101,14 @@ func kubeconfig(t *testing.T, dir string) string {
 	return file
 }
 
-// run runs a block of the page, up to its first command that fails.
+// run runs a block of the page until the first command fails.
 func (p *page) run(t *testing.T, name string) {
 	t.Helper()
 	must(t, p.try(t.Context(), name))
 	ran[name] = true
 }
 
-// interrupted runs a block, and kills the controller as soon as the word is given; another takes over.
+// interrupted runs a block and kills the controller once the stage is requested. Another one continues.
 func (p *page) interrupted(t *testing.T, word networkingv1.RootRotation, name string) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -150,10 +150,10 @@ func (p *page) read(t *testing.T, name string) []byte {
 	return content
 }
 
-// toolVariable has this program be one of the page's tools.
+// toolVariable makes this program act as one of the page's tools.
 const toolVariable = "ROTATION_TEST_TOOL"
 
-// beTool runs a tool and ends the program, where it was started to be one.
+// beTool runs a tool and exits, if the variable names one.
 func beTool() {
 	var err error
 	switch os.Getenv(toolVariable) {

@@ -10,8 +10,8 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
-// From one root of Vault's to another, no handshake fails: not between workloads, nor with istiod. The controller is
-// killed in each stage, and an agent in the first; what a person does is what docs/rotation.md says.
+// During a change from one root of Vault to another no handshake fails, neither between workloads nor with istiod. The person
+// follows docs/rotation.md; the controller is killed in each stage, and an agent in the first.
 func TestRotateVaultRoot(t *testing.T) {
 	m := newMesh(t)
 	m.apply(t)
@@ -75,8 +75,8 @@ func TestRotateVaultRoot(t *testing.T) {
 	ways++
 }
 
-// The same way leads from the root that istiod has made itself to Vault's. The first stage has istiod go on with its
-// own CA, in Pods that are injected.
+// The same procedure leads from istiod's self-signed root to Vault's. In its first stage the injected istiods continue with
+// their own CA.
 func TestRotateIstiodRoot(t *testing.T) {
 	m := newMesh(t)
 	m.istiodsRole(t)
@@ -118,7 +118,7 @@ func TestRotateIstiodRoot(t *testing.T) {
 	ways++
 }
 
-// The two tests above have run all of the page.
+// The two tests above have run all commands of the page.
 func TestPageCommands(t *testing.T) {
 	if ways < 2 {
 		t.Skip("-run has left out tests, or one has failed")

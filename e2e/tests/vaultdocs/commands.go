@@ -23,8 +23,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 )
 
-// CLI does what Vault's command line does with the same arguments (Vault's command/*.go). Like that, it takes
-// flags only before other arguments.
+// CLI does what Vault's command line does with the same arguments (command/*.go in Vault). Flags must come first, as there.
 type CLI struct {
 	Client *api.Client
 	// Read gives a file's content.
@@ -35,7 +34,7 @@ type CLI struct {
 	Warning func(string)
 }
 
-// Run runs one command, and gives what it writes to standard output where that is of use.
+// Run runs a command and returns its standard output, if the page uses it.
 func (c *CLI) Run(ctx context.Context, call Call) (string, error) {
 	for command, run := range map[string]func(context.Context, Call) (string, error){
 		"auth enable":     c.authEnable,
@@ -54,7 +53,7 @@ func (c *CLI) Run(ctx context.Context, call Call) (string, error) {
 	return "", errors.New("the test knows no such command of Vault's")
 }
 
-// parse gives the arguments after the flags: want of them, or that many or more if want is negative.
+// parse returns the arguments after the flags: as many as want, or at least -want if it is negative.
 func parse(flags *flag.FlagSet, arguments []string, want int) ([]string, error) {
 	flags.SetOutput(io.Discard)
 	if err := flags.Parse(arguments); err != nil {
@@ -68,7 +67,7 @@ func parse(flags *flag.FlagSet, arguments []string, want int) ([]string, error) 
 
 func newFlags() *flag.FlagSet { return flag.NewFlagSet("vault", flag.ContinueOnError) }
 
-// enable parses what `auth enable` and `secrets enable` have in common.
+// enable parses the common arguments of `auth enable` and `secrets enable`.
 func enable(call Call) (path, kind string, err error) {
 	flags := newFlags()
 	flags.StringVar(&path, "path", "", "")
@@ -185,8 +184,8 @@ func (c *CLI) write(ctx context.Context, call Call) (string, error) {
 	return "", fmt.Errorf("the test does not know the format %q", *format)
 }
 
-// known refuses parameters that a path does not have: Vault would take them, and not always warn. It goes by what
-// `vault path-help` shows.
+// known rejects parameters that a path does not have according to `vault path-help`: Vault ignores them, often without a
+// warning.
 func (c *CLI) known(ctx context.Context, path string, data map[string]any) error {
 	help, err := c.Client.HelpWithContext(ctx, path)
 	if err != nil {
@@ -200,7 +199,7 @@ func (c *CLI) known(ctx context.Context, path string, data map[string]any) error
 	return nil
 }
 
-// External runs a program with a call's arguments, in the shell's folder.
+// External runs a program in the shell's folder.
 func (s *Shell) External(ctx context.Context, program string, environment []string, call Call) (string, error) {
 	var arguments []string
 	for _, argument := range call.Arguments {
@@ -216,7 +215,7 @@ func (s *Shell) External(ctx context.Context, program string, environment []stri
 	return output.String(), nil
 }
 
-// OpenSSL runs openssl. Where there is none, it does the same as the page's two commands in Go.
+// OpenSSL runs openssl, or does what the page's two commands do in Go if openssl is not installed.
 func (s *Shell) OpenSSL(ctx context.Context, call Call) (string, error) {
 	if program, err := exec.LookPath("openssl"); err == nil {
 		return s.External(ctx, program, os.Environ(), call)
@@ -248,7 +247,7 @@ func (s *Shell) OpenSSL(ctx context.Context, call Call) (string, error) {
 	return "", errors.New("there is no openssl here, and the test has nothing of its own for this command")
 }
 
-// certificate reads the first of a file.
+// certificate reads the first certificate of a file.
 func (s *Shell) certificate(name string) (*x509.Certificate, error) {
 	content, err := s.Read(name)
 	if err != nil {

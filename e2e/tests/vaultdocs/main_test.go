@@ -59,12 +59,12 @@ const (
 	backdated = 30 * time.Second
 )
 
-// exceptions are the lines that do not run here, and where the same is tested.
+// exceptions are the lines that the test does not run, with the reason.
 var exceptions = map[string]string{
 	`kubectl get cm -n bookinfo istio-ca-root-cert -ojson | jq -r  '.data["root-cert.pem"]' | diff root-cert.pem -`: "needs istiod: e2e/tests/renewal and e2e/cmd/demo compare that ConfigMap with Vault's root",
 }
 
-// expectedWarnings are parts of what Vault has to say about commands that are as required.
+// expectedWarnings are parts of Vault's warnings about correct commands.
 var expectedWarnings = []string{
 	"authority information access",               // nothing looks for issuers or revocation lists by URL
 	"lacked an issuer with CRL Signing KeyUsage", // openssl's root has no key usages: no revocation list
@@ -77,7 +77,7 @@ type page struct {
 	ran    sync.Map // the names of blocks
 }
 
-// way is one way through the page: a Vault, and a folder to work in.
+// way is a way through the page, with a Vault and a working folder.
 type way struct {
 	*vaultdocs.Shell
 	*page
@@ -106,7 +106,7 @@ func (p *page) start(t *testing.T, options vaultserver.Options) *vaultserver.Ser
 	return vault
 }
 
-// proxy lets Vault find the API server at https://<apiServer>:443.
+// proxy makes the API server reachable for Vault at https://<apiServer>:443.
 func proxy(t *testing.T) string {
 	t.Helper()
 	target, err := url.Parse(shared.Plane.Config.Host)
@@ -141,8 +141,8 @@ func proxy(t *testing.T) string {
 	return server.URL
 }
 
-// newWay gives a shell with what a reader of the page has: Vault's command line with a token that may do all, the
-// agent's program, and the files and variables of a Pod of Vault's.
+// newWay returns a shell with what the page assumes: Vault's command line with the root token, the agent's program, and the
+// files and variables of Vault's Pod.
 func newWay(t *testing.T, p *page, vault *vaultserver.Server, account string, audiences ...string) *way {
 	t.Helper()
 	ctx := t.Context()
@@ -213,7 +213,7 @@ func token(t *testing.T, clients kubernetes.Interface, namespace, account string
 	return token
 }
 
-// allowReview gives Vault's service account what Vault's chart does.
+// allowReview grants Vault's service account the rights of Vault's chart.
 func allowReview(t *testing.T) {
 	t.Helper()
 	clients, err := kubernetes.NewForConfig(shared.Plane.Config)
@@ -226,7 +226,7 @@ func allowReview(t *testing.T) {
 	}))
 }
 
-// run runs a block as it is written.
+// run runs a block verbatim.
 func (w *way) run(t *testing.T, name string) {
 	t.Helper()
 	script, ok := w.blocks[name]
@@ -270,7 +270,7 @@ func (w *way) specify(t *testing.T, sample string, change func(vault map[string]
 	return objects[0]
 }
 
-// pin has a specification name the page's root as a block of YAML says, and gives istiod the right that goes with it.
+// pin adds trustedRoots to a specification by a block of YAML of the page, and grants istiod the right that it needs.
 func (w *way) pin(t *testing.T, certificate *unstructured.Unstructured, block string) {
 	t.Helper()
 	w.ran.Store(block, true)
@@ -299,8 +299,7 @@ func (w *way) pin(t *testing.T, certificate *unstructured.Unstructured, block st
 	must(t, err)
 }
 
-// issue runs the init container of a new Pod. It wants a certificate that lives so long, and verifies it by the
-// root that the page has one save.
+// issue runs the init container of a new Pod, and expects a certificate of that lifetime under the root that the page saves.
 func (w *way) issue(t *testing.T, lifetime time.Duration, arguments ...string) (output string) {
 	t.Helper()
 	w.pod.CACerts = istiodserver.TmpfsDir(t)
@@ -317,7 +316,7 @@ func (w *way) issue(t *testing.T, lifetime time.Duration, arguments ...string) (
 	return output
 }
 
-// login says how long the login lives that a role gives to the Pod's service account.
+// login returns the TTL of a login of the Pod's service account with a role.
 func (w *way) login(t *testing.T, role string) time.Duration {
 	t.Helper()
 	jwt, err := w.Read("token")

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// inline is a command of Vault's in the middle of a sentence.
+// inline matches a Vault command within a sentence.
 var inline = regexp.MustCompile("`(vault [^`]+)`")
 
-// Blocks gives the scripts of a page by their names: a fenced block is called by its section and its number there
-// ("The login 2"), a command within a sentence by itself.
+// Blocks returns the scripts of a page by name: a fenced block has the name of its section and its number there
+// ("The login 2"), a command within a sentence is its own name.
 func Blocks(page string) (map[string]string, error) {
 	blocks, section, name := map[string]string{}, "", ""
 	count, fenced := 0, false

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vaultdocs runs the commands of docs/vault.md as they are written, against a real Vault with a real API
-// server behind its login.
+// Package vaultdocs runs the commands of docs/vault.md verbatim against a real Vault whose logins an API server reviews.
 //
-// Linking Vault's own command line in would pull all of Vault into the tests, so that a small interpreter stands
-// in its place. It knows the shell and the commands that the page uses, and refuses everything else: what it runs
-// means the same in a real shell.
+// A small interpreter replaces Vault's command line, which would link all of Vault into the tests. It knows the shell syntax
+// and the commands of the page and rejects everything else, so that what it runs means the same in a real shell.
 package vaultdocs
 
 import (
@@ -62,7 +60,7 @@ func (s *Shell) Run(ctx context.Context, script string) error {
 	return nil
 }
 
-// command runs one, and gives the lines that are not its heredoc's.
+// command runs a command and returns the lines after its heredoc.
 func (s *Shell) command(ctx context.Context, line string, following []string) (rest []string, err error) {
 	words, err := s.words(line)
 	if err != nil {
@@ -114,7 +112,7 @@ func (s *Shell) run(ctx context.Context, name string, call Call) (string, error)
 	return run(ctx, call)
 }
 
-// heredoc gives the lines up to the delimiter, and those after it.
+// heredoc returns the lines up to the delimiter, and those after it.
 func heredoc(delimiter string, lines []string) (text string, rest []string, err error) {
 	for i, line := range lines {
 		if line == delimiter {
@@ -145,7 +143,7 @@ var (
 	contents = regexp.MustCompile(`^\$\(cat ([A-Za-z0-9./_ -]+)\)`)
 )
 
-// words splits a line, and expands what stands in double quotes.
+// words splits a line and expands double quotes.
 func (s *Shell) words(line string) (words []word, err error) {
 	inside := false // of a word, which may be of several parts
 	for line != "" {
@@ -184,7 +182,7 @@ func (s *Shell) words(line string) (words []word, err error) {
 	return words, nil
 }
 
-// quoted reads up to the closing double quote, and gives what is behind it.
+// quoted reads up to the closing double quote and returns the rest.
 func (s *Shell) quoted(line string) (text, rest string, err error) {
 	for line != "" {
 		switch {
@@ -218,7 +216,7 @@ func (s *Shell) quoted(line string) (text, rest string, err error) {
 	return "", "", errors.New("a quote is not closed")
 }
 
-// Read gives the content of a file of the shell's.
+// Read returns the content of a file in the shell.
 func (s *Shell) Read(name string) (string, error) {
 	path, err := s.path(name)
 	if err != nil {
@@ -228,7 +226,7 @@ func (s *Shell) Read(name string) (string, error) {
 	return string(content), err
 }
 
-// path is where a file is on this machine.
+// path returns the path of a file on this machine.
 func (s *Shell) path(name string) (string, error) {
 	if !filepath.IsAbs(name) {
 		if !filepath.IsLocal(name) {
@@ -243,7 +241,7 @@ func (s *Shell) path(name string) (string, error) {
 	return path, nil
 }
 
-// located replaces an absolute path that Paths has, or that is below one of its; all else stays.
+// located replaces an absolute path in or below one of Paths.
 func (s *Shell) located(name string) string {
 	for folder, path := range s.Paths {
 		if below, ok := strings.CutPrefix(name, folder); ok && (below == "" || below[0] == '/') {

@@ -14,7 +14,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/tests/vaultdocs"
 )
 
-// say gives a shell whose one command writes down how it is called, and prints its last argument.
+// say returns a shell with one command, which records its arguments and prints the last one.
 func say(t *testing.T) (shell *vaultdocs.Shell, calls *[]vaultdocs.Call) {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func say(t *testing.T) (shell *vaultdocs.Shell, calls *[]vaultdocs.Call) {
 	}, calls
 }
 
-// A script means what it means to a shell.
+// A script means the same as in a shell.
 func TestShell(t *testing.T) {
 	one := func(arguments ...string) []vaultdocs.Call { return []vaultdocs.Call{{Arguments: arguments}} }
 	for name, test := range map[string]struct {
@@ -61,7 +61,7 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// What the test does not know is refused and not guessed.
+// The interpreter rejects unknown syntax.
 func TestShellRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ script, want string }{
 		"another command":            {"tell a", `no command "tell"`},
@@ -93,7 +93,7 @@ func TestShellRefuses(t *testing.T) {
 	}
 }
 
-// Of Vault's command line, too, what the test does not know is refused, before Vault is asked.
+// It rejects unknown parts of Vault's command line before it calls Vault.
 func TestVaultRefuses(t *testing.T) {
 	for name, script := range map[string]string{
 		"another command":          "vault read pki/cert/ca",
@@ -120,7 +120,7 @@ func TestVaultRefuses(t *testing.T) {
 	}
 }
 
-// All that can be run is found on a page.
+// Blocks finds everything on a page that can be run.
 func TestBlocks(t *testing.T) {
 	got, err := vaultdocs.Blocks("# A\n```\na\n```\ntext, `vault b c` and `vaults`\n## B `x`\n```sh\nb\n# c\n```\n\n```\nd\n```\n")
 	must(t, err)

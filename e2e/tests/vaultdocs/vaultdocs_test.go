@@ -21,7 +21,7 @@ import (
 
 const day = 24 * time.Hour
 
-// Every command of the page works as it is written, and both ways lead to certificates for istiod.
+// Every command of the page works verbatim, and both ways lead to certificates for istiod.
 func TestPage(t *testing.T) {
 	root, err := built.Root()
 	must(t, err)

@@ -20,9 +20,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
-// gate stands between a controller and the API server. It lets one write through, of an IssuedCertificate or of the
-// status of a VirtualMesh, and has the next one wait until the controller is killed: so that every two of its writes
-// have a restart between them.
+// gate is a proxy between a controller and the API server. It forwards one write, of an IssuedCertificate or of a VirtualMesh's
+// status, and blocks the next one until the controller is killed, so that a restart separates all writes.
 type gate struct {
 	*httptest.Server
 	apiServer http.Handler
@@ -32,8 +31,8 @@ type gate struct {
 	waiting bool // a write that was not let through
 }
 
-// newGate has the replicas that start from now on, which are none yet, go through it, without a leader to elect: the
-// lease of one that is killed would have to run out each time.
+// newGate puts a gate before the replicas that start from now on. They run without leader election, since the lease of a
+// killed one would have to expire each time.
 func newGate(t *testing.T) *gate {
 	t.Helper()
 	config, err := shared.Webhook.Cluster()
@@ -75,8 +74,8 @@ func (g *gate) pass() bool {
 	return passes
 }
 
-// life starts a controller, lets it write once, and kills it when it would write again or has nothing to write. It says
-// whether it wrote.
+// life starts a controller, lets it write once, and kills it before its next write or when it has nothing to write. It reports
+// whether the controller wrote.
 func (g *gate) life(t *testing.T) (wrote bool) {
 	t.Helper()
 	g.mu.Lock()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package virtualmesh tests what the controller makes of VirtualMeshes, with the chart's rights and its admission, against
-// a real API server.
+// Package virtualmesh tests the controller of VirtualMeshes with the chart's rights and its admission webhook.
 package virtualmesh
 
 import (
@@ -40,10 +39,10 @@ func TestMain(m *testing.M) {
 	cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2, Values: helm.Values{"clusterName": "cluster-1"}})
 }
 
-// home is the namespace of VirtualMeshes, one of those that the chart's default allows.
+// home is the namespace of VirtualMeshes, which the chart's default allows.
 const home = "gloo-mesh"
 
-// mesh is an istiod in a namespace of one test, which has opted in, with its VirtualMeshes in home.
+// mesh is an istiod in a labelled namespace of one test, with its VirtualMeshes in home.
 type mesh struct {
 	namespace string
 	istiod    *unstructured.Unstructured
@@ -51,12 +50,12 @@ type mesh struct {
 	suffix string
 }
 
-// key names a VirtualMesh of this test's.
+// key returns the key of a VirtualMesh of this test.
 func (m *mesh) key(name string) types.NamespacedName {
 	return types.NamespacedName{Namespace: home, Name: name + m.suffix}
 }
 
-// newMesh gives an istiod of Istio's chart that is not applied yet, and its ConfigMap, which is.
+// newMesh returns an istiod of Istio's chart, not applied yet, and applies its ConfigMap.
 func newMesh(t *testing.T, trustDomain string, values ...helm.Values) *mesh {
 	t.Helper()
 	m := &mesh{namespace: shared.Namespace(t, true)}
@@ -76,7 +75,7 @@ func (m *mesh) configMap(trustDomain string, labels map[string]string) *corev1.C
 	}
 }
 
-// letReadConfigMaps is the Role that the chart makes in the namespaces of istiodSidecar: a revision's ConfigMap is read by it.
+// letReadConfigMaps creates the chart's Role for the namespaces of istiodSidecar, which permits reading revisions' ConfigMaps.
 func (m *mesh) letReadConfigMaps(t *testing.T) {
 	t.Helper()
 	at := metav1.ObjectMeta{Namespace: m.namespace, Name: "istiod-agent.webhook"}
@@ -92,7 +91,7 @@ func (m *mesh) letReadConfigMaps(t *testing.T) {
 
 func (m *mesh) name() string { return "istiod-" + m.namespace + "-cluster-1" }
 
-// certificateObject names the IssuedCertificate of this namespace's istiod.
+// certificateObject returns the name of the IssuedCertificate of this namespace's istiod.
 func (m *mesh) certificateObject() *unstructured.Unstructured {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
@@ -101,7 +100,7 @@ func (m *mesh) certificateObject() *unstructured.Unstructured {
 	return object
 }
 
-// guide is the guide's VirtualMesh, for this test's istiod.
+// guide returns the guide's VirtualMesh for this test's istiod.
 func (m *mesh) guide(t *testing.T, name string, change func(spec map[string]any)) *unstructured.Unstructured {
 	t.Helper()
 	object := sample(t)
@@ -118,7 +117,7 @@ func (m *mesh) guide(t *testing.T, name string, change func(spec map[string]any)
 	return object
 }
 
-// sample is the guide's VirtualMesh, word for word.
+// sample returns the guide's VirtualMesh verbatim.
 func sample(t *testing.T) *unstructured.Unstructured {
 	t.Helper()
 	root, err := built.Root()
@@ -136,7 +135,7 @@ func (m *mesh) apply(t *testing.T, object *unstructured.Unstructured) {
 	must(t, err)
 }
 
-// vaultOf is the Vault of a VirtualMesh's specification.
+// vaultOf returns the Vault in a VirtualMesh's specification.
 func vaultOf(spec map[string]any) map[string]any {
 	vault, _, _ := unstructured.NestedFieldNoCopy(spec, "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault")
 	return vault.(map[string]any)
@@ -154,19 +153,19 @@ func (m *mesh) certificate(t *testing.T, name string) (*certificatesv1.IssuedCer
 	return &certificate, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &certificate)
 }
 
-// wantCertificate waits until the IssuedCertificate is as a check wants it.
-func (m *mesh) wantCertificate(t *testing.T, check func(*certificatesv1.IssuedCertificate) error) (found *certificatesv1.IssuedCertificate) {
+// wantCertificate waits until the IssuedCertificate passes a check.
+func (m *mesh) wantCertificate(t *testing.T, verify func(*certificatesv1.IssuedCertificate) error) (found *certificatesv1.IssuedCertificate) {
 	t.Helper()
 	cluster.Eventually(t, "the IssuedCertificate is as it should be", func() (err error) {
 		if found, err = m.certificate(t, m.name()); err != nil {
 			return err
 		}
-		return check(found)
+		return verify(found)
 	})
 	return found
 }
 
-// wantHost wants the one host of an IssuedCertificate.
+// wantHost checks the only host of an IssuedCertificate.
 func (m *mesh) wantHost(trustDomain string) func(*certificatesv1.IssuedCertificate) error {
 	return func(c *certificatesv1.IssuedCertificate) error {
 		if want := "spiffe://" + trustDomain + "/ns/" + m.namespace + "/sa/istiod"; !slices.Equal(c.Spec.Hosts, []string{want}) {
@@ -186,7 +185,7 @@ func (m *mesh) wantNoCertificate(t *testing.T, name string) {
 	})
 }
 
-// stored reads a VirtualMesh of this test, and its status.
+// stored returns a VirtualMesh of this test with its status.
 func (m *mesh) stored(t *testing.T, name string) (*unstructured.Unstructured, networkingv1.VirtualMeshStatus, error) {
 	t.Helper()
 	object := &unstructured.Unstructured{}
@@ -199,7 +198,7 @@ func (m *mesh) stored(t *testing.T, name string) (*unstructured.Unstructured, ne
 	return object, status, runtime.DefaultUnstructuredConverter.FromUnstructured(stored, &status)
 }
 
-// wantStatus waits until a VirtualMesh has a state, and says something somewhere in its status.
+// wantStatus waits until a VirtualMesh's status has a state and holds a text.
 func (m *mesh) wantStatus(t *testing.T, name string, state networkingv1.ApprovalState, says string) (status networkingv1.VirtualMeshStatus) {
 	t.Helper()
 	cluster.Eventually(t, fmt.Sprintf("VirtualMesh %s is %s: %s", name, state, says), func() (err error) {

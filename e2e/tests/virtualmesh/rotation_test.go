@@ -29,7 +29,7 @@ const (
 	newCA = "pki2/root/sign-intermediate"
 )
 
-// agent is what the agent of one of istiod's Pods would be and report: it does what its IssuedCertificate asks for.
+// agent does and reports what the agent of an istiod Pod does, as its IssuedCertificate requests.
 type agent struct {
 	mesh    *mesh
 	pod     string
@@ -38,7 +38,7 @@ type agent struct {
 	trusted []string
 }
 
-// newAgent makes the Pod, as istiod's Deployment has it: the reports of Pods that are not there are taken away.
+// newAgent creates the Pod as well: the controller removes the status entries of missing Pods.
 func newAgent(t *testing.T, m *mesh, pod string, roots map[string]string) *agent {
 	t.Helper()
 	template := shared.Stored(t, m.namespace, m.istiod.GetName()).Spec.Template
@@ -49,7 +49,7 @@ func newAgent(t *testing.T, m *mesh, pod string, roots map[string]string) *agent
 	return &agent{mesh: m, pod: pod, roots: roots}
 }
 
-// act does what is asked for now, and says whether there was anything to do.
+// act does what the IssuedCertificate requests, and reports whether there was anything to do.
 func (a *agent) act(t *testing.T) bool {
 	t.Helper()
 	asked, err := a.mesh.certificate(t, a.mesh.name())
@@ -67,7 +67,7 @@ func (a *agent) act(t *testing.T) bool {
 	return true
 }
 
-// report writes what the agent has, and more.
+// report writes the agent's status entry.
 func (a *agent) report(ctx context.Context, more map[string]any) error {
 	entry := map[string]any{"pod": a.pod, "confirmed": true, "rootFingerprint": a.root, "trustedRoots": asAny(a.trusted)}
 	maps.Copy(entry, more)
@@ -95,8 +95,8 @@ func fingerprints(t *testing.T, roots []byte) (all []string) {
 	return all
 }
 
-// With the controller killed after each of its writes, and the last word said at the beginning, the change of the root
-// goes through every stage, none before every replica is ready for it, and ends as it shall.
+// A change of the root whose last stage is requested at once, with the controller killed after each of its writes, goes
+// through every stage, enters none before every replica is ready for it, and completes.
 func TestRootRotationSurvivesCrashes(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	must(t, unstructured.SetNestedField(m.istiod.Object, int64(2), "spec", "replicas"))
@@ -144,7 +144,7 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 		t.Errorf("the stages were %q, want %q", stages, want)
 	}
 	t.Logf("%d lives of the controller ended after one write", writes)
-	if status := m.rotation(t); !status.Complete || status.NewRoot != both[1] || status.Message != "the change is complete; remove the annotations" {
+	if status := m.rotation(t); !status.Complete || status.NewRoot != both[1] || status.Message != "the root change is complete; remove the annotations" {
 		t.Errorf("in the end it says %+v", status)
 	}
 	made, err := m.certificate(t, m.name())
@@ -154,8 +154,8 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 	}
 }
 
-// wantNextStage wants the stage of the status to be the last one or the next, and the IssuedCertificate to ask for
-// nothing that not every replica is ready for.
+// wantNextStage expects the same stage or the next one in the status, and an IssuedCertificate for which every replica is
+// ready.
 func (m *mesh) wantNextStage(t *testing.T, stages []networkingv1.RootRotationStage, agents []*agent, newest string) []networkingv1.RootRotationStage {
 	t.Helper()
 	last, now := stages[len(stages)-1], m.rotation(t).Stage
@@ -190,7 +190,7 @@ func (m *mesh) rotation(t *testing.T) networkingv1.RootRotationStatus {
 	return *status.RootRotation
 }
 
-// withoutLeader stops all replicas until the end of the test, and has those that start in it act without an election.
+// withoutLeader stops all replicas until the end of the test. Replicas that start meanwhile run without leader election.
 func withoutLeader(t *testing.T) {
 	t.Helper()
 	replicas := len(shared.Webhook.Replicas)

@@ -31,7 +31,7 @@ type warnings struct{ said []string }
 
 func (w *warnings) HandleWarningHeader(_ int, _, text string) { w.said = append(w.said, text) }
 
-// newTenant gives a user that may do what the rule says in a namespace of their own, and nothing else.
+// newTenant returns a user with the rights of a rule in a namespace of their own, and no others.
 func newTenant(t *testing.T, rule rbacv1.PolicyRule) *tenant {
 	t.Helper()
 	user := &tenant{namespace: shared.Namespace(t, false)}
@@ -51,7 +51,7 @@ func newTenant(t *testing.T, rule rbacv1.PolicyRule) *tenant {
 	return user
 }
 
-// ofTheirs is the mesh's VirtualMesh, in the tenant's namespace and with the tenant's server.
+// ofTheirs returns a VirtualMesh for the mesh in the tenant's namespace, with the tenant's server.
 func (u *tenant) ofTheirs(t *testing.T, m *mesh) *unstructured.Unstructured {
 	t.Helper()
 	object := m.guide(t, "virtual-mesh", func(spec map[string]any) { vaultOf(spec)["server"] = "https://attacker:8200" })
@@ -59,7 +59,7 @@ func (u *tenant) ofTheirs(t *testing.T, m *mesh) *unstructured.Unstructured {
 	return object
 }
 
-// statusOf is the whole status of a VirtualMesh, as text.
+// statusOf returns the status of a VirtualMesh as text.
 func statusOf(t *testing.T, object *unstructured.Unstructured) string {
 	t.Helper()
 	stored := object.DeepCopy()
@@ -76,8 +76,8 @@ func (m *mesh) wantServer(server string) func(*certificatesv1.IssuedCertificate)
 	}
 }
 
-// A VirtualMesh of a tenant's takes no mesh, also when it was there first and nothing else names the mesh; it is answered
-// with the value to set, and when it goes, nothing goes with it.
+// A tenant's VirtualMesh never gets a mesh, even if it was first and is the only one. The warning names the chart's value to
+// set, and its deletion deletes nothing else.
 func TestTenantVirtualMesh(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -106,8 +106,8 @@ func TestTenantVirtualMesh(t *testing.T) {
 	}
 }
 
-// What was made for a VirtualMesh before its namespace counted no more stays, until one of an allowed namespace takes it
-// over in place.
+// The IssuedCertificate of a VirtualMesh whose namespace is no longer allowed stays until a VirtualMesh of an allowed
+// namespace adopts it.
 func TestUpgradeKeepsIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -134,7 +134,7 @@ func TestUpgradeKeepsIssuedCertificate(t *testing.T) {
 	}
 }
 
-// A Deployment of a tenant's whose mesh has istiod's name changes nothing for istiod.
+// A tenant's Deployment with the mesh name of istiod changes nothing for istiod.
 func TestTenantDeployment(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")

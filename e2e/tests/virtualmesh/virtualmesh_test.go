@@ -24,7 +24,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
 
-// The guide's VirtualMesh, in either order: before istiod it waits, and once istiod is there its IssuedCertificate is.
+// The guide's VirtualMesh waits if istiod does not exist, and gets its IssuedCertificate once it does.
 func TestGuide(t *testing.T) {
 	t.Parallel()
 	for name, meshFirst := range map[string]bool{"VirtualMesh first": true, "istiod first": false} {
@@ -59,7 +59,7 @@ func TestGuide(t *testing.T) {
 	}
 }
 
-// The trust domain is istiod's own; without istiod's ConfigMap nothing is guessed.
+// The trust domain comes from istiod's ConfigMap. Without it the controller does not guess.
 func TestTrustDomain(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "")
@@ -75,7 +75,7 @@ func TestTrustDomain(t *testing.T) {
 	m.wantCertificate(t, m.wantHost("two.example"))
 }
 
-// What the VirtualMesh says is followed and put right; what a person writes besides stays.
+// The IssuedCertificate follows the VirtualMesh, and other changes of its fields are reverted. A person's additions stay.
 func TestChanges(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -117,7 +117,7 @@ func TestChanges(t *testing.T) {
 	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "Vault is sealed")
 }
 
-// An IssuedCertificate that nothing asks for any more goes.
+// An IssuedCertificate without a VirtualMesh is deleted.
 func TestUnneededIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	for name, take := range map[string]func(t *testing.T, m *mesh, object *unstructured.Unstructured){
@@ -148,7 +148,7 @@ func TestUnneededIssuedCertificate(t *testing.T) {
 	}
 }
 
-// A revision beside the default istiod is a mesh of its own, and goes without disturbing it.
+// A revision beside the default istiod is a separate mesh. Its removal does not affect the default.
 func TestRevision(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -180,7 +180,7 @@ func TestRevision(t *testing.T) {
 	}
 }
 
-// Without the right to read a revision's ConfigMap, its namespace alone is missing in the chart's values: the status says so.
+// Without the right to read a revision's ConfigMap the status names the chart's value that lacks the namespace.
 func TestRevisionWithoutRights(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -195,7 +195,7 @@ func TestRevisionWithoutRights(t *testing.T) {
 	m.wantStatus(t, "virtual-mesh", networkingv1.Pending, "istiodSidecar.namespaces")
 }
 
-// Of two VirtualMeshes the older counts, and both say so; when it goes, the other takes over what is there.
+// Of two VirtualMeshes the older one counts, and both report it. After its deletion the other adopts the IssuedCertificate.
 func TestTwoVirtualMeshes(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -219,7 +219,7 @@ func TestTwoVirtualMeshes(t *testing.T) {
 	}
 }
 
-// An IssuedCertificate that somebody else made is not touched.
+// The controller does not change an IssuedCertificate that another program created.
 func TestForeignIssuedCertificate(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -239,8 +239,7 @@ func TestForeignIssuedCertificate(t *testing.T) {
 	}
 }
 
-// Mistakes that no schema finds are refused where they are written, with their path and what was expected. (e2e/tests/crds
-// has those that the schema finds.)
+// The webhook rejects mistakes that no schema finds, with their path and the expected value. Package crds tests the schema.
 func TestValidation(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -304,7 +303,7 @@ func TestValidation(t *testing.T) {
 	}
 }
 
-// Another writer of the status loses nothing, and what is ours comes back.
+// Another writer's fields of the status stay, and the controller restores its own.
 func TestSharedStatus(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, "cluster.local")
@@ -320,8 +319,8 @@ func TestSharedStatus(t *testing.T) {
 	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "destinations")
 }
 
-// The guide's VirtualMesh as it stands, in a cluster by each of the names that it has: its own mesh is acted on, and
-// what a cluster that was called otherwise has made goes.
+// The guide's VirtualMesh verbatim, in a cluster under each name that it lists: the controller manages that cluster's mesh, and
+// deletes what it created under another name.
 func TestGuideInEachCluster(t *testing.T) {
 	for _, namespace := range []string{"gloo-mesh", "istio-system"} {
 		must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})))
@@ -358,8 +357,8 @@ func TestGuideInEachCluster(t *testing.T) {
 	must(t, shared.Webhook.Reconfigure(t.Context(), map[string]any{"clusterName": names[0]}))
 }
 
-// What the program watches is no more than it acts on: its own kinds whole, and of all others those with a label or a
-// name, since a cluster has many.
+// The program watches only what it acts on: all objects of its own kinds, and of other kinds those with a label or a name,
+// since a cluster has many.
 func TestWatches(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)
@@ -381,7 +380,7 @@ func TestWatches(t *testing.T) {
 	}
 }
 
-// When the replica that looks after VirtualMeshes goes, the other goes on, with what was deleted meanwhile too.
+// When the leader ends, the other replica continues, and also handles what was deleted meanwhile.
 func TestLeaderChange(t *testing.T) {
 	m := newMesh(t, "cluster.local")
 	shared.MustApply(t, m.istiod)

@@ -22,8 +22,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// Another program writes both statuses all the time, the same fields and others, while agents report and the controller
-// works: nothing is lost, and for each of their writes there is at most one of ours.
+// While another program writes both statuses all the time, the controller's fields and others, no report of an agent and no
+// field is lost, and the controller writes at most once for each of the other's writes.
 func TestStatusWriters(t *testing.T) {
 	t.Parallel()
 	const rounds = 30
@@ -105,7 +105,7 @@ func TestStatusWriters(t *testing.T) {
 	}
 }
 
-// A program that insists on what it writes has the last word for a while, and ever longer, but not for good.
+// Against a program that keeps changing its fields the controller backs off, and prevails in the end.
 func TestInsistentStatusWriter(t *testing.T) {
 	t.Parallel()
 	const insists = 3
@@ -124,7 +124,7 @@ func TestInsistentStatusWriter(t *testing.T) {
 	}
 }
 
-// written is how often the controller has written the status of this test's VirtualMeshes.
+// written returns the number of the controller's writes of the status of this test's VirtualMeshes.
 func (m *mesh) written(t *testing.T) int {
 	t.Helper()
 	return len(requests(t, func(event *controlplane.AuditEvent) bool {
@@ -132,7 +132,7 @@ func (m *mesh) written(t *testing.T) int {
 	}))
 }
 
-// requests are those of the webhook's program so far.
+// requests returns the requests of the webhook's program so far.
 func requests(t *testing.T, wanted func(*controlplane.AuditEvent) bool) (found []controlplane.AuditEvent) {
 	t.Helper()
 	user, _ := controlplane.ServiceAccount(webhookserver.Release.Namespace, webhookserver.Name)
