@@ -181,22 +181,25 @@ func (s *server) difference(ctx context.Context, t *testing.T, namespace string,
 		return "", true, true
 	}
 	engines, engineErr := s.admitted(ctx, plain, want.object.(object))
-	if engineErr == nil {
-		// The API server evaluates a policy again that has changed the object.
-		if again := p.injected(engines); again != nil {
-			engines, engineErr = s.admitted(ctx, plain, again)
-		}
-	}
 	if engineErr != nil && err != nil {
 		return "", false, false
 	}
 	if engineErr != nil || err != nil {
 		return fmt.Sprintf("engine %s: %v, policy: %v", result.Reason, engineErr, err), true, false
 	}
-	if engines, got := sansTokenVolume(engines), sansTokenVolume(got); !reflect.DeepEqual(engines, got) {
-		return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, cmp.Diff(engines, got)), true, false
+	engines, got = sansTokenVolume(engines), sansTokenVolume(got)
+	if reflect.DeepEqual(engines, got) {
+		return "", true, false
 	}
-	return "", true, false
+	// The API server evaluates a policy again if the object has changed since, as it asks a webhook again. In two cases the
+	// engine changes its own result: a note of an in-memory volume with a size limit, which it does not read back, and a
+	// pod's own requests, which the API server derives from the injected containers.
+	if again := p.injected(engines); again != nil {
+		if again, err := s.admitted(ctx, plain, again); err == nil && reflect.DeepEqual(sansTokenVolume(again), got) {
+			return "", true, false
+		}
+	}
+	return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, cmp.Diff(engines, got)), true, false
 }
 
 // sansTokenVolume gives the volume of a Pod's token, which the API server names at random, one name.
