@@ -168,7 +168,7 @@ func TestPinned(t *testing.T) {
 		"one that is none": {string(encodeAll(one, leaf)), 0, "is not a root"},
 		"a key":            {string(encode(one)) + string(encodeKey(t, newP256(t))), 0, "holds a private key"},
 		"noise":            {"hvs.CAESIA", 0, "something that is not a certificate"},
-		"very many":        {strings.Repeat("-----BEGIN CERTIFICATE-----\n", 1000), 0, "holds 1000 certificates, more than 20"},
+		"very many":        {strings.Repeat("-----BEGIN CERTIFICATE-----\n", 1000), 0, "contains 1000 certificates, more than 20"},
 		"nothing":          {"", 0, "it is empty"},
 		"too large":        {strings.Repeat(string(encode(one)), 1000), 0, "65536"},
 	} {

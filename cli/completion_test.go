@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/istiod-agent/istiod-agent/cli"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 const kubeconfig = `

@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/cli"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 // refusingAPIServer refuses every request and records by whom it was sent.
@@ -66,15 +66,18 @@ contexts: [{name: one, context: {cluster: one, user: of-context}}, {name: two, c
 		"another user":  {append([]string{"--user", "other"}, both...), []string{"Bearer token-of-other as  of []", "Bearer token-of-other as  of []", ""}, "(kubectl --context=two --user=other auth can-i list pods -A)"},
 		"another server": {
 			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--server", three.URL},
-			[]string{"", "", "Bearer token-of-context as  of []"}, "one: listing istiod's Pods: ",
+			[]string{"", "", "Bearer token-of-context as  of []"},
+			"one: listing istiod's Pods: ",
 		},
 		"another cluster": {
 			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--cluster", "two"},
-			[]string{"", "Bearer token-of-context as  of []", ""}, "(kubectl --context=one --cluster=two auth can-i list pods -A)",
+			[]string{"", "Bearer token-of-context as  of []", ""},
+			"(kubectl --context=one --cluster=two auth can-i list pods -A)",
 		},
 		"no kubeconfig": {
 			[]string{"--kubeconfig", "/dev/null", "--insecure-skip-tls-verify", "--token", "persons-own", "--server", three.URL},
-			[]string{"", "", "Bearer persons-own as  of []"}, "(kubectl --server=" + three.URL + " auth can-i list pods -A)",
+			[]string{"", "", "Bearer persons-own as  of []"},
+			"(kubectl --server=" + three.URL + " auth can-i list pods -A)",
 		},
 		"one server for two contexts":  {append([]string{"-s", three.URL}, both...), []string{"", "", ""}, "--server and --cluster: expected one --context"},
 		"one cluster for two contexts": {append([]string{"--cluster", "one"}, both...), []string{"", "", ""}, "--server and --cluster: expected one --context"},

@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/istiod-agent/istiod-agent/cli"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 

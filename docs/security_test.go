@@ -108,7 +108,7 @@ func TestBounds(t *testing.T) {
 		"with at most one lookup a second":        {"webhook/rights.go", "rightsRate, rightsBurst = 1, "},
 		"an answer has at most 256 KiB":           {"agent/vault/client.go", "answerLimit = 256 << 10"},
 		" and 16 certificates":                    {"agent/cacerts/parse.go", "maxChain = 16"},
-		"no RSA key above 16384 bits":             {"internal/pemcerts/pemcerts.go", "MaxRSABits = 16384"},
+		"no RSA key above 16384 bits":             {"internal/pemcerts/pemcerts.go", "maxRSABits = 16384"},
 		"is longer than 1 KiB":                    {"agent/cacerts/verify.go", "maxDetail = 1 << 10"},
 		"RSA keys of at least 2048 bits":          {"agent/cacerts/verify.go", "minRSABits = 2048"},
 		"every 30 seconds it compares digests":    {"agent/machine/next.go", "PollInterval = 30 * time.Second"},

@@ -95,7 +95,7 @@ func (i *Injector) newNote(o *object, name string) (note originalNote, replaced 
 	default:
 		replaced = canonical(withoutEmptyDir(o.volumes.items[at].raw))
 		note.Volume = replaced
-		if isChartVolume(replaced, o.defaulted) {
+		if isChartVolume(replaced, o.defaulted) || !note.isRestorable() { // one like the injection's own could not be read again
 			note.Volume = nil
 		}
 	}

@@ -126,6 +126,17 @@ func TestNoteNeverHoldsInjectedVolume(t *testing.T) {
 	}
 }
 
+// A volume like the injection's own, but another's, leaves no note that the next injection could not read.
+func TestNoteOfInMemoryVolume(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	object := edit(t, secret, "emptyDir: {medium: Memory, sizeLimit: 5Mi}")
+	injected := inject(t, i, patches.Deployment, object)
+	if strings.Contains(string(injected), "5Mi") {
+		t.Errorf("it is noted: %s", injected)
+	}
+}
+
 // What cannot be restored is said.
 func TestUnreadableNote(t *testing.T) {
 	t.Parallel()

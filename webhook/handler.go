@@ -48,9 +48,9 @@ func NewHandler(kind patches.Kind, injector *patches.Injector, warn warnFunc, lo
 // Register serves VirtualMeshes and both kinds of istiods at their paths: after a change of the target, the API server may
 // still send reviews of the other kind, which need a response.
 func Register(server interface{ Register(string, http.Handler) }, injector *patches.Injector, meshes v1alpha1.VirtualMesh, warn warnFunc, log logr.Logger) {
-	server.Register(VirtualMeshPath, Served(newVirtualMeshes(meshes, log), log))
+	server.Register(VirtualMeshPath, served(newVirtualMeshes(meshes, log), log))
 	for path, kind := range map[string]patches.Kind{DeploymentPath: patches.Deployment, PodPath: patches.Pod} {
-		server.Register(path, Served(NewHandler(kind, injector, warn, log), log))
+		server.Register(path, served(NewHandler(kind, injector, warn, log), log))
 	}
 }
 

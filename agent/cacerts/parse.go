@@ -19,7 +19,7 @@ import (
 const (
 	// maxChain bounds the certificates in an answer: each costs a signature check, here and in every proxy.
 	maxChain = 16
-	// maxKeyDER bounds a key: RSA of pemcerts.MaxRSABits in PKCS #8. Parsing checks a key's numbers, which takes minutes for
+	// maxKeyDER bounds a key: RSA of pemcerts.maxRSABits in PKCS #8. Parsing checks a key's numbers, which takes minutes for
 	// one of a megabyte.
 	maxKeyDER = 10 << 10
 )

@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/diff"
 	"sigs.k8s.io/yaml"
 
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 // escapedJSON is an istiod with all that JSON allows in a string and YAML's

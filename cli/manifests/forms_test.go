@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/diff"
 	"sigs.k8s.io/yaml"
 
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 func TestInjectingWritesWhatItIsFedAgain(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/diff"
 
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	"testing/iotest"
 
 	"github.com/istiod-agent/istiod-agent/cli"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 func TestAnErrorLeavesNothingHalfWritten(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
 )
 
 func TestOutputAsJSON(t *testing.T) {

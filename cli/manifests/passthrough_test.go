@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istiod-agent/istiod-agent/internal/clitest"
+	"github.com/istiod-agent/istiod-agent/cli/clitest"
 )
 
 func TestEverythingElsePassesThroughByteForByte(t *testing.T) {

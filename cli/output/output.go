@@ -18,8 +18,8 @@ import (
 
 // The formats of every command, in addition to text.
 const (
-	JSON = "json"
-	YAML = "yaml"
+	jsonFormat = "json"
+	yamlFormat = "yaml"
 )
 
 // Flag is --output.
@@ -30,7 +30,7 @@ type Flag struct {
 
 // Add registers the flag; more are further text formats of the command.
 func (f *Flag) Add(cmd *cobra.Command, more ...string) {
-	f.formats = append(more, JSON, YAML)
+	f.formats = append(more, jsonFormat, yamlFormat)
 	cmd.Flags().StringVarP(&f.format, "output", "o", "", "`format`: "+f.list()+" (default: text)")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.formats, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -47,7 +47,7 @@ func (f *Flag) Check() error {
 func (f *Flag) Is(format string) bool { return f.format == format }
 
 // Structured reports whether the flag is JSON or YAML.
-func (f *Flag) Structured() bool { return f.Is(JSON) || f.Is(YAML) }
+func (f *Flag) Structured() bool { return f.Is(jsonFormat) || f.Is(yamlFormat) }
 
 func (f *Flag) list() string {
 	last := len(f.formats) - 1
@@ -57,12 +57,12 @@ func (f *Flag) list() string {
 // Write writes a value as JSON or YAML, or calls writeText, whose errors the terminal.Writer keeps.
 func (f *Flag) Write(out io.Writer, value any, writeText func(io.Writer)) error {
 	switch {
-	case f.Is(JSON):
+	case f.Is(jsonFormat):
 		encoder := json.NewEncoder(out)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(value)
-	case f.Is(YAML):
+	case f.Is(yamlFormat):
 		text, err := json.Marshal(value)
 		if err != nil {
 			return err

@@ -95,7 +95,7 @@ func (f *flags) run(cmd *cobra.Command, names []string) error {
 // renew requests all renewals of a context before it waits for them, until waitCtx ends: they run at the same time.
 func (f *flags) renew(ctx, waitCtx context.Context, cluster *clusters.Cluster, names []string, progress *terminal.Progress) (outcomes []renewalOutcome) {
 	selected, outcomes := f.selectCertificates(ctx, cluster, names)
-	var renewals []requestedRenewal
+	var renewals []Requested
 	for _, certificate := range selected {
 		renewal, err := Request(ctx, cluster, certificate)
 		if err != nil {

@@ -50,27 +50,27 @@ type renewedReplica struct {
 	NotAfter     *metav1.Time `json:"notAfter,omitempty"`
 }
 
-// requestedRenewal is a requested renewal of an IssuedCertificate, with the serial numbers from before the request.
-type requestedRenewal struct {
+// Requested is a requested renewal of an IssuedCertificate, with the serial numbers from before the request.
+type Requested struct {
 	cluster     *clusters.Cluster
 	certificate *certificatesv1.IssuedCertificate
 	before      map[string]string // by Pod
 	remaining   []string          // the last result of pending
 }
 
-func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) requestedRenewal {
-	r := requestedRenewal{cluster: cluster, certificate: certificate, before: map[string]string{}}
+func newRenewal(cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) Requested {
+	r := Requested{cluster: cluster, certificate: certificate, before: map[string]string{}}
 	for _, replica := range certificate.Status.Certificates {
 		r.before[replica.Pod] = replica.SerialNumber
 	}
 	return r
 }
 
-func (r *requestedRenewal) name() string { return r.certificate.Namespace + "/" + r.certificate.Name }
+func (r *Requested) name() string { return r.certificate.Namespace + "/" + r.certificate.Name }
 
 // pending returns the Pods that do not use a new CA yet, and why. It ignores deleted Pods; a Pod that started after the
 // request has a new CA anyway.
-func (r *requestedRenewal) pending(status certificatesv1.IssuedCertificateStatus) []string {
+func (r *Requested) pending(status certificatesv1.IssuedCertificateStatus) []string {
 	if len(status.Certificates) == 0 {
 		return []string{"the first report of an agent"}
 	}
@@ -93,7 +93,7 @@ func (r *requestedRenewal) pending(status certificatesv1.IssuedCertificateStatus
 }
 
 // result returns the outcome at the end of the wait; after names what ended it.
-func (r *requestedRenewal) result(err error, after string) renewalOutcome {
+func (r *Requested) result(err error, after string) renewalOutcome {
 	switch {
 	case err != nil:
 		return r.outcome(stateNotAsked, err.Error())
@@ -108,7 +108,7 @@ func (r *requestedRenewal) result(err error, after string) renewalOutcome {
 	return outcome
 }
 
-func (r *requestedRenewal) outcome(state renewalState, message string) renewalOutcome {
+func (r *Requested) outcome(state renewalState, message string) renewalOutcome {
 	return renewalOutcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
 }
 

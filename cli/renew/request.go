@@ -62,7 +62,7 @@ func Get(ctx context.Context, cluster *clusters.Cluster, key types.NamespacedNam
 }
 
 // Request is `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=NOW --overwrite`.
-func Request(ctx context.Context, cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) (requestedRenewal, error) {
+func Request(ctx context.Context, cluster *clusters.Cluster, certificate *certificatesv1.IssuedCertificate) (Requested, error) {
 	annotations := map[string]any{certificatesv1.RenewAnnotation: time.Now().UTC().Format(time.RFC3339Nano)}
 	err := cluster.Annotate(ctx, clusters.IssuedCertificateKind, client.ObjectKeyFromObject(certificate), annotations)
 	return newRenewal(cluster, certificate), cluster.Explain("requesting a renewal", "patch", clusters.IssuedCertificates, err)
@@ -71,7 +71,7 @@ func Request(ctx context.Context, cluster *clusters.Cluster, certificate *certif
 // await polls the status until every replica uses a new CA or waitCtx ends; r.remaining then holds what is missing. It
 // returns the last poll's error, if that failed. Polls run within ctx: the end of waitCtx does not interrupt one, which
 // would leave its result unknown.
-func (r *requestedRenewal) await(ctx, waitCtx context.Context, update func(pending string)) error {
+func (r *Requested) await(ctx, waitCtx context.Context, update func(pending string)) error {
 	var last error
 	r.remaining = []string{"a response of the API server"}
 	_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {

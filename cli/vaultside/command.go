@@ -77,7 +77,7 @@ error, or a step remains that only you can do, such as the root CA.`,
 	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of the VirtualMesh (default: the context's)")
 	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` of istiod; may be repeated")
 	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` of istiod; may be repeated")
-	set.StringVar(&f.TrustDomain, "trust-domain", DefaultTrustDomain, "trust `domain` of the meshes")
+	set.StringVar(&f.TrustDomain, "trust-domain", defaultTrustDomain, "trust `domain` of the meshes")
 	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: "+derivedPrefix+"ROLE)")
 	set.StringVar(&f.Audience, "audience", "", "`audience` of the tokens for the login (default: the VirtualMesh's)")
 	set.DurationVar(&f.TokenTTL, "token-ttl", DefaultTokenTTL, "longest `lifetime` of a login")
@@ -123,7 +123,7 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if !f.apply && !f.dryRun {
-		return desired.Print(cmd.OutOrStdout(), f.filename != "")
+		return desired.print(cmd.OutOrStdout(), f.filename != "")
 	}
 	for _, note := range desired.Notes {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Note:", note)
@@ -148,7 +148,7 @@ func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMe
 	if err != nil {
 		return nil, err
 	}
-	return ReadCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
+	return readCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
 }
 
 // read reads the files.
@@ -211,7 +211,7 @@ func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vaul
 		case difference.Kind == Manual:
 			manual++
 		case applying && err == nil:
-			if err = vault.Apply(ctx, *difference); err != nil {
+			if err = vault.apply(ctx, *difference); err != nil {
 				break // the changes before it are still printed
 			}
 			if difference.Done = done; !f.Structured() {

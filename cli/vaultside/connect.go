@@ -40,7 +40,7 @@ func Connect(mesh *networkingv1.VirtualMesh, fromFile bool, timeout time.Duratio
 	}
 	transport, ok := config.HttpClient.Transport.(*http.Transport)
 	if !ok {
-		return nil, fmt.Errorf("Vault's client has an unexpected transport, %T", config.HttpClient.Transport)
+		return nil, fmt.Errorf("unexpected transport of Vault's client: %T", config.HttpClient.Transport)
 	}
 	sendsToken := true
 	if os.Getenv(api.EnvVaultAddress) == "" && os.Getenv(api.EnvVaultAgentAddr) == "" {

@@ -25,7 +25,7 @@ import (
 const (
 	DefaultServiceAccount = "istiod"
 	DefaultNamespace      = "istio-system"
-	DefaultTrustDomain    = "cluster.local"
+	defaultTrustDomain    = "cluster.local"
 	DefaultTokenTTL       = 10 * time.Minute
 )
 
@@ -228,7 +228,7 @@ func (o *Options) setDefaults() {
 		o.Namespaces = []string{DefaultNamespace}
 	}
 	o.ServiceAccounts, o.Namespaces = sorted(o.ServiceAccounts), sorted(o.Namespaces)
-	o.TrustDomain = cmp.Or(o.TrustDomain, DefaultTrustDomain)
+	o.TrustDomain = cmp.Or(o.TrustDomain, defaultTrustDomain)
 	o.TokenTTL = cmp.Or(o.TokenTTL, DefaultTokenTTL)
 }
 

@@ -129,7 +129,7 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+formatDuration(mount.MaxLease), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": formatDuration(mount.MaxLease)}})
 		}
 		if !existing.HasCA {
-			add(Manual, mount.Path, append([]string{"it has no CA to sign with, and this command creates none; provide yours:"}, RootAdvice(mount.Path)...), "", nil)
+			add(Manual, mount.Path, append([]string{"it has no CA to sign with, and this command creates none; provide yours:"}, rootAdvice(mount.Path)...), "", nil)
 		}
 	}
 	for _, policy := range w.Policies {

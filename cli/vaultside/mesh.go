@@ -39,8 +39,8 @@ func ReadFile(file string, in io.Reader) (*networkingv1.VirtualMesh, error) {
 	return mesh, nil
 }
 
-// ReadCluster reads a VirtualMesh from a cluster, validates it and sets its defaults.
-func ReadCluster(ctx context.Context, cluster *clusters.Cluster, namespace, name string) (*networkingv1.VirtualMesh, error) {
+// readCluster reads a VirtualMesh from a cluster, validates it and sets its defaults.
+func readCluster(ctx context.Context, cluster *clusters.Cluster, namespace, name string) (*networkingv1.VirtualMesh, error) {
 	subject := fmt.Sprintf("VirtualMesh %s/%s of context %s", namespace, name, cluster.Context)
 	object, err := cluster.Get(ctx, clusters.VirtualMeshKind, types.NamespacedName{Namespace: namespace, Name: name})
 	switch {
@@ -117,7 +117,7 @@ func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Du
 		return nil, err
 	}
 	vault.client.ClearToken() // the root is public
-	return vault.Root(ctx, mesh)
+	return vault.root(ctx, mesh)
 }
 
 func (f *MeshFlags) read(ctx context.Context, in io.Reader, cluster *clusters.Cluster) (*networkingv1.VirtualMesh, error) {
@@ -131,5 +131,5 @@ func (f *MeshFlags) read(ctx context.Context, in io.Reader, cluster *clusters.Cl
 	if err != nil {
 		return nil, err
 	}
-	return ReadCluster(ctx, cluster, key.Namespace, key.Name)
+	return readCluster(ctx, cluster, key.Namespace, key.Name)
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// Print writes the commands that configure Vault, for any POSIX shell. They may run again. fromFile is true for a VirtualMesh in
+// print writes the commands that configure Vault, for any POSIX shell. They may run again. fromFile is true for a VirtualMesh in
 // the person's file: only then its server is the default of VAULT_ADDR, to which the commands send the token.
-func (w *Desired) Print(out io.Writer, fromFile bool) error {
+func (w *Desired) print(out io.Writer, fromFile bool) error {
 	p := &script{}
 	p.comment("The configuration of Vault for the VirtualMesh. Review it, then run it with a sufficient token in VAULT_TOKEN.\n" +
 		"It replaces a role and policies of these names; --dry-run shows the differences.")
@@ -51,9 +51,9 @@ func (w *Desired) Print(out io.Writer, fromFile bool) error {
 	return err
 }
 
-// RootAdvice returns the commands that give a mount its CA. The key goes through a pipe: every user of the machine can read a
+// rootAdvice returns the commands that give a mount its CA. The key goes through a pipe: every user of the machine can read a
 // command line.
-func RootAdvice(mount string) []string {
+func rootAdvice(mount string) []string {
 	return []string{
 		"a new CA, whose key stays in Vault: vault write -field=certificate " + shell.Quote(mount+"/root/generate/internal") + " common_name=my-org ttl=87600h > root-cert.pem",
 		"or an existing CA:                  cat root-key.pem root-cert.pem | vault write " + shell.Quote(mount+"/config/ca") + " pem_bundle=-",
@@ -115,7 +115,7 @@ func (m Mount) print(p *script) {
 			shell.Quote("sys/mounts/"+m.Path+"/tune"), int(m.MaxLease/time.Second), formatDuration(m.MaxLease), shell.Quote(m.Path)))
 	p.WriteString("\n")
 	p.comment("You provide its CA, once; this script creates and replaces none. If it has no CA yet:")
-	for _, advice := range RootAdvice(m.Path) {
+	for _, advice := range rootAdvice(m.Path) {
 		p.comment("  " + advice)
 	}
 }

@@ -34,9 +34,9 @@ func (v *Vault) Health(ctx context.Context) (version string, err error) {
 	return health.Version, nil
 }
 
-// Root returns the root certificate of the CA that a VirtualMesh names, without a token. Inline trustedRoots count as the
+// root returns the root certificate of the CA that a VirtualMesh names, without a token. Inline trustedRoots count as the
 // agent counts them: the root must be one of them, and they complete a chain without a root.
-func (v *Vault) Root(ctx context.Context, mesh *networkingv1.VirtualMesh) (*x509.Certificate, error) {
+func (v *Vault) root(ctx context.Context, mesh *networkingv1.VirtualMesh) (*x509.Certificate, error) {
 	ca := mesh.Spec.IntermediateCA().Vault
 	endpoints, err := vault.Config{Server: ca.Server, CAPath: ca.CAPath, CSRPath: ca.CSRPath, Token: noToken}.Endpoints()
 	if err != nil {
@@ -196,8 +196,8 @@ func (v *Vault) read(ctx context.Context, call, path string) (map[string]any, er
 	return response.Data, nil
 }
 
-// Apply removes a difference.
-func (v *Vault) Apply(ctx context.Context, difference Difference) error {
+// apply removes a difference.
+func (v *Vault) apply(ctx context.Context, difference Difference) error {
 	c := difference.change
 	if c == nil {
 		return nil

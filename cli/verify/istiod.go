@@ -134,8 +134,8 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 }
 
 // newDialer dials as kubectl does: by WebSockets, or by SPDY for API servers without them (before Kubernetes 1.31).
-func newDialer(config *rest.Config, url *url.URL) (httpstream.Dialer, error) {
-	overWebSockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(url, config)
+func newDialer(config *rest.Config, target *url.URL) (httpstream.Dialer, error) {
+	overWebSockets, err := portforward.NewSPDYOverWebsocketDialerForStreaming(target, config)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func newDialer(config *rest.Config, url *url.URL) (httpstream.Dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, url)
+	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, target)
 	return portforward.NewFallbackDialerForStreaming(overWebSockets, overSPDY, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	}), nil

@@ -53,14 +53,14 @@ func (p Published) firstRoots() []*x509.Certificate {
 }
 
 // check compares the trust bundles of a context with the expected roots.
-func (p Published) check(context string, expected []*x509.Certificate) []finding {
+func (p Published) check(contextName string, expected []*x509.Certificate) []finding {
 	var lines []finding
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
 		ok, detail := compare(p[namespace], expected)
-		lines = append(lines, finding{ok, context, namespace, istio.RootConfigMap, detail})
+		lines = append(lines, finding{ok, contextName, namespace, istio.RootConfigMap, detail})
 	}
 	if len(lines) == 0 {
-		lines = append(lines, finding{false, context, "", istio.RootConfigMap, "is in no namespace: has istiod started?"})
+		lines = append(lines, finding{false, contextName, "", istio.RootConfigMap, "is in no namespace: has istiod started?"})
 	}
 	return lines
 }

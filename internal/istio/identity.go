@@ -18,8 +18,8 @@ type Identity struct {
 	TrustDomain, Namespace, ServiceAccount string
 }
 
-// ParseIdentity parses a SPIFFE ID (SPIFFE-ID, section 2). It returns false for an invalid one, and for one of another form.
-func ParseIdentity(id string) (Identity, bool) {
+// parseIdentity parses a SPIFFE ID (SPIFFE-ID, section 2). It returns false for an invalid one, and for one of another form.
+func parseIdentity(id string) (Identity, bool) {
 	parsed, err := spiffeid.FromString(id)
 	if err != nil {
 		return Identity{}, false
@@ -40,7 +40,7 @@ func (i Identity) String() string {
 func Identities(hosts []string) []Identity {
 	var identities []Identity
 	for _, host := range hosts {
-		if identity, ok := ParseIdentity(host); ok {
+		if identity, ok := parseIdentity(host); ok {
 			identities = append(identities, identity)
 		}
 	}
@@ -50,7 +50,7 @@ func Identities(hosts []string) []Identity {
 // Covers reports whether one of the hosts is the identity of a service account, in any trust domain.
 func Covers(hosts []string, namespace, serviceAccount string) bool {
 	return slices.ContainsFunc(hosts, func(host string) bool {
-		identity, ok := ParseIdentity(host)
+		identity, ok := parseIdentity(host)
 		return ok && identity.Namespace == namespace && identity.ServiceAccount == serviceAccount
 	})
 }

@@ -16,8 +16,8 @@ const (
 	// RevisionLabel is the revision of an istiod on its Deployment and Pods; on other objects it may be a revision's tag
 	// (pkg/config/label, api/label.IoIstioRev).
 	RevisionLabel = "istio.io/rev"
-	// RevisionVariable is the revision in istiod's container (pilot/pkg/features, REVISION).
-	RevisionVariable = "REVISION"
+	// revisionVariable is the revision in istiod's container (pilot/pkg/features, REVISION).
+	revisionVariable = "REVISION"
 	// DefaultRevision is the revision where the charts set none (istio-discovery/templates/deployment.yaml).
 	DefaultRevision = "default"
 
@@ -30,7 +30,7 @@ const (
 	DefaultServiceAccount = "default"
 )
 
-// Revision returns the revision of an istiod's Deployment: the value of RevisionVariable, or else of RevisionLabel.
+// Revision returns the revision of an istiod's Deployment: the value of revisionVariable, or else of RevisionLabel.
 // It is DefaultRevision where neither is set.
 func Revision(deployment *unstructured.Unstructured) string {
 	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
@@ -38,7 +38,7 @@ func Revision(deployment *unstructured.Unstructured) string {
 		fields, _ := container.(map[string]any)
 		env, _ := fields["env"].([]any)
 		for _, entry := range env {
-			if variable, ok := entry.(map[string]any); ok && variable["name"] == RevisionVariable {
+			if variable, ok := entry.(map[string]any); ok && variable["name"] == revisionVariable {
 				value, _ := variable["value"].(string)
 				return revisionOr(value)
 			}

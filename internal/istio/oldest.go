@@ -9,9 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ByAge orders conflicting objects: the oldest wins, of the same age the first by namespace and name, so that every program
+// byAge orders conflicting objects: the oldest wins, of the same age the first by namespace and name, so that every program
 // chooses the same one.
-func ByAge(a, b metav1.Object) int {
+func byAge(a, b metav1.Object) int {
 	created := func(object metav1.Object) metav1.Time { return object.GetCreationTimestamp() }
 	return cmp.Or(created(a).Compare(created(b).Time), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
 }
@@ -25,6 +25,6 @@ func For[T metav1.Object](objects []T, hosts func(T) []string, namespace, servic
 			found = append(found, object)
 		}
 	}
-	slices.SortFunc(found, func(a, b T) int { return ByAge(a, b) })
+	slices.SortFunc(found, func(a, b T) int { return byAge(a, b) })
 	return found
 }

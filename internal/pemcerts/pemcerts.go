@@ -18,12 +18,12 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// MaxRSABits is the largest RSA key whose signatures are verified: the limit of OpenSSL and BoringSSL
+// maxRSABits is the largest RSA key whose signatures are verified: the limit of OpenSSL and BoringSSL
 // (OPENSSL_RSA_MAX_MODULUS_BITS). Go has none for certificates, and the time for a signature grows with the square of it.
-const MaxRSABits = 16384
+const maxRSABits = 16384
 
 const (
-	// maxDER is the most bytes of a certificate: one with a key of MaxRSABits has five kilobytes. Names of a megabyte would
+	// maxDER is the most bytes of a certificate: one with a key of maxRSABits has five kilobytes. Names of a megabyte would
 	// take seconds to print, and no proxy takes such a chain in a handshake (SSL_MAX_CERT_LIST_DEFAULT of OpenSSL and
 	// BoringSSL: 100 KiB).
 	maxDER = 16 << 10
@@ -42,8 +42,8 @@ func ParseOne(der []byte) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a certificate in it cannot be read (%s)", Unreadable(err))
 	}
-	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
-		return nil, fmt.Errorf("a certificate in it has an RSA key of %d bits, more than %d", key.N.BitLen(), MaxRSABits)
+	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+		return nil, fmt.Errorf("a certificate in it has an RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
 	}
 	if certificate.SerialNumber.BitLen() > 8*maxSerial {
 		return nil, fmt.Errorf("a certificate in it has a serial number of more than %d bytes", maxSerial)

@@ -28,7 +28,7 @@ func TestShorterLifetime(t *testing.T) {
 	}))
 	s.specify(t, nil)                                 // for 365 days
 	s.Env = []string{"DEFAULT_WORKLOAD_CERT_TTL=30h"} // istiod's own
-	planned := regexp.MustCompile(`valid until (\S+), to be renewed at ([^"]+)"`).FindStringSubmatch(s.issues(t))
+	planned := regexp.MustCompile(`valid until (\S+); its renewal is due at ([^"]+)"`).FindStringSubmatch(s.issues(t))
 	if planned == nil {
 		t.Fatal("the init container does not say when it would renew")
 	}

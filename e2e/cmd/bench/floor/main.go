@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command floor serves admission reviews on loopback for the benchmark to compare the webhook with:
+// Command floor serves admission reviews on loopback for the benchmark to compare the webhook with. Its arguments are
+// one of these servers, and a folder DIR:
 //
-//	floor bare DIR    net/http alone: it reads the review and sends one fixed answer
-//	floor floor DIR   controller-runtime's webhook with a handler that does nothing
-//	floor usual DIR   the handler of the framework's examples: a typed decode and a computed patch
+//	bare    net/http alone: it reads the review and sends one fixed answer
+//	floor   controller-runtime's webhook with a handler that does nothing
+//	usual   the handler of the framework's examples: a typed decode and a computed patch
 //
 // It writes its certificate to DIR/tls.crt, then its address to DIR/address, and serves until it is killed.
 package main
@@ -62,7 +63,7 @@ func serve(name, dir string) error {
 	); err != nil {
 		return err
 	}
-	return http.ServeTLS(listener, handler, in("tls.crt"), in("tls.key")) //nolint:gosec // on loopback, for a benchmark
+	return http.ServeTLS(listener, handler, in("tls.crt"), in("tls.key"))
 }
 
 var fixed, _ = json.Marshal(admissionv1.AdmissionReview{
