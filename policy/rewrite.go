@@ -32,15 +32,16 @@ func volumesOf() []admissionv1.Variable {
 			"!variables.agentsVolumes.exists(n, n in variables.volumeNames) && (size(variables.agents) > 0 || variables.annotated)))"},
 		// What its owner wrote: a server-side apply merges that with the emptyDir of an injection.
 		{Name: "replaced", Expression: "variables.stored.transformMap(k, v, k != 'emptyDir' || size(variables.stored) < 3, v)"},
-		{Name: "isChartVolume", Expression: "variables.replaced == " + chartVolume("'cacerts'")},
+		// The chart's volume is restored without a note, and one like the injection's own is never noted.
+		{Name: "isUnnoted", Expression: "variables.replaced == " + chartVolume("'cacerts'") + " || (variables.replaced.?emptyDir.?medium.orValue('') == 'Memory' && 'sizeLimit' in variables.replaced.emptyDir)"},
 		// Whether it can be noted: CEL has no JSON, so only a source of plain values can.
 		{Name: "isFlat", Expression: "size(variables.replaced) == 2 && variables.replaced.all(k, k == 'name' || (type(variables.replaced[k]) == map && " +
 			"variables.replaced[k].all(m, type(variables.replaced[k][m]) == bool || type(variables.replaced[k][m]) == int || (type(variables.replaced[k][m]) == string && " +
 			"string(variables.replaced[k][m]).matches(" + raw("^"+flatText+"$") + ")))))"},
-		{Name: "newNotedVolume", Expression: "variables.volumeAt < 0 ? 'null' : variables.isInjected ? variables.notedVolume : variables.isChartVolume ? '' : " +
+		{Name: "newNotedVolume", Expression: "variables.volumeAt < 0 ? 'null' : variables.isInjected ? variables.notedVolume : variables.isUnnoted ? '' : " +
 			"'{' + variables.replaced.map(k, string(k)).sort().map(k, '\"' + k + '\":' + (k == 'name' ? '\"' + variables.volume + '\"' : '{' + " +
 			"variables.replaced[k].map(m, string(m)).sort().map(m, '\"' + m + '\":' + " + member("variables.replaced[k][m]") + ").join(',') + '}')).join(',') + '}'"},
-		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isChartVolume && !variables.isFlat"},
+		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isUnnoted && !variables.isFlat"},
 
 		// The noted volume, read back.
 		{Name: "notedName", Expression: `variables.notedVolume in ['', 'null'] ? '' : (variables.notedVolume.find(r'^\{"name":"[^"]*"|"name":"[^"]*"\}$') + '""""').split('"')[3]`},
