@@ -1,4 +1,4 @@
-# What can be done here; `make help` lists it.
+# `make help` lists the targets.
 # Go, make and git are all it takes: everything else is built from pinned Go modules into .build/.
 
 VERSION  ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v0.0.0-dev)
@@ -19,7 +19,7 @@ export GOFLAGS := $(strip $(GOFLAGS) -trimpath -buildvcs=false)
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## List what can be done
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- The product -------------------------------------------------------------
@@ -91,7 +91,7 @@ push: push-tools ## Push images and chart, as make image and make chart have wri
 # --- Seeing it work ----------------------------------------------------------
 
 .PHONY: demo
-demo: control-plane ## Install istiod into a real API server, show what is injected, and that its CA is Vault's
+demo: control-plane ## Install istiod into a real API server, show the injection, and that its CA comes from Vault
 	@hack/build.sh .build/demo e2e ./cmd/demo
 	@test -x $(VAULT_BINARY) -a -x $(ISTIOD_BINARY) || { (cd e2e && ../.build/demo injection) && \
 		echo "That was the injection. What comes of it is shown once Vault and istiod are built."; }
@@ -105,11 +105,11 @@ test: unit verify-generated lint integration e2e-core ## Run every check but the
 .PHONY: unit
 unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
-	@go -C tools test -count=1 ./... # Go's cache does not see what is read of the other modules
+	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
 integration: servers ## Test against a real API server, a real Vault and a real istiod, as processes
-	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see what is run and read outside the module
+	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
 .PHONY: e2e-core
@@ -133,7 +133,7 @@ e2e-nodes: test-images client-programs
 
 # Its package broken is left out: it breaks clusters of its own.
 .PHONY: e2e-kind
-e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and take them away
+e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and remove them
 	@$(MAKE) --no-print-directory kind-up CLUSTERS=2
 	@cd e2e && status=0; PATH=$(CURDIR)/.build/clusters/bin:$$PATH go test -count=1 -timeout 60m -v ./suite \
 		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
@@ -222,7 +222,7 @@ ISTIOCTL_BINARY  := .build/istio-$(ISTIO)/istioctl
 NODE_PARTS       := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY)
 
 .PHONY: node
-node: control-plane $(NODE_PARTS) ## Build what a cluster with a node is made of
+node: control-plane $(NODE_PARTS) ## Build the parts of a cluster with a node
 	@hack/debian.sh
 
 .build/kubernetes-$(KUBERNETES)/kubernetes: e2e/binaries/kubernetes/main.go
@@ -271,7 +271,7 @@ cluster-up: test-images client-programs ## Start a cluster with a node on this L
 	@.build/e2e/clusters up -n $(CLUSTERS)
 
 .PHONY: cluster-down
-cluster-down: ## Take it away
+cluster-down: ## Remove the cluster
 	@hack/build.sh .build/e2e/clusters e2e ./cmd/clusters
 	@.build/e2e/clusters down
 
@@ -288,7 +288,7 @@ kind-up: docker-runs guide-images client-programs $(KUBECTL_BINARY) ## Start clu
 	@KIND_NODE=$(KIND_NODE) hack/kind.sh up $(CLUSTERS) $(KUBECTL_BINARY) $(HELM_BINARY) $(ISTIOCTL_BINARY) bin/kubectl-istiod_agent
 
 .PHONY: kind-down
-kind-down: ## Take them away
+kind-down: ## Remove the clusters of kind
 	@hack/kind.sh down
 
 $(COREDNS_BINARY):
@@ -306,15 +306,15 @@ lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go
 		.build/actionlint || status=1; exit $$status
 
 .PHONY: generate
-generate: ## Write again all files that are made from others
+generate: ## Write all generated files again
 	@hack/generate.sh
 
 .PHONY: verify-generated
-verify-generated: ## Fail when a generated file is not what `make generate` writes
+verify-generated: ## Fail when a generated file is out of date
 	@hack/verify-generated.sh
 
 .PHONY: golden
-golden: ## Accept what the tests get as what they expect; read the difference before you commit it
+golden: ## Update the golden files of the tests; review the difference before you commit it
 	@cd e2e && go test ./tests/golden -update
 	@go test ./golden ./cli/status ./cli/vaultside -update
 	@cd e2e && go test ./tests/chart -update

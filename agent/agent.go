@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -72,7 +73,7 @@ type Agent struct {
 	set      *cacerts.Set
 	token    tokenCheck
 	reported certificatesv1.IssuedCertificateStatus
-	health   health
+	health   atomic.Pointer[health]
 }
 
 // note is what an agent leaves, beside the files, for the one after it.

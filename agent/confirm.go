@@ -48,15 +48,14 @@ func readServed(ctx context.Context, address string) ([]*x509.Certificate, error
 		},
 	}}
 	connection, err := dialer.DialContext(ctx, "tcp", address)
-	if len(served) == 0 { // istiod may close a connection without a client certificate, after sending its own
-		if err == nil {
-			_ = connection.Close()
-			err = errors.New("it serves no certificate")
-		}
-		return nil, fmt.Errorf("istiod does not answer on %s yet: %w", address, withoutDial(err))
-	}
 	if err == nil {
 		_ = connection.Close()
+	}
+	if len(served) == 0 { // else istiod may have closed a connection without a client certificate, after sending its own
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+			err = op.Err // without the operation and the ports
+		}
+		return nil, fmt.Errorf("istiod does not answer on %s yet: %w", address, err)
 	}
 	return served, nil
 }
@@ -68,20 +67,10 @@ var errOtherCA = errors.New("istiod uses another CA")
 // apart, so that one can be new and the other old.
 func signedBy(served []*x509.Certificate, ca *x509.Certificate) error {
 	if err := served[0].CheckSignatureFrom(ca); err != nil {
-		return fmt.Errorf("%w: it still serves a certificate of issuer %q, whose key is %x…", errOtherCA, served[0].Issuer, short(served[0].AuthorityKeyId))
+		return fmt.Errorf("%w: it still serves a certificate of issuer %q, whose key is %.4x…", errOtherCA, served[0].Issuer, served[0].AuthorityKeyId)
 	}
 	if len(served) < 2 || !bytes.Equal(served[1].Raw, ca.Raw) {
 		return fmt.Errorf("%w: it uses the new CA's key and still sends the old CA's chain", errOtherCA)
 	}
 	return nil
-}
-
-func short(id []byte) []byte { return id[:min(len(id), 4)] }
-
-// withoutDial removes the operation and the ports from a network error.
-func withoutDial(err error) error {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
-		return op.Err
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
@@ -46,7 +47,7 @@ func (f *File) decode(content []byte) (*certificatesv1.IssuedCertificate, []stri
 	if err != nil {
 		return nil, warnings, &SpecificationError{Err: fmt.Errorf("--spec %s: %w", f.Path, err)}
 	}
-	if f.Identity.ServiceAccount != "" && !f.Identity.mine(prepared) {
+	if f.Identity.ServiceAccount != "" && !istio.Covers(prepared.Spec.Hosts, f.Identity.Namespace, f.Identity.ServiceAccount) {
 		warnings = append(warnings, fmt.Sprintf("--spec %s: spec.hosts does not contain this istiod, %s", f.Path, f.Identity.Host()))
 	}
 	return prepared, warnings, nil

@@ -41,7 +41,6 @@ type Issuer struct {
 	AllowedServers []string
 	// Timeout is that of each call to Vault.
 	Timeout time.Duration
-	Now     func() time.Time
 	// Observe gets the duration of each step: login, generate, sign, roots, verify.
 	Observe func(step string, took time.Duration)
 }
@@ -129,7 +128,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
 	preferred, _ := known.mesh()
 	expected := cacerts.Request{
-		Hosts: request.Hosts, Organization: request.Organization, Now: i.Now(), Key: cacerts.Key{Type: request.Key.Type, Bits: request.Key.Bits}, TTL: request.TTL,
+		Hosts: request.Hosts, Organization: request.Organization, Now: time.Now(), Key: cacerts.Key(request.Key), TTL: request.TTL,
 		Trusted: trusted, Published: known.published, Pinned: pinned, Preferred: preferred,
 	}
 	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, expected); return err })
@@ -159,27 +158,24 @@ func beyond(chain, known [][]byte) [][]byte {
 }
 
 func (i *Issuer) step(name string, do func() error) error {
-	start := i.Now()
+	start := time.Now()
 	err := do()
-	i.Observe(name, i.Now().Sub(start))
+	i.Observe(name, time.Since(start))
 	return err
 }
 
 func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {
 	options := spec.CertOptions
-	key := vault.Key{Type: "rsa"}
+	var key vault.Key
 	switch options.ECKeyCurve {
 	case "P-256":
 		key = vault.Key{Type: "ec", Bits: 256}
 	case "P-384":
 		key = vault.Key{Type: "ec", Bits: 384}
 	default:
-		key.Bits = int(*options.RSAKeySizeBytes)
+		key = vault.Key{Type: "rsa", Bits: int(*options.RSAKeySizeBytes)}
 	}
-	return vault.Request{
-		Hosts: spec.Hosts, Organization: options.OrgName, Key: key,
-		TTL: requestedTTL(spec),
-	}
+	return vault.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec)}
 }
 
 func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
@@ -203,5 +199,5 @@ func (i *Issuer) adopt(ctx context.Context, name string, hosts []string, trusted
 	if trusted == nil {
 		return nil, fmt.Errorf("adopting istiod's CA: metadata.annotations[%s] is missing; expected the roots to trust, with that CA's own", certificatesv1.TrustedRootsAnnotation)
 	}
-	return cacerts.Adopt(secret[istio.CAKeyFile], secret[istio.CACertFile], secret[istio.CertChainFile], trusted, hosts, i.Now())
+	return cacerts.Adopt(secret[istio.CAKeyFile], secret[istio.CACertFile], secret[istio.CertChainFile], trusted, hosts, time.Now())
 }

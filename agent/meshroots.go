@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,25 +26,24 @@ func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots)
 	if roots == nil {
 		return nil, nil
 	}
-	if roots.ConfigMapRef == nil {
-		parsed, err := certificatesv1.ParseTrustedRoots(roots.PEM)
-		if err != nil {
-			return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("spec.agentCa.trustedRoots.pem: %w", err)}
+	text, from := roots.PEM, "spec.agentCa.trustedRoots.pem"
+	unavailable := func(err error) error {
+		return &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: %w", from, err)}
+	}
+	if ref := roots.ConfigMapRef; ref != nil {
+		from = "spec.agentCa.trustedRoots.configMapRef"
+		if i.APIServer == nil {
+			return nil, unavailable(errors.New("reading the ConfigMap needs an API server; run in a cluster or set --kubeconfig"))
 		}
-		return parsed, nil
-	}
-	const path = "spec.agentCa.trustedRoots.configMapRef"
-	ref := roots.ConfigMapRef
-	if i.APIServer == nil {
-		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: reading the ConfigMap needs an API server; run in a cluster or set --kubeconfig", path)}
-	}
-	text, err := i.APIServer.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM)
-	if err != nil {
-		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: %w", path, err)}
+		var err error
+		if text, err = i.APIServer.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM); err != nil {
+			return nil, unavailable(err)
+		}
+		from += fmt.Sprintf(": ConfigMap %s/%s, key %s", i.Identity.Namespace, ref.Name, ref.Key)
 	}
 	parsed, err := certificatesv1.ParseTrustedRoots(text)
 	if err != nil {
-		return nil, &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: ConfigMap %s/%s, key %s: %w", path, i.Identity.Namespace, ref.Name, ref.Key, err)}
+		return nil, unavailable(err)
 	}
 	return parsed, nil
 }

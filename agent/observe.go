@@ -29,15 +29,20 @@ func (a *Agent) observe(now time.Time) {
 	for _, warning := range warnings { // the events' object is known only now
 		a.notices.Warn(notices.SpecWarning, warning)
 	}
+	health := &health{at: now}
 	if p := a.state.Published(); p != nil {
-		a.apply(machine.FilesChecked{Intact: a.Directory.Intact(a.set)}, now)
+		intact := a.Directory.Intact(a.set)
+		a.apply(machine.FilesChecked{Intact: intact}, now)
+		if intact {
+			health.notAfter = p.NotAfter
+		}
 		if !now.Before(p.NotAfter) {
 			a.notices.Set(notices.Istiod, notices.Expired, fmt.Sprintf("istiod's CA certificate expired at %s; istiod cannot sign any more", utc(p.NotAfter)))
 		}
 	}
 	a.Metrics.State(err == nil, a.state.RootRejected())
-	_, message := a.notices.Problems()
-	a.health.update(now, a.state.Published(), message)
+	_, health.message = a.notices.Problems()
+	a.health.Store(health)
 }
 
 // unspecified is for a specification that is missing or cannot be used. The one before stays in force: istiod's CA must not

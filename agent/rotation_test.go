@@ -310,7 +310,7 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
-			issuer := &Issuer{Identity: me, APIServer: inCluster{test.secret}, Now: time.Now}
+			issuer := &Issuer{Identity: me, APIServer: inCluster{test.secret}}
 			result, err := issuer.issue(t.Context(), certificate, knownRoots{})
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)

@@ -4,7 +4,6 @@ package agent
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -29,13 +28,7 @@ type Identity struct {
 	Pod, Namespace, ServiceAccount string
 }
 
-// mine reports whether a specification is for this istiod: one of its hosts is
-// spiffe://<any trust domain>/ns/<namespace>/sa/<service account>.
-func (i Identity) mine(certificate *certificatesv1.IssuedCertificate) bool {
-	return istio.Covers(certificate.Spec.Hosts, i.Namespace, i.ServiceAccount)
-}
-
-// Host returns the identity as a specification has it, for messages.
+// Host returns the identity as spec.hosts contains it, for messages.
 func (i Identity) Host() string {
 	return istio.Identity{TrustDomain: "<trust domain>", Namespace: i.Namespace, ServiceAccount: i.ServiceAccount}.String()
 }
@@ -75,11 +68,10 @@ func prepare(certificate *certificatesv1.IssuedCertificate) (prepared *certifica
 // PrepareStored is prepare for an object of the API server, which may be older than a bound: a renewal ratio from MaxRenewalRatio
 // to 1 is limited to MaxRenewalRatio, with a warning. A Pod that starts has no last valid specification to keep.
 func PrepareStored(certificate *certificatesv1.IssuedCertificate) (prepared *certificatesv1.IssuedCertificate, warnings []string, err error) {
-	options := certificate.Spec.CertOptions
-	if options == nil || options.SecretRotationGracePeriodRatio == nil {
-		return prepare(certificate)
+	var ratio float64
+	if options := certificate.Spec.CertOptions; options != nil && options.SecretRotationGracePeriodRatio != nil {
+		ratio = *options.SecretRotationGracePeriodRatio
 	}
-	ratio := *options.SecretRotationGracePeriodRatio
 	if ratio <= certificatesv1.MaxRenewalRatio || ratio >= 1 {
 		return prepare(certificate)
 	}
@@ -120,5 +112,5 @@ func digest(certificate *certificatesv1.IssuedCertificate) string {
 		panic(fmt.Sprintf("a specification that was decoded cannot be encoded: %v", err))
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:16])
+	return fmt.Sprintf("%x", sum[:16])
 }

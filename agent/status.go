@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/istiod-agent/istiod-agent/agent/machine"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
@@ -112,25 +110,15 @@ func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Ident
 const stuck = 10 * time.Minute
 
 // health is what the health handlers read while the agent works.
-type health struct{ last atomic.Pointer[snapshot] }
-
-type snapshot struct {
+type health struct {
 	at       time.Time
 	notAfter time.Time // of istiod's files, zero where they are not valid
-	message  string
-}
-
-func (h *health) update(now time.Time, published *machine.Published, message string) {
-	s := &snapshot{at: now, message: message}
-	if published != nil && !published.Lost {
-		s.notAfter = published.NotAfter
-	}
-	h.last.Store(s)
+	message  string    // of all problems
 }
 
 // Healthy returns an error while the agent's loop stands still. Failures to issue are no reason.
 func (a *Agent) Healthy(now time.Time) error {
-	if s := a.health.last.Load(); s != nil && now.Sub(s.at) > stuck {
+	if s := a.health.Load(); s != nil && now.Sub(s.at) > stuck {
 		return fmt.Errorf("the agent has made no progress since %s", utc(s.at))
 	}
 	return nil
@@ -138,7 +126,7 @@ func (a *Agent) Healthy(now time.Time) error {
 
 // Ready returns an error while istiod has no valid CA in its files.
 func (a *Agent) Ready(now time.Time) error {
-	s := a.health.last.Load()
+	s := a.health.Load()
 	switch {
 	case s == nil:
 		return errors.New("starting")

@@ -41,9 +41,9 @@ others complete kubectl-istiod_agent, called by its own name.`,
 	cmd.AddCommand(completionForKubectl())
 	for shell, generate := range map[string]func(root *cobra.Command, out io.Writer) error{
 		"bash":       func(root *cobra.Command, out io.Writer) error { return root.GenBashCompletionV2(out, true) },
-		"zsh":        func(root *cobra.Command, out io.Writer) error { return root.GenZshCompletion(out) },
+		"zsh":        (*cobra.Command).GenZshCompletion,
 		"fish":       func(root *cobra.Command, out io.Writer) error { return root.GenFishCompletion(out, true) },
-		"powershell": func(root *cobra.Command, out io.Writer) error { return root.GenPowerShellCompletionWithDesc(out) },
+		"powershell": (*cobra.Command).GenPowerShellCompletionWithDesc,
 	} {
 		cmd.AddCommand(&cobra.Command{
 			Use: shell, Short: "Print the script for " + shell, Args: cobra.NoArgs,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -15,7 +16,7 @@ import (
 // text of other origin.
 func Run(ctx context.Context, arguments []string, in io.Reader, out, errs io.Writer) int {
 	stdout, stderr := terminal.NewWriter(out), terminal.NewWriter(errs)
-	cmd := NewCommand() //nolint:contextcheck // ExecuteContext sets the context
+	cmd := NewCommand()
 	cmd.SetArgs(arguments)
 	cmd.SetIn(in)
 	cmd.SetOut(stdout)
@@ -31,11 +32,8 @@ func Run(ctx context.Context, arguments []string, in io.Reader, out, errs io.Wri
 	if message := err.Error(); message != "" {
 		fmt.Fprintln(stderr, "Error:", message)
 	}
-	if coded, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err); ok {
-		return coded.ExitCode()
+	if coded, ok := errors.AsType[*exit.Error](err); ok {
+		return coded.Code
 	}
 	return 1
 }

@@ -8,7 +8,6 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8slabels "k8s.io/apimachinery/pkg/labels"
@@ -48,11 +47,6 @@ func NotSelected(ctx context.Context, reader client.Reader, deployment *unstruct
 
 // OptedIn reports whether a namespace has opted in. The cache holds no other namespaces.
 func OptedIn(ctx context.Context, reader client.Reader, name string) (bool, error) {
-	namespace := &metav1.PartialObjectMetadata{}
-	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	err := reader.Get(ctx, types.NamespacedName{Name: name}, namespace)
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	return err == nil, err
+	err := reader.Get(ctx, types.NamespacedName{Name: name}, Metadata(corev1.SchemeGroupVersion.WithKind("Namespace")))
+	return err == nil, client.IgnoreNotFound(err)
 }

@@ -3,7 +3,7 @@
 #
 #   hack/build.sh OUTPUT MODULE_DIR PACKAGE [LDFLAGS]
 #
-# Every 15 seconds a line says how far it is; what takes less says nothing.
+# Prints the progress every 15 seconds, and nothing for a shorter build.
 # The program appears under its name only when it is whole.
 set -euo pipefail
 

@@ -103,7 +103,7 @@ func (c *completion) configured(kind Kind) {
 	}
 	switch stored := c.stored.SecurityContext; {
 	case c.desired.SecurityContext == nil:
-	case stored != nil && stored.Privileged != nil && *stored.Privileged: // no API server takes it beside what is rendered
+	case stored != nil && stored.Privileged != nil && *stored.Privileged: // the API server refuses it together with the rendered fields
 		c.set("securityContext", c.desired.SecurityContext)
 	default:
 		c.merge("securityContext", tree(stored), tree(c.desired.SecurityContext))
@@ -224,7 +224,7 @@ func (c *completion) mounts(o *object) {
 		switch {
 		case at >= 0:
 			missing = slices.Delete(missing, at, at+1)
-		case relate([]byte(stored.MountPath)) != elsewhere, meets(stored.MountPath, VaultTokenPath), stored.Name == VaultTokenVolume,
+		case relate(stored.MountPath) != elsewhere, meets(stored.MountPath, VaultTokenPath), stored.Name == VaultTokenVolume,
 			o.volumes.index(stored.Name) < 0 && !strings.HasPrefix(stored.Name, tokenVolumePrefix),
 			slices.ContainsFunc(c.desired.VolumeMounts, func(desired corev1.VolumeMount) bool { return clean(stored.MountPath) == clean(desired.MountPath) }):
 			surplus = append(surplus, i)
@@ -253,7 +253,7 @@ func isMounted(o *object, stored, desired corev1.VolumeMount) bool {
 	if clean(stored.MountPath) != clean(desired.MountPath) {
 		return false
 	}
-	if isTokenPath([]byte(desired.MountPath)) {
+	if isTokenPath(desired.MountPath) {
 		return o.volumes.index(stored.Name) >= 0
 	}
 	return stored.Name == desired.Name && stored.SubPath+stored.SubPathExpr == "" && (!stored.ReadOnly || desired.ReadOnly) &&

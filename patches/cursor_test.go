@@ -14,8 +14,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 )
 
 // FuzzCursor walks any text: what encoding/json decodes, the cursor reads as
@@ -119,29 +117,4 @@ func BenchmarkRead(b *testing.B) {
 			}
 		})
 	}
-}
-
-// BenchmarkPatch compares Result.Patch with encoding/json.
-func BenchmarkPatch(b *testing.B) {
-	injector, err := New(v1alpha1.Default())
-	if err != nil {
-		b.Fatal(err)
-	}
-	result := injector.Inject(Deployment, istiodOf(10))
-	b.Run("Result.Patch", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := result.Patch(); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("encoding-json", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := json.Marshal(result.Operations); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

@@ -2,9 +2,7 @@
 
 package patches
 
-import (
-	"strings"
-)
+import "strings"
 
 // isMirrorOf reports whether an image is the desired one, or has its path and tag, or its digest, in another registry.
 func isMirrorOf(image, desired string) bool {

@@ -165,14 +165,15 @@ func (i *istiod) readMounts(c *cursor) {
 	c.array(func() {
 		start := c.at
 		var m mount
-		var path, subPath []byte
+		var path string
+		var subPath []byte
 		m.at = elsewhere
 		c.object(func(key []byte) {
 			switch string(key) {
 			case "name":
 				m.volume = c.string()
 			case "mountPath":
-				path = c.string()
+				path = string(c.string())
 				m.at = relate(path)
 			case "subPath", "subPathExpr":
 				subPath = append(subPath, c.string()...)
@@ -202,7 +203,7 @@ func (i *istiod) readDevices(c *cursor) {
 			if string(key) != "devicePath" {
 				return
 			}
-			if path := c.string(); relate(path) != elsewhere {
+			if path := string(c.string()); relate(path) != elsewhere {
 				i.hiddenBy = fmt.Sprintf("has a device at %s, which hides the agent's files; remove that device", path)
 			}
 		})

@@ -11,39 +11,6 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// Patch encodes the operations. It is written by hand because the rendered values are JSON already, which encoding/json
-// validates and compacts again: 16 µs against 76 µs (go test -run '^$' -bench Patch ./patches).
-func (r *Result) Patch() ([]byte, error) {
-	const ordinary = 2560 // bytes: both containers, the volume, an annotation
-	patch := append(make([]byte, 0, ordinary), '[')
-	for i, operation := range r.Operations {
-		if i > 0 {
-			patch = append(patch, ',')
-		}
-		patch = append(patch, `{"op":"`...)
-		patch = append(patch, operation.Operation...)
-		patch = append(patch, `","path":`...)
-		patch = strconv.AppendQuote(patch, operation.Path) // names of ours and indices: plain ASCII
-		if operation.Operation != "remove" {
-			patch = append(patch, `,"value":`...)
-			switch value := operation.Value.(type) {
-			case json.RawMessage:
-				patch = append(patch, value...)
-			case listOfOne:
-				patch = append(append(append(patch, '['), value[0]...), ']')
-			default:
-				encoded, err := json.Marshal(value)
-				if err != nil {
-					return nil, err
-				}
-				patch = append(patch, encoded...)
-			}
-		}
-		patch = append(patch, '}')
-	}
-	return append(patch, ']'), nil
-}
-
 // patch collects operations, and the description of each.
 type patch struct{ Result }
 
@@ -54,14 +21,11 @@ func (p *patch) add(op, path string, value any, change string) {
 	}
 }
 
-// listOfOne is a new list with one entry.
-type listOfOne []json.RawMessage
-
 // insert adds an entry to a list, which it creates if there is none.
 func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) {
 	switch {
 	case !l.exists:
-		p.add("add", l.path, listOfOne{raw}, change)
+		p.add("add", l.path, []json.RawMessage{raw}, change)
 		l.exists = true
 	case first:
 		p.add("add", l.path+"/0", raw, change)
@@ -72,8 +36,8 @@ func (p *patch) insert(l *list, first bool, raw json.RawMessage, change string) 
 
 // drop removes the agent's containers from the list, the last one first, so that the other indices stay valid.
 func (p *patch) drop(l *list) {
-	for _, agents := range slices.Backward(l.agents()) {
-		p.add("remove", l.entry(agents), nil, "remove container "+l.items[agents].name)
+	for _, agent := range slices.Backward(l.agents()) {
+		p.add("remove", l.entry(agent), nil, "remove container "+l.items[agent].name)
 	}
 }
 
@@ -97,13 +61,13 @@ func (p *patch) setAnnotation(m *metadata, key, value string) {
 }
 
 func (p *patch) removeFrom(m *metadata, keys ...string) {
-	agents := slices.DeleteFunc(keys, func(key string) bool { _, exists := m.annotations[key]; return !exists })
+	keys = slices.DeleteFunc(keys, func(key string) bool { _, exists := m.annotations[key]; return !exists })
 	at := m.path + "/annotations"
-	if len(agents) > 0 && len(agents) == len(m.annotations) {
-		p.add("remove", at, nil, "remove annotation "+agents[0])
+	if len(keys) > 0 && len(keys) == len(m.annotations) {
+		p.add("remove", at, nil, "remove annotation "+keys[0])
 		return
 	}
-	for _, key := range agents {
+	for _, key := range keys {
 		p.add("remove", at+"/"+escape(key), nil, "remove annotation "+key)
 	}
 }

@@ -194,7 +194,7 @@ func (i *Injector) runsOurImage(o *object) bool {
 	return true
 }
 
-// Uninject removes the injection, whatever the object's annotations are, and restores what it replaced.
+// Uninject removes the injection, regardless of the object's annotations, and restores the replaced fields.
 func Uninject(kind Kind, object []byte) Result {
 	o := read(kind, object)
 	if o == nil {
@@ -217,7 +217,7 @@ type State string
 const (
 	// StateInjected has the current injection; others may have changed it since.
 	StateInjected State = "injected"
-	// StateOutdated has the injection of an earlier configuration, or one that somebody has broken.
+	// StateOutdated has the injection of an earlier configuration, or a changed one.
 	StateOutdated State = "outdated"
 	// StateMissing would start without the agent's CA.
 	StateMissing State = "missing"

@@ -3,8 +3,8 @@
 package patches
 
 import (
-	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,38 +14,24 @@ type relation int
 const (
 	elsewhere relation = iota
 	atCACerts
-	belowCACerts
-	aboveCACerts
-	unclear // a component "..", whose target depends on links
+	aroundCACerts // above or below
+	unclear       // a component "..", whose target depends on links
 )
 
-// relate resolves a path as the kubelet mounts it: relative paths start at the root, empty components and "." mean nothing.
-func relate(path []byte) relation {
-	depth, aside := 0, false
-	for component := range bytes.SplitSeq(path, []byte{'/'}) {
-		switch string(component) {
-		case "", ".":
-		case "..":
-			return unclear
-		default:
-			aside = aside || (depth == 0 && string(component) != "etc") || (depth == 1 && string(component) != "cacerts")
-			depth++
-		}
-	}
+func relate(path string) relation {
 	switch {
-	case aside:
-		return elsewhere
-	case depth < 2:
-		return aboveCACerts
-	case depth == 2:
+	case slices.Contains(strings.Split(path, "/"), ".."):
+		return unclear
+	case clean(path) == CACertsPath:
 		return atCACerts
-	default:
-		return belowCACerts
+	case meets(path, CACertsPath):
+		return aroundCACerts
 	}
+	return elsewhere
 }
 
 // problem describes the effect of a mount at such a path.
-func (r relation) problem(path []byte) string {
+func (r relation) problem(path string) string {
 	if r == unclear {
 		return fmt.Sprintf("mounts something at %s; write that path without %q", path, "..")
 	}
@@ -64,9 +50,7 @@ func clean(path string) string {
 }
 
 // isTokenPath reports whether a path is tokenPath after cleaning.
-func isTokenPath(path []byte) bool {
-	return len(path) >= len(tokenPath)-1 && clean(string(path)) == tokenPath
-}
+func isTokenPath(path string) bool { return clean(path) == tokenPath }
 
 // meets reports whether a path is at, above or below another.
 func meets(path, other string) bool {

@@ -2,6 +2,8 @@
 
 package patches
 
+import "slices"
+
 // object holds what the decision needs of a Deployment or Pod; the rest is not decoded.
 type object struct {
 	kind     Kind
@@ -185,23 +187,11 @@ func (l *list) read(c *cursor, member func(index int, key []byte)) {
 
 // index of the element with this name, -1 if there is none.
 func (l *list) index(name string) int {
-	for i, item := range l.items {
-		if item.name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(l.items, func(item element) bool { return item.name == name })
 }
 
 func (o *object) hasAgent() bool {
-	for _, l := range []list{o.containers, o.initContainers} {
-		for _, c := range l.items {
-			if isAgent(c.name) {
-				return true
-			}
-		}
-	}
-	return false
+	return len(o.containers.agents())+len(o.initContainers.agents()) > 0
 }
 
 // annotated reports whether an injection has annotated the object.

@@ -2,9 +2,7 @@
 
 package patches
 
-import (
-	"strings"
-)
+import "strings"
 
 // remove is the inverse of inject.
 func remove(o *object) Result {
@@ -26,7 +24,10 @@ func remove(o *object) Result {
 		p.drop(&o.initContainers)
 	}
 	p.drop(&o.containers)
-	p.removeAnnotations(o)
+	p.removeFrom(o.template, InjectedAnnotation, OriginalAnnotation)
+	if o.own != o.template {
+		p.removeFrom(o.own, OriginalAnnotation)
+	}
 	return p.Result
 }
 
@@ -61,12 +62,5 @@ func (p *patch) removeMount(o *object, volume string) {
 		}
 		p.add("remove", at, nil, "unmount "+CACertsPath+" from container "+o.istiod.name)
 		return
-	}
-}
-
-func (p *patch) removeAnnotations(o *object) {
-	p.removeFrom(o.template, InjectedAnnotation, OriginalAnnotation)
-	if o.own != o.template {
-		p.removeFrom(o.own, OriginalAnnotation)
 	}
 }

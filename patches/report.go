@@ -48,12 +48,7 @@ type Report struct {
 
 // Denied reports whether the object must not be stored.
 func (r Report) Denied() bool {
-	switch r.Reason {
-	case NoIstiodContainer, CACertsElsewhere, Malformed:
-		return true
-	default:
-		return false
-	}
+	return r.Reason == NoIstiodContainer || r.Reason == CACertsElsewhere || r.Reason == Malformed
 }
 
 func report[T ~string](reason Reason, on T) Report {

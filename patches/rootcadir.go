@@ -36,7 +36,7 @@ func (i *istiod) rootCADirProblem(injected bool) string {
 		return istio.RootCADirVariable + " has no plain value, so its directory is unknown; unset it"
 	case dir.value == "":
 		return istio.RootCADirVariable + " is empty, which is istiod's working directory; unset it"
-	case relate([]byte(dir.value)) != atCACerts:
+	case relate(dir.value) != atCACerts:
 		return istio.RootCADirVariable + " is " + dir.value + "; unset it"
 	case !strings.HasPrefix(dir.value, "/") && !inRoot:
 		return fmt.Sprintf("%s is %s, below workingDir %s; unset it", istio.RootCADirVariable, dir.value, i.workingDir)

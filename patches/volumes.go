@@ -3,6 +3,7 @@
 package patches
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -179,37 +180,8 @@ func chartVolume(name string, defaulted bool) json.RawMessage {
 }
 
 // isChartVolume reports whether the volume equals chartVolume.
-func isChartVolume(volume []byte, defaulted bool) bool {
-	var name, secretName, optional, defaultMode []byte
-	others := false
-	c := &cursor{text: volume}
-	c.object(func(key []byte) {
-		switch string(key) {
-		case "name":
-			name = c.string()
-		case "secret":
-			c.object(func(key []byte) {
-				switch string(key) {
-				case "secretName":
-					secretName = c.string()
-				case "optional":
-					optional = c.skip()
-				case "defaultMode":
-					defaultMode = c.skip()
-				default:
-					others = true
-				}
-			})
-		default:
-			others = true
-		}
-	})
-	mode := ""
-	if defaulted {
-		mode = "420"
-	}
-	return c.err == nil && !others && string(name) == caCertsVolume && string(secretName) == caCertsVolume &&
-		string(optional) == "true" && string(defaultMode) == mode
+func isChartVolume(volume json.RawMessage, defaulted bool) bool {
+	return bytes.Equal(canonical(volume), canonical(chartVolume(caCertsVolume, defaulted)))
 }
 
 func emptyDirOnly(volume []byte) bool {

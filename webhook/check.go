@@ -86,14 +86,10 @@ func callWebhook(ctx context.Context, hook admissionregistrationv1.MutatingWebho
 	if err := json.Unmarshal(body, &decoded); err != nil || decoded.Response == nil || answer.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("%s answered with HTTP status %s, not with an admission response", address, answer.Status)
 	}
-	if isFor(hook, "virtualmeshes") {
-		return checkVirtualMeshResponse(decoded.Response)
-	}
-	return checkIstiodResponse(decoded.Response)
-}
-
-func checkVirtualMeshResponse(response *admissionv1.AdmissionResponse) (string, error) {
-	if !response.Allowed {
+	switch {
+	case !isFor(hook, "virtualmeshes"):
+		return checkIstiodResponse(decoded.Response)
+	case !decoded.Response.Allowed:
 		return "", errors.New("it refused an empty sample VirtualMesh")
 	}
 	return "admits a VirtualMesh", nil

@@ -6,6 +6,7 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -69,14 +70,14 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	default:
 		result = h.injector.Inject(h.kind, req.Object.Raw)
 	}
-	result.Message = bounded.Message(result.Message) // it may name what is in the object
+	result.Message = bounded.Message(result.Message) // it may contain names from the object
 
 	outcome, response := allowed, admission.Allowed(result.Message)
 	switch {
 	case result.Denied():
 		outcome, response = denied, admission.Denied("istiod-agent: "+string(result.Reason)+": "+result.Message)
 	case len(result.Operations) > 0:
-		patch, err := result.Patch()
+		patch, err := json.Marshal(result.Operations)
 		if err != nil {
 			return h.record(req, failed, result.Reason, admission.Errored(http.StatusInternalServerError, err))
 		}

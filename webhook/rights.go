@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/util/flowcontrol"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,7 +23,7 @@ const (
 	rightsTimeout = time.Second
 	// How long an answer is taken for the next ones: a rollout asks about one service account many times.
 	rightsTTL  = 10 * time.Second
-	maxAnswers = 1000 // validationErrs than a cluster has istiods
+	maxAnswers = 1000 // more than a cluster has istiods
 	// Lookups per second, of three SubjectAccessReviews each, and burst. A cluster has few istiods.
 	rightsRate, rightsBurst = 1, 20
 )
@@ -39,8 +40,6 @@ type Rights struct {
 	log        logr.Logger
 	answers    *cache.LRUExpireCache // warnings by account
 }
-
-type account struct{ namespace, name string }
 
 // NewRights returns a checker whose client must be allowed to create SubjectAccessReviews. runsIstiod reports whether an
 // istiod runs as a service account.
@@ -59,7 +58,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	if !r.runsIstiod(ctx, namespace, serviceAccount) {
 		return ""
 	}
-	of := account{namespace, serviceAccount}
+	of := types.NamespacedName{Namespace: namespace, Name: serviceAccount}
 	if cached, ok := r.answers.Get(of); ok {
 		warning, _ := cached.(string)
 		return warning
@@ -67,7 +66,7 @@ func (r *Rights) Warning(ctx context.Context, namespace, serviceAccount string) 
 	if !r.bucket.TryAccept() {
 		return ""
 	}
-	lacking, err := agentrights.Lacking(ctx, r.client, of.namespace, of.name)
+	lacking, err := agentrights.Lacking(ctx, r.client, namespace, serviceAccount)
 	if err != nil {
 		r.log.Error(err, "Failed to look up the rights of the injected agent", "namespace", namespace, "serviceAccount", serviceAccount)
 		return ""

@@ -16,7 +16,6 @@ package cacerts
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -107,7 +106,7 @@ func (d *Directory) recover() error {
 	if err := d.link(); err != nil {
 		return err
 	}
-	return d.prune(filepath.Base(current), filepath.Base(current))
+	return d.prune(filepath.Base(current))
 }
 
 func complete(dir string) bool {
@@ -306,7 +305,6 @@ func (d *Directory) prune(keep ...string) error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
 	for _, entry := range entries {
 		if !slices.Contains(keep, entry.Name()) {
 			if err := os.RemoveAll(d.staging(entry.Name())); err != nil {

@@ -89,14 +89,12 @@ func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []st
 	}
 	var issuers []*x509.Certificate
 	if len(chain) > 0 {
-		above, err := pemcerts.Parse(chain)
-		if err != nil {
+		if issuers, err = pemcerts.Parse(chain); err != nil {
 			return nil, refuse(badPEM, "its chain cannot be used: %v", err)
 		}
-		if len(above) > maxChain {
-			return nil, refuse(badChain, "its chain holds %d certificates, more than %d", len(above), maxChain)
+		if len(issuers) > maxChain {
+			return nil, refuse(badChain, "its chain holds %d certificates, more than %d", len(issuers), maxChain)
 		}
-		issuers = above
 	}
 	paths, err := findPaths(set.certificate, issuers, roots)
 	if refusal, ok := errors.AsType[*Refusal](err); ok && refusal.Reason == badChain {

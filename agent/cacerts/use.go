@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,7 +29,7 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 	now = begun(chain, now)
 	template := &x509.Certificate{
 		// Without a subject, Go makes the names critical, as istiod does.
-		SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: earlier(s.NotAfter(), now.Add(workloadLifetime)),
+		SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: slices.MinFunc([]time.Time{s.NotAfter(), now.Add(workloadLifetime)}, time.Time.Compare),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
@@ -88,11 +89,4 @@ func (s *Set) Warnings() (all []string) {
 		}
 	}
 	return all
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -7,12 +7,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // Reasons of a Refusal: keys of log lines, events and metrics.
@@ -61,23 +61,12 @@ func refuse(reason, format string, args ...any) error {
 }
 
 // plain returns a text as one printable line of bounded length: the CA chooses the names in certificates.
-func plain(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-	if len(text) > maxDetail {
-		text = strings.ToValidUTF8(text[:maxDetail], "") + "…"
-	}
-	return text
-}
+func plain(text string) string { return bounded.Text(bounded.Plain(text), maxDetail) }
 
 // Issued is the answer of a CA, PEM.
 type Issued struct {
 	Key, Certificate []byte
-	// IssuingCA is the certificate of the direct issuer, where the answer has it apart from the chain.
+	// IssuingCA is the certificate of the direct issuer, if the answer contains it separately from the chain.
 	IssuingCA []byte
 	// Chain is upwards from the certificate or from its issuer, one certificate each, without duplicates.
 	Chain [][]byte
@@ -256,25 +245,17 @@ func (s *Set) chain() []*x509.Certificate {
 
 // NotAfter returns when the first certificate of the chain expires: no workload certificate is accepted after that.
 func (s *Set) NotAfter() time.Time {
-	end := s.certificate.NotAfter
-	for _, certificate := range s.chain() {
-		if certificate.NotAfter.Before(end) {
-			end = certificate.NotAfter
-		}
-	}
-	return end
+	return firstToExpire(append(s.chain(), s.certificate)).NotAfter
 }
 
 // Issuer returns the first to expire of the certificates above. A CA that is its own root is its own issuer.
 func (s *Set) Issuer() *x509.Certificate {
 	chain := s.chain()
-	first := chain[len(chain)-1]
-	for _, certificate := range chain[1:] {
-		if certificate.NotAfter.Before(first.NotAfter) {
-			first = certificate
-		}
-	}
-	return first
+	return firstToExpire(slices.Concat(chain[len(chain)-1:], chain[1:])) // the root, where none ends before it
+}
+
+func firstToExpire(certificates []*x509.Certificate) *x509.Certificate {
+	return slices.MinFunc(certificates, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
 }
 
 // LimitedBy names the certificate above that expires first, where that is no later than the certificate and before the
@@ -327,11 +308,7 @@ func (r Request) checkKey(key crypto.Signer) error {
 
 // SerialNumber returns the certificate's serial number as Vault writes it, in hexadecimal bytes separated by colons.
 func (s *Set) SerialNumber() string {
-	var parts []string
-	for _, b := range s.certificate.SerialNumber.Bytes() {
-		parts = append(parts, hex.EncodeToString([]byte{b}))
-	}
-	return strings.Join(parts, ":")
+	return strings.ReplaceAll(fmt.Sprintf("% x", s.certificate.SerialNumber.Bytes()), " ", ":")
 }
 
 // KeyKind returns the type of the certificate's key for people: RSA 4096, EC P-256.

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -124,13 +126,7 @@ func (r *Reporter) flush(ctx context.Context, pending *statusOf) {
 func (r *Reporter) apply(ctx context.Context, s *statusOf) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	var err error
-	for range applyAttempts {
-		if err = r.applyOnce(ctx, s); !apierrors.IsConflict(err) {
-			break
-		}
-	}
-	return err
+	return retry.OnError(wait.Backoff{Steps: applyAttempts}, apierrors.IsConflict, func() error { return r.applyOnce(ctx, s) })
 }
 
 // applyAttempts is more than the replicas that write at the same moment.
@@ -147,12 +143,13 @@ func (r *Reporter) applyOnce(ctx context.Context, s *statusOf) error {
 	if err != nil {
 		return err
 	}
-	for _, older := range []func(map[string]any){func(map[string]any) {}, withoutDetails, withoutAdditions} {
+	err = r.applyContent(ctx, stored, content)
+	for _, older := range []func(map[string]any){withoutDetails, withoutAdditions} {
+		if err == nil || !strings.Contains(err.Error(), undeclared) {
+			break
+		}
 		older(content)
 		err = r.applyContent(ctx, stored, content)
-		if err == nil || !strings.Contains(err.Error(), undeclared) {
-			return err
-		}
 	}
 	return err
 }

@@ -3,6 +3,7 @@
 package machine
 
 import (
+	"cmp"
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
@@ -201,10 +202,7 @@ func renewAt(notBefore, notAfter time.Time, ratio float64, workloadTTL time.Dura
 		}
 	}
 	at = notAfter.Add(-lead - time.Duration(random*float64(lifetime/10)))
-	if at.Before(notBefore) { // a ratio above 0.9
-		at = notBefore
-	}
-	return at, tooShort
+	return later(at, notBefore), tooShort // at is earlier with a ratio above 0.9
 }
 
 // backoffAfter returns the pause after a number of failures in a row: from 1 s, doubled each time up to the limit,
@@ -220,10 +218,7 @@ func backoffAfter(failures int, limit time.Duration, random float64) time.Durati
 
 func (s State) backoff() time.Duration {
 	random := jitter(s.config.Seed + strconv.Itoa(s.failures))
-	limit := s.config.RetryLimit
-	if limit == 0 {
-		limit = retryLimit
-	}
+	limit := cmp.Or(s.config.RetryLimit, retryLimit)
 	switch s.failure {
 	case RootAwaited:
 		return rootAwaitedRetry - time.Duration(random*float64(rootAwaitedRetry/2))

@@ -70,7 +70,7 @@ type Set struct {
 	Served string
 }
 
-// Published is the set that istiod can read, and what is known of istiod's use of it.
+// Published is the set that istiod can read, and the state of its use by istiod.
 type Published struct {
 	Set
 	// Reason is why the certificate was issued, empty for one that an earlier run published or whose use is confirmed.
@@ -89,7 +89,7 @@ type Published struct {
 	republished int
 }
 
-// Overdue reports whether istiod has not been seen to use the set within ConfirmationLimit.
+// Overdue reports whether istiod has not been confirmed to use the set within ConfirmationLimit.
 func (p *Published) Overdue() bool {
 	return !p.Confirmed && p.askedAt.Sub(p.readableFrom) >= ConfirmationLimit
 }
@@ -114,7 +114,7 @@ func (s State) Specified() (Specification, bool) {
 	return s.desired.Specification, true
 }
 
-// RenewAt returns when the published certificate is replaced, for whatever reason comes first, and whether its lifetime is
+// RenewAt returns when the published certificate is replaced, for the earliest cause, and whether its lifetime is
 // too short for what istiod signs (see renewAt). The time is zero where nothing is published or specified.
 func (s State) RenewAt() (at time.Time, tooShort bool) {
 	p, d := s.published, s.desired

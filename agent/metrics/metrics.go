@@ -112,11 +112,7 @@ func (m *Metrics) State(accepted, rootChanged bool) {
 
 // Token sets the end of the CA's token, zero for none.
 func (m *Metrics) Token(notAfter time.Time) {
-	if notAfter.IsZero() {
-		m.tokenNotAfter.Set(0)
-		return
-	}
-	m.tokenNotAfter.Set(float64(notAfter.Unix()))
+	m.tokenNotAfter.Set(float64(max(0, notAfter.Unix()))) // the zero time is in the year 1
 }
 
 func flag(on bool) float64 {

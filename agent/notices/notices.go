@@ -119,15 +119,13 @@ func (n *Notices) SetAbout(certificate *certificatesv1.IssuedCertificate) {
 func (n *Notices) About() *certificatesv1.IssuedCertificate { return n.about }
 
 // Info reports what was done.
-func (n *Notices) Info(reason, message string) {
-	if n.record(false, reason, message) {
-		n.log.Info(message, "reason", reason)
-	}
-}
+func (n *Notices) Info(reason, message string) { n.report(false, reason, message) }
 
 // Warn reports what may become a problem.
-func (n *Notices) Warn(reason, message string) {
-	if n.record(true, reason, message) {
+func (n *Notices) Warn(reason, message string) { n.report(true, reason, message) }
+
+func (n *Notices) report(warning bool, reason, message string) {
+	if n.record(warning, reason, message) {
 		n.log.Info(message, "reason", reason)
 	}
 }

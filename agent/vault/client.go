@@ -23,7 +23,6 @@ import (
 )
 
 const (
-	defaultTimeout = 30 * time.Second
 	// answerLimit bounds an answer's body: a chain has a few kilobytes. Decoded, JSON can take fifty times its length, and
 	// istiod's sidecar has 64 MiB.
 	answerLimit = 256 << 10
@@ -50,7 +49,7 @@ type Config struct {
 	Token func(context.Context) (string, error)
 	// TokenFrom is the source of Token for messages, such as Secret istio-system/vault-token.
 	TokenFrom string
-	// Timeout is that of each call, 30 seconds when zero.
+	// Timeout is that of each call, none when zero.
 	Timeout time.Duration
 }
 
@@ -138,7 +137,7 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.write(ctx, loginCall, c.endpoints.Login, map[string]string{"role": c.config.Kubernetes.Role, "jwt": jwt})
+	answer, err := s.write(ctx, loginCall, c.endpoints.Login, map[string]any{"role": c.config.Kubernetes.Role, "jwt": jwt})
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +171,7 @@ func (s *Session) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	s.own = false
-	_, err := s.write(ctx, "revoke the login's own token", "auth/token/revoke-self", nil)
+	_, err := s.write(ctx, "revoke the login's own token", "auth/token/revoke-self", map[string]any{})
 	return err
 }
 
@@ -188,15 +187,14 @@ func (c *Client) connect(last *trace) (*api.Client, error) {
 			// Vault's client follows one redirect itself, within the limits of confined, and none from https to http.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		MaxRetries: 0, // the caller retries
-		Timeout:    cmp.Or(c.config.Timeout, defaultTimeout),
+		Timeout: c.config.Timeout,
 	})
 	if err != nil {
 		return nil, &Error{Kind: BadConfiguration, Call: loginCall, Server: c.config.Server, Detail: "the server's URL or one of the environment variables VAULT_* cannot be read"}
 	}
 	client.SetToken("")
 	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
-	client.SetMaxRetries(0)
+	client.SetMaxRetries(0)                                                 // the caller retries
 	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // else VAULT_WRAP_TTL applies
 	if c.config.Namespace != "" {
 		client.SetNamespace(c.config.Namespace)
@@ -204,52 +202,38 @@ func (c *Client) connect(last *trace) (*api.Client, error) {
 	return client, nil
 }
 
-func (s *Session) write(ctx context.Context, call, path string, parameters map[string]string) (*api.Secret, error) {
-	body := make(map[string]any, len(parameters))
-	for key, value := range parameters {
-		body[key] = value
-	}
-	s.used++
-	answer, err := s.api.Logical().WriteWithContext(ctx, path, body)
-	if err = s.redirected(err); err != nil {
-		return nil, s.explain(ctx, call, "update", path, err)
-	}
+func (s *Session) write(ctx context.Context, call, path string, parameters map[string]any) (*api.Secret, error) {
+	answer, err := s.api.Logical().WriteWithContext(ctx, path, parameters)
 	if answer == nil {
 		answer = &api.Secret{}
 	}
-	return answer, s.unwrapped(call, path, answer)
+	return answer, s.check(ctx, call, "update", path, answer, err)
+}
+
+func (s *Session) read(ctx context.Context, call, path string) (*api.Secret, error) {
+	answer, err := s.api.Logical().ReadWithContext(ctx, path)
+	if err = s.check(ctx, call, "read", path, answer, err); err == nil && answer == nil { // a 404 without a body
+		err = &Error{Kind: PathMissing, Call: call, Path: path, Server: s.client.config.Server}
+	}
+	return answer, err
 }
 
 // errRedirected is a redirect that is not followed; Vault's client returns it as a success.
 var errRedirected = errors.New("the answer is a redirect")
 
-func (s *Session) redirected(err error) error {
-	if err == nil && s.last.status >= 300 && s.last.status < 400 {
-		return errRedirected
-	}
-	return err
-}
-
-// unwrapped returns an error for a wrapped answer: the agent requests none, and its content is elsewhere.
-func (s *Session) unwrapped(call, path string, answer *api.Secret) error {
-	if answer.WrapInfo == nil {
-		return nil
-	}
-	e := &Error{Kind: BadAnswer, Call: call, Path: path, Server: s.client.config.Server}
-	e.advice = fmt.Sprintf("the answer of %q is wrapped (response wrapping), which was not requested; look for a proxy that adds the header X-Vault-Wrap-TTL, such as Vault Proxy, and turn that off", path)
-	return e
-}
-
-func (s *Session) read(ctx context.Context, call, path string) (*api.Secret, error) {
+// check counts a call and explains its failure. A wrapped answer is one: the agent requests none, and its content is elsewhere.
+func (s *Session) check(ctx context.Context, call, capability, path string, answer *api.Secret, err error) error {
 	s.used++
-	answer, err := s.api.Logical().ReadWithContext(ctx, path)
-	if err = s.redirected(err); err != nil {
-		return nil, s.explain(ctx, call, "read", path, err)
+	if err == nil && s.last.status >= 300 && s.last.status < 400 {
+		err = errRedirected
 	}
-	if answer == nil { // a 404 without a body
-		return nil, &Error{Kind: PathMissing, Call: call, Path: path, Server: s.client.config.Server}
+	switch {
+	case err != nil:
+		return s.explain(ctx, call, capability, path, err)
+	case answer != nil && answer.WrapInfo != nil:
+		return &Error{Kind: BadAnswer, Call: call, Path: path, Server: s.client.config.Server, advice: fmt.Sprintf("the answer of %q is wrapped (response wrapping), which was not requested; look for a proxy that adds the header X-Vault-Wrap-TTL, such as Vault Proxy, and turn that off", path)}
 	}
-	return answer, s.unwrapped(call, path, answer)
+	return nil
 }
 
 // limited ends answers that are longer than any of Vault's.

@@ -119,7 +119,7 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 	switch answered := errors.As(err, &answer); {
 	case ctx.Err() != nil:
 		e.Kind, e.Detail, e.cause = Unreachable, "stopped while waiting for the answer", ctx.Err()
-	case isTooLong(err):
+	case errors.As(err, new(*http.MaxBytesError)):
 		e.Kind, e.Detail = BadAnswer, fmt.Sprintf("it is longer than %d bytes", answerLimit)
 	case last.status >= 400 && e.standsBy(&last, answer):
 	case last.status >= 400 && !last.isVaults && !cutOff(err) && !speaksHTTPS(answer):
@@ -137,11 +137,6 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 // mentions reports whether one of an answer's errors contains words, in any case.
 func mentions(answer *api.ResponseError, words string) bool {
 	return answer != nil && slices.ContainsFunc(answer.Errors, func(m string) bool { return strings.Contains(strings.ToLower(m), words) })
-}
-
-func isTooLong(err error) bool {
-	_, ok := errors.AsType[*http.MaxBytesError](err)
-	return ok
 }
 
 func cutOff(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) || isTimeout(err) }

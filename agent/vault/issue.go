@@ -51,7 +51,7 @@ type Generated struct {
 // Generate requests a key from Vault. Where the answer is incomplete, the KeyID is returned with the error.
 func (s *Session) Generate(ctx context.Context, request Request) (*Generated, error) {
 	path := s.client.endpoints.Generate
-	answer, err := s.write(ctx, generateCall, path, map[string]string{
+	answer, err := s.write(ctx, generateCall, path, map[string]any{
 		"common_name":          request.Organization,
 		"organization":         request.Organization,
 		"uri_sans":             strings.Join(request.Hosts, ","),
@@ -77,12 +77,8 @@ func (s *Session) Generate(ctx context.Context, request Request) (*Generated, er
 // DeleteKey removes the copy of a generated key that Vault keeps.
 func (s *Session) DeleteKey(ctx context.Context, keyID string) error {
 	path := s.client.endpoints.KeyMount + "/key/" + keyID
-	s.used++
-	_, err := s.api.Logical().DeleteWithContext(ctx, path)
-	if err = s.redirected(err); err != nil {
-		return s.explain(ctx, deleteCall, "delete", path, err)
-	}
-	return nil
+	answer, err := s.api.Logical().DeleteWithContext(ctx, path)
+	return s.check(ctx, deleteCall, "delete", path, answer, err)
 }
 
 // Signed is the answer to Sign, PEM.
@@ -97,7 +93,7 @@ type Signed struct {
 // Sign requests a CA certificate with path length 0. Of the CSR (PEM) Vault uses the key alone.
 func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signed, error) {
 	path := s.client.endpoints.Sign
-	answer, err := s.write(ctx, signCall, path, map[string]string{
+	answer, err := s.write(ctx, signCall, path, map[string]any{
 		"csr":                  string(csr),
 		"common_name":          request.Organization,
 		"organization":         request.Organization,

@@ -4,6 +4,7 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -52,7 +53,7 @@ func (s *Session) LookupToken(ctx context.Context) (*Token, error) {
 // policy allows it.
 func (s *Session) RenewToken(ctx context.Context) (time.Duration, error) {
 	const path = "auth/token/renew-self"
-	answer, err := s.write(ctx, renewCall, path, nil)
+	answer, err := s.write(ctx, renewCall, path, map[string]any{})
 	if err != nil {
 		return 0, err
 	}
@@ -68,10 +69,7 @@ func duration(seconds int64) time.Duration {
 
 // integer returns a number of the answer's data, 0 where there is none.
 func integer(answer *api.Secret, key string) int64 {
-	number, ok := answer.Data[key].(interface{ Int64() (int64, error) }) // json.Number
-	if !ok {
-		return 0
-	}
+	number, _ := answer.Data[key].(json.Number)
 	value, err := number.Int64()
 	if err != nil {
 		return 0

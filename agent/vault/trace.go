@@ -4,6 +4,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,31 +62,16 @@ func (t traced) RoundTrip(request *http.Request) (*http.Response, error) {
 	if answer.StatusCode < 400 && !login {
 		return answer, nil
 	}
-	body, whole := content(answer)
+	body, err := io.ReadAll(answer.Body) // it is limited
+	_ = answer.Body.Close()
+	answer.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{cmp.Or(err, io.EOF)}))
 	switch {
-	case whole && login:
-		t.last.readLogin(body)
-	case whole:
+	case err == nil && login:
+		_ = json.Unmarshal(body, &struct{ Auth any }{&t.last.auth}) // the client reports an error
+	case err == nil:
 		t.last.readError(body)
 	}
 	return answer, nil
-}
-
-// content reads the limited body of an answer and restores it, with the error that ended it unless it is whole.
-func content(answer *http.Response) (body []byte, whole bool) {
-	body, err := io.ReadAll(answer.Body)
-	_ = answer.Body.Close()
-	if err == nil {
-		answer.Body = io.NopCloser(bytes.NewReader(body))
-		return body, true
-	}
-	answer.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
-	return body, false
-}
-
-func (t *trace) readLogin(body []byte) {
-	answer := struct{ Auth any }{&t.auth}
-	_ = json.Unmarshal(body, &answer) // the client reports an error
 }
 
 func (t *trace) readError(body []byte) {

@@ -5,12 +5,14 @@ package checkup
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
@@ -23,14 +25,12 @@ type grant struct {
 	rules     []rbacv1.PolicyRule
 }
 
-// pageSize is the number of objects per request.
 const pageSize = 500
 
 // readGrants reads the grants of caRights. It skips cluster-wide bindings of cluster-admin, whose subjects may do everything.
 func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 	rules := map[string][]rbacv1.PolicyRule{} // by namespace/name, without a namespace for ClusterRoles
 	var grants []grant
-	clusterRoles, roles, clusterBindings, bindings := &rbacv1.ClusterRoleList{}, &rbacv1.RoleList{}, &rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleBindingList{}
 	bind := func(namespace string, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
 		key := "/" + ref.Name
 		if ref.Kind == "Role" {
@@ -40,37 +40,28 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 			grants = append(grants, grant{namespace, subjects, rules[key]})
 		}
 	}
-	for _, kind := range []struct {
-		list client.ObjectList
-		add  func()
-	}{
-		{clusterRoles, func() {
-			for i := range clusterRoles.Items {
-				rules["/"+clusterRoles.Items[i].Name] = relevant(clusterRoles.Items[i].Rules)
-			}
-		}},
-		{roles, func() {
-			for i := range roles.Items {
-				rules[roles.Items[i].Namespace+"/"+roles.Items[i].Name] = relevant(roles.Items[i].Rules)
-			}
-		}},
-		{clusterBindings, func() {
-			for i := range clusterBindings.Items {
-				bind("", clusterBindings.Items[i].RoleRef, clusterBindings.Items[i].Subjects)
-			}
-		}},
-		{bindings, func() {
-			for i := range bindings.Items {
-				bind(bindings.Items[i].Namespace, bindings.Items[i].RoleRef, bindings.Items[i].Subjects)
-			}
-		}},
-	} {
+	add := func(object runtime.Object) error {
+		switch object := object.(type) {
+		case *rbacv1.ClusterRole:
+			rules["/"+object.Name] = relevant(object.Rules)
+		case *rbacv1.Role:
+			rules[object.Namespace+"/"+object.Name] = relevant(object.Rules)
+		case *rbacv1.ClusterRoleBinding:
+			bind("", object.RoleRef, object.Subjects)
+		case *rbacv1.RoleBinding:
+			bind(object.Namespace, object.RoleRef, object.Subjects)
+		}
+		return nil
+	}
+	for _, list := range []client.ObjectList{&rbacv1.ClusterRoleList{}, &rbacv1.RoleList{}, &rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleBindingList{}} {
 		for more := ""; ; {
-			if err := reader.List(ctx, kind.list, client.Limit(pageSize), client.Continue(more)); err != nil {
+			if err := reader.List(ctx, list, client.Limit(pageSize), client.Continue(more)); err != nil {
 				return nil, err
 			}
-			kind.add()
-			if more = kind.list.GetContinue(); more == "" {
+			if err := meta.EachListItem(list, add); err != nil {
+				return nil, err
+			}
+			if more = list.GetContinue(); more == "" {
 				break
 			}
 		}
@@ -123,18 +114,18 @@ func has(values []string, value string) bool {
 
 // holders returns the subjects that have the right in some of the namespaces, sorted.
 func (r right) holders(grants []grant, namespaces []string, ours func(rbacv1.Subject) bool) []string {
-	found := map[string]bool{}
+	found := sets.New[string]()
 	for _, grant := range grants {
 		if grant.namespace != "" && !slices.Contains(namespaces, grant.namespace) || !slices.ContainsFunc(grant.rules, r.grantedBy) {
 			continue
 		}
 		for _, subject := range grant.subjects {
 			if !builtIn(subject) && !ours(subject) {
-				found[subjectName(subject)] = true
+				found.Insert(subjectName(subject))
 			}
 		}
 	}
-	return slices.Sorted(maps.Keys(found))
+	return sets.List(found)
 }
 
 // builtIn reports whether a subject belongs to Kubernetes' control plane, which has all rights anyway.
@@ -165,7 +156,6 @@ func subjectName(subject rbacv1.Subject) string {
 	return subject.Kind + " " + name
 }
 
-// maxNames is the number of names in a line.
 const maxNames = 10
 
 // deciders lists the subjects with caRights, except cluster administrators and this project.
@@ -176,18 +166,15 @@ func (d *decision) deciders() {
 		return
 	}
 	var istiods []string
-	accounts := map[string]bool{}
+	accounts := sets.New(d.facts.Controllers...)
 	for _, istiod := range d.facts.Istiods.Value {
 		if d.labelled(istiod.Namespace) {
 			istiods = append(istiods, istiod.Namespace)
-			accounts[istiod.Namespace+"/"+istiod.ServiceAccount] = true
+			accounts.Insert(istiod.Namespace + "/" + istiod.ServiceAccount)
 		}
 	}
-	for _, account := range d.facts.Controllers {
-		accounts[account] = true
-	}
 	ours := func(subject rbacv1.Subject) bool {
-		return subject.Kind == rbacv1.ServiceAccountKind && accounts[subject.Namespace+"/"+subject.Name]
+		return subject.Kind == rbacv1.ServiceAccountKind && accounts.Has(subject.Namespace+"/"+subject.Name)
 	}
 	others := false
 	for _, right := range caRights {

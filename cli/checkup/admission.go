@@ -146,7 +146,6 @@ func (d *decision) probe() {
 	}
 }
 
-// probeResult is the result of creating an istiod in a dry run.
 type probeResult struct {
 	Namespace string
 	Injected  bool

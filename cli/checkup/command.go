@@ -59,22 +59,19 @@ unknown, or the flags are wrong.`,
 	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh for --vault, - for standard input (default: the VirtualMeshes in the cluster)")
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
-	if err := f.Check(); err != nil {
-		return exit.With(exit.Unknown, err)
-	}
 	if f.filename != "" && !f.vault {
-		return exit.With(exit.Unknown, errors.New("--filename: expected together with --vault"))
+		return errors.New("--filename requires --vault")
 	}
 	var given *networkingv1.VirtualMesh
 	if f.filename != "" {
 		var err error
 		if given, err = vaultside.ReadFile(f.filename, cmd.InOrStdin()); err != nil {
-			return exit.With(exit.Unknown, err)
+			return err
 		}
 	}
 	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextFindings {
@@ -85,7 +82,6 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	return exit.Result(err, !fails && count(contexts, levelUnknown) > 0, fails)
 }
 
-// checkContext checks one context.
 func (f *flags) checkContext(ctx context.Context, cluster *clusters.Cluster, err error, given *networkingv1.VirtualMesh) contextFindings {
 	if err != nil {
 		return contextFindings{cluster.Context, []finding{{levelUnknown, "kubeconfig", err.Error(), "kubectl config get-contexts"}}}

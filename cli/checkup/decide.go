@@ -3,6 +3,7 @@
 package checkup
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,28 +85,26 @@ func (d *decision) version() {
 func (d *decision) definitions() {
 	for _, definition := range crds {
 		crd, subject := d.facts.CRDs[definition.name], "CRD "+definition.name
-		switch {
-		case crd.Err != nil:
+		if crd.Err != nil {
 			d.unknown(subject, "reading it", "get", "customresourcedefinitions", crd.Err)
-		case crd.Value == nil:
+			continue
+		}
+		if crd.Value == nil {
 			d.add(levelFail, subject, "is not installed", d.release("--set crds.install=true"))
+			continue
+		}
+		served := strings.Join(crd.Value.Served, ", ")
+		switch {
 		case !slices.Contains(crd.Value.Served, "v1"):
-			d.add(levelFail, subject, fmt.Sprintf("serves %s, but not v1", orNothing(crd.Value.Served)), "install the CRDs of this release: "+d.release("--set crds.install=true"))
+			d.add(levelFail, subject, fmt.Sprintf("serves %s, but not v1", cmp.Or(served, "nothing")), "install the CRDs of this release: "+d.release("--set crds.install=true"))
 		case !crd.Value.Established:
 			d.add(levelFail, subject, "is not established: the API server does not serve it", d.kubectl+" describe crd "+definition.name)
 		case !crd.Value.Ours:
-			d.add(levelOK, subject, "is of Gloo Mesh or another project, serves "+strings.Join(crd.Value.Served, ", ")+"; it works, but without this project's columns and status details", "")
+			d.add(levelOK, subject, "is of Gloo Mesh or another project, serves "+served+"; it works, but without this project's columns and status details", "")
 		default:
-			d.add(levelOK, subject, "serves "+strings.Join(crd.Value.Served, ", "), "")
+			d.add(levelOK, subject, "serves "+served, "")
 		}
 	}
-}
-
-func orNothing(values []string) string {
-	if len(values) == 0 {
-		return "nothing"
-	}
-	return strings.Join(values, ", ")
 }
 
 func (d *decision) labelled(namespace string) bool {

@@ -3,7 +3,9 @@
 package checkup
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -52,14 +54,12 @@ type clusterFacts struct {
 	Grants fact[[]grant]
 }
 
-// crdState is the state of a CustomResourceDefinition.
 type crdState struct {
 	Served []string
 	// Ours is true for this project's CRD, false for Gloo Mesh's.
 	Ours, Established bool
 }
 
-// namespaceState is the state of a namespace.
 type namespaceState struct {
 	Name               string
 	Labelled, Deleting bool
@@ -95,7 +95,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Bindings = factOf(bindings.Items, err)
 	facts.Namespaces = factOf(readNamespaces(ctx, cluster.Client))
 	target := v1alpha1.TargetDeployments
-	if facts.Webhook.Value != nil && injecting(facts.Webhook.Value, "pods") != nil {
+	if facts.Webhook.Value != nil && injects(facts.Webhook.Value, "pods") {
 		target = v1alpha1.TargetPods
 	}
 	facts.Istiods = factOf(readIstiods(ctx, cluster.Client, target))
@@ -171,7 +171,7 @@ func readWebhook(ctx context.Context, reader client.Reader) (*admissionregistrat
 		return nil, err
 	}
 	for i := range all.Items {
-		if injecting(&all.Items[i], "deployments") != nil || injecting(&all.Items[i], "pods") != nil {
+		if injects(&all.Items[i], "deployments") || injects(&all.Items[i], "pods") {
 			return &all.Items[i], nil
 		}
 	}
@@ -202,10 +202,7 @@ func readConfiguration(ctx context.Context, reader client.Reader, webhook *admis
 		return v1alpha1.Default(), err
 	}
 	config, err := v1alpha1.Decode([]byte(stored.Data["config.yaml"]))
-	if err != nil {
-		return v1alpha1.Default(), err
-	}
-	return config, nil
+	return cmp.Or(config, v1alpha1.Default()), err
 }
 
 // readControllers returns the service accounts of the webhook's Deployments; without permission to read these only the one
@@ -226,12 +223,8 @@ func readControllers(ctx context.Context, reader client.Reader, webhook *admissi
 	return accounts
 }
 
-// injecting returns the webhook that injects a resource; nil without one.
-func injecting(configuration *admissionregistrationv1.MutatingWebhookConfiguration, resource string) *admissionregistrationv1.MutatingWebhook {
-	for i := range configuration.Webhooks {
-		if configuration.Webhooks[i].Name == resource+".istiod-agent.io" {
-			return &configuration.Webhooks[i]
-		}
-	}
-	return nil
+func injects(configuration *admissionregistrationv1.MutatingWebhookConfiguration, resource string) bool {
+	return slices.ContainsFunc(configuration.Webhooks, func(hook admissionregistrationv1.MutatingWebhook) bool {
+		return hook.Name == resource+".istiod-agent.io"
+	})
 }

@@ -5,11 +5,11 @@ package checkup
 import (
 	"context"
 	"slices"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -36,14 +36,14 @@ func readIstiods(ctx context.Context, c client.Client, target v1alpha1.Target) (
 	if err != nil {
 		return nil, err
 	}
-	labels := client.MatchingLabels(istio.IstiodLabels)
-	deployments, err := list(ctx, c, appsv1.SchemeGroupVersion.WithKind("Deployment"), labels)
+	selector := client.MatchingLabels(istio.IstiodLabels)
+	deployments, err := list(ctx, c, appsv1.SchemeGroupVersion.WithKind("Deployment"), selector)
 	if err != nil {
 		return nil, err
 	}
 	var pods []unstructured.Unstructured
 	if target == v1alpha1.TargetPods && len(deployments) > 0 {
-		if pods, err = list(ctx, c, corev1.SchemeGroupVersion.WithKind("Pod"), labels); err != nil {
+		if pods, err = list(ctx, c, corev1.SchemeGroupVersion.WithKind("Pod"), selector); err != nil {
 			return nil, err
 		}
 	}
@@ -79,27 +79,17 @@ func (i *istiodState) inspect(injector *patches.Injector, deployment *unstructur
 		inspect(patches.Deployment, deployment)
 		return
 	}
-	selector, _, _ := unstructured.NestedStringMap(deployment.Object, "spec", "selector", "matchLabels")
+	matchLabels, _, _ := unstructured.NestedStringMap(deployment.Object, "spec", "selector", "matchLabels")
+	selector := labels.SelectorFromSet(matchLabels)
 	for p := range pods {
-		if pods[p].GetNamespace() == i.Namespace && pods[p].GetDeletionTimestamp() == nil && contains(pods[p].GetLabels(), selector) {
+		if pods[p].GetNamespace() == i.Namespace && pods[p].GetDeletionTimestamp() == nil && selector.Matches(labels.Set(pods[p].GetLabels())) {
 			inspect(patches.Pod, &pods[p])
 		}
 	}
 }
 
-func contains(labels, selector map[string]string) bool {
-	for key, value := range selector {
-		if labels[key] != value {
-			return false
-		}
-	}
-	return true
-}
-
 // isFor reports whether a certificate has the identity of an istiod.
 func isFor(certificate *unstructured.Unstructured, istiod *istiodState) bool {
 	hosts, _, _ := unstructured.NestedStringSlice(certificate.Object, "spec", "hosts")
-	return slices.ContainsFunc(hosts, func(host string) bool {
-		return strings.HasSuffix(host, "/ns/"+istiod.Namespace+"/sa/"+istiod.ServiceAccount)
-	})
+	return istio.Covers(hosts, istiod.Namespace, istiod.ServiceAccount)
 }

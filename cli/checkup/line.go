@@ -14,7 +14,6 @@ import (
 // level is the result of a check.
 type level string
 
-// The statuses.
 const (
 	levelOK   level = "ok"
 	levelWarn level = "warn"
@@ -23,18 +22,14 @@ const (
 	levelUnknown level = "unknown"
 )
 
-// finding is one check.
 type finding struct {
-	Status level `json:"status"`
-	// What is the subject.
-	What string `json:"what"`
-	// Detail is the finding.
+	Status level  `json:"status"`
+	What   string `json:"what"`
 	Detail string `json:"detail"`
 	// Next is the next step; a line that is not ok has one.
 	Next string `json:"next,omitempty"`
 }
 
-// contextFindings are the checks of one context.
 type contextFindings struct {
 	Context string    `json:"context"`
 	Lines   []finding `json:"checks"`
@@ -53,7 +48,6 @@ func count(contexts []contextFindings, status level) (n int) {
 
 var colours = map[level]string{levelOK: terminal.Green, levelWarn: terminal.Yellow, levelFail: terminal.Red, levelUnknown: terminal.Purple}
 
-// printText writes the checks as text.
 func printText(out io.Writer, contexts []contextFindings) {
 	for i, checks := range contexts {
 		if i > 0 {

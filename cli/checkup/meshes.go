@@ -130,7 +130,6 @@ func (d *decision) certificates() {
 	}
 }
 
-// counted returns a number with its noun.
 func counted(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

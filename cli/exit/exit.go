@@ -13,8 +13,8 @@ import (
 const (
 	// Problem: something is not as it should be.
 	Problem = 1
-	// Unknown: a request failed, or the flags are wrong.
-	Unknown = 2
+	// codeUnknown: a request failed, or the flags are wrong.
+	codeUnknown = 2
 )
 
 // Error ends a command with a code. Without a cause it prints nothing.
@@ -36,37 +36,34 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// ExitCode returns the program's exit code.
-func (e *Error) ExitCode() int { return e.Code }
-
-// Result ends a command: with err as Unknown unless it has a code, else by what was found.
+// Result ends a command: with err as codeUnknown unless it has a code, else by what was found.
 func Result(err error, unknown, problem bool) error {
 	if _, coded := errors.AsType[*Error](err); coded {
 		return err
 	}
 	switch {
 	case err != nil:
-		return With(Unknown, err)
+		return With(codeUnknown, err)
 	case unknown:
-		return With(Unknown, nil)
+		return With(codeUnknown, nil)
 	case problem:
 		return With(Problem, nil)
 	}
 	return nil
 }
 
-// Usage makes wrong flags and arguments of a command end with Unknown.
-func Usage(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(Unknown, err) })
+// Codes makes a command end with codeUnknown where an error has no code: for wrong flags and arguments too. All else of the command
+// must be set before.
+func Codes(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return With(codeUnknown, err) })
 	args := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
 		err := cmd.ValidateFlagGroups() // mutually exclusive flags: cobra's own error has no code
 		if err == nil && args != nil {
 			err = args(cmd, given)
 		}
-		if err != nil {
-			return With(Unknown, err)
-		}
-		return nil
+		return Result(err, false, false)
 	}
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return Result(run(cmd, args), false, false) }
 }

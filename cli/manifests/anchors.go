@@ -5,6 +5,7 @@ package manifests
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -19,7 +20,9 @@ func ownChild(document, parent *yaml.Node, step string) *yaml.Node {
 	at := -1
 	switch parent.Kind {
 	case yaml.SequenceNode:
-		at = entryIndex(parent, step)
+		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(parent.Content) {
+			at = i
+		}
 	case yaml.MappingNode:
 		key := unescape(step)
 		if i := keyIndex(parent, key); i >= 0 {

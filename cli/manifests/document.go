@@ -24,7 +24,6 @@ import (
 // decision is patches.Injector.Inject or patches.Uninject.
 type decision func(kind patches.Kind, object []byte) patches.Result
 
-// document is one document of a stream.
 type document struct {
 	// source for messages: a file and the document's number in it.
 	source string
@@ -65,7 +64,6 @@ type typeMeta struct {
 	Kind       string `json:"kind"`
 }
 
-// apply decides on each istiod of the document.
 func (d *document) apply(decide decision, check bool, notes io.Writer) error {
 	if mapping, err := d.isMapping(); err != nil || !mapping {
 		return err // empty or not an object
@@ -177,7 +175,6 @@ func (d *document) uniqueKeys() error {
 	return cmp.Or(err, errors.Join(repeated...))
 }
 
-// decide on one object. Objects other than istiods stay unchanged.
 func (d *document) decide(decide decision, raw []byte, o object, check bool, notes io.Writer) ([]jsonpatch.Operation, error) {
 	if o.Metadata.Labels["app"] != "istiod" {
 		return nil, nil

@@ -73,7 +73,8 @@ func skipBlank(text []byte, at int) int {
 // the text begins.
 func valueSize(text []byte) (int, error) {
 	if !opensJSON(text[0]) {
-		return 0, fmt.Errorf("expected { or [, got %q", firstRune(text))
+		first, _ := utf8.DecodeRune(text)
+		return 0, fmt.Errorf("expected { or [, got %q", first)
 	}
 	var value json.RawMessage
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -92,9 +93,4 @@ func valueSize(text []byte) (int, error) {
 		return 0, errors.New("the value is not UTF-8")
 	}
 	return size, nil
-}
-
-func firstRune(text []byte) rune {
-	first, _ := utf8.DecodeRune(text)
-	return first
 }

@@ -104,7 +104,6 @@ func split(from string, text []byte) []document {
 
 func isSeparator(line []byte) bool { return isMarker(line, "---") }
 
-// isMarker reports whether the line begins with a YAML document marker.
 func isMarker(line []byte, marker string) bool {
 	rest, ok := bytes.CutPrefix(line, []byte(marker))
 	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)
@@ -154,7 +153,13 @@ func (d *document) yaml() ([]byte, error) {
 	if !d.changed() {
 		return d.text, nil
 	}
-	text, err := d.edited()
+	var text []byte
+	var err error
+	if d.value != nil { // JSON has no layout to keep
+		text, err = writeYAML(d.after)
+	} else {
+		text, err = patchYAML(d.text, d.edits, d.after)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.source, err)
 	}
@@ -165,14 +170,6 @@ func (d *document) yaml() ([]byte, error) {
 		text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
 	}
 	return text, nil
-}
-
-// edited returns the changed document as YAML. JSON has no layout to keep.
-func (d *document) edited() ([]byte, error) {
-	if d.value != nil {
-		return writeYAML(d.after)
-	}
-	return patchYAML(d.text, d.edits, d.after)
 }
 
 func firstLine(text []byte) []byte {

@@ -173,14 +173,6 @@ func editSequence(parent *yaml.Node, step, operation string, value *yaml.Node) e
 	return nil
 }
 
-// entryIndex returns the position in a list that a step names, or -1.
-func entryIndex(list *yaml.Node, step string) int {
-	if at, err := strconv.Atoi(step); err == nil && at >= 0 && at < len(list.Content) {
-		return at
-	}
-	return -1
-}
-
 func keyNode(key string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -28,15 +29,15 @@ type Flag struct {
 	formats []string
 }
 
-// Add registers the flag; more are further text formats of the command.
+// Add registers the flag, and its check before the command runs; more are further text formats of the command.
 func (f *Flag) Add(cmd *cobra.Command, more ...string) {
 	f.formats = append(more, jsonFormat, yamlFormat)
 	cmd.Flags().StringVarP(&f.format, "output", "o", "", "`format`: "+f.list()+" (default: text)")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.formats, cobra.ShellCompDirectiveNoFileComp))
+	cmd.PreRunE = func(*cobra.Command, []string) error { return exit.Result(f.check(), false, false) }
 }
 
-// Check validates the flag's value.
-func (f *Flag) Check() error {
+func (f *Flag) check() error {
 	if f.format == "" || slices.Contains(f.formats, f.format) {
 		return nil
 	}

@@ -32,7 +32,7 @@ func TestFormats(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got bytes.Buffer
-			err := flag.Check()
+			err := cmd.PreRunE(cmd, nil)
 			if err == nil {
 				err = flag.Write(&got, map[string]string{"a": "<b>"}, func(out io.Writer) { fmt.Fprint(out, "for people") })
 			}

@@ -19,7 +19,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// pollInterval is the time between two reads of the status.
 const pollInterval = 500 * time.Millisecond
 
 type flags struct {
@@ -56,20 +55,18 @@ flags are wrong.`,
 	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "`time` limit of --wait")
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, names []string) error {
 	switch {
-	case f.Check() != nil:
-		return exit.With(exit.Unknown, f.Check())
 	case len(names) == 0 && !f.all:
-		return exit.With(exit.Unknown, errors.New("expected the names of IssuedCertificates (kubectl get issuedcertificates -A), or --all"))
+		return errors.New("expected the names of IssuedCertificates (kubectl get issuedcertificates -A), or --all")
 	case len(names) > 0 && f.all:
-		return exit.With(exit.Unknown, errors.New("--all: expected no names together with it"))
+		return errors.New("--all cannot be combined with names")
 	case f.timeout <= 0:
-		return exit.With(exit.Unknown, fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout))
+		return fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	waitCtx, cancel := context.WithTimeout(cmd.Context(), f.timeout)

@@ -15,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -36,7 +37,7 @@ func TestPending(t *testing.T) {
 	}{
 		"nothing yet":                 {before, before, []string{"Pod a, which has no new CA yet", "Pod b, which has no new CA yet"}},
 		"one of two":                  {before, reports(has("a", "3", true, ""), has("b", "2", true, "")), []string{"Pod b, which has no new CA yet"}},
-		"not loaded":                  {before, reports(has("a", "3", false, ""), has("b", "4", true, "")), []string{"Pod a, whose istiod does not use the new CA yet"}},
+		"not loaded":                  {before, reports(has("a", "3", false, ""), has("b", "4", true, "")), []string{"Pod a, whose istiod has not loaded the new CA certificate yet"}},
 		"all":                         {before, reports(has("a", "3", true, ""), has("b", "4", true, "")), nil},
 		"one is gone":                 {before, reports(has("a", "3", true, "")), nil},
 		"one has come":                {before, reports(has("a", "3", true, ""), has("b", "4", true, ""), has("c", "5", true, "")), nil},
@@ -84,7 +85,7 @@ func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, arguments := range map[string][]string{
 		"expected the names of IssuedCertificates":  {},
-		"--all: expected no names together with it": {"--all", "name"},
+		"--all cannot be combined with names":       {"--all", "name"},
 		"--timeout: expected a positive duration":   {"--all", "--timeout=0s"},
 		`--output "wide": expected json or yaml`:    {"--all", "-o=wide"},
 		"unknown flag: --everything":                {"--everything"},
@@ -94,11 +95,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		cmd.SetArgs(append(arguments, "--kubeconfig=/dev/null"))
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
 		err := cmd.ExecuteContext(context.Background())
-		coded, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err)
-		if !ok || coded.ExitCode() != 2 || !strings.Contains(err.Error(), want) {
+		coded, ok := errors.AsType[*exit.Error](err)
+		if !ok || coded.Code != 2 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", arguments, err, want)
 		}
 	}

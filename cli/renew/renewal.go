@@ -16,10 +16,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// renewalState is the result of a renewal.
 type renewalState string
 
-// The states.
 const (
 	// stateRenewed: every replica uses a new CA.
 	stateRenewed renewalState = "Renewed"
@@ -37,13 +35,12 @@ type renewalOutcome struct {
 	Namespace string       `json:"namespace,omitempty"`
 	Name      string       `json:"name,omitempty"`
 	State     renewalState `json:"state"`
-	// Message states what was done, or what is wrong and what to do.
+	// Message is the result, or the problem and the next step.
 	Message string `json:"message,omitempty"`
 	// Replicas are the Pods of istiod that use a new CA.
 	Replicas []renewedReplica `json:"replicas,omitempty"`
 }
 
-// renewedReplica is a Pod of istiod that uses a new CA.
 type renewedReplica struct {
 	Pod          string       `json:"pod"`
 	SerialNumber string       `json:"serialNumber"`
@@ -84,7 +81,7 @@ func (r *Requested) pending(status certificatesv1.IssuedCertificateStatus) []str
 		case replica.Error != "":
 			pending = append(pending, "Pod "+replica.Pod+", which reports: "+terminal.OneLine(replica.Error))
 		case renewed:
-			pending = append(pending, "Pod "+replica.Pod+", whose istiod does not use the new CA yet")
+			pending = append(pending, "Pod "+replica.Pod+", whose istiod has not loaded the new CA certificate yet")
 		default:
 			pending = append(pending, "Pod "+replica.Pod+", which has no new CA yet")
 		}
@@ -112,7 +109,6 @@ func (r *Requested) outcome(state renewalState, message string) renewalOutcome {
 	return renewalOutcome{Context: r.cluster.Context, Namespace: r.certificate.Namespace, Name: r.certificate.Name, State: state, Message: terminal.OneLine(message)}
 }
 
-// print writes the outcome as text.
 func (o *renewalOutcome) print(out io.Writer) {
 	subject := o.Context
 	switch {

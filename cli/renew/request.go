@@ -32,7 +32,7 @@ func (f *flags) selectCertificates(ctx context.Context, cluster *clusters.Cluste
 			selected = append(selected, clusters.IssuedCertificate(&objects[i]))
 		}
 		if len(selected) == 0 {
-			fail(f.namespace, "", "there is no IssuedCertificate; kubectl istiod-agent check says why")
+			fail(f.namespace, "", "there is no IssuedCertificate; kubectl istiod-agent check shows the cause")
 		}
 		return selected, failed
 	}

@@ -20,7 +20,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// pollInterval is the time between two reads of the status.
 const pollInterval = time.Second
 
 // target is the VirtualMesh of one context, and the result of the command there.
@@ -33,7 +32,6 @@ type target struct {
 	changed   bool
 }
 
-// failures returns the errors of all targets.
 func failures(targets []*target) (lines []string) {
 	for _, target := range targets {
 		if target.err != nil {
@@ -49,13 +47,7 @@ func annotate(ctx context.Context, targets []*target, plan *rotationPlan, dryRun
 		if plan.Annotations[i] == nil {
 			continue
 		}
-		set := map[string]any{}
-		for key, value := range plan.Annotations[i] {
-			if set[key] = value; value == "" {
-				set[key] = nil
-			}
-		}
-		if err := target.patch(ctx, set, dryRun); err != nil {
+		if err := target.patch(ctx, plan.Annotations[i], dryRun); err != nil {
 			changed := "no context was changed: "
 			if !dryRun {
 				changed = fmt.Sprintf("the contexts before %s were changed; run the command again: ", target.Context)

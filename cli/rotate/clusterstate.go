@@ -15,7 +15,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// clusterState is the state of a root change in one context.
 type clusterState struct {
 	Context string
 	Mesh    types.NamespacedName
@@ -47,7 +46,6 @@ func (s *clusterState) finished() bool {
 	return s.Rotation != nil && s.Rotation.Stage == networkingv1.StageDropOld && s.Rotation.Complete
 }
 
-// newRoot returns the new root of the annotation.
 func (s *clusterState) newRoot() *x509.Certificate {
 	if len(s.Roots) == 0 {
 		return nil

@@ -82,13 +82,7 @@ flags are wrong.`,
   kubectl istiod-agent rotate-root trust-both --vault --from-secret istio-ca-secret`,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: stages,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			err := f.run(cmd, networkingv1.RootRotation(strings.Join(args, "")))
-			if _, refused := errors.AsType[*refusedError](err); refused {
-				return exit.With(exit.Problem, err)
-			}
-			return exit.Result(err, false, false)
-		},
+		RunE:      f.run,
 	}
 	f.AddContexts(cmd, "change")
 	set := cmd.Flags()
@@ -104,28 +98,27 @@ flags are wrong.`,
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("new-root", "vault")
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) check(stage networkingv1.RootRotation) error {
 	first := stage == networkingv1.RotateTrustBoth
 	switch {
-	case f.Check() != nil:
-		return f.Check()
 	case (f.newRoot != "" || f.vault || f.fromSecret != "") && !first:
-		return errors.New("--new-root, --vault and --from-secret: expected with the stage trust-both only")
+		return errors.New("--new-root, --vault and --from-secret require the stage trust-both")
 	case f.Filename != "" && !f.vault:
-		return errors.New("--filename: expected together with --vault")
+		return errors.New("--filename requires --vault")
 	case f.now && stage != networkingv1.RotateSignWithNew:
-		return errors.New("--now: expected with the stage sign-with-new only")
+		return errors.New("--now requires the stage sign-with-new")
 	case f.timeout <= 0:
 		return fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
 	}
 	return nil
 }
 
-func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
+func (f *flags) run(cmd *cobra.Command, args []string) error {
+	stage := networkingv1.RootRotation(strings.Join(args, ""))
 	if err := f.check(stage); err != nil {
 		return err
 	}
@@ -156,6 +149,9 @@ func (f *flags) run(cmd *cobra.Command, stage networkingv1.RootRotation) error {
 		states[i] = target.clusterState
 	}
 	plan, err := decide(rotationRequest{stage, newRoot, f.fromSecret}, states)
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		return exit.With(exit.Problem, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// rotationRequest is what the flags ask for.
 type rotationRequest struct {
 	Stage networkingv1.RootRotation
 	// NewRoot is nil where the root change in progress names it.
@@ -22,12 +21,11 @@ type rotationRequest struct {
 	FromSecret string
 }
 
-// rotationPlan is how to fulfil a request.
 type rotationPlan struct {
 	// Roots are the roots to trust, the new root last; empty for RotateNone.
 	Roots []*x509.Certificate
-	// Annotations to set, by the index of the cluster; an empty value removes one. A cluster that stays unchanged has no entry.
-	Annotations map[int]map[string]string
+	// Annotations to set, by the index of the cluster; nil removes one. A cluster that stays unchanged has no entry.
+	Annotations map[int]map[string]any
 }
 
 // refusedError is the error of a request that is not possible at the current stage.
@@ -44,17 +42,23 @@ func (e *refusedError) add(state *clusterState, format string, args ...any) {
 // decide plans a request for all clusters, or refuses it for all: workloads of clusters that do not trust each other's roots
 // refuse each other.
 func decide(request rotationRequest, states []clusterState) (*rotationPlan, error) {
+	plan, refused := &rotationPlan{Annotations: map[int]map[string]any{}}, &refusedError{}
+	var err error
 	switch request.Stage {
 	case networkingv1.RotateTrustBoth:
-		return trustBoth(request, states)
+		err = plan.trustBoth(request, states, refused)
 	case networkingv1.RotateNone:
-		return abandon(states)
+		plan.abandon(states, refused)
 	default:
-		return advance(request, states)
+		plan.advance(request, states, refused)
 	}
+	if err == nil && len(refused.reasons) > 0 {
+		err = refused
+	}
+	return plan, err
 }
 
-func trustBoth(request rotationRequest, states []clusterState) (*rotationPlan, error) {
+func (p *rotationPlan) trustBoth(request rotationRequest, states []clusterState, refused *refusedError) error {
 	newRoot := request.NewRoot
 	for i := range states {
 		if newRoot == nil && states[i].stage() > 0 {
@@ -62,9 +66,8 @@ func trustBoth(request rotationRequest, states []clusterState) (*rotationPlan, e
 		}
 	}
 	if newRoot == nil {
-		return nil, errors.New("expected --new-root FILE or --vault: the root to change to")
+		return errors.New("expected --new-root FILE or --vault: the root to change to")
 	}
-	refused := &refusedError{}
 	for i := range states {
 		state := &states[i]
 		switch {
@@ -77,14 +80,13 @@ func trustBoth(request rotationRequest, states []clusterState) (*rotationPlan, e
 		}
 	}
 	if len(refused.reasons) > 0 {
-		return nil, refused
+		return refused
 	}
 	roots := mergeRoots(newRoot, states)
 	if len(roots) < 2 {
-		return nil, fmt.Errorf("every istiod publishes only %s: there is no change to make; name the new root by --new-root, or the VirtualMesh with the new Vault by --vault -f FILE", pemcerts.Name(newRoot))
+		return fmt.Errorf("every istiod publishes only %s: there is no change to make; name the new root by --new-root, or the VirtualMesh with the new Vault by --vault -f FILE", pemcerts.Name(newRoot))
 	}
-	plan := &rotationPlan{Roots: roots, Annotations: map[int]map[string]string{}}
-	text := encodePEM(roots)
+	p.Roots = roots
 	for i := range states {
 		state := &states[i]
 		if state.stage() > 1 {
@@ -98,27 +100,22 @@ func trustBoth(request rotationRequest, states []clusterState) (*rotationPlan, e
 				refused.add(state, "its istiods publish %s, and load %s only at a restart, since it does not contain the former in the same order; abandon the root change in progress (none), or complete it", pemcerts.Names(bundle), pemcerts.Names(roots))
 			}
 		}
-		set := map[string]string{networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth), networkingv1.TrustedRootsAnnotation: text}
+		set := map[string]any{networkingv1.RootRotationAnnotation: networkingv1.RotateTrustBoth, networkingv1.TrustedRootsAnnotation: encodePEM(roots)}
 		switch {
 		case request.FromSecret != "" && !state.hasAgents():
 			set[networkingv1.RotateFromSecretAnnotation] = request.FromSecret
 		case state.FromSecret != "" && state.stage() == 0 && state.hasAgents():
-			set[networkingv1.RotateFromSecretAnnotation] = "" // of an earlier root change, whose CA must not return
+			set[networkingv1.RotateFromSecretAnnotation] = nil // of an earlier root change, whose CA must not return
 		}
-		plan.Annotations[i] = set
+		p.Annotations[i] = set
 	}
-	if len(refused.reasons) > 0 {
-		return nil, refused
-	}
-	return plan, nil
+	return nil
 }
 
 // advance plans sign-with-new or drop-old, once every cluster has completed the stage before.
-func advance(request rotationRequest, states []clusterState) (*rotationPlan, error) {
+func (p *rotationPlan) advance(request rotationRequest, states []clusterState, refused *refusedError) {
 	wanted := request.Stage.Allowed()
 	before := networkingv1.RootRotationStages[wanted-2]
-	plan := &rotationPlan{Annotations: map[int]map[string]string{}}
-	refused := &refusedError{}
 	for i := range states {
 		state := &states[i]
 		switch {
@@ -128,10 +125,10 @@ func advance(request rotationRequest, states []clusterState) (*rotationPlan, err
 		case request.NewRoot != nil && !request.NewRoot.Equal(state.newRoot()):
 			refused.add(state, "the root change in progress leads to %s, not to %s", pemcerts.Name(state.newRoot()), pemcerts.Name(request.NewRoot))
 			continue
-		case plan.Roots == nil:
-			plan.Roots = state.Roots
-		case !slices.EqualFunc(plan.Roots, state.Roots, (*x509.Certificate).Equal):
-			refused.add(state, "it trusts %s, but %s trusts %s; set the same roots by rotate-root %s in all contexts", pemcerts.Names(state.Roots), states[0].Context, pemcerts.Names(plan.Roots), networkingv1.RotateTrustBoth)
+		case p.Roots == nil:
+			p.Roots = state.Roots
+		case !slices.EqualFunc(p.Roots, state.Roots, (*x509.Certificate).Equal):
+			refused.add(state, "it trusts %s, but %s trusts %s; set the same roots by rotate-root %s in all contexts", pemcerts.Names(state.Roots), states[0].Context, pemcerts.Names(p.Roots), networkingv1.RotateTrustBoth)
 			continue
 		}
 		if at := state.Rotation.Stage; at.Number() < before.Number() {
@@ -143,20 +140,14 @@ func advance(request rotationRequest, states []clusterState) (*rotationPlan, err
 			continue
 		}
 		if state.Requested.Allowed() < wanted {
-			plan.Annotations[i] = map[string]string{networkingv1.RootRotationAnnotation: string(request.Stage)}
+			p.Annotations[i] = map[string]any{networkingv1.RootRotationAnnotation: request.Stage}
 		}
 	}
-	if len(refused.reasons) > 0 {
-		return nil, refused
-	}
-	return plan, nil
 }
 
 // abandon plans the end of a root change before istiods sign under the new root, or removes the annotations of a complete one.
-func abandon(states []clusterState) (*rotationPlan, error) {
-	plan := &rotationPlan{Annotations: map[int]map[string]string{}}
-	refused := &refusedError{}
-	inProgress := slices.ContainsFunc(states, func(p clusterState) bool { return p.stage() > 0 })
+func (p *rotationPlan) abandon(states []clusterState, refused *refusedError) {
+	inProgress := slices.ContainsFunc(states, func(s clusterState) bool { return s.stage() > 0 })
 	for i := range states {
 		state := &states[i]
 		switch {
@@ -165,13 +156,9 @@ func abandon(states []clusterState) (*rotationPlan, error) {
 		case state.finished() && inProgress:
 			refused.add(state, "it has already dropped the old root: the others must not abandon the new root")
 		case state.Requested != "" || state.Rotation != nil:
-			plan.Annotations[i] = map[string]string{networkingv1.RootRotationAnnotation: string(networkingv1.RotateNone)}
+			p.Annotations[i] = map[string]any{networkingv1.RootRotationAnnotation: networkingv1.RotateNone}
 		}
 	}
-	if len(refused.reasons) > 0 {
-		return nil, refused
-	}
-	return plan, nil
 }
 
 // mergeRoots returns all published roots, and the new root last. The roots of a root change in progress stay together, at

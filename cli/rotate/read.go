@@ -35,7 +35,10 @@ func readState(ctx context.Context, cluster *clusters.Cluster, key types.Namespa
 	case err != nil:
 		return state, cluster.Explain("reading VirtualMesh "+key.String(), "get", clusters.VirtualMeshes, err)
 	}
-	state.annotations(object.GetAnnotations())
+	annotations := object.GetAnnotations()
+	state.Requested = networkingv1.RootRotation(annotations[networkingv1.RootRotationAnnotation])
+	state.FromSecret = annotations[networkingv1.RotateFromSecretAnnotation]
+	state.Roots, _ = pemcerts.ParseRoots([]byte(annotations[networkingv1.TrustedRootsAnnotation])) // mistakes count as absent
 	var status networkingv1.VirtualMeshStatus
 	if clusters.DecodeStatus(object, &status) {
 		state.State, state.Errors, state.Rotation = status.State, status.Errors, status.RootRotation
@@ -61,13 +64,6 @@ func readState(ctx context.Context, cluster *clusters.Cluster, key types.Namespa
 		return state, fmt.Errorf("VirtualMesh %s: %w", key, errs.ToAggregate())
 	}
 	return state, state.readPublished(ctx, cluster, mesh.Spec.Meshes)
-}
-
-// annotations reads the annotations of a root change. Roots that do not parse count as absent.
-func (s *clusterState) annotations(targets map[string]string) {
-	s.Requested = networkingv1.RootRotation(targets[networkingv1.RootRotationAnnotation])
-	s.FromSecret = targets[networkingv1.RotateFromSecretAnnotation]
-	s.Roots, _ = pemcerts.ParseRoots([]byte(targets[networkingv1.TrustedRootsAnnotation]))
 }
 
 // readPublished reads the trust bundles of the meshes' istiods, each from its own namespace: others may write elsewhere.

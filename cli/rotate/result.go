@@ -14,29 +14,25 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// result is the output for programs.
 type result struct {
 	Contexts []contextResult `json:"contexts"`
 	// Roots are the SHA-256 (DER), in hexadecimal, of the roots to trust, the new root last.
 	Roots []string `json:"roots,omitempty"`
-	// Next is the next step.
-	Next string `json:"next,omitempty"`
+	Next  string   `json:"next,omitempty"`
 }
 
-// contextResult is the result in one context.
 type contextResult struct {
 	Context     string                         `json:"context"`
 	VirtualMesh string                         `json:"virtualMesh,omitempty"`
 	Stage       networkingv1.RootRotationStage `json:"stage,omitempty"`
 	Complete    bool                           `json:"complete"`
 	NewRoot     string                         `json:"newRoot,omitempty"`
-	// Message states what was done, what is missing or what is wrong.
+	// Message is the result, the missing step or the problem.
 	Message string `json:"says"`
 }
 
 const noRootChange = "no root change is in progress"
 
-// printState prints the stage of each context.
 func (f *flags) printState(out io.Writer, targets []*target) error {
 	found := result{Contexts: []contextResult{}}
 	unknown, inProgress := false, false
@@ -58,7 +54,6 @@ func (f *flags) printState(out io.Writer, targets []*target) error {
 	return exit.Result(err, unknown, inProgress)
 }
 
-// printResult prints the result of a stage, and the next step.
 func (f *flags) printResult(out io.Writer, stage networkingv1.RootRotation, plan *rotationPlan, targets []*target, next string) error {
 	found := result{Contexts: []contextResult{}, Roots: pemcerts.Fingerprints(plan.Roots)}
 	unknown, incomplete := false, false

@@ -11,6 +11,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
@@ -138,17 +139,17 @@ func TestDecisions(t *testing.T) {
 				if set == nil {
 					continue
 				}
-				if set[networkingv1.RootRotationAnnotation] != string(test.request.Stage) {
+				if set[networkingv1.RootRotationAnnotation] != test.request.Stage {
 					t.Errorf("it is told %s", set[networkingv1.RootRotationAnnotation])
 				}
 				if test.request.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encodePEM(test.roots) {
 					t.Error("other roots are set")
 				}
 				secret, given := set[networkingv1.RotateFromSecretAnnotation]
-				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != "") != adopts {
+				if adopts := test.request.FromSecret != "" && !test.states[i].hasAgents(); (secret != nil) != adopts {
 					t.Errorf("place %d takes the CA of Secret %q over", i, secret)
 				}
-				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == "") {
+				if removes := strings.HasSuffix(name, "a Secret is left"); removes != (given && secret == nil) {
 					t.Errorf("place %d: that a Secret is no longer named is %t", i, !removes)
 				}
 			}
@@ -212,9 +213,9 @@ func TestFlagsAreChecked(t *testing.T) {
 	for want, arguments := range map[string][]string{
 		`invalid argument "drop" for`:                       {"drop"},
 		"accepts at most 1 arg(s)":                          {"trust-both", "none"},
-		"expected with the stage trust-both only":           {"drop-old", "--vault"},
-		"--filename: expected together with --vault":        {"trust-both", "-f=x"},
-		"--now: expected with the stage sign-with-new only": {"trust-both", "--now"},
+		"require the stage trust-both":                      {"drop-old", "--vault"},
+		"--filename requires --vault":                       {"trust-both", "-f=x"},
+		"--now requires the stage sign-with-new":            {"trust-both", "--now"},
 		"--timeout: expected a positive duration":           {"none", "--timeout=-1s"},
 		"[new-root vault] were all set":                     {"trust-both", "--vault", "--new-root=x"},
 		`--output "wide": expected json or yaml`:            {"-o=wide"},
@@ -224,11 +225,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		cmd.SetArgs(append(arguments, "--kubeconfig=/dev/null"))
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
 		err := cmd.ExecuteContext(t.Context())
-		coded, ok := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err)
-		if !ok || coded.ExitCode() != 2 || !strings.Contains(err.Error(), want) {
+		coded, ok := errors.AsType[*exit.Error](err)
+		if !ok || coded.Code != 2 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", arguments, err, want)
 		}
 	}

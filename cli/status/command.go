@@ -17,7 +17,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
-// contextStatus is the status of one context.
 type contextStatus struct {
 	Context  string          `json:"context"`
 	Replicas []replicaStatus `json:"replicas"`
@@ -25,7 +24,6 @@ type contextStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
-// summary is the status of all contexts.
 type summary struct {
 	Contexts []contextStatus `json:"contexts"`
 	// Roots are the roots that istiods sign under: one, unless clusters do not trust each other or during a root change.
@@ -72,14 +70,11 @@ roots differ; 2 a request failed, or the flags are wrong.`,
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod (default: all)")
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
-	if err := f.Check(); err != nil {
-		return exit.With(exit.Unknown, err)
-	}
 	now := time.Now()
 	contexts := clusters.ForEach(&f.Flags, func(cluster *clusters.Cluster, err error) contextStatus {
 		return readContext(cmd.Context(), cluster, err, f.namespace, now)

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -57,7 +58,7 @@ func (f *summary) table(out io.Writer, now time.Time, wide bool) (colours []stri
 			r := &context.Replicas[i]
 			cells := append([]string{context.Context}, r.cells(now, wide)...)
 			for i, cell := range cells {
-				cells[i] = terminal.Plain(terminal.Line(cell)) // before the tabwriter measures it
+				cells[i] = cmp.Or(terminal.Plain(terminal.Line(cell)), "-") // before the tabwriter measures it
 			}
 			fmt.Fprintln(table, strings.Join(cells, "\t"))
 			colour := ""
@@ -76,14 +77,12 @@ func (f *summary) table(out io.Writer, now time.Time, wide bool) (colours []stri
 
 // cells returns the columns of a replica, from NAMESPACE on.
 func (r *replicaStatus) cells(now time.Time, wide bool) []string {
-	cells := []string{r.Namespace, r.Pod, string(r.State)}
-	ca := r.CA
-	if ca == nil {
-		cells = append(cells, "-", "-", "-", "-", "-", "-", "-")
-		if wide {
-			cells = append(cells, "-", "-", "-", dash(r.IssuedCertificate))
-		}
-		return cells
+	ca, confirmed := r.CA, "no"
+	switch {
+	case ca == nil:
+		ca, confirmed = &certificatesv1.CertificateStatus{}, ""
+	case ca.Confirmed:
+		confirmed = "yes"
 	}
 	serial, root := abbreviatedSerial(ca.SerialNumber), abbreviatedRoot(ca.RootFingerprint)
 	if extra := len(ca.TrustedRoots) - 1; extra > 0 {
@@ -95,18 +94,16 @@ func (r *replicaStatus) cells(now time.Time, wide bool) []string {
 			root += " (trusts " + strings.Join(ca.TrustedRoots, ", ") + ")"
 		}
 	}
-	cells = append(cells, dash(serial), dash(ca.Key), until(ca.NotAfter, now), dash(root), until(ca.RootNotAfter, now), since(ca.NotBefore, now), in(ca.RenewAt, now))
+	cells := []string{
+		r.Namespace, r.Pod, string(r.State), serial, ca.Key,
+		until(ca.NotAfter, now, "", "expired"), root, until(ca.RootNotAfter, now, "", "expired"), since(ca.NotBefore, now), until(ca.RenewAt, now, "in ", "now"),
+	}
 	if wide {
-		confirmed := "no"
-		if ca.Confirmed {
-			confirmed = "yes"
-		}
-		cells = append(cells, confirmed, dash(ca.Issuer), dash(ca.LimitedBy), dash(r.IssuedCertificate))
+		cells = append(cells, confirmed, ca.Issuer, ca.LimitedBy, r.IssuedCertificate)
 	}
 	return cells
 }
 
-// abbreviatedSerial returns the end of a serial number.
 func abbreviatedSerial(serial string) string {
 	const kept = 11 // four bytes
 	if len(serial) <= kept {
@@ -115,37 +112,24 @@ func abbreviatedSerial(serial string) string {
 	return "…" + serial[len(serial)-kept:]
 }
 
-// abbreviatedRoot returns the beginning of a fingerprint.
 func abbreviatedRoot(fingerprint string) string {
-	const kept = 12
-	return fingerprint[:min(len(fingerprint), kept)]
+	return fmt.Sprintf("%.12s", fingerprint)
 }
 
-func dash(text string) string { return cmp.Or(text, "-") }
-
-func until(t *metav1.Time, now time.Time) string {
+// until returns the time left, after a prefix, or past where there is none.
+func until(t *metav1.Time, now time.Time, prefix, past string) string {
 	switch {
 	case t == nil:
-		return "-"
+		return ""
 	case !now.Before(t.Time):
-		return "expired"
+		return past
 	}
-	return duration.HumanDuration(t.Sub(now))
+	return prefix + duration.HumanDuration(t.Sub(now))
 }
 
 func since(t *metav1.Time, now time.Time) string {
 	if t == nil {
-		return "-"
+		return ""
 	}
 	return duration.HumanDuration(now.Sub(t.Time)) + " ago"
-}
-
-func in(t *metav1.Time, now time.Time) string {
-	switch {
-	case t == nil:
-		return "-"
-	case !now.Before(t.Time):
-		return "now"
-	}
-	return "in " + duration.HumanDuration(t.Sub(now))
 }

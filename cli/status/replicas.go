@@ -32,10 +32,8 @@ type replicaStatus struct {
 	CA *certificatesv1.CertificateStatus `json:"ca,omitempty"`
 }
 
-// replicaState of a replica.
 type replicaState string
 
-// The states.
 const (
 	stateReady         replicaState = "Ready"
 	stateNotInjected   replicaState = "NotInjected"
@@ -51,7 +49,7 @@ var stateProblems = map[replicaState]string{
 	stateNotInjected:   "runs without the agent; see kubectl istiod-agent check",
 	stateNoCertificate: "there is no IssuedCertificate for its service account; see the VirtualMesh's status",
 	stateNoReport:      "its agent has not reported a CA; see the logs of the containers istiod-agent and istiod-agent-init",
-	stateNotConfirmed:  "istiod does not use its CA yet",
+	stateNotConfirmed:  "istiod has not loaded its CA certificate yet",
 	stateExpired:       "its CA certificate has expired; see the log of container istiod-agent",
 }
 
@@ -68,19 +66,15 @@ func readReplicas(ctx context.Context, cluster *clusters.Cluster, namespace stri
 	if err != nil {
 		return nil, cluster.Explain("listing IssuedCertificates", "list", clusters.IssuedCertificates, err)
 	}
-	var parsed []certificatesv1.IssuedCertificate
+	var parsed []*certificatesv1.IssuedCertificate
 	for i := range certificates {
-		parsed = append(parsed, *clusters.IssuedCertificate(&certificates[i]))
+		parsed = append(parsed, clusters.IssuedCertificate(&certificates[i]))
 	}
 	return replicas(pods.Items, parsed, now), nil
 }
 
 // replicas matches Pods and the CAs that their agents report.
-func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate, now time.Time) []replicaStatus {
-	candidates := make([]*certificatesv1.IssuedCertificate, 0, len(certificates))
-	for i := range certificates {
-		candidates = append(candidates, &certificates[i])
-	}
+func replicas(pods []corev1.Pod, certificates []*certificatesv1.IssuedCertificate, now time.Time) []replicaStatus {
 	hosts := func(c *certificatesv1.IssuedCertificate) []string { return c.Spec.Hosts }
 	var all []replicaStatus
 	for i := range pods {
@@ -89,7 +83,7 @@ func replicas(pods []corev1.Pod, certificates []certificatesv1.IssuedCertificate
 			continue
 		}
 		replica := replicaStatus{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
-		if found := istio.For(candidates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
+		if found := istio.For(certificates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
 			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
 			reported := found[0].Status.Certificates
 			if k := slices.IndexFunc(reported, func(ca certificatesv1.CertificateStatus) bool { return ca.Pod == pod.Name }); k >= 0 {
@@ -124,7 +118,7 @@ func (r *replicaStatus) state(now time.Time) replicaState {
 	}
 }
 
-// problem describes the problem of a replica that is not Ready.
+// problem is empty for a replica that is Ready.
 func (r *replicaStatus) problem() string {
 	if r.State == stateFailing {
 		return r.CA.Error

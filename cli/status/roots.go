@@ -22,7 +22,6 @@ type rootUse struct {
 	replicas int
 }
 
-// summarize finds problems and notes.
 func summarize(contexts []contextStatus, now time.Time) *summary {
 	f := &summary{Contexts: contexts, Roots: rootsOf(contexts), Problems: []string{}, Notes: notes(contexts, now)}
 	add := func(format string, args ...any) { f.Problems = append(f.Problems, fmt.Sprintf(format, args...)) }

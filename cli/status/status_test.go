@@ -49,8 +49,8 @@ func pod(name string, change func(*corev1.Pod)) corev1.Pod {
 	return p
 }
 
-func certificate(name string, age time.Duration, host string, replicas ...certificatesv1.CertificateStatus) certificatesv1.IssuedCertificate {
-	return certificatesv1.IssuedCertificate{
+func certificate(name string, age time.Duration, host string, replicas ...certificatesv1.CertificateStatus) *certificatesv1.IssuedCertificate {
+	return &certificatesv1.IssuedCertificate{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "istio-system", CreationTimestamp: *at(-age)},
 		Spec:       certificatesv1.IssuedCertificateSpec{Hosts: []string{host}},
 		Status:     certificatesv1.IssuedCertificateStatus{Certificates: replicas},
@@ -58,7 +58,7 @@ func certificate(name string, age time.Duration, host string, replicas ...certif
 }
 
 // going is a certificate that is being deleted: agents do not take it.
-func going(c certificatesv1.IssuedCertificate) certificatesv1.IssuedCertificate {
+func going(c *certificatesv1.IssuedCertificate) *certificatesv1.IssuedCertificate {
 	c.DeletionTimestamp = at(0)
 	return c
 }
@@ -68,7 +68,7 @@ const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
 // Each thing that may be wrong with a replica has its state, and a sentence that says what to do.
 func TestStates(t *testing.T) {
 	t.Parallel()
-	with := func(change func(*certificatesv1.CertificateStatus)) certificatesv1.IssuedCertificate {
+	with := func(change func(*certificatesv1.CertificateStatus)) *certificatesv1.IssuedCertificate {
 		context := ca("a", rootA)
 		change(&context)
 		return certificate("mesh", time.Hour, istiod, context)
@@ -76,25 +76,25 @@ func TestStates(t *testing.T) {
 	well := with(func(*certificatesv1.CertificateStatus) {})
 	for name, test := range map[string]struct {
 		change        func(*corev1.Pod)
-		certificates  []certificatesv1.IssuedCertificate
+		certificates  []*certificatesv1.IssuedCertificate
 		state         replicaState // empty for a Pod that is left out
 		stateProblems string
 	}{
-		"all is well": {nil, []certificatesv1.IssuedCertificate{well}, stateReady, ""},
+		"all is well": {nil, []*certificatesv1.IssuedCertificate{well}, stateReady, ""},
 		"a native sidecar": {func(p *corev1.Pod) {
 			p.Spec.InitContainers, p.Spec.Containers = p.Spec.Containers[1:], p.Spec.Containers[:1]
-		}, []certificatesv1.IssuedCertificate{well}, stateReady, ""},
-		"without the agent":   {func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }, []certificatesv1.IssuedCertificate{well}, stateNotInjected, "runs without the agent"},
+		}, []*certificatesv1.IssuedCertificate{well}, stateReady, ""},
+		"without the agent":   {func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] }, []*certificatesv1.IssuedCertificate{well}, stateNotInjected, "runs without the agent"},
 		"no certificate":      {nil, nil, stateNoCertificate, "there is no IssuedCertificate for its service account"},
-		"another's":           {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/other", ca("a", rootA))}, stateNoCertificate, "see the VirtualMesh's status"},
-		"another namespace's": {nil, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/other/sa/istiod", ca("a", rootA))}, stateNoCertificate, ""},
-		"the default account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, []certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/default", ca("a", rootA))}, stateReady, ""},
-		"no report":           {nil, []certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, stateNoReport, "its agent has not reported a CA"},
-		"an older one counts": {nil, []certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, stateNoReport, ""},
-		"one being deleted":   {nil, []certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, stateReady, ""},
-		"not loaded":          {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, stateNotConfirmed, "istiod does not use its CA"},
-		"failing":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, stateFailing, "Vault is sealed"},
-		"expired":             {nil, []certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, stateExpired, "has expired"},
+		"another's":           {nil, []*certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/other", ca("a", rootA))}, stateNoCertificate, "see the VirtualMesh's status"},
+		"another namespace's": {nil, []*certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/other/sa/istiod", ca("a", rootA))}, stateNoCertificate, ""},
+		"the default account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }, []*certificatesv1.IssuedCertificate{certificate("x", 0, "spiffe://cluster.local/ns/istio-system/sa/default", ca("a", rootA))}, stateReady, ""},
+		"no report":           {nil, []*certificatesv1.IssuedCertificate{certificate("mesh", 0, istiod, ca("b", rootA))}, stateNoReport, "its agent has not reported a CA"},
+		"an older one counts": {nil, []*certificatesv1.IssuedCertificate{well, certificate("older", 2*time.Hour, istiod)}, stateNoReport, ""},
+		"one being deleted":   {nil, []*certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, stateReady, ""},
+		"not loaded":          {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, stateNotConfirmed, "istiod has not loaded its CA certificate yet"},
+		"failing":             {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, stateFailing, "Vault is sealed"},
+		"expired":             {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, stateExpired, "has expired"},
 		"one that ends":       {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, nil, "", ""},
 		"one that has ended":  {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, nil, "", ""},
 	} {
@@ -119,7 +119,7 @@ func answered(context string, err string, certificates ...certificatesv1.Certifi
 	for _, each := range certificates {
 		pods = append(pods, pod(each.Pod, nil))
 	}
-	return contextStatus{Context: context, Replicas: replicas(pods, []certificatesv1.IssuedCertificate{certificate("mesh", time.Hour, istiod, certificates...)}, now), Error: err}
+	return contextStatus{Context: context, Replicas: replicas(pods, []*certificatesv1.IssuedCertificate{certificate("mesh", time.Hour, istiod, certificates...)}, now), Error: err}
 }
 
 // Clusters do not trust each other where their roots differ, unless everybody trusts both.

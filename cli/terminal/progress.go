@@ -3,6 +3,7 @@
 package terminal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,11 +41,8 @@ func NewProgress(out io.Writer) *Progress {
 	p := &Progress{out: writer, now: time.Now, width: func() int { return 0 }, texts: map[string]string{}}
 	if file, ok := writer.out.(*os.File); ok && overwritable(file) {
 		p.width = func() int {
-			const fallback = 80
-			if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
-				return width
-			}
-			return fallback
+			width, _, _ := term.GetSize(int(file.Fd())) // 0 where it is unknown
+			return cmp.Or(width, 80)
 		}
 	}
 	p.started = p.now()

@@ -49,7 +49,6 @@ func (w *Writer) Close() error {
 	return w.err
 }
 
-// control writes a control sequence.
 func (w *Writer) control(sequence string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -69,7 +69,7 @@ error, or a step remains that only you can do, such as the root CA.`,
   kubectl istiod-agent vault -f virtual-mesh.yaml --kubernetes-host https://10.0.0.1:6443 \
     --kubernetes-ca-file ca.crt --token-reviewer-jwt-file reviewer.jwt`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return exit.Result(f.run(cmd, args), false, false) },
+		RunE: f.run,
 	}
 	set := cmd.Flags()
 	set.StringVarP(&f.filename, "filename", "f", "", "`file` with the VirtualMesh, - for standard input; instead of a NAME in the cluster")
@@ -92,19 +92,16 @@ error, or a step remains that only you can do, such as the root CA.`,
 	f.Flags.Add(cmd)
 	f.CompleteContext(cmd)
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "apply")
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, args []string) error {
-	if err := f.Check(); err != nil {
-		return err
-	}
 	if f.force && !f.apply {
-		return errors.New("--force: expected together with --apply")
+		return errors.New("--force requires --apply")
 	}
 	if f.Structured() && !f.apply && !f.dryRun {
-		return errors.New("--output: expected together with --dry-run or --apply; without them the output is for a shell")
+		return errors.New("--output requires --dry-run or --apply; without them, the output is a shell script")
 	}
 	mesh, err := f.mesh(cmd, args)
 	if err != nil {
@@ -151,7 +148,6 @@ func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMe
 	return readCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
 }
 
-// read reads the files.
 func (r *Reviewer) read() error {
 	for _, input := range []struct {
 		flag, file string
@@ -211,7 +207,7 @@ func (f *flags) reconcile(ctx context.Context, out, notes io.Writer, vault *Vaul
 		case difference.Kind == Manual:
 			manual++
 		case applying && err == nil:
-			if err = vault.apply(ctx, *difference); err != nil {
+			if err = vault.apply(ctx, difference.change); err != nil {
 				break // the changes before it are still printed
 			}
 			if difference.Done = done; !f.Structured() {

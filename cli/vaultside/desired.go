@@ -135,14 +135,14 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 	}
 
 	config := vault.Config{Server: ca.Vault.Server, CAPath: ca.Vault.CAPath, CSRPath: ca.Vault.CSRPath}
-	if ca.Vault.KubernetesAuth != nil {
-		config.Kubernetes = &vault.KubernetesAuth{MountPath: ca.Vault.KubernetesAuth.MountPath, Role: ca.Vault.KubernetesAuth.Role}
+	auth := ca.Vault.KubernetesAuth
+	if auth != nil {
+		config.Kubernetes = &vault.KubernetesAuth{MountPath: auth.MountPath, Role: auth.Role}
 	}
 	endpoints, err := config.Endpoints()
 	if err != nil {
 		return nil, err
 	}
-
 	for _, path := range []string{endpoints.Sign, endpoints.Generate} {
 		if strings.Contains(path, "*") || slices.Contains(strings.Split(path, "/"), "+") {
 			return nil, fmt.Errorf("path %q has a * or a +, which match any text in a policy of Vault; choose another mount", path)
@@ -151,7 +151,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 
 	desired := &Desired{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
 	name, owner := options.Policy, endpoints.Sign
-	if auth := ca.Vault.KubernetesAuth; auth != nil {
+	if auth != nil {
 		name = cmp.Or(name, derivedPrefix+strings.ToLower(auth.Role))
 		desired.Auth = &Auth{
 			Mount:     strings.TrimSuffix(strings.TrimPrefix(endpoints.Login, "auth/"), "/login"),
@@ -162,6 +162,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 				Audience: cmp.Or(options.Audience, auth.Audience), TokenTTL: options.TokenTTL,
 			},
 		}
+		owner = desired.Auth.rolePath()
 		desired.noteAudience(auth.Audience)
 		desired.noteExpiry()
 	} else {
@@ -171,10 +172,6 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 	if err := validatePolicy(name); err != nil {
 		return nil, err
 	}
-	if desired.Auth != nil {
-		owner = desired.Auth.rolePath()
-	}
-
 	desired.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, MaxLease: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
 	desired.Policies = []Policy{{
 		Name: name, Text: marker(owner) + signingPolicy(endpoints.Sign, organization, options.hosts()),

@@ -67,22 +67,12 @@ type Difference struct {
 	change *change
 }
 
-// change is one request to Vault.
+// change is one write to Vault.
 type change struct {
-	do   action
+	call string // as text
 	path string
 	data map[string]any
 }
-
-type action int
-
-const (
-	enableAuth action = iota
-	enablePKI
-	tuneLease
-	writePolicy
-	writeData
-)
 
 // Differences compares the observed with the desired configuration, in the order of the changes.
 func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
@@ -95,7 +85,7 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 		switch observed.AuthType {
 		case "kubernetes":
 		case "":
-			add(Missing, path, []string{"+ auth method of type kubernetes"}, "enabled the auth method", &change{do: enableAuth, path: w.Auth.Mount})
+			add(Missing, path, []string{"+ auth method of type kubernetes"}, "enabled the auth method", &change{"enable the auth method", "sys/auth/" + w.Auth.Mount, map[string]any{"type": "kubernetes"}})
 		default:
 			return nil, fmt.Errorf("%s is of type %s; set kubernetesAuth.mountPath to one of type kubernetes, or to a free path", path, observed.AuthType)
 		}
@@ -114,7 +104,7 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 		switch existing.Type {
 		case "pki":
 		case "":
-			add(Missing, mount.Path, []string{"+ secrets engine of type pki"}, "enabled the secrets engine", &change{do: enablePKI, path: mount.Path})
+			add(Missing, mount.Path, []string{"+ secrets engine of type pki"}, "enabled the secrets engine", &change{"enable the secrets engine", "sys/mounts/" + mount.Path, map[string]any{"type": "pki"}})
 		default:
 			return nil, fmt.Errorf("%s is of type %s; set caPath and csrPath to secrets engines of type pki, or to free paths", mount.Path, existing.Type)
 		}
@@ -122,11 +112,12 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 			continue
 		}
 		if existing.MaxLease < mount.MaxLease {
-			lines := []string{"+ max_lease_ttl " + formatDuration(mount.MaxLease)}
+			lease := formatDuration(mount.MaxLease)
+			lines := []string{"+ max_lease_ttl " + lease}
 			if existing.Type != "" {
 				lines = slices.Insert(lines, 0, "- max_lease_ttl "+formatDuration(existing.MaxLease))
 			}
-			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+formatDuration(mount.MaxLease), &change{do: tuneLease, path: mount.Path, data: map[string]any{"max_lease_ttl": formatDuration(mount.MaxLease)}})
+			add(Differs, mount.Path, lines, "raised max_lease_ttl to "+lease, &change{"raise the longest lease", "sys/mounts/" + mount.Path + "/tune", map[string]any{"max_lease_ttl": lease}})
 		}
 		if !existing.HasCA {
 			add(Manual, mount.Path, append([]string{"it has no CA to sign with, and this command creates none; provide yours:"}, rootAdvice(mount.Path)...), "", nil)
@@ -141,7 +132,7 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 		if !exists {
 			kind = Missing
 		}
-		add(kind, "policy "+policy.Name, diffLines(text, policy.Text), "wrote the policy", &change{do: writePolicy, path: policy.Name, data: map[string]any{"policy": policy.Text}})
+		add(kind, "policy "+policy.Name, diffLines(text, policy.Text), "wrote the policy", &change{"write the policy", "sys/policies/acl/" + policy.Name, map[string]any{"policy": policy.Text}})
 		last := &all[len(all)-1]
 		last.NeedsForce = exists && !policy.wrote(text)
 		last.Unused = !exists && observed.Role != nil && !slices.Contains(observed.rolePolicies(), policy.Name)
@@ -207,11 +198,10 @@ func (a *Auth) configDifference(observed map[string]any) (*Difference, error) {
 	}
 	return &Difference{
 		Kind: kind, What: path, Lines: lines, Done: "wrote the configuration of token reviews",
-		NeedsForce: kind == Differs, change: &change{do: writeData, path: path, data: data},
+		NeedsForce: kind == Differs, change: &change{"write the data", path, data},
 	}, nil
 }
 
-// diffLines compares two texts by lines.
 func diffLines(before, after string) []string {
 	a, b := lines(before), lines(after)
 	var out []string

@@ -102,9 +102,6 @@ func (f *MeshFlags) Add(cmd *cobra.Command, purpose string) {
 	cmd.MarkFlagsMutuallyExclusive("filename", "virtual-mesh")
 }
 
-// Given reports whether a flag is set.
-func (f *MeshFlags) Given() bool { return f.Filename != "" || f.Mesh != "" }
-
 // VaultRoot reads the root from the Vault that the VirtualMesh names. cluster has the VirtualMesh, unless it is in a file; nil
 // where no cluster could be read.
 func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Duration, cluster *clusters.Cluster) (*x509.Certificate, error) {

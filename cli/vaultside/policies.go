@@ -52,7 +52,6 @@ func (w *Desired) wroteRole(observed *Observed) bool {
 	return len(policies) > 0 && !slices.ContainsFunc(policies, func(name string) bool { return !w.Policies[0].wrote(observed.Policies[name]) })
 }
 
-// rolePolicies returns the names of the existing role's policies.
 func (f *Observed) rolePolicies() []string {
 	policies, _ := decode([]string{}, f.Role["token_policies"])
 	names, _ := policies.([]string)

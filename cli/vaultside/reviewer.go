@@ -42,15 +42,12 @@ func isServiceAddress(host string) bool {
 
 // noteExpiry notes the expiry of the reviewer's token (exp claim, RFC 7519, section 4.1.4).
 func (w *Desired) noteExpiry() {
-	if w.Auth == nil || w.Auth.Reviewer.Token == "" {
-		return
-	}
 	parts := strings.Split(w.Auth.Reviewer.Token, ".")
-	var claims struct {
-		Expires float64 `json:"exp"`
-	}
 	if len(parts) != 3 {
 		return
+	}
+	var claims struct {
+		Expires float64 `json:"exp"`
 	}
 	text, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil || json.Unmarshal(text, &claims) != nil || claims.Expires <= 0 || claims.Expires > maxExpiry {

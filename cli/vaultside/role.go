@@ -2,7 +2,6 @@
 
 package vaultside
 
-// roleField is a field of a role.
 type roleField struct {
 	name string
 	// value is a []string or a time.Duration or a string.
@@ -28,7 +27,7 @@ func (r *Role) fields() []roleField {
 
 func (a *Auth) roleDifference(observed map[string]any) *Difference {
 	path := a.rolePath()
-	difference := &Difference{Kind: Differs, What: path, Done: "wrote the role", change: &change{do: writeData, path: path, data: map[string]any{}}}
+	difference := &Difference{Kind: Differs, What: path, Done: "wrote the role", change: &change{"write the data", path, map[string]any{}}}
 	if observed == nil {
 		difference.Kind = Missing
 	}

@@ -42,7 +42,7 @@ func (w *Desired) print(out io.Writer, fromFile bool) error {
 		p.command(policy.Comment, "vault policy write "+shell.Quote(policy.Name)+" - <<'EOF'\n"+policy.Text+"EOF")
 	}
 	if w.Auth != nil {
-		w.Auth.Role.print(p, w.Auth.Mount)
+		w.Auth.printRole(p)
 	}
 	if terminal.Plain(p.String()) != p.String() {
 		return errors.New("the VirtualMesh contains control or invisible characters, so the commands could differ from what they look like; remove these characters")
@@ -62,19 +62,15 @@ func rootAdvice(mount string) []string {
 
 type script struct{ strings.Builder }
 
-// comment writes a text of any number of lines as a comment.
 func (p *script) comment(text string) {
 	for line := range strings.Lines(text) {
 		p.WriteString("# " + strings.TrimSuffix(line, "\n") + "\n")
 	}
 }
 
-// command writes a command, with a comment.
 func (p *script) command(comment, line string) {
 	p.WriteString("\n")
-	if comment != "" {
-		p.comment(comment)
-	}
+	p.comment(comment)
 	p.WriteString(line + "\n")
 }
 
@@ -120,10 +116,10 @@ func (m Mount) print(p *script) {
 	}
 }
 
-func (r *Role) print(p *script, mount string) {
+func (a *Auth) printRole(p *script) {
 	var line strings.Builder
-	line.WriteString("vault write " + shell.Quote("auth/"+mount+"/role/"+r.Name))
-	for _, field := range r.fields() {
+	line.WriteString("vault write " + shell.Quote(a.rolePath()))
+	for _, field := range a.Role.fields() {
 		line.WriteString(" \\\n    " + field.name + "=" + shell.Quote(field.text()))
 	}
 	p.command("The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.", line.String())

@@ -168,7 +168,7 @@ func (v *Vault) readAuth(ctx context.Context, auth *Auth, observed *Observed) er
 	if observed.Config, err = v.read(ctx, "read the configuration of token reviews", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
 		return err
 	}
-	observed.Role, err = v.read(ctx, "read the role", "auth/"+auth.Mount+"/role/"+auth.Role.Name)
+	observed.Role, err = v.read(ctx, "read the role", auth.rolePath())
 	return err
 }
 
@@ -196,28 +196,9 @@ func (v *Vault) read(ctx context.Context, call, path string) (map[string]any, er
 	return response.Data, nil
 }
 
-// apply removes a difference.
-func (v *Vault) apply(ctx context.Context, difference Difference) error {
-	c := difference.change
-	if c == nil {
-		return nil
-	}
-	sys := v.client.Sys()
-	switch c.do {
-	case enableAuth:
-		return v.explain("enable the auth method", "update", "sys/auth/"+c.path, sys.EnableAuthWithOptionsWithContext(ctx, c.path, &api.EnableAuthOptions{Type: "kubernetes"}))
-	case enablePKI:
-		return v.explain("enable the secrets engine", "update", "sys/mounts/"+c.path, sys.MountWithContext(ctx, c.path, &api.MountInput{Type: "pki"}))
-	case tuneLease:
-		longest, _ := c.data["max_lease_ttl"].(string)
-		return v.explain("raise the longest lease", "update", "sys/mounts/"+c.path+"/tune", sys.TuneMountAllowNilWithContext(ctx, c.path, api.TuneMountConfigInput{MaxLeaseTTL: &longest}))
-	case writePolicy:
-		text, _ := c.data["policy"].(string)
-		return v.explain("write the policy", "update", "sys/policies/acl/"+c.path, sys.PutPolicyWithContext(ctx, c.path, text))
-	default:
-		_, err := v.client.Logical().WriteWithContext(ctx, c.path, c.data)
-		return v.explain("write the data", "update", c.path, err)
-	}
+func (v *Vault) apply(ctx context.Context, change *change) error {
+	_, err := v.client.Logical().WriteWithContext(ctx, change.path, change.data)
+	return v.explain(change.call, "update", change.path, err)
 }
 
 // explain adds to an error what was requested, where, and what to do.

@@ -5,6 +5,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -83,14 +84,14 @@ the flags are wrong.`,
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
-	exit.Usage(cmd)
+	exit.Codes(cmd)
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	account, addresses, err := f.check()
 	if err != nil {
-		return exit.With(exit.Unknown, err)
+		return err
 	}
 	progress := terminal.NewProgress(cmd.ErrOrStderr())
 	defer progress.Done()
@@ -104,7 +105,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	})
 	expected, err := f.expected(ctx, cmd.InOrStdin(), contexts)
 	if err != nil {
-		return exit.With(exit.Unknown, err)
+		return err
 	}
 	result, unknown := &verification{Roots: pemcerts.Fingerprints(expected), roots: expected}, false
 	for _, c := range contexts {
@@ -133,12 +134,10 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 		return account, nil, err
 	}
 	switch {
-	case f.Check() != nil:
-		err = f.Check()
-	case f.Given() && !f.vault:
-		err = errors.New("--filename and --virtual-mesh: expected together with --vault")
+	case f.MeshFlags != (vaultside.MeshFlags{}) && !f.vault:
+		err = errors.New("--filename and --virtual-mesh require --vault")
 	case len(addresses) > 0 && !f.handshake:
-		err = errors.New("--istiod-address: expected together with --handshake")
+		err = errors.New("--istiod-address requires --handshake")
 	}
 	return account, addresses, err
 }
@@ -150,7 +149,6 @@ type contextRoots struct {
 	err     error
 }
 
-// expected returns the roots that every namespace must have.
 func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRoots) ([]*x509.Certificate, error) {
 	switch {
 	case f.root != "":
@@ -182,18 +180,13 @@ func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRo
 			failed = append(failed, fmt.Errorf("%s: %w", c.cluster.Context, c.err))
 		}
 	}
-	if len(failed) > 0 {
-		return nil, errors.Join(failed...)
-	}
-	return nil, errors.New("no istiod has published a root (ConfigMap " + istio.RootConfigMap + "): has it started?")
+	return nil, cmp.Or(errors.Join(failed...), errors.New("no istiod has published a root (ConfigMap "+istio.RootConfigMap+"): has it started?"))
 }
 
 // reachable returns the first context that could be read, for the VirtualMesh; nil without one.
 func reachable(contexts []contextRoots) *clusters.Cluster {
-	for _, c := range contexts {
-		if c.err == nil {
-			return c.cluster
-		}
+	if i := slices.IndexFunc(contexts, func(c contextRoots) bool { return c.err == nil }); i >= 0 {
+		return contexts[i].cluster
 	}
 	return nil
 }

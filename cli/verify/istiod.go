@@ -149,7 +149,6 @@ func newDialer(config *rest.Config, target *url.URL) (httpstream.Dialer, error) 
 	}), nil
 }
 
-// parseAddresses reads the values of --istiod-address.
 func parseAddresses(values []string) (map[string]string, error) {
 	addresses := map[string]string{}
 	for _, value := range values {

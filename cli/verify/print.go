@@ -13,7 +13,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
-// verification is the result of the command.
 type verification struct {
 	// Roots are the SHA-256 (DER), in hexadecimal, of the expected roots.
 	Roots []string  `json:"roots"`
@@ -24,14 +23,12 @@ type verification struct {
 
 // finding is the result for one namespace, or for one handshake.
 type finding struct {
-	// OK is true where the result is as expected.
 	OK bool `json:"ok"`
 	// Context, Namespace and What name the subject; Namespace and What are empty where the context could not be read.
 	Context   string `json:"context"`
 	Namespace string `json:"namespace,omitempty"`
 	What      string `json:"what,omitempty"`
-	// Detail is the finding.
-	Detail string `json:"detail"`
+	Detail    string `json:"detail"`
 }
 
 // print writes the result as text. Unless wide, namespaces with the same result share a line.

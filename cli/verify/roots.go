@@ -52,7 +52,6 @@ func (p Published) firstRoots() []*x509.Certificate {
 	return nil
 }
 
-// check compares the trust bundles of a context with the expected roots.
 func (p Published) check(contextName string, expected []*x509.Certificate) []finding {
 	var lines []finding
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
@@ -89,7 +88,6 @@ func compare(bundle string, expected []*x509.Certificate) (ok bool, detail strin
 	}
 }
 
-// difference returns the certificates that are not among others.
 func difference(certificates, others []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool { return slices.ContainsFunc(others, c.Equal) })
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
@@ -120,8 +121,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		`--service-account "/a": expected NAMESPACE/NAME`:       {"--service-account=/a"},
 		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`: {"--istiod-address=host:1", "--handshake"},
 		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`: {"--istiod-address=a=host", "--handshake"},
-		"--istiod-address: expected together with --handshake":  {"--istiod-address=a=host:1"},
-		"--filename and --virtual-mesh: expected together with": {"-f=x"},
+		"--istiod-address requires --handshake":                 {"--istiod-address=a=host:1"},
+		"--filename and --virtual-mesh require":                 {"-f=x"},
 		`--output "xml": expected wide, json or yaml`:           {"-o=xml"},
 		"--root: open /nothing/there":                           {"--root=/nothing/there", "--kubeconfig=/dev/null"},
 		"[root vault] were all set":                             {"--root=x", "--vault"},
@@ -140,11 +141,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", arguments, err, want)
 		}
-		code, coded := errors.AsType[interface {
-			error
-			ExitCode() int
-		}](err)
-		if !coded || code.ExitCode() != 2 {
+		code, coded := errors.AsType[*exit.Error](err)
+		if !coded || code.Code != 2 {
 			t.Errorf("%q: the exit code is not 2", arguments)
 		}
 	}

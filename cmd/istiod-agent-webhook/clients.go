@@ -3,9 +3,6 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -13,6 +10,8 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/cert-manager/cert-manager/pkg/util/pki"
 
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
@@ -54,7 +53,7 @@ func newTLS(clientCA string) (admissionTLS, error) {
 
 // probeCertificate is a self-signed client certificate that only this process has.
 func probeCertificate(now time.Time) (*tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pki.GenerateECPrivateKey(pki.ECCurve256)
 	if err != nil {
 		return nil, err
 	}
@@ -63,13 +62,9 @@ func probeCertificate(now time.Time) (*tls.Certificate, error) {
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(100, 0, 0), // the process does not live longer
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	_, leaf, err := pki.SignCertificate(template, template, key.Public(), key)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -34,11 +33,13 @@ func newCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "istiod-agent-webhook",
 		Short: "Injects the istiod agent into istiod as it is installed",
-		Long: `Serves the admission webhook that injects the istiod agent into istiod's
-Deployment (or Pods), keeps the webhook configuration's caBundle, and injects
-istiods that already exist.
+		Long: `Serves the admission webhook, which injects the agent into istiod's Deployment
+(or its Pods) and validates VirtualMeshes, and maintains the webhook
+configuration's caBundle. On the leader, it also runs the controllers: they inject
+existing istiods, create the IssuedCertificates of VirtualMeshes, and restart Pods
+after a change of the root if a VirtualMesh requests it.
 
-One configuration file holds the injection and the server's options.`,
+The configuration file contains the injection and the server's options.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -58,7 +59,7 @@ One configuration file holds the injection and the server's options.`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&f.config, "config", "/etc/istiod-agent-webhook/config.yaml", "the configuration `file`")
-	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account, else $KUBECONFIG, else ~/.kube/config)")
+	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the Pod's own service account, else $KUBECONFIG, else ~/.kube/config)")
 	cmd.PersistentFlags().StringVar(&f.logFormat, "log-format", "json", "`format` of the log: json or text")
 	cmd.PersistentFlags().StringVar(&f.logLevel, "log-level", "info", "`level` of the log: info, or debug, which includes requests that change nothing")
 	cmd.AddCommand(checkCommand(&f), version.Command())
@@ -83,7 +84,7 @@ func (f *flags) logFailure(log logr.Logger, err error) error {
 	return errLogged
 }
 
-// load reads the configuration and finds the cluster.
+// load reads the configuration file and the client configuration of the API server.
 func (f *flags) load() (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 	content, err := regular.Read(f.config, maxConfig)
 	if err != nil {
@@ -93,41 +94,25 @@ func (f *flags) load() (*v1alpha1.InjectionConfiguration, *rest.Config, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration %s: %w", f.config, err)
 	}
-	cluster, err := f.cluster()
+	client, err := f.restConfig()
 	if err != nil {
-		return nil, nil, fmt.Errorf("no cluster to talk to: %w", err)
+		return nil, nil, fmt.Errorf("no API server: %w", err)
 	}
-	return config, cluster, nil
+	return config, client, nil
 }
 
-// setLogger makes the logger that the flags ask for, and has every library use it.
+// setLogger returns the logger of the flags, and makes every library use it.
 func (f *flags) setLogger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
-	switch f.logLevel {
-	case "info":
-	case "debug":
-		options.Level = slog.LevelDebug
-	default:
-		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", f.logLevel)
+	log, err := bounded.NewLogger(to, f.logLevel, f.logFormat)
+	if err == nil {
+		ctrl.SetLogger(log)
+		klog.SetLogger(log)
 	}
-	var handler slog.Handler
-	switch f.logFormat {
-	case "json":
-		handler = slog.NewJSONHandler(to, options)
-	case "text":
-		handler = slog.NewTextHandler(to, options)
-	default:
-		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", f.logFormat)
-	}
-	slog.SetDefault(slog.New(handler)) // what net/http logs by itself goes the same way
-	log := logr.FromSlogHandler(handler)
-	ctrl.SetLogger(log)
-	klog.SetLogger(log)
-	return log, nil
+	return log, err
 }
 
-// cluster uses --kubeconfig, then the pod's service account, then kubectl's defaults.
-func (f *flags) cluster() (*rest.Config, error) {
+// restConfig uses --kubeconfig, then the Pod's service account, then kubectl's defaults.
+func (f *flags) restConfig() (*rest.Config, error) {
 	if f.kubeconfig == "" {
 		if config, err := rest.InClusterConfig(); err == nil {
 			return config, nil

@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +49,7 @@ func newCommand() *cobra.Command {
 		Use:   "istiod-agent",
 		Short: "Provides istiod with an intermediate CA from Vault, in memory only",
 		Long: `Runs beside istiod: as an init container it obtains istiod's first certificates, as
-a sidecar it renews them. Both find the IssuedCertificate whose host is this pod's
+a sidecar it renews them. Both find the IssuedCertificate whose host is this Pod's
 service account, request an intermediate CA from Vault accordingly, verify it, and
 publish it in the directory that istiod reads.
 
@@ -73,7 +71,7 @@ func initContainer() *cobra.Command {
 		Use:   "init-container",
 		Short: "Obtain the first certificates before istiod starts, then exit",
 		Long: `Exits 0 when istiod's four files are in place: obtained now, or still valid from an
-earlier run in this pod. Retries failures, and exits 1 after --timeout with the
+earlier run in this Pod. Retries failures, and exits 1 after --timeout with the
 reason, also in the termination log, so that "kubectl describe pod" shows it and
 the kubelet restarts the container.`,
 		Args: cobra.NoArgs,
@@ -115,9 +113,9 @@ func (o *options) common(f *pflag.FlagSet) {
 	f.StringVar(&o.tokens.File, "token-file", "", "`file` below /var/run/secrets with the service account token for the login to Vault (default: as the IssuedCertificate specifies)")
 	f.BoolVar(&o.tokens.FileAnywhere, "token-file-anywhere", false, "accept a --token-file that is not below /var/run/secrets, to run outside a cluster")
 	f.StringSliceVar(&o.allowedServers, "allowed-servers", nil, "comma-separated `servers` that an IssuedCertificate may name, as https://host[:port][/prefix]; the agent sends nothing to others (default: any)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's own service account)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the Pod's own service account)")
 	f.StringVar(&o.identity.Namespace, "namespace", "", "`namespace` of istiod")
-	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the pod, for its entry in the status")
+	f.StringVar(&o.identity.Pod, "pod-name", "", "`name` of the Pod, for its entry in the status")
 	f.StringVar(&o.identity.ServiceAccount, "service-account", "", "`name` of istiod's service account")
 	f.StringVar(&o.certificatesIn, "issued-certificate-namespace", "", "`namespace` of the IssuedCertificate (default: --namespace)")
 	f.DurationVar(&o.workloadTTL, workloadTTLFlag, defaultWorkloadTTL, "`lifetime` of the certificates that istiod signs: the CA is renewed at least that long plus an hour before its end; without this flag, istiod's $DEFAULT_WORKLOAD_CERT_TTL applies")
@@ -163,22 +161,20 @@ func setFromEnvironment(flags *pflag.FlagSet) (err error) {
 }
 
 const (
-	workloadTTLFlag = "workload-ttl"
-	// istiodsWorkloadTTL is istiod's own variable, and defaultWorkloadTTL its default (Istio pilot/pkg/bootstrap/istio_ca.go).
-	istiodsWorkloadTTL = istio.WorkloadTTLVariable
-	defaultWorkloadTTL = 24 * time.Hour
+	workloadTTLFlag    = "workload-ttl"
+	defaultWorkloadTTL = 24 * time.Hour // istiod's (Istio pilot/pkg/bootstrap/istio_ca.go)
 )
 
 // setWorkloadTTL uses istiod's own variable, where neither the flag nor its variable is set. As in istiod (Istio
 // pkg/env/var.go), a value that is no duration leaves the default, with a warning.
 func (o *options) setWorkloadTTL(flags *pflag.FlagSet) (warning string) {
-	value := os.Getenv(istiodsWorkloadTTL)
+	value := os.Getenv(istio.WorkloadTTLVariable)
 	if value == "" || flags.Changed(workloadTTLFlag) {
 		return ""
 	}
 	ttl, err := time.ParseDuration(value)
 	if err != nil || ttl <= 0 {
-		return fmt.Sprintf("environment variable %s: expected a positive duration such as 24h, got %q: the CA is renewed as for %s", istiodsWorkloadTTL, bounded.Text(value, maxValue), o.workloadTTL)
+		return fmt.Sprintf("environment variable %s: expected a positive duration such as 24h, got %q: the CA is renewed as for %s", istio.WorkloadTTLVariable, bounded.Text(value, maxValue), o.workloadTTL)
 	}
 	o.workloadTTL = ttl
 	return ""
@@ -222,10 +218,11 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, command func(cont
 	if err := o.validate(); err != nil {
 		return err
 	}
-	log, err := o.logger(cmd.ErrOrStderr())
+	log, err := bounded.NewLogger(cmd.ErrOrStderr(), o.logLevel, o.logFormat)
 	if err != nil {
 		return err
 	}
+	klog.SetLogger(logr.Discard()) // client-go repeats each failure that the agent logs once
 	if warning != "" {
 		log.Info(warning)
 	}
@@ -233,27 +230,4 @@ func (o *options) run(ctx context.Context, cmd *cobra.Command, command func(cont
 		log.Info("Ignored settings in GODEBUG that could print secrets or weaken TLS", "settings", names)
 	}
 	return command(ctx, log)
-}
-
-func (o *options) logger(to io.Writer) (logr.Logger, error) {
-	options := &slog.HandlerOptions{ReplaceAttr: bounded.Attr}
-	switch o.logLevel {
-	case "info":
-	case "debug":
-		options.Level = slog.LevelDebug
-	default:
-		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", o.logLevel)
-	}
-	var handler slog.Handler
-	switch o.logFormat {
-	case "json":
-		handler = slog.NewJSONHandler(to, options)
-	case "text":
-		handler = slog.NewTextHandler(to, options)
-	default:
-		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", o.logFormat)
-	}
-	slog.SetDefault(slog.New(handler)) // for net/http
-	klog.SetLogger(logr.Discard())     // client-go repeats each failure that the agent logs once
-	return logr.FromSlogHandler(handler), nil
 }

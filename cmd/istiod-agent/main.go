@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
@@ -28,6 +30,19 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	unsetVaultVariables()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, terminationLog))
+}
+
+// confine protects the process's memory, which holds the CA key for a while: the process dumps no core, and no other process of
+// its user can attach to it or read its memory. The core limit alone does not apply to cores that the kernel pipes to a
+// program (core(5)).
+func confine() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("making the process's memory unreadable to other processes: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("setting the core limit: %w", err)
+	}
+	return nil
 }
 
 // unsetVaultVariables removes the variables of Vault's own programs from the environment: Vault's client reads them, and would

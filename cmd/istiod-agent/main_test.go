@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -54,7 +55,7 @@ func TestCommandsThatCannotWorkFailAndSayWhy(t *testing.T) {
 		"no API server": {
 			map[string]string{"POD_NAMESPACE": "istio-system", "SERVICE_ACCOUNT": "istiod"},
 			[]string{"init-container", "--cacerts-dir", t.TempDir(), "--allow-disk"},
-			[]string{"run in a pod, or set --kubeconfig or --spec"},
+			[]string{"run in a Pod, or set --kubeconfig or --spec"},
 		},
 		"a variable that is no number": {
 			map[string]string{"ISTIOD_AGENT_PORT": "many"}, []string{"sidecar", "--spec", "x"}, []string{"environment variable ISTIOD_AGENT_PORT"},
@@ -164,21 +165,21 @@ func TestTheWorkloadsTTL(t *testing.T) {
 		warning     string
 	}{
 		"by default":             {nil, nil, 24 * time.Hour, ""},
-		"istiod's":               {map[string]string{istiodsWorkloadTTL: "72h"}, nil, 72 * time.Hour, ""},
-		"less than a day":        {map[string]string{istiodsWorkloadTTL: "90m"}, nil, 90 * time.Minute, ""},
-		"the flag before it":     {map[string]string{istiodsWorkloadTTL: "72h"}, []string{"--workload-ttl=48h"}, 48 * time.Hour, ""},
-		"its own variable":       {map[string]string{istiodsWorkloadTTL: "72h", own: "36h"}, nil, 36 * time.Hour, ""},
-		"the flag, though wrong": {map[string]string{istiodsWorkloadTTL: "x"}, []string{"--workload-ttl=48h"}, 48 * time.Hour, ""},
-		"days":                   {map[string]string{istiodsWorkloadTTL: "3d"}, nil, 24 * time.Hour, `environment variable DEFAULT_WORKLOAD_CERT_TTL: expected a positive duration such as 24h, got "3d"`},
-		"a number":               {map[string]string{istiodsWorkloadTTL: "86400"}, nil, 24 * time.Hour, `got "86400"`},
-		"nothing":                {map[string]string{istiodsWorkloadTTL: "0s"}, nil, 24 * time.Hour, `got "0s"`},
-		"negative":               {map[string]string{istiodsWorkloadTTL: "-1h"}, nil, 24 * time.Hour, `got "-1h"`},
-		"the longest":            {map[string]string{istiodsWorkloadTTL: "2562047h47m16.854775807s"}, nil, 1<<63 - 1, ""},
-		"longer":                 {map[string]string{istiodsWorkloadTTL: "2562048h"}, nil, 24 * time.Hour, `got "2562048h"`},
-		"very long":              {map[string]string{istiodsWorkloadTTL: strings.Repeat("\x1b", 1<<20)}, nil, 24 * time.Hour, `got "\x1b`},
+		"istiod's":               {map[string]string{istio.WorkloadTTLVariable: "72h"}, nil, 72 * time.Hour, ""},
+		"less than a day":        {map[string]string{istio.WorkloadTTLVariable: "90m"}, nil, 90 * time.Minute, ""},
+		"the flag before it":     {map[string]string{istio.WorkloadTTLVariable: "72h"}, []string{"--workload-ttl=48h"}, 48 * time.Hour, ""},
+		"its own variable":       {map[string]string{istio.WorkloadTTLVariable: "72h", own: "36h"}, nil, 36 * time.Hour, ""},
+		"the flag, though wrong": {map[string]string{istio.WorkloadTTLVariable: "x"}, []string{"--workload-ttl=48h"}, 48 * time.Hour, ""},
+		"days":                   {map[string]string{istio.WorkloadTTLVariable: "3d"}, nil, 24 * time.Hour, `environment variable DEFAULT_WORKLOAD_CERT_TTL: expected a positive duration such as 24h, got "3d"`},
+		"a number":               {map[string]string{istio.WorkloadTTLVariable: "86400"}, nil, 24 * time.Hour, `got "86400"`},
+		"nothing":                {map[string]string{istio.WorkloadTTLVariable: "0s"}, nil, 24 * time.Hour, `got "0s"`},
+		"negative":               {map[string]string{istio.WorkloadTTLVariable: "-1h"}, nil, 24 * time.Hour, `got "-1h"`},
+		"the longest":            {map[string]string{istio.WorkloadTTLVariable: "2562047h47m16.854775807s"}, nil, 1<<63 - 1, ""},
+		"longer":                 {map[string]string{istio.WorkloadTTLVariable: "2562048h"}, nil, 24 * time.Hour, `got "2562048h"`},
+		"very long":              {map[string]string{istio.WorkloadTTLVariable: strings.Repeat("\x1b", 1<<20)}, nil, 24 * time.Hour, `got "\x1b`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, variable := range []string{istiodsWorkloadTTL, own} {
+			for _, variable := range []string{istio.WorkloadTTLVariable, own} {
 				t.Setenv(variable, test.environment[variable])
 			}
 			var o options

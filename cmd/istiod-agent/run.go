@@ -90,14 +90,14 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	o.tokens.Root = certificatesv1.TokenRoot
 	issuer := &agent.Issuer{
 		Identity: o.identity, Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout,
-		Now: time.Now, Observe: measured.Observe,
+		Observe: measured.Observe,
 	}
 	a := &agent.Agent{
 		Identity: o.identity, Source: issuer, Directory: directory, Metrics: measured, Log: log,
 		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
 		Reporter: noReporter{},
 	}
-	config, err := o.cluster()
+	config, err := o.restConfig()
 	switch {
 	case err != nil && o.spec == "":
 		return nil, nil, noAPIServer(err)
@@ -123,24 +123,24 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	return a, background, nil
 }
 
-// noAPIServer adds what to do. A Pod without the token of its service account most often has
+// noAPIServer adds the remedy. A Pod without the token of its service account most often has
 // automountServiceAccountToken: false.
 func noAPIServer(err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("no token for the API server, to find the IssuedCertificate: %w; mount the token of istiod's service account there, in istiod's container and the agent's, or remove automountServiceAccountToken: false", err)
 	}
-	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a pod, or set --kubeconfig or --spec", err)
+	return fmt.Errorf("no API server to read the IssuedCertificate from: %w; run in a Pod, or set --kubeconfig or --spec", err)
 }
 
-// cluster returns the configuration of the pod's API server, or of --kubeconfig.
-func (o *options) cluster() (*rest.Config, error) {
+// restConfig returns the configuration of the Pod's API server, or of --kubeconfig.
+func (o *options) restConfig() (*rest.Config, error) {
 	if o.kubeconfig == "" {
 		return rest.InClusterConfig()
 	}
 	return clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 }
 
-// start runs what runs beside the agent and outlasts it, to write the last status. stop ends that, and waits for its end.
+// start runs the tasks that outlast the agent, to write its last status. stop ends them and waits for their end.
 func start(ctx context.Context, background []func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -89,7 +90,7 @@ func (r *Controller) SetupWithManager(mgr ctrl.Manager) error {
 	if err := b.Complete(r); err != nil {
 		return err
 	}
-	return registerGauge(mgr, r)
+	return metrics.Registry.Register(&gauge{istiods: r, elected: mgr.Elected()})
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -126,11 +127,8 @@ func (r *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 	}
 	kind := corev1.EventTypeNormal
-	if found.state == patches.StateMissing || found.state == patches.StateOutdated || len(report.Warnings) > 0 {
+	if len(operations) == 0 && (found.state == patches.StateMissing || found.state == patches.StateOutdated || len(report.Warnings) > 0) {
 		kind = corev1.EventTypeWarning
-	}
-	if len(operations) > 0 {
-		kind = corev1.EventTypeNormal
 	}
 	if kind == corev1.EventTypeNormal && report.Reason == patches.AlreadyInjected && r.alreadyReported(istiod) {
 		return reconcile.Result{}, nil
@@ -154,17 +152,16 @@ func (r *Controller) alreadyReported(istiod *unstructured.Unstructured) bool {
 func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection) ([]jsonpatch.Operation, patches.Report) {
 	report := found.result.Report
 	allowed := r.injectExisting
+	command := "kubectl rollout restart -n " + istiod.GetNamespace() + " deployment/" + istiod.GetName()
 	switch found.state {
 	case patches.StateMissing:
 		if report.Denied() {
 			return nil, report
 		}
-		report = patches.Report{Reason: reasonMissing, Message: "istiod runs without the agent; it is injected at its next change, or by: kubectl rollout restart -n " +
-			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
+		report = patches.Report{Reason: reasonMissing, Message: "istiod runs without the agent; it is injected at its next change, or by: " + command}
 	case patches.StateOutdated:
 		allowed = r.automatic
-		report = patches.Report{Reason: reasonOutdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: kubectl rollout restart -n " +
-			istiod.GetNamespace() + " deployment/" + istiod.GetName()}
+		report = patches.Report{Reason: reasonOutdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: " + command}
 	case patches.StateSkipped:
 		if r.injector.Target() == patches.Deployment {
 			// An opt-out while the webhook was down.
@@ -208,7 +205,7 @@ func (r *Controller) patch(ctx context.Context, istiod *unstructured.Unstructure
 
 // requestsForNamespace requests every istiod of a namespace.
 func (r *Controller) requestsForNamespace(ctx context.Context, namespace string) []reconcile.Request {
-	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
+	istiods, err := controllers.List(ctx, r.client, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "Failed to list istiods", "namespace", namespace)
 		return nil

@@ -4,12 +4,12 @@ package istiods
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -22,11 +22,9 @@ import (
 
 // CacheByObject limits the cache to istiods, their Pods where Pods are injected, and the opted-in namespaces.
 func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
-	namespace := &metav1.PartialObjectMetadata{}
-	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	byObject := map[client.Object]cache.ByObject{
 		deployment(): {Label: istio.IstiodLabels.AsSelector()},
-		namespace: {
+		controllers.Metadata(corev1.SchemeGroupVersion.WithKind("Namespace")): {
 			Label: controllers.NamespaceLabels.AsSelector(),
 			Field: fields.OneTermNotEqualSelector("metadata.name", metav1.NamespaceSystem),
 		},
@@ -106,22 +104,11 @@ func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructur
 	if err != nil {
 		return nil, err
 	}
-	pods, err := r.list(ctx, controllers.PodKind, client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
-	if err != nil {
-		return nil, err
-	}
-	var running []unstructured.Unstructured
-	for _, p := range pods {
+	pods, err := controllers.List(ctx, r.client, controllers.PodKind, client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
+	return slices.DeleteFunc(pods, func(p unstructured.Unstructured) bool {
 		phase, _, _ := unstructured.NestedString(p.Object, "status", "phase")
-		if phase != string(corev1.PodSucceeded) && phase != string(corev1.PodFailed) {
-			running = append(running, p)
-		}
-	}
-	return running, nil
-}
-
-func (r *Controller) list(ctx context.Context, kind schema.GroupVersionKind, options ...client.ListOption) ([]unstructured.Unstructured, error) {
-	return controllers.List(ctx, r.client, kind, options...)
+		return phase == string(corev1.PodSucceeded) || phase == string(corev1.PodFailed)
+	}), err
 }
 
 // worse orders states by how urgently they need a person.

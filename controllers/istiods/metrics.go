@@ -10,9 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -33,10 +31,6 @@ var istiodsDesc = prometheus.NewDesc("istiod_agent_istiods",
 type gauge struct {
 	istiods *Controller
 	elected <-chan struct{}
-}
-
-func registerGauge(mgr ctrl.Manager, istiods *Controller) error {
-	return metrics.Registry.Register(&gauge{istiods: istiods, elected: mgr.Elected()})
 }
 
 // Describe implements prometheus.Collector.
@@ -84,7 +78,7 @@ func (r *Controller) count(ctx context.Context) (map[string]*counts, error) {
 	for _, namespace := range namespaces.Items {
 		current := &counts{states: map[patches.State]int{patches.StateInjected: 0, patches.StateOutdated: 0, patches.StateMissing: 0, patches.StateSkipped: 0}}
 		byNamespace[namespace.Name] = current
-		istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace.Name))
+		istiods, err := controllers.List(ctx, r.client, controllers.DeploymentKind, client.InNamespace(namespace.Name))
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ package istiods
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -22,16 +23,11 @@ func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount strin
 	if optedIn, err := controllers.OptedIn(ctx, r.client, namespace); err != nil || !optedIn {
 		return false
 	}
-	istiods, err := r.list(ctx, controllers.DeploymentKind, client.InNamespace(namespace))
+	istiods, err := controllers.List(ctx, r.client, controllers.DeploymentKind, client.InNamespace(namespace))
 	if err != nil {
 		return false
 	}
-	for i := range istiods {
-		if istio.ServiceAccount(&istiods[i]) == serviceAccount {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(istiods, func(istiod unstructured.Unstructured) bool { return istio.ServiceAccount(&istiod) == serviceAccount })
 }
 
 // reportLacking records, once, the rights that the agent of an injected istiod lacks.

@@ -45,15 +45,16 @@ func (c *reconciler) apply(ctx context.Context, object client.Object, stored *un
 
 // upToDate reports whether the stored object has all desired labels, annotations and the desired spec.
 func upToDate(stored, desired *unstructured.Unstructured) bool {
-	for key, value := range desired.GetLabels() {
-		if stored.GetLabels()[key] != value {
-			return false
+	differs := func(stored, desired map[string]string) bool {
+		for key, value := range desired {
+			if stored[key] != value {
+				return true
+			}
 		}
+		return false
 	}
-	for key, value := range desired.GetAnnotations() {
-		if stored.GetAnnotations()[key] != value {
-			return false
-		}
+	if differs(stored.GetLabels(), desired.GetLabels()) || differs(stored.GetAnnotations(), desired.GetAnnotations()) {
+		return false
 	}
 	for _, key := range []string{certificatesv1.TrustedRootsAnnotation, certificatesv1.CAFromSecretAnnotation} {
 		if stored.GetAnnotations()[key] != desired.GetAnnotations()[key] {
@@ -106,7 +107,7 @@ type retention struct {
 func (p *meshPlan) retentions() []retention {
 	planned, directives := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}
 	for _, certificate := range p.Certificates {
-		planned[keyOf(certificate)] = true
+		planned[client.ObjectKeyFromObject(certificate)] = true
 	}
 	for _, directive := range p.Directives {
 		directives[client.ObjectKeyFromObject(directive)] = true

@@ -17,7 +17,7 @@ const (
 	maxStatusSize, shortMessage = 512 << 10, 128
 )
 
-// bound cuts a status to a size that etcd stores, whatever the specification holds.
+// bound cuts a status to a size that etcd stores, regardless of the specification.
 func bound(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
 	status.Errors = bounded.List(status.Errors, maxStatusLines)
 	status.NotActedOn = bounded.List(status.NotActedOn, maxStatusLines)

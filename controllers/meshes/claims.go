@@ -3,6 +3,7 @@
 package meshes
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -99,10 +100,7 @@ func (s storedMesh) valid() bool {
 }
 
 func older(a, b storedMesh) int {
-	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-		return c
-	}
-	return strings.Compare(a.key().String(), b.key().String())
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.key().String(), b.key().String()))
 }
 
 // foreignReferences returns an error for each reference to another namespace. The agent would send Secrets and tokens
@@ -112,19 +110,18 @@ func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (er
 	if ca == nil || ca.Vault == nil {
 		return nil
 	}
-	path := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault")
+	path := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority")
 	check := func(ref *certificatesv1.ObjectRef, path *field.Path) {
 		if ref != nil && ref.Namespace != "" && ref.Namespace != namespace {
 			errs = append(errs, field.Invalid(path.Child("namespace"), ref.Namespace, "expected no namespace, or istiod's own, "+namespace))
 		}
 	}
-	check(ca.Vault.TokenSecretRef, path.Child("tokenSecretRef"))
-	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil && roots.ConfigMapRef.Namespace != "" && roots.ConfigMapRef.Namespace != namespace {
-		at := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "trustedRoots", "configMapRef", "namespace")
-		errs = append(errs, field.Invalid(at, roots.ConfigMapRef.Namespace, "expected no namespace, or istiod's own, "+namespace))
+	check(ca.Vault.TokenSecretRef, path.Child("vault", "tokenSecretRef"))
+	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
+		check(&certificatesv1.ObjectRef{Namespace: roots.ConfigMapRef.Namespace}, path.Child("trustedRoots", "configMapRef"))
 	}
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
-		check(auth.ServiceAccountRef, path.Child("kubernetesAuth", "serviceAccountRef"))
+		check(auth.ServiceAccountRef, path.Child("vault", "kubernetesAuth", "serviceAccountRef"))
 	}
 	return errs
 }

@@ -6,13 +6,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -48,21 +48,18 @@ func (c *reconciler) gather(ctx context.Context, object *unstructured.Unstructur
 		}
 		facts.MissingRights = lacking
 	}
-	named := map[string]bool{}
 	names, err := c.namedMeshes(ctx, object)
 	if err != nil {
 		return facts, fmt.Errorf("listing istiods: %w", err)
 	}
-	for _, mesh := range names {
-		named[mesh] = true
-	}
+	named := sets.New(names...)
 	deployments, err := c.list(ctx, controllers.DeploymentKind)
 	if err != nil {
 		return facts, fmt.Errorf("listing istiods: %w", err)
 	}
 	for i := range deployments {
 		mesh := istio.MeshName(deployments[i].GetName(), deployments[i].GetNamespace(), c.cluster)
-		if !named[mesh] || deployments[i].GetDeletionTimestamp() != nil {
+		if !named.Has(mesh) || deployments[i].GetDeletionTimestamp() != nil {
 			continue
 		}
 		why, err := controllers.NotSelected(ctx, c.client, &deployments[i], c.target)
@@ -114,12 +111,12 @@ func (c *reconciler) gatherIstiod(ctx context.Context, deployment *unstructured.
 		return err
 	}
 	owner := facts.Certificates[at].Owner
-	namespace, name, _ := strings.Cut(owner, "/")
-	if name == "" || !c.allowed.Allows(namespace) {
+	key := keyOf(owner)
+	if key.Name == "" || !c.allowed.Allows(key.Namespace) {
 		return nil
 	}
 	object := virtualMesh()
-	if err := c.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, object); err != nil {
+	if err := c.client.Get(ctx, key, object); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	if object.GetDeletionTimestamp() == nil {
@@ -188,7 +185,11 @@ func (c *reconciler) readCertificate(ctx context.Context, at types.NamespacedNam
 	stored.State = certificatesv1.State(state)
 	stored.Error, _, _ = unstructured.NestedString(object.Object, "status", "error")
 	stored.FromSecret = object.GetAnnotations()[certificatesv1.CAFromSecretAnnotation]
-	stored.AgentCA = decodeField[certificatesv1.IntermediateCertificateAuthority](object, "spec", "agentCa")
+	var ca certificatesv1.IntermediateCertificateAuthority
+	content, found, err := unstructured.NestedMap(object.Object, "spec", "agentCa")
+	if err == nil && found && runtime.DefaultUnstructuredConverter.FromUnstructured(content, &ca) == nil {
+		stored.AgentCA = &ca
+	}
 	entries, _, _ := unstructured.NestedSlice(object.Object, "status", "certificates")
 	for _, entry := range entries {
 		var report certificatesv1.CertificateStatus
@@ -198,17 +199,4 @@ func (c *reconciler) readCertificate(ctx context.Context, at types.NamespacedNam
 	}
 	into[at] = stored
 	return nil
-}
-
-// decodeField decodes a part of an object; nil when absent or of another type.
-func decodeField[T any](object *unstructured.Unstructured, fields ...string) *T {
-	content, found, err := unstructured.NestedMap(object.Object, fields...)
-	if err != nil || !found {
-		return nil
-	}
-	part := new(T)
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(content, part) != nil {
-		return nil
-	}
-	return part
 }

@@ -104,13 +104,12 @@ func (p *meshPlan) expand(mesh *networkingv1.VirtualMesh, facts clusterFacts) (r
 		for _, name := range matched {
 			switch {
 			case seen[name]:
-				continue
 			case remaining == 0:
 				more++
-				continue
+			default:
+				seen[name], remaining = true, remaining-1
+				refs = append(refs, networkingv1.MeshRef{Name: name, Namespace: ref.Namespace})
 			}
-			seen[name], remaining = true, remaining-1
-			refs = append(refs, networkingv1.MeshRef{Name: name, Namespace: ref.Namespace})
 		}
 		switch {
 		case more > 0:
@@ -131,7 +130,7 @@ func (p *meshPlan) expand(mesh *networkingv1.VirtualMesh, facts clusterFacts) (r
 // match returns the meshes that a pattern matches, those with an IssuedCertificate first, and the number of injected
 // istiods among them. The IssuedCertificate of an istiod that is no longer injected stays while the Deployment exists.
 func (p *meshPlan) match(pattern pattern, facts clusterFacts) (names []string, injected int) {
-	has := map[string]bool{}
+	without := map[string]int{} // 1 for a mesh without an IssuedCertificate
 	for _, name := range slices.Sorted(maps.Keys(facts.Istiods)) {
 		for _, istiod := range facts.Istiods[name] {
 			if !pattern.matches(name, istiod.Namespace, facts.Cluster) || slices.Contains(names, name) {
@@ -139,26 +138,19 @@ func (p *meshPlan) match(pattern pattern, facts clusterFacts) (names []string, i
 			}
 			names, injected = append(names, name), injected+1
 			p.Retain[name] = true
-			has[name] = facts.ownerOf(istiod.Namespace, name) != ""
+			if facts.ownerOf(istiod.Namespace, name) == "" {
+				without[name] = 1
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(facts.NotSelected)) {
 		for _, istiod := range facts.NotSelected[name] {
 			owned := facts.ownerOf(istiod.Namespace, name) != ""
 			if owned && pattern.matches(name, istiod.Namespace, facts.Cluster) && !slices.Contains(names, name) {
-				names, has[name] = append(names, name), true
-				p.Retain[name] = true
+				names, p.Retain[name] = append(names, name), true
 			}
 		}
 	}
-	slices.SortStableFunc(names, func(a, b string) int {
-		switch {
-		case has[a] == has[b]:
-			return strings.Compare(a, b)
-		case has[a]:
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(without[a]-without[b], strings.Compare(a, b)) })
 	return names, injected
 }

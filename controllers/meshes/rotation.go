@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
@@ -20,15 +21,12 @@ import (
 // completed the current stage. It adapts the planned IssuedCertificates to the stage.
 func (p *meshPlan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.RootRotationStatus, facts clusterFacts) {
 	value, given := mesh.Annotations[networkingv1.RootRotationAnnotation]
-	var done networkingv1.RootRotationStatus
-	if before != nil {
-		done = *before
-	}
+	done := ptr.Deref(before, networkingv1.RootRotationStatus{})
 	ended := done.Stage == networkingv1.StageDropOld && done.Complete
 	pause := func(format string, args ...any) {
 		done.Message = bounded.Text(fmt.Sprintf(format, args...), certificatesv1.MaxStatusText)
 		p.Status.RootRotation = &done
-		p.retainCertificates()
+		p.Certificates, p.Directives = nil, nil // the stored ones stay as they are
 	}
 	allowed, at := networkingv1.RootRotation(value).Allowed(), done.Stage.Number()
 	switch {
@@ -71,7 +69,7 @@ func (p *meshPlan) rotate(mesh *networkingv1.VirtualMesh, before *networkingv1.R
 	stage := networkingv1.RootRotationStages[at-1]
 	waiting := change.waiting(stage, p, facts)
 	for _, certificate := range p.Certificates {
-		change.request(certificate, stage, facts.Certificates[keyOf(certificate)])
+		change.request(certificate, stage, facts.Certificates[client.ObjectKeyFromObject(certificate)])
 	}
 	status := &networkingv1.RootRotationStatus{Stage: stage, NewRoot: change.newest, Complete: len(waiting) == 0}
 	if status.Complete {
@@ -98,15 +96,6 @@ type rotation struct {
 	newest      string   // fingerprint of the new root
 }
 
-// retainCertificates leaves the IssuedCertificates and PodBounceDirectives as they are.
-func (p *meshPlan) retainCertificates() {
-	p.Certificates, p.Directives = nil, nil
-}
-
-func keyOf(certificate *certificatesv1.IssuedCertificate) types.NamespacedName {
-	return types.NamespacedName{Namespace: certificate.Namespace, Name: certificate.Name}
-}
-
 // request adapts an IssuedCertificate to a stage.
 func (r rotation) request(certificate *certificatesv1.IssuedCertificate, stage networkingv1.RootRotationStage, stored storedCertificate) {
 	if stage == networkingv1.StageDropOld {
@@ -127,7 +116,7 @@ func (r rotation) request(certificate *certificatesv1.IssuedCertificate, stage n
 // carriedOverSecret is the Secret with the CA that istiods keep; empty when none does.
 func carriedOverSecret(certificates []*certificatesv1.IssuedCertificate, facts clusterFacts) string {
 	for _, certificate := range certificates {
-		if secret := facts.Certificates[keyOf(certificate)].FromSecret; secret != "" {
+		if secret := facts.Certificates[client.ObjectKeyFromObject(certificate)].FromSecret; secret != "" {
 			return secret
 		}
 	}
@@ -138,8 +127,8 @@ func carriedOverSecret(certificates []*certificatesv1.IssuedCertificate, facts c
 func (r rotation) waiting(stage networkingv1.RootRotationStage, p *meshPlan, facts clusterFacts) []string {
 	waiting := slices.Clone(p.unplanned)
 	for _, certificate := range p.Certificates {
-		istiod := p.istiods[keyOf(certificate)]
-		reports := facts.Certificates[keyOf(certificate)].Replicas
+		key := client.ObjectKeyFromObject(certificate)
+		istiod, reports := p.istiods[key], facts.Certificates[key].Replicas
 		if missing := istiod.Replicas - len(reports); missing > 0 {
 			waiting = append(waiting, fmt.Sprintf("%d of %d replicas of istiod %s/%s to report", missing, istiod.Replicas, istiod.Namespace, istiod.Name))
 		}

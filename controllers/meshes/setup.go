@@ -5,12 +5,10 @@ package meshes
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -70,8 +68,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, config *v1alpha1.InjectionConf
 	owned := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
 		requests := c.requestsForMeshes(ctx, object.GetName())
 		for _, key := range ownersOf(object) {
-			namespace, name, _ := strings.Cut(key, "/")
-			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+			requests = append(requests, reconcile.Request{NamespacedName: keyOf(key)})
 		}
 		return requests
 	})

@@ -57,6 +57,12 @@ func ownersOf(object client.Object) []string {
 	return []string{object.GetAnnotations()[virtualMeshAnnotation]}
 }
 
+// keyOf is the key of an element of ownersOf.
+func keyOf(owner string) types.NamespacedName {
+	namespace, name, _ := strings.Cut(owner, "/")
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
 // requestsForMeshes requests the VirtualMeshes of allowed namespaces that name one of the meshes or may match it.
 func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []reconcile.Request {
 	var keys []string
@@ -72,10 +78,9 @@ func (c *reconciler) requestsForMeshes(ctx context.Context, meshes ...string) []
 			continue
 		}
 		for i := range found {
-			if !c.allowed.Allows(found[i].GetNamespace()) {
-				continue
+			if c.allowed.Allows(found[i].GetNamespace()) {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&found[i])})
 			}
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&found[i])})
 		}
 	}
 	return requests
@@ -94,7 +99,11 @@ func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructu
 	if !c.allowed.Allows(self.Namespace) {
 		return requests // others ignore it
 	}
-	for _, selection := range append(matching(byName, names...), client.MatchingFields{byVirtualMesh: self.String()}) {
+	selections := []client.MatchingFields{{byVirtualMesh: self.String()}}
+	for _, name := range names {
+		selections = append(selections, client.MatchingFields{byName: name})
+	}
+	for _, selection := range selections {
 		certificates, err := c.list(ctx, issuedCertificateKind, selection)
 		if err != nil {
 			logf.FromContext(ctx).Error(err, "Failed to list IssuedCertificates", "virtualMesh", self)
@@ -102,8 +111,7 @@ func (c *reconciler) requestsForVirtualMesh(ctx context.Context, mesh *unstructu
 		}
 		for i := range certificates {
 			for _, owner := range ownersOf(&certificates[i]) {
-				namespace, name, _ := strings.Cut(owner, "/")
-				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}})
+				requests = append(requests, reconcile.Request{NamespacedName: keyOf(owner)})
 				names = append(names, certificates[i].GetName())
 			}
 		}
@@ -135,13 +143,6 @@ func (c *reconciler) namedMeshes(ctx context.Context, object *unstructured.Unstr
 		}
 	}
 	return names, err
-}
-
-func matching(index string, values ...string) (selections []client.MatchingFields) {
-	for _, value := range values {
-		selections = append(selections, client.MatchingFields{index: value})
-	}
-	return selections
 }
 
 // requestsForConfigMap requests the VirtualMeshes of the istiods that may read a ConfigMap.

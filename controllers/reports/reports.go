@@ -44,11 +44,7 @@ func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{pod(): {Label: istio.IstiodLabels.AsSelector()}}
 }
 
-func pod() *metav1.PartialObjectMetadata {
-	pod := &metav1.PartialObjectMetadata{}
-	pod.SetGroupVersionKind(controllers.PodKind)
-	return pod
-}
+func pod() *metav1.PartialObjectMetadata { return controllers.Metadata(controllers.PodKind) }
 
 // Setup registers the controller on the leader. The CRD of IssuedCertificate must exist.
 func Setup(mgr ctrl.Manager) error {
@@ -170,11 +166,9 @@ func removalPatch(certificate *unstructured.Unstructured, entries []int, now tim
 	if ready == nil {
 		return operations // no agent with conditions has reported
 	}
-	remaining := slices.Clone(status.Certificates)
 	for _, entry := range slices.Backward(entries) {
-		remaining = slices.Delete(remaining, entry, entry+1)
+		status.Certificates = slices.Delete(status.Certificates, entry, entry+1)
 	}
-	status.Certificates = remaining
 	status.Summarize(ready.ObservedGeneration, now)
 	summary, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
 	if err != nil {

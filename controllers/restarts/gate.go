@@ -42,7 +42,7 @@ func gateOf(name string, configMap *corev1.ConfigMap, key string, desired []stri
 // gateSince is the gate of Pods that need no ConfigMap: those created before the rollout began are old.
 func gateSince(began *metav1.Time, now time.Time) gate {
 	if began == nil || now.Before(began.Add(settleTime)) {
-		return gate{waiting: "a creation time that tells new Pods from old ones"}
+		return gate{waiting: "a creation time that distinguishes new Pods from old ones"}
 	}
 	return gate{open: true, since: began.Time}
 }
@@ -58,7 +58,7 @@ func lastChanged(configMap *corev1.ConfigMap) time.Time {
 	return at
 }
 
-// gate tells whether new Pods of a namespace would start with the desired roots.
+// gate reports whether new Pods of a namespace would start with the desired roots.
 type gate struct {
 	open bool
 	// since is when the gate opened: Pods created then or earlier are old.

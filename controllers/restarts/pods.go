@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -107,12 +106,8 @@ func isIstiod(pod *metav1.ObjectMeta) bool {
 
 // isGateway reports whether a proxy serves other workloads than its own Pod's.
 func isGateway(pod *metav1.ObjectMeta) bool {
-	for _, label := range gatewayLabels {
-		if _, is := pod.Labels[label]; is {
-			return true
-		}
-	}
-	return strings.HasSuffix(pod.Labels[istioLabel], "gateway") ||
+	return slices.ContainsFunc(gatewayLabels, labels.Set(pod.Labels).Has) ||
+		strings.HasSuffix(pod.Labels[istioLabel], "gateway") ||
 		slices.Contains(strings.Split(pod.Annotations[templatesAnnotation], ","), "gateway") ||
 		nodeProxyLabels.AsSelector().Matches(labels.Set(pod.Labels))
 }
@@ -222,14 +217,14 @@ func (c *reconciler) forEachPod(ctx context.Context, s podSet, call func(*metav1
 	case selectedPods:
 		selections = [][]client.ListOption{{client.InNamespace(s.selector.Namespace), client.MatchingLabels(s.selector.Labels)}}
 	case gatewayPods:
-		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}, {client.MatchingLabels(nodeProxyLabels)}}
+		selections = [][]client.ListOption{{client.HasLabels{proxyLabel}}, {client.MatchingLabels(nodeProxyLabels)}}
 	default:
-		selections = [][]client.ListOption{{client.MatchingLabelsSelector{Selector: withProxy}}}
+		selections = [][]client.ListOption{{client.HasLabels{proxyLabel}}}
 	}
 	for _, options := range selections {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
-		for {
+		for more := true; more; more = list.Continue != "" {
 			if err := c.live.List(ctx, list, append(slices.Clone(options), running, client.Limit(page), client.Continue(list.Continue))...); err != nil {
 				return err
 			}
@@ -238,20 +233,7 @@ func (c *reconciler) forEachPod(ctx context.Context, s podSet, call func(*metav1
 					return err
 				}
 			}
-			if list.Continue == "" {
-				break
-			}
 		}
 	}
 	return nil
-}
-
-var withProxy = exists(proxyLabel)
-
-func exists(label string) labels.Selector {
-	requirement, err := labels.NewRequirement(label, selection.Exists, nil)
-	if err != nil {
-		panic(err) // a constant
-	}
-	return labels.NewSelector().Add(*requirement)
 }

@@ -200,7 +200,8 @@ func (r *rollout) skip(reasons ...string) {
 }
 
 func (r *rollout) finish() {
-	finish(r.status, r.roots.desired, metav1.NewTime(r.now()))
+	r.status.State, r.status.Roots, r.status.Set, r.status.Remaining = certificatesv1.Restarted, r.roots.desired, "", 0
+	r.status.FinishedAt = new(metav1.NewTime(r.now()))
 	var total int32
 	for _, set := range r.status.PodsBounced {
 		total += set.Workloads

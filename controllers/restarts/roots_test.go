@@ -47,7 +47,7 @@ func TestWhatTheRootsAre(t *testing.T) {
 	}{
 		"nobody has reported":    {waiting: "istiod's agents to report"},
 		"all have the same root": {reports: []report{replica("a", "R1"), replica("b", "R1")}, desired: []string{"R1"}},
-		"one was not seen to use its certificate yet": {
+		"one has not loaded its certificate yet": {
 			reports: []report{replica("a", "R1"), replica("b", "R1", unconfirmed)}, waiting: "the same roots: b",
 		},
 		"one has none yet": {reports: []report{replica("a", "R1"), {Pod: "b"}}, waiting: "the same roots: b"},

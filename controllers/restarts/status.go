@@ -68,12 +68,6 @@ func record(status *certificatesv1.PodBounceDirectiveStatus, entry *certificates
 	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, maxBouncedPods-len(entry.BouncedPods)))]...)
 }
 
-// finish ends a rollout.
-func finish(status *certificatesv1.PodBounceDirectiveStatus, desired []string, clock metav1.Time) {
-	status.State, status.Set, status.Remaining, status.FinishedAt = certificatesv1.Restarted, "", 0, &clock
-	status.Roots = desired
-}
-
 func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {
 	const limit = 10
 	if extra := len(waiting) - limit; extra > 0 {
@@ -82,8 +76,7 @@ func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) 
 	var parts []string
 	if len(waiting) > 0 {
 		parts = append(parts, "waiting for "+strings.Join(waiting, "; "))
-	}
-	if len(waiting) == 0 {
+	} else {
 		for _, workload := range status.Restarting {
 			parts = append(parts, display(workload)+" restarts next")
 		}

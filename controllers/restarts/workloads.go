@@ -105,8 +105,7 @@ func restartPatch(object *unstructured.Unstructured, roots string) ([]byte, erro
 func (r *rollout) resolve(ctx context.Context, of *ownerPods) (*certificatesv1.RestartingWorkload, error) {
 	owner := of.owner
 	if owner.APIVersion == apps && owner.Kind == "ReplicaSet" {
-		replicaSet := &metav1.PartialObjectMetadata{}
-		replicaSet.SetGroupVersionKind(schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind))
+		replicaSet := controllers.Metadata(schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind))
 		if err := r.live.Get(ctx, types.NamespacedName{Namespace: of.namespace, Name: owner.Name}, replicaSet); err != nil {
 			return nil, client.IgnoreNotFound(err)
 		}
@@ -178,8 +177,7 @@ func (r *rollout) restart(ctx context.Context, w certificatesv1.RestartingWorklo
 
 // getOwner reads a workload from the API server itself; nil when it was deleted or recreated.
 func (r *rollout) getOwner(ctx context.Context, w certificatesv1.RestartingWorkload) (*unstructured.Unstructured, error) {
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
+	object := controllers.Untyped(schema.FromAPIVersionAndKind(w.APIVersion, w.Kind))
 	if err := r.live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: w.Name}, object); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}

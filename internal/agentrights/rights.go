@@ -5,8 +5,8 @@ package agentrights
 
 import (
 	"context"
-	"sync"
 
+	"golang.org/x/sync/errgroup"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -22,8 +22,7 @@ var required = []authorizationv1.ResourceAttributes{
 // allowed to.
 func Lacking(ctx context.Context, reviewer client.Writer, namespace, serviceAccount string) ([]string, error) {
 	reviews := make([]*authorizationv1.SubjectAccessReview, len(required))
-	errs := make([]error, len(required))
-	var pending sync.WaitGroup
+	var pending errgroup.Group
 	for i, right := range required {
 		right.Namespace = namespace
 		reviews[i] = &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
@@ -31,14 +30,13 @@ func Lacking(ctx context.Context, reviewer client.Writer, namespace, serviceAcco
 			Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
 			ResourceAttributes: &right,
 		}}
-		pending.Go(func() { errs[i] = reviewer.Create(ctx, reviews[i]) })
+		pending.Go(func() error { return reviewer.Create(ctx, reviews[i]) })
 	}
-	pending.Wait()
+	if err := pending.Wait(); err != nil {
+		return nil, err
+	}
 	var lacking []string
 	for i, review := range reviews {
-		if errs[i] != nil {
-			return nil, errs[i]
-		}
 		if !review.Status.Allowed {
 			resource := required[i].Resource
 			if required[i].Subresource != "" {

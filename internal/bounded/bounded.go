@@ -6,9 +6,12 @@ package bounded
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"unicode"
+
+	"github.com/go-logr/logr"
 )
 
 // MaxMessage is the most bytes of one message or one log attribute. It is also
@@ -23,8 +26,7 @@ func Text(text string, limit int) string {
 	if len(text) <= limit {
 		return text
 	}
-	cut := max(0, limit-len(ellipsis))
-	return strings.ToValidUTF8(text[:cut], "") + ellipsis
+	return strings.ToValidUTF8(text[:max(0, limit-len(ellipsis))], "") + ellipsis
 }
 
 // Plain returns text on one line that a terminal shows as it is: control characters, line breaks and invisible
@@ -57,18 +59,39 @@ func List(texts []string, limit int) []string {
 	return kept
 }
 
-// Attr cuts a log attribute, for slog.HandlerOptions.ReplaceAttr. It applies to
-// the message of a line as well, so that no line grows with what others send.
-func Attr(_ []string, attr slog.Attr) slog.Attr {
+// NewLogger returns the logger for the values of the flags --log-level and --log-format. It cuts what it logs, and becomes slog's
+// default, so that what net/http logs by itself goes the same way.
+func NewLogger(to io.Writer, level, format string) (logr.Logger, error) {
+	options := &slog.HandlerOptions{ReplaceAttr: cut}
+	switch level {
+	case "info":
+	case "debug":
+		options.Level = slog.LevelDebug
+	default:
+		return logr.Discard(), fmt.Errorf("--log-level: expected info or debug, got %q", level)
+	}
+	var handler slog.Handler
+	switch format {
+	case "json":
+		handler = slog.NewJSONHandler(to, options)
+	case "text":
+		handler = slog.NewTextHandler(to, options)
+	default:
+		return logr.Discard(), fmt.Errorf("--log-format: expected json or text, got %q", format)
+	}
+	slog.SetDefault(slog.New(handler))
+	return logr.FromSlogHandler(handler), nil
+}
+
+// cut cuts a log attribute. It applies to the message of a line as well, so that no line grows with what others send.
+func cut(_ []string, attr slog.Attr) slog.Attr {
 	switch attr.Value.Kind() {
 	case slog.KindString:
 		return slog.String(attr.Key, Message(attr.Value.String()))
 	case slog.KindAny:
 		switch value := attr.Value.Any().(type) {
-		case error:
-			return slog.String(attr.Key, Message(value.Error()))
-		case fmt.Stringer:
-			return slog.String(attr.Key, Message(value.String()))
+		case error, fmt.Stringer:
+			return slog.String(attr.Key, Message(fmt.Sprint(value)))
 		default:
 			if text := fmt.Sprint(value); len(text) > MaxMessage {
 				return slog.String(attr.Key, Message(text))

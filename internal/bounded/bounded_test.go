@@ -63,7 +63,7 @@ func TestAttr(t *testing.T) {
 	long := strings.Repeat("long", 1<<20)
 	type reason string
 	var out bytes.Buffer
-	slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{ReplaceAttr: Attr})).
+	slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{ReplaceAttr: cut})).
 		Info(long, "text", long, "error", errors.New(long), "reason", reason(long), "list", []string{long}, "number", 5)
 	if line := out.String(); len(line) > 6*MaxMessage || !strings.Contains(line, `"number":5`) || !strings.Contains(line, `"level":"INFO"`) {
 		t.Errorf("%d bytes: %.300s", len(line), line)

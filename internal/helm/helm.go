@@ -6,23 +6,20 @@ package helm
 
 import "strings"
 
-const (
-	release   = "istiod-agent charts/istiod-agent -n istiod-agent-system"
-	keepsRest = "--reset-then-reuse-values"
-)
+const release = "istiod-agent charts/istiod-agent -n istiod-agent-system"
 
 // Upgrade returns the command that upgrades the release and keeps its values, except those that flags set. Values that are new
 // in the chart have their defaults. It fails where there is no release. flags are written as a shell reads them.
 func Upgrade(flags ...string) string {
-	return command("helm upgrade", release, keepsRest, flags)
+	return command("helm upgrade "+release, flags)
 }
 
-// Install returns the command for a release that is missing as far as the caller can tell. If there is one after all, the
-// command is as Upgrade's.
+// Install returns the command for a release that seems to be missing. If it exists, the command upgrades it, as
+// Upgrade does.
 func Install(flags ...string) string {
-	return command("helm upgrade --install", release+" --create-namespace", keepsRest, flags)
+	return command("helm upgrade --install "+release+" --create-namespace", flags)
 }
 
-func command(verb, of, keep string, flags []string) string {
-	return strings.Join(append([]string{verb, of, keep}, flags...), " ")
+func command(upgrade string, flags []string) string {
+	return strings.Join(append([]string{upgrade, "--reset-then-reuse-values"}, flags...), " ")
 }

@@ -4,6 +4,9 @@
 package istio
 
 import (
+	"cmp"
+	"strings"
+
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 )
@@ -40,7 +43,7 @@ func Revision(deployment *unstructured.Unstructured) string {
 		for _, entry := range env {
 			if variable, ok := entry.(map[string]any); ok && variable["name"] == revisionVariable {
 				value, _ := variable["value"].(string)
-				return revisionOr(value)
+				return cmp.Or(value, DefaultRevision)
 			}
 		}
 	}
@@ -48,13 +51,8 @@ func Revision(deployment *unstructured.Unstructured) string {
 }
 
 // RevisionOf returns the revision in the labels of an istiod's Pod.
-func RevisionOf(podLabels map[string]string) string { return revisionOr(podLabels[RevisionLabel]) }
-
-func revisionOr(revision string) string {
-	if revision == "" {
-		return DefaultRevision
-	}
-	return revision
+func RevisionOf(podLabels map[string]string) string {
+	return cmp.Or(podLabels[RevisionLabel], DefaultRevision)
 }
 
 // ServiceName returns the name of an istiod's Service (istio-discovery/templates/service.yaml).
@@ -78,12 +76,7 @@ func ServiceAccount(deployment *unstructured.Unstructured) string {
 }
 
 // ServiceAccountOr returns the service account of a Pod specification with this serviceAccountName.
-func ServiceAccountOr(name string) string {
-	if name == "" {
-		return DefaultServiceAccount
-	}
-	return name
-}
+func ServiceAccountOr(name string) string { return cmp.Or(name, DefaultServiceAccount) }
 
 // Replicas returns the desired number of a Deployment's Pods, 1 by default (pkg/apis/apps/v1/defaults.go, Kubernetes 1.37).
 func Replicas(deployment *unstructured.Unstructured) int64 {
@@ -93,3 +86,14 @@ func Replicas(deployment *unstructured.Unstructured) int64 {
 	}
 	return replicas
 }
+
+var dashes = strings.NewReplacer(".", "-", "_", "-", ":", "-", "/", "-", " ", "-")
+
+// MeshName returns the name of an istiod's mesh in the public API: <deployment>-<namespace>-<cluster>
+// (Gloo Mesh 1.2, pkg/mesh-discovery/translation/utils/object_meta.go).
+func MeshName(deployment, namespace, cluster string) string {
+	return NormalMeshName(deployment + "-" + namespace + "-" + cluster)
+}
+
+// NormalMeshName returns a name in lower case, with dashes for characters that no object's name may contain.
+func NormalMeshName(name string) string { return strings.ToLower(dashes.Replace(name)) }

@@ -5,10 +5,10 @@ package pemcerts
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -116,8 +116,7 @@ func CheckSelfSigned(certificate *x509.Certificate) error {
 
 // Fingerprint is the SHA-256 of a certificate (DER) in hexadecimal.
 func Fingerprint(certificate *x509.Certificate) string {
-	sum := sha256.Sum256(certificate.Raw)
-	return hex.EncodeToString(sum[:])
+	return fmt.Sprintf("%x", sha256.Sum256(certificate.Raw))
 }
 
 // Fingerprints returns those of several certificates, in their order.
@@ -131,11 +130,7 @@ func Fingerprints(certificates []*x509.Certificate) []string {
 
 // Name describes a certificate for people: its subject, and enough of its fingerprint to distinguish it.
 func Name(certificate *x509.Certificate) string {
-	subject := certificate.Subject.String()
-	if subject == "" {
-		subject = "no name"
-	}
-	return fmt.Sprintf("%s (SHA-256 %.16s…)", subject, Fingerprint(certificate))
+	return fmt.Sprintf("%s (SHA-256 %.16s…)", cmp.Or(certificate.Subject.String(), "no name"), Fingerprint(certificate))
 }
 
 // Names returns those of several certificates, in one line.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"k8s.io/client-go/util/flowcontrol"
@@ -25,8 +26,6 @@ type connections struct {
 	rates *lru.Cache    // a flowcontrol.PassiveRateLimiter by source
 }
 
-// New connections per second of a source, and how many at once. More are closed before a handshake, which takes as much of a
-// processor as a small request.
 const (
 	// New connections of a source per second, and burst. Further ones are closed before their handshake, which costs as much as a
 	// small request.
@@ -49,23 +48,21 @@ func newConnections(listener net.Listener, limit int) *connections {
 
 // Accept implements net.Listener.
 func (c *connections) Accept() (net.Conn, error) {
-	var accepted net.Conn
-	var source string
 	for {
-		var err error
-		if accepted, err = c.Listener.Accept(); err != nil {
+		accepted, err := c.Listener.Accept()
+		if err != nil {
 			return nil, err
 		}
-		if source = sourceOf(accepted.RemoteAddr().String()); c.within(source) {
-			break
+		added := &connection{Conn: accepted, source: sourceOf(accepted.RemoteAddr().String()), of: c}
+		if !c.within(added.source) {
+			_ = accepted.Close()
+			continue
 		}
-		_ = accepted.Close()
+		if victim := c.add(added); victim != nil {
+			_ = victim.Close() // also when it is the one that was added: its first read fails
+		}
+		return added, nil
 	}
-	added := &connection{Conn: accepted, source: source, of: c}
-	if victim := c.add(added); victim != nil {
-		_ = victim.Close() // also when it is the one that was added: its first read fails
-	}
-	return added, nil
 }
 
 // within reports whether a source keeps to the rate of new connections.
@@ -124,12 +121,7 @@ func (c *connection) Close() error {
 	c.once.Do(func() {
 		c.of.mu.Lock()
 		defer c.of.mu.Unlock()
-		for i, other := range c.of.open {
-			if other == c {
-				c.of.open = append(c.of.open[:i], c.of.open[i+1:]...)
-				return
-			}
-		}
+		c.of.open = slices.DeleteFunc(c.of.open, func(other *connection) bool { return other == c })
 	})
 	return c.Conn.Close()
 }
@@ -144,9 +136,6 @@ func sourceOf(remote string) string {
 	if ip.Is4() {
 		return ip.String()
 	}
-	prefix, err := ip.Prefix(64)
-	if err != nil {
-		return remote
-	}
-	return prefix.String()
+	network, _ := ip.Prefix(64) // any IPv6 address without a zone has one
+	return network.String()
 }

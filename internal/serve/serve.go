@@ -96,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	} else {
 		err = server.Serve(bounds)
 	}
-	if stop() { // the context goes on: the listener failed
+	if stop() { // the context is not done: the listener failed
 		_ = server.Close()
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
 	}

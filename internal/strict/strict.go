@@ -68,9 +68,9 @@ func Stored[T any](object map[string]any) (into *T, unknown, mismatches field.Er
 	into, errs := Into[T](tree)
 	for _, mistake := range withoutValues(errs) {
 		switch {
-		case mistake.Type != field.ErrorTypeForbidden: // which Into says of unknown fields alone
+		case mistake.Type != field.ErrorTypeForbidden: // Into uses Forbidden only for unknown fields
 			mismatches = append(mismatches, mistake)
-		case !strings.HasPrefix(mistake.Field, "metadata."): // that is the API server's, of whatever version
+		case !strings.HasPrefix(mistake.Field, "metadata."): // the API server validates metadata, in its own version
 			unknown = append(unknown, mistake)
 		}
 	}
@@ -172,7 +172,7 @@ func mismatches[T any](path *field.Path, value any, embed func(any) any, remaini
 				break
 			}
 			inPlace := func(part any) any { return embed(map[string]any{key: part}) }
-			errs = append(errs, mismatches[T](child(path, key), value[key], inPlace, remaining)...)
+			errs = append(errs, mismatches[T](path.Child(key), value[key], inPlace, remaining)...)
 			if !fits(map[string]any{key: value[key]}) {
 				delete(value, key)
 			}
@@ -197,13 +197,6 @@ func mismatches[T any](path *field.Path, value any, embed func(any) any, remaini
 		errs = append(errs, field.Invalid(path, value, expectation(err)))
 	}
 	return errs
-}
-
-func child(path *field.Path, key string) *field.Path {
-	if path == nil {
-		return field.NewPath(key)
-	}
-	return path.Child(key)
 }
 
 // decode is case-sensitive and refuses unknown fields.

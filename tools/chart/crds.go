@@ -41,7 +41,7 @@ func writeCRDs(config, chart string) error {
 		return fmt.Errorf("%s: expected the CRDs", filepath.Join(config, crdFolder))
 	}
 	templates := filepath.Join(chart, "templates", crdFolder)
-	if err := os.RemoveAll(templates); err != nil { // what is no longer there must not stay
+	if err := os.RemoveAll(templates); err != nil { // remove CRDs that no longer exist
 		return err
 	}
 	if err := os.MkdirAll(templates, 0o755); err != nil {

@@ -5,7 +5,7 @@
 // the same installation for kustomize, in config/. The CRDs go the other way: from
 // config/crd into the chart's templates.
 //
-// A value's comment says what it is for. Two kinds of lines in it say more:
+// A value's comment describes its purpose. It may contain two kinds of directives:
 //
 //	# @schema {enum: [a, b]}    JSON schema keywords, in YAML
 //	# @default the release      what the table shows in place of the default

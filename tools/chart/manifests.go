@@ -19,14 +19,14 @@ import (
 )
 
 const (
-	// What `helm install` is told in the README.
+	// The arguments of `helm install` in the README.
 	releaseName = "istiod-agent"
 	namespace   = "istiod-agent-system"
 
 	header = "# Generated from charts/istiod-agent by `make generate`: change it there.\n"
 )
 
-// helmLabels say that Helm installed an object, which is not so in config/.
+// helmLabels mark an object as installed by Helm, which is wrong in config/.
 var helmLabels = regexp.MustCompile(`(?m)^ +(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n`)
 
 // writeManifests writes what the chart renders with its own values, one object
@@ -49,7 +49,7 @@ func writeManifests(config, chart string) error {
 		if folder == crdFolder {
 			continue // the chart has them from there
 		}
-		// What is no longer rendered must not stay.
+		// Remove manifests that are no longer rendered.
 		if err := os.RemoveAll(filepath.Join(config, folder)); err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 // The table stands between these lines.
 const (
 	tableBegin = "<!-- Generated from values.yaml by `make generate`. -->\n"
-	tableEnd   = "<!-- End of what is generated. -->\n"
+	tableEnd   = "<!-- End of the generated part. -->\n"
 )
 
 // writeTable replaces the table of values in a Markdown file.

@@ -69,7 +69,7 @@ func readGroup(mapping *yaml.Node, prefix string) ([]value, error) {
 			}
 			v.group = group
 		} else if v.description == "" {
-			return nil, fmt.Errorf("line %d: %s has no comment that says what it is for", key.Line, v.path)
+			return nil, fmt.Errorf("line %d: %s has no comment that describes it", key.Line, v.path)
 		}
 		values = append(values, v)
 	}

@@ -230,7 +230,7 @@ func (a *authority) StopWatchingRotation(watch chan<- struct{}) {
 	a.watches = slices.DeleteFunc(a.watches, func(observed chan<- struct{}) bool { return observed == watch })
 }
 
-// notify signals a change; signals that nobody has received yet are merged.
+// notify signals a change; signals that were not received yet are merged.
 func notify(watch chan<- struct{}) {
 	select {
 	case watch <- struct{}{}:

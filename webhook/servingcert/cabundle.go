@@ -4,6 +4,7 @@ package servingcert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -60,9 +61,8 @@ func (k *BundleKeeper) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	if err := k.Client.Get(ctx, types.NamespacedName{Name: k.WebhookConfiguration}, &configuration); err != nil {
 		if apierrors.IsNotFound(err) {
 			k.Source.observeAbsence()
-			return reconcile.Result{}, nil
 		}
-		return reconcile.Result{}, err
+		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	k.Source.observeBundle(trustedByAll(configuration.Webhooks))
 
@@ -139,10 +139,7 @@ func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte,
 		}
 	}
 	slices.SortFunc(all, func(a, b *x509.Certificate) int {
-		if order := b.NotBefore.Compare(a.NotBefore); order != 0 {
-			return order
-		}
-		return bytes.Compare(a.Raw, b.Raw)
+		return cmp.Or(b.NotBefore.Compare(a.NotBefore), bytes.Compare(a.Raw, b.Raw))
 	})
 	for i := len(all) - 1; i >= 0 && len(all) > maxCAs; i-- {
 		if !slices.ContainsFunc(current, all[i].Equal) {

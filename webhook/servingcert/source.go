@@ -29,7 +29,7 @@ type Source interface {
 	NeedLeaderElection() bool
 	// GetCertificate is for tls.Config.
 	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Ready is nil when clients can be expected to trust what is served.
+	// Ready returns nil when clients can be expected to trust the served certificate.
 	Ready() error
 }
 
@@ -41,7 +41,7 @@ func New(server v1alpha1.Server, in cluster.Cluster) Source {
 			CertPath: filepath.Join(c.Directory, "tls.crt"),
 			KeyPath:  filepath.Join(c.Directory, "tls.key"),
 			// A broken file must not stop a server whose certificate is still
-			// good: readiness tells when it no longer is.
+			// good: readiness fails when it is not.
 			MaxFailures: math.MaxInt,
 		}}
 	}

@@ -86,10 +86,7 @@ func (g *StaticBundle) Ready() error {
 // observe records whether every webhook trusts the configured CAs. What the first observation finds counts as trusted.
 func (g *StaticBundle) observe(webhooks []admissionregistrationv1.MutatingWebhook, now time.Time) {
 	all := trustedByAll(webhooks)
-	trusted := len(webhooks) == 0
-	if !trusted {
-		trusted = !slices.ContainsFunc(g.trusted, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(all, ca.Equal) })
-	}
+	trusted := len(webhooks) == 0 || !slices.ContainsFunc(g.trusted, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(all, ca.Equal) })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {

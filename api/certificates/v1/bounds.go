@@ -53,10 +53,8 @@ func (s *IssuedCertificateSpec) bounds(path *field.Path) field.ErrorList {
 	if s.CertOptions != nil {
 		b.errs = append(b.errs, s.CertOptions.bounds(path.Child("certOptions"))...)
 	}
-	if s.AgentCA != nil && s.AgentCA.Vault != nil {
-		b.errs = append(b.errs, s.AgentCA.Vault.bounds(path.Child("agentCa", "vault"))...)
-	}
 	if s.AgentCA != nil {
+		b.errs = append(b.errs, s.AgentCA.Vault.bounds(path.Child("agentCa", "vault"))...)
 		b.errs = append(b.errs, s.AgentCA.TrustedRoots.bounds(path.Child("agentCa", "trustedRoots"))...)
 	}
 	return b.errs
@@ -69,8 +67,7 @@ func (r *TrustedRoots) bounds(path *field.Path) field.ErrorList {
 	var b bounds
 	b.text(path.Child("pem"), r.PEM, MaxTrustedRootsPEM)
 	if ref, at := r.ConfigMapRef, path.Child("configMapRef"); ref != nil {
-		b.text(at.Child("name"), ref.Name, maxName)
-		b.text(at.Child("namespace"), ref.Namespace, maxName)
+		b.ref(at, &ObjectRef{Name: ref.Name, Namespace: ref.Namespace})
 		b.text(at.Child("key"), ref.Key, maxName)
 	}
 	return b.errs
@@ -84,6 +81,9 @@ func (o *CertOptions) bounds(path *field.Path) field.ErrorList {
 }
 
 func (v *VaultCA) bounds(path *field.Path) field.ErrorList {
+	if v == nil {
+		return nil
+	}
 	var b bounds
 	b.text(path.Child("server"), v.Server, maxURL)
 	b.text(path.Child("caPath"), v.CAPath, maxPath)

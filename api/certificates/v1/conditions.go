@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
@@ -20,7 +21,7 @@ import (
 const (
 	// ReadyCondition is true when every istiod has a valid CA certificate in its files.
 	ReadyCondition = "Ready"
-	// ConfirmedCondition is true when every istiod was seen to use that CA certificate.
+	// ConfirmedCondition is true when every istiod is confirmed to have loaded that CA certificate.
 	ConfirmedCondition = "Confirmed"
 	// RootTrustedCondition is true when every CA certificate, and the CA's last answer, leads to a root that all these
 	// istiods publish as trusted. It is unknown before the first answer.
@@ -111,32 +112,32 @@ func (c *CertificateStatus) failure() (reason, message string) {
 
 func ready(pods []CertificateStatus, now time.Time) metav1.Condition {
 	condition := metav1.Condition{Type: ReadyCondition, Status: metav1.ConditionFalse}
-	if len(pods) == 0 {
+	without := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.hasCA(now) })
+	switch {
+	case len(pods) == 0:
 		condition.Reason, condition.Message = reasonInitial, "No Pod has a CA certificate yet."
-		return condition
-	}
-	if without := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.hasCA(now) }); without >= 0 {
+	case without >= 0:
 		condition.Reason, condition.Message = pods[without].failure()
-		return condition
+	default:
+		condition.Status, condition.Reason = metav1.ConditionTrue, reasonPublished
+		condition.Message = fmt.Sprintf("Every reporting istiod has a valid CA certificate (Pods: %d).", len(pods))
 	}
-	condition.Status, condition.Reason = metav1.ConditionTrue, reasonPublished
-	condition.Message = fmt.Sprintf("Every reporting istiod has a valid CA certificate (Pods: %d).", len(pods))
 	return condition
 }
 
 func confirmed(pods []CertificateStatus, now time.Time) metav1.Condition {
-	condition := metav1.Condition{Type: ConfirmedCondition, Status: metav1.ConditionFalse}
-	if has := ready(pods, now); has.Status != metav1.ConditionTrue {
-		condition.Reason, condition.Message = has.Reason, has.Message
+	condition := ready(pods, now)
+	condition.Type = ConfirmedCondition
+	if condition.Status != metav1.ConditionTrue {
 		return condition
 	}
 	if waiting := slices.IndexFunc(pods, func(p CertificateStatus) bool { return !p.Confirmed }); waiting >= 0 {
-		condition.Reason = reasonNotConfirmed
-		condition.Message = fmt.Sprintf("Pod %s: istiod has not been seen to use its CA certificate yet.", pods[waiting].Pod)
+		condition.Status, condition.Reason = metav1.ConditionFalse, reasonNotConfirmed
+		condition.Message = fmt.Sprintf("Pod %s: istiod has not loaded its CA certificate yet.", pods[waiting].Pod)
 		return condition
 	}
-	condition.Status, condition.Reason = metav1.ConditionTrue, reasonConfirmed
-	condition.Message = fmt.Sprintf("Every reporting istiod was seen to use its CA certificate (Pods: %d).", len(pods))
+	condition.Reason = reasonConfirmed
+	condition.Message = fmt.Sprintf("Every reporting istiod has loaded its CA certificate (Pods: %d).", len(pods))
 	return condition
 }
 
@@ -179,12 +180,9 @@ func (c *CertificateStatus) distrusts(roots map[string]string) string {
 	if len(c.TrustedRoots) == 0 {
 		return ""
 	}
-	trusted := make(map[string]bool, len(c.TrustedRoots))
-	for _, root := range c.TrustedRoots {
-		trusted[root] = true
-	}
+	trusted := sets.New(c.TrustedRoots...)
 	for _, root := range slices.Sorted(maps.Keys(roots)) { // a stable message
-		if !trusted[root] {
+		if !trusted.Has(root) {
 			return root
 		}
 	}

@@ -6,7 +6,6 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // A PodBounceDirective names the Pods to restart when the root of trust changes: a proxy trusts the root that it
 // started with. An IssuedCertificate refers to it.
-//
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
@@ -25,7 +24,6 @@ type PodBounceDirective struct {
 }
 
 // PodBounceDirectiveList is a list of PodBounceDirectives.
-//
 // +kubebuilder:object:root=true
 type PodBounceDirectiveList struct {
 	metav1.TypeMeta `json:",inline"`
@@ -35,32 +33,26 @@ type PodBounceDirectiveList struct {
 }
 
 // PodBounceDirectiveSpec names the Pods to restart. Unknown fields of the public API are preserved.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type PodBounceDirectiveSpec struct {
 	// Sets of Pods, restarted one after another in this order.
-	//
 	// +kubebuilder:validation:MaxItems=100
 	PodsToBounce []PodSelector `json:"podsToBounce,omitempty"`
 }
 
 // PodSelector selects a set of Pods.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type PodSelector struct {
 	// Namespace of the Pods. Required: a set cannot span namespaces.
-	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 
 	// Labels of the Pods. Default: all Pods of the namespace.
-	//
 	// +kubebuilder:validation:MaxProperties=100
 	Labels map[string]string `json:"labels,omitempty"`
 
 	// The number of Pods of the set that must be ready again before the next set restarts. Default: 0, no wait.
-	//
 	// +kubebuilder:validation:Minimum=0
 	WaitForReplicas uint32 `json:"waitForReplicas,omitempty"`
 
@@ -70,7 +62,6 @@ type PodSelector struct {
 }
 
 // RootCertSync names a key of a Secret and one of a ConfigMap whose values must be equal.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type RootCertSync struct {
 	// The Secret with the new root certificate. With a CA in Vault there is no such Secret: the root that agents report
@@ -78,7 +69,6 @@ type RootCertSync struct {
 	SecretRef *BounceRef `json:"secretRef,omitempty"`
 
 	// Key in the Secret, such as root-cert.pem.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	SecretKey string `json:"secretKey,omitempty"`
 
@@ -86,7 +76,6 @@ type RootCertSync struct {
 	ConfigMapRef *BounceRef `json:"configMapRef,omitempty"`
 
 	// Key in the ConfigMap, such as root-cert.pem.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	ConfigMapKey string `json:"configMapKey,omitempty"`
 }
@@ -94,11 +83,9 @@ type RootCertSync struct {
 // BounceRef names an object that a restart waits for.
 type BounceRef struct {
 	// Name of the object.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the object. Default: that of the Pods.
-	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
@@ -110,43 +97,37 @@ type RestartState string
 const (
 	// RestartsIdle: the roots are those that the Pods started with.
 	RestartsIdle RestartState = "IDLE"
-	// Restarting: in progress; status.message tells what it waits for.
+	// Restarting: in progress; status.message names the cause of a wait.
 	Restarting RestartState = "RESTARTING"
 	// Restarted: done for status.roots.
 	Restarted RestartState = "FINISHED"
 )
 
 // PodBounceDirectiveStatus is the progress of the restarts. Unknown fields of the public API are preserved.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type PodBounceDirectiveStatus struct {
 	// The Pods that were restarted for status.roots, one element for each set of spec.podsToBounce. It is cleared when
 	// the root changes again.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	PodsBounced []BouncedPodSet `json:"podsBounced,omitempty"`
 
 	// The state: IDLE (no root change since the Pods started), RESTARTING or FINISHED. Not in the public API.
-	//
 	// +kubebuilder:validation:MaxLength=64
 	State RestartState `json:"state,omitempty"`
 
 	// SHA-256 of the root certificates (DER), in hexadecimal, sorted, of the current or last restarts; initially those
 	// that were trusted when the controller first saw the directive. Not in the public API.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=128
 	Roots []string `json:"roots,omitempty"`
 
 	// The set that restarts now. Not in the public API.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Set string `json:"set,omitempty"`
 
 	// What the restarts wait for, or their result. Not in the public API.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 
@@ -157,7 +138,6 @@ type PodBounceDirectiveStatus struct {
 	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
 
 	// The workloads that restart now. Each is recorded here before it is changed. Not in the public API.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	Restarting []RestartingWorkload `json:"restarting,omitempty"`
@@ -167,7 +147,6 @@ type PodBounceDirectiveStatus struct {
 
 	// The Pods that are skipped, and why, such as Pods without an owner that would recreate them. Not in the public
 	// API.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MaxLength=32768
@@ -175,18 +154,15 @@ type PodBounceDirectiveStatus struct {
 }
 
 // BouncedPodSet is the progress of one set.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type BouncedPodSet struct {
 	// Names of the old Pods, for a very large set only the first ones.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=5000
 	// +kubebuilder:validation:items:MaxLength=253
 	BouncedPods []string `json:"bouncedPods,omitempty"`
 
 	// Name of the set. Not in the public API.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Set string `json:"set,omitempty"`
 
@@ -200,23 +176,18 @@ type BouncedPodSet struct {
 // RestartingWorkload is the owner of restarting Pods.
 type RestartingWorkload struct {
 	// API version of the owner, such as apps/v1.
-	//
 	// +kubebuilder:validation:MaxLength=317
 	APIVersion string `json:"apiVersion,omitempty"`
 	// Kind of the owner, such as Deployment.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Kind string `json:"kind"`
 	// Namespace of the owner.
-	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 	// Name of the owner.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 	// UID of the owner.
-	//
 	// +kubebuilder:validation:MaxLength=128
 	UID string `json:"uid,omitempty"`
 	// How the Pods are replaced: by a rollout of the owner, or by evicting them one by one.
@@ -228,7 +199,6 @@ type RestartingWorkload struct {
 }
 
 // RestartMethod is how Pods are replaced.
-//
 // +kubebuilder:validation:Enum=Rollout;Eviction
 type RestartMethod string
 

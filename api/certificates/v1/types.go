@@ -32,7 +32,6 @@ func AddToScheme(scheme *runtime.Scheme) error {
 
 // An IssuedCertificate specifies the intermediate CA certificate of an istiod, and the CA that signs it. The agent
 // beside that istiod gets the certificate, renews it and reports here.
-//
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -53,7 +52,6 @@ type IssuedCertificate struct {
 }
 
 // IssuedCertificateList is a list of IssuedCertificates.
-//
 // +kubebuilder:object:root=true
 type IssuedCertificateList struct {
 	metav1.TypeMeta `json:",inline"`
@@ -64,20 +62,17 @@ type IssuedCertificateList struct {
 
 // IssuedCertificateSpec is the desired certificate. Fields of the public API that the agent does not know are
 // preserved.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.glooMeshCa) && has(self.agentCa))",message="expected one CA: set agentCa or glooMeshCa, not both"
 // +kubebuilder:validation:XValidation:rule="!has(self.certOptions) || !has(self.certOptions.secretRotationGracePeriodRatio) || self.certOptions.secretRotationGracePeriodRatio <= 0.9",fieldPath=".certOptions.secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"
 type IssuedCertificateSpec struct {
 	// The SPIFFE IDs of the certificate, at least one, none twice: spiffe://<trust domain>/ns/<namespace>/sa/<service
 	// account>. An agent acts on the IssuedCertificates that contain the namespace and service account of its istiod.
-	//
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=2048
 	Hosts []string `json:"hosts,omitempty"`
 
 	// Deprecated: use certOptions.orgName, which precedes it. The organization of the certificate.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	Org string `json:"org,omitempty"`
 
@@ -103,35 +98,29 @@ type IssuedCertificateSpec struct {
 // ObjectRef names an object.
 type ObjectRef struct {
 	// Name of the object.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the object. Default: the IssuedCertificate's own.
-	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
 
 // CertOptions are properties of the certificate and its key.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.rsaKeySizeBytes) && has(self.ecKeyCurve))",message="expected one kind of key: set rsaKeySizeBytes or ecKeyCurve, not both"
 type CertOptions struct {
 	// Validity of the certificate in days, 1 to 36500. The CA may shorten it; the agent renews by the actual end.
 	// Default: 365.
-	//
 	// +kubebuilder:validation:Minimum=0
 	TTLDays *uint32 `json:"ttlDays,omitempty"`
 
 	// Size of the RSA key in bits (not bytes, despite the name): 2048, 3072 or 4096. Not together with ecKeyCurve.
 	// Default: 4096, unless ecKeyCurve is set.
-	//
 	// +kubebuilder:validation:Minimum=0
 	RSAKeySizeBytes *uint32 `json:"rsaKeySizeBytes,omitempty"`
 
 	// Organization and common name of the certificate: printable, without commas, at most 64 characters. Default:
 	// Istio; in an IssuedCertificate the deprecated spec.org precedes it.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	OrgName string `json:"orgName,omitempty"`
 
@@ -145,7 +134,6 @@ type CertOptions struct {
 }
 
 // Curve is an elliptic curve that istiod, Vault and every proxy support.
-//
 // +kubebuilder:validation:Enum=P-256;P-384
 type Curve string
 
@@ -156,7 +144,6 @@ const (
 )
 
 // GlooMeshCA is a CA whose key is on Gloo Mesh's management server.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type GlooMeshCA struct {
 	// The Secret of the management cluster with the certificate and key of the CA.
@@ -164,7 +151,6 @@ type GlooMeshCA struct {
 }
 
 // IntermediateCertificateAuthority is a CA that the agent requests certificates from.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type IntermediateCertificateAuthority struct {
 	// A PKI secrets engine of Vault or OpenBao. Required: the only supported kind.
@@ -176,13 +162,11 @@ type IntermediateCertificateAuthority struct {
 }
 
 // TrustedRoots are root certificates from one source.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="has(self.pem) != has(self.configMapRef)",message="expected one source of the roots: set pem or configMapRef"
 type TrustedRoots struct {
 	// The root certificates in PEM, at most 20, each self-signed; nothing else. Either this or configMapRef is
 	// required.
-	//
 	// +kubebuilder:validation:MaxLength=65536
 	PEM string `json:"pem,omitempty"`
 
@@ -194,53 +178,44 @@ type TrustedRoots struct {
 // ConfigMapKeyRef names a value in a ConfigMap.
 type ConfigMapKeyRef struct {
 	// Name of the ConfigMap.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the ConfigMap. Default: that of istiod; no other is accepted.
-	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 	// Key of the value. Default: root-cert.pem.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key,omitempty"`
 }
 
 // VaultCA is a PKI secrets engine of a Vault, and the login there.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.tokenSecretRef) && has(self.kubernetesAuth))",message="expected one way to log in: set tokenSecretRef or kubernetesAuth, not both"
 type VaultCA struct {
 	// Path of the endpoint that signs the certificate. Required. It must sign intermediate CAs:
 	// <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, with or without a leading /v1/.
 	// Endpoints that sign leaf certificates (<mount>/sign/<role>) are rejected, since istiod needs a CA.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	CAPath string `json:"caPath,omitempty"`
 
 	// Path of the endpoint that generates and exports the CA key: <mount>/intermediate/generate/exported or
 	// <mount>/issuers/generate/intermediate/exported, with or without a leading /v1/. .../internal is rejected, since
 	// such a key never leaves Vault. Default: the agent generates the key, which never leaves istiod's Pod.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	CSRPath string `json:"csrPath,omitempty"`
 
 	// Address of Vault: https://<host>[:<port>], followed by the path prefix of a gateway, if any, such as
 	// https://gateway.example.com/vault. Required. http:// is accepted with a warning: it sends the login token and,
 	// with csrPath, the CA key unencrypted.
-	//
 	// +kubebuilder:validation:MaxLength=2048
 	Server string `json:"server,omitempty"`
 
 	// PEM certificates, in base64, that Vault's server certificate must lead to; nothing else. Default: the system's
 	// root certificates, in the agent's image those of Mozilla.
-	//
 	// +kubebuilder:validation:MaxLength=350000
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// Vault namespace (Vault Enterprise, OpenBao) of all calls, such as admin/mesh. Default: the root namespace.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	Namespace string `json:"namespace,omitempty"`
 
@@ -253,22 +228,18 @@ type VaultCA struct {
 }
 
 // KubernetesAuth is a login to Vault as a service account.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.serviceAccountRef) && has(self.mountedSaPath))",message="expected one source of the token: set serviceAccountRef or mountedSaPath, not both"
 type KubernetesAuth struct {
 	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/kubernetes.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	MountPath string `json:"mountPath,omitempty"`
 
 	// Vault role of the login. Required.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	Role string `json:"role,omitempty"`
 
 	// Name of the token file in mountedSaPath. Default: token.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	SecretTokenKey string `json:"secretTokenKey,omitempty"`
 
@@ -278,14 +249,12 @@ type KubernetesAuth struct {
 
 	// Absolute path of the directory with a mounted service account token, below /var/run/secrets. Not together with
 	// serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount, that of the Pod.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	MountedSAPath string `json:"mountedSaPath,omitempty"`
 
 	// Audience of the token, such as vault, which Vault's role must require too. The agent sends a mounted token with
 	// exactly this audience (the injection mounts one for vault), or else requests one from the API server. Not in the
 	// public API. Default: none; the token in mountedSaPath is sent, which by default the API server accepts too.
-	//
 	// +kubebuilder:validation:MaxLength=1024
 	Audience string `json:"audience,omitempty"`
 }
@@ -313,13 +282,11 @@ type IssuedCertificateStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// The last error and its remedy; empty when there is none.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
 
 	// The state: PENDING, REQUESTED (the CA was asked), ISSUED (istiod has the files), FINISHED (istiod uses them) or
 	// FAILED (see error). With several Pods it is that of one of them; see certificates.
-	//
 	// +kubebuilder:validation:MaxLength=64
 	State State `json:"state,omitempty"`
 
@@ -327,24 +294,21 @@ type IssuedCertificateStatus struct {
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
 
 	// The roots of the Pods' CA certificates: the first 12 digits of each SHA-256. Not in the public API.
-	//
 	// +kubebuilder:validation:MaxLength=128
 	Root string `json:"root,omitempty"`
 
 	// The earliest expiration of these roots. Not in the public API.
 	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
 
-	// Ready: every reporting istiod has a valid CA certificate in its files. Confirmed: each was seen to use it.
+	// Ready: every reporting istiod has a valid CA certificate in its files. Confirmed: each has loaded it.
 	// RootTrusted: the certificates lead to a root that all istiods trust. TokenAudienceBound: the token that the agent
 	// sends to Vault is useless elsewhere. Not in the public API.
-	//
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// The certificate of each Pod of istiod. Not in the public API.
-	//
 	// +listType=map
 	// +listMapKey=pod
 	// +kubebuilder:validation:MaxItems=1000
@@ -358,19 +322,15 @@ const TokenAudienceBoundCondition = "TokenAudienceBound"
 // CertificateStatus is the certificate of one Pod of istiod.
 type CertificateStatus struct {
 	// Name of the Pod.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Pod string `json:"pod"`
 	// Serial number of the CA certificate as Vault writes it: hexadecimal bytes separated by colons.
-	//
 	// +kubebuilder:validation:MaxLength=256
 	SerialNumber string `json:"serialNumber,omitempty"`
 	// Distinguished name of the issuer of the CA certificate (RFC 2253).
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Issuer string `json:"issuer,omitempty"`
 	// Kind of the CA key, such as RSA 4096 or EC P-256.
-	//
 	// +kubebuilder:validation:MaxLength=64
 	Key string `json:"key,omitempty"`
 	// When the CA certificate became valid, about when it was issued.
@@ -380,35 +340,29 @@ type CertificateStatus struct {
 	// When its root expires.
 	RootNotAfter *metav1.Time `json:"rootNotAfter,omitempty"`
 	// The certificate in the chain that expires before ttlDays are over; empty when none does.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	LimitedBy string `json:"limitedBy,omitempty"`
 	// SHA-256 of the root certificate (DER) of the CA certificate, in hexadecimal.
-	//
 	// +kubebuilder:validation:MaxLength=128
 	RootFingerprint string `json:"rootFingerprint,omitempty"`
 	// SHA-256 of all roots that istiod publishes as trusted, in order: one, except during a root change.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=128
 	TrustedRoots []string `json:"trustedRoots,omitempty"`
 	// SHA-256 of the root of Vault's last answer, where that is another one; the answer was not published. Absent when
 	// it is the same.
-	//
 	// +kubebuilder:validation:MaxLength=128
 	OfferedRootFingerprint string `json:"offeredRootFingerprint,omitempty"`
-	// Whether istiod was seen to use this certificate.
+	// Whether the agent has confirmed that istiod uses this certificate.
 	// +optional
 	Confirmed bool `json:"confirmed"`
 	// When the agent will renew the certificate.
 	RenewAt *metav1.Time `json:"renewAt,omitempty"`
 	// Key of the error, such as VaultSealed (see docs/agent.md); empty when there is none.
-	//
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason,omitempty"`
 	// The last error of this Pod and its remedy; empty when there is none.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
 }

@@ -47,12 +47,12 @@ func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList)
 	}
 	errs = append(errs, spec.validateOptions(path)...)
 	errs = append(errs, spec.validateSource(path)...)
-	if spec.AgentCA != nil && spec.AgentCA.Vault != nil {
-		vaultWarnings, vaultErrs := spec.AgentCA.Vault.Validate(path.Child("agentCa", "vault"))
-		warnings, errs = append(warnings, vaultWarnings...), append(errs, vaultErrs...)
-	}
-	if spec.AgentCA != nil {
-		errs = append(errs, spec.AgentCA.TrustedRoots.Validate(path.Child("agentCa", "trustedRoots"))...)
+	if ca := spec.AgentCA; ca != nil {
+		var vaultErrs field.ErrorList
+		if ca.Vault != nil {
+			warnings, vaultErrs = ca.Vault.Validate(path.Child("agentCa", "vault"))
+		}
+		errs = slices.Concat(errs, vaultErrs, ca.TrustedRoots.Validate(path.Child("agentCa", "trustedRoots")))
 	}
 	return warnings, errs
 }

@@ -11,13 +11,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/strict"
 )
 
-// MistakesError lists what is wrong in a configuration file, each with its
-// field's path.
+// MistakesError lists the mistakes in a configuration file, each with its path.
 type MistakesError = strict.MistakesError
 
-// Decode reads a configuration file's content, strictly: it answers with the
-// mistakes found, each with its field's path, or with a complete configuration,
-// defaults filled in.
+// Decode reads the content of a configuration file. It returns a configuration with defaults, or every mistake.
 func Decode(content []byte) (*InjectionConfiguration, error) {
 	tree, err := strict.Parse(content, APIVersion, Kind)
 	if err != nil {

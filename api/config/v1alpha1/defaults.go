@@ -13,13 +13,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// agentImageRepository is where releases of the agent are published.
-const agentImageRepository = "ghcr.io/istiod-agent/istiod-agent"
-
-// guideNamespace is the namespace of Gloo Mesh's management plane, in which its guides create VirtualMeshes.
-const guideNamespace = "gloo-mesh"
-
-// Default returns the configuration that an empty file stands for.
+// Default returns the configuration of an empty file.
 func Default() *InjectionConfiguration {
 	c := &InjectionConfiguration{APIVersion: APIVersion, Kind: Kind}
 	c.setDefaults()
@@ -36,7 +30,7 @@ func (c *InjectionConfiguration) setDefaults() {
 	c.AgentRights.RoleBinding = cmp.Or(c.AgentRights.RoleBinding, "istiod-agent.istiods")
 
 	a := &c.Agent
-	a.Image = cmp.Or(a.Image, agentImageRepository+":"+strings.TrimPrefix(version.Version, "v"))
+	a.Image = cmp.Or(a.Image, "ghcr.io/istiod-agent/istiod-agent:"+strings.TrimPrefix(version.Version, "v"))
 	a.ImagePullPolicy = cmp.Or(a.ImagePullPolicy, corev1.PullIfNotPresent)
 	a.Resources = cmp.Or(a.Resources, defaultResources())
 	a.SecurityContext = cmp.Or(a.SecurityContext, restricted())
@@ -64,7 +58,7 @@ func (c *InjectionConfiguration) setDefaults() {
 	cert.Directory = cmp.Or(cert.Directory, "/tls")
 
 	if len(c.VirtualMesh.Namespaces) == 0 {
-		c.VirtualMesh.Namespaces = slices.Compact([]string{guideNamespace, s.Namespace})
+		c.VirtualMesh.Namespaces = slices.Compact([]string{"gloo-mesh", s.Namespace}) // Gloo Mesh's guides create VirtualMeshes in the former
 	}
 }
 
@@ -79,8 +73,8 @@ func defaultResources() *corev1.ResourceRequirements {
 	}
 }
 
-// restricted is what the Pod Security Standards' "restricted" level asks of a
-// container. It names no user: the image does, and OpenShift assigns its own.
+// restricted is a container of the Pod Security Standards' level restricted. It names no user: the image does, and
+// OpenShift assigns its own.
 func restricted() *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		AllowPrivilegeEscalation: new(false),

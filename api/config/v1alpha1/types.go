@@ -19,40 +19,32 @@ type InjectionConfiguration struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 
-	// Target says which objects are injected. Default: deployments.
+	// Target is the kind of object to inject. Default: deployments.
 	Target Target `json:"target,omitempty"`
-	// Sidecar says in which form the agent runs beside istiod. Default: container.
+	// Sidecar is the form of the agent beside istiod. Default: container.
 	Sidecar SidecarForm `json:"sidecar,omitempty"`
 	// Agent is the injected container.
 	Agent Agent `json:"agent,omitzero"`
 	// CACerts is the in-memory volume that holds the intermediate CA.
 	CACerts CACerts `json:"cacerts,omitzero"`
-	// MultiRootMesh sets ISTIO_MULTIROOT_MESH=true in istiod's container, unless
-	// that sets it itself: istiod then takes other roots of trust while it runs,
-	// so that the root can change without a restart. Default: false.
+	// MultiRootMesh sets ISTIO_MULTIROOT_MESH=true in istiod's container, unless the container sets it: istiod then
+	// accepts other roots of trust while it runs, so that the root can change without a restart. Default: false.
 	MultiRootMesh bool `json:"multiRootMesh,omitempty"`
-	// Annotate records the injection on the pod template, as
-	// istiod-agent.io/injected (a digest of what was rendered). Default: true.
-	// What a removal restores is recorded in any case, on the object itself, as
-	// istiod-agent.io/original.
+	// Annotate records a digest of the rendered injection on the pod template, as istiod-agent.io/injected. Default:
+	// true. istiod-agent.io/original on the object itself records what a removal restores, in any case.
 	Annotate *bool `json:"annotate,omitempty"`
-	// InjectExisting brings in the istiods that are already there when their
-	// namespace is labelled; it restarts them. Default: true.
+	// InjectExisting injects existing istiods when their namespace is labelled, which restarts them. Default: true.
 	InjectExisting *bool `json:"injectExisting,omitempty"`
-	// Rollout says what happens to injected istiods when the rendered injection
-	// changes. Default: manual.
+	// Rollout is what happens to injected istiods when the rendered injection changes. Default: manual.
 	Rollout Rollout `json:"rollout,omitempty"`
-	// ClusterName is what this cluster is called in a VirtualMesh's spec.meshes:
-	// <istiod's Deployment>-<its namespace>-<cluster>. Default: none, and
-	// VirtualMeshes are answered with what to set; the command line ignores it.
+	// ClusterName is this cluster's part of the mesh names in a VirtualMesh, <istiod's Deployment>-<its
+	// namespace>-<cluster>. Default: none; VirtualMeshes then get a message. The command line ignores it.
 	ClusterName string `json:"clusterName,omitempty"`
-	// VirtualMesh limits which VirtualMeshes are acted on; the command line
-	// ignores it.
+	// VirtualMesh limits the VirtualMeshes to act on; the command line ignores it.
 	VirtualMesh VirtualMesh `json:"virtualMesh,omitzero"`
-	// AgentRights are given by the program to the service accounts of injected
-	// istiods; the command line ignores it.
+	// AgentRights are granted to the service accounts of injected istiods; the command line ignores it.
 	AgentRights AgentRights `json:"agentRights,omitzero"`
-	// Server is how the webhook program serves; the command line ignores it.
+	// Server configures the servers of the webhook program; the command line ignores it.
 	Server Server `json:"server,omitzero"`
 }
 
@@ -62,19 +54,18 @@ type Target string
 const (
 	// TargetDeployments injects istiod's Deployment as it is stored.
 	TargetDeployments Target = "deployments"
-	// TargetPods injects istiod's Pods as they are created and leaves the
-	// Deployment as its owner wrote it, which is what GitOps tools want.
+	// TargetPods injects istiod's Pods when they are created. The Deployment stays as its owner wrote it, as GitOps
+	// tools require.
 	TargetPods Target = "pods"
 )
 
-// SidecarForm is how the agent runs beside istiod.
+// SidecarForm is the form of the agent beside istiod.
 type SidecarForm string
 
 const (
 	// SidecarContainer is an init container and an ordinary container.
 	SidecarContainer SidecarForm = "container"
-	// SidecarNative is one init container with restartPolicy Always
-	// (Kubernetes 1.29 and later).
+	// SidecarNative is one init container with restartPolicy Always (Kubernetes 1.29 and later).
 	SidecarNative SidecarForm = "native"
 )
 
@@ -82,47 +73,40 @@ const (
 type Rollout string
 
 const (
-	// RolloutManual reports outdated istiods; they are updated at their next
-	// change or `kubectl rollout restart`.
+	// RolloutManual reports outdated istiods. Their next change or `kubectl rollout restart` updates them.
 	RolloutManual Rollout = "manual"
 	// RolloutAutomatic updates outdated istiods at once, which restarts them.
 	RolloutAutomatic Rollout = "automatic"
 )
 
-// Agent describes the injected containers. A field that is absent takes its
-// default; an explicit {} in resources or securityContext means none.
+// Agent configures the injected containers. {} as resources or securityContext means none.
 type Agent struct {
 	// Image of the agent. Default: this release's own.
 	Image string `json:"image,omitempty"`
 	// ImagePullPolicy of the agent. Default: IfNotPresent.
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
-	// Env is added after the four variables that the agent always gets
-	// (PILOT_CERT_PROVIDER, POD_NAME, POD_NAMESPACE, SERVICE_ACCOUNT).
+	// Env follows the variables that the agent always has (PILOT_CERT_PROVIDER, POD_NAME, POD_NAMESPACE,
+	// SERVICE_ACCOUNT).
 	Env []corev1.EnvVar `json:"env,omitempty"`
-	// VaultToken is the service account token that the agent logs in to Vault
-	// with where a specification asks for its audience. Default: one for
-	// audience vault. An explicit {} means none.
+	// VaultToken is the agent's service account token for logins to Vault with its audience. {} means none. Default:
+	// one for audience vault.
 	VaultToken *VaultToken `json:"vaultToken,omitempty"`
-	// AllowedServers are the Vault servers that specifications may name, each as
-	// https://<host>[:<port>][/<prefix>]; a prefix must be the specification's. The
-	// agent sends nothing to any other. Default: any server.
+	// AllowedServers are the Vault servers that specifications may name, each as https://<host>[:<port>][/<prefix>]
+	// with the same prefix. The agent sends nothing to any other. Default: any server.
 	AllowedServers []string `json:"allowedServers,omitempty"`
-	// Resources of each injected container. Default: requests of 10m CPU and
-	// 32Mi memory, a limit of 64Mi memory. Without a CPU request istiod's HorizontalPodAutoscaler stops.
+	// Resources of each injected container. Default: requests of 10m CPU and 32Mi memory, a limit of 64Mi memory.
+	// Without a CPU request istiod's HorizontalPodAutoscaler stops.
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
-	// SecurityContext of each injected container. Default: what Pod Security's
-	// "restricted" level asks for, with no user id; ids that istiod's container
-	// sets are copied.
+	// SecurityContext of each injected container. Default: that of Pod Security's level restricted, without a user id;
+	// ids of istiod's container are copied.
 	SecurityContext *corev1.SecurityContext `json:"securityContext,omitempty"`
 }
 
 // VaultToken is a projected service account token.
 type VaultToken struct {
-	// Audience of the token; Vault's role and kubernetesAuth.audience name the
-	// same. Empty means that no token is projected.
+	// Audience of the token, as in Vault's role and kubernetesAuth.audience. Empty: no token is projected.
 	Audience string `json:"audience,omitempty"`
-	// ExpirationSeconds is the token's life, 600 or more; the kubelet replaces it
-	// in time. Default: 600.
+	// ExpirationSeconds is the lifetime of the token, at least 600; the kubelet renews it. Default: 600.
 	ExpirationSeconds *int64 `json:"expirationSeconds,omitempty"`
 }
 
@@ -132,32 +116,26 @@ type CACerts struct {
 	SizeLimit string `json:"sizeLimit,omitempty"`
 }
 
-// VirtualMesh limits which VirtualMeshes are acted on.
+// VirtualMesh limits the VirtualMeshes to act on.
 type VirtualMesh struct {
-	// Namespaces whose VirtualMeshes are acted on, 64 at most. A user who may
-	// write a VirtualMesh in one of them decides which CA signs istiod's
+	// Namespaces of these VirtualMeshes, 64 at most. A user who may write a VirtualMesh there chooses the CA of istiod's
 	// certificate. Default: gloo-mesh and server.namespace.
 	Namespaces []string `json:"namespaces,omitempty"`
 }
 
-// AgentRights are the agent's rights for the service account of every injected
-// istiod of some namespaces.
+// AgentRights are the agent's rights for the service account of every injected istiod of some namespaces.
 type AgentRights struct {
 	// Namespaces whose istiods get the rights, 64 at most. Default: none.
 	Namespaces []string `json:"namespaces,omitempty"`
-	// RoleBinding in each of these namespaces, whose subjects the program keeps.
-	// Default: istiod-agent.istiods.
+	// RoleBinding is the one in each of these namespaces whose subjects the program writes. Default:
+	// istiod-agent.istiods.
 	RoleBinding string `json:"roleBinding,omitempty"`
 }
 
-// DefaultServiceAccount is that of every Pod that names none. It never gets the
-// agent's rights by AgentRights.
-const DefaultServiceAccount = "default"
-
-// Covers reports whether the program gives the rights in a namespace.
+// Covers reports whether the rights are granted in a namespace.
 func (r *AgentRights) Covers(namespace string) bool { return slices.Contains(r.Namespaces, namespace) }
 
-// Server is how the webhook program serves.
+// Server configures the servers of the webhook program.
 type Server struct {
 	// BindAddress is the IP address to listen on. Default: all addresses.
 	BindAddress string `json:"bindAddress,omitempty"`
@@ -167,60 +145,47 @@ type Server struct {
 	HealthPort int32 `json:"healthPort,omitempty"`
 	// MetricsPort serves /metrics over HTTP. Default: 8080.
 	MetricsPort int32 `json:"metricsPort,omitempty"`
-	// ClientCA is a PEM file with the CA certificates of the API server's client
-	// certificate for this webhook. With it the admission port answers no client
-	// without such a certificate. Default: none, and any client is answered.
+	// ClientCA is a PEM file with the CA certificates of the API server's client certificate. The admission port then
+	// requires such a certificate. Default: none; any client is answered.
 	ClientCA string `json:"clientCA,omitempty"`
-	// LeaderElection of the controllers; admission never needs a leader.
-	// Default: true.
+	// LeaderElection of the controllers; admission never needs a leader. Default: true.
 	LeaderElection *bool `json:"leaderElection,omitempty"`
-	// Namespace holds the Lease and, for self-managed certificates, the CA's
-	// Secret. Default: istiod-agent-system.
+	// Namespace of the Lease and of the Secret with the self-managed CA. Default: istiod-agent-system.
 	Namespace string `json:"namespace,omitempty"`
-	// WebhookConfiguration is the name of the MutatingWebhookConfiguration
-	// whose caBundle is kept. Default: istiod-agent.
+	// WebhookConfiguration is the MutatingWebhookConfiguration whose caBundle the program writes. Default:
+	// istiod-agent.
 	WebhookConfiguration string `json:"webhookConfiguration,omitempty"`
-	// ServingCertificate is where the TLS certificate comes from.
+	// ServingCertificate is the source of the TLS certificate.
 	ServingCertificate ServingCertificate `json:"servingCertificate,omitzero"`
 }
 
-// CertificateSource names where the serving certificate comes from.
+// CertificateSource is a source of the serving certificate.
 type CertificateSource string
 
 const (
-	// CertificateSelfManaged makes its own CA, keeps it in a Secret, and keeps
-	// the webhook configuration's caBundle.
+	// CertificateSelfManaged creates a CA in a Secret, and writes the webhook configuration's caBundle.
 	CertificateSelfManaged CertificateSource = "self-managed"
-	// CertificateCertManager reads files that cert-manager keeps; cainjector
-	// keeps the caBundle.
+	// CertificateCertManager reads files from cert-manager, whose cainjector writes the caBundle.
 	CertificateCertManager CertificateSource = "cert-manager"
-	// CertificateSecret reads files that somebody else keeps; with CABundle the
-	// program keeps the caBundle.
+	// CertificateSecret reads files from another program; with CABundle this program writes the caBundle.
 	CertificateSecret CertificateSource = "secret"
 )
 
-// ServingCertificate is where the webhook's TLS certificate comes from.
+// ServingCertificate is the webhook's TLS certificate.
 type ServingCertificate struct {
 	// Source of the certificate. Default: self-managed.
 	Source CertificateSource `json:"source,omitempty"`
-	// DNSNames that the certificate must hold; the first is the one that the
-	// readiness check asks for.
-	// Default: istiod-agent-webhook.<namespace>.svc.
+	// DNSNames of the certificate; the readiness check uses the first. Default: istiod-agent-webhook.<namespace>.svc.
 	DNSNames []string `json:"dnsNames,omitempty"`
-	// SecretName holds the CA of self-managed certificates.
-	// Default: istiod-agent-webhook-ca.
+	// SecretName is the Secret of the self-managed CA. Default: istiod-agent-webhook-ca.
 	SecretName string `json:"secretName,omitempty"`
-	// CADuration of a self-managed CA, replaced after two thirds of it.
-	// Default: 8760h.
+	// CADuration of a self-managed CA, replaced after two thirds of it. Default: 8760h.
 	CADuration string `json:"caDuration,omitempty"`
-	// LeafDuration of a self-managed serving certificate, replaced after two
-	// thirds of it. Default: 168h.
+	// LeafDuration of a self-managed serving certificate, replaced after two thirds of it. Default: 168h.
 	LeafDuration string `json:"leafDuration,omitempty"`
-	// Directory that holds tls.crt and tls.key, for the sources cert-manager
-	// and secret. Default: /tls.
+	// Directory of tls.crt and tls.key, for the sources cert-manager and secret. Default: /tls.
 	Directory string `json:"directory,omitempty"`
-	// CABundle is a PEM file with the CA certificates that the API server must
-	// trust, for the source secret: the program writes them to the webhook
-	// configuration's caBundle. Default: none, and the caBundle is not touched.
+	// CABundle is a PEM file with the CA certificates that the program writes to the webhook configuration's caBundle,
+	// for the source secret. Default: none; the caBundle is not written.
 	CABundle string `json:"caBundle,omitempty"`
 }

@@ -24,48 +24,36 @@ import (
 // AllowedServersVariable is the agent's environment variable that holds AllowedServers, with commas between.
 const AllowedServersVariable = "ISTIOD_AGENT_ALLOWED_SERVERS"
 
-// minTokenSeconds is the shortest life that the API server gives a token (k8s.io/kubernetes pkg/apis/core/validation,
-// validateProjectionSources).
-const minTokenSeconds = 600
-
-// maxTokenSeconds is the longest that it takes there.
-const maxTokenSeconds = 1 << 32
-
-// maxAllowedServers bounds a list that stands in each istiod's Pod.
-const maxAllowedServers = 64
-
-// guideEnv lists the environment variables that the injection always sets.
-var guideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"}
-
-// imageReference is the shape of an image reference, host, path, tag and digest
-// included; whether it can be pulled is the kubelet's to find out.
-var imageReference = regexp.MustCompile(`^[a-z0-9](?:[a-zA-Z0-9._-]*(?::[0-9]+)?/)?[a-z0-9._/-]*(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@sha256:[0-9a-f]{64})?$`)
-
-// serverAddress is the shape of a server's address: scheme, host, port and the prefix of its paths.
-var serverAddress = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?((?:/[^/?#]+)*/?)$`)
-
-// maxServer is more than any server's address or audience has.
-const maxServer = 512
-
-// maxTag is the characters that a tag may have (OCI distribution specification 1.1). It is no bound in the
-// expression: as many states would take a hundred kilobytes for good.
-const maxTag = 128
-
-// The most variables of the agent, and names of the serving certificate.
 const (
+	// minTokenSeconds and maxTokenSeconds are the API server's limits of a token's lifetime (validateProjectionSources,
+	// pkg/apis/core/validation, Kubernetes 1.37).
+	minTokenSeconds = 600
+	maxTokenSeconds = 1 << 32
+	// maxAllowedServers limits a list in each istiod's Pod.
+	maxAllowedServers = 64
+	// maxServer is longer than any server's address or audience.
+	maxServer = 512
+	// maxTag is the length of a tag (OCI distribution specification 1.1). The expression omits it: as many states would
+	// take a hundred kilobytes of memory.
+	maxTag      = 128
 	maxEnv      = 200
 	maxDNSNames = 100
+	// maxNamespaces limits virtualMesh.namespaces and agentRights.namespaces.
+	maxNamespaces = 64
+	// minLeafDuration exceeds the ten seconds within which a missed change of the CA is noticed.
+	minLeafDuration = 30 * time.Second
 )
 
-// maxNamespaces bounds virtualMesh.namespaces: messages list them all.
-const maxNamespaces = 64
+// guideEnv are the variables that the injection always sets.
+var guideEnv = []string{"PILOT_CERT_PROVIDER", "POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"}
 
-// minLeafDuration keeps a serving certificate valid for longer than the ten
-// seconds in which a change of the CA that was missed is noticed.
-const minLeafDuration = 30 * time.Second
+// imageReference is the format of an image reference: host, path, tag and digest.
+var imageReference = regexp.MustCompile(`^[a-z0-9](?:[a-zA-Z0-9._-]*(?::[0-9]+)?/)?[a-z0-9._/-]*(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@sha256:[0-9a-f]{64})?$`)
 
-// validate answers with every mistake in a configuration whose defaults are
-// filled in.
+// serverAddress is the format of a server's address: scheme, host, port and prefix of its paths.
+var serverAddress = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?((?:/[^/?#]+)*/?)$`)
+
+// validate returns every mistake in a configuration with defaults.
 func (c *InjectionConfiguration) validate() field.ErrorList {
 	errs := oneOf(field.NewPath("apiVersion"), c.APIVersion, APIVersion)
 	errs = append(errs, oneOf(field.NewPath("kind"), c.Kind, Kind)...)
@@ -77,9 +65,7 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("cacerts", "sizeLimit"), c.CACerts.SizeLimit, `expected a quantity such as 1Mi, or "0" for none`))
 	}
 	if c.ClusterName != "" {
-		for _, problem := range validation.IsDNS1123Subdomain(c.ClusterName) {
-			errs = append(errs, field.Invalid(field.NewPath("clusterName"), c.ClusterName, problem))
-		}
+		errs = append(errs, subdomain(field.NewPath("clusterName"), c.ClusterName)...)
 	}
 	errs = append(errs, c.VirtualMesh.validate(field.NewPath("virtualMesh"), c.Server.Namespace)...)
 	errs = append(errs, validateNamespaces(field.NewPath("agentRights", "namespaces"), c.AgentRights.Namespaces, "")...)
@@ -100,9 +86,7 @@ func validateNamespaces(path *field.Path, namespaces []string, valid string) fie
 	seen := sets.New[string]()
 	for i, namespace := range namespaces {
 		if namespace != valid || namespace == "" {
-			for _, problem := range validation.IsDNS1123Label(namespace) {
-				errs = append(errs, field.Invalid(path.Index(i), namespace, problem))
-			}
+			errs = append(errs, invalid(path.Index(i), namespace, validation.IsDNS1123Label(namespace))...)
 		}
 		if seen.Has(namespace) {
 			errs = append(errs, field.Duplicate(path.Index(i), namespace))
@@ -158,9 +142,7 @@ func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {
 	seen := sets.New(guideEnv...)
 	for i, variable := range env {
 		name := path.Index(i).Child("name")
-		for _, problem := range validation.IsEnvVarName(variable.Name) {
-			errs = append(errs, field.Invalid(name, variable.Name, problem))
-		}
+		errs = append(errs, invalid(name, variable.Name, validation.IsEnvVarName(variable.Name))...)
 		if seen.Has(variable.Name) {
 			errs = append(errs, field.Duplicate(name, variable.Name))
 		}
@@ -172,8 +154,7 @@ func validateEnv(path *field.Path, env []corev1.EnvVar) field.ErrorList {
 	return errs
 }
 
-// validateSource refuses what an API server would refuse on every istiod
-// (validateEnvVarValueFrom, pkg/apis/core/validation, Kubernetes 1.37).
+// validateSource is the API server's validateEnvVarValueFrom (pkg/apis/core/validation, Kubernetes 1.37).
 func validateSource(path *field.Path, variable corev1.EnvVar) field.ErrorList {
 	from, named := variable.ValueFrom, 0
 	for _, set := range []bool{from.FieldRef != nil, from.ResourceFieldRef != nil, from.ConfigMapKeyRef != nil, from.SecretKeyRef != nil, from.FileKeyRef != nil} {
@@ -235,17 +216,13 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 		name   string
 		number int32
 	}{{"port", s.Port}, {"healthPort", s.HealthPort}, {"metricsPort", s.MetricsPort}} {
-		for _, problem := range validation.IsValidPortNum(int(port.number)) {
-			errs = append(errs, field.Invalid(path.Child(port.name), port.number, problem))
-		}
+		errs = append(errs, invalid(path.Child(port.name), port.number, validation.IsValidPortNum(int(port.number)))...)
 		if other, ok := taken[port.number]; ok {
 			errs = append(errs, field.Invalid(path.Child(port.name), port.number, "is already the "+other))
 		}
 		taken[port.number] = port.name
 	}
-	for _, problem := range validation.IsDNS1123Label(s.Namespace) {
-		errs = append(errs, field.Invalid(path.Child("namespace"), s.Namespace, problem))
-	}
+	errs = append(errs, invalid(path.Child("namespace"), s.Namespace, validation.IsDNS1123Label(s.Namespace))...)
 	errs = append(errs, subdomain(path.Child("webhookConfiguration"), s.WebhookConfiguration)...)
 	return append(errs, s.ServingCertificate.validate(path.Child("servingCertificate"))...)
 }
@@ -296,9 +273,12 @@ func oneOf[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
 }
 
 func subdomain(path *field.Path, name string) field.ErrorList {
-	var errs field.ErrorList
-	for _, problem := range validation.IsDNS1123Subdomain(name) {
-		errs = append(errs, field.Invalid(path, name, problem))
+	return invalid(path, name, validation.IsDNS1123Subdomain(name))
+}
+
+func invalid(path *field.Path, value any, problems []string) (errs field.ErrorList) {
+	for _, problem := range problems {
+		errs = append(errs, field.Invalid(path, value, problem))
 	}
 	return errs
 }

@@ -13,34 +13,29 @@ const (
 	maxRoots        = 256 << 10
 	maxMeshName     = 253
 	maxAccessPolicy = 64
+	// MaxMatches is the number of istiods that the patterns of one VirtualMesh match in a cluster.
+	MaxMatches = 100
 )
 
 func (m *VirtualMesh) bounds() field.ErrorList {
 	var errs field.ErrorList
-	spec := field.NewPath("spec")
+	limit := func(path *field.Path, value string, most int) {
+		if len(value) > most {
+			errs = append(errs, field.TooLong(path, nil, most))
+		}
+	}
+	spec, annotations := field.NewPath("spec"), field.NewPath("metadata", "annotations")
 	if len(m.Spec.Meshes) > MaxMeshes {
 		errs = append(errs, field.TooMany(spec.Child("meshes"), len(m.Spec.Meshes), MaxMeshes))
 	} else {
 		for i, mesh := range m.Spec.Meshes {
-			if len(mesh.Name) > maxMeshName {
-				errs = append(errs, field.TooLong(spec.Child("meshes").Index(i).Child("name"), nil, maxMeshName))
-			}
-			if len(mesh.Namespace) > maxMeshName {
-				errs = append(errs, field.TooLong(spec.Child("meshes").Index(i).Child("namespace"), nil, maxMeshName))
-			}
+			limit(spec.Child("meshes").Index(i).Child("name"), mesh.Name, maxMeshName)
+			limit(spec.Child("meshes").Index(i).Child("namespace"), mesh.Namespace, maxMeshName)
 		}
 	}
-	if len(m.Spec.GlobalAccessPolicy) > maxAccessPolicy {
-		errs = append(errs, field.TooLong(spec.Child("globalAccessPolicy"), nil, maxAccessPolicy))
-	}
-	annotations := field.NewPath("metadata", "annotations")
-	if len(m.Annotations[TrustedRootsAnnotation]) > maxRoots {
-		errs = append(errs, field.TooLong(annotations.Key(TrustedRootsAnnotation), nil, maxRoots))
-	}
-	for _, short := range []string{RootRotationAnnotation, RotateFromSecretAnnotation} {
-		if len(m.Annotations[short]) > maxMeshName {
-			errs = append(errs, field.TooLong(annotations.Key(short), nil, maxMeshName))
-		}
-	}
+	limit(spec.Child("globalAccessPolicy"), m.Spec.GlobalAccessPolicy, maxAccessPolicy)
+	limit(annotations.Key(TrustedRootsAnnotation), m.Annotations[TrustedRootsAnnotation], maxRoots)
+	limit(annotations.Key(RootRotationAnnotation), m.Annotations[RootRotationAnnotation], maxMeshName)
+	limit(annotations.Key(RotateFromSecretAnnotation), m.Annotations[RotateFromSecretAnnotation], maxMeshName)
 	return errs
 }

@@ -62,18 +62,15 @@ var RootRotationWords = []RootRotation{RotateTrustBoth, RotateSignWithNew, Rotat
 type RootRotationStatus struct {
 	// The stage: TrustBoth (istiods sign with their previous CA and publish all roots), SignWithNew (they sign under
 	// the new root and publish all roots) or DropOld (they publish the new root alone).
-	//
 	// +kubebuilder:validation:MaxLength=64
 	Stage RootRotationStage `json:"stage,omitempty"`
-	// Whether every replica of every istiod of this cluster was seen to use the files of the stage.
+	// Whether every replica of every istiod of this cluster is confirmed to use the files of the stage.
 	// +optional
 	Complete bool `json:"complete"`
 	// SHA-256 of the new root certificate (DER) in hexadecimal.
-	//
 	// +kubebuilder:validation:MaxLength=128
 	NewRoot string `json:"newRoot,omitempty"`
 	// What the stage waits for, or what to do next.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 }
@@ -90,16 +87,12 @@ func (s *RootRotationStatus) At() RootRotationStage {
 func (m *VirtualMesh) validateRotation() field.ErrorList {
 	path := field.NewPath("metadata", "annotations")
 	value, given := m.Annotations[RootRotationAnnotation]
-	if !given {
+	if !given || RootRotation(value) == RotateNone {
 		return nil
 	}
 	var errs field.ErrorList
-	switch RootRotation(value) {
-	case RotateNone:
-		return nil
-	case RotateTrustBoth, RotateSignWithNew, RotateDropOld:
-	default:
-		errs = append(errs, field.NotSupported(path.Key(RootRotationAnnotation), value, []RootRotation{RotateTrustBoth, RotateSignWithNew, RotateDropOld, RotateNone}))
+	if RootRotation(value).Allowed() == 0 {
+		errs = append(errs, field.NotSupported(path.Key(RootRotationAnnotation), value, append(slices.Clone(RootRotationWords), RotateNone)))
 	}
 	const expected = "expected PEM certificates of the roots to trust, the old ones first and the new one last"
 	text, roots := m.Annotations[TrustedRootsAnnotation], path.Key(TrustedRootsAnnotation)

@@ -3,6 +3,8 @@
 package v1
 
 import (
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -29,7 +31,6 @@ func AddToScheme(scheme *runtime.Scheme) error {
 
 // A VirtualMesh groups Istio meshes, one per istiod, and specifies their common trust: the CA that signs the
 // intermediate CA certificate of each. Apply the same VirtualMesh to every cluster; each acts on its own meshes.
-//
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=virtualmeshes
 // +kubebuilder:subresource:status
@@ -48,7 +49,6 @@ type VirtualMesh struct {
 }
 
 // VirtualMeshList is a list of VirtualMeshes.
-//
 // +kubebuilder:object:root=true
 type VirtualMeshList struct {
 	metav1.TypeMeta `json:",inline"`
@@ -58,12 +58,10 @@ type VirtualMeshList struct {
 }
 
 // VirtualMeshSpec is the desired trust of the meshes. Unknown fields of the public API are preserved.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type VirtualMeshSpec struct {
 	// The meshes that trust each other, without duplicates. They may include those of other clusters: each cluster acts
 	// on its own.
-	//
 	// +kubebuilder:validation:MaxItems=1000
 	Meshes []MeshRef `json:"meshes,omitempty"`
 
@@ -74,31 +72,26 @@ type VirtualMeshSpec struct {
 	Federation *runtime.RawExtension `json:"federation,omitempty"`
 
 	// Whether traffic needs an AccessPolicy: MESH_DEFAULT, ENABLED or DISABLED. Kept, but not acted on.
-	//
 	// +kubebuilder:validation:MaxLength=64
 	GlobalAccessPolicy string `json:"globalAccessPolicy,omitempty"`
 }
 
 // MeshRef names a mesh.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type MeshRef struct {
 	// Name of the mesh: <istiod's Deployment>-<its namespace>-<cluster>, such as istiod-istio-system-cluster-1. One
 	// star matches any end of the Deployment's name: *-istio-system-cluster-1 matches every injected istiod of
 	// namespace istio-system, istiod-*-istio-system-cluster-1 every revision, 100 at most. Required.
-	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
 	// Namespace of Gloo Mesh's object for the mesh, such as gloo-mesh. The controller ignores it.
-	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
 
 // MTLSConfig is the trust between the meshes.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.shared) && has(self.limited))",fieldPath=".limited",reason=FieldValueForbidden,message="expected none together with shared: meshes trust each other in one way"
 // +kubebuilder:validation:XValidation:rule="has(self.shared) || has(self.limited)",fieldPath=".shared",reason=FieldValueRequired,message="expected shared: the way in which the meshes trust each other"
@@ -116,7 +109,6 @@ type MTLSConfig struct {
 }
 
 // SharedTrust is one root for all meshes.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.rootCertificateAuthority) && has(self.intermediateCertificateAuthority))",fieldPath=".rootCertificateAuthority",reason=FieldValueForbidden,message="expected none together with intermediateCertificateAuthority: certificates come from one CA"
 // +kubebuilder:validation:XValidation:rule="has(self.rootCertificateAuthority) || has(self.intermediateCertificateAuthority)",fieldPath=".intermediateCertificateAuthority",reason=FieldValueRequired,message="expected the CA that signs each mesh's intermediate CA certificate"
@@ -126,7 +118,6 @@ type SharedTrust struct {
 	RootCertificateAuthority *RootCertificateAuthority `json:"rootCertificateAuthority,omitempty"`
 
 	// The CA that each mesh's agent requests an intermediate CA certificate from. Required.
-	//
 	// +kubebuilder:validation:XValidation:rule="has(self.vault)",fieldPath=".vault",reason=FieldValueRequired,message="expected the Vault that signs the certificates"
 	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || (has(self.vault.server) && self.vault.server != '')",fieldPath=".vault.server",reason=FieldValueRequired,message="expected Vault's address, such as https://vault.example.com:8200"
 	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || (has(self.vault.caPath) && self.vault.caPath != '')",fieldPath=".vault.caPath",reason=FieldValueRequired,message="expected <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate"
@@ -136,7 +127,6 @@ type SharedTrust struct {
 	IntermediateCertificateAuthority *certificatesv1.IntermediateCertificateAuthority `json:"intermediateCertificateAuthority,omitempty"`
 
 	// Properties of each intermediate CA certificate and its key.
-	//
 	// +kubebuilder:validation:XValidation:rule="!has(self.ttlDays) || (self.ttlDays >= 1 && self.ttlDays <= 36500)",fieldPath=".ttlDays",reason=FieldValueInvalid,message="expected 1 to 36500 days"
 	// +kubebuilder:validation:XValidation:rule="!has(self.rsaKeySizeBytes) || self.rsaKeySizeBytes in [2048, 3072, 4096]",fieldPath=".rsaKeySizeBytes",reason=FieldValueInvalid,message="expected 2048, 3072 or 4096; in spite of the field's name these are bits"
 	// +kubebuilder:validation:XValidation:rule="!has(self.secretRotationGracePeriodRatio) || (self.secretRotationGracePeriodRatio > 0.0 && self.secretRotationGracePeriodRatio <= 0.9)",fieldPath=".secretRotationGracePeriodRatio",reason=FieldValueInvalid,message="expected more than 0 and at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"
@@ -144,7 +134,6 @@ type SharedTrust struct {
 }
 
 // RootCertificateAuthority is a root CA whose key is on Gloo Mesh's management server. It is not acted on.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.generated) && has(self.secret))",fieldPath=".secret",reason=FieldValueForbidden,message="expected none together with generated: there is one root"
 type RootCertificateAuthority struct {
@@ -156,7 +145,6 @@ type RootCertificateAuthority struct {
 }
 
 // ApprovalState is the result for a VirtualMesh or a mesh.
-//
 // +kubebuilder:validation:Enum=PENDING;ACCEPTED;INVALID;FAILED
 type ApprovalState string
 
@@ -173,7 +161,6 @@ const (
 )
 
 // VirtualMeshStatus is the result in this cluster. Unknown fields of the public API are preserved.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type VirtualMeshStatus struct {
 	// The metadata.generation that this status describes.
@@ -184,18 +171,15 @@ type VirtualMeshStatus struct {
 	State ApprovalState `json:"state,omitempty"`
 
 	// The errors and their remedies, with the path of an invalid field; empty when there are none.
-	//
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MaxLength=32768
 	Errors []string `json:"errors,omitempty"`
 
 	// The result for each mesh, by <name>.<namespace>. as in spec.meshes, with the final dot.
-	//
 	// +kubebuilder:validation:MaxProperties=1000
 	Meshes map[string]MeshStatus `json:"meshes,omitempty"`
 
 	// The parts of the specification that are not acted on, each with its path and reason. Not in the public API.
-	//
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MaxLength=32768
@@ -206,7 +190,6 @@ type VirtualMeshStatus struct {
 
 	// Conditions, for `kubectl wait`. Ready is true when each mesh of this cluster has its IssuedCertificate. Not in
 	// the public API.
-	//
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=32
@@ -214,11 +197,9 @@ type VirtualMeshStatus struct {
 }
 
 // MeshStatus is the result for a mesh.
-//
 // +kubebuilder:pruning:PreserveUnknownFields
 type MeshStatus struct {
 	// Rank of this VirtualMesh among those that name the mesh: 0 is the one that governs it.
-	//
 	// +kubebuilder:validation:Minimum=0
 	AcceptanceOrder uint32 `json:"acceptanceOrder,omitempty"`
 
@@ -226,19 +207,16 @@ type MeshStatus struct {
 	State ApprovalState `json:"state,omitempty"`
 
 	// The errors and their remedies; empty when there are none.
-	//
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MaxLength=32768
 	Errors []string `json:"errors,omitempty"`
 
 	// Warnings about settings that are valid, but unsafe or ineffective.
-	//
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MaxLength=32768
 	Warnings []string `json:"warnings,omitempty"`
 
 	// A description of the state, such as that the mesh is in another cluster. Not in the public API.
-	//
 	// +kubebuilder:validation:MaxLength=32768
 	Message string `json:"message,omitempty"`
 
@@ -255,17 +233,19 @@ type MeshStatus struct {
 // StatusRef names an object of the controller.
 type StatusRef struct {
 	// Name of the object.
-	//
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 	// Namespace of the object.
-	//
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace,omitempty"`
 }
 
 // Key is the key of a mesh in VirtualMeshStatus.Meshes.
 func (r *MeshRef) Key() string { return r.Name + "." + r.Namespace + "." }
+
+// Pattern splits a name with a star, such as istiod-*-istio-system-cluster-1, into the start of the Deployment's name
+// and the part after the star, -<namespace>-<cluster>. ok is false for a name without a star.
+func (r *MeshRef) Pattern() (prefix, suffix string, ok bool) { return strings.Cut(r.Name, "*") }
 
 // IntermediateCA is the CA that signs certificates; nil without one.
 func (s *VirtualMeshSpec) IntermediateCA() *certificatesv1.IntermediateCertificateAuthority {

@@ -123,28 +123,19 @@ func call(ctx context.Context, transport http.RoundTripper, host string, payload
 	return body[prefix:], nil
 }
 
-var errMalformed = errors.New("istiod's response is not an IstioCertificateResponse")
-
 // decode reads IstioCertificateResponse.cert_chain.
 func decode(message []byte) (chain []string, err error) {
 	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil, errMalformed
+		number, kind, size := protowire.ConsumeField(message)
+		if size < 0 {
+			return nil, errors.New("istiod's response is not an IstioCertificateResponse")
 		}
-		message = message[n:]
 		if number == fieldChain && kind == protowire.BytesType {
-			value, n := protowire.ConsumeBytes(message)
-			if n < 0 {
-				return nil, errMalformed
-			}
-			chain, message = append(chain, string(value)), message[n:]
-			continue
+			_, _, tag := protowire.ConsumeTag(message)
+			value, _ := protowire.ConsumeBytes(message[tag:size])
+			chain = append(chain, string(value))
 		}
-		if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
-			return nil, errMalformed
-		}
-		message = message[n:]
+		message = message[size:]
 	}
 	if len(chain) < 2 {
 		return nil, errors.New("istiod's response holds no certificate chain")

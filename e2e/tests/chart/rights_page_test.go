@@ -19,7 +19,7 @@ import (
 // These lines delimit the tables of docs/security.md.
 const (
 	rightsBegin = "<!-- Generated from the chart's Roles by `make golden`. -->\n"
-	rightsEnd   = "<!-- End of what is generated. -->\n"
+	rightsEnd   = "<!-- End of the generated part. -->\n"
 )
 
 // installation is a configuration of the chart with rights of its own.

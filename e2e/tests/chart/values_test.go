@@ -199,7 +199,8 @@ func TestNotes(t *testing.T) {
 			helm.Values{"servingCertificate": helm.Values{"source": "secret", "secret": helm.Values{"name": "mine"}}},
 			[]string{"Add the CA of Secret mine with", "kubectl edit mutatingwebhookconfiguration istiod-agent "},
 		},
-		"guard off": {helm.Values{"guard": helm.Values{"enabled": false}}, []string{"The guard is disabled"}},
+		"no name of the cluster": {helm.Values{"clusterName": ""}, []string{"clusterName is not set: VirtualMeshes have no effect"}},
+		"guard off":              {helm.Values{"guard": helm.Values{"enabled": false}}, []string{"The guard is disabled"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			notes := render(t, standard, test.values).notes

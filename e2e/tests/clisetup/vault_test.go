@@ -181,7 +181,7 @@ func TestApply(t *testing.T) {
 	if !answer.Applied || len(answer.Differences) != 1 || answer.Differences[0].Done != "wrote the policy" {
 		t.Errorf("got %+v", answer)
 	}
-	s.run(t, mesh, "-o=json").Wants(t, 2, "--output: expected together with --dry-run or --apply")
+	s.run(t, mesh, "-o=json").Wants(t, 2, "--output requires --dry-run or --apply")
 }
 
 // The command shows what another program has configured, and overwrites it only with --force.
@@ -267,7 +267,7 @@ func TestApplyKeepsOthers(t *testing.T) {
 	s.run(t, mesh("app"), "--apply").Wants(t, 0, "Nothing to do")
 	// What it has made, it changes without --force.
 	s.run(t, mesh("app"), "--apply", "--token-ttl", "5m").Wants(t, 0, "auth/kubernetes/role/app: wrote the role")
-	s.run(t, mesh("app"), "--force").Wants(t, 2, "--force: expected together with --apply")
+	s.run(t, mesh("app"), "--force").Wants(t, 2, "--force requires --apply")
 }
 
 // The role requires the audience of the agents' tokens: none, as in the guide, or the VirtualMesh's.

@@ -69,7 +69,7 @@ func brokenStatus(t *testing.T, config string, s *side) {
 			"cluster-1   bare           istiod-bare          NotInjected ", "cluster-1: bare/istiod-bare: runs without the agent; see kubectl istiod-agent check",
 			"cluster-1   alien          istiod-alien         NoCertificate ", "cluster-1: alien/istiod-alien: there is no IssuedCertificate for its service account",
 			"cluster-1   mesh           istiod-silent        NoReport ", "cluster-1: mesh/istiod-silent: its agent has not reported a CA",
-			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod does not use its CA",
+			"cluster-1   mesh           istiod-unconfirmed   NotConfirmed ", "cluster-1: mesh/istiod-unconfirmed: istiod has not loaded its CA certificate",
 			"cluster-1   mesh           istiod-expired       Expired ", "cluster-1: mesh/istiod-expired: its CA certificate has expired",
 			"cluster-1   mesh           istiod-failing       Failing ", "cluster-1: mesh/istiod-failing: asking Vault at https://vault:8200 to sign: permission denied",
 			"The roots of trust differ: ", "abababababab in cluster-1",
@@ -145,8 +145,8 @@ func brokenRenew(t *testing.T, config string, s *side) {
 	must(t, s.sidecar.Kill())
 	s.startSidecar(t)
 	for _, l := range []line{
-		{"no such certificate", []string{"renew", "gone", "istiod-istio-system-cluster-2", of}, 2, []string{"cluster-2: istio-system/gone: there is no IssuedCertificate istio-system/gone; kubectl --context=cluster-2 get issuedcertificates -A", name + "istiod in Pod istiod-0 uses"}},
-		{"none at all", []string{"renew", "--all", "-n=default", of}, 2, []string{"cluster-2: namespace default: there is no IssuedCertificate; kubectl istiod-agent check says why"}},
+		{"no such certificate", []string{"renew", "gone", "istiod-istio-system-cluster-2", of}, 2, []string{"cluster-2: istio-system/gone: there is no IssuedCertificate istio-system/gone; list them by kubectl --context=cluster-2 get issuedcertificates -A", name + "istiod in Pod istiod-0 uses"}},
+		{"none at all", []string{"renew", "--all", "-n=default", of}, 2, []string{"cluster-2: namespace default: there is no IssuedCertificate; kubectl istiod-agent check shows the cause"}},
 		{"a context cannot be reached", []string{"renew", "--all", "--context=away", of}, 2, []string{"away: listing IssuedCertificates: ", "connection refused", name + "istiod in Pod istiod-0 uses"}},
 		{"the right to ask is missing", []string{"renew", "--all", "--context=reader"}, 2, []string{"reader: istio-system/istiod-istio-system-cluster-1: requesting a renewal: ", "get the right to patch issuedcertificates.certificates.mesh.gloo.solo.io"}},
 	} {
@@ -194,9 +194,9 @@ func brokenRotation(t *testing.T, config, root string, s *side) {
 
 	// The agent of the second cluster is dead: it never trusts both, and so nobody goes on.
 	must(t, s.sidecar.Kill())
-	line{"an agent is dead", inBoth(append(begin(), "--timeout=3s")...), 1, []string{"cluster-1: gloo-mesh/virtual-mesh: trust-both is complete", "cluster-2: gloo-mesh/virtual-mesh: trust-both is not complete after 3s; waiting for istio-system/istiod-0, which does not publish all roots yet"}}.check(t, config)
+	line{"an agent is dead", inBoth(append(begin(), "--timeout=3s")...), 1, []string{"cluster-1: gloo-mesh/virtual-mesh: trust-both is complete", "cluster-2: gloo-mesh/virtual-mesh: trust-both is not complete after 3s; waiting for istio-system/istiod-0: it does not publish all roots yet"}}.check(t, config)
 	line{"an agent is dead", inBoth("rotate-root"), 1, []string{"cluster-2: gloo-mesh/virtual-mesh: TrustBoth: waiting for istio-system/istiod-0"}}.check(t, config)
-	line{"an agent is dead", inBoth("rotate-root", "sign-with-new"), 1, []string{unchanged, "cluster-2: TrustBoth is not complete; waiting for istio-system/istiod-0, which does not publish all roots yet"}}.check(t, config)
+	line{"an agent is dead", inBoth("rotate-root", "sign-with-new"), 1, []string{unchanged, "cluster-2: TrustBoth is not complete; waiting for istio-system/istiod-0: it does not publish all roots yet"}}.check(t, config)
 	s.startSidecar(t)
 	eventually(t, config, inBoth("rotate-root", "none"), 0, "cluster-2: gloo-mesh/virtual-mesh: no root change is in progress")
 }

@@ -134,7 +134,7 @@ func TestRenewalFromSlowVault(t *testing.T) {
 	}
 }
 
-// renewed is the metric of requested renewals that istiod was seen to use.
+// renewed is the metric of requested renewals that istiod has loaded.
 const renewed = `istiod_agent_renewals_total{outcome="success",reason="RenewRequested"}`
 
 // runs starts the init container, an istiod and the sidecar, in a Pod's order, and waits until the CA is confirmed.

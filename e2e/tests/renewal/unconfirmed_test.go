@@ -13,7 +13,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 )
 
-// A renewal is done when istiod was seen to use it. While istiod hangs, the agent reports that after a minute; the renewal
+// A renewal is complete when istiod has loaded it. While istiod hangs, the agent reports that after a minute; the renewal
 // is done as soon as istiod continues.
 func TestIstiodHangs(t *testing.T) {
 	t.Parallel()
@@ -62,12 +62,12 @@ func TestIstiodUnreachable(t *testing.T) {
 	must(t, err)
 }
 
-// unconfirmed waits until status, Event and metrics report that istiod was not seen to use the published CA.
+// unconfirmed waits until status, Event and metrics report that istiod has not loaded the published CA.
 func (m *mesh) unconfirmed(t *testing.T, sidecar *agents.Sidecar, words ...string) (serial string) {
 	t.Helper()
 	words = append(words, "has not loaded CA certificate", "within 1m0s")
 	// A minute, and up to half of one until the agent asks again.
-	cluster.Within(t, 2*time.Minute, "the status says that istiod does not use what is published", func() error {
+	cluster.Within(t, 2*time.Minute, "the status reports that istiod has not loaded the published CA", func() error {
 		state, entry := m.status(t)
 		if state != "FAILED" || entry["confirmed"] != false {
 			return fmt.Errorf("state %q, %v", state, entry)

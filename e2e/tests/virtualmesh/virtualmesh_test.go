@@ -262,7 +262,7 @@ func TestValidation(t *testing.T) {
 		says  string
 	}{
 		"no URL":                        {set(vault+".server", "vault"), vault + ".server", "expected https://<host>[:<port>]"},
-		"a path in the server":          {set(vault+".server", "https://vault:8200/v1"), vault + ".server", "holds a path"},
+		"a path in the server":          {set(vault+".server", "https://vault:8200/v1"), vault + ".server", "contains a path"},
 		"a password in the server":      {set(vault+".server", "https://a:b@vault:8200"), vault + ".server", "a user name or a password"},
 		"no port":                       {set(vault+".server", "https://vault:"), vault + ".server", "has no port"},
 		"certificates that are none":    {set(vault+".caBundle", "YWI="), vault + ".caBundle", "expected PEM certificates"},
