@@ -211,7 +211,7 @@ func (p *pair) byEngine(o runtime.Object) (outcome, patches.Result, error) {
 	if result.Denied() {
 		return outcome{reason: string(result.Reason)}, result, nil
 	}
-	text, err := result.Patch()
+	text, err := json.Marshal(result.Operations)
 	if err != nil {
 		return outcome{}, result, err
 	}
