@@ -12,6 +12,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/checkup"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
+	"github.com/istiod-agent/istiod-agent/cli/policy"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
 	"github.com/istiod-agent/istiod-agent/cli/rotate"
 	"github.com/istiod-agent/istiod-agent/cli/status"
@@ -32,7 +33,7 @@ func NewCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.AddCommand(manifests.InjectCommand(), manifests.UninjectCommand(), version.Command())
+	cmd.AddCommand(manifests.InjectCommand(), manifests.UninjectCommand(), policy.Command(), version.Command())
 	cmd.AddCommand(vaultside.Command())
 	cmd.AddCommand(checkup.Command(), status.Command(), verify.Command(), renew.Command(), rotate.Command())
 	cmd.AddCommand(optionsCommand())

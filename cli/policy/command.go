@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policy is `policy`: it prints the injection as objects that the API server evaluates itself, for those who install
+// neither the chart nor the controllers. It talks to no cluster.
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/cli/files"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/policy"
+)
+
+type flags struct {
+	config    string
+	name      string
+	namespace string
+	output    string
+}
+
+// Command is `policy`.
+func Command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Print the injection as an admission policy, which needs no webhook",
+		Long: fmt.Sprintf(`Prints the injection as a MutatingAdmissionPolicy with its parameter, and a
+ValidatingAdmissionPolicy that refuses what cannot be injected. The API server
+evaluates both itself: no Pod, port or certificate of istiod-agent takes part.
+It needs Kubernetes 1.%d or later.
+
+The parameter comes last. Until it is stored, changes of istiod in labelled
+namespaces are refused.
+
+Exit codes: 0 done; 1 an error, and nothing was written.`, policy.OldestMinor),
+		Example: `  # Install: the second time for the parameter, whose definition is new the first time
+  kubectl istiod-agent policy --config injection.yaml >policy.yaml
+  kubectl apply -f policy.yaml || kubectl apply -f policy.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	cmd.Flags().StringVar(&f.config, "config", "", "the injection's configuration `file` (default: its defaults)")
+	cmd.Flags().StringVar(&f.name, "name", "istiod-agent", "`name` of the policies and of the parameter")
+	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "istiod-agent-system", "`namespace` of the parameter")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "yaml", "`format` to write: yaml or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"yaml", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (f *flags) run(cmd *cobra.Command) error {
+	if f.output != "yaml" && f.output != "json" {
+		return fmt.Errorf("--output: expected yaml or json, got %q", f.output)
+	}
+	config := v1alpha1.Default()
+	if f.config != "" {
+		content, err := files.Read(f.config, files.MaxSmall)
+		if err != nil {
+			return fmt.Errorf("--config: %w", err)
+		}
+		if config, err = v1alpha1.Decode(content); err != nil {
+			return fmt.Errorf("configuration %s: %w", f.config, err)
+		}
+	}
+	p, err := policy.New(config, policy.Names{Policy: f.name, Namespace: f.namespace})
+	if err != nil {
+		return err
+	}
+	objects, err := f.objects(p)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if f.output == "json" {
+		list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}, Items: objects}
+		text, err := json.MarshalIndent(list, "", "  ")
+		if err != nil {
+			return err
+		}
+		out.Write(append(text, '\n'))
+	} else {
+		for i := range objects {
+			text, err := yaml.Marshal(objects[i].Object)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&out, "---\n%s", text)
+		}
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "The API server must be Kubernetes 1.%d or later: with several, each of them.\n", policy.OldestMinor)
+	_, err = out.WriteTo(terminal.Data(cmd.OutOrStdout()))
+	return err
+}
+
+// objects in the order in which an API server can take them: what the parameter needs, the policies, the parameter.
+func (f *flags) objects(p *policy.Policy) ([]unstructured.Unstructured, error) {
+	namespace := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: f.namespace}}
+	var objects []unstructured.Unstructured
+	for _, o := range []runtime.Object{p.Definition, namespace, p.Validating, p.ValidatingBinding, p.Mutating, p.MutatingBinding, p.Parameter} {
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			return nil, err
+		}
+		unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
+		unstructured.RemoveNestedField(content, "status")
+		objects = append(objects, unstructured.Unstructured{Object: content})
+	}
+	return objects, nil
+}
