@@ -50,12 +50,14 @@ var claims = map[string]map[string]string{
 		"namespaces: list":              chartRights,
 		"apps: deployments: list":       chartRights + " e2e/tests/existing.TestLabel e2e/tests/admission.TestOptOutAndBackIn",
 		"pods: get":                     chartRights + " e2e/tests/pods.TestExistingPods e2e/tests/reports.TestReportsOfDeletedPods",
+
 		"networking.mesh.gloo.solo.io: virtualmeshes: list":                            chartRights + " e2e/tests/virtualmesh.TestGuide",
 		"networking.mesh.gloo.solo.io: virtualmeshes/status":                           chartRights + " e2e/tests/virtualmesh.TestGuide",
 		"certificates.mesh.gloo.solo.io: issuedcertificates: list":                     chartRights + " e2e/tests/virtualmesh.TestChanges",
 		"certificates.mesh.gloo.solo.io: podbouncedirectives: get":                     chartRights + " controllers/meshes.TestThePodBounceDirective e2e/tests/restarts.TestRootChange",
 		"certificates.mesh.gloo.solo.io: podbouncedirectives/status":                   chartRights + " e2e/tests/restarts.TestRootChange",
 		"certificates.mesh.gloo.solo.io: issuedcertificates/status: patch | to remove": chartRights + " e2e/tests/reports.TestReportsOfDeletedPods",
+
 		"configmaps `istio`":                                                                    chartRights + " e2e/tests/virtualmesh.TestTrustDomain",
 		"configmaps `istio-ca-root-cert`: get | to check":                                       chartRights + " controllers/restarts.TestTheGateOfANamespace",
 		"configmaps `istio-ca-root-cert`: get | to start":                                       chartRights + " e2e/tests/renewal.TestChangedRoot",

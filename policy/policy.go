@@ -21,10 +21,10 @@ import (
 
 // The parameter's kind.
 const (
-	Group    = "istiod-agent.io"
-	Version  = "v1alpha1"
-	Kind     = "Injection"
-	Resource = "injections"
+	group    = "istiod-agent.io"
+	version  = "v1alpha1"
+	kind     = "Injection"
+	resource = "injections"
 )
 
 // OldestMinor is the minor version of the oldest Kubernetes 1.x in which MutatingAdmissionPolicy is stable and on by
@@ -72,10 +72,10 @@ func New(config *v1alpha1.InjectionConfiguration, names Names) (*Policy, error) 
 
 	p := &Policy{Definition: &unstructured.Unstructured{}}
 	if err := yaml.Unmarshal(definition, &p.Definition.Object); err != nil {
-		return nil, fmt.Errorf("reading the definition of %s: %w", Resource, err)
+		return nil, fmt.Errorf("reading the definition of %s: %w", resource, err)
 	}
 	if p.Parameter, err = parameter(injector.Rendered(), names); err != nil {
-		return nil, fmt.Errorf("rendering the %s: %w", Kind, err)
+		return nil, fmt.Errorf("rendering the %s: %w", kind, err)
 	}
 	p.mutating(injector.Target(), names)
 	p.validating(injector.Target(), names)
@@ -97,8 +97,8 @@ func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, err
 		spec[field] = object
 	}
 	u := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
-	u.SetAPIVersion(Group + "/" + Version)
-	u.SetKind(Kind)
+	u.SetAPIVersion(group + "/" + version)
+	u.SetKind(kind)
 	u.SetNamespace(names.Namespace)
 	u.SetName(names.Parameter)
 	// As an API server's client would read it: int64 in place of json.Number.
@@ -190,7 +190,7 @@ func validations() []admissionv1.Validation {
 }
 
 func paramKind() *admissionv1.ParamKind {
-	return &admissionv1.ParamKind{APIVersion: Group + "/" + Version, Kind: Kind}
+	return &admissionv1.ParamKind{APIVersion: group + "/" + version, Kind: kind}
 }
 
 // paramRef refuses istiod's change while the parameter is not there: nothing may start un-injected.

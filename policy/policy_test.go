@@ -108,7 +108,7 @@ func TestDefinition(t *testing.T) {
 	p, _ := newPolicy(t, func(*v1alpha1.InjectionConfiguration) {})
 	group, _, _ := unstructured.NestedString(p.Definition.Object, "spec", "group")
 	kind, _, _ := unstructured.NestedString(p.Definition.Object, "spec", "names", "kind")
-	if p.Definition.GetName() != policy.Resource+"."+policy.Group || group != policy.Group || kind != policy.Kind {
+	if p.Definition.GetName() != "injections.istiod-agent.io" || group != "istiod-agent.io" || kind != "Injection" {
 		t.Errorf("definition of %s in %s", kind, group)
 	}
 }
