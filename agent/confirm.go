@@ -12,10 +12,23 @@ import (
 	"net"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const confirmTimeout = 5 * time.Second
+
+// confirm asks istiod which CA it uses.
+func (a *Agent) confirm(ctx context.Context) (machine.Event, error) {
+	err := checkServed(ctx, a.IstiodAddress, a.set.Certificate(), a.state.Published().Served)
+	switch {
+	case err == nil:
+		return machine.Confirmed{}, nil
+	case ctx.Err() != nil:
+		return nil, nil //nolint:nilerr // no failure: the agent stops
+	}
+	return machine.NotConfirmed{Other: errors.Is(err, errOtherCA)}, err
+}
 
 // checkServed returns an error unless istiod's TLS port (15012 by default) proves that istiod uses a CA and sends its chain.
 // istiod signs the certificate there anew whenever it loads its CA files (Istio pilot/pkg/bootstrap/certcontroller.go,

@@ -45,6 +45,33 @@ type tokenCheck struct {
 	err     error // of a lookup, where an attempt to issue would report the same
 }
 
+// checkToken checks the CA's token, and notifies people of its state.
+func (a *Agent) checkToken(ctx context.Context, now time.Time) machine.Event {
+	found := a.Source.checkToken(ctx, a.desired, a.token, now)
+	a.token = found
+	if found.known {
+		a.Metrics.Token(found.notAfter)
+	}
+	if found.renewedFor > 0 {
+		a.Log.Info("Renewed the CA's token", "validFor", found.renewedFor.String())
+	}
+	switch {
+	case found.err != nil:
+		a.Log.V(1).Info("Failed to look up the CA's token", "err", found.err.Error())
+	case found.problem != "":
+		a.notices.Set(notices.Token, found.reason, found.problem)
+	case found.known:
+		a.notices.Clear(notices.Token)
+		if found.warning != "" {
+			a.notices.Warn(found.reason, found.warning)
+		}
+		if found.info != "" {
+			a.notices.Info(found.reason, found.info)
+		}
+	}
+	return machine.TokenChecked{Next: now.Add(found.next)}
+}
+
 // tokenState is what Vault reports about a token.
 type tokenState struct {
 	vault.Token
