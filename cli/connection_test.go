@@ -62,8 +62,13 @@ contexts: [{name: one, context: {cluster: one, user: of-context}}, {name: two, c
 	}{
 		"none":          {both, []string{"Bearer token-of-context as  of []", "Bearer token-of-context as  of []", ""}, "(kubectl --context=two auth can-i list pods -A)"},
 		"impersonation": {append([]string{"--as", "jane doe", "--as-group", "a", "--as-group", "b"}, both...), []string{"Bearer token-of-context as jane doe of [a b]", "Bearer token-of-context as jane doe of [a b]", ""}, "(kubectl --context=two --as='jane doe' --as-group=a --as-group=b auth can-i list pods -A)"},
-		"a token":       {append([]string{"--token", "persons-own"}, both...), []string{"Bearer persons-own as  of []", "Bearer persons-own as  of []", ""}, "(kubectl --context=two auth can-i list pods -A)"},
-		"another user":  {append([]string{"--user", "other"}, both...), []string{"Bearer token-of-other as  of []", "Bearer token-of-other as  of []", ""}, "(kubectl --context=two --user=other auth can-i list pods -A)"},
+		"a token": {
+			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--token", "persons-own"},
+			[]string{"Bearer persons-own as  of []", "", ""},
+			"(kubectl --context=one auth can-i list pods -A)",
+		},
+		"one token for two contexts": {append([]string{"--token", "persons-own"}, both...), []string{"", "", ""}, "--token: expected one --context"},
+		"another user":               {append([]string{"--user", "other"}, both...), []string{"Bearer token-of-other as  of []", "Bearer token-of-other as  of []", ""}, "(kubectl --context=two --user=other auth can-i list pods -A)"},
 		"another server": {
 			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--server", three.URL},
 			[]string{"", "", "Bearer token-of-context as  of []"},

@@ -72,6 +72,8 @@ func (f *Flags) Open(context string) (*Cluster, error) {
 	case oneServer && len(f.Contexts) > 1:
 		// The same cluster under several names would pass for several clusters that agree.
 		return c, errors.New("--server and --cluster: expected one --context, since they name one cluster")
+	case overrides.AuthInfo.Token != "" && len(f.Contexts) > 1:
+		return c, errors.New("--token: expected one --context, since each cluster would receive the token; set the tokens of several clusters in the kubeconfig")
 	case c.Context == "" && overrides.ClusterInfo.Server == "":
 		return c, errors.New("the kubeconfig has no current context; name one by --context (kubectl config get-contexts)")
 	case c.Context != "" && raw.Contexts[c.Context] == nil:
