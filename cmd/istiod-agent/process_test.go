@@ -289,8 +289,8 @@ func TestLogLevelsOfAFailingRun(t *testing.T) {
 		if before, again := levels[entry.Msg]; again && before == "ERROR" {
 			t.Errorf("told twice: %s", line)
 		}
-		levels[entry.Msg], _, _ = strings.Cut(entry.Level, "+") // logr's level 1 is DEBUG+3
-		if failure := entry.Reason == "VaultPolicyDenies" && !strings.HasPrefix(entry.Level, "DEBUG"); failure != (entry.Level == "ERROR") || failure != strings.Contains(entry.Err, "permission denied") {
+		levels[entry.Msg] = entry.Level
+		if failure := entry.Reason == "VaultPolicyDenies" && entry.Level != "DEBUG"; failure != (entry.Level == "ERROR") || failure != strings.Contains(entry.Err, "permission denied") {
 			t.Errorf("got %s", line)
 		}
 	}

@@ -90,6 +90,11 @@ func cut(_ []string, attr slog.Attr) slog.Attr {
 		return slog.String(attr.Key, Message(attr.Value.String()))
 	case slog.KindAny:
 		switch value := attr.Value.Any().(type) {
+		case slog.Level: // logr's V(1) lies between debug and info, and would print as DEBUG+3
+			if value > slog.LevelDebug && value < slog.LevelInfo {
+				value = slog.LevelDebug
+			}
+			return slog.String(attr.Key, value.String())
 		case error, fmt.Stringer:
 			return slog.String(attr.Key, Message(fmt.Sprint(value)))
 		default:
