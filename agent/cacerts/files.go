@@ -46,12 +46,12 @@ type digests map[string][sha256.Size]byte
 func (s *Set) files(key []byte) map[string]file {
 	return map[string]file{
 		keyFile:  {key, 0o600},
-		certFile: {encode(s.certificate), 0o644},
+		certFile: {pemcerts.Encode(s.certificate), 0o644},
 		// istiod sends this after each workload's certificate: the signer first, then upwards, without the root.
-		chainFile: {encode(append([]*x509.Certificate{s.certificate}, s.issuers...)...), 0o644},
+		chainFile: {pemcerts.Encode(append([]*x509.Certificate{s.certificate}, s.issuers...)...), 0o644},
 		// istiod copies these bytes to the ConfigMap istio-ca-root-cert. Without the last newline, as Vault returns it, they are
 		// what jq -r prints of that.
-		rootFile: {bytes.TrimSuffix(encode(s.roots...), []byte("\n")), 0o644},
+		rootFile: {bytes.TrimSuffix(pemcerts.Encode(s.roots...), []byte("\n")), 0o644},
 		noteFile: {s.note, 0o600},
 	}
 }
@@ -80,14 +80,6 @@ func encodeKey(key crypto.Signer) ([]byte, error) {
 	}
 	defer clear(block.Bytes)
 	return pem.EncodeToMemory(&block), nil
-}
-
-func encode(certificates ...*x509.Certificate) []byte {
-	var text bytes.Buffer
-	for _, certificate := range certificates {
-		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}) // a buffer returns no error
-	}
-	return text.Bytes()
 }
 
 // read reads a set as istiod would, by the names in a directory. It does not verify it.

@@ -254,7 +254,7 @@ func TestVerifySHA1(t *testing.T) {
 			t.Fatal(err)
 		}
 		root.Raw[len(root.Raw)-1] ^= 1
-		answer.Chain[1] = encode(root)
+		answer.Chain[1] = pemcerts.Encode(root)
 		refused(t, answer, NoRoot, "O=my-org", "not signed by its own key")
 	})
 }

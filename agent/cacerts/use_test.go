@@ -21,6 +21,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
@@ -37,7 +38,7 @@ func (h hierarchy) under(t testing.TB, template x509.Certificate, key crypto.Sig
 	t.Helper()
 	root := certify(t, template, key.Public(), nil, key)
 	certificate := certify(t, requestedCA(), h.signed.key.Public(), root, key)
-	return Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(certificate), encode(root)}}
+	return Issued{Key: keyPEM(t, h.signed.key), Certificate: pemcerts.Encode(certificate), Chain: [][]byte{pemcerts.Encode(certificate), pemcerts.Encode(root)}}
 }
 
 // through is a good answer with an issuer of this template.
@@ -205,7 +206,7 @@ func TestVerifyBoundsTheKeys(t *testing.T) {
 	t.Run("an issuer of 1024 bits", func(t *testing.T) {
 		issuer := certify(t, authority("middle", 1), small.Public(), h.root.Certificate, h.root.key)
 		certificate := certify(t, requestedCA(), h.signed.key.Public(), issuer, small)
-		refused(t, Issued{Key: keyPEM(t, h.signed.key), Certificate: encode(certificate), Chain: [][]byte{encode(issuer), certPEM(h.root)}}, badKey, "1024 bits, less than 2048")
+		refused(t, Issued{Key: keyPEM(t, h.signed.key), Certificate: pemcerts.Encode(certificate), Chain: [][]byte{pemcerts.Encode(issuer), certPEM(h.root)}}, badKey, "1024 bits, less than 2048")
 	})
 	t.Run("a root of 2048 bits", func(t *testing.T) {
 		if set, err := Verify(h.under(t, root, newRSA(t, 2048)), requested()); err != nil || len(set.Warnings()) > 0 {
@@ -217,13 +218,13 @@ func TestVerifyBoundsTheKeys(t *testing.T) {
 	huge := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1<<15), E: 1<<31 - 1}
 	t.Run("a huge issuer", func(t *testing.T) {
 		answer := h.answer(t)
-		answer.Chain = [][]byte{answer.Certificate, encode(certify(t, authority("huge", 1), huge, h.root.Certificate, h.root.key)), certPEM(h.root)}
+		answer.Chain = [][]byte{answer.Certificate, pemcerts.Encode(certify(t, authority("huge", 1), huge, h.root.Certificate, h.root.key)), certPEM(h.root)}
 		refused(t, answer, badPEM, "32769 bits")
 	})
 	t.Run("a huge root", func(t *testing.T) {
 		itself := authority("huge", -1)
 		answer := h.answer(t)
-		answer.Chain = [][]byte{answer.Certificate, encode(certify(t, itself, huge, &itself, h.root.key))}
+		answer.Chain = [][]byte{answer.Certificate, pemcerts.Encode(certify(t, itself, huge, &itself, h.root.key))}
 		refused(t, answer, badPEM, "32769 bits")
 	})
 	t.Run("a huge key", func(t *testing.T) {
@@ -342,7 +343,7 @@ func BenchmarkVerify(b *testing.B) {
 		request Request
 	}{
 		"P-256":    {h.answer(b), requested()},
-		"RSA-4096": {Issued{Key: text, Certificate: encode(certificate), Chain: [][]byte{encode(root)}}, rsaWanted},
+		"RSA-4096": {Issued{Key: text, Certificate: pemcerts.Encode(certificate), Chain: [][]byte{pemcerts.Encode(root)}}, rsaWanted},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 const istiod = "spiffe://cluster.local/ns/istio-system/sa/istiod"
@@ -63,7 +65,7 @@ func requestedCA() x509.Certificate {
 
 func certPEM(certificates ...*ca) (text []byte) {
 	for _, each := range certificates {
-		text = append(text, encode(each.Certificate)...)
+		text = append(text, pemcerts.Encode(each.Certificate)...)
 	}
 	return text
 }

@@ -100,7 +100,7 @@ func (p *rotationPlan) trustBoth(request rotationRequest, states []clusterState,
 				refused.add(state, "its istiods publish %s, and load %s only at a restart, since it does not contain the former in the same order; abandon the root change in progress (none), or complete it", pemcerts.Names(bundle), pemcerts.Names(roots))
 			}
 		}
-		set := map[string]any{networkingv1.RootRotationAnnotation: networkingv1.RotateTrustBoth, networkingv1.TrustedRootsAnnotation: encodePEM(roots)}
+		set := map[string]any{networkingv1.RootRotationAnnotation: networkingv1.RotateTrustBoth, networkingv1.TrustedRootsAnnotation: string(pemcerts.Encode(roots...))}
 		switch {
 		case request.FromSecret != "" && !state.hasAgents():
 			set[networkingv1.RotateFromSecretAnnotation] = request.FromSecret

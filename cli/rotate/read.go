@@ -4,8 +4,6 @@ package rotate
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -102,12 +100,4 @@ func refersTo(mesh networkingv1.MeshRef, deployment, namespace string) bool {
 		return strings.HasPrefix(deployment, prefix) && strings.HasPrefix(suffix, "-"+namespace+"-")
 	}
 	return strings.HasPrefix(mesh.Name, deployment+"-"+namespace+"-")
-}
-
-func encodePEM(roots []*x509.Certificate) string {
-	var text strings.Builder
-	for _, root := range roots {
-		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // a Builder does not fail
-	}
-	return text.String()
 }

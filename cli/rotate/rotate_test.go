@@ -142,7 +142,7 @@ func TestDecisions(t *testing.T) {
 				if set[networkingv1.RootRotationAnnotation] != test.request.Stage {
 					t.Errorf("it is told %s", set[networkingv1.RootRotationAnnotation])
 				}
-				if test.request.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != encodePEM(test.roots) {
+				if test.request.Stage == trust && set[networkingv1.TrustedRootsAnnotation] != string(pemcerts.Encode(test.roots...)) {
 					t.Error("other roots are set")
 				}
 				secret, given := set[networkingv1.RotateFromSecretAnnotation]

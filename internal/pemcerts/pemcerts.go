@@ -97,6 +97,15 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
+// Encode returns the PEM text of certificates, in their order.
+func Encode(certificates ...*x509.Certificate) []byte {
+	var text []byte
+	for _, certificate := range certificates {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
+	}
+	return text
+}
+
 // SelfSigned reports whether a certificate is signed by its own key.
 func SelfSigned(certificate *x509.Certificate) bool { return CheckSelfSigned(certificate) == nil }
 

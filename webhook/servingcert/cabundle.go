@@ -24,6 +24,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // maxCAs bounds the bundle: the current CA and the most recent before it.
@@ -147,7 +149,7 @@ func merge(current, existing []*x509.Certificate, now time.Time) (bundle []byte,
 		}
 	}
 	for _, ca := range all {
-		bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})...)
+		bundle = append(bundle, pemcerts.Encode(ca)...)
 		if expires.IsZero() || ca.NotAfter.Before(expires) {
 			expires = ca.NotAfter
 		}

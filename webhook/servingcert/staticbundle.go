@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
@@ -168,7 +168,7 @@ func (g *StaticBundle) with(existing []*x509.Certificate, retained map[string]ti
 		if !bytes.HasSuffix(bundle, []byte("\n")) {
 			bundle = append(bundle, '\n')
 		}
-		bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})...)
+		bundle = append(bundle, pemcerts.Encode(ca)...)
 		added = append(added, ca)
 	}
 	return bundle
