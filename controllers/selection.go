@@ -18,7 +18,7 @@ import (
 )
 
 // NamespaceLabels are the labels of a namespace that has opted in, as in the webhook configuration.
-var NamespaceLabels = k8slabels.Set{"istiod-agent.io/injection": "enabled"}
+var NamespaceLabels = k8slabels.Set{patches.InjectionLabel: patches.InjectionEnabled}
 
 // NotSelected returns why the webhook would not inject a Deployment labelled app=istiod; empty when it would.
 //

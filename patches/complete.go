@@ -247,7 +247,7 @@ func (c *completion) mounts(o *object) {
 // (ServiceAccountVolumeName, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
 const tokenVolumePrefix = "kube-api-access-"
 
-// isMounted reports whether a stored mount serves as the desired one. At tokenPath any volume of the pod does: the API
+// isMounted reports whether a stored mount serves as the desired one. At TokenPath any volume of the pod does: the API
 // server's admission plugin mounts a token in each container.
 func isMounted(o *object, stored, desired corev1.VolumeMount) bool {
 	if clean(stored.MountPath) != clean(desired.MountPath) {

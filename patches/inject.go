@@ -59,7 +59,7 @@ func (i *Injector) inject(o *object) Result {
 
 func (p *patch) warnMissingToken(o *object, s settings) {
 	if o.automountDisabled && s.token == nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has no token and cannot read its IssuedCertificate: istiod will not start; mount a token in container %s, or remove automountServiceAccountToken", strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", "."), o.istiod.name, tokenPath, o.istiod.name))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has no token and cannot read its IssuedCertificate: istiod will not start; mount a token in container %s, or remove automountServiceAccountToken", strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", "."), o.istiod.name, TokenPath, o.istiod.name))
 	}
 }
 

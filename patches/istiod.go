@@ -28,7 +28,7 @@ type istiod struct {
 	workingDir string
 	// runsDiscovery is true if the command line names pilot-discovery's subcommand.
 	runsDiscovery bool
-	// token is the text of the mount at tokenPath; nil if there is none.
+	// token is the text of the mount at TokenPath; nil if there is none.
 	token []byte
 	// workloadTTL is the text of the variable istio.WorkloadTTLVariable; nil if it is not set.
 	workloadTTL []byte

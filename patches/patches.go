@@ -34,6 +34,10 @@ import (
 
 // Names that the injection reads and writes.
 const (
+	// InjectionLabel of a namespace opts its istiods in, with the value InjectionEnabled.
+	InjectionLabel   = "istiod-agent.io/injection"
+	InjectionEnabled = "enabled"
+
 	// InjectKey, set to "false" as annotation or label of the object itself, opts an istiod out.
 	InjectKey = "istiod-agent.io/inject"
 	// InjectedAnnotation of the pod template holds the digest of the rendered injection.
@@ -52,11 +56,11 @@ const (
 	caCertsVolume = istio.CACertsSecret
 	// CACertsPath is the directory of istiod's intermediate CA (ROOT_CA_DIR, pilot/pkg/bootstrap/istio_ca.go, Istio 1.9 to 1.31).
 	CACertsPath = istio.CACertsDir
-	// ownCACertsVolume is the volume at CACertsPath if istiod mounts none there and caCertsVolume has another purpose.
-	ownCACertsVolume = "istiod-agent-cacerts"
-	// tokenPath is the mount path of a service account's token for the API server
+	// OwnCACertsVolume is the volume at CACertsPath if istiod mounts none there and caCertsVolume has another purpose.
+	OwnCACertsVolume = "istiod-agent-cacerts"
+	// TokenPath is the mount path of a service account's token for the API server
 	// (DefaultAPITokenMountPath, plugin/pkg/admission/serviceaccount/admission.go, Kubernetes 1.37).
-	tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
+	TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a directory
 	// VaultTokenVolume holds the agent's service account token for Vault; its containers mount it at VaultTokenPath.
 	VaultTokenVolume = "istiod-agent-vault-token"               //nolint:gosec // the name of a volume
 	VaultTokenPath   = "/var/run/secrets/istiod-agent.io/vault" //nolint:gosec // a directory
@@ -201,7 +205,7 @@ func Uninject(kind Kind, object []byte) Result {
 		return Result{Report: report(Malformed, kind)}
 	}
 	removal := remove(o)
-	removal.Report = report(removed, strings.Join(removal.Changes, ", "))
+	removal.Report = report(Removed, strings.Join(removal.Changes, ", "))
 	if len(removal.Operations) == 0 {
 		removal.Report = report(notInjected, kind)
 	} else if _, readable := o.parseNote(); !readable {

@@ -49,8 +49,8 @@ func clean(path string) string {
 	return "/" + strings.Join(components, "/")
 }
 
-// isTokenPath reports whether a path is tokenPath after cleaning.
-func isTokenPath(path string) bool { return clean(path) == tokenPath }
+// isTokenPath reports whether a path is TokenPath after cleaning.
+func isTokenPath(path string) bool { return clean(path) == TokenPath }
 
 // meets reports whether a path is at, above or below another.
 func meets(path, other string) bool {

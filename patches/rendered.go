@@ -4,13 +4,6 @@ package patches
 
 import "encoding/json"
 
-// Names that the expressions of package policy repeat.
-const (
-	OwnCACertsVolume = ownCACertsVolume
-	TokenPath        = tokenPath
-	Removed          = removed
-)
-
 // Rendered is the injection of one configuration as JSON: the containers and volumes as an istiod gets them whose
 // container sets no user or group id, whose volume is called cacerts and whose environment has none of the variables that
 // the injection copies. Package policy hands it to the API server.

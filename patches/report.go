@@ -18,7 +18,7 @@ const (
 	NoIstiodContainer Reason = "NoIstiodContainer"
 	CACertsElsewhere  Reason = "CACertsElsewhere"
 	Malformed         Reason = "Malformed"
-	removed           Reason = "Removed"
+	Removed           Reason = "Removed"
 	notInjected       Reason = "NotInjected"
 )
 
@@ -33,7 +33,7 @@ var sentences = map[Reason]string{
 	NoIstiodContainer: `cannot inject: expected a container called "discovery" or one that mounts /etc/cacerts, found %s`,
 	CACertsElsewhere:  "cannot inject: istiod would not read the agent's files: %s",
 	Malformed:         "cannot read the %s: expected a JSON object with a pod spec",
-	removed:           "the agent is removed: %s",
+	Removed:           "the agent is removed: %s",
 	notInjected:       "the %s does not contain the agent",
 }
 

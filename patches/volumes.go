@@ -21,7 +21,7 @@ func (o *object) caVolume() string {
 	case len(o.agentVolumes) > 0:
 		return o.agentVolumes[0]
 	case o.mounted[caCertsVolume]:
-		return ownCACertsVolume
+		return OwnCACertsVolume
 	}
 	return caCertsVolume
 }

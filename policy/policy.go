@@ -31,9 +31,6 @@ const (
 // default (pkg/features/kube_features.go, Kubernetes 1.37).
 const OldestMinor = 36
 
-// InjectionLabel of a namespace has its istiods injected where it is "enabled".
-const InjectionLabel = "istiod-agent.io/injection"
-
 // Names of the objects that New makes.
 type Names struct {
 	// Policy is the name of the policies and their bindings. Default: istiod-agent.
@@ -208,7 +205,7 @@ func matchResources(kind patches.Kind) *admissionv1.MatchResources {
 	return &admissionv1.MatchResources{
 		MatchPolicy: new(admissionv1.Equivalent),
 		NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-			{Key: InjectionLabel, Operator: metav1.LabelSelectorOpIn, Values: []string{"enabled"}},
+			{Key: patches.InjectionLabel, Operator: metav1.LabelSelectorOpIn, Values: []string{patches.InjectionEnabled}},
 			// Nothing here may ever stand in the way of the cluster's own recovery.
 			{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: []string{metav1.NamespaceSystem}},
 		}},

@@ -118,7 +118,7 @@ func (d *decision) probe() {
 	}
 	if p == nil {
 		if d.facts.Namespaces.Err == nil {
-			d.add(levelWarn, subject, "was not called, since no namespace is labelled "+injectionLabel+"=enabled", d.kubectl+" label namespace istio-system "+injectionLabel+"=enabled")
+			d.add(levelWarn, subject, "was not called, since no namespace is labelled "+patches.InjectionLabel+"="+patches.InjectionEnabled, d.kubectl+" label namespace istio-system "+patches.InjectionLabel+"="+patches.InjectionEnabled)
 		}
 		return
 	}

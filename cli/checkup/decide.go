@@ -127,7 +127,7 @@ func (d *decision) namespaces() {
 		}
 	}
 	for _, namespace := range missing {
-		d.add(levelWarn, "namespace "+namespace, "has an istiod and is not labelled: the agent is not injected there", d.kubectl+" label namespace "+namespace+" "+injectionLabel+"=enabled")
+		d.add(levelWarn, "namespace "+namespace, "has an istiod and is not labelled: the agent is not injected there", d.kubectl+" label namespace "+namespace+" "+patches.InjectionLabel+"="+patches.InjectionEnabled)
 	}
 	if len(missing) == 0 && len(d.facts.Istiods.Value) > 0 {
 		d.add(levelOK, subject, "every namespace with an istiod is labelled", "")

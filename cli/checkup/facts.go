@@ -20,10 +20,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/patches"
 )
-
-// injectionLabel of a namespace asks for its istiods to be injected.
-const injectionLabel = "istiod-agent.io/injection"
 
 // fact is the result of a request to a cluster.
 type fact[T any] struct {
@@ -148,7 +146,7 @@ func readNamespaces(ctx context.Context, reader client.Reader) ([]namespaceState
 	}
 	var namespaces []namespaceState
 	for _, namespace := range all.Items {
-		namespaces = append(namespaces, namespaceState{namespace.Name, namespace.Labels[injectionLabel] == "enabled", namespace.DeletionTimestamp != nil})
+		namespaces = append(namespaces, namespaceState{namespace.Name, namespace.Labels[patches.InjectionLabel] == patches.InjectionEnabled, namespace.DeletionTimestamp != nil})
 	}
 	return namespaces, nil
 }

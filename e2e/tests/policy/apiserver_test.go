@@ -90,7 +90,7 @@ func (s *server) install(t *testing.T, name string, config *v1alpha1.InjectionCo
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.namespace(t, name, map[string]string{policy.InjectionLabel: "enabled"})
+	s.namespace(t, name, map[string]string{patches.InjectionLabel: patches.InjectionEnabled})
 	own := metav1.LabelSelectorRequirement{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: []string{name}}
 	for _, m := range []*admissionv1.MatchResources{p.Mutating.Spec.MatchConstraints, p.Validating.Spec.MatchConstraints} {
 		m.NamespaceSelector.MatchExpressions = append(m.NamespaceSelector.MatchExpressions, own)
