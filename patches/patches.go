@@ -265,3 +265,8 @@ func containerNames(o *object) string {
 	}
 	return "containers " + strings.Join(names, ", ")
 }
+
+// RunsAgent reports whether a Pod has the agent's container beside istiod, in either form.
+func RunsAgent(pod *corev1.PodSpec) bool {
+	return slices.ContainsFunc(slices.Concat(pod.Containers, pod.InitContainers), func(c corev1.Container) bool { return c.Name == AgentContainer })
+}

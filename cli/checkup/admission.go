@@ -192,8 +192,6 @@ func probe(ctx context.Context, writer client.Writer, namespace string, target v
 		result.Err = writer.Create(ctx, deployment, client.DryRunAll)
 		stored = &deployment.Spec.Template.Spec
 	}
-	for _, container := range slices.Concat(stored.Containers, stored.InitContainers) {
-		result.Injected = result.Injected || container.Name == patches.AgentContainer
-	}
+	result.Injected = patches.RunsAgent(stored)
 	return result
 }

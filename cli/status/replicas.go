@@ -82,7 +82,7 @@ func replicas(pods []corev1.Pod, certificates []*certificatesv1.IssuedCertificat
 		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil {
 			continue
 		}
-		replica := replicaStatus{Namespace: pod.Namespace, Pod: pod.Name, Injected: injected(&pod.Spec)}
+		replica := replicaStatus{Namespace: pod.Namespace, Pod: pod.Name, Injected: patches.RunsAgent(&pod.Spec)}
 		if found := istio.For(certificates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
 			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
 			reported := found[0].Status.Certificates
@@ -124,10 +124,4 @@ func (r *replicaStatus) problem() string {
 		return r.CA.Error
 	}
 	return stateProblems[r.State]
-}
-
-func injected(spec *corev1.PodSpec) bool {
-	return slices.ContainsFunc(slices.Concat(spec.Containers, spec.InitContainers), func(c corev1.Container) bool {
-		return c.Name == patches.AgentContainer
-	})
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,11 +28,13 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // ServiceAccount is istiod's service account in Istio's charts since 1.11.
@@ -230,6 +233,18 @@ func (p *Pod) Inject(container corev1.Container) error {
 		p.injected = append(p.injected, variable.Name+"="+value)
 	}
 	return nil
+}
+
+// Files returns the contents of istiod's files.
+func (p *Pod) Files(t *testing.T) map[string]string {
+	t.Helper()
+	content := map[string]string{}
+	for _, name := range []string{istio.CAKeyFile, istio.CACertFile, istio.CertChainFile, istio.RootCertFile} {
+		text, err := os.ReadFile(filepath.Join(p.CACerts, name))
+		check.Must(t, err)
+		content[name] = string(text)
+	}
+	return content
 }
 
 // Command returns a command of the agent with its container's environment.

@@ -54,7 +54,7 @@ func (s *setting) middle(t *testing.T, chain []byte) (certificate string) {
 // threeLevels expects a published certificate under the intermediate, which is under the right root.
 func (s *setting) threeLevels(t *testing.T, middle string) {
 	t.Helper()
-	files := s.files(t)
+	files := s.Files(t)
 	if got, want := strings.TrimSpace(files["root-cert.pem"]), strings.TrimSpace(string(s.root.Certificate)); got != want {
 		t.Errorf("root-cert.pem is %q of %q, want the real root alone", parse(t, got).Subject, parse(t, got).Issuer)
 	}

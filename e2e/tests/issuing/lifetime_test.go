@@ -45,7 +45,7 @@ func TestShorterLifetime(t *testing.T) {
 	cluster.Eventually(t, "Vault's remark is an event", func() error {
 		return contains(strings.Join(s.events(t, "Normal", "VaultWarning"), "\n"), "Vault warns: TTL ")
 	})
-	certificate := parse(t, s.files(t)["ca-cert.pem"])
+	certificate := parse(t, s.Files(t)["ca-cert.pem"])
 	end := certificate.NotAfter
 	if life := end.Sub(certificate.NotBefore); life < given || life > given+time.Hour {
 		t.Fatalf("the certificate lives for %s", life)
@@ -89,7 +89,7 @@ func TestRootEndsFirst(t *testing.T) {
 	s.specify(t, func(vault map[string]any) { vault["caPath"] = "ends/root/sign-intermediate" })
 	sidecar := s.runs(t)
 
-	if end := parse(t, s.files(t)["ca-cert.pem"]).NotAfter; !end.After(soon) {
+	if end := parse(t, s.Files(t)["ca-cert.pem"]).NotAfter; !end.After(soon) {
 		t.Fatalf("the certificate ends at %s, with its root: there is nothing to see", end)
 	}
 	limited := "O=ends first, which ends at " + soon.Format(time.RFC3339)

@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -117,11 +115,11 @@ func TestRenewalFromSlowVault(t *testing.T) {
 	proxy := s.proxy(t)
 	s.specify(t, nil)
 	sidecar := s.runs(t)
-	before := s.files(t)
+	before := s.Files(t)
 	proxy.Spoil("", 0, faultproxy.Slow(10*time.Second))
 	must(t, agents.Renew(t.Context(), shared, s.certificate(), "once"))
 	cluster.Within(t, time.Minute, "the renewal counts", func() error {
-		if proxy.Count(signPath) < 2 && !maps.Equal(before, s.files(t)) {
+		if proxy.Count(signPath) < 2 && !maps.Equal(before, s.Files(t)) {
 			t.Fatal("istiod's files have changed before anything was signed")
 		}
 		return s.metric(t, sidecar, renewed, 1)
@@ -150,13 +148,13 @@ func (s *setting) runs(t *testing.T, arguments ...string) *agents.Sidecar {
 // recovers requests a renewal during a trouble, and expects it to succeed once the trouble is over.
 func (s *setting) recovers(t *testing.T, sidecar *agents.Sidecar, reason, says string, begin func() (cure func())) {
 	t.Helper()
-	before := s.files(t)
+	before := s.Files(t)
 	old := s.serial(t)
 	cure := begin()
 	must(t, agents.Renew(t.Context(), shared, s.certificate(), "once"))
 
 	untouched := func() error {
-		if now := s.files(t); !maps.Equal(before, now) {
+		if now := s.Files(t); !maps.Equal(before, now) {
 			t.Fatal("istiod's files have changed")
 		}
 		return nil
@@ -192,7 +190,7 @@ func (s *setting) recovers(t *testing.T, sidecar *agents.Sidecar, reason, says s
 	if s.serial(t) == old {
 		t.Error("the certificate is the old one")
 	}
-	after := s.files(t)
+	after := s.Files(t)
 	if after["root-cert.pem"] != before["root-cert.pem"] {
 		t.Error("root-cert.pem has changed")
 	}
@@ -272,22 +270,10 @@ func failures(t *testing.T, sidecar *agents.Sidecar) map[string]float64 {
 	return found
 }
 
-// files returns the contents of the published files.
-func (s *setting) files(t *testing.T) map[string]string {
-	t.Helper()
-	content := map[string]string{}
-	for _, name := range []string{"ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"} {
-		text, err := os.ReadFile(filepath.Join(s.CACerts, name))
-		must(t, err)
-		content[name] = string(text)
-	}
-	return content
-}
-
 // serial returns the published certificate's serial number in the form of the status.
 func (s *setting) serial(t *testing.T) string {
 	t.Helper()
-	return serialOf(t, s.files(t)["ca-cert.pem"])
+	return serialOf(t, s.Files(t)["ca-cert.pem"])
 }
 
 func serialOf(t *testing.T, certificate string) string {

@@ -190,18 +190,6 @@ func (m *mesh) serial(t *testing.T) string {
 	return certificate.SerialNumber.Text(16)
 }
 
-// files returns the contents of istiod's files.
-func (m *mesh) files(t *testing.T) map[string]string {
-	t.Helper()
-	content := map[string]string{}
-	for _, name := range []string{"ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"} {
-		text, err := os.ReadFile(filepath.Join(m.CACerts, name))
-		must(t, err)
-		content[name] = string(text)
-	}
-	return content
-}
-
 // events returns type and note of the IssuedCertificate's Events with a reason.
 func (m *mesh) events(t *testing.T, reason string) (found []string) {
 	t.Helper()

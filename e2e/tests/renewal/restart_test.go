@@ -69,13 +69,13 @@ func TestSidecarCrash(t *testing.T) {
 	m.startWithoutSidecar(t)
 	first := m.crashing(t)
 	m.confirmed(t, "")
-	before := m.files(t)
+	before := m.Files(t)
 	must(t, first.Kill())
 	second := m.crashing(t)
 	metric(t, second, "istiod_agent_istiod_confirmed", 1)
 	metric(t, second, "istiod_agent_specification_accepted", 1)
 	m.confirmed(t, "")
-	if !maps.Equal(before, m.files(t)) {
+	if !maps.Equal(before, m.Files(t)) {
 		t.Error("istiod's files have changed")
 	}
 	if strings.Contains(second.Output(), "Requesting a CA certificate") {
@@ -130,14 +130,14 @@ func TestInitContainerAgain(t *testing.T) {
 	m := newMesh(t, nil)
 	_, err := m.Init(t.Context())
 	must(t, err)
-	before := m.files(t)
+	before := m.Files(t)
 	again := func() {
 		t.Helper()
 		output, err := m.Init(t.Context())
 		must(t, err)
 		must(t, contains(output, "AlreadyPublished"))
 		noSecrets(t, output)
-		if !maps.Equal(before, m.files(t)) {
+		if !maps.Equal(before, m.Files(t)) {
 			t.Error("istiod's files have changed")
 		}
 	}

@@ -27,7 +27,7 @@ func TestChangedRoot(t *testing.T) {
 	m := newMesh(t, nil)
 	sidecar := m.start(t)
 	serial := m.confirmed(t, "")
-	before := m.files(t)
+	before := m.Files(t)
 
 	var issuers struct{ was, is string }
 	answer, err := m.vault.Client.Logical().ReadWithContext(t.Context(), "pki/config/issuers")
@@ -51,7 +51,7 @@ func TestChangedRoot(t *testing.T) {
 	m.fails(t, serial, words...)
 	metric(t, sidecar, "istiod_agent_root_changed", 1)
 	m.wantEvent(t, "Warning", "RootChanged", words...)
-	if after := m.files(t); !maps.Equal(before, after) {
+	if after := m.Files(t); !maps.Equal(before, after) {
 		t.Error("istiod's files have changed")
 	}
 	must(t, m.signs(t.Context()))
@@ -96,7 +96,7 @@ func TestChangedRoot(t *testing.T) {
 	m.confirmed(t, serial)
 	metric(t, sidecar, requested, 1)
 	metric(t, sidecar, "istiod_agent_root_changed", 0)
-	after := m.files(t)
+	after := m.Files(t)
 	if after["root-cert.pem"] != before["root-cert.pem"] {
 		t.Error("root-cert.pem has changed")
 	}
