@@ -49,7 +49,7 @@ func optionsCommand() *cobra.Command {
 		Short: "List the connection flags of the commands that read clusters",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprint(cmd.OutOrStdout(), "These flags apply to every context that a command reads:\n\n", clusters.ConnectionUsages())
+			_, err := fmt.Fprint(cmd.OutOrStdout(), "These flags apply to every context that a command reads. --cluster, --server and --token require a single context.\n\n", clusters.ConnectionUsages())
 			return err
 		},
 	}

@@ -96,7 +96,7 @@ func (f *flags) run(cmd *cobra.Command) error {
 			fmt.Fprintf(&out, "---\n%s", text)
 		}
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "The API server must be Kubernetes 1.%d or later: with several, each of them.\n", policy.OldestMinor)
+	fmt.Fprintf(cmd.ErrOrStderr(), "Note: every API server of the cluster must run Kubernetes 1.%d or later.\n", policy.OldestMinor)
 	_, err = out.WriteTo(terminal.Data(cmd.OutOrStdout()))
 	return err
 }
