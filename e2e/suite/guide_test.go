@@ -30,7 +30,7 @@ func TestGuide(t *testing.T) {
 			followed(ctx, t)
 			return ctx
 		}).
-		Assess("istiod comes up with the agent, and nobody has patched it", step(func(ctx context.Context, t *testing.T) {
+		Assess("istiod starts with the agent, without a patch by hand", step(func(ctx context.Context, t *testing.T) {
 			for _, cluster := range clusters {
 				for _, pod := range cluster.istiods(ctx, t) {
 					wantInjected(t, cluster, &pod)

@@ -247,7 +247,7 @@ func TestChartUpgrade(t *testing.T) {
 			} {
 				_, err := shell(ctx, command+" --kube-context="+cluster.name)
 				must(t, err)
-				// A change of istiod's is still answered, and what is stored is still injected.
+				// Changes of istiod are still admitted and injected.
 				cluster.kubectl(ctx, t, "label -n istio-system deployment/istiod suite/change=chart --overwrite")
 				for _, pod := range cluster.istiods(ctx, t) {
 					wantInjected(t, cluster, &pod)
@@ -269,7 +269,7 @@ func TestPodSecurity(t *testing.T) {
 		Assess("istiod comes up under it", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.kubectl(ctx, t, "label namespace istio-system pod-security.kubernetes.io/enforce=restricted")
-			// istiod's own chart sets no seccomp profile unless it is told to.
+			// istiod's own chart sets no seccomp profile by default.
 			_, err := shell(ctx, installIstio+cluster.name+" --set values.pilot.seccompProfile.type=RuntimeDefault")
 			must(t, err)
 			cluster.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
@@ -316,7 +316,7 @@ func TestForms(t *testing.T) {
 			must(t, err)
 			cluster.webhookSettled(ctx, t)
 			if strings.Contains(form.values, "pods") {
-				// Deployments that are injected stay so until somebody takes the agent out of them.
+				// Injected Deployments stay injected until the agent is removed from them.
 				must(t, reinstall(ctx, cluster))
 			}
 			cluster.kubectl(ctx, t, "rollout restart -n istio-system deployment/istiod")

@@ -16,13 +16,13 @@ import (
 // An istiod that starts while Vault is sealed waits with the reason, and starts once Vault is unsealed.
 func TestVaultSealed(t *testing.T) {
 	environment.Test(t, feature("Vault is sealed while istiod starts", core).
-		Assess("istiod waits, and says why", step(func(ctx context.Context, t *testing.T) {
+		Assess("istiod waits, with the reason in its status", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			cluster.serials(ctx, t)
 			cluster.deployWorkload(ctx, t, "bookinfo")
 			cluster.scaleVault(ctx, t, false)
 			cluster.kubectl(ctx, t, "rollout restart -n istio-system deployment/istiod")
-			eventually(ctx, t, time.Minute, "the new istiod says why it waits", func(ctx context.Context) error {
+			eventually(ctx, t, time.Minute, "the new istiod's status has the reason", func(ctx context.Context) error {
 				issued, err := cluster.issued(ctx, cluster.certificate())
 				if err != nil {
 					return err
@@ -35,7 +35,7 @@ func TestVaultSealed(t *testing.T) {
 				}
 				return fmt.Errorf("reports: %+v", issued)
 			})
-			// The istiod that was there goes on.
+			// The old istiod keeps running.
 			wantCall(ctx, t, cluster, cluster, "bookinfo")
 		})).
 		Assess("the kubelet tells it too", step(func(ctx context.Context, t *testing.T) {
@@ -72,10 +72,10 @@ func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 	}
 	c.kubectl(ctx, t, fmt.Sprintf(`patch -n vault service/vault -p '{"spec":{"selector":{"component":%q}}}'`, component))
 	if !there {
-		eventually(ctx, t, time.Minute, "nobody answers for Vault any more", func(ctx context.Context) error {
+		eventually(ctx, t, time.Minute, "nothing answers on Vault's address", func(ctx context.Context) error {
 			_, err := shell(ctx, "kubectl --context="+c.name+" exec -n bookinfo deployment/workload -- /workload call vault.vault:8200")
 			if err == nil || !strings.Contains(err.Error(), "refused") {
-				return fmt.Errorf("somebody does: %w", err)
+				return fmt.Errorf("Vault still answers: %w", err)
 			}
 			return nil
 		})
@@ -85,7 +85,7 @@ func (c *target) scaleVault(ctx context.Context, t *testing.T, there bool) {
 // A renewal during an outage of Vault succeeds after it. istiod keeps its CA meanwhile.
 func TestVaultDown(t *testing.T) {
 	environment.Test(t, feature("Vault is down across a renewal", full).
-		Assess("istiod goes on with what it has", step(func(ctx context.Context, t *testing.T) {
+		Assess("istiod keeps its CA", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			before := cluster.serials(ctx, t)
 			cluster.deployWorkload(ctx, t, "bookinfo")
@@ -125,7 +125,7 @@ func TestAPIServerRestart(t *testing.T) {
 		t.Skip("clusters of a kubeconfig: nothing here may stop their API server")
 	}
 	environment.Test(t, feature("the API server is restarted", full).
-		Assess("all goes on", step(func(ctx context.Context, t *testing.T) {
+		Assess("everything works again", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
 			before := cluster.serials(ctx, t)
 			must(t, started.All[0].KillAPIServer())
@@ -180,7 +180,7 @@ func TestWebhookDown(t *testing.T) {
 			cluster.scaleWebhook(ctx, t, 0)
 			n := 0
 			eventually(ctx, t, time.Minute, "istiod's change is refused", func(ctx context.Context) error {
-				n++ // what changes nothing asks nobody
+				n++ // a change of nothing calls no webhook
 				_, err := shell(ctx, "kubectl --context="+cluster.name+" label -n istio-system deployment/istiod suite/change="+strconv.Itoa(n)+" --overwrite")
 				if err == nil {
 					return errNotYet

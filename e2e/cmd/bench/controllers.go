@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// catchUp is how long a cold start may take at most, and what is waited for beyond it, to tell by how much.
+	// catchUp is the bound of a cold start. The benchmark waits longer, to show by how much a slower one exceeds it.
 	catchUp, patience = time.Minute, 10 * time.Minute
 	// quiet is how long nothing changes.
 	quiet = 5 * time.Minute
@@ -78,7 +78,7 @@ func measureControllers(ctx context.Context) (_ []result, err error) {
 	if err := report(ctx, c); err != nil {
 		return nil, fmt.Errorf("reporting as the agents do: %w", err)
 	}
-	if err := until(ctx, "every VirtualMesh says what the agents have reported", func(ctx context.Context) error {
+	if err := until(ctx, "the status of every VirtualMesh has the agents' reports", func(ctx context.Context) error {
 		return caughtUp(ctx, c, "FINISHED")
 	}); err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func caughtUp(ctx context.Context, c *cluster.Cluster, state string) error {
 	if accepted != virtualMeshes || state != "" && reported != istiods {
 		return fmt.Errorf("%d VirtualMeshes have a status, %d of their istiods are %s", accepted, reported, state)
 	}
-	if state != "" { // a directive says what it does about a report, or why nothing
+	if state != "" { // a directive's status has its action on a report, or the reason for none
 		directives, err := list(ctx, c, "certificates.mesh.gloo.solo.io/v1", "PodBounceDirective")
 		if err != nil {
 			return err

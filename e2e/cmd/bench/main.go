@@ -78,7 +78,7 @@ func choose(names []string) ([]section, error) {
 	return chosen, nil
 }
 
-// run measures sections and prints the table; over counts what is too much.
+// run measures sections and prints the table; over counts the exceeded bounds.
 func run(ctx context.Context, chosen []section) (over int, err error) {
 	var all []result
 	for _, section := range chosen {
@@ -104,7 +104,7 @@ func run(ctx context.Context, chosen []section) (over int, err error) {
 type result struct {
 	measure string
 	found   float64
-	limit   float64 // 0 for what is only told
+	limit   float64 // 0 for none: the figure is for information
 	none    bool    // found must be 0
 	least   bool    // limit is the least that found may be, not the most
 	value   string

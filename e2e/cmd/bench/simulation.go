@@ -16,7 +16,7 @@ const (
 	replicas    = 1000 * 3
 	workloadTTL = 24 * time.Hour
 	year        = 365 * 24 * time.Hour
-	// What Vault's mount gives unless it is told otherwise: renewals are ten times as frequent as with 365 days.
+	// The default of Vault's mounts: renewals are ten times as frequent as with 365 days.
 	lifetime = 768 * time.Hour
 )
 

@@ -130,7 +130,7 @@ func show(ctx context.Context, s *steps, c *cluster.Cluster) (stored *appsv1.Dep
 		report  []string
 	)
 	stored = &appsv1.Deployment{}
-	if err := s.step("read back what is stored", func() error {
+	if err := s.step("read the stored Deployment", func() error {
 		rendered, err := istio.Deployment(ctx, namespace, istio.Values(namespace, istioTag))
 		if err != nil {
 			return err
@@ -151,7 +151,7 @@ func show(ctx context.Context, s *steps, c *cluster.Cluster) (stored *appsv1.Dep
 	if err != nil {
 		return nil, err
 	}
-	s.title("istiod's Deployment: what was applied (-), and what is stored (+)")
+	s.title("istiod's Deployment: as applied (-) and as stored (+)")
 	s.difference(difference)
 	s.title("The webhook's report")
 	for _, line := range report {

@@ -15,7 +15,7 @@ type Thing struct{}
 // Used is called by b.
 func (Thing) Used() string { return Left() }
 
-// Unused is called by nobody.
+// Unused has no caller.
 func (Thing) Unused() {}
 
 // String is asked for by fmt.Stringer.
