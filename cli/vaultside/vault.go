@@ -43,7 +43,7 @@ func (v *Vault) root(ctx context.Context, mesh *networkingv1.VirtualMesh) (*x509
 		return nil, err
 	}
 	path := endpoints.SignMount + "/cert/ca_chain"
-	if issuer, observed := strings.CutPrefix(endpoints.Sign, endpoints.SignMount+"/issuer/"); observed {
+	if issuer, ok := strings.CutPrefix(endpoints.Sign, endpoints.SignMount+"/issuer/"); ok {
 		name, _, _ := strings.Cut(issuer, "/")
 		path = endpoints.SignMount + "/issuer/" + name + "/json"
 	}
