@@ -52,6 +52,8 @@ type Policy struct {
 	MutatingBinding   *admissionv1.MutatingAdmissionPolicyBinding
 	Validating        *admissionv1.ValidatingAdmissionPolicy
 	ValidatingBinding *admissionv1.ValidatingAdmissionPolicyBinding
+
+	kind patches.Kind // of what is injected
 }
 
 //go:embed injections.yaml
@@ -67,15 +69,15 @@ func New(config *v1alpha1.InjectionConfiguration, names Names) (*Policy, error) 
 	names.Namespace = cmp.Or(names.Namespace, "istiod-agent-system")
 	names.Parameter = cmp.Or(names.Parameter, names.Policy)
 
-	p := &Policy{Definition: &unstructured.Unstructured{}}
+	p := &Policy{Definition: &unstructured.Unstructured{}, kind: injector.Target()}
 	if err := yaml.Unmarshal(definition, &p.Definition.Object); err != nil {
 		return nil, fmt.Errorf("reading the definition of %s: %w", resource, err)
 	}
 	if p.Parameter, err = parameter(injector.Rendered(), names); err != nil {
 		return nil, fmt.Errorf("rendering the %s: %w", kind, err)
 	}
-	p.mutating(injector.Target(), names)
-	p.validating(injector.Target(), names)
+	p.mutating(p.kind, names)
+	p.validating(p.kind, names)
 	return p, nil
 }
 
