@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -90,7 +91,8 @@ func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, err
 			continue
 		}
 		var object map[string]any
-		if err := yaml.Unmarshal(value, &object, integers); err != nil {
+		// As an API server's client reads it: int64 for whole numbers.
+		if err := utiljson.Unmarshal(value, &object); err != nil {
 			return nil, err
 		}
 		spec[field] = object
@@ -100,17 +102,7 @@ func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, err
 	u.SetKind(kind)
 	u.SetNamespace(names.Namespace)
 	u.SetName(names.Parameter)
-	// As an API server's client would read it: int64 in place of json.Number.
-	raw, err := u.MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	return u, u.UnmarshalJSON(raw)
-}
-
-func integers(d *json.Decoder) *json.Decoder {
-	d.UseNumber()
-	return d
+	return u, nil
 }
 
 // mutating makes the policy that injects, which is the same for every configuration of one target, and its binding.
