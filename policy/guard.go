@@ -95,9 +95,9 @@ func (g guardOf) conditions() []admissionv1.MatchCondition {
 }
 
 func (g guardOf) variables(remedy string) []admissionv1.Variable {
-	of := func(container string) string { return "c.name == " + quote(container) + " && " }
-	const runs = "c.?args.orValue([]) == "
-	intact := " && " + g.intact("c")
+	runs := func(container, command string) string {
+		return "c.name == " + quote(container) + " && c.?args.orValue([]) == " + list(command)
+	}
 
 	all := []admissionv1.Variable{
 		// A debug container is added to a running Pod.
@@ -113,12 +113,15 @@ func (g guardOf) variables(remedy string) []admissionv1.Variable {
 		// The API server allows only one source per volume.
 		{Name: "inMemory", Expression: "variables.volumes.exists(v, v.name == variables.istiodVolume && v.?emptyDir.?medium.orValue('') == 'Memory' && !has(v.secret))"},
 
+		// The agent's containers that nobody has bent.
+		{Name: "agents", Expression: "variables.containers.filter(c, " + intact("c") + ")"},
+		{Name: "initAgents", Expression: "variables.initContainers.filter(c, " + intact("c") + ")"},
 		// The agent, in one of its two forms. The init container of the first ends before istiod starts. The startup probe of the
 		// second delays istiod.
-		{Name: "containerForm", Expression: "variables.containers.exists(c, " + of(patches.AgentContainer) + runs + "['sidecar']" + intact + ") && " +
-			"variables.initContainers.exists(c, " + of(patches.InitContainer) + runs + "['init-container'] && c.?restartPolicy.orValue('') != 'Always'" + intact + ")"},
-		{Name: "nativeForm", Expression: "variables.initContainers.exists(c, " + of(patches.AgentContainer) + runs + "['sidecar'] && c.?restartPolicy.orValue('') == 'Always' && " +
-			fmt.Sprintf("c.?startupProbe.?httpGet.?path.orValue('') == '/readyz' && c.startupProbe.httpGet.port == %d && c.startupProbe.httpGet.?host.orValue('') == ''", patches.HealthPort) + intact + ")"},
+		{Name: "containerForm", Expression: "variables.agents.exists(c, " + runs(patches.AgentContainer, "sidecar") + ") && " +
+			"variables.initAgents.exists(c, " + runs(patches.InitContainer, "init-container") + " && c.?restartPolicy.orValue('') != 'Always')"},
+		{Name: "nativeForm", Expression: "variables.initAgents.exists(c, " + runs(patches.AgentContainer, "sidecar") + " && c.?restartPolicy.orValue('') == 'Always' && " +
+			fmt.Sprintf("c.?startupProbe.?httpGet.?path.orValue('') == '/readyz' && c.startupProbe.httpGet.port == %d && c.startupProbe.httpGet.?host.orValue('') == '')", patches.HealthPort)},
 
 		// Containers that may read the key: istiod and the agent.
 		{Name: "readers", Expression: "[variables.istiod.?name.orValue('')] + (variables.initContainers.exists(c, c.name == " + quote(patches.AgentContainer) + ") ? " +
@@ -134,9 +137,9 @@ func (g guardOf) variables(remedy string) []admissionv1.Variable {
 	}...)
 }
 
-// intact reports whether a container of the agent's has no other command, no variable that points it to other files, and
-// only istiod's volume at /etc/cacerts.
-func (guardOf) intact(c string) string {
+// intact reports whether a container has the image's own command, no variable that points the agent to other files, and only
+// istiod's volume at /etc/cacerts.
+func intact(c string) string {
 	return "size(" + c + ".?envFrom.orValue([])) == 0 && " +
 		"!" + c + ".?env.orValue([]).exists(e, e.name in " + list("ISTIOD_AGENT_CACERTS_DIR", "ISTIOD_AGENT_SPEC", "KUBECONFIG") + ") && " +
 		"size(" + c + ".?command.orValue([])) == 0 && size(" + c + ".?volumeDevices.orValue([])) == 0 && " +
