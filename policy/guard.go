@@ -113,7 +113,7 @@ func (g guardOf) variables(remedy string) []admissionv1.Variable {
 		// The API server allows only one source per volume.
 		{Name: "inMemory", Expression: "variables.volumes.exists(v, v.name == variables.istiodVolume && v.?emptyDir.?medium.orValue('') == 'Memory' && !has(v.secret))"},
 
-		// The agent's containers that nobody has bent.
+		// Containers that write only to istiod's volume.
 		{Name: "agents", Expression: "variables.containers.filter(c, " + intact("c") + ")"},
 		{Name: "initAgents", Expression: "variables.initContainers.filter(c, " + intact("c") + ")"},
 		// The agent, in one of its two forms. The init container of the first ends before istiod starts. The startup probe of the

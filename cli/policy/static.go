@@ -3,17 +3,15 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/policy"
 )
 
@@ -39,19 +37,20 @@ func (f *flags) writeStatic(cmd *cobra.Command, config *v1alpha1.InjectionConfig
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{admissionFile: pointer}
+	contents := map[string][]byte{admissionFile: pointer}
 	for plugin, objects := range map[string][]runtime.Object{mutatingDir: static.Mutating, validatingDir: static.Validating} {
 		list, err := printed(objects...)
 		if err != nil {
 			return err
 		}
 		// JSON: a file of which only a part has been copied is no valid JSON, but may be the YAML of a policy that refuses less.
-		if files[filepath.Join(plugin, f.name+".json")], err = encoded(list); err != nil {
+		if contents[filepath.Join(plugin, f.name+".json")], err = encoded(list); err != nil {
 			return err
 		}
 	}
-	for name, content := range files {
-		if err := replaceFile(filepath.Join(dir, name), content); err != nil {
+	for name, content := range contents {
+		// In one step, since a running API server watches these directories. It ignores names without .json, .yaml or .yml.
+		if err := files.Replace(filepath.Join(dir, name), content); err != nil {
 			return fmt.Errorf("--static: %w", err)
 		}
 	}
@@ -74,25 +73,4 @@ func admissionConfiguration(dir string) map[string]any {
 		"apiVersion": group, "kind": "AdmissionConfiguration",
 		"plugins": []any{plugin("ValidatingAdmissionPolicy", validatingDir), plugin("MutatingAdmissionPolicy", mutatingDir)},
 	}
-}
-
-// replaceFile writes a file in one step: an API server that watches the directory sees the old or the new content. It ignores
-// the temporary file, whose name ends in neither .json nor .yaml nor .yml.
-func replaceFile(path string, content []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the API server may run as any user, and the files hold no secret
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), "."+strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))+"-*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	err = errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-	}
-	return err
 }
