@@ -97,10 +97,10 @@ func TestStaticRefuses(t *testing.T) {
 		config     *v1alpha1.InjectionConfiguration
 		name, want string
 	}{
-		"a name with a slash":  {v1alpha1.Default(), "../x", `name "../x" of the policies: `},
-		"a name that is long":  {v1alpha1.Default(), strings.Repeat("x", 250), "of the policies: "},
-		"no name":              {v1alpha1.Default(), "", `name "" of the policies: `},
-		"too many variables":   {large, "istiod-agent", "an API server reads at most 100000"},
+		"a name with a slash": {v1alpha1.Default(), "../x", `name "../x" of the policies: `},
+		"a name that is long": {v1alpha1.Default(), strings.Repeat("x", 250), "of the policies: "},
+		"no name":             {v1alpha1.Default(), "", `name "" of the policies: `},
+		"too many variables":  {large, "istiod-agent", "an API server reads at most 100000"},
 	} {
 		if _, err := policy.NewStatic(test.config, test.name); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", name, err)
