@@ -5,6 +5,7 @@ package bypolicy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,23 +70,27 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 	}
 
 	changing := withName(istiod, "istiod-changing")
-	changes, creations := 0, 0
+	changes, changed, creations := 0, int64(0), 0
 	return &traffic{cluster.Repeat(t, time.Millisecond, unchanged, func(ctx context.Context) error {
 		changes++
 		tag := fmt.Sprintf("1.31.%d", changes)
 		expected := stored.DeepCopy()
 		expected.Annotations["example.com/change"] = tag
 		expected.Spec.Containers[0].Image = "docker.io/istio/pilot:" + tag
-		changed := changing.DeepCopy()
-		containers, _, _ := unstructured.NestedSlice(changed.Object, "spec", "template", "spec", "containers")
+		istiod := changing.DeepCopy()
+		containers, _, _ := unstructured.NestedSlice(istiod.Object, "spec", "template", "spec", "containers")
 		containers[0].(map[string]any)["image"] = expected.Spec.Containers[0].Image
-		if err := unstructured.SetNestedSlice(changed.Object, containers, "spec", "template", "spec", "containers"); err != nil {
+		if err := unstructured.SetNestedSlice(istiod.Object, containers, "spec", "template", "spec", "containers"); err != nil {
 			return err
 		}
-		if err := unstructured.SetNestedField(changed.Object, tag, "spec", "template", "metadata", "annotations", "example.com/change"); err != nil {
+		if err := unstructured.SetNestedField(istiod.Object, tag, "spec", "template", "metadata", "annotations", "example.com/change"); err != nil {
 			return err
 		}
-		return applyAs(ctx, c, changed, expected, int64(changes))
+		err := applyAs(ctx, c, istiod, expected, changed+1)
+		if err == nil {
+			changed++
+		}
+		return err
 	}, func(ctx context.Context) error {
 		creations++
 		created := withName(istiod, fmt.Sprintf("istiod-%d", creations))
@@ -156,6 +162,29 @@ func (l *traffic) wantUninterrupted(t *testing.T) {
 	for _, err := range failed[:min(len(failed), 3)] {
 		t.Error(err)
 	}
+	l.wantRunning(t)
+}
+
+// wantRefusedAtMost ends the traffic and expects that istiods were refused with a message that names this project, and none
+// stored otherwise or restarted.
+func (l *traffic) wantRefusedAtMost(t *testing.T) {
+	t.Helper()
+	admitted, failed := l.Stop()
+	t.Logf("%d istiods, %d refused", admitted, len(failed))
+	for _, err := range failed {
+		var status apierrors.APIStatus
+		if !errors.As(err, &status) || !strings.Contains(err.Error(), "istiod-agent") {
+			t.Errorf("not a refusal that names the cause: %v", err)
+		}
+	}
+	if len(failed) > 0 {
+		t.Log("the first refusal:", failed[0])
+	}
+	l.wantRunning(t)
+}
+
+func (l *traffic) wantRunning(t *testing.T) {
+	t.Helper()
 	if now := l.c.Stored(t, l.unchanged.GetNamespace(), l.unchanged.GetName()); now.Generation != 1 {
 		t.Errorf("the unchanged istiod is at generation %d", now.Generation)
 	}
