@@ -152,9 +152,9 @@ func builtIn(subject rbacv1.Subject) bool {
 	}
 }
 
-// controlPlane are service accounts of kube-controller-manager whose controllers may delete or restart anything
+// controlPlane are service accounts of kube-controller-manager whose controllers may change, delete or restart anything
 // (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go, Kubernetes 1.37).
-var controlPlane = []string{"generic-garbage-collector", "namespace-controller", "resource-quota-controller", "pod-garbage-collector"}
+var controlPlane = []string{"generic-garbage-collector", "namespace-controller", "resource-quota-controller", "pod-garbage-collector", "storage-version-migrator-controller"}
 
 func subjectName(subject rbacv1.Subject) string {
 	const limit = 80 // names of users have any length

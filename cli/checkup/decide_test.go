@@ -141,10 +141,11 @@ func TestDecisions(t *testing.T) {
 		"a policy that is switched off": {byPolicy(func(f *clusterFacts) {
 			f.Policy.Served, f.Policy.Mutating.Value = false, nil
 		}), levelFail, "injection policy  — injects nothing: this API server does not serve MutatingAdmissionPolicy"},
-		"no policy, only its decisions": {byPolicy(func(f *clusterFacts) { f.Policy.Mutating.Value = nil }), levelFail, "injection policy  — there is no MutatingAdmissionPolicy"},
-		"an unbound policy":             {byPolicy(func(f *clusterFacts) { f.Policy.Binding.Value = nil }), levelFail, "injection policy  — istiod-agent has no MutatingAdmissionPolicyBinding, and so no effect; next: " + helm.Upgrade()},
-		"no decision policy":            {byPolicy(func(f *clusterFacts) { f.Policy.Decision = nil }), levelFail, "decision policy  — does not exist"},
-		"an unbound decision policy":    {byPolicy(func(f *clusterFacts) { f.Policy.DecisionBinding = nil }), levelFail, "decision policy  — istiod-agent-decision has no"},
+		"a policy whose feature gate is off": {byPolicy(func(f *clusterFacts) { f.Policy.SwitchedOff = true }), levelFail, "injection policy  — injects nothing: the feature gate MutatingAdmissionPolicy of this API server is off; next: start every API server without"},
+		"no policy, only its decisions":      {byPolicy(func(f *clusterFacts) { f.Policy.Mutating.Value = nil }), levelFail, "injection policy  — there is no MutatingAdmissionPolicy"},
+		"an unbound policy":                  {byPolicy(func(f *clusterFacts) { f.Policy.Binding.Value = nil }), levelFail, "injection policy  — istiod-agent has no MutatingAdmissionPolicyBinding, and so no effect; next: " + helm.Upgrade()},
+		"no decision policy":                 {byPolicy(func(f *clusterFacts) { f.Policy.Decision = nil }), levelFail, "decision policy  — does not exist"},
+		"an unbound decision policy":         {byPolicy(func(f *clusterFacts) { f.Policy.DecisionBinding = nil }), levelFail, "decision policy  — istiod-agent-decision has no"},
 		"no right to list policies": {byPolicy(func(f *clusterFacts) {
 			f.Policy.Mutating = fact[*admissionregistrationv1.MutatingAdmissionPolicy]{Err: forbidden}
 		}), levelUnknown, "auth can-i list mutatingadmissionpolicies -A"},

@@ -94,6 +94,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	err = cluster.Client.List(ctx, &bindings)
 	facts.Bindings = factOf(bindings.Items, err)
 	facts.Policy = readPolicy(ctx, cluster.Client, facts.Policies.Value, facts.Bindings.Value)
+	facts.Policy.SwitchedOff = facts.Policy.Served && featureOff(ctx, cluster.Discovery.RESTClient(), "MutatingAdmissionPolicy")
 	facts.Namespaces = factOf(readNamespaces(ctx, cluster.Client))
 	target := v1alpha1.TargetDeployments
 	if facts.Webhook.Value != nil && injects(facts.Webhook.Value, "pods") || facts.Policy.matches("pods") {

@@ -3,8 +3,10 @@
 package checkup
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/policy"
@@ -21,6 +24,8 @@ import (
 type policyState struct {
 	// Served is false where the API server does not serve MutatingAdmissionPolicy.
 	Served bool
+	// SwitchedOff is true where the feature gate is known to be off. Such an API server serves the kind all the same.
+	SwitchedOff bool
 	// Mutating injects; nil where it does not exist.
 	Mutating fact[*admissionregistrationv1.MutatingAdmissionPolicy]
 	// Binding is that of Mutating; nil where it does not exist.
@@ -35,6 +40,17 @@ type policyState struct {
 	InjectionServed bool
 	// Injection is nil where it does not exist.
 	Injection fact[*unstructured.Unstructured]
+}
+
+// impossible returns why this API server cannot inject by policy, as far as is known; else "".
+func (p *policyState) impossible() string {
+	switch {
+	case !p.Served:
+		return fmt.Sprintf("this API server does not serve MutatingAdmissionPolicy, which Kubernetes has from 1.%d on unless it is switched off", policy.OldestMinor)
+	case p.SwitchedOff:
+		return "the feature gate MutatingAdmissionPolicy of this API server is off"
+	}
+	return ""
 }
 
 // exists reports whether the injection by policy is installed, in part or as a whole.
@@ -62,6 +78,29 @@ func (p *policyState) matches(resource string) bool {
 	return constraints != nil && slices.ContainsFunc(constraints.ResourceRules, func(rule admissionregistrationv1.NamedRuleWithOperations) bool {
 		return slices.Contains(rule.Resources, resource)
 	})
+}
+
+// maxMetrics bounds what is read of an API server's metrics, in bytes.
+const maxMetrics = 64 << 20
+
+// featureOff reports whether a feature gate of the API server is off, by its metric kubernetes_feature_enabled. It returns
+// false where the metrics cannot be read.
+func featureOff(ctx context.Context, server rest.Interface, gate string) bool {
+	if server == nil {
+		return false
+	}
+	metrics, err := server.Get().AbsPath("/metrics").Stream(ctx)
+	if err != nil {
+		return false
+	}
+	defer metrics.Close()
+	prefix := `kubernetes_feature_enabled{name="` + gate + `",`
+	for lines := bufio.NewScanner(io.LimitReader(metrics, maxMetrics)); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), prefix) {
+			return strings.HasSuffix(lines.Text(), " 0")
+		}
+	}
+	return false
 }
 
 // readPolicy finds the policies by their parameter's kind, since they may have any name.
@@ -121,15 +160,13 @@ func keyOf(parameter *admissionregistrationv1.ParamRef) *client.ObjectKey {
 	return &client.ObjectKey{Namespace: parameter.Namespace, Name: parameter.Name}
 }
 
-const whyNotServed = "this API server does not serve MutatingAdmissionPolicy, which Kubernetes has from 1.%d on unless it is switched off"
-
 // form reports what injects, and which values of injection.by are possible.
 func (d *decision) form() {
 	const subject = "form of the injection"
 	p := &d.facts.Policy
 	possible := "injection.by=policy is possible too"
-	if !p.Served {
-		possible = "injection.by=policy is not possible: " + fmt.Sprintf(whyNotServed, policy.OldestMinor)
+	if why := p.impossible(); why != "" {
+		possible = "injection.by=policy is not possible: " + why
 	}
 	hook := d.facts.Webhook.Value
 	switch {
@@ -173,8 +210,8 @@ func (d *decision) policy() {
 		problem = levelWarn // the webhook injects
 	}
 	switch {
-	case !p.Served:
-		d.add(problem, subject, "injects nothing: "+fmt.Sprintf(whyNotServed, policy.OldestMinor),
+	case p.impossible() != "":
+		d.add(problem, subject, "injects nothing: "+p.impossible(),
 			"start every API server without --feature-gates=MutatingAdmissionPolicy=false and without a --runtime-config that excludes it, or install the webhook: "+d.release("--set injection.by=webhook"))
 	case p.Mutating.Value == nil:
 		d.add(problem, subject, "there is no MutatingAdmissionPolicy: no istiod is injected", d.reapply())
