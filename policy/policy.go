@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
@@ -27,6 +28,9 @@ const (
 	kind     = "Injection"
 	resource = "injections"
 )
+
+// InjectionKind is the parameter's kind.
+var InjectionKind = schema.GroupVersionKind{Group: group, Version: version, Kind: kind}
 
 // OldestMinor is the minor version of the oldest Kubernetes 1.x in which MutatingAdmissionPolicy is stable and on by
 // default (pkg/features/kube_features.go, Kubernetes 1.37).
@@ -107,8 +111,7 @@ func parameter(r patches.Rendered, namespace, name string) (*unstructured.Unstru
 		spec[field] = object
 	}
 	u := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
-	u.SetAPIVersion(group + "/" + version)
-	u.SetKind(kind)
+	u.SetGroupVersionKind(InjectionKind)
 	u.SetNamespace(namespace)
 	u.SetName(name)
 	return u, nil
