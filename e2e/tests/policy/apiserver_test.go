@@ -31,6 +31,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/policyeval"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/policy"
 )
@@ -161,7 +162,7 @@ func (s *server) difference(ctx context.Context, t *testing.T, namespace string,
 	if err != nil {
 		return "", false, false
 	}
-	sent, err := typed(engine.Target(), must(json.Marshal(before)))
+	sent, err := policyeval.Typed(engine.Target(), must(json.Marshal(before)))
 	if err != nil {
 		t.Fatal(err)
 	}
