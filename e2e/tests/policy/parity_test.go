@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,7 +17,7 @@ import (
 	"testing"
 
 	evanphx "github.com/evanphx/json-patch/v5"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
@@ -77,13 +78,14 @@ func pairs(t testing.TB) []pair {
 	t.Helper()
 	var all []pair
 	for _, name := range slices.Sorted(maps.Keys(configurations)) {
-		text, agent := configurations[name], agents[name]
-		if agent == "" {
-			agent = "{image: '" + ownImage + "'}"
-		}
-		all = append(all, pairOf(t, name, decoded(t, text+"agent: "+agent)))
+		all = append(all, pairOf(t, name, configuration(t, name)))
 	}
 	return all
+}
+
+func configuration(t testing.TB, name string) *v1alpha1.InjectionConfiguration {
+	t.Helper()
+	return decoded(t, configurations[name]+"agent: "+cmp.Or(agents[name], "{image: '"+ownImage+"'}"))
 }
 
 func decoded(t testing.TB, text string) *v1alpha1.InjectionConfiguration {
@@ -299,7 +301,7 @@ func (p *pair) difference(t testing.TB, o object) (difference string, known bool
 		return fmt.Sprintf("engine %s: %s, policy %q", result.Reason, result.Message, got.reason), false
 	}
 	if !reflect.DeepEqual(got.object, want.object) {
-		return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, cmp.Diff(want.object, got.object)), false
+		return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, gocmp.Diff(want.object, got.object)), false
 	}
 	said := answer{reason: made.Reason, refusal: made.Refusal, warnings: made.Warnings}
 	return differentWords(answerOf(result).created(tree(sent).(object)), said.created(tree(sent).(object))), false

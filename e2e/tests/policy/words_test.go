@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -45,7 +46,18 @@ func (a answer) created(sent object) answer {
 		warnings = append(warnings, known(warning))
 	}
 	slices.Sort(warnings)
-	a.warnings = warnings
+	a.warnings = slices.Compact(warnings) // a webhook that is asked again warns again
+	return a
+}
+
+// printable leaves out the warnings that the API server would not pass on as they are.
+func (a answer) printable() answer {
+	a.warnings = slices.DeleteFunc(slices.Clone(a.warnings), func(text string) bool {
+		return len(text) > bounded.MaxMessage || bounded.Plain(text) != text || strings.ContainsAny(text, "\"\\") && strings.Contains(text, "\\")
+	})
+	if a.refusal != bounded.Plain(a.refusal) {
+		a.refusal, _, _ = strings.Cut(a.refusal, "\n")
+	}
 	return a
 }
 
