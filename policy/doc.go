@@ -11,6 +11,11 @@
 // kind Injection, whole, so that no template repeats package patches. The values of a built-in kind cannot be used: the
 // API server hands them to CEL as Go structs, which no JSON patch takes.
 //
+// Whoever may write the object decides what istiod's Pods run, like whoever writes the configuration: image, variables,
+// resources and security context are free within bounds. The schema pins the rest: names, subcommands, the first four
+// variables, mounts, volumes and the probe. Fields that it does not know are not stored. What passes the schema and no API
+// server takes in a Pod refuses istiod's change, with the name of the field in istiod.
+//
 // # Expressions
 //
 // The variables follow the files of package patches and name the function that they repeat. They compute what the lists
