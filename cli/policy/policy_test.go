@@ -49,6 +49,7 @@ func TestCommand(t *testing.T) {
 	}
 	if want := []string{
 		"CustomResourceDefinition", "Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+		"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
 		"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "Injection",
 	}; !slices.Equal(kinds, want) {
 		t.Errorf("got %v, want %v", kinds, want)
