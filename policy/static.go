@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -33,7 +32,7 @@ const (
 type Static struct {
 	// Mutating is the policy that injects, and its binding.
 	Mutating []runtime.Object
-	// Validating are the guard and the policy that refuses what cannot be injected, and their bindings.
+	// Validating are the guard, the policy that refuses what cannot be injected, the one that warns, and their bindings.
 	Validating []runtime.Object
 }
 
@@ -58,19 +57,25 @@ func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Static, e
 	p.Mutating.Spec.Mutations[0].JSONPatch.Expression = sansParams(p.Mutating.Spec.Mutations[0].JSONPatch.Expression)
 	p.MutatingBinding.Name, p.MutatingBinding.Spec = p.Mutating.Name, admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: p.Mutating.Name}
 
-	p.Validating.Name += staticSuffix
-	p.Validating.Spec.ParamKind = nil
-	p.Validating.Spec.Variables = withConstants(parameter, p.Validating.Spec.Variables)
-
-	guard := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   p.Validating.TypeMeta,
-		ObjectMeta: metav1.ObjectMeta{Name: name + "-guard" + staticSuffix},
-		Spec: Guard(p.kind, "Nothing has injected it: check that it is labelled app=istiod, and that every API server reads MutatingAdmissionPolicy "+
-			p.Mutating.Name+" from its disk or that istiod-agent is installed and ready (kubectl istiod-agent check), then try again"),
+	p.Guard.Spec = Guard(p.kind, "Nothing has injected it: check that it is labelled app=istiod, and that every API server reads MutatingAdmissionPolicy "+
+		p.Mutating.Name+" from its disk or that istiod-agent is installed and ready (kubectl istiod-agent check), then try again")
+	for _, policy := range []*admissionv1.ValidatingAdmissionPolicy{p.Validating, p.Warning} {
+		policy.Spec.ParamKind = nil
+		policy.Spec.Variables = withConstants(parameter, policy.Spec.Variables)
+		for i := range policy.Spec.Validations {
+			v := &policy.Spec.Validations[i]
+			v.Expression, v.MessageExpression = sansParams(v.Expression), sansParams(v.MessageExpression)
+		}
+	}
+	for policy, binding := range map[*admissionv1.ValidatingAdmissionPolicy]*admissionv1.ValidatingAdmissionPolicyBinding{
+		p.Guard: p.GuardBinding, p.Validating: p.ValidatingBinding, p.Warning: p.WarningBinding,
+	} {
+		policy.Name += staticSuffix
+		binding.Name, binding.Spec.PolicyName, binding.Spec.ParamRef = policy.Name, policy.Name, nil
 	}
 	return &Static{
 		Mutating:   []runtime.Object{p.MutatingBinding, p.Mutating},
-		Validating: []runtime.Object{bound(p.Validating), p.Validating, bound(guard), guard},
+		Validating: []runtime.Object{p.GuardBinding, p.Guard, p.ValidatingBinding, p.Validating, p.WarningBinding, p.Warning},
 	}, nil
 }
 
@@ -102,12 +107,4 @@ func withConstants(parameter, variables []admissionv1.Variable) []admissionv1.Va
 // sansParams is an expression of New's policies with the constants in place of the parameter.
 func sansParams(expression string) string {
 	return strings.ReplaceAll(expression, "params.spec", "variables.parameter")
-}
-
-func bound(p *admissionv1.ValidatingAdmissionPolicy) *admissionv1.ValidatingAdmissionPolicyBinding {
-	return &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding"},
-		ObjectMeta: metav1.ObjectMeta{Name: p.Name},
-		Spec:       admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: p.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}},
-	}
 }

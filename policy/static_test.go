@@ -51,7 +51,7 @@ func TestStatic(t *testing.T) {
 				t.Errorf("%s %s is not bound", u.GetKind(), name)
 			}
 		}
-		if len(bindings) != 3 {
+		if len(bindings) != 4 {
 			t.Errorf("bindings %v", bindings)
 		}
 	}

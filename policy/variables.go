@@ -33,7 +33,7 @@ func atCACerts(path string) string {
 
 // nearCACerts reports whether a path is at, above or below /etc/cacerts, or has a component "..", whose target is unknown.
 func nearCACerts(path string) string {
-	return path + `.matches(r'^(\.?/)*(\.?|etc(/\.?)*|etc/(\.?/)*cacerts(/.*)?)$|(^|/)\.\.(/|$)')`
+	return path + `.matches(r'^(\.?/)*(\.?|etc(/\.?)*|etc/(\.?/)*cacerts(/(?s:.*))?)$|(^|/)\.\.(/|$)')`
 }
 
 // clean is a path from the root, each component followed by a slash: empty for the root (patches, clean).
@@ -218,7 +218,7 @@ func noteOf() []admissionv1.Variable {
 	return []admissionv1.Variable{
 		{Name: "noteText", Expression: "variables.annotations[?" + original + "].orValue('') != '' ? variables.annotations[" + original + "] : variables.podAnnotations[?" + original + "].orValue('')"},
 		// The note where it has the form of one, and is not of an injection's own volume.
-		{Name: "note", Expression: "variables.noteText.matches(" + raw(noteForm) + `) && !variables.noteText.startsWith('{"volume":{"emptyDir":{"medium":"Memory","sizeLimit":') ? variables.noteText : ''`},
+		{Name: "note", Expression: readableNote("variables.noteText") + " ? variables.noteText : ''"},
 		// Everything behind the volume.
 		{Name: "noteFlags", Expression: `variables.note.startsWith('{"volume":') ? variables.note.find(` + raw(noteFlags) + ") : variables.note"},
 		// The volume as JSON: null where there was none, empty for the chart's.

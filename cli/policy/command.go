@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,10 +36,11 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Print the injection as an admission policy, which needs no webhook",
-		Long: fmt.Sprintf(`Prints the injection as a MutatingAdmissionPolicy with its parameter, and a
-ValidatingAdmissionPolicy that refuses what cannot be injected. The API server
-evaluates both itself: no Pod, port or certificate of istiod-agent takes part.
-It needs Kubernetes 1.%d or later.
+		Long: fmt.Sprintf(`Prints the injection as a MutatingAdmissionPolicy with its parameter, and
+ValidatingAdmissionPolicies: one refuses what cannot be injected, one warns, and
+the guard refuses an istiod without the agent. The API server evaluates them
+itself: no Pod, port or certificate of istiod-agent takes part. It needs
+Kubernetes 1.%d or later.
 
 The parameter comes last. Until it is stored, changes of istiod in labelled
 namespaces are refused.
@@ -91,7 +93,7 @@ func (f *flags) run(cmd *cobra.Command) error {
 	}
 	namespace := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: f.namespace}}
 	// In the order in which an API server can take them: what the parameter needs, the policies, the parameter.
-	objects, err := printed(p.Definition, namespace, p.Validating, p.ValidatingBinding, p.Mutating, p.MutatingBinding, p.Parameter)
+	objects, err := printed(slices.Concat([]runtime.Object{p.Definition, namespace, p.Guard, p.GuardBinding}, p.Policies(), []runtime.Object{p.Parameter})...)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command generate writes the specs of the policies into a folder of the chart, DIR/TARGET/KIND.yaml, and that of the guard,
+// Command generate writes the specs of the policies into a folder of the chart, DIR/TARGET/POLICY.yaml, and that of the guard,
 // DIR/TARGET/guard.yaml, since the same text serves every release. The chart's templates add names and parameters, and
 // replace REMEDY in the guard.
 package main
@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -52,12 +51,12 @@ func generate(dir string) error {
 		if target == v1alpha1.TargetPods {
 			injects = patches.Pod
 		}
-		for kind, spec := range map[string]any{p.Mutating.Kind: p.Mutating.Spec, p.Validating.Kind: p.Validating.Spec, "guard": policy.Guard(injects, "REMEDY")} {
+		for name, spec := range map[string]any{"injection": p.Mutating.Spec, "decision": p.Validating.Spec, "warnings": p.Warning.Spec, "guard": policy.Guard(injects, "REMEDY")} {
 			text, err := yaml.Marshal(spec)
 			if err != nil {
 				return err
 			}
-			if err := root.WriteFile(path.Join(folder, strings.ToLower(kind)+".yaml"), append([]byte(header), text...), 0o644); err != nil {
+			if err := root.WriteFile(path.Join(folder, name+".yaml"), append([]byte(header), text...), 0o644); err != nil {
 				return err
 			}
 		}
