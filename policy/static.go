@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -27,17 +26,10 @@ const (
 	maxExpression = 100_000 // code points
 )
 
-// Static is the injection and its guard as an API server reads them from its own disk: no request changes or removes them,
-// and none returns them. They have no parameter: what a configuration renders stands in the policies.
-type Static struct {
-	// Mutating is the policy that injects, and its binding.
-	Mutating []runtime.Object
-	// Validating are the guard, the policy that refuses what cannot be injected, the one that warns, and their bindings.
-	Validating []runtime.Object
-}
-
-// NewStatic renders a configuration as New does. name is the prefix of all names.
-func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Static, error) {
+// NewStatic renders a configuration, as New does, as policies that an API server reads from its own disk: no request changes
+// or removes them, and none returns them. They have no parameter, and therefore no definition of one: what the configuration
+// renders stands in the policies. name is the prefix of all names.
+func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Policy, error) {
 	// The longest name. A name that the API server does not take keeps it from starting.
 	if problems := validation.IsDNS1123Subdomain(name + "-decision" + staticSuffix); len(problems) > 0 {
 		return nil, fmt.Errorf("name %q of the policies: %s", name, problems[0])
@@ -73,10 +65,8 @@ func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Static, e
 		policy.Name += staticSuffix
 		binding.Name, binding.Spec.PolicyName, binding.Spec.ParamRef = policy.Name, policy.Name, nil
 	}
-	return &Static{
-		Mutating:   []runtime.Object{p.MutatingBinding, p.Mutating},
-		Validating: []runtime.Object{p.GuardBinding, p.Guard, p.ValidatingBinding, p.Validating, p.WarningBinding, p.Warning},
-	}, nil
+	p.Definition, p.Parameter = nil, nil
+	return p, nil
 }
 
 // constants are the parameter's fields as variables: each is an expression of its own, as their length is limited.
