@@ -35,6 +35,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
+	"github.com/istiod-agent/istiod-agent/controllers/scope"
+	"github.com/istiod-agent/istiod-agent/internal/agentrights"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -61,7 +63,7 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cluster, options(server, config.VirtualMesh, injector))
+	mgr, err := ctrl.NewManager(cluster, options(config, injector))
 	if err != nil {
 		return fmt.Errorf("setting up: %w", err)
 	}
@@ -85,10 +87,20 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		granted := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
 		return !granted && istiodReconciler.RunsAs(ctx, namespace, account)
 	}
-	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, log)
+	var reviewer client.Writer = mgr.GetClient()
+	if !config.Everywhere() {
+		reviewer = agentrights.Local(reviewer)
+	}
+	rights := webhook.NewRights(reviewer, runsIstiod, log)
 	istiodReconciler.Lacking = rights.Warning
 	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(webhookServer, injector, config.VirtualMesh, rights.Warning, log)
+	warning := func(ctx context.Context, namespace, account string) string {
+		if !config.Covers(namespace) {
+			return config.NotCovered(namespace)
+		}
+		return rights.Warning(ctx, namespace, account)
+	}
+	webhook.Register(webhookServer, injector, config.VirtualMesh, warning, log)
 	if err := mgr.Add(source); err != nil {
 		return err
 	}
@@ -109,12 +121,15 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err := istiodReconciler.SetupWithManager(mgr); err != nil {
 		return err
 	}
+	if err := scope.Setup(mgr, config); err != nil {
+		return err
+	}
 	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
 		return err
 	}
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
-		mayRestart := restarts.NewRights(mgr.GetClient())
-		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart))
+		mayRestart := restarts.NewRights(mgr.GetClient(), config.Namespaces)
+		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart, config.Namespaces))
 	}); err != nil {
 		return err
 	}
@@ -136,14 +151,15 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	}, server.BindAddress)
 }
 
-func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *patches.Injector) ctrl.Options {
+func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector) ctrl.Options {
+	server := config.Server
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err) // the API types are compiled in
 		}
 	}
-	byObject := istiods.CacheByObject(injector.Target())
+	byObject := istiods.CacheByObject(injector.Target(), config.Namespaces)
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
 	selfManaged := server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
@@ -161,8 +177,9 @@ func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *pat
 		Scheme: scheme,
 		Cache: cache.Options{
 			ByObject:         byObject,
-			DefaultTransform: meshes.Transform(allowed),
+			DefaultTransform: meshes.Transform(config.VirtualMesh),
 		},
+		NewCache: scope.NewCache(config),
 		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 
 		LeaderElection:                *server.LeaderElection,

@@ -39,28 +39,35 @@ Without a cluster (helm template), all of them.
 {{- toJson $found -}}
 {{- end -}}
 
-{{/*
-Existing namespaces in which the webhook grants istiods' service accounts their
-rights, as JSON.
-*/}}
-{{- define "istiod-agent.istiodNamespaces" -}}
+{{/* Those of a list of namespaces that exist, as JSON. Without a cluster, all of them. */}}
+{{- define "istiod-agent.existing" -}}
 {{- $found := list -}}
-{{- if .Values.istiodSidecar.createRoleBinding -}}
 {{- $asked := lookup "v1" "Namespace" "" "kube-system" -}}
-{{- range .Values.istiodSidecar.namespaces -}}
+{{- range . -}}
 {{- if or (not $asked) (lookup "v1" "Namespace" "" .) -}}
 {{- $found = append $found . -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* All existing namespaces of istiods, as JSON. */}}
+{{/*
+Existing namespaces in which the webhook grants istiods' service accounts their
+rights, as JSON.
+*/}}
+{{- define "istiod-agent.istiodNamespaces" -}}
+{{- include "istiod-agent.existing" (ternary .Values.istiodSidecar.namespaces list .Values.istiodSidecar.createRoleBinding) -}}
+{{- end -}}
+
+{{/*
+All existing namespaces of istiods in which the webhook may have rights, as JSON.
+*/}}
 {{- define "istiod-agent.namespacesOfIstiods" -}}
 {{- $found := include "istiod-agent.istiodNamespaces" . | fromJsonArray -}}
 {{- range include "istiod-agent.istiodAccounts" . | fromJsonArray -}}
+{{- if or (not $.Values.rbac.namespaces) (has .namespace $.Values.rbac.namespaces) -}}
 {{- $found = append $found .namespace -}}
+{{- end -}}
 {{- end -}}
 {{- uniq $found | sortAlpha | toJson -}}
 {{- end -}}

@@ -18,10 +18,10 @@ import (
 func TestRights(t *testing.T) {
 	everywhere := []string{
 		"namespaces: list watch",
-		"deployments.apps: list watch patch",
-		"pods: get list watch",
 		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
 		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
+		"deployments.apps: list watch patch",
+		"pods: get list watch",
 		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
 		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
 		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
