@@ -71,6 +71,8 @@ var claims = map[string]map[string]string{
 		"In the webhook's own namespace":                                                        definition,
 		"secrets: create":                                                                       chartRights + " webhook/servingcert.TestAuthorityCreatesCA",
 		"secrets `istiod-agent-webhook-ca`":                                                     chartRights + " webhook/servingcert.TestAuthorityRecreatesDeletedCA",
+		"istiod-agent.io: injections: create":                                                   chartRights + " e2e/tests/bypolicy.TestInjectionIsKept",
+		"istiod-agent.io: injections `istiod-agent`: get, list, watch, update":                  chartRights + " e2e/tests/bypolicy.TestInjectionIsKept",
 		"coordination.k8s.io: leases: create":                                                   chartRights + "/no_leader e2e/tests/existing.TestLeaderChange",
 		"coordination.k8s.io: leases `istiod-agent-webhook`":                                    chartRights + "/no_leader e2e/tests/existing.TestLeaderChange",
 		"events: create":                                                                        chartRights + "/no_leader",

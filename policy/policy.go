@@ -71,15 +71,24 @@ func New(config *v1alpha1.InjectionConfiguration, names Names) (*Policy, error) 
 	if err := yaml.Unmarshal(definition, &p.Definition.Object); err != nil {
 		return nil, fmt.Errorf("reading the definition of %s: %w", resource, err)
 	}
-	if p.Parameter, err = parameter(injector.Rendered(), names); err != nil {
-		return nil, fmt.Errorf("rendering the %s: %w", kind, err)
+	if p.Parameter, err = Parameter(injector, names.Namespace, names.Parameter); err != nil {
+		return nil, err
 	}
 	p.mutating(injector.Target(), names)
 	p.validating(injector.Target(), names)
 	return p, nil
 }
 
-func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, error) {
+// Parameter renders the Injection of a namespace and name.
+func Parameter(injector *patches.Injector, namespace, name string) (*unstructured.Unstructured, error) {
+	p, err := parameter(injector.Rendered(), namespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("rendering the %s: %w", kind, err)
+	}
+	return p, nil
+}
+
+func parameter(r patches.Rendered, namespace, name string) (*unstructured.Unstructured, error) {
 	spec := map[string]any{"digest": r.Digest, "annotate": r.Annotate, "multiRootMesh": r.MultiRootMesh}
 	for field, value := range map[string]json.RawMessage{
 		"initContainer": r.InitContainer, "container": r.Container, "volume": r.Volume, "tokenVolume": r.TokenVolume,
@@ -96,8 +105,8 @@ func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, err
 	u := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
 	u.SetAPIVersion(group + "/" + version)
 	u.SetKind(kind)
-	u.SetNamespace(names.Namespace)
-	u.SetName(names.Parameter)
+	u.SetNamespace(namespace)
+	u.SetName(name)
 	// As an API server's client would read it: int64 in place of json.Number.
 	raw, err := u.MarshalJSON()
 	if err != nil {
@@ -132,8 +141,9 @@ func (p *Policy) mutating(kind patches.Kind, names Names) {
 		},
 	}
 	p.MutatingBinding = &admissionv1.MutatingAdmissionPolicyBinding{
-		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingAdmissionPolicyBinding"},
-		ObjectMeta: metav1.ObjectMeta{Name: names.Policy},
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingAdmissionPolicyBinding"},
+		// The API server's message without the parameter names this binding and not what is missing.
+		ObjectMeta: metav1.ObjectMeta{Name: names.Policy + ".needs-injection." + names.Namespace + "." + names.Parameter},
 		Spec:       admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: names.Policy, ParamRef: paramRef(names)},
 	}
 }

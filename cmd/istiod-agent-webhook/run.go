@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,19 +19,18 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/controllers/accounts"
+	"github.com/istiod-agent/istiod-agent/controllers/injections"
 	"github.com/istiod-agent/istiod-agent/controllers/istiods"
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
@@ -40,8 +40,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
+	"github.com/istiod-agent/istiod-agent/policy"
 	"github.com/istiod-agent/istiod-agent/webhook"
-	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
 )
 
 // shutdownTimeout bounds how long admissions in flight may take to finish: the API server waits five seconds for each.
@@ -58,6 +58,10 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err != nil {
 		return err
 	}
+	parameter, err := policy.Parameter(injector, config.Server.Namespace, config.Server.Injection)
+	if err != nil {
+		return err
+	}
 	server := config.Server
 	admission, err := newTLS(server.ClientCA)
 	if err != nil {
@@ -68,19 +72,6 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		return fmt.Errorf("setting up: %w", err)
 	}
 
-	source := servingcert.New(server, mgr)
-	if file := server.ServingCertificate.CABundle; file != "" {
-		keeper, err := servingcert.NewStaticBundle(source, mgr.GetClient(), server.WebhookConfiguration, file)
-		if err != nil {
-			return err
-		}
-		if err := keeper.SetupWithManager(mgr); err != nil {
-			return err
-		}
-		source = keeper
-	}
-	log := ctrl.Log.WithName("admission")
-	admission.server.GetCertificate = source.GetCertificate
 	istiodReconciler := istiods.New(mgr, injector, config)
 	// Where the program gives the rights itself, they come with the istiod.
 	runsIstiod := func(ctx context.Context, namespace, account string) bool {
@@ -91,32 +82,16 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if !config.Everywhere() {
 		reviewer = agentrights.Local(reviewer)
 	}
-	rights := webhook.NewRights(reviewer, runsIstiod, log)
+	rights := webhook.NewRights(reviewer, runsIstiod, ctrl.Log.WithName("admission"))
 	istiodReconciler.Lacking = rights.Warning
-	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	warning := func(ctx context.Context, namespace, account string) string {
-		if !config.Covers(namespace) {
-			return config.NotCovered(namespace)
-		}
-		return rights.Warning(ctx, namespace, account)
-	}
-	webhook.Register(webhookServer, injector, config.VirtualMesh, warning, log)
-	if err := mgr.Add(source); err != nil {
-		return err
-	}
-	if err := metrics.Registry.Register(servingcert.NotAfter(source)); err != nil {
-		return err
-	}
-	if managed, ok := source.(*servingcert.SelfManaged); ok {
-		keeper := &servingcert.BundleKeeper{
-			Client:               mgr.GetClient(),
-			WebhookConfiguration: server.WebhookConfiguration,
-			Secret:               types.NamespacedName{Namespace: server.Namespace, Name: server.ServingCertificate.SecretName},
-			Source:               managed,
-		}
-		if err := keeper.SetupWithManager(mgr); err != nil {
+	var listeners []listener
+	ready := injections.Ready(mgr.GetAPIReader(), parameter)
+	if config.By == v1alpha1.ByWebhook {
+		var port listener
+		if port, ready, err = setupAdmission(mgr, config, injector, rights, admission); err != nil {
 			return err
 		}
+		listeners = append(listeners, port)
 	}
 	if err := istiodReconciler.SetupWithManager(mgr); err != nil {
 		return err
@@ -127,13 +102,23 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
 		return err
 	}
-	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
+	if err := controllers.WhenInstalled(mgr, []schema.GroupVersionKind{parameter.GroupVersionKind()}, func(log logr.Logger, missing schema.GroupKind) {
+		if config.By == v1alpha1.ByPolicy {
+			log.Error(nil, "No istiod can be stored until the CRD exists: upgrade the chart, which installs it", "missing", missing.String())
+		} else {
+			log.Info("The Injection is not kept until its CRD exists: only injection.by=policy needs it", "missing", missing.String())
+		}
+	}, func(context.Context) error { return injections.Setup(mgr, parameter) }); err != nil {
+		return err
+	}
+	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(log logr.Logger, missing schema.GroupKind) {
+		log.Error(nil, "VirtualMeshes are ignored until their CRDs exist: set crds.install=true, or let Gloo Mesh install them", "missing", missing.String())
+	}, func(ctx context.Context) error {
 		mayRestart := restarts.NewRights(mgr.GetClient(), config.Namespaces)
 		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart, config.Namespaces))
 	}); err != nil {
 		return err
 	}
-	ready := webhook.Ready(server, admission.probe, source, ctrl.Log.WithName("readiness"))
 	var once sync.Once
 	serving := func(r *http.Request) error {
 		err := ready(r)
@@ -142,13 +127,11 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		}
 		return err
 	}
-	ctrl.Log.Info("Starting", "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image,
-		"injection", injector.Digest(), "servingCertificate", server.ServingCertificate.Source)
-	return serveAll(ctx, mgr, []listener{
-		{server.Port, &serve.Server{Handler: webhook.Bounded(webhookServer.WebhookMux()), TLS: admission.server, Connections: admissionConnections}},
-		{server.HealthPort, &serve.Server{Handler: health(serving), Connections: otherConnections}},
-		{server.MetricsPort, &serve.Server{Handler: metricsHandler(), Connections: otherConnections}},
-	}, server.BindAddress)
+	ctrl.Log.Info("Starting", "by", config.By, "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image, "injection", injector.Digest())
+	return serveAll(ctx, mgr, append(listeners,
+		listener{server.HealthPort, &serve.Server{Handler: health(serving), Connections: otherConnections}},
+		listener{server.MetricsPort, &serve.Server{Handler: metricsHandler(), Connections: otherConnections}},
+	), server.BindAddress)
 }
 
 func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector) ctrl.Options {
@@ -162,8 +145,9 @@ func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector
 	byObject := istiods.CacheByObject(injector.Target(), config.Namespaces)
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
-	selfManaged := server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
-	if selfManaged || server.ServingCertificate.CABundle != "" {
+	serves := config.By == v1alpha1.ByWebhook
+	selfManaged := serves && server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
+	if selfManaged || serves && server.ServingCertificate.CABundle != "" {
 		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
 			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),
 		}
@@ -180,7 +164,7 @@ func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector
 			DefaultTransform: meshes.Transform(config.VirtualMesh),
 		},
 		NewCache: scope.NewCache(config),
-		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+		Client:   client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 
 		LeaderElection:                *server.LeaderElection,
 		LeaderElectionID:              "istiod-agent-webhook",

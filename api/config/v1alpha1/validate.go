@@ -57,6 +57,7 @@ var serverAddress = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.
 func (c *InjectionConfiguration) validate() field.ErrorList {
 	errs := oneOf(field.NewPath("apiVersion"), c.APIVersion, APIVersion)
 	errs = append(errs, oneOf(field.NewPath("kind"), c.Kind, Kind)...)
+	errs = append(errs, oneOf(field.NewPath("by"), c.By, ByWebhook, ByPolicy)...)
 	errs = append(errs, oneOf(field.NewPath("target"), c.Target, TargetDeployments, TargetPods)...)
 	errs = append(errs, oneOf(field.NewPath("sidecar"), c.Sidecar, SidecarContainer, SidecarNative)...)
 	errs = append(errs, oneOf(field.NewPath("rollout"), c.Rollout, RolloutManual, RolloutAutomatic)...)
@@ -230,6 +231,7 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, invalid(path.Child("namespace"), s.Namespace, validation.IsDNS1123Label(s.Namespace))...)
 	errs = append(errs, subdomain(path.Child("webhookConfiguration"), s.WebhookConfiguration)...)
+	errs = append(errs, subdomain(path.Child("injection"), s.Injection)...)
 	return append(errs, s.ServingCertificate.validate(path.Child("servingCertificate"))...)
 }
 

@@ -34,6 +34,11 @@ func TestRights(t *testing.T) {
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
 	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
 	restart := []string{"deployments,statefulsets,daemonsets.apps: get patch", "replicasets.apps: get", "pods/eviction: create"}
+	injection := []string{"injections.istiod-agent.io: create", "injections.istiod-agent.io istiod-agent: get list watch update"}
+	checked := []string{
+		"mutatingadmissionpolicies,mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent,istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
+		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision: get",
+	}
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
 	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
 
@@ -46,6 +51,7 @@ func TestRights(t *testing.T) {
 		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere, keepBundle), with(secret, lease...)},
 		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
 		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},
+		"policy":      {helm.Values{"injection": helm.Values{"by": "policy"}}, with(everywhere, checked...), lease},
 		"neither": {helm.Values{
 			"server":             helm.Values{"leaderElection": false},
 			"servingCertificate": helm.Values{"source": "secret", "secret": helm.Values{"name": "x"}},
@@ -56,13 +62,7 @@ func TestRights(t *testing.T) {
 			if diff := cmp.Diff(test.cluster, rules(typed[rbacv1.ClusterRole](t, r.one(t, "ClusterRole")).Rules)); diff != "" {
 				t.Errorf("ClusterRole (-want +got):\n%s", diff)
 			}
-			if test.role == nil {
-				if r.objects["Role istiod-agent-webhook"] != nil || r.objects["RoleBinding istiod-agent-webhook"] != nil {
-					t.Error("there is a Role or RoleBinding without need")
-				}
-				return
-			}
-			if diff := cmp.Diff(test.role, rules(typed[rbacv1.Role](t, r.objects["Role istiod-agent-webhook"]).Rules)); diff != "" {
+			if diff := cmp.Diff(with(injection, test.role...), rules(typed[rbacv1.Role](t, r.objects["Role istiod-agent-webhook"]).Rules)); diff != "" {
 				t.Errorf("Role (-want +got):\n%s", diff)
 			}
 		})
