@@ -34,9 +34,11 @@ func TestRights(t *testing.T) {
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
 	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
 	restart := []string{"deployments,statefulsets,daemonsets.apps: get patch", "replicasets.apps: get", "pods/eviction: create"}
-	injection := []string{"injections.istiod-agent.io: create", "injections.istiod-agent.io istiod-agent: get list watch update"}
+	injection := []string{"injections.istiod-agent.io: create", "injections.istiod-agent.io istiod-agent: list watch update"}
+	readInjection := "injections.istiod-agent.io istiod-agent: get"
 	checked := []string{
-		"mutatingadmissionpolicies,mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent,istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
+		"mutatingadmissionpolicies.admissionregistration.k8s.io istiod-agent: get",
+		"mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
 		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision: get",
 	}
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
@@ -51,7 +53,7 @@ func TestRights(t *testing.T) {
 		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere, keepBundle), with(secret, lease...)},
 		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
 		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},
-		"policy":      {helm.Values{"injection": helm.Values{"by": "policy"}}, with(everywhere, checked...), lease},
+		"policy":      {helm.Values{"injection": helm.Values{"by": "policy"}}, with(everywhere, checked...), with([]string{readInjection}, lease...)},
 		"neither": {helm.Values{
 			"server":             helm.Values{"leaderElection": false},
 			"servingCertificate": helm.Values{"source": "secret", "secret": helm.Values{"name": "x"}},

@@ -7,10 +7,12 @@ package rights
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
@@ -31,12 +33,21 @@ var unforced = map[string]string{
 }
 
 func TestRights(t *testing.T) {
-	for name, limited := range map[string]bool{"in all namespaces": false, "in named namespaces": true} {
+	for name, form := range map[string]struct {
+		by      string
+		limited bool
+	}{
+		"webhook":                      {"webhook", false},
+		"webhook, in named namespaces": {"webhook", true},
+		"policy":                       {"policy", false},
+		"policy, in named namespaces":  {"policy", true},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScenario(t, limited)
+			s := newScenario(t, form.limited)
 			values := s.values()
+			values["injection"] = helm.Values{"by": form.by}
 			values["restarts"] = helm.Values{"enabled": true}
-			if limited {
+			if form.limited {
 				values["rbac"] = helm.Values{"namespaces": []any{s.system, s.other}}
 			}
 			s.install(t, values)
@@ -45,9 +56,13 @@ func TestRights(t *testing.T) {
 			s.restart(t)
 			s.withdraw(t)
 			s.warn(t)
-			s.certificate(t)
-			if limited {
-				s.ignore(t)
+			s.keepInjection(t)
+			if form.limited {
+				s.report(t)
+			}
+			if form.by == "webhook" {
+				s.replaceCA(t)
+				s.warnAuthor(t, form.limited)
 			}
 			if output, err := shared.Webhook.Check(t.Context()); err != nil {
 				t.Errorf("helm test: %v: %s", err, output)
@@ -60,6 +75,11 @@ func TestRights(t *testing.T) {
 				t.Errorf("refused: %+v", each)
 			}
 			wantUsed(t, made, unforced)
+			for _, each := range grants(t) {
+				if form.by == "policy" && (each.resource == "secrets" || strings.HasPrefix(each.resource, "mutatingwebhook")) {
+					t.Errorf("without a webhook, there is the right to %s", each)
+				}
+			}
 		})
 	}
 }
@@ -106,8 +126,11 @@ func (s *scenario) values() helm.Values {
 // install installs the chart for one test, as for the first time.
 func (s *scenario) install(t *testing.T, values helm.Values) {
 	t.Helper()
-	for _, kind := range []client.Object{&corev1.Secret{}, &coordinationv1.Lease{}} {
-		must(t, shared.DeleteAllOf(t.Context(), kind, client.InNamespace(webhookserver.Release.Namespace)))
+	for _, kind := range []client.Object{&corev1.Secret{}, &coordinationv1.Lease{}, injection()} {
+		err := shared.DeleteAllOf(t.Context(), kind, client.InNamespace(webhookserver.Release.Namespace))
+		if !meta.IsNoMatchError(err) { // the CRD comes with the first installation
+			must(t, err)
+		}
 	}
 	events, err := shared.Plane.AllRequests(user)
 	must(t, err)

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -71,7 +72,11 @@ func (s *scenario) inject(t *testing.T) {
 		shared.Label(t, namespace, true)
 		cluster.Eventually(t, "the existing istiod is injected", func() error { return hasAgent(shared.Stored(t, namespace, "istiod")) })
 	}
-	shared.MustApply(t, cluster.Istiod(t, s.system, helm.Values{"revision": "canary"}))
+	canary := cluster.Istiod(t, s.system, helm.Values{"revision": "canary"})
+	cluster.Eventually(t, "a new istiod is injected", func() error { // the API server takes a while to have the policy
+		_, err := shared.ServerSideApply(t.Context(), canary)
+		return err
+	})
 	cluster.Eventually(t, "the service accounts have the agent's rights", func() error {
 		var binding rbacv1.RoleBinding
 		err := shared.Get(t.Context(), types.NamespacedName{Namespace: s.system, Name: "istiod-agent.istiods"}, &binding)
@@ -157,8 +162,8 @@ func (s *scenario) issue(t *testing.T) {
 		}
 		return nil
 	})
-	s.report(t, "istiod-0", "")
-	s.report(t, "gone", "")
+	s.status(t, "istiod-0", "")
+	s.status(t, "gone", "")
 	cluster.Eventually(t, "the deleted Pod's entry is removed", func() error {
 		object := s.object(certificatesv1.Kind, s.name())
 		must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(object), object))
@@ -179,7 +184,7 @@ func (s *scenario) restart(t *testing.T) {
 	must(t, shared.Status().Update(t.Context(), istiod))
 	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert", Namespace: s.system}, Data: map[string]string{"root-cert.pem": string(first.PEM())}}
 	must(t, shared.Create(t.Context(), configMap))
-	s.report(t, "istiod-0", pemcerts.Fingerprint(first.Certificate))
+	s.status(t, "istiod-0", pemcerts.Fingerprint(first.Certificate))
 	s.wantRestarts(t, certificatesv1.RestartsIdle)
 
 	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "workload"}}, Spec: containers()}
@@ -209,7 +214,7 @@ func (s *scenario) restart(t *testing.T) {
 	}
 
 	stop := s.disturb(t)
-	s.report(t, "istiod-0", pemcerts.Fingerprint(second.Certificate))
+	s.status(t, "istiod-0", pemcerts.Fingerprint(second.Certificate))
 	configMap.Data["root-cert.pem"] = string(second.PEM())
 	must(t, shared.Update(t.Context(), configMap))
 	cluster.Within(t, time.Minute, "every workload restarts", func() error {
@@ -298,8 +303,8 @@ func (s *scenario) warn(t *testing.T) {
 	lacks(2, "issuedcertificates")
 }
 
-// certificate: an unusable CA is replaced.
-func (s *scenario) certificate(t *testing.T) {
+// replaceCA: an unusable CA is replaced.
+func (s *scenario) replaceCA(t *testing.T) {
 	t.Helper()
 	key := types.NamespacedName{Namespace: webhookserver.Release.Namespace, Name: webhookserver.Name + "-ca"}
 	var secret corev1.Secret
@@ -315,8 +320,33 @@ func (s *scenario) certificate(t *testing.T) {
 	})
 }
 
-// ignore: a labelled namespace that is not listed is reported.
-func (s *scenario) ignore(t *testing.T) {
+func injection() *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(schema.GroupVersionKind{Group: "istiod-agent.io", Version: "v1alpha1", Kind: "Injection"})
+	object.SetNamespace(webhookserver.Release.Namespace)
+	object.SetName("istiod-agent")
+	return object
+}
+
+// keepInjection: a changed Injection is corrected.
+func (s *scenario) keepInjection(t *testing.T) {
+	t.Helper()
+	stored := injection()
+	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+	before := stored.GetGeneration()
+	must(t, unstructured.SetNestedField(stored.Object, "0123456789abcdef", "spec", "digest"))
+	must(t, shared.Update(t.Context(), stored))
+	cluster.Eventually(t, "the Injection is corrected", func() error {
+		must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+		if now := stored.GetGeneration(); now < before+2 {
+			return fmt.Errorf("generation %d", now)
+		}
+		return nil
+	})
+}
+
+// report: a labelled namespace that is not listed is reported.
+func (s *scenario) report(t *testing.T) {
 	t.Helper()
 	replica := shared.Webhook.Replicas[0]
 	cluster.Eventually(t, "the namespace is reported", func() error {
@@ -329,16 +359,29 @@ func (s *scenario) ignore(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// warnAuthor: the author of an istiod in a namespace that is not listed is warned.
+func (s *scenario) warnAuthor(t *testing.T, limited bool) {
+	t.Helper()
+	shared.Label(t, s.outside, true)
 	var warnings warnings
 	config := rest.CopyConfig(shared.Plane.Config)
 	config.WarningHandler = &warnings
 	c, err := client.New(config, client.Options{})
 	must(t, err)
-	must(t, c.Create(t.Context(), cluster.Istiod(t, s.outside)))
-	if err := hasAgent(shared.Stored(t, s.outside, "istiod")); err != nil {
-		t.Errorf("istiod is not injected there: %v", err)
-	}
-	if text := strings.Join(warnings, " "); !strings.Contains(text, "add the namespace to rbac.namespaces") {
+	istiod := cluster.Istiod(t, s.outside)
+	cluster.Eventually(t, "an istiod is injected there", func() error {
+		warnings = nil
+		var stored appsv1.Deployment
+		object := istiod.DeepCopy()
+		if err := c.Create(t.Context(), object, client.DryRunAll); err != nil {
+			return err
+		}
+		must(t, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &stored))
+		return hasAgent(&stored)
+	})
+	if text := strings.Join(warnings, " "); strings.Contains(text, "add the namespace to rbac.namespaces") != limited {
 		t.Errorf("its author is warned: %q", text)
 	}
 }
@@ -401,8 +444,8 @@ func (s *scenario) wantRestarts(t *testing.T, state certificatesv1.RestartState)
 	})
 }
 
-// report writes the status as the agent of a Pod does.
-func (s *scenario) report(t *testing.T, pod, root string) {
+// status writes the status as the agent of a Pod does.
+func (s *scenario) status(t *testing.T, pod, root string) {
 	t.Helper()
 	report := certificatesv1.CertificateStatus{Pod: pod, Confirmed: true, RootFingerprint: root, NotBefore: new(metav1.Now())}
 	if root != "" {
