@@ -74,19 +74,23 @@ All existing namespaces of istiods in which the webhook may have rights, as JSON
 
 {{/* Rights of the agent in istiod's Pods. */}}
 {{- define "istiod-agent.agentRules" -}}
-# To watch the specification of istiod's certificate.
+# To watch the specification of istiod's certificate. Without it, istiod waits in Init,
+# and the agent's message names this right.
 - apiGroups: [certificates.mesh.gloo.solo.io]
   resources: [issuedcertificates]
   verbs: [get, list, watch]
-# To report the current certificate in its status.
+# To report the current certificate in its status. Without it, the status does not have
+# this Pod's certificate, and a change of the root waits for it.
 - apiGroups: [certificates.mesh.gloo.solo.io]
   resources: [issuedcertificates/status]
   verbs: [patch]
-# To report events and remedies on the IssuedCertificate.
+# To report events and remedies on the IssuedCertificate. Without it, only the agent's
+# log reports them.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# To start under the mesh's current root.
+# To start under the mesh's current root. Without it, a Pod waits whose root differs from
+# that of its replicas, even if the mesh already trusts its root.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [istio-ca-root-cert]

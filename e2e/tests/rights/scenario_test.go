@@ -263,6 +263,31 @@ func (s *scenario) disturb(t *testing.T) (stop func()) {
 	}
 }
 
+// lack: a missing right is logged with its name, and its work is done once the right is there.
+func (s *scenario) lack(t *testing.T) {
+	t.Helper()
+	all := grants(t)
+	i := slices.IndexFunc(all, func(g grant) bool { return g.resource == "virtualmeshes/status" })
+	restore := withhold(t, all[i])
+	wantMayDo(t, request{s.meshes, all[i].group, all[i].resource, "mesh", all[i].verb}, false)
+	must(t, shared.Patch(t.Context(), s.virtualMesh(true), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"mtlsConfig":{"autoRestartPods":false}}}`))))
+	cluster.Eventually(t, "the log names the right", func() error {
+		if !strings.Contains(shared.Webhook.Replicas[0].Log(), `cannot patch resource \"virtualmeshes/status\"`) {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	restore()
+	cluster.Within(t, time.Minute, "the status is written", func() error {
+		stored := s.virtualMesh(true)
+		must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+		if observed, _, _ := unstructured.NestedInt64(stored.Object, "status", "observedGeneration"); observed != stored.GetGeneration() {
+			return fmt.Errorf("it is of generation %d", observed)
+		}
+		return nil
+	})
+}
+
 // withdraw: what a VirtualMesh no longer requests is deleted.
 func (s *scenario) withdraw(t *testing.T) {
 	t.Helper()
