@@ -42,7 +42,7 @@ func TestRights(t *testing.T) {
 	checked := []string{
 		"mutatingadmissionpolicies.admissionregistration.k8s.io istiod-agent: get",
 		"mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
-		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision: get",
+		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision,istiod-agent-warnings: get",
 	}
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
 	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
@@ -110,7 +110,7 @@ func TestRightsInNamedNamespaces(t *testing.T) {
 			"namespaces: list watch",
 			"mutatingadmissionpolicies.admissionregistration.k8s.io istiod-agent: get",
 			"mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
-			"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision: get",
+			"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision,istiod-agent-warnings: get",
 		}, perNamespace(read)},
 	} {
 		t.Run(name, func(t *testing.T) {
