@@ -118,7 +118,7 @@ func TestDecisions(t *testing.T) {
 			"injection.by=webhook is possible, injection.by=policy is not possible: this API server does not serve MutatingAdmissionPolicy, which Kubernetes has from 1.36 on unless it is switched off",
 		},
 		"neither form, but an istiod is injected": {
-			func(f *clusterFacts) { f.Webhook.Value = nil; f.Probe.Injected = true }, levelOK, "injected by what the API does not show, such as a static policy",
+			func(f *clusterFacts) { f.Webhook.Value = nil; f.Probe.Injected = true }, levelOK, "injected by what the API does not show: a static policy",
 		},
 		"by the webhook":                {func(*clusterFacts) {}, levelOK, "form of the injection  — webhook; injection.by=policy is not possible: this API server"},
 		"by the policy":                 {byPolicy(func(*clusterFacts) {}), levelOK, "form of the injection  — policy\n"},

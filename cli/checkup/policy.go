@@ -181,7 +181,7 @@ func (d *decision) form() {
 	case d.facts.Webhook.Err != nil || p.Mutating.Err != nil || d.facts.Policies.Err != nil:
 		// webhook and policy have their lines.
 	case d.facts.Probe != nil && d.facts.Probe.Injected:
-		d.add(levelOK, subject, "an istiod is injected by what the API does not show, such as a static policy", "")
+		d.add(levelOK, subject, "an istiod is injected by what the API does not show: a static policy, or one that was deleted a moment ago", "")
 	default:
 		d.add(levelFail, subject, "there is neither a webhook configuration nor a policy: no istiod is injected; injection.by=webhook is possible, "+possible, d.release())
 	}
