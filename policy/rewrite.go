@@ -41,7 +41,7 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "newNotedVolume", Expression: "variables.volumeAt < 0 ? 'null' : variables.isInjected ? variables.notedVolume : variables.isUnnoted ? '' : " +
 			"'{' + variables.replaced.map(k, string(k)).sort().map(k, '\"' + k + '\":' + (k == 'name' ? '\"' + variables.volume + '\"' : '{' + " +
 			"variables.replaced[k].map(m, string(m)).sort().map(m, '\"' + m + '\":' + " + member("variables.replaced[k][m]") + ").join(',') + '}')).join(',') + '}'"},
-		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isUnnoted && !variables.isFlat"},
+		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isUnnoted && (!variables.isFlat || size(variables.newNotedVolume) > " + maxNotedVolume + ")"},
 
 		// The noted volume, read back.
 		{Name: "notedName", Expression: `variables.notedVolume in ['', 'null'] ? '' : (variables.notedVolume.find(r'^\{"name":"[^"]*"|"name":"[^"]*"\}$') + '""""').split('"')[3]`},
@@ -74,6 +74,9 @@ func volumesOf() []admissionv1.Variable {
 			"(has(params.spec.tokenVolume) && !(" + token + " in variables.volumeNames) ? [dyn(params.spec.tokenVolume)] : [])"},
 	}
 }
+
+// maxNotedVolume bounds a recorded volume (patches, maxNotedVolume).
+const maxNotedVolume = "32768"
 
 // What only the engine can do, as an admission policy has neither a JSON encoder nor a decoder.
 const (

@@ -1,5 +1,6 @@
 {{/*
-Selects the namespaces with injection, for the webhook and the guard.
+Selects the namespaces with injection, for the webhook. Package policy does the same
+for the policies.
 */}}
 {{- define "istiod-agent.optedIn" -}}
 namespaceSelector:

@@ -37,7 +37,7 @@ func TestRights(t *testing.T) {
 	injection := []string{"injections.istiod-agent.io: create", "injections.istiod-agent.io istiod-agent: get list watch update"}
 	checked := []string{
 		"mutatingadmissionpolicies,mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent,istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
-		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision: get",
+		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision,istiod-agent-warnings: get",
 	}
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
 	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
