@@ -84,7 +84,7 @@ func (d *decision) guard() {
 		return
 	}
 	i := slices.IndexFunc(d.facts.Policies.Value, func(p admissionregistrationv1.ValidatingAdmissionPolicy) bool {
-		return strings.HasSuffix(p.Name, "-guard") && p.Labels["app.kubernetes.io/part-of"] == "istiod-agent"
+		return strings.HasSuffix(p.Name, "-guard") && ofProject(&p)
 	})
 	if i < 0 {
 		d.add(levelWarn, subject, "does not exist: an istiod that is not injected starts with its own root", d.release("--set guard.enabled=true"))
@@ -106,6 +106,13 @@ func (d *decision) guard() {
 	default:
 		d.add(levelOK, subject, policy.Name+" exists and is bound", "")
 	}
+}
+
+// ofProject reports whether a policy is for the namespaces of this project's label: without the chart, the guard has no label.
+func ofProject(policy *admissionregistrationv1.ValidatingAdmissionPolicy) bool {
+	constraints := policy.Spec.MatchConstraints
+	return constraints != nil && constraints.NamespaceSelector != nil &&
+		slices.ContainsFunc(constraints.NamespaceSelector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == patches.InjectionLabel })
 }
 
 func (d *decision) probe() {

@@ -34,6 +34,8 @@ type policyState struct {
 	Decision *admissionregistrationv1.ValidatingAdmissionPolicy
 	// DecisionBinding is nil where it does not exist.
 	DecisionBinding *admissionregistrationv1.ValidatingAdmissionPolicyBinding
+	// Warns is true where the policy that warns exists and is bound.
+	Warns bool
 	// Key names the parameter in the bindings; nil without one.
 	Key *client.ObjectKey
 	// InjectionServed is false without the CRD of Injection.
@@ -106,11 +108,19 @@ func featureOff(ctx context.Context, server rest.Interface, gate string) bool {
 // readPolicy finds the policies by their parameter's kind, since they may have any name.
 func readPolicy(ctx context.Context, reader client.Reader, validating []admissionregistrationv1.ValidatingAdmissionPolicy, bindings []admissionregistrationv1.ValidatingAdmissionPolicyBinding) policyState {
 	state := policyState{Served: true, InjectionServed: true}
-	i := slices.IndexFunc(validating, func(p admissionregistrationv1.ValidatingAdmissionPolicy) bool { return injectionKind(p.Spec.ParamKind) })
-	if i >= 0 {
-		state.Decision = &validating[i]
-		for j := range bindings {
-			if bindings[j].Spec.PolicyName == state.Decision.Name {
+	for i := range validating {
+		if !injectionKind(validating[i].Spec.ParamKind) {
+			continue
+		}
+		j := slices.IndexFunc(bindings, func(b admissionregistrationv1.ValidatingAdmissionPolicyBinding) bool {
+			return b.Spec.PolicyName == validating[i].Name
+		})
+		switch name := validating[i].Name; {
+		case strings.HasSuffix(name, "-warnings"):
+			state.Warns = j >= 0
+		case strings.HasSuffix(name, "-decision"):
+			state.Decision = &validating[i]
+			if j >= 0 {
 				state.DecisionBinding = &bindings[j]
 				state.Key = keyOf(bindings[j].Spec.ParamRef)
 			}
@@ -122,7 +132,7 @@ func readPolicy(ctx context.Context, reader client.Reader, validating []admissio
 	if state.Served {
 		state.Mutating.Err = err
 	}
-	i = slices.IndexFunc(policies.Items, func(p admissionregistrationv1.MutatingAdmissionPolicy) bool { return injectionKind(p.Spec.ParamKind) })
+	i := slices.IndexFunc(policies.Items, func(p admissionregistrationv1.MutatingAdmissionPolicy) bool { return injectionKind(p.Spec.ParamKind) })
 	if i >= 0 {
 		state.Mutating.Value = &policies.Items[i]
 		var all admissionregistrationv1.MutatingAdmissionPolicyBindingList
@@ -231,6 +241,9 @@ func (d *decision) policy() {
 		d.add(problem, decision, p.Decision.Name+" has no ValidatingAdmissionPolicyBinding, and so no effect", d.reapply())
 	default:
 		d.add(levelOK, decision, p.Decision.Name+" exists and is bound", "")
+		if !p.Warns {
+			d.add(levelWarn, "warnings policy", "does not exist, or is not bound: nothing warns, for example of a volume that the injection replaces", d.reapply())
+		}
 	}
 	d.injection()
 }
