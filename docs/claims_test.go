@@ -121,7 +121,6 @@ var claims = map[string]map[string]string{
 		"`IssuedCertificate`, its status":                      limit,
 		"`PodBounceDirective`, its status too":                 limit,
 		"`Injection` | the release's namespace":                "e2e/tests/policy.TestEditedParameter e2e/tests/bypolicy.TestInjectionIsKept",
-		"The schema fixes the command":                         "e2e/tests/policy.TestEditedParameter",
 		"`MutatingAdmissionPolicy`, `Validating":               limit,
 		"`pods/exec`, `pods/ephemeralcontainers` |":            limit,
 		"Deployments and Pods |":                               kubernetesTokens,

@@ -149,7 +149,7 @@ func (d *decision) probe() {
 	case calling:
 		d.add(levelFail, subject, doing+": the API server cannot reach the webhook: "+message, d.kubectl+" "+d.pods()+"; with private nodes, open the webhook's port to the control plane")
 	case strings.Contains(message, noParameter) && byPolicy:
-		d.add(levelFail, subject, doing+": it is refused, since the policy does not find the Injection", d.kubectl+" "+d.pods()+"; a running replica writes the Injection within seconds")
+		d.add(levelFail, subject, doing+": it is refused, since the policy does not find the Injection", d.restore())
 	case strings.Contains(message, guarded) && strings.Contains(message, "-guard'"):
 		d.add(levelFail, subject, doing+": "+injector+" did not inject it, and the guard refused it", d.compare())
 	case apierrors.IsForbidden(p.Err) && strings.Contains(message, "cannot create"):

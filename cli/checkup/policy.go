@@ -205,6 +205,14 @@ func (d *decision) reapply() string {
 	return d.release()
 }
 
+// restore returns the command that leads to a missing Injection.
+func (d *decision) restore() string {
+	if d.facts.Policy.ofChart() {
+		return d.kubectl + " " + d.pods() + "; a running replica writes the Injection within seconds"
+	}
+	return d.reapply()
+}
+
 func (d *decision) policy() {
 	const subject, decision = "injection policy", "decision policy"
 	p := &d.facts.Policy
@@ -260,10 +268,8 @@ func (d *decision) injection() {
 		d.add(levelFail, subject, "its CRD is not installed: every change of istiod is refused", d.release("--set crds.install=true"))
 	case p.Injection.Err != nil:
 		d.unknown(subject, "reading it", "get", "injections."+policy.InjectionKind.Group, p.Injection.Err)
-	case p.Injection.Value == nil && !p.ofChart():
-		d.add(levelFail, subject, "does not exist: every change of istiod is refused", d.reapply())
 	case p.Injection.Value == nil:
-		d.add(levelFail, subject, "does not exist: every change of istiod is refused", d.kubectl+" "+d.pods()+"; a running replica writes it within seconds")
+		d.add(levelFail, subject, "does not exist: every change of istiod is refused", d.restore())
 	default:
 		digest, _, _ := unstructured.NestedString(p.Injection.Value.Object, "spec", "digest")
 		image, _, _ := unstructured.NestedString(p.Injection.Value.Object, "spec", "initContainer", "image")
