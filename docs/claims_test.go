@@ -257,6 +257,16 @@ var claims = map[string]map[string]string{
 		"It needs no Pod":                          "e2e/tests/outage.TestOutage/only_the_guard_left",
 		"[Its table](install.md":                   "e2e/tests/guard.TestBypasses",
 	},
+	"Static policies": {
+		"An administrator can delete": "e2e/tests/outage.TestOutage/neither_webhook_nor_guard",
+		"On Kubernetes 1.37 or later": "cli/policy.TestStatic e2e/tests/static.TestInjection",
+		"No API request shows":        "e2e/tests/static.TestInjection e2e/tests/static.TestGuardAlone",
+		"With `target: pods`":         "e2e/tests/static.TestInjection",
+		"Therefore, neither an":       "e2e/tests/static.TestInjection/strippers e2e/tests/static.TestInjection/controllers",
+		"With `target: deployments`":  limit,
+		"An administrator can still":  limit,
+		"Both remain visible":         definition,
+	},
 	"Pods": {
 		"user |":                    "tools/image.TestImagesOfThisProject patches.TestSettingsUserIDs",
 		"Pod Security |":            "e2e/tests/chart.TestPodSecurity e2e/suite.TestPodSecurity",

@@ -124,7 +124,7 @@ func (g guardOf) variables(remedy string) []admissionv1.Variable {
 			fmt.Sprintf("c.?startupProbe.?httpGet.?path.orValue('') == '/readyz' && c.startupProbe.httpGet.port == %d && c.startupProbe.httpGet.?host.orValue('') == '')", patches.HealthPort)},
 
 		// Containers that may read the key: istiod and the agent.
-		{Name: "readers", Expression: "[variables.istiod.?name.orValue('')] + (variables.initContainers.exists(c, c.name == " + quote(patches.AgentContainer) + ") ? " +
+		{Name: "readers", Expression: "(variables.istiodAt < 0 ? [] : [variables.istiod.name]) + (variables.initContainers.exists(c, c.name == " + quote(patches.AgentContainer) + ") ? " +
 			list(patches.AgentContainer) + " : " + agentNames + ")"},
 		{Name: "guarded", Expression: "!variables.noBuiltInCA && variables.all.exists(c, c.name in " + agentNames + ")"},
 		{Name: "strangers", Expression: "variables.all.filter(c, !(c.name in variables.readers) && variables.istiodVolume != '' && " +

@@ -10,8 +10,6 @@ import (
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -28,17 +26,10 @@ const (
 	maxExpression = 100_000 // code points
 )
 
-// Static is the injection and its guard as an API server reads them from its own disk: no request changes or removes them,
-// and none returns them. They have no parameter: what a configuration renders stands in the policies.
-type Static struct {
-	// Mutating is the policy that injects, and its binding.
-	Mutating []runtime.Object
-	// Validating are the guard and the policy that refuses what cannot be injected, and their bindings.
-	Validating []runtime.Object
-}
-
-// NewStatic renders a configuration as New does. name is the prefix of all names.
-func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Static, error) {
+// NewStatic renders a configuration, as New does, as policies that an API server reads from its own disk: no request changes
+// or removes them, and none returns them. They have no parameter, and therefore no definition of one: what the configuration
+// renders stands in the policies. name is the prefix of all names.
+func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Policy, error) {
 	// The longest name. A name that the API server does not take keeps it from starting.
 	if problems := validation.IsDNS1123Subdomain(name + "-decision" + staticSuffix); len(problems) > 0 {
 		return nil, fmt.Errorf("name %q of the policies: %s", name, problems[0])
@@ -58,20 +49,24 @@ func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Static, e
 	p.Mutating.Spec.Mutations[0].JSONPatch.Expression = sansParams(p.Mutating.Spec.Mutations[0].JSONPatch.Expression)
 	p.MutatingBinding.Name, p.MutatingBinding.Spec = p.Mutating.Name, admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: p.Mutating.Name}
 
-	p.Validating.Name += staticSuffix
-	p.Validating.Spec.ParamKind = nil
-	p.Validating.Spec.Variables = withConstants(parameter, p.Validating.Spec.Variables)
-
-	guard := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   p.Validating.TypeMeta,
-		ObjectMeta: metav1.ObjectMeta{Name: name + "-guard" + staticSuffix},
-		Spec: Guard(p.kind, "Nothing has injected it: check that it is labelled app=istiod, and that every API server reads MutatingAdmissionPolicy "+
-			p.Mutating.Name+" from its disk or that istiod-agent is installed and ready (kubectl istiod-agent check), then try again"),
+	p.Guard.Spec = Guard(p.kind, "Nothing has injected it: check that it is labelled app=istiod, and that every API server reads MutatingAdmissionPolicy "+
+		p.Mutating.Name+" from its disk or that istiod-agent is installed and ready (kubectl istiod-agent check), then try again")
+	for _, policy := range []*admissionv1.ValidatingAdmissionPolicy{p.Validating, p.Warning} {
+		policy.Spec.ParamKind = nil
+		policy.Spec.Variables = withConstants(parameter, policy.Spec.Variables)
+		for i := range policy.Spec.Validations {
+			v := &policy.Spec.Validations[i]
+			v.Expression, v.MessageExpression = sansParams(v.Expression), sansParams(v.MessageExpression)
+		}
 	}
-	return &Static{
-		Mutating:   []runtime.Object{p.MutatingBinding, p.Mutating},
-		Validating: []runtime.Object{bound(p.Validating), p.Validating, bound(guard), guard},
-	}, nil
+	for policy, binding := range map[*admissionv1.ValidatingAdmissionPolicy]*admissionv1.ValidatingAdmissionPolicyBinding{
+		p.Guard: p.GuardBinding, p.Validating: p.ValidatingBinding, p.Warning: p.WarningBinding,
+	} {
+		policy.Name += staticSuffix
+		binding.Name, binding.Spec.PolicyName, binding.Spec.ParamRef = policy.Name, policy.Name, nil
+	}
+	p.Definition, p.Parameter = nil, nil
+	return p, nil
 }
 
 // constants are the parameter's fields as variables: each is an expression of its own, as their length is limited.
@@ -102,12 +97,4 @@ func withConstants(parameter, variables []admissionv1.Variable) []admissionv1.Va
 // sansParams is an expression of New's policies with the constants in place of the parameter.
 func sansParams(expression string) string {
 	return strings.ReplaceAll(expression, "params.spec", "variables.parameter")
-}
-
-func bound(p *admissionv1.ValidatingAdmissionPolicy) *admissionv1.ValidatingAdmissionPolicyBinding {
-	return &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding"},
-		ObjectMeta: metav1.ObjectMeta{Name: p.Name},
-		Spec:       admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: p.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}},
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,8 +27,11 @@ func TestStatic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if static.Parameter != nil || static.Definition != nil {
+			t.Error("there is a parameter")
+		}
 		bindings := map[string]bool{}
-		for _, o := range append(static.Mutating, static.Validating...) {
+		for _, o := range append([]runtime.Object{static.GuardBinding, static.Guard, static.MutatingBinding, static.Mutating, static.ValidatingBinding, static.WarningBinding}, static.Policies()...) {
 			raw, err := json.Marshal(o)
 			if err != nil {
 				t.Fatal(err)
@@ -51,7 +53,7 @@ func TestStatic(t *testing.T) {
 				t.Errorf("%s %s is not bound", u.GetKind(), name)
 			}
 		}
-		if len(bindings) != 3 {
+		if len(bindings) != 4 {
 			t.Errorf("bindings %v", bindings)
 		}
 	}
@@ -66,7 +68,7 @@ func TestStaticConstants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range mutating(static.Mutating).Spec.Variables {
+	for _, v := range static.Mutating.Spec.Variables {
 		if v.Name == "parameter_initContainer" {
 			if want := `dyn({"name": dyn("X"), "value": dyn("params.spec\" + 'x' + \"\n")})`; !strings.Contains(v.Expression, strings.ReplaceAll(want, "\n", `\n`)) {
 				t.Errorf("got %s", v.Expression)
@@ -75,15 +77,6 @@ func TestStaticConstants(t *testing.T) {
 		}
 	}
 	t.Error("the containers are nowhere")
-}
-
-func mutating(objects []runtime.Object) *admissionv1.MutatingAdmissionPolicy {
-	for _, o := range objects {
-		if p, ok := o.(*admissionv1.MutatingAdmissionPolicy); ok {
-			return p
-		}
-	}
-	return nil
 }
 
 // A policy that an API server would not compile keeps it from starting, so it is not written.

@@ -72,8 +72,9 @@ func TestStatic(t *testing.T) {
 	for file, want := range map[string][]string{
 		"mutating/mesh-ca.json": {"MutatingAdmissionPolicyBinding mesh-ca.static.k8s.io", "MutatingAdmissionPolicy mesh-ca.static.k8s.io"},
 		"validating/mesh-ca.json": {
-			"ValidatingAdmissionPolicyBinding mesh-ca-decision.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-decision.static.k8s.io",
 			"ValidatingAdmissionPolicyBinding mesh-ca-guard.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-guard.static.k8s.io",
+			"ValidatingAdmissionPolicyBinding mesh-ca-decision.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-decision.static.k8s.io",
+			"ValidatingAdmissionPolicyBinding mesh-ca-warnings.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-warnings.static.k8s.io",
 		},
 	} {
 		text, err := os.ReadFile(filepath.Join(dir, file))

@@ -29,7 +29,7 @@ func (f *flags) writeStatic(cmd *cobra.Command, config *v1alpha1.InjectionConfig
 	if err != nil {
 		return fmt.Errorf("--static: %w", err)
 	}
-	static, err := policy.NewStatic(config, f.name)
+	p, err := policy.NewStatic(config, f.name)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,10 @@ func (f *flags) writeStatic(cmd *cobra.Command, config *v1alpha1.InjectionConfig
 		return err
 	}
 	contents := map[string][]byte{admissionFile: pointer}
-	for plugin, objects := range map[string][]runtime.Object{mutatingDir: static.Mutating, validatingDir: static.Validating} {
+	for plugin, objects := range map[string][]runtime.Object{
+		mutatingDir:   {p.MutatingBinding, p.Mutating},
+		validatingDir: {p.GuardBinding, p.Guard, p.ValidatingBinding, p.Validating, p.WarningBinding, p.Warning},
+	} {
 		list, err := printed(objects...)
 		if err != nil {
 			return err

@@ -80,7 +80,7 @@ func checkConstants(t *testing.T, env *cel.Env, text string) {
 		want["tokenVolume"] = rendered.TokenVolume
 	}
 	// As the API server reads it from the file.
-	raw, err := json.Marshal(static.Mutating[1])
+	raw, err := json.Marshal(static.Mutating)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
@@ -24,11 +26,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/policy"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
@@ -57,6 +61,9 @@ func configuration(t *testing.T, target v1alpha1.Target) (file string, engine *p
 	for _, name := range slices.Sorted(maps.Keys(hostile)) {
 		fmt.Fprintf(&text, "  - {name: %s, value: %s}\n", name, strconv.QuoteToASCII(hostile[name])) // whose escapes YAML has too
 	}
+	for n := len(hostile); n < 200; n++ { // as many as a configuration may have
+		fmt.Fprintf(&text, "  - {name: VARIABLE_%d, value: some value of usual length}\n", n)
+	}
 	file = filepath.Join(t.TempDir(), "injection.yaml")
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
@@ -71,10 +78,17 @@ func configuration(t *testing.T, target v1alpha1.Target) (file string, engine *p
 	return file, engine
 }
 
-// written is the directory with the policies of a configuration, as the command writes it.
+// written is a new directory with the policies of a configuration.
 func written(t *testing.T, args ...string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "istiod-agent")
+	write(t, dir, args...)
+	return dir
+}
+
+// write has the command write the policies of a configuration.
+func write(t *testing.T, dir string, args ...string) {
+	t.Helper()
 	var errs bytes.Buffer
 	cmd := policy.Command()
 	cmd.SetErr(&errs)
@@ -86,7 +100,6 @@ func written(t *testing.T, args ...string) (dir string) {
 	if lines := strings.Split(strings.TrimSpace(errs.String()), "\n"); len(lines) != 2 || !strings.Contains(errs.String(), "--admission-control-config-file="+admissionFile(dir)) {
 		t.Errorf("the command does not explain in two lines how to go on: %s", errs.String())
 	}
-	return dir
 }
 
 func admissionFile(dir string) string { return filepath.Join(dir, "admission-control.yaml") }
@@ -98,9 +111,29 @@ func reading(dir string) func(*envtest.APIServer) {
 	}
 }
 
-func start(t *testing.T, dir string) *cluster.Cluster {
+// lines of a running program.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(text)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// start an API server that reads the policies, with its log.
+func start(t *testing.T, dir string) (*cluster.Cluster, *lines) {
 	t.Helper()
-	c, err := cluster.Start(reading(dir))
+	log := &lines{}
+	c, err := cluster.Start(reading(dir), func(server *envtest.APIServer) { server.Err = log })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +142,7 @@ func start(t *testing.T, dir string) *cluster.Cluster {
 			t.Error(err)
 		}
 	})
-	return c
+	return c, log
 }
 
 // A cluster administrator removes all that the API has, and still gets no istiod without the agent: the API server injects
@@ -118,7 +151,8 @@ func TestInjection(t *testing.T) {
 	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
 		t.Run(string(target), func(t *testing.T) {
 			file, engine := configuration(t, target)
-			c := start(t, written(t, "--config", file))
+			dir := written(t, "--config", file)
+			c, log := start(t, dir)
 			deleteAll(t, c)
 
 			labelled, plain := namespace(t, c, true), namespace(t, c, false)
@@ -154,6 +188,16 @@ func TestInjection(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkEnv(t, target, object)
+			if err := c.Delete(t.Context(), object, client.GracePeriodSeconds(0)); err != nil {
+				t.Fatal(err)
+			}
+			t.Run("strippers", func(t *testing.T) { checkStrippers(t, c, target, labelled, plain) })
+			if target == v1alpha1.TargetPods {
+				t.Run("controllers", func(t *testing.T) { checkControllers(t, c, labelled) })
+				t.Run("reload", func(t *testing.T) {
+					checkReload(t, c, log, dir, file, of(t, target, inputs["chart: default"]), labelled)
+				})
+			}
 		})
 	}
 }
@@ -179,6 +223,155 @@ func checkEnv(t *testing.T, target v1alpha1.Target, object *unstructured.Unstruc
 	}
 }
 
+// agents are the images of the agent's containers in a stored istiod.
+func agents(t *testing.T, target v1alpha1.Target, object *unstructured.Unstructured) (images []string) {
+	t.Helper()
+	for _, list := range []string{"initContainers", "containers"} {
+		containers, _, err := unstructured.NestedSlice(object.Object, append(podPath(target), list)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range containers {
+			if c := c.(map[string]any); c["name"] == "istiod-agent" || c["name"] == "istiod-agent-init" {
+				images = append(images, c["image"].(string))
+			}
+		}
+	}
+	return images
+}
+
+// checkStrippers requires that a policy of the administrator's that takes the agent out again gives no istiod without it.
+func checkStrippers(t *testing.T, c *cluster.Cluster, target v1alpha1.Target, labelled, plain string) {
+	pod := "/" + strings.Join(podPath(target), "/")
+	resource := admissionv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"deployments"}}
+	if target == v1alpha1.TargetPods {
+		resource = admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}
+	}
+	for _, reinvocation := range []admissionv1.ReinvocationPolicyType{admissionv1.NeverReinvocationPolicy, admissionv1.IfNeededReinvocationPolicy} {
+		name := "strip-" + strings.ToLower(string(reinvocation))
+		stripper := &admissionv1.MutatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.MutatingAdmissionPolicySpec{
+			FailurePolicy: new(admissionv1.Fail), ReinvocationPolicy: reinvocation,
+			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+				Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: resource,
+			}}}},
+			Mutations: []admissionv1.Mutation{{PatchType: admissionv1.PatchTypeJSONPatch, JSONPatch: &admissionv1.JSONPatch{
+				Expression: "[JSONPatch{op: 'add', path: '/metadata/labels/stripped', value: '" + name + "'}, JSONPatch{op: 'add', path: '" + pod + "/initContainers', value: []}]",
+			}}},
+		}}
+		binding := &admissionv1.MutatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: name}}
+		for _, o := range []client.Object{stripper, binding} {
+			if err := c.Create(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		object := of(t, target, cluster.Istiod(t, labelled))
+		cluster.Eventually(t, "the administrator's policy is in force", func() error {
+			got, err := admitted(t, c, plain, object)
+			if err == nil && got.GetLabels()["stripped"] != name {
+				err = fmt.Errorf("labels %v", got.GetLabels())
+			}
+			return err
+		})
+		got, err := admitted(t, c, labelled, object)
+		switch {
+		case err == nil && len(agents(t, target, got)) != 2:
+			t.Errorf("%s: stored without the agent", name)
+		case err != nil && !strings.Contains(err.Error(), "-guard.static.k8s.io"):
+			t.Errorf("%s: not refused by the guard: %v", name, err)
+		}
+		for _, o := range []client.Object{binding, stripper} {
+			if err := c.Delete(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cluster.Eventually(t, "the administrator's policy is gone", func() error {
+			got, err := admitted(t, c, plain, object)
+			if err == nil && got.GetLabels()["stripped"] != "" {
+				err = errors.New("it is in force")
+			}
+			return err
+		})
+	}
+}
+
+// checkControllers requires the agent in a Pod of a ReplicaSet's, whoever creates it.
+func checkControllers(t *testing.T, c *cluster.Cluster, labelled string) {
+	config := rest.CopyConfig(c.Plane.Config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:replicaset-controller", Groups: []string{"system:masters"}}
+	controller, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := of(t, v1alpha1.TargetPods, cluster.Istiod(t, labelled))
+	pod.SetNamespace(labelled)
+	pod.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "istiod", UID: "a-uid", Controller: new(true)}})
+	if err := controller.Create(t.Context(), pod, client.DryRunAll); err != nil || len(agents(t, v1alpha1.TargetPods, pod)) != 2 {
+		t.Errorf("stored without the agent, or refused: %v", err)
+	}
+	pod = of(t, v1alpha1.TargetPods, cluster.Istiod(t, labelled))
+	pod.SetNamespace(labelled)
+	labels := pod.GetLabels()
+	delete(labels, "app")
+	pod.SetLabels(labels)
+	if err := controller.Create(t.Context(), pod, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "-guard.static.k8s.io") {
+		t.Errorf("an istiod that the injection does not match is not refused: %v", err)
+	}
+}
+
+// reloaded is longer than an API server takes to see a changed file: it reads them every minute at least.
+const reloaded = 2 * time.Minute
+
+// checkReload requires that a running API server takes new files, and keeps what it has where a file is no manifest.
+func checkReload(t *testing.T, c *cluster.Cluster, log *lines, dir, file string, pod *unstructured.Unstructured, labelled string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(t.TempDir(), "injection.yaml")
+	if err := os.WriteFile(other, append(text, "  image: registry.example/other:2\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "--config", other)
+	wantOther := func() error {
+		got, err := admitted(t, c, labelled, pod)
+		if err == nil && !slices.Equal(agents(t, v1alpha1.TargetPods, got), []string{"registry.example/other:2", "registry.example/other:2"}) {
+			err = fmt.Errorf("images %q", agents(t, v1alpha1.TargetPods, got))
+		}
+		return err
+	}
+	cluster.Within(t, reloaded, "the new files are in force", wantOther)
+
+	plugins := []string{"Mutating", "Validating"}
+	for _, plugin := range plugins {
+		path := filepath.Join(dir, strings.ToLower(plugin), "istiod-agent.json")
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := files.Replace(path, text[:len(text)/2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cluster.Within(t, reloaded, "the API server has read half of each file", func() error {
+		for _, plugin := range plugins {
+			if failed := `"reloading manifest config" plugin="` + plugin + `AdmissionPolicy"`; !strings.Contains(log.String(), failed) {
+				return errors.New("its log has no " + failed)
+			}
+		}
+		return nil
+	})
+	if err := wantOther(); err != nil {
+		t.Errorf("with half of a file: %v", err)
+	}
+	pod = pod.DeepCopy()
+	labels := pod.GetLabels()
+	labels["app"] = "pilot" // which the injection does not match
+	pod.SetLabels(labels)
+	if _, err := admitted(t, c, labelled, pod); err == nil || !strings.Contains(err.Error(), "-guard.static.k8s.io") {
+		t.Errorf("with half of a file, the guard does not refuse: %v", err)
+	}
+}
+
 // With the validating plugin alone, the guard refuses what nothing has injected, in its words, and admits what another has injected.
 func TestGuardAlone(t *testing.T) {
 	for target, kind := range map[v1alpha1.Target]string{v1alpha1.TargetDeployments: "this Deployment", v1alpha1.TargetPods: "this Pod"} {
@@ -186,7 +379,7 @@ func TestGuardAlone(t *testing.T) {
 			file, engine := configuration(t, target)
 			dir := written(t, "--config", file, "--name", "mesh-ca")
 			withoutInjection(t, dir)
-			c := start(t, dir)
+			c, _ := start(t, dir)
 			deleteAll(t, c)
 
 			labelled, plain := namespace(t, c, true), namespace(t, c, false)
