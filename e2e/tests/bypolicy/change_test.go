@@ -14,16 +14,21 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// start starts a cluster of the test's own.
-func start(t *testing.T, values helm.Values) *cluster.Cluster {
+// startEmpty starts a cluster of the test's own without the chart, with further flags of its API server.
+func startEmpty(t *testing.T, flags map[string]string) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.Start()
+	c, err := cluster.Start(func(server *envtest.APIServer) {
+		for flag, value := range flags {
+			server.Configure().Append(flag, value)
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +37,13 @@ func start(t *testing.T, values helm.Values) *cluster.Cluster {
 			t.Error(err)
 		}
 	})
+	return c
+}
+
+// start starts a cluster of the test's own with the chart.
+func start(t *testing.T, values helm.Values) *cluster.Cluster {
+	t.Helper()
+	c := startEmpty(t, nil)
 	if err := c.Install(t.Context(), webhookserver.Options{Values: values, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}
