@@ -4,17 +4,24 @@ package bypolicy
 
 import (
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admissionv1 "k8s.io/api/admission/v1"
+	registrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
@@ -80,49 +87,62 @@ func TestTwoReleases(t *testing.T) {
 			t.Errorf("by two releases: %v", err)
 		}
 	}
+	events, err := shared.Plane.AuditEvents(namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(events, func(event controlplane.AuditEvent) bool {
+		return strings.Contains(event.Annotations["mutation.webhook.admission.k8s.io/round_1_index_0"], "second-istiod-agent")
+	}) {
+		t.Error("the second release's webhook was never invoked again")
+	}
 }
 
-// addContainer installs a policy that adds a container to annotated istiods of a namespace, after the agent.
+// addContainer serves a webhook of a third party, called after the second release's, that adds a container to annotated
+// istiods of a namespace.
 func addContainer(t *testing.T, namespace string) {
 	t.Helper()
-	const name = "zz-adds-a-container"
-	policy := &admissionv1.MutatingAdmissionPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: admissionv1.MutatingAdmissionPolicySpec{
-			ReinvocationPolicy: admissionv1.IfNeededReinvocationPolicy,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
-					Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
-					Rule:       admissionv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"deployments"}},
-				}}},
+	patch := []byte(`[{"op":"add","path":"/spec/template/spec/containers/-","value":{"name":"added","image":"registry.example/added:1"}}]`)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review admissionv1.AdmissionReview
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true, Patch: patch, PatchType: new(admissionv1.PatchTypeJSONPatch)}
+		review.Request = nil
+		_ = json.NewEncoder(w).Encode(review)
+	}))
+	t.Cleanup(server.Close)
+	configuration := &registrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "zz-third-party"},
+		Webhooks: []registrationv1.MutatingWebhook{{
+			Name: "third.example.com", AdmissionReviewVersions: []string{"v1"}, SideEffects: new(registrationv1.SideEffectClassNone),
+			ClientConfig: registrationv1.WebhookClientConfig{
+				URL: &server.URL, CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
 			},
-			MatchConditions: []admissionv1.MatchCondition{{
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			Rules: []registrationv1.RuleWithOperations{{
+				Operations: []registrationv1.OperationType{registrationv1.Create, registrationv1.Update},
+				Rule:       registrationv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"deployments"}},
+			}},
+			MatchConditions: []registrationv1.MatchCondition{{
 				Name:       "once",
 				Expression: "has(object.metadata.annotations) && 'example.com/add' in object.metadata.annotations && !object.spec.template.spec.containers.exists(c, c.name == 'added')",
 			}},
-			Mutations: []admissionv1.Mutation{{
-				PatchType: admissionv1.PatchTypeJSONPatch,
-				JSONPatch: &admissionv1.JSONPatch{Expression: `[JSONPatch{op: "add", path: "/spec/template/spec/containers/-", value: Object.spec.template.spec.containers{name: "added", image: "registry.example/added:1"}}]`},
-			}},
-		},
+		}},
 	}
-	binding := &admissionv1.MutatingAdmissionPolicyBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: name},
+	if err := shared.Create(t.Context(), configuration); err != nil {
+		t.Fatal(err)
 	}
-	for _, object := range []client.Object{policy, binding} {
-		if err := shared.Create(t.Context(), object); err != nil {
-			t.Fatal(err)
+	t.Cleanup(func() {
+		if err := shared.Delete(context.Background(), configuration); err != nil {
+			t.Error(err)
 		}
-		t.Cleanup(func() {
-			if err := shared.Delete(context.Background(), object); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	})
 	probe := cluster.Istiod(t, namespace)
 	probe.SetAnnotations(map[string]string{"example.com/add": "true"})
-	cluster.Eventually(t, "the policy adds its container", func() error {
+	cluster.Eventually(t, "the third party adds its container", func() error {
 		answer, err := shared.ServerSideApply(t.Context(), probe, client.DryRunAll)
 		if err != nil {
 			return err

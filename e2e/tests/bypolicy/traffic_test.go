@@ -77,12 +77,7 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 		expected := stored.DeepCopy()
 		expected.Annotations["example.com/change"] = tag
 		expected.Spec.Containers[0].Image = "docker.io/istio/pilot:" + tag
-		istiod := changing.DeepCopy()
-		containers, _, _ := unstructured.NestedSlice(istiod.Object, "spec", "template", "spec", "containers")
-		containers[0].(map[string]any)["image"] = expected.Spec.Containers[0].Image
-		if err := unstructured.SetNestedSlice(istiod.Object, containers, "spec", "template", "spec", "containers"); err != nil {
-			return err
-		}
+		istiod := withImage(changing, expected.Spec.Containers[0].Image)
 		if err := unstructured.SetNestedField(istiod.Object, tag, "spec", "template", "metadata", "annotations", "example.com/change"); err != nil {
 			return err
 		}
@@ -105,6 +100,14 @@ func withName(istiod *unstructured.Unstructured, name string) *unstructured.Unst
 	renamed := istiod.DeepCopy()
 	renamed.SetName(name)
 	return renamed
+}
+
+// withImage changes the image of istiod's own container, as a new tag does.
+func withImage(istiod *unstructured.Unstructured, image string) *unstructured.Unstructured {
+	changed := istiod.DeepCopy()
+	containers, _, _ := unstructured.NestedFieldNoCopy(changed.Object, "spec", "template", "spec", "containers")
+	containers.([]any)[0].(map[string]any)["image"] = image
+	return changed
 }
 
 // applyAs applies an istiod and compares the stored pod template and its generation.
