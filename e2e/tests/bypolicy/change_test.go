@@ -4,15 +4,13 @@ package bypolicy
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -159,23 +157,22 @@ func trusted(t *testing.T, c *cluster.Cluster) {
 // wantForms requires the webhook configuration, and the policy with its binding, where they are named, and no others.
 func wantForms(t *testing.T, c *cluster.Cluster, forms ...string) {
 	t.Helper()
-	kinds := map[string]client.ObjectKey{
-		"MutatingWebhookConfiguration":     {Name: "istiod-agent"},
-		"MutatingAdmissionPolicyBinding":   {Name: "istiod-agent.needs-injection.istiod-agent-system.istiod-agent"},
-		"ValidatingAdmissionPolicyBinding": {Name: "istiod-agent-decision"},
-	}
-	for kind, key := range kinds {
+	for _, object := range []*unstructured.Unstructured{
+		registration("MutatingWebhookConfiguration", "istiod-agent"),
+		registration("MutatingAdmissionPolicyBinding", mutatingBinding),
+		registration("ValidatingAdmissionPolicyBinding", decision),
+	} {
 		form := "policy"
-		if kind == "MutatingWebhookConfiguration" {
+		if object.GetKind() == "MutatingWebhookConfiguration" {
 			form = "webhook"
 		}
-		want := strings.Contains(fmt.Sprint(forms), form)
-		object := &unstructured.Unstructured{}
-		object.SetGroupVersionKind(schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: kind})
-		if err := c.Get(t.Context(), key, object); client.IgnoreNotFound(err) != nil {
+		want := slices.Contains(forms, form)
+		err := c.Get(t.Context(), client.ObjectKeyFromObject(object), object)
+		if client.IgnoreNotFound(err) != nil {
 			t.Fatal(err)
-		} else if apierrors.IsNotFound(err) == want {
-			t.Errorf("%s %s: installed %t, want %t", kind, key.Name, !want, want)
+		}
+		if found := err == nil; found != want {
+			t.Errorf("%s %s: installed %t, want %t", object.GetKind(), object.GetName(), found, want)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 
 	unchanged := func(ctx context.Context) error { return applyAs(ctx, c, istiod, &stored, 1) }
 	if target == "pods" {
-		return &traffic{cluster.Repeat(t, time.Millisecond, unchanged, func(ctx context.Context) error {
+		return &traffic{cluster.Repeat(t, 10*time.Millisecond, unchanged, func(ctx context.Context) error {
 			pod := cluster.Pod(namespace, without)
 			if err := c.Create(ctx, pod); err != nil {
 				return fmt.Errorf("creating a Pod: %w", err)
@@ -71,7 +71,7 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 
 	changing := withName(istiod, "istiod-changing")
 	changes, changed, creations := 0, int64(0), 0
-	return &traffic{cluster.Repeat(t, time.Millisecond, unchanged, func(ctx context.Context) error {
+	return &traffic{cluster.Repeat(t, 10*time.Millisecond, unchanged, func(ctx context.Context) error {
 		changes++
 		tag := fmt.Sprintf("1.31.%d", changes)
 		expected := stored.DeepCopy()
