@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
+	registrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -143,18 +143,15 @@ func rolling(t *testing.T, c *cluster.Cluster, change func() error) {
 func trusted(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	cluster.Eventually(t, "the caBundle is written", func() error {
-		var stored admissionv1.MutatingWebhookConfiguration
-		if err := c.Get(t.Context(), client.ObjectKey{Name: "istiod-agent"}, &stored); err != nil {
-			return err
-		}
-		if len(stored.Webhooks[0].ClientConfig.CABundle) == 0 {
+		if len(webhook(t, c).ClientConfig.CABundle) == 0 {
 			return errors.New("it is empty")
 		}
 		return nil
 	})
 }
 
-// wantForms requires the webhook configuration, and the policy with its binding, where they are named, and no others.
+// wantForms requires the webhook configuration, and the policy with its binding, where they are named, and no others. A webhook
+// may only be ignored where the policy injects.
 func wantForms(t *testing.T, c *cluster.Cluster, forms ...string) {
 	t.Helper()
 	for _, object := range []*unstructured.Unstructured{
@@ -175,4 +172,24 @@ func wantForms(t *testing.T, c *cluster.Cluster, forms ...string) {
 			t.Errorf("%s %s: installed %t, want %t", object.GetKind(), object.GetName(), found, want)
 		}
 	}
+	if !slices.Contains(forms, "webhook") {
+		return
+	}
+	want := registrationv1.Fail
+	if slices.Contains(forms, "policy") {
+		want = registrationv1.Ignore
+	}
+	if got := *webhook(t, c).FailurePolicy; got != want {
+		t.Errorf("the webhook's failurePolicy is %s, want %s", got, want)
+	}
+}
+
+// webhook reads the webhook that injects.
+func webhook(t *testing.T, c *cluster.Cluster) registrationv1.MutatingWebhook {
+	t.Helper()
+	var stored registrationv1.MutatingWebhookConfiguration
+	if err := c.Get(t.Context(), client.ObjectKey{Name: "istiod-agent"}, &stored); err != nil {
+		t.Fatal(err)
+	}
+	return stored.Webhooks[0]
 }
