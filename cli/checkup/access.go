@@ -209,10 +209,10 @@ func (d *decision) deciders() {
 			`compare with docs/security.md, "Who decides about the CA", and revoke the permission where it is not intended`)
 	}
 	if !others {
-		injections := ""
+		kinds := "VirtualMeshes, IssuedCertificates and PodBounceDirectives"
 		if d.facts.Policy.Key != nil {
-			injections = ", or Injections"
+			kinds = "VirtualMeshes, IssuedCertificates, PodBounceDirectives and Injections"
 		}
-		d.add(levelOK, subject, "only cluster administrators and this project may write VirtualMeshes, IssuedCertificates and PodBounceDirectives"+injections+", or enter istiod's Pods", "")
+		d.add(levelOK, subject, "only cluster administrators and this project may write "+kinds+", or enter istiod's Pods", "")
 	}
 }

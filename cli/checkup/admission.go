@@ -84,7 +84,7 @@ func (d *decision) guard() {
 		return
 	}
 	i := slices.IndexFunc(d.facts.Policies.Value, func(p admissionregistrationv1.ValidatingAdmissionPolicy) bool {
-		return strings.HasSuffix(p.Name, "-guard") && p.Labels["app.kubernetes.io/part-of"] == "istiod-agent"
+		return strings.HasSuffix(p.Name, "-guard") && ofProject(&p)
 	})
 	if i < 0 {
 		d.add(levelWarn, subject, "does not exist: an istiod that is not injected starts with its own root", d.release("--set guard.enabled=true"))
@@ -106,6 +106,13 @@ func (d *decision) guard() {
 	default:
 		d.add(levelOK, subject, policy.Name+" exists and is bound", "")
 	}
+}
+
+// ofProject reports whether a policy is for the namespaces of this project's label: without the chart, the guard has no label.
+func ofProject(policy *admissionregistrationv1.ValidatingAdmissionPolicy) bool {
+	constraints := policy.Spec.MatchConstraints
+	return constraints != nil && constraints.NamespaceSelector != nil &&
+		slices.ContainsFunc(constraints.NamespaceSelector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == patches.InjectionLabel })
 }
 
 func (d *decision) probe() {
@@ -142,7 +149,7 @@ func (d *decision) probe() {
 	case calling:
 		d.add(levelFail, subject, doing+": the API server cannot reach the webhook: "+message, d.kubectl+" "+d.pods()+"; with private nodes, open the webhook's port to the control plane")
 	case strings.Contains(message, noParameter) && byPolicy:
-		d.add(levelFail, subject, doing+": it is refused, since the policy does not find the Injection", d.kubectl+" "+d.pods()+"; a running replica writes the Injection within seconds")
+		d.add(levelFail, subject, doing+": it is refused, since the policy does not find the Injection", d.restore())
 	case strings.Contains(message, guarded) && strings.Contains(message, "-guard'"):
 		d.add(levelFail, subject, doing+": "+injector+" did not inject it, and the guard refused it", d.compare())
 	case apierrors.IsForbidden(p.Err) && strings.Contains(message, "cannot create"):

@@ -28,7 +28,10 @@ var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // healthy is a cluster where all is well.
 func healthy(t *testing.T) *clusterFacts {
 	t.Helper()
-	ofOurs := metav1.ObjectMeta{Name: "istiod-agent-guard", Labels: map[string]string{"app.kubernetes.io/part-of": "istiod-agent"}}
+	ours, err := policy.New(v1alpha1.Default(), policy.Names{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	facts := &clusterFacts{
 		Version: fact[string]{Value: "v1.30.0"},
 		CRDs:    map[string]fact[*crdState]{},
@@ -37,9 +40,9 @@ func healthy(t *testing.T) *clusterFacts {
 		}},
 		Probe:      &probeResult{Namespace: "istio-system", Injected: true},
 		Namespaces: fact[[]namespaceState]{Value: []namespaceState{{Name: "istio-system", Labelled: true}}},
-		Policies:   fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{{ObjectMeta: ofOurs}}},
+		Policies:   fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{*ours.Guard}},
 		Bindings: fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]{Value: []admissionregistrationv1.ValidatingAdmissionPolicyBinding{{
-			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: ofOurs.Name, ValidationActions: []admissionregistrationv1.ValidationAction{"Deny"}},
+			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: ours.Guard.Name, ValidationActions: []admissionregistrationv1.ValidationAction{"Deny"}},
 		}}},
 		Istiods: fact[[]istiodState]{Value: []istiodState{{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod", State: patches.StateInjected}}},
 	}
@@ -78,7 +81,7 @@ func addPolicy(f *clusterFacts) {
 	desired.Mutating.Labels = map[string]string{"app.kubernetes.io/part-of": "istiod-agent"}
 	f.Version.Value = "v1.36.0"
 	f.Policy = policyState{
-		Served: true, InjectionServed: true, Decision: desired.Validating, DecisionBinding: desired.ValidatingBinding,
+		Served: true, InjectionServed: true, Warns: true, Decision: desired.Validating, DecisionBinding: desired.ValidatingBinding,
 		Key: keyOf(desired.MutatingBinding.Spec.ParamRef),
 	}
 	f.Policy.Mutating.Value, f.Policy.Binding.Value, f.Policy.Injection.Value = desired.Mutating, desired.MutatingBinding, desired.Parameter
@@ -118,7 +121,7 @@ func TestDecisions(t *testing.T) {
 			"injection.by=webhook is possible, injection.by=policy is not possible: this API server does not serve MutatingAdmissionPolicy, which Kubernetes has from 1.36 on unless it is switched off",
 		},
 		"neither form, but an istiod is injected": {
-			func(f *clusterFacts) { f.Webhook.Value = nil; f.Probe.Injected = true }, levelOK, "injected by what the API does not show, such as a static policy",
+			func(f *clusterFacts) { f.Webhook.Value = nil; f.Probe.Injected = true }, levelOK, "injected by what the API does not show: a static policy",
 		},
 		"by the webhook":                {func(*clusterFacts) {}, levelOK, "form of the injection  — webhook; injection.by=policy is not possible: this API server"},
 		"by the policy":                 {byPolicy(func(*clusterFacts) {}), levelOK, "form of the injection  — policy\n"},
@@ -146,6 +149,7 @@ func TestDecisions(t *testing.T) {
 		"an unbound policy":                  {byPolicy(func(f *clusterFacts) { f.Policy.Binding.Value = nil }), levelFail, "injection policy  — istiod-agent has no MutatingAdmissionPolicyBinding, and so no effect; next: " + helm.Upgrade()},
 		"no decision policy":                 {byPolicy(func(f *clusterFacts) { f.Policy.Decision = nil }), levelFail, "decision policy  — does not exist"},
 		"an unbound decision policy":         {byPolicy(func(f *clusterFacts) { f.Policy.DecisionBinding = nil }), levelFail, "decision policy  — istiod-agent-decision has no"},
+		"no warnings policy":                 {byPolicy(func(f *clusterFacts) { f.Policy.Warns = false }), levelWarn, "warnings policy  — does not exist, or is not bound"},
 		"no right to list policies": {byPolicy(func(f *clusterFacts) {
 			f.Policy.Mutating = fact[*admissionregistrationv1.MutatingAdmissionPolicy]{Err: forbidden}
 		}), levelUnknown, "auth can-i list mutatingadmissionpolicies -A"},
@@ -190,7 +194,10 @@ func TestDecisions(t *testing.T) {
 		"an unbound guard":        {func(f *clusterFacts) { f.Bindings.Value = nil }, levelFail, "guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"},
 		"a guard that only tells": {func(f *clusterFacts) { f.Bindings.Value[0].Spec.ValidationActions = nil }, levelWarn, "guard policy  — istiod-agent-guard does not refuse"},
 		"a namespace without it":  {func(f *clusterFacts) { f.Namespaces.Value[0].Labelled = false }, levelWarn, "namespace istio-system  — has an istiod and is not labelled"},
-		"an istiod without it":    {func(f *clusterFacts) { f.Istiods.Value[0].State = patches.StateMissing }, levelFail, "istiod istio-system/istiod  — runs without the agent"},
+		"a namespace that is not listed": {func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"mesh"} }, levelFail,
+			"namespace istio-system  — is labelled, but not in the chart's value rbac.namespaces: istiod is injected there and waits in Init, since the controllers do not see it; next: " + helm.Upgrade("--set 'rbac.namespaces={mesh,istio-system}'")},
+		"a namespace that is listed": {func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"istio-system"} }, levelOK, "namespaces  — every namespace with an istiod is labelled"},
+		"an istiod without it":       {func(f *clusterFacts) { f.Istiods.Value[0].State = patches.StateMissing }, levelFail, "istiod istio-system/istiod  — runs without the agent"},
 		"an istiod that opted out": {func(f *clusterFacts) {
 			f.Istiods.Value[0].State, f.Istiods.Value[0].Reason = patches.StateSkipped, patches.OptedOut
 		}, levelOK, "is not injected: OptedOut"},

@@ -34,6 +34,8 @@ type policyState struct {
 	Decision *admissionregistrationv1.ValidatingAdmissionPolicy
 	// DecisionBinding is nil where it does not exist.
 	DecisionBinding *admissionregistrationv1.ValidatingAdmissionPolicyBinding
+	// Warns is true where the policy that warns exists and is bound.
+	Warns bool
 	// Key names the parameter in the bindings; nil without one.
 	Key *client.ObjectKey
 	// InjectionServed is false without the CRD of Injection.
@@ -106,11 +108,19 @@ func featureOff(ctx context.Context, server rest.Interface, gate string) bool {
 // readPolicy finds the policies by their parameter's kind, since they may have any name.
 func readPolicy(ctx context.Context, reader client.Reader, validating []admissionregistrationv1.ValidatingAdmissionPolicy, bindings []admissionregistrationv1.ValidatingAdmissionPolicyBinding) policyState {
 	state := policyState{Served: true, InjectionServed: true}
-	i := slices.IndexFunc(validating, func(p admissionregistrationv1.ValidatingAdmissionPolicy) bool { return injectionKind(p.Spec.ParamKind) })
-	if i >= 0 {
-		state.Decision = &validating[i]
-		for j := range bindings {
-			if bindings[j].Spec.PolicyName == state.Decision.Name {
+	for i := range validating {
+		if !injectionKind(validating[i].Spec.ParamKind) {
+			continue
+		}
+		j := slices.IndexFunc(bindings, func(b admissionregistrationv1.ValidatingAdmissionPolicyBinding) bool {
+			return b.Spec.PolicyName == validating[i].Name
+		})
+		switch name := validating[i].Name; {
+		case strings.HasSuffix(name, "-warnings"):
+			state.Warns = j >= 0
+		case strings.HasSuffix(name, "-decision"):
+			state.Decision = &validating[i]
+			if j >= 0 {
 				state.DecisionBinding = &bindings[j]
 				state.Key = keyOf(bindings[j].Spec.ParamRef)
 			}
@@ -122,7 +132,7 @@ func readPolicy(ctx context.Context, reader client.Reader, validating []admissio
 	if state.Served {
 		state.Mutating.Err = err
 	}
-	i = slices.IndexFunc(policies.Items, func(p admissionregistrationv1.MutatingAdmissionPolicy) bool { return injectionKind(p.Spec.ParamKind) })
+	i := slices.IndexFunc(policies.Items, func(p admissionregistrationv1.MutatingAdmissionPolicy) bool { return injectionKind(p.Spec.ParamKind) })
 	if i >= 0 {
 		state.Mutating.Value = &policies.Items[i]
 		var all admissionregistrationv1.MutatingAdmissionPolicyBindingList
@@ -181,7 +191,7 @@ func (d *decision) form() {
 	case d.facts.Webhook.Err != nil || p.Mutating.Err != nil || d.facts.Policies.Err != nil:
 		// webhook and policy have their lines.
 	case d.facts.Probe != nil && d.facts.Probe.Injected:
-		d.add(levelOK, subject, "an istiod is injected by what the API does not show, such as a static policy", "")
+		d.add(levelOK, subject, "an istiod is injected by what the API does not show: a static policy, or one that was deleted a moment ago", "")
 	default:
 		d.add(levelFail, subject, "there is neither a webhook configuration nor a policy: no istiod is injected; injection.by=webhook is possible, "+possible, d.release())
 	}
@@ -193,6 +203,14 @@ func (d *decision) reapply() string {
 		return "kubectl istiod-agent policy --config FILE | " + d.kubectl + " apply -f -"
 	}
 	return d.release()
+}
+
+// restore returns the command that leads to a missing Injection.
+func (d *decision) restore() string {
+	if d.facts.Policy.ofChart() {
+		return d.kubectl + " " + d.pods() + "; a running replica writes the Injection within seconds"
+	}
+	return d.reapply()
 }
 
 func (d *decision) policy() {
@@ -231,6 +249,9 @@ func (d *decision) policy() {
 		d.add(problem, decision, p.Decision.Name+" has no ValidatingAdmissionPolicyBinding, and so no effect", d.reapply())
 	default:
 		d.add(levelOK, decision, p.Decision.Name+" exists and is bound", "")
+		if !p.Warns {
+			d.add(levelWarn, "warnings policy", "does not exist, or is not bound: nothing warns, for example of a volume that the injection replaces", d.reapply())
+		}
 	}
 	d.injection()
 }
@@ -247,10 +268,8 @@ func (d *decision) injection() {
 		d.add(levelFail, subject, "its CRD is not installed: every change of istiod is refused", d.release("--set crds.install=true"))
 	case p.Injection.Err != nil:
 		d.unknown(subject, "reading it", "get", "injections."+policy.InjectionKind.Group, p.Injection.Err)
-	case p.Injection.Value == nil && !p.ofChart():
-		d.add(levelFail, subject, "does not exist: every change of istiod is refused", d.reapply())
 	case p.Injection.Value == nil:
-		d.add(levelFail, subject, "does not exist: every change of istiod is refused", d.kubectl+" "+d.pods()+"; a running replica writes it within seconds")
+		d.add(levelFail, subject, "does not exist: every change of istiod is refused", d.restore())
 	default:
 		digest, _, _ := unstructured.NestedString(p.Injection.Value.Object, "spec", "digest")
 		image, _, _ := unstructured.NestedString(p.Injection.Value.Object, "spec", "initContainer", "image")

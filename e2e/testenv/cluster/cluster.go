@@ -30,7 +30,7 @@ type Cluster struct {
 	Webhook *webhookserver.Webhook
 }
 
-// Start starts a control plane, as controlplane.Start does. Stop must be called.
+// Start starts a control plane. Stop must be called. Each configure function may add flags to the API server.
 func Start(configure ...func(*envtest.APIServer)) (*Cluster, error) {
 	logf.SetLogger(logr.Discard()) // errors are returned
 	klog.SetLogger(logr.Discard())

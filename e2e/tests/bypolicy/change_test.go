@@ -4,26 +4,29 @@ package bypolicy
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
+	registrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
-// start starts a cluster of the test's own.
-func start(t *testing.T, values helm.Values) *cluster.Cluster {
+// startEmpty starts a cluster of the test's own without the chart, with further flags of its API server.
+func startEmpty(t *testing.T, flags map[string]string) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.Start()
+	c, err := cluster.Start(func(server *envtest.APIServer) {
+		for flag, value := range flags {
+			server.Configure().Append(flag, value)
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +35,13 @@ func start(t *testing.T, values helm.Values) *cluster.Cluster {
 			t.Error(err)
 		}
 	})
+	return c
+}
+
+// start starts a cluster of the test's own with the chart.
+func start(t *testing.T, values helm.Values) *cluster.Cluster {
+	t.Helper()
+	c := startEmpty(t, nil)
 	if err := c.Install(t.Context(), webhookserver.Options{Values: values, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}
@@ -133,37 +143,53 @@ func rolling(t *testing.T, c *cluster.Cluster, change func() error) {
 func trusted(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	cluster.Eventually(t, "the caBundle is written", func() error {
-		var stored admissionv1.MutatingWebhookConfiguration
-		if err := c.Get(t.Context(), client.ObjectKey{Name: "istiod-agent"}, &stored); err != nil {
-			return err
-		}
-		if len(stored.Webhooks[0].ClientConfig.CABundle) == 0 {
+		if len(webhook(t, c).ClientConfig.CABundle) == 0 {
 			return errors.New("it is empty")
 		}
 		return nil
 	})
 }
 
-// wantForms requires the webhook configuration, and the policy with its binding, where they are named, and no others.
+// wantForms requires the webhook configuration, and the policy with its binding, where they are named, and no others. A webhook
+// may only be ignored where the policy injects.
 func wantForms(t *testing.T, c *cluster.Cluster, forms ...string) {
 	t.Helper()
-	kinds := map[string]client.ObjectKey{
-		"MutatingWebhookConfiguration":     {Name: "istiod-agent"},
-		"MutatingAdmissionPolicyBinding":   {Name: "istiod-agent.needs-injection.istiod-agent-system.istiod-agent"},
-		"ValidatingAdmissionPolicyBinding": {Name: "istiod-agent-decision"},
-	}
-	for kind, key := range kinds {
+	for _, object := range []*unstructured.Unstructured{
+		registration("MutatingWebhookConfiguration", "istiod-agent"),
+		registration("MutatingAdmissionPolicyBinding", mutatingBinding),
+		registration("ValidatingAdmissionPolicyBinding", decision),
+	} {
 		form := "policy"
-		if kind == "MutatingWebhookConfiguration" {
+		if object.GetKind() == "MutatingWebhookConfiguration" {
 			form = "webhook"
 		}
-		want := strings.Contains(fmt.Sprint(forms), form)
-		object := &unstructured.Unstructured{}
-		object.SetGroupVersionKind(schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: kind})
-		if err := c.Get(t.Context(), key, object); client.IgnoreNotFound(err) != nil {
+		want := slices.Contains(forms, form)
+		err := c.Get(t.Context(), client.ObjectKeyFromObject(object), object)
+		if client.IgnoreNotFound(err) != nil {
 			t.Fatal(err)
-		} else if apierrors.IsNotFound(err) == want {
-			t.Errorf("%s %s: installed %t, want %t", kind, key.Name, !want, want)
+		}
+		if found := err == nil; found != want {
+			t.Errorf("%s %s: installed %t, want %t", object.GetKind(), object.GetName(), found, want)
 		}
 	}
+	if !slices.Contains(forms, "webhook") {
+		return
+	}
+	want := registrationv1.Fail
+	if slices.Contains(forms, "policy") {
+		want = registrationv1.Ignore
+	}
+	if got := *webhook(t, c).FailurePolicy; got != want {
+		t.Errorf("the webhook's failurePolicy is %s, want %s", got, want)
+	}
+}
+
+// webhook reads the webhook that injects.
+func webhook(t *testing.T, c *cluster.Cluster) registrationv1.MutatingWebhook {
+	t.Helper()
+	var stored registrationv1.MutatingWebhookConfiguration
+	if err := c.Get(t.Context(), client.ObjectKey{Name: "istiod-agent"}, &stored); err != nil {
+		t.Fatal(err)
+	}
+	return stored.Webhooks[0]
 }

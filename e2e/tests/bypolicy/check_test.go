@@ -47,7 +47,7 @@ func TestCheck(t *testing.T) {
 			"fail     injection  — creating an istiod in namespace " + namespace + " (a dry run): it is refused, since the policy does not find the Injection",
 		}},
 		"the policy": {&admissionregistrationv1.MutatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "istiod-agent"}}, []string{
-			"fail     injection policy  — there is no MutatingAdmissionPolicy: no istiod is injected; next: helm upgrade istiod-agent ",
+			"fail     injection policy  — there is no MutatingAdmissionPolicy: no istiod is injected; next: ",
 			"fail     injection  — creating an istiod in namespace " + namespace + " (a dry run): the policy did not inject it, and the guard refused it",
 		}},
 		"the policy's binding": {&admissionregistrationv1.MutatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: binding}}, []string{
@@ -96,7 +96,7 @@ func TestCheck(t *testing.T) {
 		if err := shared.Create(ctx, hook); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 1, "warn     form of the injection  — webhook and policy: a change of injection.by is not finished; next: when all Pods are ready: helm upgrade istiod-agent ",
+		eventually(t, 1, "warn     form of the injection  — webhook and policy: a change of injection.by is not finished; next: when all Pods are ready: ",
 			"fail     webhook configuration  — istiod-agent: the caBundle of deployments.istiod-agent.io is empty")
 		if err := shared.Delete(ctx, hook); err != nil {
 			t.Fatal(err)

@@ -57,7 +57,7 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 
 	unchanged := func(ctx context.Context) error { return applyAs(ctx, c, istiod, &stored, 1) }
 	if target == "pods" {
-		return &traffic{cluster.Repeat(t, time.Millisecond, unchanged, func(ctx context.Context) error {
+		return &traffic{cluster.Repeat(t, 10*time.Millisecond, unchanged, func(ctx context.Context) error {
 			pod := cluster.Pod(namespace, without)
 			if err := c.Create(ctx, pod); err != nil {
 				return fmt.Errorf("creating a Pod: %w", err)
@@ -71,18 +71,13 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 
 	changing := withName(istiod, "istiod-changing")
 	changes, changed, creations := 0, int64(0), 0
-	return &traffic{cluster.Repeat(t, time.Millisecond, unchanged, func(ctx context.Context) error {
+	return &traffic{cluster.Repeat(t, 10*time.Millisecond, unchanged, func(ctx context.Context) error {
 		changes++
 		tag := fmt.Sprintf("1.31.%d", changes)
 		expected := stored.DeepCopy()
 		expected.Annotations["example.com/change"] = tag
 		expected.Spec.Containers[0].Image = "docker.io/istio/pilot:" + tag
-		istiod := changing.DeepCopy()
-		containers, _, _ := unstructured.NestedSlice(istiod.Object, "spec", "template", "spec", "containers")
-		containers[0].(map[string]any)["image"] = expected.Spec.Containers[0].Image
-		if err := unstructured.SetNestedSlice(istiod.Object, containers, "spec", "template", "spec", "containers"); err != nil {
-			return err
-		}
+		istiod := withImage(changing, expected.Spec.Containers[0].Image)
 		if err := unstructured.SetNestedField(istiod.Object, tag, "spec", "template", "metadata", "annotations", "example.com/change"); err != nil {
 			return err
 		}
@@ -105,6 +100,14 @@ func withName(istiod *unstructured.Unstructured, name string) *unstructured.Unst
 	renamed := istiod.DeepCopy()
 	renamed.SetName(name)
 	return renamed
+}
+
+// withImage changes the image of istiod's own container, as a new tag does.
+func withImage(istiod *unstructured.Unstructured, image string) *unstructured.Unstructured {
+	changed := istiod.DeepCopy()
+	containers, _, _ := unstructured.NestedFieldNoCopy(changed.Object, "spec", "template", "spec", "containers")
+	containers.([]any)[0].(map[string]any)["image"] = image
+	return changed
 }
 
 // applyAs applies an istiod and compares the stored pod template and its generation.
