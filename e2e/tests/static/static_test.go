@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -354,8 +355,9 @@ func checkReload(t *testing.T, c *cluster.Cluster, log *lines, dir, file string,
 	}
 	cluster.Within(t, reloaded, "the API server has read half of each file", func() error {
 		for _, plugin := range plugins {
-			if failed := `"reloading manifest config" plugin="` + plugin + `AdmissionPolicy"`; !strings.Contains(log.String(), failed) {
-				return errors.New("its log has no " + failed)
+			failed := regexp.MustCompile(`"reloading manifest config" err=.* plugin="` + plugin + `AdmissionPolicy"`)
+			if !failed.MatchString(log.String()) {
+				return fmt.Errorf("its log has no %s", failed)
 			}
 		}
 		return nil
