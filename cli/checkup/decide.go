@@ -130,6 +130,7 @@ func (d *decision) namespaces() {
 	case d.facts.Istiods.Err != nil:
 		return // istiods has its line
 	}
+	d.notListed()
 	var missing []string
 	for _, istiod := range d.facts.Istiods.Value {
 		if !d.labelled(istiod.Namespace) && !exempt(istiod) && !slices.Contains(missing, istiod.Namespace) {
@@ -141,6 +142,18 @@ func (d *decision) namespaces() {
 	}
 	if len(missing) == 0 && len(d.facts.Istiods.Value) > 0 {
 		d.add(levelOK, subject, "every namespace with an istiod is labelled", "")
+	}
+}
+
+// notListed adds the labelled namespaces in which the controllers may not act.
+func (d *decision) notListed() {
+	configuration := d.facts.Configuration.Value
+	for _, namespace := range d.facts.Namespaces.Value {
+		if namespace.Labelled && configuration != nil && !configuration.Covers(namespace.Name) {
+			listed := append(slices.Clone(configuration.Namespaces), namespace.Name)
+			d.add(levelFail, "namespace "+namespace.Name, "is labelled, but not in the chart's value rbac.namespaces: istiod is injected there and waits in Init, since the controllers do not see it",
+				helm.Upgrade("--set 'rbac.namespaces={"+strings.Join(listed, ",")+"}'"))
+		}
 	}
 }
 
