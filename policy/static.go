@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -38,7 +39,11 @@ func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Policy, e
 	if err != nil {
 		return nil, err
 	}
-	parameter, err := constants(p.Parameter.Object["spec"].(map[string]any))
+	spec, _, err := unstructured.NestedMap(p.Parameter.Object, "spec")
+	if err != nil {
+		return nil, err
+	}
+	parameter, err := constants(spec)
 	if err != nil {
 		return nil, err
 	}

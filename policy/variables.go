@@ -110,7 +110,8 @@ func variables(kind patches.Kind) []admissionv1.Variable {
 	}
 	var all []admissionv1.Variable
 	for _, group := range [][]admissionv1.Variable{
-		{{Name: "template", Expression: template}}, podOf("variables.template"), placesOf(),
+		{{Name: "template", Expression: template}},
+		podOf("variables.template"), placesOf(),
 		istiodOf("params.spec.annotate || "), noteOf(), decisionOf(), volumesOf(), environmentOf(), containersOf(kind), completionOf(kind), operationsOf(), annotationsOf(kind),
 	} {
 		all = append(all, group...)

@@ -135,7 +135,7 @@ func start(t *testing.T, dir string) (*cluster.Cluster, *lines) {
 	log := &lines{}
 	c, err := cluster.Start(reading(dir), func(server *envtest.APIServer) { server.Err = log })
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(err, log)
 	}
 	t.Cleanup(func() {
 		if err := c.Stop(); err != nil {
