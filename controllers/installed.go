@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -16,8 +17,9 @@ import (
 const crdInterval = 10 * time.Second
 
 // WhenInstalled runs setup on the leader once all CRDs exist: admission does not need them, and a cache of an unknown
-// kind would stop the whole program.
-func WhenInstalled(mgr ctrl.Manager, kinds []schema.GroupVersionKind, setup func(context.Context) error) error {
+// kind would stop the whole program. A missing one
+// is reported once.
+func WhenInstalled(mgr ctrl.Manager, kinds []schema.GroupVersionKind, report func(log logr.Logger, missing schema.GroupKind), setup func(context.Context) error) error {
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		log := mgr.GetLogger().WithName("crds")
 		for reported := false; ; reported = true {
@@ -28,7 +30,7 @@ func WhenInstalled(mgr ctrl.Manager, kinds []schema.GroupVersionKind, setup func
 			if err != nil {
 				log.Error(err, "Failed to look up CRDs")
 			} else if !reported {
-				log.Error(nil, "VirtualMeshes are ignored until their CRDs exist: set crds.install=true, or let Gloo Mesh install them", "missing", missing.GroupKind().String())
+				report(log, missing.GroupKind())
 			}
 			select {
 			case <-ctx.Done():

@@ -9,5 +9,9 @@ make --silent .build/controller-gen
 .build/controller-gen paths=./api/certificates/... paths=./api/networking/... crd:allowDangerousTypes=true output:crd:dir=config/crd \
   object:headerFile=/dev/stdin <<<'// SPDX-License-Identifier: Apache-2.0'
 
+# The policies, for the chart, and the CRD of their parameter.
+go run ./policy/internal/generate charts/istiod-agent/policies
+cp policy/injections.yaml config/crd/istiod-agent.io_injections.yaml
+
 # The chart's CRDs, its values schema, its values table, and config/ for kustomize.
 go -C tools run ./chart --root ..

@@ -35,6 +35,16 @@
 // A patch's values are the parameter's, constants, or maps made of plain values, never parts of the object: see mutation.
 // For the same reason the agent's stored containers are completed by operations on their fields.
 //
+// # Guard
+//
+// The guard takes the finished object alone, and needs neither parameter nor injection. It shares the variables about istiod
+// with the policies, and is older than they are: what it uses, Kubernetes 1.30 has.
+//
+// # Static policies
+//
+// An API server takes no parameters in the policies on its own disk. NewStatic puts the rendered values into the same
+// variables as CEL literals: they are text of a configuration, so literal is the one place that writes them.
+//
 // # For those who go on
 //
 // The API server evaluates a policy again that has changed the object, or not: twice for each request. The second time
@@ -45,9 +55,7 @@
 //
 // The controllers should keep the parameter by server-side apply of New's Parameter. The definition is embedded here, for
 // the command line; the chart needs the same text among its CRDs. The validating policy has the match conditions of the
-// mutating one and no more: the chart's guard refuses what is no Deployment and what shares the key, and stays beside it.
-// A form without parameters, for the API
-// server's static manifests, is the same variables with params.spec replaced by the rendered values as CEL literals.
+// mutating one and no more: the guard refuses what is no Deployment and what shares the key, and stays beside it.
 //
 // # Differences
 //

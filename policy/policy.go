@@ -14,6 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -28,6 +31,9 @@ const (
 	kind     = "Injection"
 	resource = "injections"
 )
+
+// InjectionKind is the parameter's kind.
+var InjectionKind = schema.GroupVersionKind{Group: group, Version: version, Kind: kind}
 
 // OldestMinor is the minor version of the oldest Kubernetes 1.x in which MutatingAdmissionPolicy is stable and on by
 // default (pkg/features/kube_features.go, Kubernetes 1.37).
@@ -57,6 +63,11 @@ type Policy struct {
 	// Warning refuses nothing: it warns where the webhook warns.
 	Warning        *admissionv1.ValidatingAdmissionPolicy
 	WarningBinding *admissionv1.ValidatingAdmissionPolicyBinding
+	// Guard refuses an istiod that nothing has injected.
+	Guard        *admissionv1.ValidatingAdmissionPolicy
+	GuardBinding *admissionv1.ValidatingAdmissionPolicyBinding
+
+	kind patches.Kind // of what is injected
 }
 
 //go:embed injections.yaml
@@ -72,20 +83,35 @@ func New(config *v1alpha1.InjectionConfiguration, names Names) (*Policy, error) 
 	names.Namespace = cmp.Or(names.Namespace, "istiod-agent-system")
 	names.Parameter = cmp.Or(names.Parameter, names.Policy)
 
-	p := &Policy{Definition: &unstructured.Unstructured{}}
+	p := &Policy{Definition: &unstructured.Unstructured{}, kind: injector.Target()}
 	if err := yaml.Unmarshal(definition, &p.Definition.Object); err != nil {
 		return nil, fmt.Errorf("reading the definition of %s: %w", resource, err)
 	}
-	if p.Parameter, err = parameter(injector.Rendered(), names); err != nil {
-		return nil, fmt.Errorf("rendering the %s: %w", kind, err)
+	if p.Parameter, err = Parameter(injector, names.Namespace, names.Parameter); err != nil {
+		return nil, err
 	}
-	p.mutating(injector.Target(), names)
-	p.validating(injector.Target(), names)
-	p.warning(injector.Target(), names)
+	p.mutating(p.kind, names)
+	p.validating(p.kind, names)
+	p.warning(p.kind, names)
+	p.guard(names)
 	return p, nil
 }
 
-func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, error) {
+// Policies are the policies that take the parameter, and their bindings.
+func (p *Policy) Policies() []runtime.Object {
+	return []runtime.Object{p.Validating, p.ValidatingBinding, p.Warning, p.WarningBinding, p.Mutating, p.MutatingBinding}
+}
+
+// Parameter renders the Injection of a namespace and name.
+func Parameter(injector *patches.Injector, namespace, name string) (*unstructured.Unstructured, error) {
+	p, err := parameter(injector.Rendered(), namespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("rendering the %s: %w", kind, err)
+	}
+	return p, nil
+}
+
+func parameter(r patches.Rendered, namespace, name string) (*unstructured.Unstructured, error) {
 	spec := map[string]any{"digest": r.Digest, "annotate": r.Annotate, "multiRootMesh": r.MultiRootMesh}
 	for field, value := range map[string]json.RawMessage{
 		"initContainer": r.InitContainer, "container": r.Container, "volume": r.Volume, "tokenVolume": r.TokenVolume,
@@ -94,27 +120,17 @@ func parameter(r patches.Rendered, names Names) (*unstructured.Unstructured, err
 			continue
 		}
 		var object map[string]any
-		if err := yaml.Unmarshal(value, &object, integers); err != nil {
+		// As an API server's client reads it: int64 for whole numbers.
+		if err := utiljson.Unmarshal(value, &object); err != nil {
 			return nil, err
 		}
 		spec[field] = object
 	}
 	u := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
-	u.SetAPIVersion(group + "/" + version)
-	u.SetKind(kind)
-	u.SetNamespace(names.Namespace)
-	u.SetName(names.Parameter)
-	// As an API server's client would read it: int64 in place of json.Number.
-	raw, err := u.MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	return u, u.UnmarshalJSON(raw)
-}
-
-func integers(d *json.Decoder) *json.Decoder {
-	d.UseNumber()
-	return d
+	u.SetGroupVersionKind(InjectionKind)
+	u.SetNamespace(namespace)
+	u.SetName(name)
+	return u, nil
 }
 
 // mutating makes the policy that injects, which is the same for every configuration of one target, and its binding.
@@ -138,8 +154,9 @@ func (p *Policy) mutating(kind patches.Kind, names Names) {
 		},
 	}
 	p.MutatingBinding = &admissionv1.MutatingAdmissionPolicyBinding{
-		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingAdmissionPolicyBinding"},
-		ObjectMeta: metav1.ObjectMeta{Name: names.Policy},
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingAdmissionPolicyBinding"},
+		// The API server's message without the parameter names this binding and not what is missing.
+		ObjectMeta: metav1.ObjectMeta{Name: names.Policy + ".needs-injection." + names.Namespace + "." + names.Parameter},
 		Spec:       admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: names.Policy, ParamRef: paramRef(names)},
 	}
 }
@@ -161,6 +178,14 @@ func (p *Policy) warning(kind patches.Kind, names Names) {
 	spec.Validations = warnings(kind)
 	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
 	p.WarningBinding.Spec.ParamRef.ParameterNotFoundAction = new(admissionv1.AllowAction) // the others refuse
+}
+
+// guard makes the policy that holds where this injection does not.
+func (p *Policy) guard(names Names) {
+	p.Guard, p.GuardBinding = validatingPolicy(p.kind, names, "-guard", admissionv1.Deny)
+	p.Guard.Spec = Guard(p.kind, fmt.Sprintf("The API server has not injected it: check that it is labelled app=istiod, and that MutatingAdmissionPolicy %s, its binding and Injection %s in namespace %s exist, and that the volume at /etc/cacerts is one that the policy can replace (reason PolicyCannot), then try again",
+		names.Policy, names.Parameter, names.Namespace))
+	p.GuardBinding.Spec.ParamRef = nil
 }
 
 func validatingPolicy(kind patches.Kind, names Names, suffix string, action admissionv1.ValidationAction) (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {

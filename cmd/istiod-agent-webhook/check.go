@@ -3,25 +3,30 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/controllers/injections"
+	"github.com/istiod-agent/istiod-agent/policy"
 	"github.com/istiod-agent/istiod-agent/webhook"
 )
 
 func checkCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Call the registered webhook as the API server does, with a sample istiod",
-		Long: `Reads the MutatingWebhookConfiguration named in the configuration file and
-calls each of its webhooks over TLS, trusting only its caBundle. Each must
-inject a sample istiod, or admit a sample VirtualMesh. Exits 0 if all do,
-else 1 with the cause.`,
+		Short: "Check that an istiod would be injected",
+		Long: `With injection by the webhook: reads the MutatingWebhookConfiguration named in
+the configuration file and calls each of its webhooks over TLS, as the API server
+does, trusting only its caBundle. Each must inject a sample istiod, or admit a
+sample VirtualMesh. By the policy: reads the policies, their bindings and the
+Injection, each of which must be as this version writes it. Exits 0 if all is
+well, else 1 with the cause.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := f.setLogger(cmd.ErrOrStderr()); err != nil {
@@ -39,16 +44,31 @@ else 1 with the cause.`,
 			if err != nil {
 				return err
 			}
-			var configuration admissionregistrationv1.MutatingWebhookConfiguration
-			name := config.Server.WebhookConfiguration
-			if err := reader.Get(cmd.Context(), types.NamespacedName{Name: name}, &configuration); err != nil {
-				return fmt.Errorf("reading the MutatingWebhookConfiguration: %w", err)
+			check := checkWebhook
+			if config.By == v1alpha1.ByPolicy {
+				check = checkPolicy
 			}
-			passed, err := webhook.Check(cmd.Context(), &configuration)
+			passed, err := check(cmd.Context(), reader, config)
 			for _, line := range passed {
 				fmt.Fprintln(cmd.OutOrStdout(), line)
 			}
 			return err
 		},
 	}
+}
+
+func checkWebhook(ctx context.Context, reader client.Reader, config *v1alpha1.InjectionConfiguration) ([]string, error) {
+	var configuration admissionregistrationv1.MutatingWebhookConfiguration
+	if err := reader.Get(ctx, client.ObjectKey{Name: config.Server.WebhookConfiguration}, &configuration); err != nil {
+		return nil, fmt.Errorf("reading the MutatingWebhookConfiguration: %w", err)
+	}
+	return webhook.Check(ctx, &configuration)
+}
+
+func checkPolicy(ctx context.Context, reader client.Reader, config *v1alpha1.InjectionConfiguration) ([]string, error) {
+	desired, err := policy.New(config, policy.Names{Policy: config.Server.Injection, Namespace: config.Server.Namespace})
+	if err != nil {
+		return nil, err
+	}
+	return injections.Check(ctx, reader, desired)
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,28 +19,29 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/controllers"
 	"github.com/istiod-agent/istiod-agent/controllers/accounts"
+	"github.com/istiod-agent/istiod-agent/controllers/injections"
 	"github.com/istiod-agent/istiod-agent/controllers/istiods"
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
+	"github.com/istiod-agent/istiod-agent/controllers/scope"
+	"github.com/istiod-agent/istiod-agent/internal/agentrights"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
+	"github.com/istiod-agent/istiod-agent/policy"
 	"github.com/istiod-agent/istiod-agent/webhook"
-	"github.com/istiod-agent/istiod-agent/webhook/servingcert"
 )
 
 // shutdownTimeout bounds how long admissions in flight may take to finish: the API server waits five seconds for each.
@@ -56,69 +58,67 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err != nil {
 		return err
 	}
+	parameter, err := policy.Parameter(injector, config.Server.Namespace, config.Server.Injection)
+	if err != nil {
+		return err
+	}
 	server := config.Server
 	admission, err := newTLS(server.ClientCA)
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cluster, options(server, config.VirtualMesh, injector))
+	mgr, err := ctrl.NewManager(cluster, options(config, injector))
 	if err != nil {
 		return fmt.Errorf("setting up: %w", err)
 	}
 
-	source := servingcert.New(server, mgr)
-	if file := server.ServingCertificate.CABundle; file != "" {
-		keeper, err := servingcert.NewStaticBundle(source, mgr.GetClient(), server.WebhookConfiguration, file)
-		if err != nil {
-			return err
-		}
-		if err := keeper.SetupWithManager(mgr); err != nil {
-			return err
-		}
-		source = keeper
-	}
-	log := ctrl.Log.WithName("admission")
-	admission.server.GetCertificate = source.GetCertificate
 	istiodReconciler := istiods.New(mgr, injector, config)
 	// Where the program gives the rights itself, they come with the istiod.
 	runsIstiod := func(ctx context.Context, namespace, account string) bool {
 		granted := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
 		return !granted && istiodReconciler.RunsAs(ctx, namespace, account)
 	}
-	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, log)
+	var reviewer client.Writer = mgr.GetClient()
+	if !config.Everywhere() {
+		reviewer = agentrights.Local(reviewer)
+	}
+	rights := webhook.NewRights(reviewer, runsIstiod, ctrl.Log.WithName("admission"))
 	istiodReconciler.Lacking = rights.Warning
-	webhookServer := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(webhookServer, injector, config.VirtualMesh, rights.Warning, log)
-	if err := mgr.Add(source); err != nil {
-		return err
-	}
-	if err := metrics.Registry.Register(servingcert.NotAfter(source)); err != nil {
-		return err
-	}
-	if managed, ok := source.(*servingcert.SelfManaged); ok {
-		keeper := &servingcert.BundleKeeper{
-			Client:               mgr.GetClient(),
-			WebhookConfiguration: server.WebhookConfiguration,
-			Secret:               types.NamespacedName{Namespace: server.Namespace, Name: server.ServingCertificate.SecretName},
-			Source:               managed,
-		}
-		if err := keeper.SetupWithManager(mgr); err != nil {
+	var listeners []listener
+	ready := injections.Ready(mgr.GetAPIReader(), parameter)
+	if config.By == v1alpha1.ByWebhook {
+		var port listener
+		if port, ready, err = setupAdmission(mgr, config, injector, rights, admission); err != nil {
 			return err
 		}
+		listeners = append(listeners, port)
 	}
 	if err := istiodReconciler.SetupWithManager(mgr); err != nil {
+		return err
+	}
+	if err := scope.Setup(mgr, config); err != nil {
 		return err
 	}
 	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
 		return err
 	}
-	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(ctx context.Context) error {
-		mayRestart := restarts.NewRights(mgr.GetClient())
-		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart))
+	if err := controllers.WhenInstalled(mgr, []schema.GroupVersionKind{parameter.GroupVersionKind()}, func(log logr.Logger, missing schema.GroupKind) {
+		if config.By == v1alpha1.ByPolicy {
+			log.Error(nil, "No istiod can be stored until the CRD exists: upgrade the chart, which installs it", "missing", missing.String())
+		} else {
+			log.Info("The Injection is not kept until its CRD exists: only injection.by=policy needs it", "missing", missing.String())
+		}
+	}, func(context.Context) error { return injections.Setup(mgr, parameter) }); err != nil {
+		return err
+	}
+	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(log logr.Logger, missing schema.GroupKind) {
+		log.Error(nil, "VirtualMeshes are ignored until their CRDs exist: set crds.install=true, or let Gloo Mesh install them", "missing", missing.String())
+	}, func(ctx context.Context) error {
+		mayRestart := restarts.NewRights(mgr.GetClient(), config.Namespaces)
+		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart, config.Namespaces))
 	}); err != nil {
 		return err
 	}
-	ready := webhook.Ready(server, admission.probe, source, ctrl.Log.WithName("readiness"))
 	var once sync.Once
 	serving := func(r *http.Request) error {
 		err := ready(r)
@@ -127,27 +127,27 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		}
 		return err
 	}
-	ctrl.Log.Info("Starting", "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image,
-		"injection", injector.Digest(), "servingCertificate", server.ServingCertificate.Source)
-	return serveAll(ctx, mgr, []listener{
-		{server.Port, &serve.Server{Handler: webhook.Bounded(webhookServer.WebhookMux()), TLS: admission.server, Connections: admissionConnections}},
-		{server.HealthPort, &serve.Server{Handler: health(serving), Connections: otherConnections}},
-		{server.MetricsPort, &serve.Server{Handler: metricsHandler(), Connections: otherConnections}},
-	}, server.BindAddress)
+	ctrl.Log.Info("Starting", "by", config.By, "target", config.Target, "sidecar", config.Sidecar, "image", config.Agent.Image, "injection", injector.Digest())
+	return serveAll(ctx, mgr, append(listeners,
+		listener{server.HealthPort, &serve.Server{Handler: health(serving), Connections: otherConnections}},
+		listener{server.MetricsPort, &serve.Server{Handler: metricsHandler(), Connections: otherConnections}},
+	), server.BindAddress)
 }
 
-func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *patches.Injector) ctrl.Options {
+func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector) ctrl.Options {
+	server := config.Server
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, admissionregistrationv1.AddToScheme, authorizationv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err) // the API types are compiled in
 		}
 	}
-	byObject := istiods.CacheByObject(injector.Target())
+	byObject := istiods.CacheByObject(injector.Target(), config.Namespaces)
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
-	selfManaged := server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
-	if selfManaged || server.ServingCertificate.CABundle != "" {
+	serves := config.By == v1alpha1.ByWebhook
+	selfManaged := serves && server.ServingCertificate.Source == v1alpha1.CertificateSelfManaged
+	if selfManaged || serves && server.ServingCertificate.CABundle != "" {
 		byObject[&admissionregistrationv1.MutatingWebhookConfiguration{}] = cache.ByObject{
 			Field: fields.OneTermEqualSelector("metadata.name", server.WebhookConfiguration),
 		}
@@ -161,9 +161,10 @@ func options(server v1alpha1.Server, allowed v1alpha1.VirtualMesh, injector *pat
 		Scheme: scheme,
 		Cache: cache.Options{
 			ByObject:         byObject,
-			DefaultTransform: meshes.Transform(allowed),
+			DefaultTransform: meshes.Transform(config.VirtualMesh),
 		},
-		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+		NewCache: scope.NewCache(config),
+		Client:   client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 
 		LeaderElection:                *server.LeaderElection,
 		LeaderElectionID:              "istiod-agent-webhook",

@@ -69,13 +69,23 @@ spec:
 	}
 }
 
+func TestACRDWithoutAnnotationsGetsThem(t *testing.T) {
+	got, err := crdTemplate(strings.Replace(crd, "  annotations:\n    controller-gen.kubebuilder.io/version: v0.0.0\n", "", 1), "true")
+	want, wantErr := crdTemplate(crd, "true")
+	if err != nil || wantErr != nil {
+		t.Fatal(err, wantErr)
+	}
+	if diff := cmp.Diff(strings.Replace(want, "    controller-gen.kubebuilder.io/version: v0.0.0\n", "", 1), got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestCRDsThatWouldBreakTheChartAreRefused(t *testing.T) {
 	for name, content := range map[string]string{
-		"Helm's braces":  strings.Replace(crd, "Thing\n", "'{{ Thing }}'\n", 1),
-		"no annotations": strings.Replace(crd, "  annotations:\n", "", 1),
-		"no name":        strings.Replace(crd, "  name: things.example.com\n", "", 1),
+		"Helm's braces": strings.Replace(crd, "Thing\n", "'{{ Thing }}'\n", 1),
+		"no name":       strings.Replace(crd, "  name: things.example.com\n", "", 1),
 	} {
-		if template, err := crdTemplate(content); err == nil {
+		if template, err := crdTemplate(content, ".Values.crds.install"); err == nil {
 			t.Errorf("%s: this is taken:\n%s", name, template)
 		}
 	}

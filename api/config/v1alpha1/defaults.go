@@ -21,6 +21,7 @@ func Default() *InjectionConfiguration {
 }
 
 func (c *InjectionConfiguration) setDefaults() {
+	c.By = cmp.Or(c.By, ByWebhook)
 	c.Target = cmp.Or(c.Target, TargetDeployments)
 	c.Sidecar = cmp.Or(c.Sidecar, SidecarContainer)
 	c.CACerts.SizeLimit = cmp.Or(c.CACerts.SizeLimit, "1Mi")
@@ -46,6 +47,7 @@ func (c *InjectionConfiguration) setDefaults() {
 	s.LeaderElection = cmp.Or(s.LeaderElection, new(true))
 	s.Namespace = cmp.Or(s.Namespace, "istiod-agent-system")
 	s.WebhookConfiguration = cmp.Or(s.WebhookConfiguration, "istiod-agent")
+	s.Injection = cmp.Or(s.Injection, "istiod-agent")
 
 	cert := &s.ServingCertificate
 	cert.Source = cmp.Or(cert.Source, CertificateSelfManaged)

@@ -19,6 +19,8 @@ type InjectionConfiguration struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 
+	// By is what injects. Default: webhook. The command line's inject ignores it.
+	By By `json:"by,omitempty"`
 	// Target is the kind of object to inject. Default: deployments.
 	Target Target `json:"target,omitempty"`
 	// Sidecar is the form of the agent beside istiod. Default: container.
@@ -40,6 +42,9 @@ type InjectionConfiguration struct {
 	// ClusterName is this cluster's part of the mesh names in a VirtualMesh, <istiod's Deployment>-<its
 	// namespace>-<cluster>. Default: none; VirtualMeshes then get a message. The command line ignores it.
 	ClusterName string `json:"clusterName,omitempty"`
+	// Namespaces that the controllers act in, 64 at most: those with rights, where the chart grants them per namespace
+	// (rbac.namespaces). Admission answers for every labelled namespace. Default: all; the command line ignores it.
+	Namespaces []string `json:"namespaces,omitempty"`
 	// VirtualMesh limits the VirtualMeshes to act on; the command line ignores it.
 	VirtualMesh VirtualMesh `json:"virtualMesh,omitzero"`
 	// AgentRights are granted to the service accounts of injected istiods; the command line ignores it.
@@ -47,6 +52,17 @@ type InjectionConfiguration struct {
 	// Server configures the servers of the webhook program; the command line ignores it.
 	Server Server `json:"server,omitzero"`
 }
+
+// By is what injects istiod when it is stored.
+type By string
+
+const (
+	// ByWebhook is this program, which the API server calls.
+	ByWebhook By = "webhook"
+	// ByPolicy is the API server itself, by a MutatingAdmissionPolicy (Kubernetes 1.36 and later). The program then keeps
+	// the policy's parameter and serves no admission.
+	ByPolicy By = "policy"
+)
 
 // Target is the kind of object that is injected.
 type Target string
@@ -150,11 +166,14 @@ type Server struct {
 	ClientCA string `json:"clientCA,omitempty"`
 	// LeaderElection of the controllers; admission never needs a leader. Default: true.
 	LeaderElection *bool `json:"leaderElection,omitempty"`
-	// Namespace of the Lease and of the Secret with the self-managed CA. Default: istiod-agent-system.
+	// Namespace of the Lease, of the Injection and of the Secret with the self-managed CA. Default: istiod-agent-system.
 	Namespace string `json:"namespace,omitempty"`
 	// WebhookConfiguration is the MutatingWebhookConfiguration whose caBundle the program writes. Default:
 	// istiod-agent.
 	WebhookConfiguration string `json:"webhookConfiguration,omitempty"`
+	// Injection is the object of this kind that the program keeps: what it injects, and the admission policy's parameter.
+	// Default: istiod-agent.
+	Injection string `json:"injection,omitempty"`
 	// ServingCertificate is the source of the TLS certificate.
 	ServingCertificate ServingCertificate `json:"servingCertificate,omitzero"`
 }

@@ -38,7 +38,7 @@ const (
 	maxTag      = 128
 	maxEnv      = 200
 	maxDNSNames = 100
-	// maxNamespaces limits virtualMesh.namespaces and agentRights.namespaces.
+	// maxNamespaces limits namespaces, virtualMesh.namespaces and agentRights.namespaces.
 	maxNamespaces = 64
 	// minLeafDuration exceeds the ten seconds within which a missed change of the CA is noticed.
 	minLeafDuration = 30 * time.Second
@@ -57,6 +57,7 @@ var serverAddress = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.
 func (c *InjectionConfiguration) validate() field.ErrorList {
 	errs := oneOf(field.NewPath("apiVersion"), c.APIVersion, APIVersion)
 	errs = append(errs, oneOf(field.NewPath("kind"), c.Kind, Kind)...)
+	errs = append(errs, oneOf(field.NewPath("by"), c.By, ByWebhook, ByPolicy)...)
 	errs = append(errs, oneOf(field.NewPath("target"), c.Target, TargetDeployments, TargetPods)...)
 	errs = append(errs, oneOf(field.NewPath("sidecar"), c.Sidecar, SidecarContainer, SidecarNative)...)
 	errs = append(errs, oneOf(field.NewPath("rollout"), c.Rollout, RolloutManual, RolloutAutomatic)...)
@@ -67,8 +68,14 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 	if c.ClusterName != "" {
 		errs = append(errs, subdomain(field.NewPath("clusterName"), c.ClusterName)...)
 	}
+	errs = append(errs, validateNamespaces(field.NewPath("namespaces"), c.Namespaces, "")...)
 	errs = append(errs, c.VirtualMesh.validate(field.NewPath("virtualMesh"), c.Server.Namespace)...)
 	errs = append(errs, validateNamespaces(field.NewPath("agentRights", "namespaces"), c.AgentRights.Namespaces, "")...)
+	for i, namespace := range c.AgentRights.Namespaces {
+		if !c.Covers(namespace) {
+			errs = append(errs, field.Invalid(field.NewPath("agentRights", "namespaces").Index(i), namespace, "must also be in namespaces, in which the controllers act"))
+		}
+	}
 	errs = append(errs, subdomain(field.NewPath("agentRights", "roleBinding"), c.AgentRights.RoleBinding)...)
 	return append(errs, c.Server.validate(field.NewPath("server"))...)
 }
@@ -224,6 +231,7 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, invalid(path.Child("namespace"), s.Namespace, validation.IsDNS1123Label(s.Namespace))...)
 	errs = append(errs, subdomain(path.Child("webhookConfiguration"), s.WebhookConfiguration)...)
+	errs = append(errs, subdomain(path.Child("injection"), s.Injection)...)
 	return append(errs, s.ServingCertificate.validate(path.Child("servingCertificate"))...)
 }
 

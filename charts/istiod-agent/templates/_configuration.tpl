@@ -6,6 +6,7 @@ program's own default applies. An explicit {} is kept and means none.
 apiVersion: config.istiod-agent.io/v1alpha1
 kind: InjectionConfiguration
 {{- with .Values.injection }}
+by: {{ ternary "webhook" "policy" (eq "true" (include "istiod-agent.withWebhook" $)) }}
 target: {{ .target }}
 sidecar: {{ .sidecar }}
 agent:
@@ -36,6 +37,9 @@ rollout: {{ .rollout }}
 {{- with .Values.clusterName }}
 clusterName: {{ . | quote }}
 {{- end }}
+{{- with .Values.rbac.namespaces }}
+namespaces: {{- toYaml . | nindent 0 }}
+{{- end }}
 {{- with .Values.virtualMesh.namespaces }}
 virtualMesh:
   namespaces: {{- toYaml . | nindent 2 }}
@@ -49,11 +53,13 @@ server:
   port: {{ .Values.server.port }}
   healthPort: {{ .Values.server.healthPort }}
   metricsPort: {{ .Values.server.metricsPort }}
-  {{- if .Values.server.clientCA }}
+  {{- if and .Values.server.clientCA (include "istiod-agent.withWebhook" .) }}
   clientCA: /etc/istiod-agent-webhook/client-ca.crt
   {{- end }}
   leaderElection: {{ .Values.server.leaderElection }}
   namespace: {{ .Release.Namespace }}
+  injection: {{ include "istiod-agent.fullname" . }}
+  {{- if include "istiod-agent.withWebhook" . }}
   webhookConfiguration: {{ include "istiod-agent.fullname" . }}
   servingCertificate:
     source: {{ .Values.servingCertificate.source }}
@@ -68,9 +74,10 @@ server:
     {{- if include "istiod-agent.givenCABundle" . }}
     caBundle: /etc/istiod-agent-webhook/ca-bundle.crt
     {{- end }}
+  {{- end }}
 {{- end -}}
 
 {{/* The CA from the values that the API server must trust, PEM. */}}
 {{- define "istiod-agent.givenCABundle" -}}
-{{- if eq .Values.servingCertificate.source "secret" -}}{{ .Values.servingCertificate.secret.caBundle }}{{- end -}}
+{{- if eq (include "istiod-agent.certificateSource" .) "secret" -}}{{ .Values.servingCertificate.secret.caBundle }}{{- end -}}
 {{- end -}}

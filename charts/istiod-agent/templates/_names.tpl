@@ -36,11 +36,16 @@ istiod-agent, otherwise <release>-istiod-agent. Truncated so that the longest su
 {{- include "istiod-agent.webhook" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
+{{/* The source of the serving certificate; none without the webhook. */}}
+{{- define "istiod-agent.certificateSource" -}}
+{{- if include "istiod-agent.withWebhook" . -}}{{ .Values.servingCertificate.source }}{{- end -}}
+{{- end -}}
+
 {{/* The mounted Secret with the serving certificate; none when self-managed. */}}
 {{- define "istiod-agent.certificateSecret" -}}
-{{- if eq .Values.servingCertificate.source "cert-manager" -}}
+{{- if eq (include "istiod-agent.certificateSource" .) "cert-manager" -}}
 {{- include "istiod-agent.webhook" . }}-tls
-{{- else if eq .Values.servingCertificate.source "secret" -}}
+{{- else if eq (include "istiod-agent.certificateSource" .) "secret" -}}
 {{- required "servingCertificate.secret.name: required when servingCertificate.source is secret" .Values.servingCertificate.secret.name -}}
 {{- end -}}
 {{- end -}}

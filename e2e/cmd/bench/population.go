@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -72,6 +73,7 @@ func populate(ctx context.Context, c *cluster.Cluster) error {
 	return errors.Join(
 		each(ctx, istiods, func(ctx context.Context, i int) error { return createIstiod(ctx, c, istiod, tenant(i)) }),
 		create(ctx, c, namespace("gloo-mesh"), namespace("others"), serviceAccount("others", "default")),
+		create(ctx, c, agentRights()...),
 		each(ctx, issuedCertificates-istiods, func(ctx context.Context, i int) error { return create(ctx, c, glooCertificate(i)) }),
 		each(ctx, virtualMeshes, func(ctx context.Context, i int) error {
 			object, err := virtualMesh(sample, i)
@@ -100,6 +102,23 @@ func create(ctx context.Context, c *cluster.Cluster, objects ...ctrlclient.Objec
 		}
 	}
 	return nil
+}
+
+// agentRights gives every service account the rights of the agent, as a correct installation gives them to istiods'.
+func agentRights() []ctrlclient.Object {
+	const name = "agents"
+	group := []string{"certificates.mesh.gloo.solo.io"}
+	return []ctrlclient.Object{
+		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: group, Resources: []string{"issuedcertificates"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: group, Resources: []string{"issuedcertificates/status"}, Verbs: []string{"patch"}},
+		}},
+		&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:serviceaccounts"}},
+		},
+	}
 }
 
 func namespace(name string) *corev1.Namespace {

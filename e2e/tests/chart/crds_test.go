@@ -24,6 +24,7 @@ const (
 func TestCRDs(t *testing.T) {
 	want := crdsOfTheAPI(t)
 	if names := slices.Sorted(maps.Keys(want)); !slices.Equal(names, []string{
+		"injections.istiod-agent.io",
 		"issuedcertificates.certificates.mesh.gloo.solo.io",
 		"podbouncedirectives.certificates.mesh.gloo.solo.io",
 		"virtualmeshes.networking.mesh.gloo.solo.io",
@@ -36,7 +37,7 @@ func TestCRDs(t *testing.T) {
 		if crd.GetAnnotations()[keepAnnotation] != "keep" {
 			t.Errorf("by default `helm uninstall` keeps the CRDs, and not %s", name)
 		}
-		unstructured.RemoveNestedField(crd.Object, "metadata", "annotations", keepAnnotation)
+		removeKeepAnnotation(crd)
 	}
 	if diff := cmp.Diff(want, kept); diff != "" {
 		t.Errorf("(-config/crd +chart):\n%s", diff)
@@ -48,6 +49,10 @@ func TestCRDs(t *testing.T) {
 	if none := crds(render(t, standard, helm.Values{"crds": helm.Values{"install": false}})); len(none) > 0 {
 		t.Errorf("not wanted, there are %q", slices.Sorted(maps.Keys(none)))
 	}
+	onlyOurs := crds(render(t, standard, helm.Values{"crds": helm.Values{"install": false}, "injection": helm.Values{"by": "policy"}}))
+	if names := slices.Sorted(maps.Keys(onlyOurs)); !slices.Equal(names, []string{"injections.istiod-agent.io"}) {
+		t.Errorf("beside Gloo Mesh's CRDs, the policy has %q", names)
+	}
 	for name, crd := range crds(render(t, standard, helm.Values{"commonLabels": helm.Values{"team": "mesh"}})) {
 		if diff := cmp.Diff(map[string]string{"team": "mesh"}, crd.GetLabels()); diff != "" {
 			t.Errorf("labels of %s (-want +got):\n%s", name, diff)
@@ -55,10 +60,23 @@ func TestCRDs(t *testing.T) {
 	}
 }
 
+// removeKeepAnnotation leaves no empty annotations.
+func removeKeepAnnotation(object *unstructured.Unstructured) {
+	annotations := object.GetAnnotations()
+	delete(annotations, keepAnnotation)
+	object.SetAnnotations(annotations)
+	if len(annotations) == 0 {
+		unstructured.RemoveNestedField(object.Object, "metadata", "annotations")
+	}
+}
+
 func crds(r rendered) map[string]*unstructured.Unstructured {
 	found := map[string]*unstructured.Unstructured{}
 	for _, object := range r.objects {
 		if object.GetKind() == crdKind {
+			if len(object.GetAnnotations()) == 0 { // Helm's template leaves null
+				unstructured.RemoveNestedField(object.Object, "metadata", "annotations")
+			}
 			found[object.GetName()] = object
 		}
 	}

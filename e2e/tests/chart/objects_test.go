@@ -25,6 +25,7 @@ import (
 	"k8s.io/pod-security-admission/api"
 	podsecurity "k8s.io/pod-security-admission/policy"
 
+	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	meshv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
@@ -57,7 +58,11 @@ func TestSchemas(t *testing.T) {
 // An upgrade or a change of the source must not overwrite a filled-in caBundle.
 func TestCABundle(t *testing.T) {
 	for name, values := range examples(t) {
-		configuration := render(t, standard, values).one(t, "MutatingWebhookConfiguration")
+		r := render(t, standard, values)
+		if configuration(t, r).By == v1alpha1.ByPolicy {
+			continue
+		}
+		configuration := r.one(t, "MutatingWebhookConfiguration")
 		webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
 		if err != nil || len(webhooks) != 2 {
 			t.Fatalf("%s: there are %d webhooks (%v)", name, len(webhooks), err)
@@ -163,7 +168,9 @@ func TestReleaseNames(t *testing.T) {
 					if object.GetKind() == crdKind || object.GetKind() == meshv1.Kind {
 						continue // its name is its API's, or the user's
 					}
-					if istiodsNamespaces[object.GetNamespace()] { // rights of istiod's service accounts, which may have long names
+					// Rights in other namespaces, such as of istiod's service accounts, which may have long names, and the binding
+					// whose name is a message.
+					if istiodsNamespaces[object.GetNamespace()] || object.GetNamespace() == "gloo-mesh" || object.GetKind() == "MutatingAdmissionPolicyBinding" {
 						if problems := validation.IsDNS1123Subdomain(object.GetName()); len(problems) > 0 {
 							t.Errorf("%s: %s: %v", name, key(object), problems)
 						}
@@ -185,11 +192,22 @@ func TestReleaseNames(t *testing.T) {
 
 func wantReferencesKept(t *testing.T, r rendered) {
 	t.Helper()
-	server := configuration(t, r).Server
+	config := configuration(t, r)
+	server := config.Server
 	service := typed[corev1.Service](t, r.one(t, "Service"))
-	called := typed[admissionregistrationv1.MutatingWebhookConfiguration](t, r.one(t, "MutatingWebhookConfiguration")).Webhooks[0].ClientConfig.Service
-	if dnsName := called.Name + "." + called.Namespace + ".svc"; dnsName != server.ServingCertificate.DNSNames[0] {
-		t.Errorf("the API server asks for %s, the certificate is for %v", dnsName, server.ServingCertificate.DNSNames)
+	referred := []string{"ValidatingAdmissionPolicyBinding " + server.Injection + "-guard"}
+	if config.By == v1alpha1.ByWebhook {
+		called := typed[admissionregistrationv1.MutatingWebhookConfiguration](t, r.one(t, "MutatingWebhookConfiguration")).Webhooks[0].ClientConfig.Service
+		if dnsName := called.Name + "." + called.Namespace + ".svc"; dnsName != server.ServingCertificate.DNSNames[0] {
+			t.Errorf("the API server asks for %s, the certificate is for %v", dnsName, server.ServingCertificate.DNSNames)
+		}
+		referred = append(referred, "MutatingWebhookConfiguration "+server.WebhookConfiguration, "Service "+called.Name)
+	} else {
+		binding := typed[admissionregistrationv1.MutatingAdmissionPolicyBinding](t, r.one(t, "MutatingAdmissionPolicyBinding")).Spec
+		if binding.ParamRef.Name != server.Injection || binding.ParamRef.Namespace != server.Namespace {
+			t.Errorf("the policy's parameter is %s/%s, the program keeps %s/%s", binding.ParamRef.Namespace, binding.ParamRef.Name, server.Namespace, server.Injection)
+		}
+		referred = append(referred, "MutatingAdmissionPolicy "+binding.PolicyName, "ValidatingAdmissionPolicyBinding "+server.Injection+"-decision")
 	}
 
 	pods := webhookPods(t, r)
@@ -201,14 +219,12 @@ func wantReferencesKept(t *testing.T, r rendered) {
 		t.Error("the Service sends admission reviews to the Pod of helm test")
 	}
 
-	policy := typed[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t, r.one(t, "ValidatingAdmissionPolicyBinding")).Spec.PolicyName
-	for _, wanted := range []string{
-		"MutatingWebhookConfiguration " + server.WebhookConfiguration,
-		"Service " + called.Name,
-		"ServiceAccount " + pods.Spec.ServiceAccountName,
-		"ConfigMap " + pods.Spec.Volumes[0].ConfigMap.Name,
-		"ValidatingAdmissionPolicy " + policy,
-	} {
+	for _, object := range r.objects {
+		if object.GetKind() == "ValidatingAdmissionPolicyBinding" {
+			referred = append(referred, "ValidatingAdmissionPolicy "+typed[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t, object).Spec.PolicyName)
+		}
+	}
+	for _, wanted := range append(referred, "ServiceAccount "+pods.Spec.ServiceAccountName, "ConfigMap "+pods.Spec.Volumes[0].ConfigMap.Name) {
 		if r.objects[wanted] == nil {
 			t.Errorf("something refers to %s, which is not there", wanted)
 		}

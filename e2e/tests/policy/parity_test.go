@@ -59,11 +59,26 @@ type pair struct {
 
 func pairOf(t testing.TB, name string, config *v1alpha1.InjectionConfiguration) pair {
 	t.Helper()
-	engine, err := patches.New(config)
+	p, err := policy.New(config, policy.Names{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.New(config, policy.Names{})
+	return pairWith(t, name, config, p)
+}
+
+// staticPairOf is the pair with the policies for an API server's own disk.
+func staticPairOf(t testing.TB, name string, config *v1alpha1.InjectionConfiguration) pair {
+	t.Helper()
+	p, err := policy.NewStatic(config, "static")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pairWith(t, name+", static", config, p)
+}
+
+func pairWith(t testing.TB, name string, config *v1alpha1.InjectionConfiguration, p *policy.Policy) pair {
+	t.Helper()
+	engine, err := patches.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +94,9 @@ func pairs(t testing.TB) []pair {
 	var all []pair
 	for _, name := range slices.Sorted(maps.Keys(configurations)) {
 		all = append(all, pairOf(t, name, configuration(t, name)))
+	}
+	for _, name := range []string{"default", "native", "pods, the rest"} {
+		all = append(all, staticPairOf(t, name, configuration(t, name)))
 	}
 	return all
 }
