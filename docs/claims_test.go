@@ -98,7 +98,6 @@ var claims = map[string]map[string]string{
 		"configmaps `mesh-roots`":                                                      "e2e/tests/chart.TestAgentRights/an_account_that_reads_roots",
 		"secrets `vault-token`":                                                        "e2e/tests/chart.TestAgentRights/a_revision_with_a_token",
 		"serviceaccounts/token `istiod`":                                               "e2e/tests/chart.TestAgentRights/an_account_that_requests_tokens",
-		"With [`injection.by=policy`](install.md#which-form), the rights on":           chartRights + "/policy",
 		"The admission answers themselves":                                             "webhook.TestHandlerOutcomes",
 	},
 	"Rights in named namespaces": {

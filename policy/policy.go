@@ -183,7 +183,7 @@ func (p *Policy) warning(kind patches.Kind, names Names) {
 // guard makes the policy that holds where this injection does not.
 func (p *Policy) guard(names Names) {
 	p.Guard, p.GuardBinding = validatingPolicy(p.kind, names, "-guard", admissionv1.Deny)
-	p.Guard.Spec = Guard(p.kind, fmt.Sprintf("The API server has not injected it: check that it is labelled app=istiod, and that MutatingAdmissionPolicy %s, its binding and Injection %s in namespace %s exist, then try again",
+	p.Guard.Spec = Guard(p.kind, fmt.Sprintf("The API server has not injected it: check that it is labelled app=istiod, and that MutatingAdmissionPolicy %s, its binding and Injection %s in namespace %s exist, and that the volume at /etc/cacerts is one that the policy can replace (reason PolicyCannot), then try again",
 		names.Policy, names.Parameter, names.Namespace))
 	p.GuardBinding.Spec.ParamRef = nil
 }

@@ -32,31 +32,31 @@ func quoted(text string) string {
 // words begin with the project's name and the reason key, as in the webhook's answers.
 func words(reason, text string) string { return "'istiod-agent: ' + " + reason + " + ': ' + " + text }
 
+// where a validation fails, its message: the API server evaluates each, whether it fails or not
+// (admission/plugin/policy/validating/validator.go, Kubernetes 1.37).
+func where(condition, message string) string { return condition + " ? " + message + " : ''" }
+
 const maxContainers = "12" // in a message; each name has at most 63 characters
 
 // refusals are the outcomes that must not be stored.
 func refusals() []admissionv1.Validation {
-	return []admissionv1.Validation{
-		{
-			Expression: "variables.decision != " + quote(string(patches.NoIstiodContainer)),
-			MessageExpression: words("variables.decision", `'cannot inject: expected a container called "discovery" or one that mounts /etc/cacerts, found ' + `+
-				"(size(variables.containers) == 0 ? 'no containers' : 'containers ' + lists.range(size(variables.containers)).filter(i, i < "+maxContainers+").map(i, string(variables.containers[i].name)).join(', ')"+
-				" + (size(variables.containers) > "+maxContainers+" ? ', …' : ''))"),
-		},
-		{
-			Expression: "variables.decision != " + quote(string(patches.CACertsElsewhere)),
-			MessageExpression: words("variables.decision", "'cannot inject: istiod would not read the agent\\'s files: ' + ("+strings.Join([]string{
-				"size(variables.second) > 0 ? 'container ' + variables.second.reverse()[0] + ' runs istiod beside container ' + variables.istiod.name + ', but only one istiod can be injected; remove container ' + variables.second.reverse()[0]",
-				"!variables.readsCACerts ? variables.caDirProblem",
-				"variables.istiodVolume == " + quote(patches.VaultTokenVolume) + " ? 'container ' + variables.istiod.name + ' mounts volume ' + variables.istiodVolume + ' at /etc/cacerts, but that volume is reserved for the agent\\'s token; give the volume another name'",
-				"'container ' + variables.istiod.name + ' ' + variables.hiddenBy",
-			}, " : ")+")"),
-		},
-		{
-			Expression:        "variables.problem == ''",
-			MessageExpression: words(quote(policyCannot), "variables.problem"),
-		},
+	var all []admissionv1.Validation
+	refuse := func(condition, reason, text string) {
+		all = append(all, admissionv1.Validation{Expression: "!(" + condition + ")", MessageExpression: where(condition, words(reason, text))})
 	}
+	refuse("variables.decision == "+quote(string(patches.NoIstiodContainer)), "variables.decision",
+		`'cannot inject: expected a container called "discovery" or one that mounts /etc/cacerts, found ' + `+
+			"(size(variables.containers) == 0 ? 'no containers' : 'containers ' + lists.range(size(variables.containers)).filter(i, i < "+maxContainers+").map(i, string(variables.containers[i].name)).join(', ')"+
+			" + (size(variables.containers) > "+maxContainers+" ? ', …' : ''))")
+	refuse("variables.decision == "+quote(string(patches.CACertsElsewhere)), "variables.decision",
+		"'cannot inject: istiod would not read the agent\\'s files: ' + ("+strings.Join([]string{
+			"size(variables.second) > 0 ? 'container ' + variables.second.reverse()[0] + ' runs istiod beside container ' + variables.istiod.name + ', but only one istiod can be injected; remove container ' + variables.second.reverse()[0]",
+			"!variables.readsCACerts ? variables.caDirProblem",
+			"variables.istiodVolume == " + quote(patches.VaultTokenVolume) + " ? 'container ' + variables.istiod.name + ' mounts volume ' + variables.istiodVolume + ' at /etc/cacerts, but that volume is reserved for the agent\\'s token; give the volume another name'",
+			"'container ' + variables.istiod.name + ' ' + variables.hiddenBy",
+		}, " : ")+")")
+	refuse("variables.problem != ''", quote(policyCannot), "variables.problem")
+	return all
 }
 
 // policyCannot is the reason for what only the webhook can do.
@@ -82,7 +82,7 @@ func warnings(kind patches.Kind) []admissionv1.Validation {
 	}
 	var all []admissionv1.Validation
 	warn := func(condition, text string) {
-		all = append(all, admissionv1.Validation{Expression: "!(" + condition + ")", MessageExpression: words(reasonKey, text)})
+		all = append(all, admissionv1.Validation{Expression: "!(" + condition + ")", MessageExpression: where(condition, words(reasonKey, text))})
 	}
 	warn("variables.decision == "+quote(string(patches.NoBuiltInCA)),
 		"'not injected: istiod runs without its built-in CA (' + ("+plainly("ENABLE_CA_SERVER")+" in "+falseTexts+" ? 'ENABLE_CA_SERVER=' + "+plainly("ENABLE_CA_SERVER")+

@@ -194,8 +194,11 @@ func TestDecisions(t *testing.T) {
 		"an unbound guard":        {func(f *clusterFacts) { f.Bindings.Value = nil }, levelFail, "guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"},
 		"a guard that only tells": {func(f *clusterFacts) { f.Bindings.Value[0].Spec.ValidationActions = nil }, levelWarn, "guard policy  — istiod-agent-guard does not refuse"},
 		"a namespace without it":  {func(f *clusterFacts) { f.Namespaces.Value[0].Labelled = false }, levelWarn, "namespace istio-system  — has an istiod and is not labelled"},
-		"a namespace that is not listed": {func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"mesh"} }, levelFail,
-			"namespace istio-system  — is labelled, but not in the chart's value rbac.namespaces: istiod is injected there and waits in Init, since the controllers do not see it; next: " + helm.Upgrade("--set 'rbac.namespaces={mesh,istio-system}'")},
+		"a namespace that is not listed": {
+			func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"mesh"} }, levelFail,
+			"namespace istio-system  — is labelled, but not in the chart's value rbac.namespaces: istiod is injected there and waits in Init, since the controllers do not see it; next: " +
+				helm.Upgrade("--set 'rbac.namespaces={mesh,istio-system}'"),
+		},
 		"a namespace that is listed": {func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"istio-system"} }, levelOK, "namespaces  — every namespace with an istiod is labelled"},
 		"an istiod without it":       {func(f *clusterFacts) { f.Istiods.Value[0].State = patches.StateMissing }, levelFail, "istiod istio-system/istiod  — runs without the agent"},
 		"an istiod that opted out": {func(f *clusterFacts) {

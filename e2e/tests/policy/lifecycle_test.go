@@ -180,7 +180,7 @@ func (s *server) apply(ctx context.Context, namespace string, owners object, sto
 // differentWarnings compares the warnings about an update, but for those that differ by intention (policy, Differences).
 func differentWarnings(webhooks, policys []string) string {
 	known := func(warnings []string) []string {
-		kept := answer{warnings: warnings}.created(object{"metadata": object{}, "kind": ""}).printable().warnings
+		kept := answer{warnings: warnings}.created(object{"metadata": object{}, "spec": object{}}).printable().warnings
 		return slices.DeleteFunc(kept, func(text string) bool { return strings.Contains(text, "is replaced: istiod no longer reads it") })
 	}
 	return differentWords(answer{warnings: known(webhooks)}, answer{warnings: known(policys)})
