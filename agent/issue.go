@@ -12,9 +12,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/roots"
-	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
@@ -79,12 +79,12 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 		return result, err
 	}
 	source := certificate.Spec.AgentCA.Vault
-	client, err := vault.New(i.config(certificate))
+	connection, err := client.New(i.config(certificate))
 	if err != nil {
 		return result, err
 	}
-	var session *vault.Session
-	err = i.step("login", func() error { session, err = client.Login(ctx); return err })
+	var session *client.Session
+	err = i.step("login", func() error { session, err = connection.Login(ctx); return err })
 	if err != nil {
 		return result, err
 	}
@@ -118,7 +118,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	if err != nil {
 		return result, err
 	}
-	var signed *vault.Signed
+	var signed *client.Signed
 	err = i.step("sign", func() error { signed, err = session.Sign(ctx, csr, request); return err })
 	if err != nil {
 		return result, err
@@ -164,18 +164,18 @@ func (i *Issuer) step(name string, do func() error) error {
 	return err
 }
 
-func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) vault.Request {
+func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) client.Request {
 	options := spec.CertOptions
-	var key vault.Key
+	var key client.Key
 	switch options.ECKeyCurve {
 	case "P-256":
-		key = vault.Key{Type: "ec", Bits: 256}
+		key = client.Key{Type: "ec", Bits: 256}
 	case "P-384":
-		key = vault.Key{Type: "ec", Bits: 384}
+		key = client.Key{Type: "ec", Bits: 384}
 	default:
-		key = vault.Key{Type: "rsa", Bits: int(*options.RSAKeySizeBytes)}
+		key = client.Key{Type: "rsa", Bits: int(*options.RSAKeySizeBytes)}
 	}
-	return vault.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec)}
+	return client.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec)}
 }
 
 func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
 	"github.com/istiod-agent/istiod-agent/agent/token"
-	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
@@ -54,9 +54,9 @@ func (t Tokens) fixed() (token.Token, error) {
 }
 
 // config returns the connection and login of a specification's Vault.
-func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Config {
+func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) client.Config {
 	v := certificate.Spec.AgentCA.Vault
-	config := vault.Config{
+	config := client.Config{
 		Server: v.Server, Namespace: v.Namespace, CABundle: v.CABundle,
 		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: i.Timeout,
 	}
@@ -65,7 +65,7 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 		config.Token = func(ctx context.Context) (string, error) { return i.vaultToken(ctx, ref.Name) }
 		return config
 	}
-	config.Kubernetes = &vault.KubernetesAuth{
+	config.Kubernetes = &client.KubernetesAuth{
 		MountPath: v.KubernetesAuth.MountPath, Role: v.KubernetesAuth.Role,
 		JWT: func(ctx context.Context) (string, error) {
 			jwt, err := i.jwt(ctx, v.KubernetesAuth)

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
@@ -57,5 +57,5 @@ func NormalServer(server string) (string, error) {
 		address.User != nil || !certificatesv1.IsServerPrefix(address.EscapedPath()) || strings.ContainsAny(server, "?#") {
 		return "", fmt.Errorf("expected https://<host>[:<port>][/<prefix>]")
 	}
-	return vault.Origin(address) + vault.Prefix(address), nil
+	return client.Origin(address) + client.Prefix(address), nil
 }

@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
-	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
@@ -74,7 +74,7 @@ func (a *Agent) checkToken(ctx context.Context, now time.Time) machine.Event {
 
 // tokenState is what Vault reports about a token.
 type tokenState struct {
-	vault.Token
+	client.Token
 	// renewed is true after a renewal; capped is true when that gave less than the token was made for: no renewal moves its
 	// end.
 	renewed, capped bool
@@ -99,11 +99,11 @@ func (i *Issuer) lookUpToken(ctx context.Context, certificate *certificatesv1.Is
 		found.hash = sha256.Sum256([]byte(token))
 		return token, err
 	}
-	client, err := vault.New(config)
+	connection, err := client.New(config)
 	if err != nil {
 		return nil, err
 	}
-	session, err := client.Login(ctx) // sends nothing: there is a token already
+	session, err := connection.Login(ctx) // sends nothing: there is a token already
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (i *Issuer) lookUpToken(ctx context.Context, certificate *certificatesv1.Is
 	}
 	ttl, err := session.RenewToken(ctx)
 	if err != nil {
-		if denied, ok := errors.AsType[*vault.Error](err); ok && denied.Kind == vault.PolicyDenies {
+		if denied, ok := errors.AsType[*client.Error](err); ok && denied.Kind == client.PolicyDenies {
 			found.capped = true // it may look itself up, and not renew itself
 			return found, nil
 		}
@@ -206,9 +206,9 @@ func (i *Issuer) checkToken(ctx context.Context, certificate *certificatesv1.Iss
 func unknownToken(err error, last tokenCheck) tokenCheck {
 	check := tokenCheck{next: machine.PollInterval, counted: last.counted, reason: reasonOf(err)}
 	switch check.reason {
-	case string(vault.NotAuthorized), notices.TokenUnavailable:
+	case string(client.NotAuthorized), notices.TokenUnavailable:
 		check.problem = err.Error()
-	case string(vault.PolicyDenies):
+	case string(client.PolicyDenies):
 		check.known, check.next = true, check.next+tokenPause
 		check.info = "The agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: " + err.Error()
 	default:

@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
@@ -117,7 +117,7 @@ func (s sameServer) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	if response.StatusCode >= 300 && response.StatusCode < 400 {
 		to, err := response.Location()
-		if err != nil || !vault.Within(server, to) {
+		if err != nil || !client.Within(server, to) {
 			_ = response.Body.Close()
 			if err == nil {
 				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, shell.Quote(to.Scheme+"://"+to.Host))
