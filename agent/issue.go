@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/roots"
@@ -106,7 +107,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	defer func() { clear(key) }()
 	err = i.step("generate", func() error {
 		if source.CSRPath == "" {
-			key, csr, err = newKey(request)
+			key, csr, err = ca.NewKey(request)
 			return err
 		}
 		generated, err := session.Generate(ctx, request)
@@ -128,7 +129,7 @@ func (i *Issuer) issue(ctx context.Context, certificate *certificatesv1.IssuedCe
 	answer := cacerts.Issued{Key: key, Certificate: signed.Certificate, IssuingCA: signed.IssuingCA, Chain: signed.Chain}
 	preferred, _ := known.mesh()
 	expected := cacerts.Request{
-		Hosts: request.Hosts, Organization: request.Organization, Now: time.Now(), Key: cacerts.Key(request.Key), TTL: request.TTL,
+		Hosts: request.Hosts, Organization: request.Organization, Now: time.Now(), Key: request.Key, TTL: request.TTL,
 		Trusted: trusted, Published: known.published, Pinned: pinned, Preferred: preferred,
 	}
 	err = i.step("verify", func() error { result.set, err = cacerts.Verify(answer, expected); return err })
@@ -164,18 +165,18 @@ func (i *Issuer) step(name string, do func() error) error {
 	return err
 }
 
-func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) client.Request {
+func vaultRequest(spec *certificatesv1.IssuedCertificateSpec) ca.Request {
 	options := spec.CertOptions
-	var key client.Key
+	var key cacerts.Key
 	switch options.ECKeyCurve {
 	case "P-256":
-		key = client.Key{Type: "ec", Bits: 256}
+		key = cacerts.Key{Type: "ec", Bits: 256}
 	case "P-384":
-		key = client.Key{Type: "ec", Bits: 384}
+		key = cacerts.Key{Type: "ec", Bits: 384}
 	default:
-		key = client.Key{Type: "rsa", Bits: int(*options.RSAKeySizeBytes)}
+		key = cacerts.Key{Type: "rsa", Bits: int(*options.RSAKeySizeBytes)}
 	}
-	return client.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec)}
+	return ca.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec)}
 }
 
 func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {
