@@ -256,10 +256,6 @@ func TestRootsThatIstiodWouldNotTakeAreNotPublished(t *testing.T) {
 // inCluster is an APIServer with one Secret.
 type inCluster struct{ secret map[string][]byte }
 
-func (c inCluster) Token(context.Context, string, string, string) (string, error) {
-	return "", errors.New("not asked for")
-}
-
 func (c inCluster) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
 	if namespace != me.Namespace || name != "istio-ca-secret" {
 		return nil, errors.New("no such Secret")
@@ -310,13 +306,16 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
-			issuer := &Issuer{Identity: me, APIServer: inCluster{test.secret}}
-			result, err := issuer.issue(t.Context(), certificate, knownRoots{})
+			a, specifications, _ := newAgent(t)
+			a.APIServer, specifications.certificate = inCluster{test.secret}, certificate
+			a.observe(time.Now())
+			source, adopted := a.nextSource()
+			set, _, err := a.obtain(t.Context(), source, adopted, knownRoots{})
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			if err == nil && (len(result.set.Trust().Roots) != len(test.trust) || result.set.Certificate().CheckSignatureFrom(result.set.Root()) != nil) {
-				t.Errorf("%d roots, led to by %s", len(result.set.Trust().Roots), result.set.Certificate().Issuer)
+			if err == nil && (len(set.Trust().Roots) != len(test.trust) || set.Certificate().CheckSignatureFrom(set.Root()) != nil) {
+				t.Errorf("%d roots, led to by %s", len(set.Trust().Roots), set.Certificate().Issuer)
 			}
 		})
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package vault
 
 import (
 	"context"
@@ -9,10 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
-	"github.com/istiod-agent/istiod-agent/agent/machine"
-	"github.com/istiod-agent/istiod-agent/agent/notices"
-	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
 const (
@@ -22,6 +20,8 @@ const (
 	tokenPause = time.Hour
 	// tokenFloor is the shortest, whatever Vault reports.
 	tokenFloor = 5 * time.Second
+	// tokenRetry is the time to the next check after one that failed.
+	tokenRetry = 30 * time.Second
 	// tokenReplaced is the longest time between two checks while the status reports that the token must be replaced.
 	tokenReplaced = 5 * time.Minute
 	// tokenLead is the longest time before the end of a token that the status reports it.
@@ -30,46 +30,59 @@ const (
 	fewUses = 6
 )
 
-// tokenCheck is the result of a check of the token in a Secret (tokenSecretRef).
-type tokenCheck struct {
-	next time.Duration // until the next check
-	// known is set where the token's state is known, and notAfter is its end then, zero for none.
-	known    bool
-	notAfter time.Time
-	// renewedFor is the new TTL after a renewal.
-	renewedFor time.Duration
-	// reason is the key of problem, warning or info, of which at most one is set.
-	reason, problem, warning, info string
+// tokenSource is a source that uses a token from a Secret (tokenSecretRef).
+type tokenSource struct {
+	*source
+
 	// counted is the hash of a token whose uses are counted. It is not looked up twice, since that costs a use.
 	counted [sha256.Size]byte
-	err     error // of a lookup, where an attempt to issue would report the same
 }
 
-// checkToken checks the CA's token, and notifies people of its state.
-func (a *Agent) checkToken(ctx context.Context, now time.Time) machine.Event {
-	found := a.Source.checkToken(ctx, a.desired, a.token, now)
-	a.token = found
-	if found.known {
-		a.Metrics.Token(found.notAfter)
+// CheckToken implements ca.TokenUser.
+func (s *tokenSource) CheckToken(ctx context.Context, now time.Time) ca.TokenCheck {
+	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+	defer cancel()
+	found, err := s.lookUpToken(ctx)
+	if err != nil {
+		return unknownToken(err)
 	}
-	if found.renewedFor > 0 {
-		a.Log.Info("Renewed the CA's token", "validFor", found.renewedFor.String())
+	if found.same {
+		return ca.TokenCheck{Next: found.next()}
 	}
-	switch {
-	case found.err != nil:
-		a.Log.V(1).Info("Failed to look up the CA's token", "err", found.err.Error())
-	case found.problem != "":
-		a.notices.Set(notices.Token, found.reason, found.problem)
-	case found.known:
-		a.notices.Clear(notices.Token)
-		if found.warning != "" {
-			a.notices.Warn(found.reason, found.warning)
-		}
-		if found.info != "" {
-			a.notices.Info(found.reason, found.info)
-		}
+	check := ca.TokenCheck{Next: found.next(), Known: true, Reason: ca.TokenExpires}
+	s.counted = [sha256.Size]byte{}
+	if found.Uses != 0 {
+		s.counted = found.hash
 	}
-	return machine.TokenChecked{Next: now.Add(found.next)}
+	if found.TTL > 0 {
+		check.NotAfter = now.Add(found.TTL)
+	}
+	if found.renewed {
+		check.RenewedFor = found.TTL
+	}
+	message, soon := found.warning(s.config().TokenFrom, now)
+	if soon {
+		check.Problem, check.Next = message, min(check.Next, tokenReplaced)
+	} else {
+		check.Warning = message
+	}
+	return check
+}
+
+// unknownToken is for a failed lookup. A token that is of no use any more is a problem before it is needed; one without the
+// right to look itself up may be as good as any.
+func unknownToken(err error) ca.TokenCheck {
+	check := ca.TokenCheck{Next: tokenRetry, Reason: ca.ReasonOf(err)}
+	switch check.Reason {
+	case string(client.NotAuthorized), ca.TokenUnavailable:
+		check.Problem = err.Error()
+	case string(client.PolicyDenies):
+		check.Known, check.Next = true, check.Next+tokenPause
+		check.Info = "The agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: " + err.Error()
+	default:
+		check.Err = err
+	}
+	return check
 }
 
 // tokenState is what Vault reports about a token.
@@ -86,13 +99,9 @@ type tokenState struct {
 // renewBelow is the part of a token's life that remains when it is renewed.
 const renewBelow = 2.0 / 3
 
-// lookUpToken looks up Vault's token of a specification, and renews it where that is due and possible. It skips the one with
-// the hash of a token whose uses are counted.
-func (i *Issuer) lookUpToken(ctx context.Context, certificate *certificatesv1.IssuedCertificate, counted [sha256.Size]byte) (*tokenState, error) {
-	if err := i.permit(certificate); err != nil {
-		return nil, err
-	}
-	found, config := &tokenState{}, i.config(certificate)
+// lookUpToken looks up the token, and renews it where that is due and possible. It skips one whose uses are counted.
+func (s *tokenSource) lookUpToken(ctx context.Context) (*tokenState, error) {
+	found, config := &tokenState{}, s.config()
 	read := config.Token
 	config.Token = func(ctx context.Context) (string, error) {
 		token, err := read(ctx)
@@ -108,7 +117,7 @@ func (i *Issuer) lookUpToken(ctx context.Context, certificate *certificatesv1.Is
 		return nil, err
 	}
 	defer func() { _ = session.Close(ctx) }() // revokes nothing, for the same reason
-	if found.same = found.hash == counted; found.same {
+	if found.same = found.hash == s.counted; found.same {
 		return found, nil
 	}
 	token, err := session.LookupToken(ctx)
@@ -167,52 +176,6 @@ func (t *tokenState) warning(secret string, now time.Time) (message string, soon
 	case t.Renewable:
 		why = "it has reached its maximum TTL, or may not renew itself (auth/token/renew-self)"
 	}
-	return fmt.Sprintf("the token in %s ends at %s, after which no CA certificate can be renewed: %s; %s", secret, utc(t.end(now)), why, periodic),
+	return fmt.Sprintf("the token in %s ends at %s, after which no CA certificate can be renewed: %s; %s", secret, t.end(now).UTC().Format(time.RFC3339), why, periodic),
 		t.TTL <= min(tokenLead, t.Life/3)
-}
-
-// checkToken implements source.
-func (i *Issuer) checkToken(ctx context.Context, certificate *certificatesv1.IssuedCertificate, last tokenCheck, now time.Time) tokenCheck {
-	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
-	defer cancel()
-	found, err := i.lookUpToken(ctx, certificate, last.counted)
-	if err != nil {
-		return unknownToken(err, last)
-	}
-	if found.same {
-		return tokenCheck{next: found.next(), counted: last.counted}
-	}
-	check := tokenCheck{next: found.next(), known: true, reason: notices.TokenExpires}
-	if found.Uses != 0 {
-		check.counted = found.hash
-	}
-	if found.TTL > 0 {
-		check.notAfter = now.Add(found.TTL)
-	}
-	if found.renewed {
-		check.renewedFor = found.TTL
-	}
-	message, soon := found.warning(i.config(certificate).TokenFrom, now)
-	if soon {
-		check.problem, check.next = message, min(check.next, tokenReplaced)
-	} else {
-		check.warning = message
-	}
-	return check
-}
-
-// unknownToken is for a failed lookup. A token that is of no use any more is a problem before it is needed; one without the
-// right to look itself up may be as good as any.
-func unknownToken(err error, last tokenCheck) tokenCheck {
-	check := tokenCheck{next: machine.PollInterval, counted: last.counted, reason: reasonOf(err)}
-	switch check.reason {
-	case string(client.NotAuthorized), notices.TokenUnavailable:
-		check.problem = err.Error()
-	case string(client.PolicyDenies):
-		check.known, check.next = true, check.next+tokenPause
-		check.info = "The agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: " + err.Error()
-	default:
-		check.err = err
-	}
-	return check
 }
