@@ -74,7 +74,7 @@ func (a *Agent) announce(p *machine.Published) {
 	}
 	if tooShort {
 		a.notices.Warn(notices.LifetimeTooShort, fmt.Sprintf("The CA certificate's lifetime of %s is too short for workload certificates of %s: "+
-			"some of them will outlive it; raise ttlDays, or max_lease_ttl of Vault's mount, or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",
+			"some of them will outlive it; raise ttlDays, or the CA's own limit (in Vault: max_lease_ttl of the mount), or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",
 			p.NotAfter.Sub(p.NotBefore).Round(time.Second), a.WorkloadTTL))
 	}
 }

@@ -59,8 +59,8 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 		"nothing published, nothing said":          {roots: []*x509.Certificate{is}},
 		"nothing published, both to trust":         {trusted: []*x509.Certificate{was, is}, roots: []*x509.Certificate{was, is}},
 		"nothing published, its own not to trust":  {trusted: []*x509.Certificate{was, stranger}, refused: "not among the roots", offered: true},
-		"another root, nothing said":               {held: before, refused: "Vault's root has changed", offered: true},
-		"another root, to trust and not there yet": {held: before, trusted: []*x509.Certificate{was, is}, refused: "Vault's root has changed", offered: true},
+		"another root, nothing said":               {held: before, refused: "the CA's root has changed", offered: true},
+		"another root, to trust and not there yet": {held: before, trusted: []*x509.Certificate{was, is}, refused: "the CA's root has changed", offered: true},
 		"another root, both are trusted":           {held: with(before, was, is), trusted: []*x509.Certificate{was, is}, roots: []*x509.Certificate{was, is}},
 		"both are trusted, by an istiod that takes no others": {
 			held: with(before, was, is), trusted: []*x509.Certificate{was, is}, single: true, roots: []*x509.Certificate{was, is},
@@ -122,7 +122,7 @@ func TestReissuedRootIsPublishedLikeAnother(t *testing.T) {
 	}{
 		"both are to be trusted, the old one is published": {trusted: []*x509.Certificate{old, reissued}, published: []*x509.Certificate{old}},
 		"both are published, the old one is dropped":       {trusted: nil, published: []*x509.Certificate{old, reissued}},
-		"the old one is published, the new one follows":    {trusted: []*x509.Certificate{reissued}, published: []*x509.Certificate{old}, refused: "Vault's root has changed"},
+		"the old one is published, the new one follows":    {trusted: []*x509.Certificate{reissued}, published: []*x509.Certificate{old}, refused: "the CA's root has changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, specifications, _ := newAgent(t)
