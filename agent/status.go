@@ -70,9 +70,10 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
 	if a.desired != nil {
-		condition := audienceBound(a.desired, a.Identity)
-		condition.ObservedGeneration = a.desired.Generation
-		status.Conditions = []metav1.Condition{condition}
+		status.Conditions = a.source.Conditions()
+		for i := range status.Conditions {
+			status.Conditions[i].ObservedGeneration = a.desired.Generation
+		}
 	}
 	return status
 }
@@ -83,27 +84,6 @@ func (a *Agent) limitedBy() string {
 		return "" // it was not requested from a CA
 	}
 	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
-}
-
-// audienceBound returns the condition that the receiver of the agent's token cannot use it elsewhere.
-func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Identity) metav1.Condition {
-	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
-	vault := certificate.Spec.AgentCA.Vault
-	switch auth := vault.KubernetesAuth; {
-	case auth == nil:
-		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a Vault token."
-	case auth.Audience != "":
-		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
-	default:
-		condition.Status, condition.Reason = metav1.ConditionFalse, "NoAudience"
-		account := identity.ServiceAccount
-		if auth.ServiceAccountRef != nil {
-			account = auth.ServiceAccountRef.Name
-		}
-		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and read the Secrets that it may read. "+
-			"To end that, set audience=vault in Vault's role and kubernetesAuth.audience: vault in the VirtualMesh.", vault.Server, identity.Namespace, account)
-	}
-	return condition
 }
 
 // stuck is the longest pause of the agent's loop; issuing takes a few calls of --vault-timeout each.

@@ -43,7 +43,7 @@ func New(config *rest.Config, identity agent.Identity) (*Client, error) {
 	return &Client{client: client, identity: identity}, nil
 }
 
-// Token implements agent.APIServer by the TokenRequest API.
+// Token implements vault.APIServer by the TokenRequest API.
 func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
 	spec := map[string]any{"expirationSeconds": int64(tokenSeconds)}
 	if audience != "" {
@@ -70,7 +70,7 @@ func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience 
 	return token, nil
 }
 
-// Secret implements agent.APIServer.
+// Secret implements vault.APIServer and secret.Reader.
 func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
 	secret, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).
 		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package vault
 
 import (
 	"context"
@@ -46,17 +46,6 @@ func mountedTokens(t *testing.T, files map[string]string) Tokens {
 type requests struct {
 	secret map[string][]byte
 	read   []string
-	// values are those of ConfigMaps, by name and key.
-	values map[string]string
-}
-
-func (r *requests) ConfigMapValue(_ context.Context, namespace, name, key string, limit int) (string, error) {
-	r.read = append(r.read, namespace+"/"+name)
-	value, found := r.values[name+"/"+key]
-	if !found || len(value) > limit {
-		return "", fmt.Errorf("no such value of at most %d bytes", limit)
-	}
-	return value, nil
 }
 
 func (r *requests) Token(_ context.Context, namespace, account, audience string) (string, error) {
@@ -66,6 +55,11 @@ func (r *requests) Token(_ context.Context, namespace, account, audience string)
 func (r *requests) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
 	r.read = append(r.read, namespace+"/"+name)
 	return r.secret, nil
+}
+
+// options are those of istiod in istio-system.
+func options(server APIServer) Options {
+	return Options{Namespace: "istio-system", ServiceAccount: "istiod", APIServer: server}
 }
 
 func TestJWT(t *testing.T) {
@@ -105,11 +99,12 @@ func TestJWT(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			issuer := &Issuer{Identity: me, APIServer: &requests{}, Tokens: mountedTokens(t, test.files)}
-			issuer.Tokens.File, issuer.Tokens.FileAnywhere = test.operator.File, test.operator.FileAnywhere
-			spec := certificatesv1.VaultCA{KubernetesAuth: &test.auth}
+			spec := &certificatesv1.VaultCA{KubernetesAuth: &test.auth}
 			spec.SetDefaults()
-			got, err := issuer.jwt(t.Context(), spec.KubernetesAuth)
+			s := &source{options(&requests{}), spec}
+			s.Tokens = mountedTokens(t, test.files)
+			s.Tokens.File, s.Tokens.FileAnywhere = test.operator.File, test.operator.FileAnywhere
+			got, err := s.jwt(t.Context(), spec.KubernetesAuth)
 			if got != test.want || (test.problem == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), test.problem)) {
 				t.Errorf("want %q and %q, got %q and %v", test.want, test.problem, got, err)
 			}
@@ -128,8 +123,7 @@ func TestVaultToken(t *testing.T) {
 		"a service account's token": {jwt(t, "istio-reader-service-account"), "it is a service account's token"},
 	} {
 		cluster := &requests{secret: map[string][]byte{"token": []byte(test.content)}}
-		issuer := &Issuer{Identity: me, APIServer: cluster}
-		got, err := issuer.vaultToken(t.Context(), "vault-token")
+		got, err := (&source{Options: options(cluster)}).vaultToken(t.Context(), "vault-token")
 		if (test.problem == "") != (err == nil && got == test.content) || (err != nil && (got != "" || !strings.Contains(err.Error(), test.problem))) {
 			t.Errorf("%s: want %q, got %v", name, test.problem, err)
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package ca
 
 import (
 	"crypto"
@@ -14,12 +14,12 @@ import (
 	"fmt"
 	"net/url"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 )
 
-// newKey generates a key that never leaves this pod, and its certificate signing request (RFC 2986). Both are PEM, the key
+// NewKey generates a key that never leaves this pod, and its certificate signing request (RFC 2986). Both are PEM, the key
 // PKCS#8.
-func newKey(request vault.Request) (key, csr []byte, err error) {
+func NewKey(request Request) (key, csr []byte, err error) {
 	private, err := generate(request.Key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("generating a key: %w", err)
@@ -44,7 +44,7 @@ func newKey(request vault.Request) (key, csr []byte, err error) {
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-func generate(key vault.Key) (crypto.Signer, error) {
+func generate(key cacerts.Key) (crypto.Signer, error) {
 	switch {
 	case key.Type == "rsa":
 		return rsa.GenerateKey(rand.Reader, key.Bits)

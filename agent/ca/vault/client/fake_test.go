@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vault
+package client
 
 import (
 	"context"
@@ -15,6 +15,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 )
 
 const (
@@ -28,11 +31,11 @@ const (
 )
 
 // request is what all tests ask for.
-var request = Request{
+var request = ca.Request{
 	Hosts:        []string{"spiffe://cluster.local/ns/istio-system/sa/istiod", "spiffe://cluster.local/ns/istio-system/sa/istiod-canary"},
 	Organization: "Istio",
 	TTL:          36 * time.Hour,
-	Key:          Key{Type: "ec", Bits: 256},
+	Key:          cacerts.Key{Type: "ec", Bits: 256},
 }
 
 // received is a call that a fake was sent.

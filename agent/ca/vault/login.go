@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package vault
 
 import (
 	"context"
@@ -10,14 +10,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/istiod-agent/istiod-agent/agent/notices"
+	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/token"
-	"github.com/istiod-agent/istiod-agent/agent/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// VaultTokenFile is the service account token for Vault, as the injection mounts it (patches.VaultTokenPath).
-const VaultTokenFile = certificatesv1.TokenRoot + "/istiod-agent.io/vault/token"
+// TokenFile is the service account token for Vault, as the injection mounts it (patches.VaultTokenPath).
+const TokenFile = certificatesv1.TokenRoot + "/istiod-agent.io/vault/token"
 
 // tokenSecretKey is the key of Vault's token in the Secret of tokenSecretRef; the public API has no field for it.
 const tokenSecretKey = "token"
@@ -53,24 +53,24 @@ func (t Tokens) fixed() (token.Token, error) {
 	return read, nil
 }
 
-// config returns the connection and login of a specification's Vault.
-func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Config {
-	v := certificate.Spec.AgentCA.Vault
-	config := vault.Config{
+// config returns the connection to the specification's Vault, and the login there.
+func (s *source) config() client.Config {
+	v := s.spec
+	config := client.Config{
 		Server: v.Server, Namespace: v.Namespace, CABundle: v.CABundle,
-		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: i.Timeout,
+		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: s.Timeout,
 	}
 	if ref := v.TokenSecretRef; ref != nil {
-		config.TokenFrom = "Secret " + i.Identity.Namespace + "/" + ref.Name
-		config.Token = func(ctx context.Context) (string, error) { return i.vaultToken(ctx, ref.Name) }
+		config.TokenFrom = "Secret " + s.Namespace + "/" + ref.Name
+		config.Token = func(ctx context.Context) (string, error) { return s.vaultToken(ctx, ref.Name) }
 		return config
 	}
-	config.Kubernetes = &vault.KubernetesAuth{
+	config.Kubernetes = &client.KubernetesAuth{
 		MountPath: v.KubernetesAuth.MountPath, Role: v.KubernetesAuth.Role,
 		JWT: func(ctx context.Context) (string, error) {
-			jwt, err := i.jwt(ctx, v.KubernetesAuth)
+			jwt, err := s.jwt(ctx, v.KubernetesAuth)
 			if err != nil {
-				return "", &reasonError{notices.TokenUnavailable, err}
+				return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: err}
 			}
 			return jwt, nil
 		},
@@ -80,62 +80,62 @@ func (i *Issuer) config(certificate *certificatesv1.IssuedCertificate) vault.Con
 
 // vaultToken reads Vault's token from a Secret of istiod's own namespace. It refuses a service account's token, which would
 // open the API server to its receiver.
-func (i *Issuer) vaultToken(ctx context.Context, name string) (string, error) {
-	if i.APIServer == nil {
-		return "", &reasonError{notices.TokenUnavailable, errors.New("tokenSecretRef: reading the Secret needs an API server; run in a cluster or set --kubeconfig")}
+func (s *source) vaultToken(ctx context.Context, name string) (string, error) {
+	if s.APIServer == nil {
+		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: errors.New("tokenSecretRef: reading the Secret needs an API server; run in a cluster or set --kubeconfig")}
 	}
-	secret, err := i.APIServer.Secret(ctx, i.Identity.Namespace, name)
+	secret, err := s.APIServer.Secret(ctx, s.Namespace, name)
 	if err != nil {
-		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token: %w", err)}
+		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: fmt.Errorf("reading Vault's token: %w", err)}
 	}
 	content := secret[tokenSecretKey]
 	if len(content) == 0 {
-		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", i.Identity.Namespace, name, tokenSecretKey)}
+		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", s.Namespace, name, tokenSecretKey)}
 	}
 	if _, err := token.Parse(content); err == nil {
-		return "", &reasonError{notices.TokenUnavailable, fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", i.Identity.Namespace, name)}
+		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", s.Namespace, name)}
 	}
 	return string(content), nil
 }
 
 // jwt reads the service account token to log in with, anew each time, since the kubelet replaces it. With an audience, the
 // token is for that audience alone.
-func (i *Issuer) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (string, error) {
+func (s *source) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (string, error) {
 	audience := auth.Audience
-	if i.Tokens.File != "" {
-		fixed, err := i.Tokens.fixed()
+	if s.Tokens.File != "" {
+		fixed, err := s.Tokens.fixed()
 		if err == nil && audience != "" && !fixed.IsFor(audience) {
-			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; expected kubernetesAuth.audience %q alone", i.Tokens.File, fixed.Audiences, audience)
+			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; expected kubernetesAuth.audience %q alone", s.Tokens.File, fixed.Audiences, audience)
 		}
 		return fixed.Raw, err
 	}
 	if audience != "" {
-		own, err := i.Tokens.read(filepath.Join(certificatesv1.DefaultMountedSAPath, certificatesv1.DefaultSecretTokenKey))
+		own, err := s.Tokens.read(filepath.Join(certificatesv1.DefaultMountedSAPath, certificatesv1.DefaultSecretTokenKey))
 		if err == nil && slices.Contains(own.Audiences, audience) {
 			return "", fmt.Errorf("kubernetesAuth.audience %q is the API server's own: choose one that only Vault accepts, such as vault", audience)
 		}
 	}
 	if ref := auth.ServiceAccountRef; ref != nil {
-		return i.request(ctx, ref.Name, audience)
+		return s.request(ctx, ref.Name, audience)
 	}
 	mounted := filepath.Join(auth.MountedSAPath, auth.SecretTokenKey)
 	if audience == "" {
-		own, err := i.Tokens.read(mounted)
+		own, err := s.Tokens.read(mounted)
 		return own.Raw, err
 	}
-	for _, file := range []string{VaultTokenFile, mounted} {
-		if found, err := i.Tokens.read(file); err == nil && found.IsFor(audience) {
+	for _, file := range []string{TokenFile, mounted} {
+		if found, err := s.Tokens.read(file); err == nil && found.IsFor(audience) {
 			return found.Raw, nil
 		}
 	}
-	return i.request(ctx, i.Identity.ServiceAccount, audience)
+	return s.request(ctx, s.ServiceAccount, audience)
 }
 
 // request requests a token of a service account in istiod's namespace from the API server.
-func (i *Issuer) request(ctx context.Context, serviceAccount, audience string) (string, error) {
-	if i.APIServer == nil {
+func (s *source) request(ctx context.Context, serviceAccount, audience string) (string, error) {
+	if s.APIServer == nil {
 		return "", fmt.Errorf("no mounted token is for audience %q, and requesting one of service account %s/%s needs an API server; run in a cluster, set --kubeconfig, or name a --token-file",
-			audience, i.Identity.Namespace, serviceAccount)
+			audience, s.Namespace, serviceAccount)
 	}
-	return i.APIServer.Token(ctx, i.Identity.Namespace, serviceAccount, audience)
+	return s.APIServer.Token(ctx, s.Namespace, serviceAccount, audience)
 }

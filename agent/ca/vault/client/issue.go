@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vault
+package client
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 )
 
 // The calls, for errors.
@@ -24,23 +26,6 @@ const (
 	rootsCall    = "read the signer's chain"
 )
 
-// Request is a request for a certificate.
-type Request struct {
-	// Hosts are the certificate's URI names, and its only ones.
-	Hosts []string
-	// Organization is the subject's organization and its common name.
-	Organization string
-	// TTL is the requested validity; Vault may shorten it.
-	TTL time.Duration
-	Key Key
-}
-
-// Key is a type of key, "rsa" or "ec", and its bits.
-type Key struct {
-	Type string
-	Bits int
-}
-
 // Generated is a key from Vault and its certificate signing request, PEM.
 type Generated struct {
 	CSR, Key []byte
@@ -49,7 +34,7 @@ type Generated struct {
 }
 
 // Generate requests a key from Vault. Where the answer is incomplete, the KeyID is returned with the error.
-func (s *Session) Generate(ctx context.Context, request Request) (*Generated, error) {
+func (s *Session) Generate(ctx context.Context, request ca.Request) (*Generated, error) {
 	path := s.client.endpoints.Generate
 	answer, err := s.write(ctx, generateCall, path, map[string]any{
 		"common_name":          request.Organization,
@@ -91,7 +76,7 @@ type Signed struct {
 }
 
 // Sign requests a CA certificate with path length 0. Of the CSR (PEM) Vault uses the key alone.
-func (s *Session) Sign(ctx context.Context, csr []byte, request Request) (*Signed, error) {
+func (s *Session) Sign(ctx context.Context, csr []byte, request ca.Request) (*Signed, error) {
 	path := s.client.endpoints.Sign
 	answer, err := s.write(ctx, signCall, path, map[string]any{
 		"csr":                  string(csr),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package vault
 
 import (
 	"strings"
@@ -46,7 +46,7 @@ func TestPermit(t *testing.T) {
 		"a prefix with a fragment":                    {allowed, server("https://gateway.example.com/vault#a"), "spec.agentCa.vault.server: Forbidden"},
 		"a prefix as a user's name":                   {allowed, server("https://gateway.example.com/vault@evil.example.com"), "spec.agentCa.vault.server: Forbidden"},
 		"nothing":                                     {allowed, server(""), "spec.agentCa.vault.server: Forbidden"},
-		"a Secret of its own namespace":               {nil, func(v *vault) { v.TokenSecretRef = &certificatesv1.ObjectRef{Name: "a", Namespace: me.Namespace} }, ""},
+		"a Secret of its own namespace":               {nil, func(v *vault) { v.TokenSecretRef = &certificatesv1.ObjectRef{Name: "a", Namespace: "istio-system"} }, ""},
 		"a Secret of another namespace":               {nil, func(v *vault) { v.TokenSecretRef = &certificatesv1.ObjectRef{Name: "a", Namespace: "kube-system"} }, "spec.agentCa.vault.tokenSecretRef.namespace: Forbidden: expected none, or istiod's own namespace"},
 		"an account of another": {nil, func(v *vault) {
 			v.KubernetesAuth.ServiceAccountRef = &certificatesv1.ObjectRef{Name: "a", Namespace: "kube-system"}
@@ -55,44 +55,14 @@ func TestPermit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			certificate := named("mine", 1)
-			test.change(certificate.Spec.AgentCA.Vault)
-			err := (&Issuer{Identity: me, AllowedServers: test.allowed}).permit(certificate)
-			if (test.problem == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), test.problem)) {
+			spec := &vault{Server: "https://vault:8200", CAPath: "pki/root/sign-intermediate", KubernetesAuth: &certificatesv1.KubernetesAuth{Role: "istiod"}}
+			test.change(spec)
+			permitted := options(nil)
+			permitted.AllowedServers = test.allowed
+			source, errs := New(permitted, spec)
+			if err := errs.ToAggregate(); (test.problem == "") != (err == nil && source != nil) || (err != nil && (source != nil || !strings.Contains(err.Error(), test.problem))) {
 				t.Errorf("want %q, got %v", test.problem, err)
 			}
 		})
-	}
-}
-
-func TestPermitRoots(t *testing.T) {
-	t.Parallel()
-	for namespace, problem := range map[string]string{"": "", me.Namespace: "", "kube-system": "spec.agentCa.trustedRoots.configMapRef.namespace: Forbidden: expected none, or istiod's own namespace"} {
-		certificate := named("mine", 1)
-		certificate.Spec.AgentCA.TrustedRoots = &certificatesv1.TrustedRoots{ConfigMapRef: &certificatesv1.ConfigMapKeyRef{Name: "roots", Namespace: namespace}}
-		err := (&Issuer{Identity: me}).permit(certificate)
-		if (problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), problem) {
-			t.Errorf("%q: want %q, got %v", namespace, problem, err)
-		}
-	}
-}
-
-// A specification that is not permitted leaves the one before it in force.
-func TestASpecificationThatIsNotPermittedIsNotActedOn(t *testing.T) {
-	t.Parallel()
-	a, specifications, reporter := newAgent(t)
-	a.Source.(*Issuer).AllowedServers = []string{"https://vault:8200"}
-	specifications.certificate = named("mine", 1)
-	a.observe(a.started)
-	hostile := named("mine", 2)
-	hostile.Spec.AgentCA.Vault.Server = "https://evil:8200"
-	specifications.certificate = hostile
-	a.observe(a.started)
-	a.report()
-	if a.desired.Spec.AgentCA.Vault.Server != "https://vault:8200" {
-		t.Errorf("acts on server %s", a.desired.Spec.AgentCA.Vault.Server)
-	}
-	if !strings.Contains(reporter.status.Error, "injection.agent.allowedServers") {
-		t.Errorf("status: %s", reporter.status.Error)
 	}
 }

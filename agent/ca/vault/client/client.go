@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vault is a client of Vault's PKI secrets engine (or OpenBao's, which has the same API): login, key, signature, chain.
+// Package client is a client of Vault's PKI secrets engine (or OpenBao's, which has the same API): login, key, signature, chain.
 // It knows nothing of istiod, and verifies no certificate.
 //
 // An Error has one of a few kinds, and a sentence with what to do. It never contains an answer's body, a token or a key.
-package vault
+package client
 
 import (
 	"cmp"
