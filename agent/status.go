@@ -62,7 +62,10 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
 		}
 	}
-	if mine.Error != "" {
+	switch {
+	case a.state.Pending():
+		state = certificatesv1.Requested
+	case mine.Error != "":
 		state = certificatesv1.Failed
 	}
 	status := certificatesv1.IssuedCertificateStatus{
