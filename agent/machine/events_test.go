@@ -108,7 +108,9 @@ func TestAfter(t *testing.T) {
 		"an undecided attempt fails": {
 			func(s *State) { failed(undecided)(s); s.issuing = true },
 			IssueFailed{},
-			func(s *State) { s.issuing, s.failures, s.failedAt, s.failure, s.rejectedRoot = false, 1, now, OtherFailure, "" },
+			func(s *State) {
+				s.issuing, s.failures, s.failedAt, s.failure, s.rejectedRoot = false, 1, now, OtherFailure, ""
+			},
 		},
 		"roots are published": {
 			failed(OtherFailure), RootsPublished{issued}, func(s *State) { s.published = &Published{Set: issued, readableFrom: now} },

@@ -40,8 +40,8 @@ const (
 )
 
 const (
-	// DefaultPatience is how long Issue waits for a decision. It returns then, so that the agent sees a changed
-	// specification, and continues at the next call.
+	// DefaultPatience is how long one call of Issue waits for a decision, so that the agent sees a changed specification
+	// meanwhile.
 	DefaultPatience = 20 * time.Second
 	// tidyTimeout is short, so that a deletion does not delay a renewal.
 	tidyTimeout = 5 * time.Second
@@ -74,6 +74,8 @@ type pending struct {
 	uid     types.UID
 	request ca.Request
 	key     []byte
+	// reported is what it waits for, as the last *ca.PendingError said.
+	reported string
 }
 
 // New returns the source of a valid specification with its defaults.

@@ -33,6 +33,8 @@ const (
 	maxLeftovers = 100
 	// rewatch is the pause before the request is read again after a watch has ended.
 	rewatch = 250 * time.Millisecond
+	// settled is how long a request waits for the same before that is reported. Most issuers decide sooner.
+	settled = 2 * time.Second
 )
 
 // label is the label's value for a Pod; the names of Pods may be longer.
@@ -92,39 +94,75 @@ func (s *source) remove(ctx context.Context, of *pending) []string {
 	return nil
 }
 
-// await returns the status of the pending request once its issuer has signed it. It returns a *ca.PendingError when that takes
-// longer than Patience, and another error when the request is refused.
+// await returns the status of the pending request once its issuer has signed it, or an error once it is refused. It returns a
+// *ca.PendingError where neither happens within Patience, or sooner where what the request waits for has changed.
 func (s *source) await(ctx context.Context) (*status, error) {
-	waiting, cancel := context.WithTimeout(ctx, s.Patience)
-	defer cancel()
-	last := &ca.PendingError{Reason: unapproved, Cause: fmt.Errorf("CertificateRequest %s has not been seen yet", s.pending.name)}
+	p, begun := s.pending, time.Now()
+	waits, since := &ca.PendingError{Reason: unapproved, Cause: fmt.Errorf("CertificateRequest %s was created", p.name)}, begun
+	version := ""
 	for {
-		object, err := s.Requests.Get(waiting, s.pending.name, metav1.GetOptions{})
-		for err == nil {
+		limit := begun.Add(s.Patience)
+		if news := since.Add(settled); waits.Error() != p.reported && news.Before(limit) {
+			limit = news
+		}
+		object, err := s.read(ctx, limit, version)
+		var now *ca.PendingError
+		switch {
+		case errors.Is(err, errLimit):
+			p.reported = waits.Error()
+			return nil, waits
+		case apierrors.IsNotFound(err):
+			return nil, &ca.Error{Reason: deleted, Cause: fmt.Errorf("CertificateRequest %s was deleted before %s decided about it; the agent creates another one", p.name, s)}
+		case apierrors.IsForbidden(err):
+			return nil, explain("watch CertificateRequest "+p.name, err)
+		case errors.Is(err, errWatchEnded):
+			version = ""
+		case err != nil: // the issuer may decide meanwhile
+			version, now = "", &ca.PendingError{Reason: unreachable, Cause: explain("watch CertificateRequest "+p.name, err)}
+		default:
 			var found *status
-			if found, last, err = s.decided(object); err != nil || found != nil {
+			if found, now, err = s.decided(object); err != nil || found != nil {
 				return found, err
 			}
-			object, err = s.next(waiting, object.GetResourceVersion())
+			version = object.GetResourceVersion()
 		}
-		switch {
-		case waiting.Err() != nil:
-			return nil, last
-		case apierrors.IsNotFound(err):
-			return nil, &ca.Error{Reason: deleted, Cause: fmt.Errorf("CertificateRequest %s was deleted before %s decided about it; the agent creates another one", s.pending.name, s)}
-		case apierrors.IsForbidden(err):
-			return nil, explain("watch CertificateRequest "+s.pending.name, err)
-		case !errors.Is(err, errWatchEnded): // the request may go on without the API server's answers
-			last = &ca.PendingError{Reason: unreachable, Cause: explain("watch CertificateRequest "+s.pending.name, err)}
+		if now != nil && now.Error() != waits.Error() {
+			waits, since = now, time.Now()
 		}
-		select {
-		case <-waiting.Done():
-		case <-time.After(rewatch):
+		if version == "" {
+			pause(ctx, rewatch)
 		}
 	}
 }
 
-var errWatchEnded = errors.New("the watch has ended")
+func pause(ctx context.Context, length time.Duration) {
+	timer := time.NewTimer(length)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// read returns the request, the next version after one that was read. It returns errLimit at the limit, and where ctx has ended.
+func (s *source) read(ctx context.Context, limit time.Time, version string) (object *unstructured.Unstructured, err error) {
+	ctx, cancel := context.WithDeadline(ctx, limit)
+	defer cancel()
+	if version == "" {
+		object, err = s.Requests.Get(ctx, s.pending.name, metav1.GetOptions{})
+	} else {
+		object, err = s.next(ctx, version)
+	}
+	if err != nil && ctx.Err() != nil {
+		return nil, errLimit
+	}
+	return object, err
+}
+
+var (
+	errLimit      = errors.New("the request is not decided yet")
+	errWatchEnded = errors.New("the watch has ended")
+)
 
 // next returns the request's next version.
 func (s *source) next(ctx context.Context, version string) (*unstructured.Unstructured, error) {

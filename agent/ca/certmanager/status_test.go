@@ -149,7 +149,7 @@ func TestLabel(t *testing.T) {
 
 // Whatever an issuer writes, the agent returns an answer or an error of bounded length.
 func FuzzAnswer(f *testing.F) {
-	f.Add(conditions(condition("Ready", "True", "Issued", "")), []byte(testca.Root("root").PEM()))
+	f.Add(conditions(condition("Ready", "True", "Issued", "")), testca.Root("root").PEM())
 	f.Add(`{"conditions":[{"type":"Denied","status":"True"}],"failureTime":"x"}`, []byte("-----BEGIN "))
 	f.Fuzz(func(t *testing.T, text string, certificate []byte) {
 		o := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "istiod-agent-1", "uid": "1"}}}

@@ -130,7 +130,7 @@ func TestIssuing(t *testing.T) {
 		must(t, err)
 		files := i.Files(t)
 		if files["root-cert.pem"] != string(root.PEM()) {
-			t.Errorf("the root is not the issuer's:\n%s", output)
+			t.Errorf("the root is not the issuer's:\n%s\n%s\n%s", files["root-cert.pem"], root.PEM(), output)
 		}
 		if left := i.requests(t); len(left) > 0 {
 			t.Errorf("%d requests are left", len(left))
@@ -180,9 +180,7 @@ func TestIssuing(t *testing.T) {
 
 // Without cert-manager's controllers, the test decides about each request, as an approver and an external issuer do.
 func TestDecisions(t *testing.T) {
-	running, err := certmanager.Start(t.Context(), shared.Plane) // for its CRDs
-	must(t, err)
-	must(t, running.Stop())
+	must(t, certmanager.InstallCRDs(t.Context(), shared.Plane))
 	root, limited := chain(1)
 	i := newIstiod(t, true)
 	left := request(i.Namespace, "left-by-a-killed-agent", map[string]string{podLabel: i.Name})
