@@ -349,6 +349,10 @@ type IssuedCertificateStatus struct {
 // Vault's server could use it as istiod's service account at the API server.
 const TokenAudienceBoundCondition = "TokenAudienceBound"
 
+// PathLengthLimitedCondition is false while istiod's CA certificate may sign further CAs, which
+// agentCa.certManager.allowUnboundedPathLength permits. It is absent otherwise.
+const PathLengthLimitedCondition = "PathLengthLimited"
+
 // CertificateStatus is the certificate of one Pod of istiod.
 type CertificateStatus struct {
 	// Name of the Pod.
