@@ -98,7 +98,8 @@ func TestRunReportsWhatCouldNotBeWritten(t *testing.T) {
 	}
 }
 
-// All output goes through the writers that Run makes plain: no source of the command line has another way.
+// All output goes through the writers that Run makes plain: no source of the command line has another way. Package files
+// writes what no terminal shows: it replaces whatever has the file's name.
 func TestNoWayAroundTheWriter(t *testing.T) {
 	t.Parallel()
 	main := filepath.Join("..", "cmd", "kubectl-istiod_agent", "main.go")
@@ -123,7 +124,7 @@ func TestNoWayAroundTheWriter(t *testing.T) {
 		ast.Inspect(file, func(node ast.Node) bool {
 			switch node := node.(type) {
 			case *ast.SelectorExpr:
-				if from, ok := node.X.(*ast.Ident); ok && slices.Contains(banned[from.Name], node.Sel.Name) && path != main {
+				if from, ok := node.X.(*ast.Ident); ok && slices.Contains(banned[from.Name], node.Sel.Name) && path != main && filepath.Dir(path) != "files" {
 					t.Errorf("%s: %s.%s goes around the writer", set.Position(node.Pos()), from.Name, node.Sel.Name)
 				}
 			case *ast.CallExpr:

@@ -7,11 +7,16 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"slices"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -26,6 +31,9 @@ const (
 	kind     = "Injection"
 	resource = "injections"
 )
+
+// InjectionKind is the parameter's kind.
+var InjectionKind = schema.GroupVersionKind{Group: group, Version: version, Kind: kind}
 
 // OldestMinor is the minor version of the oldest Kubernetes 1.x in which MutatingAdmissionPolicy is stable and on by
 // default (pkg/features/kube_features.go, Kubernetes 1.37).
@@ -52,6 +60,14 @@ type Policy struct {
 	MutatingBinding   *admissionv1.MutatingAdmissionPolicyBinding
 	Validating        *admissionv1.ValidatingAdmissionPolicy
 	ValidatingBinding *admissionv1.ValidatingAdmissionPolicyBinding
+	// Warning refuses nothing: it warns where the webhook warns.
+	Warning        *admissionv1.ValidatingAdmissionPolicy
+	WarningBinding *admissionv1.ValidatingAdmissionPolicyBinding
+	// Guard refuses an istiod that nothing has injected.
+	Guard        *admissionv1.ValidatingAdmissionPolicy
+	GuardBinding *admissionv1.ValidatingAdmissionPolicyBinding
+
+	kind patches.Kind // of what is injected
 }
 
 //go:embed injections.yaml
@@ -67,16 +83,23 @@ func New(config *v1alpha1.InjectionConfiguration, names Names) (*Policy, error) 
 	names.Namespace = cmp.Or(names.Namespace, "istiod-agent-system")
 	names.Parameter = cmp.Or(names.Parameter, names.Policy)
 
-	p := &Policy{Definition: &unstructured.Unstructured{}}
+	p := &Policy{Definition: &unstructured.Unstructured{}, kind: injector.Target()}
 	if err := yaml.Unmarshal(definition, &p.Definition.Object); err != nil {
 		return nil, fmt.Errorf("reading the definition of %s: %w", resource, err)
 	}
 	if p.Parameter, err = Parameter(injector, names.Namespace, names.Parameter); err != nil {
 		return nil, err
 	}
-	p.mutating(injector.Target(), names)
-	p.validating(injector.Target(), names)
+	p.mutating(p.kind, names)
+	p.validating(p.kind, names)
+	p.warning(p.kind, names)
+	p.guard(names)
 	return p, nil
+}
+
+// Policies are the policies that take the parameter, and their bindings.
+func (p *Policy) Policies() []runtime.Object {
+	return []runtime.Object{p.Validating, p.ValidatingBinding, p.Warning, p.WarningBinding, p.Mutating, p.MutatingBinding}
 }
 
 // Parameter renders the Injection of a namespace and name.
@@ -97,27 +120,17 @@ func parameter(r patches.Rendered, namespace, name string) (*unstructured.Unstru
 			continue
 		}
 		var object map[string]any
-		if err := yaml.Unmarshal(value, &object, integers); err != nil {
+		// As an API server's client reads it: int64 for whole numbers.
+		if err := utiljson.Unmarshal(value, &object); err != nil {
 			return nil, err
 		}
 		spec[field] = object
 	}
 	u := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
-	u.SetAPIVersion(group + "/" + version)
-	u.SetKind(kind)
+	u.SetGroupVersionKind(InjectionKind)
 	u.SetNamespace(namespace)
 	u.SetName(name)
-	// As an API server's client would read it: int64 in place of json.Number.
-	raw, err := u.MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	return u, u.UnmarshalJSON(raw)
-}
-
-func integers(d *json.Decoder) *json.Decoder {
-	d.UseNumber()
-	return d
+	return u, nil
 }
 
 // mutating makes the policy that injects, which is the same for every configuration of one target, and its binding.
@@ -133,7 +146,7 @@ func (p *Policy) mutating(kind patches.Kind, names Names) {
 			ParamKind:          paramKind(),
 			MatchConstraints:   matchResources(kind),
 			MatchConditions:    matchConditions(),
-			Variables:          variables(kind),
+			Variables:          used(variables(kind), mutation(kind)),
 			Mutations: []admissionv1.Mutation{{
 				PatchType: admissionv1.PatchTypeJSONPatch,
 				JSONPatch: &admissionv1.JSONPatch{Expression: mutation(kind)},
@@ -150,8 +163,34 @@ func (p *Policy) mutating(kind patches.Kind, names Names) {
 
 // validating makes the policy that refuses, in words, what the mutating one leaves as it is though it must not be stored.
 func (p *Policy) validating(kind patches.Kind, names Names) {
-	name := names.Policy + "-decision"
-	p.Validating = &admissionv1.ValidatingAdmissionPolicy{
+	p.Validating, p.ValidatingBinding = validatingPolicy(kind, names, "-decision", admissionv1.Deny)
+	spec := &p.Validating.Spec
+	spec.Validations, spec.AuditAnnotations = refusals(), reason()
+	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
+}
+
+// warning makes the policy that warns. It needs to be one of its own: the actions of a binding hold for all validations of
+// its policy. A failure of its own stops nothing.
+func (p *Policy) warning(kind patches.Kind, names Names) {
+	p.Warning, p.WarningBinding = validatingPolicy(kind, names, "-warnings", admissionv1.Warn)
+	spec := &p.Warning.Spec
+	spec.FailurePolicy = new(admissionv1.Ignore)
+	spec.Validations = warnings(kind)
+	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
+	p.WarningBinding.Spec.ParamRef.ParameterNotFoundAction = new(admissionv1.AllowAction) // the others refuse
+}
+
+// guard makes the policy that holds where this injection does not.
+func (p *Policy) guard(names Names) {
+	p.Guard, p.GuardBinding = validatingPolicy(p.kind, names, "-guard", admissionv1.Deny)
+	p.Guard.Spec = Guard(p.kind, fmt.Sprintf("The API server has not injected it: check that it is labelled app=istiod, and that MutatingAdmissionPolicy %s, its binding and Injection %s in namespace %s exist, and that the volume at /etc/cacerts is one that the policy can replace (reason PolicyCannot), then try again",
+		names.Policy, names.Parameter, names.Namespace))
+	p.GuardBinding.Spec.ParamRef = nil
+}
+
+func validatingPolicy(kind patches.Kind, names Names, suffix string, action admissionv1.ValidationAction) (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
+	name := names.Policy + suffix
+	policy := &admissionv1.ValidatingAdmissionPolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicy"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: admissionv1.ValidatingAdmissionPolicySpec{
@@ -159,41 +198,48 @@ func (p *Policy) validating(kind patches.Kind, names Names) {
 			ParamKind:        paramKind(),
 			MatchConstraints: matchResources(kind),
 			MatchConditions:  matchConditions(),
-			Variables:        variables(kind),
-			Validations:      validations(),
-			AuditAnnotations: []admissionv1.AuditAnnotation{{Key: "reason", ValueExpression: "variables.decision == 'Removed' ? 'OptedOut' : variables.decision"}},
+			Variables:        append(variables(kind), wordsOf(kind)...),
 		},
 	}
-	p.ValidatingBinding = &admissionv1.ValidatingAdmissionPolicyBinding{
+	return policy, &admissionv1.ValidatingAdmissionPolicyBinding{
 		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName: name, ParamRef: paramRef(names), ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+			PolicyName: name, ParamRef: paramRef(names), ValidationActions: []admissionv1.ValidationAction{action},
 		},
 	}
 }
 
-func validations() []admissionv1.Validation {
-	const prefix = "'istiod-agent: ' + variables.decision + ': "
-	return []admissionv1.Validation{
-		{
-			Expression: "variables.decision != " + quote(string(patches.NoIstiodContainer)),
-			MessageExpression: prefix + `cannot inject: looked for a container that mounts /etc/cacerts, else one called "discovery", and found ` +
-				"' + (size(variables.containers) == 0 ? 'no containers' : 'containers ' + variables.containers.map(c, string(c.name)).join(', '))",
-		},
-		{
-			Expression: "variables.decision != " + quote(string(patches.CACertsElsewhere)),
-			MessageExpression: prefix + "cannot inject: istiod would not read the agent\\'s files: ' + (" +
-				"size(variables.second) > 0 ? 'container ' + variables.second[0] + ' runs istiod beside container ' + variables.istiod.name + ', which alone can be injected; remove it' : " +
-				"!variables.readsCACerts ? 'ROOT_CA_DIR, envFrom or workingDir of container ' + variables.istiod.name + ' lead elsewhere; set ROOT_CA_DIR to the plain value /etc/cacerts' : " +
-				"variables.hidden ? 'container ' + variables.istiod.name + ' mounts something that hides them; mount the whole volume at /etc/cacerts once, and nothing above or below it, nor a path with ..' : " +
-				"'container ' + variables.istiod.name + ' mounts volume ' + variables.istiodVolume + ' at /etc/cacerts, which is that of the agent\\'s token; give its volume another name')",
-		},
-		{
-			Expression:        "variables.problem == ''",
-			MessageExpression: "'istiod-agent: PolicyCannot: ' + variables.problem",
-		},
+func expressionsOf(spec *admissionv1.ValidatingAdmissionPolicySpec) []string {
+	var all []string
+	for _, v := range spec.Validations {
+		all = append(all, v.Expression, v.MessageExpression)
 	}
+	for _, a := range spec.AuditAnnotations {
+		all = append(all, a.ValueExpression)
+	}
+	return all
+}
+
+var reference = regexp.MustCompile(`\bvariables\.([A-Za-z]+)`)
+
+// used keeps the variables that expressions refer to, directly or by others.
+func used(variables []admissionv1.Variable, expressions ...string) []admissionv1.Variable {
+	needed := map[string]bool{}
+	need := func(expression string) {
+		for _, found := range reference.FindAllStringSubmatch(expression, -1) {
+			needed[found[1]] = true
+		}
+	}
+	for _, expression := range expressions {
+		need(expression)
+	}
+	for _, v := range slices.Backward(variables) { // each refers to earlier ones
+		if needed[v.Name] {
+			need(v.Expression)
+		}
+	}
+	return slices.DeleteFunc(variables, func(v admissionv1.Variable) bool { return !needed[v.Name] })
 }
 
 func paramKind() *admissionv1.ParamKind {

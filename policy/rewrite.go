@@ -15,6 +15,8 @@ import (
 func volumesOf() []admissionv1.Variable {
 	const emptyDirOnly = "has(v.emptyDir) && v.all(k, k in ['name', 'emptyDir'])"
 	token := quote(patches.VaultTokenVolume)
+	// As it was rendered, or with the API server's default.
+	const isToken = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
 	member := func(value string) string {
 		return "(type(" + value + ") == string ? '\"' + " + value + " + '\"' : string(" + value + "))"
 	}
@@ -41,7 +43,7 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "newNotedVolume", Expression: "variables.volumeAt < 0 ? 'null' : variables.isInjected ? variables.notedVolume : variables.isUnnoted ? '' : " +
 			"'{' + variables.replaced.map(k, string(k)).sort().map(k, '\"' + k + '\":' + (k == 'name' ? '\"' + variables.volume + '\"' : '{' + " +
 			"variables.replaced[k].map(m, string(m)).sort().map(m, '\"' + m + '\":' + " + member("variables.replaced[k][m]") + ").join(',') + '}')).join(',') + '}'"},
-		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isUnnoted && !variables.isFlat"},
+		{Name: "cannotNote", Expression: "variables.volumeAt >= 0 && !variables.isInjected && !variables.isUnnoted && (!variables.isFlat || size(variables.newNotedVolume) > " + maxNotedVolume + ")"},
 
 		// The noted volume, read back.
 		{Name: "notedName", Expression: `variables.notedVolume in ['', 'null'] ? '' : (variables.notedVolume.find(r'^\{"name":"[^"]*"|"name":"[^"]*"\}$') + '""""').split('"')[3]`},
@@ -57,7 +59,7 @@ func volumesOf() []admissionv1.Variable {
 			"(variables.volume != " + token + " && (variables.removing || !has(params.spec.tokenVolume)) ? [" + token + "] : [])"},
 		// Those that become their owner's again.
 		{Name: "restored", Expression: "variables.staleVolumes.filter(v, !(v.name in variables.dropped) && !(" + emptyDirOnly + " && variables.notedVolume == 'null')).map(v, v.name)"},
-		{Name: "cannotRestore", Expression: "variables.volumes.exists(v, v.name in variables.restored && " + emptyDirOnly + " && variables.notedName == v.name && !variables.isNotedFlat)"},
+		{Name: "cannotRestore", Expression: "!(variables.notedVolume in ['', 'null']) && variables.volumes.exists(v, v.name in variables.restored && " + emptyDirOnly + " && variables.notedName == v.name && !variables.isNotedFlat)"},
 
 		// What the policy cannot do and the webhook can, in words; empty for nothing.
 		{Name: "problem", Expression: "variables.injecting && variables.cannotNote ? " + problemNoting + " : (variables.injecting || variables.removing) && variables.cannotRestore ? " + problemRestoring + " : ''"},
@@ -65,8 +67,8 @@ func volumesOf() []admissionv1.Variable {
 		// The operations, the last volume first, so that the indices before it stay true.
 		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).reverse().map(i, [variables.volumes[i]].map(v, " +
 			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
-			"variables.injecting && v.name == variables.volume ? [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "] : " +
-			"variables.injecting && v.name == " + token + " ? [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "] : " +
+			"variables.injecting && v.name == variables.volume ? (v == variables.inMemory ? [] : [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "]) : " +
+			"variables.injecting && v.name == " + token + " ? (" + isToken + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
 			"!(v.name in variables.restored) ? [] : " +
 			"!(" + emptyDirOnly + ") ? [" + remove("'/volumes/' + string(i) + '/emptyDir'") + "] : " +
 			"[" + replace("'/volumes/' + string(i)", "variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn("+chartVolume("v.name")+")") + "])[0]).flatten()"},
@@ -74,6 +76,9 @@ func volumesOf() []admissionv1.Variable {
 			"(has(params.spec.tokenVolume) && !(" + token + " in variables.volumeNames) ? [dyn(params.spec.tokenVolume)] : [])"},
 	}
 }
+
+// maxNotedVolume bounds a recorded volume (patches, maxNotedVolume).
+const maxNotedVolume = "32768"
 
 // What only the engine can do, as an admission policy has neither a JSON encoder nor a decoder.
 const (
@@ -192,14 +197,17 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 		return "[" + of + ".?limits.orValue({}), " + of + ".?requests.orValue({})]"
 	}
 
+	// Most are as wanted: that is found out at once, where the operations below take a tenth of a policy's time.
+	const asWanted = "(has(c.want.resources) && has(c.want.securityContext) && !has(c.have.command) && !has(c.have.envFrom) && !has(c.have.volumeDevices) && c.want.all(k, k in c.have && c.have[k] == c.want[k]))"
+
 	at := func(field string) string { return "c.at + '/" + field + "'" }
 	has := func(field string) string {
 		return "(has(c.have." + field + ") ? [" + remove(at(field)) + "] : [])"
 	}
 	return []admissionv1.Variable{
 		// The stored containers that stay, with what is wanted and where they are.
-		{Name: "completing", Expression: "(variables.preservesInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.desired[0])}] : []) + " +
-			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])"},
+		{Name: "completing", Expression: "((variables.preservesInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.desired[0])}] : []) + " +
+			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])).filter(c, !" + asWanted + ")"},
 		// The command is the image's own, with the wanted subcommand. Where no digest tells which configuration rendered it,
 		// what the configuration says must be there as well.
 		{Name: "commands", Expression: "variables.completing.map(c, " + has("command") + " + " + has("envFrom") + " + " + has("volumeDevices") + " + [" + add(at("args"), "c.want.args") + "] + " +
@@ -326,6 +334,9 @@ func operationsOf() []admissionv1.Variable {
 // Values never come from the object as they are: where a policy with match conditions has looked at the object, its parts
 // are Go structs, which the API server cannot write into a patch (admission/plugin/cel/activation.go, UseSchemalessTypeRef,
 // Kubernetes 1.37). They are the parameter's, constants, or maps made of plain values.
+//
+// Where nothing changes, a test fails: then the API server leaves the object as it is, and does not decode it again
+// (admission/plugin/policy/mutating/patch/json_patch.go, Kubernetes 1.37).
 func mutation(kind patches.Kind) string {
 	pod := "/spec/template/spec"
 	if kind == patches.Pod {
@@ -339,8 +350,9 @@ func mutation(kind patches.Kind) string {
 		metadata += " + (has(object.spec.template.metadata) ? [] : [JSONPatch{op: 'add', path: '/spec/template/metadata', value: {}}]) + " +
 			annotations("/spec/template/metadata", "variables.podAnnotations", "variables.newPodAnnotations")
 	}
-	return "variables.problem != '' || !(variables.injecting || variables.removing) ? [] : (variables.injecting ? variables.injection : variables.removal)" +
+	edits := "variables.problem != '' || !(variables.injecting || variables.removing) ? [] : (variables.injecting ? variables.injection : variables.removal)" +
 		".map(o, o.op == 'remove' ? JSONPatch{op: 'remove', path: '" + pod + "' + string(o.path)} : JSONPatch{op: string(o.op), path: '" + pod + "' + string(o.path), value: o.value}) + " + metadata
+	return "[" + edits + "].map(edits, size(edits) > 0 ? edits : [JSONPatch{op: 'test', path: '/kind', value: 'unchanged'}])[0]"
 }
 
 // newNoteOf an object: the note that the injection leaves. What is replaced stands in canonical JSON, as package patches

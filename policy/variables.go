@@ -33,7 +33,7 @@ func atCACerts(path string) string {
 
 // nearCACerts reports whether a path is at, above or below /etc/cacerts, or has a component "..", whose target is unknown.
 func nearCACerts(path string) string {
-	return path + `.matches(r'^(\.?/)*(\.?|etc(/\.?)*|etc/(\.?/)*cacerts(/.*)?)$|(^|/)\.\.(/|$)')`
+	return path + `.matches(r'^(\.?/)*(\.?|etc(/\.?)*|etc/(\.?/)*cacerts(/(?s:.*))?)$|(^|/)\.\.(/|$)')`
 }
 
 // clean is a path from the root, each component followed by a slash: empty for the root (patches, clean).
@@ -44,11 +44,16 @@ func clean(path string) string {
 // cleaned is clean for a constant.
 func cleaned(path string) string { return quote(strings.Trim(path, "/") + "/") }
 
+// runsIstiod reports whether a container's command line has istiod's subcommand.
+func runsIstiod(container string) string {
+	return "(" + container + ".?command.orValue([]) + " + container + ".?args.orValue([])).exists(a, a == " + quote(patches.IstiodContainer) + ")"
+}
+
 func mountsOf(container string) string { return container + ".?volumeMounts.orValue([])" }
 
 // lastOf is the last entry of a list, or the alternative.
 func lastOf(list, alternative string) string {
-	return "([" + alternative + "] + " + list + ").reverse()[0]"
+	return "[[" + alternative + "] + " + list + "].map(l, l[size(l) - 1])[0]"
 }
 
 // plainly is the value of one of istiod's variables; of several with a name the last counts. It is empty where the value
@@ -105,23 +110,30 @@ func variables(kind patches.Kind) []admissionv1.Variable {
 	}
 	var all []admissionv1.Variable
 	for _, group := range [][]admissionv1.Variable{
-		placesOf(template), istiodOf(), noteOf(), decisionOf(), volumesOf(), environmentOf(), containersOf(kind), completionOf(kind), operationsOf(), annotationsOf(kind),
+		{{Name: "template", Expression: template}},
+		podOf("variables.template"), placesOf(),
+		istiodOf("params.spec.annotate || "), noteOf(), decisionOf(), volumesOf(), environmentOf(), containersOf(kind), completionOf(kind), operationsOf(), annotationsOf(kind),
 	} {
 		all = append(all, group...)
 	}
 	return all
 }
 
-// placesOf an object: where things are.
-func placesOf(template string) []admissionv1.Variable {
+// podOf a pod template: its lists. The guard has these variables too.
+func podOf(template string) []admissionv1.Variable {
 	return []admissionv1.Variable{
-		{Name: "template", Expression: template},
-		{Name: "pod", Expression: "variables.template.spec"},
-		{Name: "annotations", Expression: "object.metadata.?annotations.orValue({})"},
-		{Name: "podAnnotations", Expression: "variables.template.?metadata.?annotations.orValue({})"},
+		{Name: "pod", Expression: template + ".spec"},
 		{Name: "initContainers", Expression: "variables.pod.?initContainers.orValue([])"},
 		{Name: "containers", Expression: "variables.pod.containers == null ? [] : variables.pod.containers"},
 		{Name: "volumes", Expression: "variables.pod.?volumes.orValue([])"},
+	}
+}
+
+// placesOf an object: where things are.
+func placesOf() []admissionv1.Variable {
+	return []admissionv1.Variable{
+		{Name: "annotations", Expression: "object.metadata.?annotations.orValue({})"},
+		{Name: "podAnnotations", Expression: "variables.template.?metadata.?annotations.orValue({})"},
 		{Name: "volumeNames", Expression: "variables.volumes.map(v, v.name)"},
 		// The agent's containers, and everybody else's.
 		{Name: "agents", Expression: "(variables.initContainers + variables.containers).filter(c, c.name in " + agentNames + ")"},
@@ -134,34 +146,39 @@ func placesOf(template string) []admissionv1.Variable {
 	}
 }
 
-// istiodOf the object: its own container, and what the decision needs of it.
-func istiodOf() []admissionv1.Variable {
-	const runsIstiod = "(c.?command.orValue([]) + c.?args.orValue([])).exists(a, a == 'discovery')"
+// istiodOf the object: its own container, and what the decision needs of it. The guard has these variables too, so they use
+// only what Kubernetes 1.30 has: neither lists.range nor reverse nor comprehensions of two variables.
+//
+// setsRootCADir is CEL text before the condition under which an istiod without ROOT_CA_DIR reads /etc/cacerts: empty, or
+// "condition || " where the injection sets the variable.
+func istiodOf(setsRootCADir string) []admissionv1.Variable {
+	mounts := mountsOf("variables.istiod")
 	return []admissionv1.Variable{
 		// The container called discovery, else the first that mounts /etc/cacerts; -1 for none.
 		{Name: "discoveryAt", Expression: "variables.containers.map(c, c.name).indexOf(" + quote(patches.IstiodContainer) + ")"},
-		{Name: "istiodAt", Expression: "variables.discoveryAt >= 0 ? variables.discoveryAt : (lists.range(size(variables.containers)).filter(i, " +
-			"!(variables.containers[i].name in " + agentNames + ") && " + mountsOf("variables.containers[i]") + ".exists(m, " + atCACerts("m.mountPath") + ")) + [-1])[0]"},
+		{Name: "istiodAt", Expression: "variables.discoveryAt >= 0 ? variables.discoveryAt : variables.containers.map(c, !(c.name in " + agentNames + ") && " +
+			mountsOf("c") + ".exists(m, " + atCACerts("m.mountPath") + ")).indexOf(true)"},
 		{Name: "istiod", Expression: "variables.istiodAt < 0 ? dyn({}) : dyn(variables.containers[variables.istiodAt])"},
 		// The names of other containers that run istiod too.
-		{Name: "second", Expression: "variables.others.filter(c, c.name != variables.istiod.name && " + runsIstiod + ").map(c, c.name)"},
+		{Name: "second", Expression: "variables.others.filter(c, c.name != variables.istiod.?name.orValue('') && " + runsIstiod("c") + ").map(c, c.name)"},
 
-		// The variables of istiod's that the injection depends on.
+		// The variables of istiod's that the injection depends on. The last of a name counts.
 		{Name: "istiodEnv", Expression: "variables.istiod.?env.orValue([]).filter(e, e.name in " + list("ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER",
 			istio.RootCADirVariable, istio.MultiRootVariable, istio.WorkloadTTLVariable) + ")"},
+		// An istiod without its built-in CA (istio-csr, or Kubernetes signs) needs no agent.
 		{Name: "noBuiltInCA", Expression: plainly("ENABLE_CA_SERVER") + " in " + falseTexts + " || (" + plainly("EXTERNAL_CA") + " != '' && " +
 			plainly("PILOT_CERT_PROVIDER") + ".startsWith('k8s.io/'))"},
 
-		// Whether istiod reads its CA from /etc/cacerts; its default is ./etc/cacerts.
+		// Whether istiod reads its CA from /etc/cacerts; its default is ./etc/cacerts (Istio, pilot/pkg/bootstrap/istio_ca.go).
 		{Name: "runsInRoot", Expression: `variables.istiod.?workingDir.orValue('').matches(r'^(\.?/)*\.?$')`},
 		{Name: "rootCADirs", Expression: "variables.istiodEnv.filter(e, e.name == " + quote(istio.RootCADirVariable) + ")"},
-		{Name: "readsCACerts", Expression: "size(variables.rootCADirs) == 0 ? params.spec.annotate || (variables.runsInRoot && size(variables.istiod.?envFrom.orValue([])) == 0) : " +
-			"[variables.rootCADirs.reverse()[0]].all(e, !has(e.valueFrom) && " + atCACerts("e.?value.orValue('')") + " && (variables.runsInRoot || e.value.startsWith('/')))"},
+		{Name: "readsCACerts", Expression: "size(variables.rootCADirs) == 0 ? " + setsRootCADir + "(variables.runsInRoot && size(variables.istiod.?envFrom.orValue([])) == 0) : " +
+			"[variables.rootCADirs[size(variables.rootCADirs) - 1]].all(e, !has(e.valueFrom) && " + atCACerts("e.?value.orValue('')") + " && (variables.runsInRoot || e.value.startsWith('/')))"},
 
-		// What it mounts there.
-		{Name: "mountsAtCACerts", Expression: mountsOf("variables.istiod") + ".filter(m, " + atCACerts("m.mountPath") + ")"},
+		// What it mounts there, and whether something hides it.
+		{Name: "mountsAtCACerts", Expression: mounts + ".filter(m, " + atCACerts("m.mountPath") + ")"},
 		{Name: "istiodVolume", Expression: "size(variables.mountsAtCACerts) == 0 ? '' : variables.mountsAtCACerts[0].name"},
-		{Name: "hidden", Expression: "size(variables.mountsAtCACerts) > 1 || " + mountsOf("variables.istiod") + ".exists(m, " + nearCACerts("m.mountPath") + " && (!" +
+		{Name: "hidden", Expression: "size(variables.mountsAtCACerts) > 1 || " + mounts + ".exists(m, " + nearCACerts("m.mountPath") + " && (!" +
 			atCACerts("m.mountPath") + " || m.?subPath.orValue('') + m.?subPathExpr.orValue('') != '')) || variables.istiod.?volumeDevices.orValue([]).exists(d, " +
 			nearCACerts("d.devicePath") + ")"},
 	}
@@ -202,7 +219,7 @@ func noteOf() []admissionv1.Variable {
 	return []admissionv1.Variable{
 		{Name: "noteText", Expression: "variables.annotations[?" + original + "].orValue('') != '' ? variables.annotations[" + original + "] : variables.podAnnotations[?" + original + "].orValue('')"},
 		// The note where it has the form of one, and is not of an injection's own volume.
-		{Name: "note", Expression: "variables.noteText.matches(" + raw(noteForm) + `) && !variables.noteText.startsWith('{"volume":{"emptyDir":{"medium":"Memory","sizeLimit":') ? variables.noteText : ''`},
+		{Name: "note", Expression: readableNote("variables.noteText") + " ? variables.noteText : ''"},
 		// Everything behind the volume.
 		{Name: "noteFlags", Expression: `variables.note.startsWith('{"volume":') ? variables.note.find(` + raw(noteFlags) + ") : variables.note"},
 		// The volume as JSON: null where there was none, empty for the chart's.

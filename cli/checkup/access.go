@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/policy"
 )
 
 // grant is a binding: rules for subjects, in one namespace or, if that is empty, in all.
@@ -82,20 +83,31 @@ type right struct {
 	group     string
 	resources []string
 	verbs     []string
-	// ofMeshNamespaces is true where the namespaces of VirtualMeshes count, not those of istiods.
-	ofMeshNamespaces bool
+	// in are the namespaces that count.
+	in scope
 }
+
+type scope int
+
+const (
+	istiodNamespaces scope = iota
+	// meshNamespaces are those whose VirtualMeshes count.
+	meshNamespaces
+	// injectionNamespace is that of the policy's parameter, if the policy injects.
+	injectionNamespace
+)
 
 var (
 	writing = []string{"create", "update", "patch", "delete", "deletecollection"}
 	// caRights are the rights of docs/security.md, "Who decides about the CA".
 	caRights = []right{
-		{"write VirtualMeshes", "networking.mesh.gloo.solo.io", []string{"virtualmeshes", "virtualmeshes/status"}, writing, true},
-		{"write IssuedCertificates", "certificates.mesh.gloo.solo.io", []string{"issuedcertificates", "issuedcertificates/status"}, writing, false},
-		{"write PodBounceDirectives", "certificates.mesh.gloo.solo.io", []string{"podbouncedirectives", "podbouncedirectives/status"}, writing, false},
+		{"write VirtualMeshes", "networking.mesh.gloo.solo.io", []string{"virtualmeshes", "virtualmeshes/status"}, writing, meshNamespaces},
+		{"write IssuedCertificates", "certificates.mesh.gloo.solo.io", []string{"issuedcertificates", "issuedcertificates/status"}, writing, istiodNamespaces},
+		{"write PodBounceDirectives", "certificates.mesh.gloo.solo.io", []string{"podbouncedirectives", "podbouncedirectives/status"}, writing, istiodNamespaces},
 		// exec over WebSockets needs get.
-		{"run commands in istiod's Pods", "", []string{"pods/exec"}, []string{"create", "get"}, false},
-		{"add containers to istiod's Pods", "", []string{"pods/ephemeralcontainers"}, []string{"update", "patch"}, false},
+		{"run commands in istiod's Pods", "", []string{"pods/exec"}, []string{"create", "get"}, istiodNamespaces},
+		{"add containers to istiod's Pods", "", []string{"pods/ephemeralcontainers"}, []string{"update", "patch"}, istiodNamespaces},
+		{"write Injections", policy.InjectionKind.Group, []string{"injections"}, writing, injectionNamespace},
 	}
 )
 
@@ -140,9 +152,9 @@ func builtIn(subject rbacv1.Subject) bool {
 	}
 }
 
-// controlPlane are service accounts of kube-controller-manager whose controllers may delete or restart anything
+// controlPlane are service accounts of kube-controller-manager whose controllers may change, delete or restart anything
 // (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go, Kubernetes 1.37).
-var controlPlane = []string{"generic-garbage-collector", "namespace-controller", "resource-quota-controller", "pod-garbage-collector"}
+var controlPlane = []string{"generic-garbage-collector", "namespace-controller", "resource-quota-controller", "pod-garbage-collector", "storage-version-migrator-controller"}
 
 func subjectName(subject rbacv1.Subject) string {
 	const limit = 80 // names of users have any length
@@ -179,8 +191,14 @@ func (d *decision) deciders() {
 	others := false
 	for _, right := range caRights {
 		namespaces := istiods
-		if right.ofMeshNamespaces {
+		switch right.in {
+		case meshNamespaces:
 			namespaces = d.facts.Configuration.Value.VirtualMesh.Namespaces
+		case injectionNamespace:
+			if d.facts.Policy.Key == nil {
+				continue
+			}
+			namespaces = []string{d.facts.Policy.Key.Namespace}
 		}
 		holders := right.holders(d.facts.Grants.Value, namespaces, ours)
 		if len(holders) == 0 {
@@ -191,6 +209,10 @@ func (d *decision) deciders() {
 			`compare with docs/security.md, "Who decides about the CA", and revoke the permission where it is not intended`)
 	}
 	if !others {
-		d.add(levelOK, subject, "only cluster administrators and this project may write VirtualMeshes, IssuedCertificates and PodBounceDirectives, or enter istiod's Pods", "")
+		kinds := "VirtualMeshes, IssuedCertificates and PodBounceDirectives"
+		if d.facts.Policy.Key != nil {
+			kinds = "VirtualMeshes, IssuedCertificates, PodBounceDirectives and Injections"
+		}
+		d.add(levelOK, subject, "only cluster administrators and this project may write "+kinds+", or enter istiod's Pods", "")
 	}
 }

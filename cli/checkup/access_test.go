@@ -25,11 +25,12 @@ func TestRightsThatDecide(t *testing.T) {
 		rule rbacv1.PolicyRule
 		want string // the words of the rights, "" for none
 	}{
-		"everything":                      {rule("*", "*", "*"), "VirtualMeshes IssuedCertificates PodBounceDirectives commands containers"},
-		"deleting everything":             {rule("*", "*", "deletecollection"), "VirtualMeshes IssuedCertificates PodBounceDirectives"},
+		"everything":                      {rule("*", "*", "*"), "VirtualMeshes IssuedCertificates PodBounceDirectives commands containers Injections"},
+		"deleting everything":             {rule("*", "*", "deletecollection"), "VirtualMeshes IssuedCertificates PodBounceDirectives Injections"},
 		"creating VirtualMeshes":          {rule(networking, "virtualmeshes", "create"), "VirtualMeshes"},
 		"reading VirtualMeshes":           {rule(networking, "virtualmeshes", "watch"), ""},
 		"a status":                        {rule(certificates, "issuedcertificates/status", "patch"), "IssuedCertificates"},
+		"the Injection":                   {rule("istiod-agent.io", "injections", "patch"), "Injections"},
 		"every status":                    {rule("*", "*/status", "patch"), "VirtualMeshes IssuedCertificates PodBounceDirectives"},
 		"all of a group":                  {rule(certificates, "*", "update"), "IssuedCertificates PodBounceDirectives"},
 		"another group":                   {rule("apps", "virtualmeshes", "create"), ""},
@@ -87,18 +88,13 @@ func TestDeciders(t *testing.T) {
 		clusterRole("restarts", rule("certificates.mesh.gloo.solo.io", "podbouncedirectives", "*")), everywhere("restarts", many...),
 		clusterRole("view", rule("*", "*", "get")), everywhere("view", user("eve")), // which gives exec, over WebSockets
 		everywhere("gone", user("nobody")),
+		clusterRole("injections", rule("istiod-agent.io", "injections", "update")),
+		within("istiod-agent-system", "ClusterRole", "injections", user("carol"), account("istiod-agent-system", "istiod-agent-webhook")),
+		within("tenant", "ClusterRole", "injections", user("mallory")),
 	).Build()
 	grants, err := readGrants(t.Context(), reader)
 	if err != nil {
 		t.Fatal(err)
-	}
-	facts := healthy(t)
-	facts.Grants.Value, facts.Controllers = grants, []string{"istiod-agent-system/istiod-agent-webhook"}
-	d := &decision{facts: facts, kubectl: "kubectl"}
-	d.deciders()
-	var got []string
-	for _, line := range d.lines {
-		got = append(got, string(line.Status)+" "+line.Detail)
 	}
 	const beside = "warn besides cluster administrators and this project, "
 	want := []string{
@@ -107,7 +103,27 @@ func TestDeciders(t *testing.T) {
 		beside + "User user-00, User user-01, User user-02, User user-03, User user-04, User user-05, User user-06, User user-07, User user-08, User user-09 and 12 more may write PodBounceDirectives",
 		beside + "Group developers, User eve may run commands in istiod's Pods",
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	for name, test := range map[string]struct {
+		change func(*clusterFacts)
+		want   []string
+	}{
+		"by the webhook": {func(*clusterFacts) {}, want},
+		"by the policy":  {byPolicy(func(*clusterFacts) {}), append(slices.Clone(want), beside+"User carol may write Injections")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			facts := healthy(t)
+			test.change(facts)
+			facts.Grants.Value, facts.Controllers = grants, []string{"istiod-agent-system/istiod-agent-webhook"}
+			d := &decision{facts: facts, kubectl: "kubectl"}
+			d.deciders()
+			var got []string
+			for _, line := range d.lines {
+				got = append(got, string(line.Status)+" "+line.Detail)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+		})
 	}
 }

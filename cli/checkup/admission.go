@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
-	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -33,8 +32,7 @@ func (d *decision) webhook() {
 		d.unknown(subject, "listing MutatingWebhookConfigurations", "list", "mutatingwebhookconfigurations", found.Err)
 		return
 	case found.Value == nil:
-		d.add(levelFail, subject, "does not exist: no istiod is injected", d.release())
-		return
+		return // form has its line
 	}
 	for i := range found.Value.Webhooks {
 		hook := &found.Value.Webhooks[i]
@@ -67,10 +65,10 @@ func (d *decision) bundleProblem(bundle []byte) string {
 	return ""
 }
 
-// pods returns the arguments of kubectl that list the webhook's Pods.
+// pods returns the arguments of kubectl that list the program's Pods.
 func (d *decision) pods() string {
-	if service := serviceOf(d.facts.Webhook.Value); service != nil {
-		return "get pods -n " + service.Namespace + " -l app.kubernetes.io/component=webhook"
+	if program := d.facts.program(); program != nil {
+		return "get pods -n " + program.Namespace + " -l app.kubernetes.io/component=webhook"
 	}
 	return "get pods -A -l app.kubernetes.io/part-of=istiod-agent,app.kubernetes.io/component=webhook"
 }
@@ -86,10 +84,10 @@ func (d *decision) guard() {
 		return
 	}
 	i := slices.IndexFunc(d.facts.Policies.Value, func(p admissionregistrationv1.ValidatingAdmissionPolicy) bool {
-		return strings.HasSuffix(p.Name, "-guard") && p.Labels["app.kubernetes.io/part-of"] == "istiod-agent"
+		return strings.HasSuffix(p.Name, "-guard") && ofProject(&p)
 	})
 	if i < 0 {
-		d.add(levelWarn, subject, "does not exist: without the webhook, an istiod starts with its own root", d.release("--set guard.enabled=true"))
+		d.add(levelWarn, subject, "does not exist: an istiod that is not injected starts with its own root", d.release("--set guard.enabled=true"))
 		return
 	}
 	policy := &d.facts.Policies.Value[i]
@@ -110,15 +108,26 @@ func (d *decision) guard() {
 	}
 }
 
+// ofProject reports whether a policy is for the namespaces of this project's label: without the chart, the guard has no label.
+func ofProject(policy *admissionregistrationv1.ValidatingAdmissionPolicy) bool {
+	constraints := policy.Spec.MatchConstraints
+	return constraints != nil && constraints.NamespaceSelector != nil &&
+		slices.ContainsFunc(constraints.NamespaceSelector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == patches.InjectionLabel })
+}
+
 func (d *decision) probe() {
-	const subject = "webhook"
 	p := d.facts.Probe
-	if d.facts.Webhook.Value == nil {
-		return // webhook has its line
+	byWebhook, byPolicy := d.facts.Webhook.Value != nil, d.facts.Policy.exists()
+	subject, injector, did := "webhook", "the webhook", "the API server calls it, and it injects"
+	if byPolicy {
+		subject, injector, did = "injection", "the policy", "the API server injects"
+	}
+	if !byWebhook && !byPolicy {
+		return // form has its line
 	}
 	if p == nil {
 		if d.facts.Namespaces.Err == nil {
-			d.add(levelWarn, subject, "was not called, since no namespace is labelled "+patches.InjectionLabel+"="+patches.InjectionEnabled, d.kubectl+" label namespace istio-system "+patches.InjectionLabel+"="+patches.InjectionEnabled)
+			d.add(levelWarn, subject, "was not tried, since no namespace is labelled "+patches.InjectionLabel+"="+patches.InjectionEnabled, d.kubectl+" label namespace istio-system "+patches.InjectionLabel+"="+patches.InjectionEnabled)
 		}
 		return
 	}
@@ -130,20 +139,40 @@ func (d *decision) probe() {
 	calling := strings.Contains(message, "failed calling webhook") && strings.Contains(message, "istiod-agent.io")
 	switch {
 	case p.Err == nil && p.Injected:
-		d.add(levelOK, subject, "the API server calls it, and it injects an istiod in namespace "+p.Namespace, "")
+		d.add(levelOK, subject, did+" an istiod in namespace "+p.Namespace, "")
+	case p.Err == nil && byPolicy:
+		d.add(levelFail, subject, doing+": it is not injected: the policy has no effect on it", d.compare())
 	case p.Err == nil:
-		d.add(levelFail, subject, doing+": it is not injected: the API server did not call the webhook", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
+		d.add(levelFail, subject, doing+": it is not injected: the API server did not call the webhook", d.compare())
 	case calling && (strings.Contains(message, "x509:") || strings.Contains(message, "tls:")):
-		d.add(levelFail, subject, doing+": the API server cannot verify its certificate by the caBundle: "+message, d.kubectl+" "+strings.Replace(d.pods(), "get pods", "logs --tail=50", 1))
+		d.add(levelFail, subject, doing+": the API server cannot verify the webhook's certificate by the caBundle: "+message, d.kubectl+" "+strings.Replace(d.pods(), "get pods", "logs --tail=50", 1))
 	case calling:
-		d.add(levelFail, subject, doing+": the API server cannot reach it: "+message, d.kubectl+" "+d.pods()+"; with private nodes, open the webhook's port to the control plane")
+		d.add(levelFail, subject, doing+": the API server cannot reach the webhook: "+message, d.kubectl+" "+d.pods()+"; with private nodes, open the webhook's port to the control plane")
+	case strings.Contains(message, noParameter) && byPolicy:
+		d.add(levelFail, subject, doing+": it is refused, since the policy does not find the Injection", d.restore())
 	case strings.Contains(message, guarded) && strings.Contains(message, "-guard'"):
-		d.add(levelFail, subject, doing+": the webhook did not inject it, and the guard refused it", d.kubectl+" get mutatingwebhookconfiguration "+d.facts.Webhook.Value.Name+" -o yaml; compare its selectors, then "+helm.Upgrade())
+		d.add(levelFail, subject, doing+": "+injector+" did not inject it, and the guard refused it", d.compare())
 	case apierrors.IsForbidden(p.Err) && strings.Contains(message, "cannot create"):
 		d.unknown(subject, doing, "create", "deployments.apps", p.Err)
 	default:
 		d.add(levelUnknown, subject, doing+": "+message, "find out which admission policy or webhook refuses it")
 	}
+}
+
+// noParameter is the API server's message where the parameter of a policy does not exist
+// (staging/src/k8s.io/apiserver/pkg/admission/plugin/policy/generic/policy_dispatcher.go, Kubernetes 1.37).
+const noParameter = "no params found"
+
+// compare returns the commands that show why an istiod is not injected.
+func (d *decision) compare() string {
+	what := d.facts.Policy.Mutating.Value
+	switch {
+	case what != nil:
+		return d.kubectl + " get mutatingadmissionpolicy " + what.Name + " -o yaml; compare its matchConstraints, then " + d.reapply()
+	case d.facts.Webhook.Value != nil:
+		return d.kubectl + " get mutatingwebhookconfiguration " + d.facts.Webhook.Value.Name + " -o yaml; compare its selectors, then " + d.release()
+	}
+	return d.reapply()
 }
 
 type probeResult struct {
@@ -167,7 +196,7 @@ func probedNamespace(facts *clusterFacts) string {
 	return found
 }
 
-// probe creates an istiod in a dry run, so that the API server calls the webhook.
+// probe creates an istiod in a dry run, so that the API server injects it.
 func probe(ctx context.Context, writer client.Writer, namespace string, target v1alpha1.Target) *probeResult {
 	labels := istio.IstiodLabels
 	metadata := metav1.ObjectMeta{Name: "istiod-agent-check", Namespace: namespace, Labels: labels}

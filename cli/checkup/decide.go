@@ -15,6 +15,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
+	"github.com/istiod-agent/istiod-agent/policy"
 )
 
 // minimum is the first version of Kubernetes with ValidatingAdmissionPolicy v1.
@@ -29,7 +30,9 @@ func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	}
 	d.version()
 	d.definitions()
+	d.form()
 	d.webhook()
+	d.policy()
 	d.probe()
 	d.guard()
 	d.namespaces()
@@ -62,12 +65,17 @@ func (d *decision) unknown(subject, doing, verb, resource string, err error) {
 	d.add(levelUnknown, subject, doing+": "+err.Error(), next)
 }
 
+// installed reports whether the chart or its kustomization is installed.
+func (d *decision) installed() bool {
+	return d.facts.Webhook.Value != nil || d.facts.Policy.ofChart()
+}
+
 // release returns the command that sets values of the chart: an upgrade where there is a release.
 func (d *decision) release(flags ...string) string {
-	if d.facts.Webhook.Value == nil {
-		return helm.Install(flags...)
+	if d.installed() {
+		return helm.Upgrade(flags...)
 	}
-	return helm.Upgrade(flags...)
+	return helm.Install(flags...)
 }
 
 func (d *decision) version() {
@@ -77,6 +85,8 @@ func (d *decision) version() {
 		d.add(levelUnknown, "Kubernetes", fmt.Sprintf("its version %q does not parse", d.facts.Version.Value), d.kubectl+" version")
 	case parsed.LessThan(version.MustParseGeneric(minimum)):
 		d.add(levelFail, "Kubernetes", d.facts.Version.Value+" is older than 1.30, which the guard policy needs", "upgrade the cluster")
+	case d.policyTooOld(parsed):
+		d.add(levelFail, "Kubernetes", fmt.Sprintf("%s is older than 1.%d, which injection.by=policy needs", d.facts.Version.Value, policy.OldestMinor), "upgrade the cluster, or "+d.release("--set injection.by=webhook"))
 	default:
 		d.add(levelOK, "Kubernetes", d.facts.Version.Value, "")
 	}
@@ -120,6 +130,7 @@ func (d *decision) namespaces() {
 	case d.facts.Istiods.Err != nil:
 		return // istiods has its line
 	}
+	d.notListed()
 	var missing []string
 	for _, istiod := range d.facts.Istiods.Value {
 		if !d.labelled(istiod.Namespace) && !exempt(istiod) && !slices.Contains(missing, istiod.Namespace) {
@@ -131,6 +142,18 @@ func (d *decision) namespaces() {
 	}
 	if len(missing) == 0 && len(d.facts.Istiods.Value) > 0 {
 		d.add(levelOK, subject, "every namespace with an istiod is labelled", "")
+	}
+}
+
+// notListed adds the labelled namespaces in which the controllers may not act.
+func (d *decision) notListed() {
+	configuration := d.facts.Configuration.Value
+	for _, namespace := range d.facts.Namespaces.Value {
+		if namespace.Labelled && configuration != nil && !configuration.Covers(namespace.Name) {
+			listed := append(slices.Clone(configuration.Namespaces), namespace.Name)
+			d.add(levelFail, "namespace "+namespace.Name, "is labelled, but not in the chart's value rbac.namespaces: istiod is injected there and waits in Init, since the controllers do not see it",
+				helm.Upgrade("--set 'rbac.namespaces={"+strings.Join(listed, ",")+"}'"))
+		}
 	}
 }
 
@@ -172,7 +195,7 @@ func (d *decision) istiods() {
 func (d *decision) servers() {
 	const subject = "allowed servers"
 	switch configuration := d.facts.Configuration; {
-	case d.facts.Webhook.Value == nil, configuration.Err != nil:
+	case !d.installed(), configuration.Err != nil:
 	case len(configuration.Value.Agent.AllowedServers) == 0:
 		d.add(levelWarn, subject, "istiod's agents log in to any server that a VirtualMesh or IssuedCertificate names", helm.Upgrade("--set 'injection.agent.allowedServers={https://vault.example.com:8200}'")+", with your Vault's address; then restart istiod")
 	default:

@@ -20,6 +20,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 	"github.com/istiod-agent/istiod-agent/patches"
+	"github.com/istiod-agent/istiod-agent/policy"
 )
 
 var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -27,7 +28,10 @@ var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // healthy is a cluster where all is well.
 func healthy(t *testing.T) *clusterFacts {
 	t.Helper()
-	ofOurs := metav1.ObjectMeta{Name: "istiod-agent-guard", Labels: map[string]string{"app.kubernetes.io/part-of": "istiod-agent"}}
+	ours, err := policy.New(v1alpha1.Default(), policy.Names{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	facts := &clusterFacts{
 		Version: fact[string]{Value: "v1.30.0"},
 		CRDs:    map[string]fact[*crdState]{},
@@ -36,9 +40,9 @@ func healthy(t *testing.T) *clusterFacts {
 		}},
 		Probe:      &probeResult{Namespace: "istio-system", Injected: true},
 		Namespaces: fact[[]namespaceState]{Value: []namespaceState{{Name: "istio-system", Labelled: true}}},
-		Policies:   fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{{ObjectMeta: ofOurs}}},
+		Policies:   fact[[]admissionregistrationv1.ValidatingAdmissionPolicy]{Value: []admissionregistrationv1.ValidatingAdmissionPolicy{*ours.Guard}},
 		Bindings: fact[[]admissionregistrationv1.ValidatingAdmissionPolicyBinding]{Value: []admissionregistrationv1.ValidatingAdmissionPolicyBinding{{
-			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: ofOurs.Name, ValidationActions: []admissionregistrationv1.ValidationAction{"Deny"}},
+			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: ours.Guard.Name, ValidationActions: []admissionregistrationv1.ValidationAction{"Deny"}},
 		}}},
 		Istiods: fact[[]istiodState]{Value: []istiodState{{Name: "istiod", Namespace: "istio-system", ServiceAccount: "istiod", State: patches.StateInjected}}},
 	}
@@ -60,6 +64,29 @@ status: {state: FINISHED, certificates: [{pod: istiod-0, confirmed: true, notAft
 	return facts
 }
 
+// byPolicy makes of a cluster with the webhook one with the policy.
+func byPolicy(change func(f *clusterFacts)) func(f *clusterFacts) {
+	return func(f *clusterFacts) {
+		f.Webhook.Value = nil
+		addPolicy(f)
+		change(f)
+	}
+}
+
+func addPolicy(f *clusterFacts) {
+	desired, err := policy.New(v1alpha1.Default(), policy.Names{})
+	if err != nil {
+		panic(err)
+	}
+	desired.Mutating.Labels = map[string]string{"app.kubernetes.io/part-of": "istiod-agent"}
+	f.Version.Value = "v1.36.0"
+	f.Policy = policyState{
+		Served: true, InjectionServed: true, Warns: true, Decision: desired.Validating, DecisionBinding: desired.ValidatingBinding,
+		Key: keyOf(desired.MutatingBinding.Spec.ParamRef),
+	}
+	f.Policy.Mutating.Value, f.Policy.Binding.Value, f.Policy.Injection.Value = desired.Mutating, desired.MutatingBinding, desired.Parameter
+}
+
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "things"}, "", errors.New("no"))
@@ -79,26 +106,83 @@ func TestDecisions(t *testing.T) {
 		"an old cluster": {func(f *clusterFacts) { f.Version.Value = "v1.29.9-gke.1" }, levelFail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
 		"no CRD":         {func(f *clusterFacts) { f.CRDs[crds[0].name] = fact[*crdState]{} }, levelFail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Upgrade("--set crds.install=true")},
 		"nothing installed": {
-			func(f *clusterFacts) { f.CRDs[crds[0].name], f.Webhook.Value = fact[*crdState]{}, nil }, levelFail,
+			func(f *clusterFacts) { f.CRDs[crds[0].name], f.Webhook.Value, f.Probe = fact[*crdState]{}, nil, nil }, levelFail,
 			"CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Install("--set crds.install=true"),
 		},
-		"Gloo's CRD":           {func(f *clusterFacts) { f.CRDs[crds[0].name].Value.Ours = false }, levelOK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is of Gloo Mesh or another project, serves v1"},
-		"an old CRD":           {func(f *clusterFacts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, levelFail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, but not v1"},
-		"no CRD of restarts":   {func(f *clusterFacts) { f.CRDs[crds[2].name] = fact[*crdState]{} }, levelFail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
-		"no webhook":           {func(f *clusterFacts) { f.Webhook.Value = nil }, levelFail, "webhook configuration  — does not exist: no istiod is injected; next: " + helm.Install()},
+		"Gloo's CRD":         {func(f *clusterFacts) { f.CRDs[crds[0].name].Value.Ours = false }, levelOK, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is of Gloo Mesh or another project, serves v1"},
+		"an old CRD":         {func(f *clusterFacts) { f.CRDs[crds[1].name].Value.Served = []string{"v1alpha2"} }, levelFail, "CRD issuedcertificates.certificates.mesh.gloo.solo.io  — serves v1alpha2, but not v1"},
+		"no CRD of restarts": {func(f *clusterFacts) { f.CRDs[crds[2].name] = fact[*crdState]{} }, levelFail, "CRD podbouncedirectives.certificates.mesh.gloo.solo.io  — is not installed"},
+		"neither form": {
+			func(f *clusterFacts) { f.Webhook.Value, f.Policy.Served, f.Probe = nil, true, nil }, levelFail,
+			"form of the injection  — there is neither a webhook configuration nor a policy: no istiod is injected; injection.by=webhook is possible, injection.by=policy is possible too; next: " + helm.Install(),
+		},
+		"neither form, and no policies": {
+			func(f *clusterFacts) { f.Webhook.Value, f.Probe = nil, nil }, levelFail,
+			"injection.by=webhook is possible, injection.by=policy is not possible: this API server does not serve MutatingAdmissionPolicy, which Kubernetes has from 1.36 on unless it is switched off",
+		},
+		"neither form, but an istiod is injected": {
+			func(f *clusterFacts) { f.Webhook.Value = nil; f.Probe.Injected = true }, levelOK, "injected by what the API does not show: a static policy",
+		},
+		"by the webhook":                {func(*clusterFacts) {}, levelOK, "form of the injection  — webhook; injection.by=policy is not possible: this API server"},
+		"by the policy":                 {byPolicy(func(*clusterFacts) {}), levelOK, "form of the injection  — policy\n"},
+		"the policy":                    {byPolicy(func(*clusterFacts) {}), levelOK, "injection policy  — istiod-agent exists and is bound"},
+		"its decisions":                 {byPolicy(func(*clusterFacts) {}), levelOK, "decision policy  — istiod-agent-decision exists and is bound"},
+		"the Injection":                 {byPolicy(func(*clusterFacts) {}), levelOK, "Injection istiod-agent-system/istiod-agent  — injects " + v1alpha1.Default().Agent.Image + ", digest "},
+		"the policy injects":            {byPolicy(func(*clusterFacts) {}), levelOK, "injection  — the API server injects an istiod in namespace istio-system"},
+		"a change that is not finished": {addPolicy, levelWarn, "form of the injection  — webhook and policy: a change of injection.by is not finished; next: when all Pods are ready: " + helm.Upgrade()},
+		"a change that has begun": {func(f *clusterFacts) {
+			addPolicy(f)
+			f.Policy.Binding.Value, f.Policy.DecisionBinding, f.Policy.Key = nil, nil, nil
+		}, levelWarn, "injection policy  — istiod-agent has no MutatingAdmissionPolicyBinding, and so no effect"},
+		"two releases": {func(f *clusterFacts) {
+			addPolicy(f)
+			f.Policy.Mutating.Value.Name = "b-istiod-agent"
+		}, levelWarn, "two installations inject: webhook configuration istiod-agent and policy b-istiod-agent"},
+		"a policy on an old cluster": {byPolicy(func(f *clusterFacts) {
+			f.Version.Value, f.Policy.Served, f.Policy.Mutating.Value = "v1.35.1", false, nil
+		}), levelFail, "Kubernetes  — v1.35.1 is older than 1.36, which injection.by=policy needs; next: upgrade the cluster, or " + helm.Install("--set injection.by=webhook")},
+		"a policy that is switched off": {byPolicy(func(f *clusterFacts) {
+			f.Policy.Served, f.Policy.Mutating.Value = false, nil
+		}), levelFail, "injection policy  — injects nothing: this API server does not serve MutatingAdmissionPolicy"},
+		"a policy whose feature gate is off": {byPolicy(func(f *clusterFacts) { f.Policy.SwitchedOff = true }), levelFail, "injection policy  — injects nothing: the feature gate MutatingAdmissionPolicy of this API server is off; next: start every API server without"},
+		"no policy, only its decisions":      {byPolicy(func(f *clusterFacts) { f.Policy.Mutating.Value = nil }), levelFail, "injection policy  — there is no MutatingAdmissionPolicy"},
+		"an unbound policy":                  {byPolicy(func(f *clusterFacts) { f.Policy.Binding.Value = nil }), levelFail, "injection policy  — istiod-agent has no MutatingAdmissionPolicyBinding, and so no effect; next: " + helm.Upgrade()},
+		"no decision policy":                 {byPolicy(func(f *clusterFacts) { f.Policy.Decision = nil }), levelFail, "decision policy  — does not exist"},
+		"an unbound decision policy":         {byPolicy(func(f *clusterFacts) { f.Policy.DecisionBinding = nil }), levelFail, "decision policy  — istiod-agent-decision has no"},
+		"no warnings policy":                 {byPolicy(func(f *clusterFacts) { f.Policy.Warns = false }), levelWarn, "warnings policy  — does not exist, or is not bound"},
+		"no right to list policies": {byPolicy(func(f *clusterFacts) {
+			f.Policy.Mutating = fact[*admissionregistrationv1.MutatingAdmissionPolicy]{Err: forbidden}
+		}), levelUnknown, "auth can-i list mutatingadmissionpolicies -A"},
+		"no Injection": {byPolicy(func(f *clusterFacts) { f.Policy.Injection.Value = nil }), levelFail, "Injection istiod-agent-system/istiod-agent  — does not exist: every change of istiod is refused; next: kubectl --context=a get pods -n istiod-agent-system -l app.kubernetes.io/component=webhook"},
+		"no Injection, printed policies": {byPolicy(func(f *clusterFacts) {
+			f.Policy.Injection.Value, f.Policy.Mutating.Value.Labels = nil, nil
+		}), levelFail, "every change of istiod is refused; next: kubectl istiod-agent policy --config FILE | kubectl --context=a apply -f -"},
+		"no CRD of the Injection":       {byPolicy(func(f *clusterFacts) { f.Policy.InjectionServed = false }), levelFail, "Injection istiod-agent-system/istiod-agent  — its CRD is not installed"},
+		"no right to see the Injection": {byPolicy(func(f *clusterFacts) { f.Policy.Injection = fact[*unstructured.Unstructured]{Err: forbidden} }), levelUnknown, "auth can-i get injections.istiod-agent.io -A"},
+		"the policy does not match":     {byPolicy(func(f *clusterFacts) { f.Probe = &probeResult{} }), levelFail, "it is not injected: the policy has no effect on it; next: kubectl --context=a get mutatingadmissionpolicy istiod-agent -o yaml"},
+		"the policy does not match, guarded": {byPolicy(func(f *clusterFacts) {
+			f.Probe = &probeResult{Err: errors.New(`ValidatingAdmissionPolicy 'istiod-agent-guard' with binding 'istiod-agent-guard' denied request`)}
+		}), levelFail, "the policy did not inject it, and the guard refused it"},
+		"the policy finds no Injection": {byPolicy(func(f *clusterFacts) {
+			f.Probe = &probeResult{Err: errors.New("policy 'istiod-agent' with binding 'istiod-agent.needs-injection.istiod-agent-system.istiod-agent' denied request: failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction")}
+		}), levelFail, "it is refused, since the policy does not find the Injection"},
+		"no labelled namespace for the policy": {
+			byPolicy(func(f *clusterFacts) { f.Probe, f.Namespaces.Value, f.Istiods.Value = nil, nil, nil }), levelWarn,
+			"injection  — was not tried, since no namespace is labelled istiod-agent.io/injection=enabled",
+		},
 		"no right to see it":   {func(f *clusterFacts) { f.Webhook.Err = forbidden }, levelUnknown, "kubectl --context=a auth can-i list mutatingwebhookconfigurations -A"},
 		"no caBundle":          {func(f *clusterFacts) { hook(f, "") }, levelFail, "caBundle of deployments.istiod-agent.io is empty"},
 		"no certificate there": {func(f *clusterFacts) { hook(f, "text") }, levelFail, "caBundle of deployments.istiod-agent.io holds no certificate"},
 		"no labelled namespace": {
 			func(f *clusterFacts) { f.Probe, f.Namespaces.Value, f.Istiods.Value = nil, nil, nil }, levelWarn,
-			"webhook  — was not called, since no namespace is labelled istiod-agent.io/injection=enabled",
+			"webhook  — was not tried, since no namespace is labelled istiod-agent.io/injection=enabled",
 		},
 		"not reached": {func(f *clusterFacts) {
 			f.Probe = &probeResult{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": connect: connection refused`)}
 		}, levelFail, "webhook  — creating an istiod in namespace"},
 		"not trusted": {func(f *clusterFacts) {
 			f.Probe = &probeResult{Err: errors.New(`failed calling webhook "deployments.istiod-agent.io": tls: failed to verify certificate: x509: unknown authority`)}
-		}, levelFail, "cannot verify its certificate by the caBundle"},
+		}, levelFail, "cannot verify the webhook's certificate by the caBundle"},
 		"not called": {func(f *clusterFacts) { f.Probe = &probeResult{} }, levelFail, "it is not injected: the API server did not call the webhook"},
 		"not called, guarded": {func(f *clusterFacts) {
 			f.Probe = &probeResult{Err: errors.New(`ValidatingAdmissionPolicy 'istiod-agent-guard' with binding 'istiod-agent-guard' denied request`)}
@@ -110,7 +194,13 @@ func TestDecisions(t *testing.T) {
 		"an unbound guard":        {func(f *clusterFacts) { f.Bindings.Value = nil }, levelFail, "guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"},
 		"a guard that only tells": {func(f *clusterFacts) { f.Bindings.Value[0].Spec.ValidationActions = nil }, levelWarn, "guard policy  — istiod-agent-guard does not refuse"},
 		"a namespace without it":  {func(f *clusterFacts) { f.Namespaces.Value[0].Labelled = false }, levelWarn, "namespace istio-system  — has an istiod and is not labelled"},
-		"an istiod without it":    {func(f *clusterFacts) { f.Istiods.Value[0].State = patches.StateMissing }, levelFail, "istiod istio-system/istiod  — runs without the agent"},
+		"a namespace that is not listed": {
+			func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"mesh"} }, levelFail,
+			"namespace istio-system  — is labelled, but not in the chart's value rbac.namespaces: istiod is injected there and waits in Init, since the controllers do not see it; next: " +
+				helm.Upgrade("--set 'rbac.namespaces={mesh,istio-system}'"),
+		},
+		"a namespace that is listed": {func(f *clusterFacts) { f.Configuration.Value.Namespaces = []string{"istio-system"} }, levelOK, "namespaces  — every namespace with an istiod is labelled"},
+		"an istiod without it":       {func(f *clusterFacts) { f.Istiods.Value[0].State = patches.StateMissing }, levelFail, "istiod istio-system/istiod  — runs without the agent"},
 		"an istiod that opted out": {func(f *clusterFacts) {
 			f.Istiods.Value[0].State, f.Istiods.Value[0].Reason = patches.StateSkipped, patches.OptedOut
 		}, levelOK, "is not injected: OptedOut"},

@@ -36,6 +36,8 @@ type clusterFacts struct {
 	Version fact[string]
 	CRDs    map[string]fact[*crdState]
 	Webhook fact[*admissionregistrationv1.MutatingWebhookConfiguration]
+	// Policy is the state of injection.by=policy.
+	Policy policyState
 	// Probe is the result of creating an istiod in a dry run; nil where no namespace is labelled.
 	Probe        *probeResult
 	Namespaces   fact[[]namespaceState]
@@ -44,9 +46,9 @@ type clusterFacts struct {
 	Istiods      fact[[]istiodState]
 	Meshes       fact[[]unstructured.Unstructured]
 	Certificates fact[[]unstructured.Unstructured]
-	// Configuration is the webhook's; the default where it cannot be read.
+	// Configuration is the program's; the default where it cannot be read.
 	Configuration fact[*v1alpha1.InjectionConfiguration]
-	// Controllers are the service accounts of the webhook, as namespace/name.
+	// Controllers are the service accounts of the program, as namespace/name.
 	Controllers []string
 	// Grants are the grants of caRights.
 	Grants fact[[]grant]
@@ -91,18 +93,20 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Policies = factOf(policies.Items, err)
 	err = cluster.Client.List(ctx, &bindings)
 	facts.Bindings = factOf(bindings.Items, err)
+	facts.Policy = readPolicy(ctx, cluster.Client, facts.Policies.Value, facts.Bindings.Value)
+	facts.Policy.SwitchedOff = facts.Policy.Served && featureOff(ctx, cluster.Discovery.RESTClient(), "MutatingAdmissionPolicy")
 	facts.Namespaces = factOf(readNamespaces(ctx, cluster.Client))
 	target := v1alpha1.TargetDeployments
-	if facts.Webhook.Value != nil && injects(facts.Webhook.Value, "pods") {
+	if facts.Webhook.Value != nil && injects(facts.Webhook.Value, "pods") || facts.Policy.matches("pods") {
 		target = v1alpha1.TargetPods
 	}
 	facts.Istiods = factOf(readIstiods(ctx, cluster.Client, target))
 	facts.Meshes = factOf(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
 	facts.Certificates = factOf(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
-	facts.Configuration = factOf(readConfiguration(ctx, cluster.Client, facts.Webhook.Value))
-	facts.Controllers = readControllers(ctx, cluster.Client, facts.Webhook.Value)
+	facts.Configuration = factOf(readConfiguration(ctx, cluster.Client, facts.program()))
+	facts.Controllers = readControllers(ctx, cluster.Client, facts.program())
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
-	if namespace := probedNamespace(facts); namespace != "" && facts.Webhook.Value != nil {
+	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}
 	return facts
@@ -176,47 +180,45 @@ func readWebhook(ctx context.Context, reader client.Reader) (*admissionregistrat
 	return nil, nil
 }
 
-// serviceOf returns the webhook's Service; nil without a configuration, or with a URL in it.
-func serviceOf(configuration *admissionregistrationv1.MutatingWebhookConfiguration) *admissionregistrationv1.ServiceReference {
-	if configuration == nil {
-		return nil
-	}
-	for i := range configuration.Webhooks {
-		if service := configuration.Webhooks[i].ClientConfig.Service; service != nil {
-			return service
+// program returns the namespace and name of the program's Service, Deployment and ConfigMap; nil where neither the webhook
+// configuration nor the policy's binding names them.
+func (f *clusterFacts) program() *client.ObjectKey {
+	if f.Webhook.Value != nil {
+		for i := range f.Webhook.Value.Webhooks {
+			if service := f.Webhook.Value.Webhooks[i].ClientConfig.Service; service != nil {
+				return &client.ObjectKey{Namespace: service.Namespace, Name: service.Name}
+			}
 		}
+	}
+	if injection := f.Policy.Key; injection != nil {
+		return &client.ObjectKey{Namespace: injection.Namespace, Name: injection.Name + "-webhook"} // as in the chart
 	}
 	return nil
 }
 
-// readConfiguration reads the webhook's configuration, whose ConfigMap has the name of the Service.
-func readConfiguration(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) (*v1alpha1.InjectionConfiguration, error) {
-	service := serviceOf(webhook)
-	if service == nil {
+// readConfiguration reads the program's configuration.
+func readConfiguration(ctx context.Context, reader client.Reader, program *client.ObjectKey) (*v1alpha1.InjectionConfiguration, error) {
+	if program == nil {
 		return v1alpha1.Default(), nil
 	}
 	var stored corev1.ConfigMap
-	if err := reader.Get(ctx, client.ObjectKey{Namespace: service.Namespace, Name: service.Name}, &stored); err != nil {
+	if err := reader.Get(ctx, *program, &stored); err != nil {
 		return v1alpha1.Default(), err
 	}
 	config, err := v1alpha1.Decode([]byte(stored.Data["config.yaml"]))
 	return cmp.Or(config, v1alpha1.Default()), err
 }
 
-// readControllers returns the service accounts of the webhook's Deployments; without permission to read these only the one
-// with the name of the Service, as in the chart.
-func readControllers(ctx context.Context, reader client.Reader, webhook *admissionregistrationv1.MutatingWebhookConfiguration) []string {
-	service := serviceOf(webhook)
-	if service == nil {
+// readControllers returns the service account of the program's Deployment and, since that may not be readable, the one with
+// its name, as in the chart.
+func readControllers(ctx context.Context, reader client.Reader, program *client.ObjectKey) []string {
+	if program == nil {
 		return nil
 	}
-	accounts := []string{service.Namespace + "/" + service.Name}
-	var deployments appsv1.DeploymentList
-	labels := client.MatchingLabels{"app.kubernetes.io/part-of": "istiod-agent", "app.kubernetes.io/component": "webhook"}
-	if reader.List(ctx, &deployments, client.InNamespace(service.Namespace), labels) == nil {
-		for i := range deployments.Items {
-			accounts = append(accounts, service.Namespace+"/"+deployments.Items[i].Spec.Template.Spec.ServiceAccountName)
-		}
+	accounts := []string{program.String()}
+	var deployment appsv1.Deployment
+	if reader.Get(ctx, *program, &deployment) == nil {
+		accounts = append(accounts, program.Namespace+"/"+deployment.Spec.Template.Spec.ServiceAccountName)
 	}
 	return accounts
 }

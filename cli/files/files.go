@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package files reads the files that a person names on the command line: regular files, standard input, and pipes that
-// the shell opened for the program.
+// the shell opened for the program. It also writes files that another program reads.
 package files
 
 import (
+	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/istiod-agent/istiod-agent/internal/regular"
@@ -42,4 +44,25 @@ func ReadOrStdin(name string, stdin io.Reader, limit int64) (content []byte, sou
 // inherited reports whether name is a file descriptor that the program started with, such as the pipe of a shell's <(command).
 func inherited(name string) bool {
 	return name == "/dev/stdin" || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/")
+}
+
+// Replace creates a file, which everybody may read, or replaces it, and creates its directory where there is none. Another
+// program sees the old content or the new one: until it is complete, the new one has a name that ends in ".tmp".
+func Replace(name string, content []byte) error {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as the file
+		return err
+	}
+	file, err := os.CreateTemp(dir, ".*.tmp")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	if err = errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close()); err == nil {
+		err = os.Rename(file.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+	}
+	return err
 }

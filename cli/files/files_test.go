@@ -71,3 +71,46 @@ func TestReadDescriptor(t *testing.T) {
 		t.Errorf("an endless one: %v", err)
 	}
 }
+
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	file := filepath.Join(dir, "file.json")
+	for _, content := range []string{"old, and longer", "new"} {
+		if err := Replace(file, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(file)
+		if err != nil || string(got) != content {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode() != 0o644 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+
+	// A link is replaced, not followed.
+	kept := filepath.Join(dir, "kept")
+	for _, err := range []error{os.WriteFile(kept, []byte("kept"), 0o600), os.Symlink(kept, filepath.Join(dir, "link")), Replace(filepath.Join(dir, "link"), []byte("new"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(kept); string(got) != "kept" {
+		t.Errorf("the link's target: %q, %v", got, err)
+	}
+
+	// A failure leaves nothing.
+	if err := os.Mkdir(filepath.Join(dir, "full"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(filepath.Join(dir, "full"), nil); err == nil {
+		t.Error("a directory is replaced by a file")
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*.tmp"))
+	hidden, _ := filepath.Glob(filepath.Join(dir, ".*.tmp"))
+	if len(left)+len(hidden) > 0 || err != nil {
+		t.Errorf("left: %q, %v", append(left, hidden...), err)
+	}
+}

@@ -4,6 +4,9 @@ package policy_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +49,7 @@ func TestCommand(t *testing.T) {
 	}
 	if want := []string{
 		"CustomResourceDefinition", "Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+		"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
 		"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "Injection",
 	}; !slices.Equal(kinds, want) {
 		t.Errorf("got %v, want %v", kinds, want)
@@ -55,11 +59,61 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+func TestStatic(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	stdout, stderr, err := run(t, "--name", "mesh-ca", "--static", dir)
+	if err != nil || stdout != "" {
+		t.Fatal(err, stdout)
+	}
+	if lines := strings.Split(strings.TrimSpace(stderr), "\n"); len(lines) != 2 || !strings.Contains(lines[0], "Kubernetes 1.37 or later") {
+		t.Errorf("got %s", stderr)
+	}
+	for file, want := range map[string][]string{
+		"mutating/mesh-ca.json": {"MutatingAdmissionPolicyBinding mesh-ca.static.k8s.io", "MutatingAdmissionPolicy mesh-ca.static.k8s.io"},
+		"validating/mesh-ca.json": {
+			"ValidatingAdmissionPolicyBinding mesh-ca-guard.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-guard.static.k8s.io",
+			"ValidatingAdmissionPolicyBinding mesh-ca-decision.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-decision.static.k8s.io",
+			"ValidatingAdmissionPolicyBinding mesh-ca-warnings.static.k8s.io", "ValidatingAdmissionPolicy mesh-ca-warnings.static.k8s.io",
+		},
+	} {
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list struct {
+			Kind  string
+			Items []struct {
+				Kind     string
+				Metadata struct{ Name string }
+			}
+		}
+		if err := json.Unmarshal(text, &list); err != nil || list.Kind != "List" {
+			t.Fatal(list.Kind, err)
+		}
+		var got []string
+		for _, item := range list.Items {
+			got = append(got, item.Kind+" "+item.Metadata.Name)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q", file, got)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "admission-control.yaml"))
+	if err != nil || !strings.Contains(string(text), "staticManifestsDir: "+filepath.Join(dir, "mutating")) {
+		t.Errorf("got %s, %v", text, err)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
 		"--output: expected yaml or json": {"-o", "toml"},
 		"--config: ":                      {"--config", "/does/not/exist"},
+		"[namespace static] were all set": {"--static", "/does/not/exist", "-n", "x"},
+		"[output static] were all set":    {"--static", "/does/not/exist", "-o", "json"},
+		`name "Mesh" of the policies`:     {"--static", "/does/not/exist", "--name", "Mesh"},
+		"--static: ":                      {"--static", "/dev/null/x"},
 	} {
 		if stdout, _, err := run(t, args...); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(stdout, "kind: ") {
 			t.Errorf("%v: %v", args, err)

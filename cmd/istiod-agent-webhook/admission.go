@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -28,7 +29,13 @@ func setupAdmission(mgr manager.Manager, config *v1alpha1.InjectionConfiguration
 	}
 	admission.server.GetCertificate = source.GetCertificate
 	routes := ctrlwebhook.NewServer(ctrlwebhook.Options{}) // for its metrics by path; it is never started
-	webhook.Register(routes, injector, config.VirtualMesh, rights.Warning, ctrl.Log.WithName("admission"))
+	warning := func(ctx context.Context, namespace, account string) string {
+		if !config.Covers(namespace) {
+			return config.NotCovered(namespace)
+		}
+		return rights.Warning(ctx, namespace, account)
+	}
+	webhook.Register(routes, injector, config.VirtualMesh, warning, ctrl.Log.WithName("admission"))
 	ready := webhook.Ready(server, admission.probe, source, ctrl.Log.WithName("readiness"))
 	port := &serve.Server{Handler: webhook.Bounded(routes.WebhookMux()), TLS: admission.server, Connections: admissionConnections}
 	return listener{server.Port, port}, ready, nil

@@ -35,6 +35,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/controllers/meshes"
 	"github.com/istiod-agent/istiod-agent/controllers/reports"
 	"github.com/istiod-agent/istiod-agent/controllers/restarts"
+	"github.com/istiod-agent/istiod-agent/controllers/scope"
+	"github.com/istiod-agent/istiod-agent/internal/agentrights"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/patches"
@@ -76,7 +78,11 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		granted := config.AgentRights.Covers(namespace) && account != istio.DefaultServiceAccount
 		return !granted && istiodReconciler.RunsAs(ctx, namespace, account)
 	}
-	rights := webhook.NewRights(mgr.GetClient(), runsIstiod, ctrl.Log.WithName("admission"))
+	var reviewer client.Writer = mgr.GetClient()
+	if !config.Everywhere() {
+		reviewer = agentrights.Local(reviewer)
+	}
+	rights := webhook.NewRights(reviewer, runsIstiod, ctrl.Log.WithName("admission"))
 	istiodReconciler.Lacking = rights.Warning
 	var listeners []listener
 	ready := injections.Ready(mgr.GetAPIReader(), parameter)
@@ -88,6 +94,9 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		listeners = append(listeners, port)
 	}
 	if err := istiodReconciler.SetupWithManager(mgr); err != nil {
+		return err
+	}
+	if err := scope.Setup(mgr, config); err != nil {
 		return err
 	}
 	if err := accounts.Setup(mgr, config.AgentRights, injector.Target()); err != nil {
@@ -105,8 +114,8 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 	if err := controllers.WhenInstalled(mgr, meshes.Kinds, func(log logr.Logger, missing schema.GroupKind) {
 		log.Error(nil, "VirtualMeshes are ignored until their CRDs exist: set crds.install=true, or let Gloo Mesh install them", "missing", missing.String())
 	}, func(ctx context.Context) error {
-		mayRestart := restarts.NewRights(mgr.GetClient())
-		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart))
+		mayRestart := restarts.NewRights(mgr.GetClient(), config.Namespaces)
+		return errors.Join(meshes.Setup(ctx, mgr, config, injector.Target(), mayRestart), reports.Setup(mgr), restarts.Setup(ctx, mgr, mayRestart, config.Namespaces))
 	}); err != nil {
 		return err
 	}
@@ -133,7 +142,7 @@ func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector
 			panic(err) // the API types are compiled in
 		}
 	}
-	byObject := istiods.CacheByObject(injector.Target())
+	byObject := istiods.CacheByObject(injector.Target(), config.Namespaces)
 	maps.Copy(byObject, meshes.CacheByObject())
 	maps.Copy(byObject, reports.CacheByObject())
 	serves := config.By == v1alpha1.ByWebhook
@@ -154,7 +163,8 @@ func options(config *v1alpha1.InjectionConfiguration, injector *patches.Injector
 			ByObject:         byObject,
 			DefaultTransform: meshes.Transform(config.VirtualMesh),
 		},
-		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+		NewCache: scope.NewCache(config),
+		Client:   client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 
 		LeaderElection:                *server.LeaderElection,
 		LeaderElectionID:              "istiod-agent-webhook",

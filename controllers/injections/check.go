@@ -19,7 +19,7 @@ import (
 // sentence for each, or the first failure.
 func Check(ctx context.Context, reader client.Reader, desired *policy.Policy) ([]string, error) {
 	var passed []string
-	for _, object := range []runtime.Object{desired.Mutating, desired.MutatingBinding, desired.Validating, desired.ValidatingBinding, desired.Parameter} {
+	for _, object := range append(desired.Policies(), desired.Parameter) {
 		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 		if err != nil {
 			return passed, err

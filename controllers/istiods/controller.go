@@ -53,7 +53,8 @@ type Controller struct {
 	client   client.Client
 	events   events.EventRecorder
 	injector *patches.Injector
-	// injectExisting and automatic permit restarts of istiod.
+	// injectExisting and automatic permit restarts of istiod. Without both, the program writes no Deployment, and the chart
+	// grants no right to.
 	injectExisting, automatic bool
 	// startedAt is when this program started.
 	startedAt time.Time
@@ -163,11 +164,15 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 		allowed = r.automatic
 		report = patches.Report{Reason: reasonOutdated, Message: "istiod runs with the agent of an earlier configuration; it is updated at its next change, or by: " + command}
 	case patches.StateSkipped:
-		if r.injector.Target() == patches.Deployment {
-			// An opt-out while the webhook was down.
-			return found.result.Operations, report
+		if r.injector.Target() != patches.Deployment || len(found.result.Operations) == 0 {
+			return nil, report
 		}
-		return nil, report
+		// An opt-out while the webhook was down.
+		if !r.injectExisting && !r.automatic { // the program has no right to patch
+			remains := "istiod has opted out and still runs the agent; it is removed at its next change, or by: " + command
+			return nil, patches.Report{Reason: report.Reason, Message: remains, Warnings: []string{remains}}
+		}
+		return found.result.Operations, report
 	case patches.StateInjected:
 		return nil, report
 	}

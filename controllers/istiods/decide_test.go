@@ -79,7 +79,7 @@ func TestDecide(t *testing.T) {
 		},
 		"a Deployment that opted out while the webhook was away": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
-			desired: [4]action{injected, injected, injected, injected},
+			desired: [4]action{nothing, injected, injected, injected}, reason: patches.OptedOut,
 		},
 		"Pods as configured": {
 			target: v1alpha1.TargetPods, found: inspection{state: patches.StateInjected, result: is(patches.AlreadyInjected)},

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -20,12 +22,21 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// CacheByObject limits the cache to istiods, their Pods where Pods are injected, and the opted-in namespaces.
-func CacheByObject(target patches.Kind) map[client.Object]cache.ByObject {
+// CacheByObject limits the cache to istiods, their Pods where Pods are injected, and the opted-in namespaces, of the given
+// ones if there are any.
+func CacheByObject(target patches.Kind, namespaces []string) map[client.Object]cache.ByObject {
+	optedIn := controllers.NamespaceLabels.AsSelector()
+	if len(namespaces) > 0 {
+		listed, err := labels.NewRequirement(corev1.LabelMetadataName, selection.In, namespaces)
+		if err != nil {
+			panic(err) // the configuration's validation requires names that labels can have
+		}
+		optedIn = optedIn.Add(*listed)
+	}
 	byObject := map[client.Object]cache.ByObject{
 		deployment(): {Label: istio.IstiodLabels.AsSelector()},
 		controllers.Metadata(corev1.SchemeGroupVersion.WithKind("Namespace")): {
-			Label: controllers.NamespaceLabels.AsSelector(),
+			Label: optedIn,
 			Field: fields.OneTermNotEqualSelector("metadata.name", metav1.NamespaceSystem),
 		},
 	}

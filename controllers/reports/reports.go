@@ -126,6 +126,9 @@ func (c *reconciler) isDeleted(ctx context.Context, key types.NamespacedName) (b
 		return false, err
 	}
 	err := c.live.Get(ctx, key, pod())
+	if apierrors.IsForbidden(err) {
+		return false, nil // the host names a namespace without rights
+	}
 	return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 }
 

@@ -55,11 +55,17 @@ type reconciler struct {
 	events events.EventRecorder
 	rights *Rights
 	now    func() time.Time
+	// namespaces are those of the Pods that restart; empty for all.
+	namespaces []string
 }
 
-// Setup registers the controller on the leader. The CRDs of PodBounceDirective and IssuedCertificate must exist.
-func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights) error {
-	c := &reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager), rights: rights, now: time.Now}
+// Setup registers the controller on the leader. The CRDs of PodBounceDirective and IssuedCertificate must exist. With
+// namespaces, only Pods in them restart.
+func Setup(ctx context.Context, mgr ctrl.Manager, rights *Rights, namespaces []string) error {
+	c := &reconciler{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(controllers.Manager),
+		rights: rights, now: time.Now, namespaces: namespaces,
+	}
 	err := mgr.GetFieldIndexer().IndexField(ctx, untyped(certificatesv1.Kind), byDirective, func(object client.Object) []string {
 		key := directiveOf(object.(*unstructured.Unstructured)) //nolint:forcetypeassert // the indexed kind
 		if key.Name == "" {

@@ -221,6 +221,9 @@ func (c *reconciler) forEachPod(ctx context.Context, s podSet, call func(*metav1
 	default:
 		selections = [][]client.ListOption{{client.HasLabels{proxyLabel}}}
 	}
+	if s.kind != selectedPods {
+		selections = inEach(c.namespaces, selections)
+	}
 	for _, options := range selections {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
@@ -237,3 +240,25 @@ func (c *reconciler) forEachPod(ctx context.Context, s podSet, call func(*metav1
 	}
 	return nil
 }
+
+// inEach repeats selections in each namespace; without any they stay selections in all namespaces.
+func inEach(namespaces []string, selections [][]client.ListOption) [][]client.ListOption {
+	if len(namespaces) == 0 {
+		return selections
+	}
+	var each [][]client.ListOption
+	for _, namespace := range namespaces {
+		for _, options := range selections {
+			each = append(each, append(slices.Clone(options), client.InNamespace(namespace)))
+		}
+	}
+	return each
+}
+
+// covers reports whether Pods of a namespace restart.
+func (c *reconciler) covers(namespace string) bool {
+	return len(c.namespaces) == 0 || slices.Contains(c.namespaces, namespace)
+}
+
+// notCovered is why Pods of a namespace do not restart.
+const notCovered = "its namespace is not in the chart's value rbac.namespaces; restart its Pods yourself"

@@ -64,6 +64,10 @@ func (r *rollout) advanceRestarting(ctx context.Context) ([]string, error) {
 	var remaining []certificatesv1.RestartingWorkload
 	var waiting []string
 	for _, workload := range r.status.Restarting {
+		if !r.covers(workload.Namespace) { // a user or an earlier configuration wrote it
+			r.skip(display(workload) + ": " + notCovered)
+			continue
+		}
 		done, progress, err := r.restart(ctx, workload)
 		if err != nil {
 			return nil, err
@@ -79,6 +83,10 @@ func (r *rollout) advanceRestarting(ctx context.Context) ([]string, error) {
 
 // advanceSet records the next workloads of the current set, and returns what it waits for.
 func (r *rollout) advanceSet(ctx context.Context, s podSet, entry *certificatesv1.BouncedPodSet) ([]string, error) {
+	if s.kind == selectedPods && !r.covers(s.selector.Namespace) {
+		r.skip("set " + s.name + ": " + notCovered)
+		return nil, nil
+	}
 	if istiods := r.istiodsOf(s); len(istiods) > 0 {
 		if waiting, err := r.advanceIstiods(ctx, istiods, entry); err != nil || len(waiting) > 0 || len(r.status.Restarting) > 0 {
 			return waiting, err
@@ -207,6 +215,9 @@ func (r *rollout) finish() {
 		total += set.Workloads
 	}
 	r.status.Message = fmt.Sprintf("%d workloads restarted for root %s", total, shorten(r.status.Roots...))
+	if len(r.namespaces) > 0 {
+		r.status.Message += "; Pods outside of rbac.namespaces are not restarted"
+	}
 	if n := len(r.status.Left); n > 0 {
 		r.status.Message += fmt.Sprintf("; %d were skipped: see status.left", n)
 	}

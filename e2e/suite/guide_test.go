@@ -80,6 +80,9 @@ func followed(ctx context.Context, t *testing.T) {
 				t.Fatalf("docs/try-it.md, %s: %v\n%s", section, err, describe(ctx))
 			}
 			t.Logf("docs/try-it.md: %s", section)
+			if last := clusters[len(clusters)-1]; section == "istiod-agent" && len(clusters) > 1 && last.servesPolicies() {
+				last.change(ctx, t, "policy") // each form goes through the guide
+			}
 			must(t, sabotage(ctx, section))
 		}
 		guided = true

@@ -156,12 +156,8 @@ func TestCanary(t *testing.T) {
 	environment.Test(t, feature("a canary revision", full).
 		Assess("it has a CA of the same root", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
-			cluster.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=json -p '[{"op":"add","path":"/spec/meshes/-","value":{"name":"istiod-canary-istio-system-`+cluster.name+`"}}]'`)
-			_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --kube-context="+cluster.name+
-				" --set 'istiodSidecar.serviceAccounts[0].name=istiod,istiodSidecar.serviceAccounts[0].namespace=istio-system,istiodSidecar.serviceAccounts[1].name=istiod-canary,istiodSidecar.serviceAccounts[1].namespace=istio-system'")
-			must(t, err)
-			cluster.kubectl(ctx, t, `exec -n vault vault-0 -- /bin/sh -c 'vault write auth/kubernetes/role/gen-int-ca-istio bound_service_account_names=istiod,istiod-canary bound_service_account_namespaces=istio-system policies=gen-int-ca-istio ttl=2400h'`)
-			_, err = shell(ctx, installIstio+cluster.name+" --revision=canary")
+			cluster.addCanary(ctx, t)
+			_, err := shell(ctx, installIstio+cluster.name+" --revision=canary")
 			must(t, err)
 			eventually(ctx, t, time.Minute, "the canary's CA is confirmed", func(ctx context.Context) error {
 				issued, err := cluster.issued(ctx, "istiod-canary-istio-system-"+cluster.name)
@@ -179,10 +175,7 @@ func TestCanary(t *testing.T) {
 		})).
 		Assess("and it goes again", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
-			_, err := shell(ctx, "istioctl uninstall -y --context="+cluster.name+" --revision=canary")
-			must(t, err)
-			// Nothing is deleted that a VirtualMesh still names: its istiod may come back.
-			cluster.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=json -p '[{"op":"remove","path":"/spec/meshes/2"}]'`)
+			cluster.removeCanary(ctx, t)
 			eventually(ctx, t, time.Minute, "its IssuedCertificate is deleted", func(ctx context.Context) error {
 				if output := cluster.kubectl(ctx, t, "get issuedcertificates -n istio-system -o name"); strings.Contains(output, "canary") {
 					return errNotYet
@@ -196,6 +189,25 @@ func TestCanary(t *testing.T) {
 			clusters[0].kubectl(ctx, t, "apply -f config/samples/virtualmesh.yaml")
 		})).
 		Feature())
+}
+
+// addCanary prepares the cluster for a canary revision: its mesh, the rights of its service account, and its Vault role.
+func (c *target) addCanary(ctx context.Context, t *testing.T) {
+	t.Helper()
+	c.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=json -p '[{"op":"add","path":"/spec/meshes/-","value":{"name":"istiod-canary-istio-system-`+c.name+`"}}]'`)
+	_, err := shell(ctx, "helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --kube-context="+c.name+
+		" --set 'istiodSidecar.serviceAccounts[0].name=istiod,istiodSidecar.serviceAccounts[0].namespace=istio-system,istiodSidecar.serviceAccounts[1].name=istiod-canary,istiodSidecar.serviceAccounts[1].namespace=istio-system'")
+	must(t, err)
+	c.kubectl(ctx, t, `exec -n vault vault-0 -- /bin/sh -c 'vault write auth/kubernetes/role/gen-int-ca-istio bound_service_account_names=istiod,istiod-canary bound_service_account_namespaces=istio-system policies=gen-int-ca-istio ttl=2400h'`)
+}
+
+// removeCanary uninstalls the canary revision and removes its mesh.
+func (c *target) removeCanary(ctx context.Context, t *testing.T) {
+	t.Helper()
+	_, err := shell(ctx, "istioctl uninstall -y --context="+c.name+" --revision=canary")
+	must(t, err)
+	// Nothing is deleted that a VirtualMesh still names: its istiod may come back.
+	c.kubectl(ctx, t, `patch virtualmesh -n gloo-mesh virtual-mesh --type=json -p '[{"op":"remove","path":"/spec/meshes/2"}]'`)
 }
 
 // No change of an istiod fails while the webhook is replaced.

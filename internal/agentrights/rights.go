@@ -47,3 +47,21 @@ func Lacking(ctx context.Context, reviewer client.Writer, namespace, serviceAcco
 	}
 	return lacking, nil
 }
+
+// Local returns a reviewer for a caller who may create LocalSubjectAccessReviews in the accounts' namespaces alone.
+func Local(reviewer client.Writer) client.Writer { return localReviewer{reviewer} }
+
+type localReviewer struct{ client.Writer }
+
+// Create answers a SubjectAccessReview by one in the namespace that it asks about.
+func (l localReviewer) Create(ctx context.Context, object client.Object, options ...client.CreateOption) error {
+	review, ok := object.(*authorizationv1.SubjectAccessReview)
+	if !ok {
+		return l.Writer.Create(ctx, object, options...)
+	}
+	local := &authorizationv1.LocalSubjectAccessReview{Spec: review.Spec}
+	local.Namespace = review.Spec.ResourceAttributes.Namespace
+	err := l.Writer.Create(ctx, local, options...)
+	review.Status = local.Status
+	return err
+}

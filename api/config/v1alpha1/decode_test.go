@@ -187,6 +187,19 @@ func TestDecodeMistakes(t *testing.T) {
 				`agentRights.roleBinding: Invalid value: "a/b": `,
 			},
 		},
+		"namespaces of the controllers": {
+			"namespaces: ['*', '', istio-system, istio-system]\nagentRights: {namespaces: [istio-system, mesh]}\n",
+			[]string{
+				`namespaces[0]: Invalid value: "*": `,
+				`namespaces[1]: Invalid value: "": `,
+				`namespaces[3]: Duplicate value: "istio-system"`,
+				`agentRights.namespaces[1]: Invalid value: "mesh": must also be in namespaces, in which the controllers act`,
+			},
+		},
+		"too many namespaces of the controllers": {
+			"namespaces: [" + strings.Repeat("'*',", 64) + "x]\n",
+			[]string{`namespaces: Too many: 65: must have at most 64 items`},
+		},
 		"namespaces of VirtualMeshes": {
 			"virtualMesh: {namespaces: [gloo-mesh, a.b, '', gloo-mesh]}\n",
 			[]string{

@@ -42,6 +42,9 @@ type InjectionConfiguration struct {
 	// ClusterName is this cluster's part of the mesh names in a VirtualMesh, <istiod's Deployment>-<its
 	// namespace>-<cluster>. Default: none; VirtualMeshes then get a message. The command line ignores it.
 	ClusterName string `json:"clusterName,omitempty"`
+	// Namespaces that the controllers act in, 64 at most: those with rights, where the chart grants them per namespace
+	// (rbac.namespaces). Admission answers for every labelled namespace. Default: all; the command line ignores it.
+	Namespaces []string `json:"namespaces,omitempty"`
 	// VirtualMesh limits the VirtualMeshes to act on; the command line ignores it.
 	VirtualMesh VirtualMesh `json:"virtualMesh,omitzero"`
 	// AgentRights are granted to the service accounts of injected istiods; the command line ignores it.

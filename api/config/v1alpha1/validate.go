@@ -38,7 +38,7 @@ const (
 	maxTag      = 128
 	maxEnv      = 200
 	maxDNSNames = 100
-	// maxNamespaces limits virtualMesh.namespaces and agentRights.namespaces.
+	// maxNamespaces limits namespaces, virtualMesh.namespaces and agentRights.namespaces.
 	maxNamespaces = 64
 	// minLeafDuration exceeds the ten seconds within which a missed change of the CA is noticed.
 	minLeafDuration = 30 * time.Second
@@ -68,8 +68,14 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 	if c.ClusterName != "" {
 		errs = append(errs, subdomain(field.NewPath("clusterName"), c.ClusterName)...)
 	}
+	errs = append(errs, validateNamespaces(field.NewPath("namespaces"), c.Namespaces, "")...)
 	errs = append(errs, c.VirtualMesh.validate(field.NewPath("virtualMesh"), c.Server.Namespace)...)
 	errs = append(errs, validateNamespaces(field.NewPath("agentRights", "namespaces"), c.AgentRights.Namespaces, "")...)
+	for i, namespace := range c.AgentRights.Namespaces {
+		if !c.Covers(namespace) {
+			errs = append(errs, field.Invalid(field.NewPath("agentRights", "namespaces").Index(i), namespace, "must also be in namespaces, in which the controllers act"))
+		}
+	}
 	errs = append(errs, subdomain(field.NewPath("agentRights", "roleBinding"), c.AgentRights.RoleBinding)...)
 	return append(errs, c.Server.validate(field.NewPath("server"))...)
 }

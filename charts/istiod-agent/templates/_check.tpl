@@ -40,6 +40,16 @@ Pods would find these mistakes at their start.
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.rbac.namespaces -}}
+{{- if not $.Values.virtualMesh.namespaces -}}
+{{- fail "virtualMesh.namespaces: required with rbac.namespaces, because the rights on VirtualMeshes are granted in them" -}}
+{{- end -}}
+{{- range $.Values.istiodSidecar.namespaces -}}
+{{- if not (has . $.Values.rbac.namespaces) -}}
+{{- fail (printf "istiodSidecar.namespaces: %s must also be in rbac.namespaces" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $accounts := dict -}}
 {{- range .Values.istiodSidecar.serviceAccounts -}}
 {{- $account := printf "%s/%s" .namespace .name -}}

@@ -37,6 +37,9 @@ rollout: {{ .rollout }}
 {{- with .Values.clusterName }}
 clusterName: {{ . | quote }}
 {{- end }}
+{{- with .Values.rbac.namespaces }}
+namespaces: {{- toYaml . | nindent 0 }}
+{{- end }}
 {{- with .Values.virtualMesh.namespaces }}
 virtualMesh:
   namespaces: {{- toYaml . | nindent 2 }}

@@ -1,5 +1,6 @@
 {{/*
-Selects the namespaces with injection, for the webhook and the guard.
+Selects the namespaces with injection, for the webhook. Package policy does the same
+for the policies.
 */}}
 {{- define "istiod-agent.optedIn" -}}
 namespaceSelector:
@@ -39,47 +40,58 @@ Without a cluster (helm template), all of them.
 {{- toJson $found -}}
 {{- end -}}
 
-{{/*
-Existing namespaces in which the webhook grants istiods' service accounts their
-rights, as JSON.
-*/}}
-{{- define "istiod-agent.istiodNamespaces" -}}
+{{/* Those of a list of namespaces that exist, as JSON. Without a cluster, all of them. */}}
+{{- define "istiod-agent.existing" -}}
 {{- $found := list -}}
-{{- if .Values.istiodSidecar.createRoleBinding -}}
 {{- $asked := lookup "v1" "Namespace" "" "kube-system" -}}
-{{- range .Values.istiodSidecar.namespaces -}}
+{{- range . -}}
 {{- if or (not $asked) (lookup "v1" "Namespace" "" .) -}}
 {{- $found = append $found . -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* All existing namespaces of istiods, as JSON. */}}
+{{/*
+Existing namespaces in which the webhook grants istiods' service accounts their
+rights, as JSON.
+*/}}
+{{- define "istiod-agent.istiodNamespaces" -}}
+{{- include "istiod-agent.existing" (ternary .Values.istiodSidecar.namespaces list .Values.istiodSidecar.createRoleBinding) -}}
+{{- end -}}
+
+{{/*
+All existing namespaces of istiods in which the webhook may have rights, as JSON.
+*/}}
 {{- define "istiod-agent.namespacesOfIstiods" -}}
 {{- $found := include "istiod-agent.istiodNamespaces" . | fromJsonArray -}}
 {{- range include "istiod-agent.istiodAccounts" . | fromJsonArray -}}
+{{- if or (not $.Values.rbac.namespaces) (has .namespace $.Values.rbac.namespaces) -}}
 {{- $found = append $found .namespace -}}
+{{- end -}}
 {{- end -}}
 {{- uniq $found | sortAlpha | toJson -}}
 {{- end -}}
 
 {{/* Rights of the agent in istiod's Pods. */}}
 {{- define "istiod-agent.agentRules" -}}
-# To watch the specification of istiod's certificate.
+# To watch the specification of istiod's certificate. Without it, istiod waits in Init,
+# and the agent's message names this right.
 - apiGroups: [certificates.mesh.gloo.solo.io]
   resources: [issuedcertificates]
   verbs: [get, list, watch]
-# To report the current certificate in its status.
+# To report the current certificate in its status. Without it, the status does not have
+# this Pod's certificate, and a change of the root waits for it.
 - apiGroups: [certificates.mesh.gloo.solo.io]
   resources: [issuedcertificates/status]
   verbs: [patch]
-# To report events and remedies on the IssuedCertificate.
+# To report events and remedies on the IssuedCertificate. Without it, only the agent's
+# log reports them.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# To start under the mesh's current root.
+# To start under the mesh's current root. Without it, a Pod waits whose root differs from
+# that of its replicas, even if the mesh already trusts its root.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [istio-ca-root-cert]

@@ -5,6 +5,8 @@
 //
 //   - webhook: its memory and size before a real API server; its times, as ratios to
 //     those of three other servers (package floor), each alone on one processor;
+//   - admission: how long a client waits for istiod's creation and change with nothing
+//     installed, with the policy and with the webhook, and what the policy costs;
 //   - floods: admissions while strangers flood the webhook;
 //   - agent: the time that it adds to Vault's, its memory at rest, and how often a large
 //     fleet asks one Vault in a year, by the agent's schedule on a clock of its own;
@@ -34,6 +36,7 @@ var sections = []section{
   bare   net/http alone, which reads the review and sends one fixed answer
   floor  controller-runtime with a handler that does nothing
   usual  controller-runtime with a handler that decodes the object and computes the patch by comparison`, measureWebhook},
+	{"admission", "Measuring how long the API server's client waits: with nothing installed, the policy and the webhook, in turn ...", measureAdmission},
 	{"floods", "Measuring admissions while strangers flood the webhook, in 256 MiB of memory ...", measureFloods},
 	{"agent", "Measuring the agent: before a real API server, Vault and istiod ...", measureAgent},
 	{"controllers", "Measuring the controllers: 1,000 VirtualMeshes, 3,000 IssuedCertificates and 300 istiods in a real API server; five minutes of it are quiet ...", measureControllers},
@@ -71,7 +74,7 @@ func choose(names []string) ([]section, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no section %q; there are webhook, floods, agent and controllers", name)
+			return nil, fmt.Errorf("there is no section %q; there are webhook, admission, floods, agent and controllers", name)
 		}
 		chosen = append(chosen, sections[i])
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
@@ -29,11 +30,11 @@ type Cluster struct {
 	Webhook *webhookserver.Webhook
 }
 
-// Start starts a control plane. Stop must be called.
-func Start() (*Cluster, error) {
+// Start starts a control plane. Stop must be called. Each configure function may add flags to the API server.
+func Start(configure ...func(*envtest.APIServer)) (*Cluster, error) {
 	logf.SetLogger(logr.Discard()) // errors are returned
 	klog.SetLogger(logr.Discard())
-	plane, err := controlplane.Start()
+	plane, err := controlplane.Start(configure...)
 	if err != nil {
 		return nil, err
 	}

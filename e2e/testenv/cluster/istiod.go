@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,38 @@ func (c *Cluster) WithoutWebhook(ctx context.Context, deployment *unstructured.U
 	err := c.Create(ctx, &copied, client.DryRunAll)
 	return &copied, err
 }
+
+// ServiceAccount creates istiod's ServiceAccount in a namespace, which the API server requires for a Pod of istiod's.
+func (c *Cluster) ServiceAccount(t *testing.T, namespace string) {
+	t.Helper()
+	if err := c.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: namespace}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Pod returns the Pod that the ReplicaSet controller creates from a template.
+func Pod(namespace string, of *corev1.PodTemplateSpec) *corev1.Pod {
+	of = of.DeepCopy()
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "istiod-7c9d-", Namespace: namespace, Labels: of.Labels, Annotations: of.Annotations},
+		Spec:       of.Spec,
+	}
+}
+
+// TemplateOf returns a Pod's template without the API token, whose volume name is random.
+func TemplateOf(pod *corev1.Pod) *corev1.PodTemplateSpec {
+	spec := pod.Spec.DeepCopy()
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return IsAPIToken(v.Name) })
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			containers[i].VolumeMounts = slices.DeleteFunc(containers[i].VolumeMounts, func(m corev1.VolumeMount) bool { return IsAPIToken(m.Name) })
+		}
+	}
+	return &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}, Spec: *spec}
+}
+
+// IsAPIToken reports whether a volume is the API token that the API server adds to each Pod.
+func IsAPIToken(volume string) bool { return strings.HasPrefix(volume, "kube-api-access-") }
 
 // Eventually waits up to 30 seconds until the condition returns no error.
 func Eventually(t *testing.T, what string, condition func() error) {

@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Load keeps the webhook busy: each worker creates one istiod after the other (dry run) in a labelled namespace.
+// Load is the work of several workers, each of which repeats an admission.
 type Load struct {
 	cancel   context.CancelFunc
 	workers  sync.WaitGroup
@@ -23,22 +24,29 @@ type Load struct {
 	failed   []error
 }
 
-// StartLoad starts a load that ends with the test at the latest. The interval is the least time between two creations of
-// one worker.
+// StartLoad keeps the webhook busy: each worker creates one istiod after the other (dry run) in a labelled namespace.
 func (c *Cluster) StartLoad(t *testing.T, workers int, interval time.Duration) *Load {
 	t.Helper()
 	istiod := &appsv1.Deployment{}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(Istiod(t, c.Namespace(t, true)).Object, istiod); err != nil {
 		t.Fatal(err)
 	}
+	return Repeat(t, interval, slices.Repeat([]func(context.Context) error{
+		func(ctx context.Context) error { return c.createInjected(ctx, istiod.DeepCopy()) },
+	}, workers)...)
+}
+
+// Repeat starts a worker for each admission, which returns an error unless it was admitted and injected. The load ends with
+// the test at the latest. The interval is the least time between two admissions of one worker.
+func Repeat(t *testing.T, interval time.Duration, admissions ...func(context.Context) error) *Load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &Load{cancel: cancel}
-	for range workers {
+	for _, admit := range admissions {
 		l.workers.Go(func() {
 			tick := time.NewTicker(interval)
 			defer tick.Stop()
 			for ctx.Err() == nil {
-				l.count(ctx, c.createInjected(ctx, istiod.DeepCopy()))
+				l.count(ctx, admit(ctx))
 				select {
 				case <-ctx.Done():
 				case <-tick.C:

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 )
@@ -19,6 +20,7 @@ type AuditEvent struct {
 		Username string `json:"username"`
 	} `json:"user"`
 	ObjectRef struct {
+		APIGroup    string `json:"apiGroup"`
 		Resource    string `json:"resource"`
 		Subresource string `json:"subresource"`
 		Namespace   string `json:"namespace"`
@@ -43,7 +45,15 @@ func (c *ControlPlane) AuditEvents(namespace string) ([]AuditEvent, error) {
 // answered, watches once they have started.
 func (c *ControlPlane) Requests(user string) ([]AuditEvent, error) {
 	return c.audited(func(event *AuditEvent) bool {
-		return event.User.Username == user && (event.Stage == "ResponseStarted") == (event.Verb == "watch")
+		return event.User.Username == user && event.Verb != "get" && (event.Stage == "ResponseStarted") == (event.Verb == "watch")
+	})
+}
+
+// AllRequests are Requests with the reads of single objects, and with the refused requests of each verb.
+func (c *ControlPlane) AllRequests(user string) ([]AuditEvent, error) {
+	return c.audited(func(event *AuditEvent) bool {
+		started := event.Verb == "watch" && event.ResponseStatus.Code < http.StatusBadRequest
+		return event.User.Username == user && (event.Stage == "ResponseStarted") == started
 	})
 }
 

@@ -29,7 +29,7 @@ type ControlPlane struct {
 }
 
 // auditPolicy records, with audit annotations, every write to the kinds that the webhook admits, and every request of the
-// webhook's program except reads of single objects.
+// webhook's program.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -38,7 +38,7 @@ rules:
   verbs: [create, update, patch, delete]
   resources: [{group: apps, resources: [deployments, deployments/scale]}, {group: "", resources: [pods]}]
 - level: Metadata
-  verbs: [create, update, patch, delete, deletecollection, list, watch]
+  verbs: [create, update, patch, delete, deletecollection, get, list, watch]
   userGroups: ["system:serviceaccounts:istiod-agent-system"]
 - level: None
 `

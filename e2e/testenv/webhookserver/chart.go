@@ -25,7 +25,7 @@ func (w *Webhook) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Release.Namespace}}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.release.Namespace}}
 	if err := c.Create(ctx, namespace); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
@@ -33,7 +33,7 @@ func (w *Webhook) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.helm.InstallPatched(ctx, Release, chrt, w.options.Values, toLoopback(w.Service.Port()))
+	return w.helm.InstallPatched(ctx, w.release, chrt, w.options.Values, toLoopback(w.Service.Port()))
 }
 
 func ourChart() (*chart.Chart, error) {

@@ -25,7 +25,7 @@ func (w *Webhook) configuration(ctx context.Context) (map[string]any, error) {
 		return nil, err
 	}
 	config = overlay(config, map[string]any{"server": map[string]any{
-		"namespace":          Release.Namespace,
+		"namespace":          w.release.Namespace,
 		"servingCertificate": map[string]any{"dnsNames": []any{"localhost"}},
 	}})
 	return overlay(config, w.options.Configuration), nil
@@ -40,7 +40,7 @@ func (w *Webhook) configurationFile(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	var configMap corev1.ConfigMap
-	if err := c.Get(ctx, client.ObjectKey{Namespace: Release.Namespace, Name: Name}, &configMap); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: w.release.Namespace, Name: w.name()}, &configMap); err != nil {
 		return nil, err
 	}
 	for name, content := range configMap.Data {

@@ -15,10 +15,12 @@ import (
 	"path/filepath"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
@@ -28,11 +30,13 @@ import (
 // Release is the chart's release.
 var Release = helm.Release{Name: "istiod-agent", Namespace: "istiod-agent-system"}
 
-// Name of the chart's ServiceAccount, ConfigMap and Service.
+// Name of the chart's ServiceAccount, Deployment, ConfigMap and Service.
 const Name = "istiod-agent-webhook"
 
 // Options configure the chart and the replicas.
 type Options struct {
+	// Release of the chart; the variable Release by default. Its name must contain istiod-agent.
+	Release helm.Release
 	// Values of the chart.
 	Values helm.Values
 	// File is a configuration file that replaces the chart's, if it is set.
@@ -51,6 +55,7 @@ type Webhook struct {
 	Replicas []*Replica
 
 	plane      *controlplane.ControlPlane
+	release    helm.Release
 	helm       *helm.Client
 	options    Options
 	config     map[string]any
@@ -70,7 +75,7 @@ func Start(ctx context.Context, plane *controlplane.ControlPlane, options Option
 	if err != nil {
 		return nil, err
 	}
-	w := &Webhook{plane: plane, options: options, program: program, dir: dir}
+	w := &Webhook{plane: plane, release: cmp.Or(options.Release, Release), options: options, program: program, dir: dir}
 	if err := w.start(ctx); err != nil {
 		return nil, errors.Join(err, w.Stop())
 	}
@@ -90,7 +95,7 @@ func (w *Webhook) start(ctx context.Context) (err error) {
 	if w.config, err = w.configuration(ctx); err != nil {
 		return fmt.Errorf("reading the configuration file: %w", err)
 	}
-	user, groups := controlplane.ServiceAccount(Release.Namespace, Name)
+	user, groups := controlplane.ServiceAccount(w.release.Namespace, w.name())
 	if w.kubeconfig, err = w.plane.Kubeconfig(user, groups...); err != nil {
 		return err
 	}
@@ -115,6 +120,9 @@ func (w *Webhook) Scale(ctx context.Context) (*Replica, error) {
 	w.Service.Add(replica.Address())
 	return replica, nil
 }
+
+// name of the chart's ServiceAccount and so on.
+func (w *Webhook) name() string { return w.release.Name + "-webhook" }
 
 // Before puts this in front of the command line of replicas that start from now on.
 func (w *Webhook) Before(command ...string) { w.options.Before = command }
@@ -152,7 +160,7 @@ func (w *Webhook) forget(replica *Replica) {
 }
 
 // Roll is the rolling update after an upgrade of the chart: it replaces each replica by one with the ConfigMap's current
-// configuration.
+// configuration, and then reports that in the status of the chart's Deployment.
 func (w *Webhook) Roll(ctx context.Context) (err error) {
 	if w.config, err = w.configuration(ctx); err != nil {
 		return err
@@ -162,7 +170,24 @@ func (w *Webhook) Roll(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	return w.report(ctx)
+}
+
+// report does what the Deployment controller does at the end of a rollout.
+func (w *Webhook) report(ctx context.Context) error {
+	c, err := client.New(w.plane.Config, client.Options{})
+	if err != nil {
+		return err
+	}
+	var deployment appsv1.Deployment
+	if err := c.Get(ctx, client.ObjectKey{Namespace: w.release.Namespace, Name: w.name()}, &deployment); err != nil {
+		return err
+	}
+	replicas := *deployment.Spec.Replicas
+	deployment.Status = appsv1.DeploymentStatus{
+		ObservedGeneration: deployment.Generation, Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas, AvailableReplicas: replicas,
+	}
+	return c.Status().Update(ctx, &deployment)
 }
 
 // Render returns the objects that Upgrade applies, as YAML documents.
@@ -171,7 +196,7 @@ func (w *Webhook) Render(ctx context.Context, values helm.Values) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	rendered, err := helm.Render(ctx, Release, chrt, values)
+	rendered, err := helm.Render(ctx, w.release, chrt, values)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +272,7 @@ func (w *Webhook) Stop() error {
 		w.Service.close()
 	}
 	if w.helm != nil {
-		failed = append(failed, w.helm.Uninstall(Release))
+		failed = append(failed, w.helm.Uninstall(w.release))
 	}
 	return errors.Join(append(failed, os.RemoveAll(w.dir))...)
 }

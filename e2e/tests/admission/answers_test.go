@@ -134,7 +134,7 @@ func TestAudit(t *testing.T) {
 	// Server-side apply brings the chart's Secret volume back beside the
 	// in-memory one, so there is work to do although nothing changes.
 	wantAudited(t, istiod.GetNamespace(), "Injected", "Injected")
-	patch(t, shared.Stored(t, istiod.GetNamespace(), istiod.GetName()), "application/merge-patch+json", `{"metadata":{"labels":{"a":"b"}}}`)
+	patch(t, shared, shared.Stored(t, istiod.GetNamespace(), istiod.GetName()), "application/merge-patch+json", `{"metadata":{"labels":{"a":"b"}}}`)
 	wantAudited(t, istiod.GetNamespace(), "Injected", "Injected", "AlreadyInjected")
 }
 

@@ -9,12 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
 // patch is `kubectl patch`; object becomes what is stored then.
-func patch(t *testing.T, object client.Object, kind types.PatchType, content string) {
+func patch(t *testing.T, c *cluster.Cluster, object client.Object, kind types.PatchType, content string) {
 	t.Helper()
-	if err := shared.Patch(t.Context(), object, client.RawPatch(kind, []byte(content)), client.FieldOwner("somebody")); err != nil {
+	if err := c.Patch(t.Context(), object, client.RawPatch(kind, []byte(content)), client.FieldOwner("somebody")); err != nil {
 		t.Fatalf("patching with %s: %v", content, err)
 	}
 }

@@ -94,7 +94,7 @@ func TestReappliedSources(t *testing.T) {
 			stored = shared.Stored(t, istiod.GetNamespace(), istiod.GetName())
 			wantTemplate(t, stored, again)
 
-			patch(t, stored, types.MergePatchType, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
+			patch(t, shared, stored, types.MergePatchType, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
 			if err := injected.Absent(without, &stored.Spec.Template); err != nil {
 				t.Error("after opting out:", err)
 			}
@@ -116,10 +116,10 @@ func TestNoteMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	shared.Label(t, namespace, false)
-	patch(t, stored, types.MergePatchType, `{"metadata":{"annotations":{"`+original+`":null}},"spec":{"template":{"metadata":{"annotations":{"`+original+`":`+string(note)+`}}}}}`)
+	patch(t, shared, stored, types.MergePatchType, `{"metadata":{"annotations":{"`+original+`":null}},"spec":{"template":{"metadata":{"annotations":{"`+original+`":`+string(note)+`}}}}}`)
 	before := stored.DeepCopy()
 	shared.Label(t, namespace, true)
-	patch(t, stored, types.MergePatchType, `{"metadata":{"labels":{"any":"change"}}}`)
+	patch(t, shared, stored, types.MergePatchType, `{"metadata":{"labels":{"any":"change"}}}`)
 	wantTemplate(t, stored, before)
 	if stored.Annotations[original] == "" {
 		t.Error("the note has not moved")
@@ -142,9 +142,9 @@ func TestContainersRemoved(t *testing.T) {
 	for _, source := range []string{sources["the chart's"], sources["csi"]} {
 		istiod := withSource(t, cluster.Istiod(t, shared.Namespace(t, true)), source)
 		stored := shared.MustApply(t, istiod)
-		patch(t, stored, types.JSONPatchType, `[{"op":"remove","path":"/spec/template/spec/initContainers/0"},{"op":"remove","path":"/spec/template/spec/containers/1"}]`)
+		patch(t, shared, stored, types.JSONPatchType, `[{"op":"remove","path":"/spec/template/spec/initContainers/0"},{"op":"remove","path":"/spec/template/spec/containers/1"}]`)
 		wantGeneration(t, stored, 1)
-		patch(t, stored, types.MergePatchType, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
+		patch(t, shared, stored, types.MergePatchType, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
 		if err := injected.Absent(shared.Without(t, istiod), &stored.Spec.Template); err != nil {
 			t.Error(err)
 		}
@@ -199,7 +199,7 @@ func TestSetups(t *testing.T) {
 				t.Errorf("got %+v", stored.Spec.Template.Spec)
 			}
 			wantGeneration(t, shared.MustApply(t, istiod), 1)
-			patch(t, stored, types.MergePatchType, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
+			patch(t, shared, stored, types.MergePatchType, `{"metadata":{"annotations":{"istiod-agent.io/inject":"false"}}}`)
 			if err := injected.Absent(without, &stored.Spec.Template); err != nil {
 				t.Error("after opting out:", err)
 			}

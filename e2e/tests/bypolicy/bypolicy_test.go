@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -124,5 +125,39 @@ func TestWithoutInjection(t *testing.T) {
 			return nil
 		}
 		return fmt.Errorf("refused without the name of what is missing: %w", err)
+	})
+}
+
+// Without the binding of the policy nothing injects: the guard refuses istiod, and names what to look for.
+func TestGuard(t *testing.T) {
+	namespace := shared.Namespace(t, true)
+	istiod := cluster.Istiod(t, namespace)
+	wantInjected(t, istiod)
+	binding := &admissionregistrationv1.MutatingAdmissionPolicyBinding{}
+	if err := shared.Get(t.Context(), client.ObjectKey{Name: "istiod-agent.needs-injection.istiod-agent-system.istiod-agent"}, binding); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.Delete(t.Context(), binding.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		binding.ResourceVersion, binding.UID = "", ""
+		if err := shared.Create(t.Context(), binding); err != nil {
+			t.Error(err)
+		}
+		wantInjected(t, istiod)
+	}()
+	istiod.SetName("istiod-other")
+	cluster.Eventually(t, "the guard refuses an istiod, and names the policy", func() error {
+		_, err := shared.ServerSideApply(t.Context(), istiod, client.DryRunAll)
+		if err == nil {
+			return errors.New("it is stored")
+		}
+		for _, part := range []string{"istiod-agent-guard", "MutatingAdmissionPolicy istiod-agent, its binding and Injection istiod-agent in namespace istiod-agent-system"} {
+			if !strings.Contains(err.Error(), part) {
+				return err
+			}
+		}
+		return nil
 	})
 }

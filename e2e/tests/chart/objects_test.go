@@ -168,8 +168,9 @@ func TestReleaseNames(t *testing.T) {
 					if object.GetKind() == crdKind || object.GetKind() == meshv1.Kind {
 						continue // its name is its API's, or the user's
 					}
-					// Rights of istiod's service accounts, which may have long names, and the binding whose name is a message.
-					if istiodsNamespaces[object.GetNamespace()] || object.GetKind() == "MutatingAdmissionPolicyBinding" {
+					// Rights in other namespaces, such as of istiod's service accounts, which may have long names, and the binding
+					// whose name is a message.
+					if istiodsNamespaces[object.GetNamespace()] || object.GetNamespace() == "gloo-mesh" || object.GetKind() == "MutatingAdmissionPolicyBinding" {
 						if problems := validation.IsDNS1123Subdomain(object.GetName()); len(problems) > 0 {
 							t.Errorf("%s: %s: %v", name, key(object), problems)
 						}

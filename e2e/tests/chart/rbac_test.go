@@ -4,12 +4,15 @@ package chart
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 	rbacv1 "k8s.io/api/rbac/v1"
+	k8syaml "sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 )
@@ -18,10 +21,10 @@ import (
 func TestRights(t *testing.T) {
 	everywhere := []string{
 		"namespaces: list watch",
-		"deployments.apps: list watch patch",
-		"pods: get list watch",
 		"virtualmeshes.networking.mesh.gloo.solo.io: list watch",
 		"virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
+		"deployments.apps: list watch patch",
+		"pods: get list watch",
 		"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
 		"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
 		"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
@@ -34,10 +37,12 @@ func TestRights(t *testing.T) {
 	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
 	readBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get"
 	restart := []string{"deployments,statefulsets,daemonsets.apps: get patch", "replicasets.apps: get", "pods/eviction: create"}
-	injection := []string{"injections.istiod-agent.io: create", "injections.istiod-agent.io istiod-agent: get list watch update"}
+	injection := []string{"injections.istiod-agent.io: create", "injections.istiod-agent.io istiod-agent: list watch update"}
+	readInjection := "injections.istiod-agent.io istiod-agent: get"
 	checked := []string{
-		"mutatingadmissionpolicies,mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent,istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
-		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision: get",
+		"mutatingadmissionpolicies.admissionregistration.k8s.io istiod-agent: get",
+		"mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
+		"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision,istiod-agent-warnings: get",
 	}
 	secret := []string{"secrets: create", "secrets istiod-agent-webhook-ca: list watch update"}
 	lease := []string{"leases.coordination.k8s.io: create", "leases.coordination.k8s.io istiod-agent-webhook: get update", "events: create"}
@@ -51,7 +56,9 @@ func TestRights(t *testing.T) {
 		"pods":        {helm.Values{"injection": helm.Values{"target": "pods"}}, with(everywhere, keepBundle), with(secret, lease...)},
 		"certificate": {helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}, with(everywhere, readBundle), lease},
 		"no leader":   {helm.Values{"server": helm.Values{"leaderElection": false}}, with(everywhere, keepBundle), secret},
-		"policy":      {helm.Values{"injection": helm.Values{"by": "policy"}}, with(everywhere, checked...), lease},
+		"policy":      {helm.Values{"injection": helm.Values{"by": "policy"}}, with(everywhere, checked...), with([]string{readInjection}, lease...)},
+		"no writes":   {helm.Values{"injection": helm.Values{"injectExisting": false}}, with(without(everywhere, "deployments.apps: list watch patch", "deployments.apps: list watch"), keepBundle), with(secret, lease...)},
+		"automatic":   {helm.Values{"injection": helm.Values{"injectExisting": false, "rollout": "automatic"}}, with(everywhere, keepBundle), with(secret, lease...)},
 		"neither": {helm.Values{
 			"server":             helm.Values{"leaderElection": false},
 			"servingCertificate": helm.Values{"source": "secret", "secret": helm.Values{"name": "x"}},
@@ -67,6 +74,99 @@ func TestRights(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With rbac.namespaces, Roles have the rights that the ClusterRole has otherwise.
+func TestRightsInNamedNamespaces(t *testing.T) {
+	values := func(more helm.Values) helm.Values {
+		all := helm.Values{
+			"rbac":          helm.Values{"namespaces": []any{"istio-system", "mesh"}},
+			"virtualMesh":   helm.Values{"namespaces": []any{"gloo-mesh", standard.Namespace}},
+			"istiodSidecar": helm.Values{"serviceAccounts": []any{helm.Values{"name": "istiod", "namespace": "other"}}},
+		}
+		maps.Copy(all, more)
+		return all
+	}
+	perNamespace := func(deployments string, more ...string) []string {
+		return append([]string{
+			deployments, "pods: get list watch",
+			"issuedcertificates.certificates.mesh.gloo.solo.io: list watch create patch delete",
+			"podbouncedirectives.certificates.mesh.gloo.solo.io: get list watch create patch delete",
+			"podbouncedirectives/status.certificates.mesh.gloo.solo.io: patch",
+			"issuedcertificates/status.certificates.mesh.gloo.solo.io: patch",
+			"configmaps istio: list watch", "configmaps istio-ca-root-cert: get",
+			"events.events.k8s.io: create patch", "localsubjectaccessreviews.authorization.k8s.io: create",
+		}, more...)
+	}
+	written, read := "deployments.apps: list watch patch", "deployments.apps: list watch"
+	keepBundle := "mutatingwebhookconfigurations.admissionregistration.k8s.io istiod-agent: get list watch patch"
+	for name, test := range map[string]struct {
+		values        helm.Values
+		cluster, each []string
+	}{
+		"default":  {nil, []string{"namespaces: list watch", keepBundle}, perNamespace(written)},
+		"restarts": {helm.Values{"restarts": helm.Values{"enabled": true}}, []string{"namespaces: list watch", keepBundle}, perNamespace(written, "deployments,statefulsets,daemonsets.apps: get patch", "replicasets.apps: get", "pods/eviction: create")},
+		"policy, no writes": {helm.Values{"injection": helm.Values{"by": "policy", "injectExisting": false}}, []string{
+			"namespaces: list watch",
+			"mutatingadmissionpolicies.admissionregistration.k8s.io istiod-agent: get",
+			"mutatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent.needs-injection.istiod-agent-system.istiod-agent: get",
+			"validatingadmissionpolicies,validatingadmissionpolicybindings.admissionregistration.k8s.io istiod-agent-decision,istiod-agent-warnings: get",
+		}, perNamespace(read)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := render(t, standard, values(test.values))
+			if diff := cmp.Diff(test.cluster, rules(typed[rbacv1.ClusterRole](t, r.one(t, "ClusterRole")).Rules)); diff != "" {
+				t.Errorf("ClusterRole (-want +got):\n%s", diff)
+			}
+			meshes := []string{
+				"virtualmeshes.networking.mesh.gloo.solo.io: list watch", "virtualmeshes/status.networking.mesh.gloo.solo.io: patch",
+				"events.events.k8s.io: create patch",
+			}
+			want := map[string][]string{
+				"istio-system/istiod-agent.controllers": test.each, "mesh/istiod-agent.controllers": test.each,
+				"gloo-mesh/istiod-agent.virtualmeshes": meshes, standard.Namespace + "/istiod-agent.virtualmeshes": meshes,
+			}
+			got := rightsOfTheWebhook(t, r)
+			delete(got, standard.Namespace+"/istiod-agent-webhook") // TestRights
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("Roles (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// rightsOfTheWebhook are the rules that RoleBindings grant the webhook, by namespace and name of the Role.
+func rightsOfTheWebhook(t *testing.T, r rendered) map[string][]string {
+	t.Helper()
+	var roles, bindings []string
+	got := map[string][]string{}
+	for document := range strings.SplitSeq(r.text, "\n---\n") {
+		var object rbacv1.Role
+		if err := k8syaml.Unmarshal([]byte(document), &object); err != nil || object.Kind != "Role" && object.Kind != "RoleBinding" {
+			continue
+		}
+		key := object.Namespace + "/" + object.Name
+		if object.Kind == "Role" {
+			roles = append(roles, key)
+			got[key] = rules(object.Rules)
+			continue
+		}
+		var binding rbacv1.RoleBinding
+		if err := k8syaml.Unmarshal([]byte(document), &binding); err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(binding.Subjects, func(s rbacv1.Subject) bool {
+			return s.Name == "istiod-agent-webhook" && s.Namespace == standard.Namespace
+		}) {
+			bindings = append(bindings, binding.Namespace+"/"+binding.RoleRef.Name)
+		}
+	}
+	for _, key := range roles {
+		if !slices.Contains(bindings, key) {
+			delete(got, key) // another's
+		}
+	}
+	return got
 }
 
 // Each service account of istiod gets the agent's rights in its own namespace only.
@@ -176,6 +276,13 @@ func with(some []string, more ...string) []string {
 	return append(append([]string{}, some...), more...)
 }
 
+// without replaces one of some.
+func without(some []string, one, by string) []string {
+	all := slices.Clone(some)
+	all[slices.Index(all, one)] = by
+	return all
+}
+
 // rules in one line each.
 func rules(rules []rbacv1.PolicyRule) []string {
 	var lines []string
@@ -189,7 +296,7 @@ func rules(rules []rbacv1.PolicyRule) []string {
 	return lines
 }
 
-// Each rule has a comment with its purpose. Two rules with one purpose may share it.
+// Each rule has a comment with its purpose and the effect of its absence. Two rules with one purpose may share it.
 func TestRightsExplained(t *testing.T) {
 	renderExamples(t, func(t *testing.T, r rendered) {
 		for document := range strings.SplitSeq(r.text, "\n---\n") {
@@ -208,6 +315,9 @@ func TestRightsExplained(t *testing.T) {
 				resource := rule.Content[3].Content[0].Value
 				if rule.HeadComment == "" && resource != explained {
 					t.Errorf("%s: nothing says what the rule for %s is for", role.Kind, resource)
+				}
+				if rule.HeadComment != "" && !strings.Contains(strings.Join(strings.Fields(strings.ReplaceAll(rule.HeadComment, "#", " ")), " "), " Without ") {
+					t.Errorf("%s: nothing says what happens without the rule for %s", role.Kind, resource)
 				}
 				explained = resource
 			}

@@ -4,6 +4,7 @@ package chart
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +38,9 @@ var installations = []installation{
 	}}},
 	{"certificate source `cert-manager`, or `secret` without `caBundle`", helm.Values{"servingCertificate": helm.Values{"source": "cert-manager"}}},
 	{"without `server.leaderElection`", helm.Values{"server": helm.Values{"leaderElection": false}}},
+	{byPolicy, helm.Values{"injection": helm.Values{"by": "policy"}}},
+	{limited, namedNamespaces},
+	{noWrites, helm.Values{"injection": helm.Values{"injectExisting": false}}},
 	{"`istiodSidecar.namespaces`", helm.Values{"istiodSidecar": helm.Values{"namespaces": []any{"istio-system"}}}},
 	{"`tokenSecret`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "tokenSecret": "vault-token"},
@@ -49,14 +53,26 @@ var installations = []installation{
 	}}}},
 }
 
+const (
+	byPolicy = "`injection.by: policy`"
+	limited  = "`rbac.namespaces`"
+	noWrites = "`injectExisting: false` with `rollout: manual`"
+)
+
+// namedNamespaces limit the rights to these namespaces.
+var namedNamespaces = helm.Values{"rbac": helm.Values{"namespaces": []any{"istio-system"}}, "virtualMesh": helm.Values{"namespaces": []any{"gloo-mesh"}}}
+
 // absences are the page's words for a right that the default grants and another installation does not.
 var absences = map[string]string{
 	"certificate source `cert-manager`, or `secret` without `caBundle`": "certificate source `self-managed`",
 	"without `server.leaderElection`":                                   "`server.leaderElection`",
+	byPolicy:                                                            "`injection.by: webhook`",
+	limited:                                                             "without `rbac.namespaces`",
+	noWrites:                                                            "`injectExisting`, or `rollout: automatic`",
 }
 
-// right is a rule of a Role and its purpose.
-type right struct{ scope, rule, why string }
+// right is a rule of a Role, its purpose, and what happens without it.
+type right struct{ scope, rule, why, without string }
 
 // The page lists every right that the chart grants in any installation, with the purpose in the chart's comment.
 func TestSecurityPage(t *testing.T) {
@@ -87,7 +103,7 @@ func rightsTables(t *testing.T) string {
 	var order []right
 	given := map[right][]string{} // the installations that give it
 	for _, each := range installations {
-		for _, r := range rightsOf(t, render(t, standard, each.values).text) {
+		for _, r := range rightsIn(t, each.values) {
 			if given[r] == nil {
 				order = append(order, r)
 			}
@@ -98,19 +114,44 @@ func rightsTables(t *testing.T) string {
 	}
 	var text strings.Builder
 	for _, scope := range []struct{ name, title string }{
-		{"cluster", "In the whole cluster, since any namespace may be labelled:"},
+		{"cluster", "In the whole cluster:"},
+		{"named", "In the whole cluster, since any namespace may be labelled, or in each namespace of `rbac.namespaces`:"},
+		{"meshes", "In the whole cluster, or with `rbac.namespaces` in each namespace of `virtualMesh.namespaces`:"},
 		{standard.Namespace, "In the webhook's own namespace:"},
 		{"istiods", "In each namespace of `istiodSidecar`, the webhook:"},
 		{"agent", "In each namespace of `istiodSidecar`, the agent, as istiod's service account:"},
 	} {
-		fmt.Fprintf(&text, "\n%s\n\n| right | why | when |\n|---|---|---|\n", scope.title)
+		fmt.Fprintf(&text, "\n%s\n\n| right | why | without it | when |\n|---|---|---|---|\n", scope.title)
 		for _, r := range order {
 			if r.scope == scope.name {
-				fmt.Fprintf(&text, "| %s | %s | %s |\n", r.rule, r.why, when(given[r]))
+				fmt.Fprintf(&text, "| %s | %s | %s | %s |\n", r.rule, r.why, r.without, when(given[r]))
 			}
 		}
 	}
 	return text.String() + "\n"
+}
+
+// rightsIn are the rights of an installation. Those in the whole cluster that rbac.namespaces grants by Roles have the scope
+// of these Roles.
+func rightsIn(t *testing.T, values helm.Values) []right {
+	t.Helper()
+	byRoles := rightsOf(t, render(t, standard, merged(values, namedNamespaces)).text)
+	all := rightsOf(t, render(t, standard, values).text)
+	for i, r := range all {
+		for _, scope := range []string{"named", "meshes"} {
+			granted := r
+			if granted.scope = scope; r.scope == "cluster" && slices.Contains(byRoles, granted) {
+				all[i] = granted
+			}
+		}
+	}
+	return all
+}
+
+func merged(values, more helm.Values) helm.Values {
+	all := maps.Clone(more)
+	maps.Copy(all, values)
+	return all
 }
 
 // when returns the page's words for the installations that grant a right.
@@ -128,7 +169,7 @@ func when(in []string) string {
 		if slices.Contains(in, "certificate source `secret` with `caBundle`") && all[0] == "certificate source `self-managed`" {
 			all[0] += ", or `secret` with `caBundle`"
 		}
-		return strings.Join(all, ", ")
+		return strings.Join(all, "; ")
 	}
 	return strings.Join(in, ", ")
 }
@@ -152,12 +193,16 @@ func rightsOf(t *testing.T, text string) (all []right) {
 		switch {
 		case role.Kind == "ClusterRole":
 			scope = "cluster"
+		case role.Metadata.Name == "istiod-agent.controllers":
+			scope = "named"
+		case role.Metadata.Name == "istiod-agent.virtualmeshes":
+			scope = "meshes"
 		case role.Metadata.Name == "istiod-agent.webhook":
 			scope = "istiods"
 		case scope != standard.Namespace:
 			scope = "agent"
 		}
-		why := ""
+		why, without := "", ""
 		for _, node := range role.Rules {
 			var rule struct {
 				APIGroups     []string `yaml:"apiGroups"`
@@ -169,7 +214,7 @@ func rightsOf(t *testing.T, text string) (all []right) {
 				t.Fatal(err)
 			}
 			if node.HeadComment != "" {
-				why = reason(node.HeadComment)
+				why, without = reason(node.HeadComment)
 			}
 			line := strings.Join(rule.Resources, ", ")
 			if group := rule.APIGroups[0]; group != "" {
@@ -178,18 +223,20 @@ func rightsOf(t *testing.T, text string) (all []right) {
 			if len(rule.ResourceNames) > 0 {
 				line += " `" + strings.Join(rule.ResourceNames, "`, `") + "`"
 			}
-			all = append(all, right{scope, line + ": " + strings.Join(rule.Verbs, ", "), why})
+			all = append(all, right{scope, line + ": " + strings.Join(rule.Verbs, ", "), why, without})
 		}
 	}
 	return all
 }
 
-// reason returns a comment as a cell of a table.
-func reason(comment string) string {
+// reason returns the purpose in a comment, and what happens without the right, as cells of a table.
+func reason(comment string) (why, without string) {
 	var words []string
 	for line := range strings.Lines(comment) {
 		words = append(words, strings.Fields(strings.TrimPrefix(line, "#"))...)
 	}
-	text := strings.TrimSuffix(strings.Join(words, " "), ".")
-	return strings.ToLower(text[:1]) + text[1:]
+	why, without, _ = strings.Cut(strings.Join(words, " "), " Without ")
+	without = strings.TrimPrefix("Without "+without, "Without it, ")
+	why = strings.TrimSuffix(why, ".")
+	return strings.ToLower(why[:1]) + why[1:], strings.TrimSuffix(strings.ToLower(without[:1])+without[1:], ".")
 }

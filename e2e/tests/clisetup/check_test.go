@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 	ctx := t.Context()
 	surroundings(t) // the namespace, and the rights of istiod's service account
 	check := []string{"check", "--kubeconfig", admin(t)}
-	eventually(t, check, 0, "warn     webhook  — was not called, since no namespace is labelled", "warn     VirtualMesh  — there is no VirtualMesh")
+	eventually(t, check, 0, "warn     webhook  — was not tried, since no namespace is labelled", "warn     VirtualMesh  — there is no VirtualMesh")
 
 	istiod := cluster.Istiod(t, namespace)
 	_, err := shared.ServerSideApply(ctx, istiod)
@@ -67,7 +67,7 @@ func TestCheck(t *testing.T) {
 	})
 	healthy := []string{
 		"ok       Kubernetes  — v1.", "ok       CRD virtualmeshes.networking.mesh.gloo.solo.io  — serves v1",
-		"ok       webhook configuration  — istiod-agent exists", "ok       webhook  — the API server calls it, and it injects",
+		"ok       form of the injection  — webhook; injection.by=policy is possible too", "ok       webhook configuration  — istiod-agent exists", "ok       webhook  — the API server calls it, and it injects",
 		"ok       guard policy  — istiod-agent-guard exists and is bound", "ok       istiod istio-system/istiod  — has the agent",
 		"ok       rights of service account istio-system/istiod", "ok       VirtualMesh gloo-mesh/virtual-mesh",
 		"warn     IssuedCertificate istio-system/istiod-istio-system-cluster-1  — no agent has reported yet",
@@ -140,18 +140,18 @@ func TestCheck(t *testing.T) {
 		want           []string
 		withoutReplica bool
 	}{
-		{"another's certificate", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.URL = new(stranger.URL) }), asBefore, 1, []string{"fail     webhook  — ", "cannot verify its certificate by the caBundle"}, false},
+		{"another's certificate", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.URL = new(stranger.URL) }), asBefore, 1, []string{"fail     webhook  — ", "cannot verify the webhook's certificate by the caBundle"}, false},
 		{"the guard's binding is gone", deleted(bindings), again(bindings), 1, []string{"fail     guard policy  — istiod-agent-guard has no ValidatingAdmissionPolicyBinding"}, false},
 		{"the guard is gone", deleted(policy), again(policy), 0, []string{"warn     guard policy  — does not exist"}, false},
 		{"the rights are gone", deleted(rights), again(rights), 1, []string{"fail     rights of service account istio-system/istiod  — it may not list issuedcertificates", "add {name: istiod, namespace: istio-system} to istiodSidecar.serviceAccounts"}, false},
 		{"Vault refuses", status(`{"state":"FAILED","error":"asking Vault at https://vault.vault:8200 to log in: it is sealed; unseal it (vault operator unseal)"}`), finished, 1, []string{"fail     Vault  — seen from istiod's Pods: asking Vault at https://vault.vault:8200 to log in: it is sealed"}, false},
 		{"the mesh is not there", meshSpec(`{"spec":{"meshes":[{"name":"istiod-other-cluster-1"}]}}`), meshSpec(`{"spec":{"meshes":[{"name":"istiod-istio-system-cluster-1"}]}}`), 0, []string{"warn     VirtualMesh gloo-mesh/virtual-mesh  — ", "waiting for an istiod Deployment with this name"}, false},
-		{"the webhook is down", func() error { return nil }, func() error { return nil }, 1, []string{"fail     webhook  — ", "the API server cannot reach it"}, true},
+		{"the webhook is down", func() error { return nil }, func() error { return nil }, 1, []string{"fail     webhook  — ", "the API server cannot reach the webhook"}, true},
 		{"no caBundle", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.CABundle = nil }), asBefore, 1, []string{"fail     webhook configuration  — istiod-agent: the caBundle of deployments.istiod-agent.io is empty"}, true},
 		{"the webhook matches nothing", setHooks(func(h *admissionregistrationv1.MutatingWebhook) {
 			h.ObjectSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "other"}}
 		}), asBefore, 1, []string{"fail     webhook  — ", "the webhook did not inject it, and the guard refused it"}, true},
-		{"no webhook configuration", deleted(hooks), again(hooks), 1, []string{"fail     webhook configuration  — does not exist: no istiod is injected"}, true},
+		{"no webhook configuration", deleted(hooks), again(hooks), 1, []string{"fail     form of the injection  — there is neither a webhook configuration nor a policy: no istiod is injected"}, true},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,17 +38,16 @@ func TestCreation(t *testing.T) {
 		t.Error(err)
 	}
 
-	reference := create(t, pod(namespaceWithIstiod(t, false), without))
-	pod := create(t, pod(namespace, without))
-	token := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") }
-	for _, point := range injected.Missing(injected.Check(template(reference, token), template(pod, token), injected.Default(agentImage))) {
+	reference := create(t, cluster.Pod(namespaceWithIstiod(t, false), without))
+	pod := create(t, cluster.Pod(namespace, without))
+	for _, point := range injected.Missing(injected.Check(cluster.TemplateOf(reference), cluster.TemplateOf(pod), injected.Default(agentImage))) {
 		t.Errorf("not so: %s: %v", point.Name, point.Err)
 	}
 
 	t.Run("every container has the API token", func(t *testing.T) {
 		for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 			if !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool {
-				return token(m.Name) && m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount"
+				return cluster.IsAPIToken(m.Name) && m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount"
 			}) {
 				t.Errorf("container %s has the mounts %+v", container.Name, container.VolumeMounts)
 			}
@@ -68,7 +66,7 @@ func TestCreation(t *testing.T) {
 
 func TestOptOut(t *testing.T) {
 	namespace := namespaceWithIstiod(t, true)
-	out := pod(namespace, shared.Without(t, cluster.Istiod(t, namespace)))
+	out := cluster.Pod(namespace, shared.Without(t, cluster.Istiod(t, namespace)))
 	out.Annotations["istiod-agent.io/inject"] = "false"
 	if created := create(t, out); len(created.Spec.InitContainers) > 0 {
 		t.Errorf("it has init containers %+v", created.Spec.InitContainers)
@@ -78,7 +76,7 @@ func TestOptOut(t *testing.T) {
 func TestExistingPods(t *testing.T) {
 	namespace := namespaceWithIstiod(t, false)
 	istiod := cluster.Istiod(t, namespace)
-	existing := create(t, pod(namespace, shared.Without(t, istiod)))
+	existing := create(t, cluster.Pod(namespace, shared.Without(t, istiod)))
 	before := shared.MustApply(t, istiod)
 	shared.Label(t, namespace, true)
 
@@ -126,7 +124,7 @@ func TestGuardAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	cluster.Eventually(t, "the guard refuses", func() error {
-		err := shared.Create(t.Context(), pod(namespace, without), client.DryRunAll)
+		err := shared.Create(t.Context(), cluster.Pod(namespace, without), client.DryRunAll)
 		if err == nil || !strings.Contains(err.Error(), "istiod-agent-guard") {
 			return fmt.Errorf("the answer is: %w", err)
 		}
@@ -138,20 +136,8 @@ func TestGuardAlone(t *testing.T) {
 func namespaceWithIstiod(t *testing.T, labelled bool) string {
 	t.Helper()
 	namespace := shared.Namespace(t, labelled)
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: namespace}}
-	if err := shared.Create(t.Context(), account); err != nil {
-		t.Fatal(err)
-	}
+	shared.ServiceAccount(t, namespace)
 	return namespace
-}
-
-// pod returns the Pod that the ReplicaSet controller creates from a template.
-func pod(namespace string, of *corev1.PodTemplateSpec) *corev1.Pod {
-	of = of.DeepCopy()
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "istiod-7c9d-", Namespace: namespace, Labels: of.Labels, Annotations: of.Annotations},
-		Spec:       of.Spec,
-	}
 }
 
 func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
@@ -160,16 +146,4 @@ func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 		t.Fatal(err)
 	}
 	return pod
-}
-
-// template returns a Pod's template without the API token, whose volume name is random.
-func template(pod *corev1.Pod, token func(string) bool) *corev1.PodTemplateSpec {
-	spec := pod.Spec.DeepCopy()
-	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return token(v.Name) })
-	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		for i := range containers {
-			containers[i].VolumeMounts = slices.DeleteFunc(containers[i].VolumeMounts, func(m corev1.VolumeMount) bool { return token(m.Name) })
-		}
-	}
-	return &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}, Spec: *spec}
 }

@@ -100,6 +100,9 @@ var notes = []string{
 	`{"volume":{"csi":{"driver":"d","volumeAttributes":{"a":"b:c"}},"name":"cacerts"},"mountAdded":true}`,
 }
 
+// Texts that a message shows as they are, or not at all.
+var odd = []string{"plain", "no", "a\nb", "\x1b[31mred", `"quoted" \ 'text'`, "Käse", strings.Repeat("x", 200), strings.Repeat("x", 6000), "\u202e", "%s%n"}
+
 const ownImage = "ghcr.io/istiod-agent/istiod-agent:0.1.0"
 
 // near /etc/cacerts, as people may write it.
@@ -169,6 +172,33 @@ var edits = map[string]func(r *rand.Rand, o object){
 		spec["automountServiceAccountToken"] = false
 		appended(spec, "volumes", object{"name": "api-token", "emptyDir": object{}})
 		appended(istiodIn(spec), "volumeMounts", object{"name": "api-token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" + pick(r, "", "/"), "readOnly": true})
+	},
+	"no token": func(_ *rand.Rand, o object) {
+		_, spec := podOf(o)
+		spec["automountServiceAccountToken"] = false
+	},
+	"odd text": func(r *rand.Rand, o object) { // which a message would show
+		_, spec := podOf(o)
+		c, text := istiodIn(spec), pick(r, odd...)
+		switch r.IntN(5) {
+		case 0:
+			appended(c, "env", object{"name": pick(r, "ROOT_CA_DIR", "ISTIO_MULTIROOT_MESH"), "value": text})
+		case 1:
+			appended(c, "env", object{"name": "EXTERNAL_CA", "value": text}, object{"name": "PILOT_CERT_PROVIDER", "value": "k8s.io/" + text})
+		case 2:
+			c["workingDir"] = "/" + text
+			appended(c, "env", object{"name": "ROOT_CA_DIR", "value": "./etc/cacerts"})
+		case 3:
+			appended(c, "volumeMounts", object{"name": "cacerts", "mountPath": "/etc/cacerts/" + text})
+		default:
+			meta := o["metadata"].(object)
+			annotations, _ := meta["annotations"].(object)
+			if annotations == nil {
+				annotations = object{}
+			}
+			annotations["istiod-agent.io/inject"] = text
+			meta["annotations"] = annotations
+		}
 	},
 	"variable": func(r *rand.Rand, o object) {
 		_, spec := podOf(o)

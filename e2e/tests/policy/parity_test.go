@@ -3,8 +3,8 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -17,12 +17,13 @@ import (
 	"testing"
 
 	evanphx "github.com/evanphx/json-patch/v5"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/policyeval"
 	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/policy"
 )
@@ -53,33 +54,56 @@ var agents = map[string]string{
 type pair struct {
 	name   string
 	engine *patches.Injector
-	policy *evaluator
+	policy *policyeval.Evaluator
 }
 
 func pairOf(t testing.TB, name string, config *v1alpha1.InjectionConfiguration) pair {
+	t.Helper()
+	p, err := policy.New(config, policy.Names{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pairWith(t, name, config, p)
+}
+
+// staticPairOf is the pair with the policies for an API server's own disk.
+func staticPairOf(t testing.TB, name string, config *v1alpha1.InjectionConfiguration) pair {
+	t.Helper()
+	p, err := policy.NewStatic(config, "static")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pairWith(t, name+", static", config, p)
+}
+
+func pairWith(t testing.TB, name string, config *v1alpha1.InjectionConfiguration, p *policy.Policy) pair {
 	t.Helper()
 	engine, err := patches.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.New(config, policy.Names{})
+	compiled, err := policyeval.New(engine.Target(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pair{name, engine, newEvaluator(t, engine.Target(), p)}
+	return pair{name, engine, compiled}
 }
 
 func pairs(t testing.TB) []pair {
 	t.Helper()
 	var all []pair
 	for _, name := range slices.Sorted(maps.Keys(configurations)) {
-		text, agent := configurations[name], agents[name]
-		if agent == "" {
-			agent = "{image: '" + ownImage + "'}"
-		}
-		all = append(all, pairOf(t, name, decoded(t, text+"agent: "+agent)))
+		all = append(all, pairOf(t, name, configuration(t, name)))
+	}
+	for _, name := range []string{"default", "native", "pods, the rest"} {
+		all = append(all, staticPairOf(t, name, configuration(t, name)))
 	}
 	return all
+}
+
+func configuration(t testing.TB, name string) *v1alpha1.InjectionConfiguration {
+	t.Helper()
+	return decoded(t, configurations[name]+"agent: "+cmp.Or(agents[name], "{image: '"+ownImage+"'}"))
 }
 
 func decoded(t testing.TB, text string) *v1alpha1.InjectionConfiguration {
@@ -223,25 +247,20 @@ func (p *pair) byEngine(o runtime.Object) (outcome, patches.Result, error) {
 	if err != nil {
 		return outcome{}, result, err
 	}
-	final, err := typed(p.engine.Target(), after)
+	final, err := policyeval.Typed(p.engine.Target(), after)
 	if err != nil {
 		return outcome{}, result, err
 	}
 	return outcome{object: tree(final)}, result, nil
 }
 
-func (p *pair) byPolicy(o runtime.Object) (outcome, error) {
-	after, err := p.policy.evaluate(o)
-	var refused *refusal
-	switch {
-	case errors.As(err, &refused):
-		_, reason, _ := strings.Cut(refused.message, "istiod-agent: ")
-		reason, _, _ = strings.Cut(reason, ":")
-		return outcome{reason: reason}, nil
-	case err != nil:
-		return outcome{}, err
+func (p *pair) byPolicy(o runtime.Object) (outcome, policyeval.Outcome, error) {
+	made, err := p.policy.Create(o)
+	if err != nil || made.Refusal == "" {
+		return outcome{object: tree(made.Object)}, made, err
 	}
-	return outcome{object: tree(after)}, nil
+	reason, _, _ := strings.Cut(strings.TrimPrefix(made.Refusal, "istiod-agent: "), ":")
+	return outcome{reason: reason}, made, nil
 }
 
 // tree of a typed object without what is empty, which the API server does not store.
@@ -262,7 +281,7 @@ const policyCannot = "PolicyCannot"
 
 // injected is the object as the engine admits it; nil where it is refused.
 func (p *pair) injected(o object) object {
-	sent, err := typed(p.engine.Target(), must(json.Marshal(o)))
+	sent, err := policyeval.Typed(p.engine.Target(), must(json.Marshal(o)))
 	if err != nil {
 		return nil
 	}
@@ -281,7 +300,7 @@ func (p *pair) difference(t testing.TB, o object) (difference string, known bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	sent, err := typed(p.engine.Target(), raw)
+	sent, err := policyeval.Typed(p.engine.Target(), raw)
 	if err != nil {
 		return "", false // no API server takes it
 	}
@@ -289,7 +308,7 @@ func (p *pair) difference(t testing.TB, o object) (difference string, known bool
 	if err != nil {
 		return "", false // a patch that does not apply refuses the object
 	}
-	got, err := p.byPolicy(sent)
+	got, made, err := p.byPolicy(sent)
 	if err != nil {
 		return fmt.Sprintf("engine %s: %s, policy: %v", result.Reason, result.Message, err), false
 	}
@@ -300,9 +319,10 @@ func (p *pair) difference(t testing.TB, o object) (difference string, known bool
 		return fmt.Sprintf("engine %s: %s, policy %q", result.Reason, result.Message, got.reason), false
 	}
 	if !reflect.DeepEqual(got.object, want.object) {
-		return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, cmp.Diff(want.object, got.object)), false
+		return fmt.Sprintf("engine %s: %s\n(-engine +policy)\n%s", result.Reason, result.Message, gocmp.Diff(want.object, got.object)), false
 	}
-	return "", false
+	said := answer{reason: made.Reason, refusal: made.Refusal, warnings: made.Warnings}
+	return differentWords(answerOf(result).created(tree(sent).(object)), said.created(tree(sent).(object))), false
 }
 
 var plainText = regexp.MustCompile("^[A-Za-z0-9_./-]*$")
@@ -370,7 +390,7 @@ func TestParityOfMutatedInputs(t *testing.T) {
 	if testing.Short() {
 		count = 300
 	}
-	failures, documented, reasons := 0, 0, map[string]int{}
+	failures, documented, reasons, warned := 0, 0, map[string]int{}, 0
 	for seed := range uint64(count) {
 		r := rand.New(rand.NewPCG(seed, 15))
 		p := all[r.IntN(len(all))]
@@ -399,9 +419,10 @@ func TestParityOfMutatedInputs(t *testing.T) {
 		if known {
 			documented++
 		}
-		if sent, err := typed(p.engine.Target(), must(json.Marshal(o))); err == nil {
+		if sent, err := policyeval.Typed(p.engine.Target(), must(json.Marshal(o))); err == nil {
 			if _, result, err := p.byEngine(sent); err == nil {
 				reasons[string(result.Reason)]++
+				warned += len(answerOf(result).created(tree(sent).(object)).warnings)
 			}
 		}
 		if difference != "" {
@@ -411,7 +432,10 @@ func TestParityOfMutatedInputs(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d objects, %d documented differences, decisions %v", count, documented, reasons)
+	t.Logf("%d objects, %d documented differences, %d warnings, decisions %v", count, documented, warned, reasons)
+	if warned < count/10 {
+		t.Errorf("the test compares too few warnings: %d", warned)
+	}
 	for _, reason := range []patches.Reason{patches.Injected, patches.AlreadyInjected, patches.OptedOut, patches.NoBuiltInCA, patches.NoIstiodContainer, patches.CACertsElsewhere} {
 		if reasons[string(reason)] < count/200 {
 			t.Errorf("the test compares too little: %d of %s", reasons[string(reason)], reason)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command generate writes the specs of the policies into a folder of the chart, DIR/TARGET/KIND.yaml, since the same text
-// serves every release. The chart's templates add names and parameters.
+// Command generate writes the specs of the policies into a folder of the chart, DIR/TARGET/POLICY.yaml, and that of the guard,
+// DIR/TARGET/guard.yaml, since the same text serves every release. The chart's templates add names and parameters, and
+// replace REMEDY in the guard.
 package main
 
 import (
@@ -9,11 +10,11 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
+	"github.com/istiod-agent/istiod-agent/patches"
 	"github.com/istiod-agent/istiod-agent/policy"
 )
 
@@ -46,12 +47,16 @@ func generate(dir string) error {
 		if err := errors.Join(root.RemoveAll(folder), root.Mkdir(folder, 0o755)); err != nil {
 			return err
 		}
-		for kind, spec := range map[string]any{p.Mutating.Kind: p.Mutating.Spec, p.Validating.Kind: p.Validating.Spec} {
+		injects := patches.Deployment
+		if target == v1alpha1.TargetPods {
+			injects = patches.Pod
+		}
+		for name, spec := range map[string]any{"injection": p.Mutating.Spec, "decision": p.Validating.Spec, "warnings": p.Warning.Spec, "guard": policy.Guard(injects, "REMEDY")} {
 			text, err := yaml.Marshal(spec)
 			if err != nil {
 				return err
 			}
-			if err := root.WriteFile(path.Join(folder, strings.ToLower(kind)+".yaml"), append([]byte(header), text...), 0o644); err != nil {
+			if err := root.WriteFile(path.Join(folder, name+".yaml"), append([]byte(header), text...), 0o644); err != nil {
 				return err
 			}
 		}
