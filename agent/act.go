@@ -21,7 +21,9 @@ import (
 // issue gets a certificate and publishes it.
 func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event, error) {
 	source, adopted := a.nextSource()
-	a.Log.Info("Requesting a CA certificate", "why", reason, "from", source.String())
+	if !a.state.Pending() {
+		a.Log.Info("Requesting a CA certificate", "why", reason, "from", source.String())
+	}
 	a.apply(machine.IssueStarted{}, time.Now())
 	specification, _ := a.state.Specified()
 	known := knownRoots{mesh: func() ([]*x509.Certificate, error) { return nil, nil }}
@@ -80,8 +82,11 @@ func (a *Agent) write(set *cacerts.Set, n note) error {
 	return nil
 }
 
-// failed returns the event of a failed attempt.
-func failed(err error) machine.IssueFailed {
+// failed returns the event of an attempt without a certificate.
+func failed(err error) machine.Event {
+	if _, ok := errors.AsType[*ca.PendingError](err); ok {
+		return machine.IssuePending{}
+	}
 	if rejected, ok := errors.AsType[*roots.RejectedError](err); ok {
 		kind := machine.RootRejected
 		if rejected.Awaited {

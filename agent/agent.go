@@ -19,6 +19,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
 	"github.com/istiod-agent/istiod-agent/agent/ca/secret"
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
@@ -52,6 +53,8 @@ type Agent struct {
 	Specifications Specifications
 	// Vault is for specifications that name a Vault.
 	Vault vault.Options
+	// CertManager is for specifications that name an issuer of cert-manager.
+	CertManager certmanager.Options
 	// APIServer is nil where there is none.
 	APIServer APIServer
 	Directory *cacerts.Directory

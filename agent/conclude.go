@@ -34,6 +34,9 @@ func (a *Agent) conclude(event machine.Event, err error) {
 		if !a.notices.Set(notices.Attempt, reason, err.Error(), retry...) {
 			a.Log.V(1).Info("Failed again to obtain a CA certificate", append(retry, "reason", reason)...)
 		}
+	case machine.IssuePending:
+		a.notices.Expect(notices.Attempt, reasonOf(err), err.Error())
+		a.notices.Info(reasonOf(err), err.Error())
 	case machine.Confirmed:
 		if before.Reason != "" {
 			a.Metrics.Renewal("success", string(before.Reason))

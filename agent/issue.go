@@ -44,6 +44,7 @@ func (a *Agent) obtain(ctx context.Context, source ca.Source, adopted bool, know
 	expected := cacerts.Request{
 		Hosts: request.Hosts, Organization: request.Organization, Now: time.Now(), Key: request.Key, TTL: request.TTL,
 		Trusted: a.roots.Desired, Published: known.published, Pinned: pinned, Preferred: preferred,
+		AnyPathLength: answer.AnyPathLength,
 	}
 	verify := func() error { set, err = cacerts.Verify(answer.Issued, expected); return err }
 	err = a.step("verify", verify)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
 	"github.com/istiod-agent/istiod-agent/agent/ca/secret"
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
@@ -21,10 +22,16 @@ import (
 // operator permits.
 func (a *Agent) sourceOf(certificate *certificatesv1.IssuedCertificate) (ca.Source, error) {
 	of, path := certificate.Spec.AgentCA, field.NewPath("spec", "agentCa")
-	if of == nil || of.Vault == nil { // Validate refuses it
-		return nil, &SpecificationError{Certificate: certificate, Err: errors.New("spec.agentCa.vault: required")}
+	var source ca.Source
+	var errs field.ErrorList
+	switch {
+	case of == nil || of.Vault == nil && of.CertManager == nil: // Validate refuses it
+		return nil, &SpecificationError{Certificate: certificate, Err: errors.New("spec.agentCa: required")}
+	case of.Vault != nil:
+		source, errs = vault.New(a.Vault, of.Vault)
+	default:
+		source = certmanager.New(a.CertManager, of.CertManager)
 	}
-	source, errs := vault.New(a.Vault, of.Vault)
 	if roots := of.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
 		errs = append(errs, ca.OwnNamespace(path.Child("trustedRoots", "configMapRef"), roots.ConfigMapRef.Namespace, a.Identity.Namespace)...)
 	}

@@ -62,7 +62,10 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
 		}
 	}
-	if mine.Error != "" {
+	switch {
+	case a.state.Pending():
+		state = certificatesv1.Requested
+	case mine.Error != "":
 		state = certificatesv1.Failed
 	}
 	status := certificatesv1.IssuedCertificateStatus{
@@ -70,7 +73,7 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
 	if a.desired != nil {
-		status.Conditions = a.source.Conditions()
+		status.Conditions = append(a.source.Conditions(), a.unlimited()...)
 		for i := range status.Conditions {
 			status.Conditions[i].ObservedGeneration = a.desired.Generation
 		}
@@ -84,6 +87,18 @@ func (a *Agent) limitedBy() string {
 		return "" // it was not requested from a CA
 	}
 	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
+}
+
+// unlimited returns the condition that istiod's CA may sign further CAs, where the source gave such a one.
+func (a *Agent) unlimited() []metav1.Condition {
+	if _, adopted := a.nextSource(); adopted || a.state.Published() == nil || a.set.SignsNoCAs() {
+		return nil
+	}
+	return []metav1.Condition{{
+		Type: certificatesv1.PathLengthLimitedCondition, Status: metav1.ConditionFalse, Reason: "UnboundedPathLength",
+		Message: fmt.Sprintf("istiod's CA certificate %s has no path length of 0, and no issuer above limits it to that: it may sign further CAs. "+
+			"Use an issuer whose own certificate has a path length of 1, and remove allowUnboundedPathLength.", a.set.SerialNumber()),
+	}}
 }
 
 // stuck is the longest pause of the agent's loop; issuing takes a few calls of --vault-timeout each.

@@ -49,6 +49,8 @@ type Request struct {
 type Answer struct {
 	// Issued is the certificate with its key and chain. The caller clears the key.
 	Issued cacerts.Issued
+	// AnyPathLength is set where the specification accepts a certificate that may sign further CAs.
+	AnyPathLength bool
 	// Warnings are the CA's.
 	Warnings []Warning
 	// More requests the rest of the chain, one PEM certificate each, where Issued does not lead to a root or to the right one.
@@ -103,6 +105,20 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // ReasonKey returns Reason.
 func (e *Error) ReasonKey() string { return e.Reason }
+
+// PendingError is a request that the CA has accepted and not decided yet. It is no failure: the next call of Issue continues with
+// it.
+type PendingError struct {
+	// Reason says what it waits for.
+	Reason string
+	Cause  error
+}
+
+func (e *PendingError) Error() string { return e.Cause.Error() }
+func (e *PendingError) Unwrap() error { return e.Cause }
+
+// ReasonKey returns Reason.
+func (e *PendingError) ReasonKey() string { return e.Reason }
 
 // ReasonOf returns the reason of an error, of the outermost where several have one, empty where none has.
 func ReasonOf(err error) string {

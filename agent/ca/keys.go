@@ -17,14 +17,17 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 )
 
-// NewKey generates a key that never leaves this pod, and its certificate signing request (RFC 2986). Both are PEM, the key
-// PKCS#8.
-func NewKey(request Request) (key, csr []byte, err error) {
+// NewKey generates a key that never leaves this pod, and its certificate signing request (RFC 2986) with the names and, if any,
+// the extensions that are requested. Both are PEM, the key PKCS#8.
+func NewKey(request Request, extensions ...pkix.Extension) (key, csr []byte, err error) {
 	private, err := generate(request.Key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("generating a key: %w", err)
 	}
-	template := x509.CertificateRequest{Subject: pkix.Name{Organization: []string{request.Organization}, CommonName: request.Organization}}
+	template := x509.CertificateRequest{
+		Subject:         pkix.Name{Organization: []string{request.Organization}, CommonName: request.Organization},
+		ExtraExtensions: extensions,
+	}
 	for _, host := range request.Hosts {
 		uri, err := url.Parse(host)
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
 )
 
 // tokenSeconds is the shortest life that the API server gives a token (TokenRequest: 10 minutes).
@@ -90,6 +91,11 @@ func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string
 		values[key] = value
 	}
 	return values, nil
+}
+
+// CertificateRequests are those of cert-manager in istiod's namespace.
+func (c *Client) CertificateRequests() dynamic.ResourceInterface {
+	return c.client.Resource(certmanager.Requests).Namespace(c.identity.Namespace)
 }
 
 // ConfigMapValue implements agent.APIServer.

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/cluster"
@@ -97,6 +98,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 			Namespace: o.identity.Namespace, ServiceAccount: o.identity.ServiceAccount,
 			Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout, Observe: measured.Observe,
 		},
+		CertManager: certmanager.Options{Pod: o.identity.Pod, Patience: certmanager.DefaultPatience, Observe: measured.Observe},
 	}
 	config, err := o.restConfig()
 	switch {
@@ -107,7 +109,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		if err != nil {
 			return nil, nil, err
 		}
-		a.APIServer, a.Vault.APIServer = api, api
+		a.APIServer, a.Vault.APIServer, a.CertManager.Requests = api, api, api.CertificateRequests()
 		if o.spec == "" {
 			watch, err := api.Watch(cmp.Or(o.certificatesIn, o.identity.Namespace))
 			if err != nil {
