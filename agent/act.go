@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
@@ -19,7 +20,10 @@ import (
 
 // issue gets a certificate and publishes it.
 func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event, error) {
-	a.Log.Info("Requesting a CA certificate", "why", reason, "server", a.desired.Spec.AgentCA.Vault.Server)
+	source, adopted := a.nextSource()
+	if !a.state.Pending() {
+		a.Log.Info("Requesting a CA certificate", "why", reason, "from", source.String())
+	}
 	a.apply(machine.IssueStarted{}, time.Now())
 	specification, _ := a.state.Specified()
 	known := knownRoots{mesh: func() ([]*x509.Certificate, error) { return nil, nil }}
@@ -29,20 +33,22 @@ func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event
 		known.mesh = sync.OnceValues(func() ([]*x509.Certificate, error) { return readMeshRoots(ctx, a.APIServer, a.Identity.Namespace) })
 		go func() { _, _ = known.mesh() }() // while the CA works
 	}
-	result, err := a.Source.issue(ctx, a.desired, known)
+	set, answer, err := a.obtain(ctx, source, adopted, known)
 	mesh, meshErr := known.mesh()
 	a.roots.Start.Mesh, a.roots.Start.MeshErr = pemcerts.Fingerprints(mesh), meshErr
-	for _, warning := range result.warnings {
-		a.notices.Info(notices.VaultWarning, "Vault warns: "+warning)
+	for _, warning := range answer.Warnings {
+		a.notices.Info(warning.Reason, warning.Message)
 	}
 	var event machine.Event
 	if err == nil {
-		event, err = a.publish(result.set, note{Digest: specification.Digest, Renew: specification.Renew}, reason)
+		event, err = a.publish(set, note{Digest: specification.Digest, Renew: specification.Renew}, reason)
 	} else {
 		event = failed(err)
 	}
-	for _, leftover := range result.tidy(ctx) {
-		a.notices.Info(notices.NotTidied, leftover)
+	if answer.Tidy != nil {
+		for _, leftover := range answer.Tidy(ctx) {
+			a.notices.Info(notices.NotTidied, leftover)
+		}
 	}
 	if err != nil && ctx.Err() != nil {
 		return nil, nil //nolint:nilerr // no failure: the agent stops
@@ -69,15 +75,18 @@ func (a *Agent) write(set *cacerts.Set, n note) error {
 	}
 	start := time.Now()
 	if err := a.Directory.Publish(set, text); err != nil {
-		return &reasonError{notices.PublishFailed, err}
+		return &ca.Error{Reason: notices.PublishFailed, Cause: err}
 	}
 	a.Metrics.Observe("publish", time.Since(start))
 	a.uses(set)
 	return nil
 }
 
-// failed returns the event of a failed attempt.
-func failed(err error) machine.IssueFailed {
+// failed returns the event of an attempt without a certificate.
+func failed(err error) machine.Event {
+	if _, ok := errors.AsType[*ca.PendingError](err); ok {
+		return machine.IssuePending{}
+	}
 	if rejected, ok := errors.AsType[*roots.RejectedError](err); ok {
 		kind := machine.RootRejected
 		if rejected.Awaited {
@@ -95,7 +104,7 @@ func failed(err error) machine.IssueFailed {
 func (a *Agent) publishRoots(ctx context.Context) (machine.Event, error) {
 	next, err := a.roots.Apply(a.set)
 	if err != nil {
-		return machine.RootsRefused{}, &reasonError{roots.RootsRefused, err}
+		return machine.RootsRefused{}, &ca.Error{Reason: roots.RootsRefused, Cause: err}
 	}
 	// istiod makes a certificate for its port whenever it has read its files, and only then: a new one proves that it has
 	// read these.

@@ -18,6 +18,10 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
+	"github.com/istiod-agent/istiod-agent/agent/ca/secret"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/metrics"
@@ -35,21 +39,22 @@ type Reporter interface {
 	Status(certificate *certificatesv1.IssuedCertificate, status certificatesv1.IssuedCertificateStatus)
 }
 
-// source is where certificates come from.
-type source interface {
-	// permit returns a *SpecificationError for a specification that asks for more than istiod's operator permits.
-	permit(certificate *certificatesv1.IssuedCertificate) error
-	// issue gets and verifies a certificate. Its result is never nil.
-	issue(ctx context.Context, certificate *certificatesv1.IssuedCertificate, known knownRoots) (*issued, error)
-	// checkToken checks the token of a specification that names one, and renews it where that is due and possible.
-	checkToken(ctx context.Context, certificate *certificatesv1.IssuedCertificate, last tokenCheck, now time.Time) tokenCheck
+// APIServer reads from the API server what issuing needs.
+type APIServer interface {
+	secret.Reader
+	// ConfigMapValue returns the value of a key of a ConfigMap. It returns an error for one of more than limit bytes, and
+	// where there is no such key.
+	ConfigMapValue(ctx context.Context, namespace, name, key string, limit int) (string, error)
 }
 
 // Agent keeps one istiod's certificate. All exported fields but APIServer are required.
 type Agent struct {
 	Identity       Identity
 	Specifications Specifications
-	Source         source
+	// Vault is for specifications that name a Vault.
+	Vault vault.Options
+	// CertManager is for specifications that name an issuer of cert-manager.
+	CertManager certmanager.Options
 	// APIServer is nil where there is none.
 	APIServer APIServer
 	Directory *cacerts.Directory
@@ -69,9 +74,10 @@ type Agent struct {
 	roots   roots.Policy
 	// desired is the specification in force, nil while there is none.
 	desired *certificatesv1.IssuedCertificate
+	// source is what desired names.
+	source ca.Source
 	// set is what was published last, nil where nothing valid was.
 	set      *cacerts.Set
-	token    tokenCheck
 	reported certificatesv1.IssuedCertificateStatus
 	health   atomic.Pointer[health]
 }

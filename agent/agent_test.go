@@ -20,6 +20,7 @@ import (
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/metrics"
@@ -69,7 +70,8 @@ func newAgentIn(t *testing.T, dir string) (*Agent, *given, *told) {
 	specifications, reporter := &given{}, &told{}
 	a := &Agent{
 		Identity: me, Specifications: specifications, Directory: directory, Reporter: reporter,
-		Metrics: metrics.New(), Log: logr.Discard(), WorkloadTTL: day, Source: &Issuer{Identity: me},
+		Metrics: metrics.New(), Log: logr.Discard(), WorkloadTTL: day,
+		Vault: vault.Options{Namespace: me.Namespace, ServiceAccount: me.ServiceAccount},
 	}
 	if err := a.start(time.Now(), machine.Config{KeepToken: true}); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
@@ -83,5 +87,39 @@ func TestLimitedBy(t *testing.T) {
 		if got := set.LimitedBy(ttl); (got != "") != limited {
 			t.Errorf("asked for %s: %q", ttl, got)
 		}
+	}
+}
+
+// A CA that may sign further CAs is reported for as long as it is published.
+func TestPathLengthLimited(t *testing.T) {
+	for name, limited := range map[string]bool{"path length 0": true, "none": false} {
+		t.Run(name, func(t *testing.T) {
+			key := newP256(t)
+			root := testca.Root("root")
+			template := testca.Authority("Istio")
+			uri, err := url.Parse("spiffe://cluster.local/ns/istio-system/sa/istiod")
+			if err != nil {
+				t.Fatal(err)
+			}
+			template.Subject.CommonName, template.URIs, template.MaxPathLenZero = "Istio", []*url.URL{uri}, limited
+			template.NotAfter = time.Now().Add(100 * day)
+			set, err := cacerts.Verify(cacerts.Issued{
+				Key: encodeKey(t, key), Certificate: encode(root.Sign(template, key).Certificate), Chain: [][]byte{root.PEM()},
+			}, cacerts.Request{
+				Hosts: []string{uri.String()}, Organization: "Istio", Key: cacerts.Key{Type: "ec", Bits: 256}, TTL: 100 * day, Now: time.Now(), AnyPathLength: true,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, specifications, reporter := newAgent(t)
+			specifications.certificate = named("mine", 1)
+			a.observe(time.Now())
+			publishAs(t, a, set)
+			a.report()
+			condition := meta.FindStatusCondition(reporter.status.Conditions, certificatesv1.PathLengthLimitedCondition)
+			if (condition == nil) != limited || condition != nil && (condition.Status != metav1.ConditionFalse || condition.ObservedGeneration != 1) {
+				t.Errorf("got %+v", condition)
+			}
+		})
 	}
 }

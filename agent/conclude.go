@@ -3,12 +3,13 @@
 package agent
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
 )
@@ -33,6 +34,9 @@ func (a *Agent) conclude(event machine.Event, err error) {
 		if !a.notices.Set(notices.Attempt, reason, err.Error(), retry...) {
 			a.Log.V(1).Info("Failed again to obtain a CA certificate", append(retry, "reason", reason)...)
 		}
+	case machine.IssuePending:
+		a.notices.Expect(notices.Attempt, reasonOf(err), err.Error())
+		a.notices.Info(reasonOf(err), err.Error())
 	case machine.Confirmed:
 		if before.Reason != "" {
 			a.Metrics.Renewal("success", string(before.Reason))
@@ -73,28 +77,10 @@ func (a *Agent) announce(p *machine.Published) {
 	}
 	if tooShort {
 		a.notices.Warn(notices.LifetimeTooShort, fmt.Sprintf("The CA certificate's lifetime of %s is too short for workload certificates of %s: "+
-			"some of them will outlive it; raise ttlDays, or max_lease_ttl of Vault's mount, or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",
+			"some of them will outlive it; raise ttlDays, or the CA's own limit (in Vault: max_lease_ttl of the mount), or lower istiod's DEFAULT_WORKLOAD_CERT_TTL and --workload-ttl",
 			p.NotAfter.Sub(p.NotBefore).Round(time.Second), a.WorkloadTTL))
 	}
 }
 
-// reasonError is an error with the key of its log lines, events and metrics.
-type reasonError struct {
-	reason string
-	cause  error
-}
-
-func (e *reasonError) Error() string     { return e.cause.Error() }
-func (e *reasonError) Unwrap() error     { return e.cause }
-func (e *reasonError) ReasonKey() string { return e.reason }
-
-// reasonOf returns the key of an error, of the outermost where several have one.
-func reasonOf(err error) string {
-	if e, ok := errors.AsType[interface {
-		error
-		ReasonKey() string
-	}](err); ok {
-		return e.ReasonKey()
-	}
-	return notices.IssueFailed
-}
+// reasonOf returns the key of an error for log lines, events and metrics.
+func reasonOf(err error) string { return cmp.Or(ca.ReasonOf(err), notices.IssueFailed) }

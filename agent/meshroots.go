@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
@@ -22,24 +23,24 @@ const (
 )
 
 // pinned returns the roots that a certificate must lead to, nil where the specification restricts none.
-func (i *Issuer) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots) ([]*x509.Certificate, error) {
+func (a *Agent) pinned(ctx context.Context, roots *certificatesv1.TrustedRoots) ([]*x509.Certificate, error) {
 	if roots == nil {
 		return nil, nil
 	}
 	text, from := roots.PEM, "spec.agentCa.trustedRoots.pem"
 	unavailable := func(err error) error {
-		return &reasonError{notices.RootsUnavailable, fmt.Errorf("%s: %w", from, err)}
+		return &ca.Error{Reason: notices.RootsUnavailable, Cause: fmt.Errorf("%s: %w", from, err)}
 	}
 	if ref := roots.ConfigMapRef; ref != nil {
 		from = "spec.agentCa.trustedRoots.configMapRef"
-		if i.APIServer == nil {
+		if a.APIServer == nil {
 			return nil, unavailable(errors.New("reading the ConfigMap needs an API server; run in a cluster or set --kubeconfig"))
 		}
 		var err error
-		if text, err = i.APIServer.ConfigMapValue(ctx, i.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM); err != nil {
+		if text, err = a.APIServer.ConfigMapValue(ctx, a.Identity.Namespace, ref.Name, ref.Key, certificatesv1.MaxTrustedRootsPEM); err != nil {
 			return nil, unavailable(err)
 		}
-		from += fmt.Sprintf(": ConfigMap %s/%s, key %s", i.Identity.Namespace, ref.Name, ref.Key)
+		from += fmt.Sprintf(": ConfigMap %s/%s, key %s", a.Identity.Namespace, ref.Name, ref.Key)
 	}
 	parsed, err := certificatesv1.ParseTrustedRoots(text)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
 	"github.com/istiod-agent/istiod-agent/agent/roots"
@@ -18,13 +19,14 @@ import (
 // observe reads what may have changed by itself: the specification, the files, the time.
 func (a *Agent) observe(now time.Time) {
 	certificate, warnings, err := a.Specifications.Current()
+	var source ca.Source
 	if err == nil {
-		err = a.Source.permit(certificate)
+		source, err = a.sourceOf(certificate)
 	}
 	if err != nil {
 		a.unspecified(err, now)
 	} else {
-		a.specified(certificate, now)
+		a.specified(certificate, source, now)
 	}
 	for _, warning := range warnings { // the events' object is known only now
 		a.notices.Warn(notices.SpecWarning, warning)
@@ -64,7 +66,7 @@ func (a *Agent) unspecified(err error, now time.Time) {
 	a.notices.Set(notices.Specification, reason, err.Error())
 }
 
-func (a *Agent) specified(certificate *certificatesv1.IssuedCertificate, now time.Time) {
+func (a *Agent) specified(certificate *certificatesv1.IssuedCertificate, source ca.Source, now time.Time) {
 	a.desired = certificate
 	a.notices.Clear(notices.Specification)
 	a.notices.SetAbout(certificate)
@@ -79,15 +81,16 @@ func (a *Agent) specified(certificate *certificatesv1.IssuedCertificate, now tim
 	a.roots.Start = start
 
 	before, found := a.state.Specified()
+	_, usesToken := source.(ca.TokenUser)
 	specification := machine.Specification{
 		Digest: digest(certificate), Renew: certificate.Annotations[certificatesv1.RenewAnnotation],
 		Ratio: min(*certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, certificatesv1.MaxRenewalRatio),
-		Token: certificate.Spec.AgentCA.Vault.TokenSecretRef != nil,
+		Token: usesToken,
 	}
 	a.apply(machine.Specified{Specification: specification}, now)
 	a.apply(machine.RootsSpecified{Roots: fingerprints}, now)
-	if specification.Digest != before.Digest {
-		a.token = tokenCheck{}
+	if specification.Digest != before.Digest { // else the source may continue
+		a.source = source
 	}
 	if !specification.Token {
 		a.notices.Clear(notices.Token)

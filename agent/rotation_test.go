@@ -59,8 +59,8 @@ func TestARootIsSignedUnderOnlyOnceItIsTrusted(t *testing.T) {
 		"nothing published, nothing said":          {roots: []*x509.Certificate{is}},
 		"nothing published, both to trust":         {trusted: []*x509.Certificate{was, is}, roots: []*x509.Certificate{was, is}},
 		"nothing published, its own not to trust":  {trusted: []*x509.Certificate{was, stranger}, refused: "not among the roots", offered: true},
-		"another root, nothing said":               {held: before, refused: "Vault's root has changed", offered: true},
-		"another root, to trust and not there yet": {held: before, trusted: []*x509.Certificate{was, is}, refused: "Vault's root has changed", offered: true},
+		"another root, nothing said":               {held: before, refused: "the CA's root has changed", offered: true},
+		"another root, to trust and not there yet": {held: before, trusted: []*x509.Certificate{was, is}, refused: "the CA's root has changed", offered: true},
 		"another root, both are trusted":           {held: with(before, was, is), trusted: []*x509.Certificate{was, is}, roots: []*x509.Certificate{was, is}},
 		"both are trusted, by an istiod that takes no others": {
 			held: with(before, was, is), trusted: []*x509.Certificate{was, is}, single: true, roots: []*x509.Certificate{was, is},
@@ -122,7 +122,7 @@ func TestReissuedRootIsPublishedLikeAnother(t *testing.T) {
 	}{
 		"both are to be trusted, the old one is published": {trusted: []*x509.Certificate{old, reissued}, published: []*x509.Certificate{old}},
 		"both are published, the old one is dropped":       {trusted: nil, published: []*x509.Certificate{old, reissued}},
-		"the old one is published, the new one follows":    {trusted: []*x509.Certificate{reissued}, published: []*x509.Certificate{old}, refused: "Vault's root has changed"},
+		"the old one is published, the new one follows":    {trusted: []*x509.Certificate{reissued}, published: []*x509.Certificate{old}, refused: "the CA's root has changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, specifications, _ := newAgent(t)
@@ -256,10 +256,6 @@ func TestRootsThatIstiodWouldNotTakeAreNotPublished(t *testing.T) {
 // inCluster is an APIServer with one Secret.
 type inCluster struct{ secret map[string][]byte }
 
-func (c inCluster) Token(context.Context, string, string, string) (string, error) {
-	return "", errors.New("not asked for")
-}
-
 func (c inCluster) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
 	if namespace != me.Namespace || name != "istio-ca-secret" {
 		return nil, errors.New("no such Secret")
@@ -310,13 +306,16 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			certificate := trusting(test.trust...)
 			certificate.Annotations[certificatesv1.CAFromSecretAnnotation] = "istio-ca-secret"
-			issuer := &Issuer{Identity: me, APIServer: inCluster{test.secret}}
-			result, err := issuer.issue(t.Context(), certificate, knownRoots{})
+			a, specifications, _ := newAgent(t)
+			a.APIServer, specifications.certificate = inCluster{test.secret}, certificate
+			a.observe(time.Now())
+			source, adopted := a.nextSource()
+			set, _, err := a.obtain(t.Context(), source, adopted, knownRoots{})
 			if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			if err == nil && (len(result.set.Trust().Roots) != len(test.trust) || result.set.Certificate().CheckSignatureFrom(result.set.Root()) != nil) {
-				t.Errorf("%d roots, led to by %s", len(result.set.Trust().Roots), result.set.Certificate().Issuer)
+			if err == nil && (len(set.Trust().Roots) != len(test.trust) || set.Certificate().CheckSignatureFrom(set.Root()) != nil) {
+				t.Errorf("%d roots, led to by %s", len(set.Trust().Roots), set.Certificate().Issuer)
 			}
 		})
 	}

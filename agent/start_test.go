@@ -142,7 +142,7 @@ func TestMeshRoots(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cluster := &requests{values: map[string]string{"istio-ca-root-cert/root-cert.pem": test.text}}
+			cluster := &stored{values: map[string]string{"istio-ca-root-cert/root-cert.pem": test.text}}
 			roots, err := readMeshRoots(t.Context(), cluster, me.Namespace)
 			if !slices.Equal(pemcerts.Fingerprints(roots), test.want) || (test.problem == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.problem) {
 				t.Errorf("got %d roots, %v", len(roots), err)
@@ -178,8 +178,8 @@ func TestPinned(t *testing.T) {
 		} {
 			t.Run(name+", "+source, func(t *testing.T) {
 				t.Parallel()
-				issuer := &Issuer{Identity: me, APIServer: &requests{values: map[string]string{"roots/ca.crt": test.text}}}
-				pinned, err := issuer.pinned(t.Context(), trusted)
+				a := &Agent{Identity: me, APIServer: &stored{values: map[string]string{"roots/ca.crt": test.text}}}
+				pinned, err := a.pinned(t.Context(), trusted)
 				if len(pinned) != test.want || (test.problem == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), test.problem) || strings.Contains(err.Error(), "hvs.")) {
 					t.Errorf("got %d roots, %v", len(pinned), err)
 				}
@@ -192,7 +192,7 @@ func TestPinned(t *testing.T) {
 			})
 		}
 	}
-	if pinned, err := (&Issuer{Identity: me}).pinned(t.Context(), nil); pinned != nil || err != nil {
+	if pinned, err := (&Agent{Identity: me}).pinned(t.Context(), nil); pinned != nil || err != nil {
 		t.Errorf("got %v, %v", pinned, err)
 	}
 }

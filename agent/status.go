@@ -62,7 +62,10 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
 		}
 	}
-	if mine.Error != "" {
+	switch {
+	case a.state.Pending():
+		state = certificatesv1.Requested
+	case mine.Error != "":
 		state = certificatesv1.Failed
 	}
 	status := certificatesv1.IssuedCertificateStatus{
@@ -70,9 +73,10 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 		Certificates: []certificatesv1.CertificateStatus{mine},
 	}
 	if a.desired != nil {
-		condition := audienceBound(a.desired, a.Identity)
-		condition.ObservedGeneration = a.desired.Generation
-		status.Conditions = []metav1.Condition{condition}
+		status.Conditions = append(a.source.Conditions(), a.unlimited()...)
+		for i := range status.Conditions {
+			status.Conditions[i].ObservedGeneration = a.desired.Generation
+		}
 	}
 	return status
 }
@@ -85,25 +89,16 @@ func (a *Agent) limitedBy() string {
 	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
 }
 
-// audienceBound returns the condition that the receiver of the agent's token cannot use it elsewhere.
-func audienceBound(certificate *certificatesv1.IssuedCertificate, identity Identity) metav1.Condition {
-	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
-	vault := certificate.Spec.AgentCA.Vault
-	switch auth := vault.KubernetesAuth; {
-	case auth == nil:
-		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a Vault token."
-	case auth.Audience != "":
-		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
-	default:
-		condition.Status, condition.Reason = metav1.ConditionFalse, "NoAudience"
-		account := identity.ServiceAccount
-		if auth.ServiceAccountRef != nil {
-			account = auth.ServiceAccountRef.Name
-		}
-		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and read the Secrets that it may read. "+
-			"To end that, set audience=vault in Vault's role and kubernetesAuth.audience: vault in the VirtualMesh.", vault.Server, identity.Namespace, account)
+// unlimited returns the condition that istiod's CA may sign further CAs, where the source gave such a one.
+func (a *Agent) unlimited() []metav1.Condition {
+	if _, adopted := a.nextSource(); adopted || a.state.Published() == nil || a.set.SignsNoCAs() {
+		return nil
 	}
-	return condition
+	return []metav1.Condition{{
+		Type: certificatesv1.PathLengthLimitedCondition, Status: metav1.ConditionFalse, Reason: "UnboundedPathLength",
+		Message: fmt.Sprintf("istiod's CA certificate %s has no path length of 0, and no issuer above limits it to that: it may sign further CAs. "+
+			"Use an issuer whose own certificate has a path length of 1, and remove allowUnboundedPathLength.", a.set.SerialNumber()),
+	}}
 }
 
 // stuck is the longest pause of the agent's loop; issuing takes a few calls of --vault-timeout each.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -93,7 +94,8 @@ func TestKeepToken(t *testing.T) {
 			server := httptest.NewServer(vault)
 			t.Cleanup(server.Close)
 			a, specifications, reporter := newAgent(t)
-			a.Source.(*Issuer).APIServer = &requests{secret: map[string][]byte{"token": []byte("hvs.CAESIA")}}
+			cluster := &stored{secret: map[string][]byte{"token": []byte("hvs.CAESIA")}}
+			a.Vault.APIServer = cluster
 			specifications.certificate = named("mine", 1)
 			of := specifications.certificate.Spec.AgentCA.Vault
 			of.Server, of.KubernetesAuth, of.TokenSecretRef = server.URL, nil, &certificatesv1.ObjectRef{Name: "vault-token"}
@@ -136,7 +138,7 @@ func TestKeepToken(t *testing.T) {
 				t.Errorf("%d lookups of the same token", vault.looked)
 			}
 			before := vault.looked
-			a.Source.(*Issuer).APIServer = &requests{secret: map[string][]byte{"token": []byte("hvs.another")}}
+			cluster.secret = map[string][]byte{"token": []byte("hvs.another")}
 			vault.lookup = lookup(86400, 86400, renewable)
 			check(due)
 			if vault.looked != before+1 || reporter.status.Error != "" {
@@ -154,7 +156,7 @@ func TestKeepTokenOfAServiceAccount(t *testing.T) {
 	a.observe(a.started)
 	put(t, a, newSet(t), note{Digest: digest(a.desired)})
 	a.apply(machine.Confirmed{}, a.started)
-	a.notices.Set(notices.Token, notices.TokenExpires, "of before")
+	a.notices.Set(notices.Token, ca.TokenExpires, "of before")
 	a.observe(a.started)
 	if _, problem := a.notices.Problems(); problem != "" {
 		t.Error(problem)

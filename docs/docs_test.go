@@ -47,7 +47,7 @@ func TestEveryReasonIsExplained(t *testing.T) {
 
 // The agent's keys are string constants of its packages, and the page lists them in tables.
 func TestEveryReasonOfTheAgentIsExplained(t *testing.T) {
-	reasons := keysInCode(t, "../agent/machine", "../agent/notices", "../agent/roots", "../agent/token", "../agent", "../agent/vault", "../agent/cacerts")
+	reasons := keysInCode(t, "../agent/machine", "../agent/notices", "../agent/roots", "../agent/token", "../agent", "../agent/ca", "../agent/ca/certmanager", "../agent/ca/secret", "../agent/ca/vault", "../agent/ca/vault/client", "../agent/cacerts")
 	for _, known := range []string{"Initial", "RootChanged", "VaultSealed", "KeyMismatch"} {
 		if !slices.Contains(reasons, known) {
 			t.Fatalf("reason %s of the code was not found, only %q", known, reasons)

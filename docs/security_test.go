@@ -106,7 +106,7 @@ func TestBounds(t *testing.T) {
 		"in the log has at most 1 KiB":            {"internal/bounded/bounded.go", "MaxMessage = 1024"},
 		"ten a second, after at most 200":         {"webhook/recorder.go", "logRate  = 10\n\tlogBurst = 200"},
 		"with at most one lookup a second":        {"webhook/rights.go", "rightsRate, rightsBurst = 1, "},
-		"an answer has at most 256 KiB":           {"agent/vault/client.go", "answerLimit = 256 << 10"},
+		"an answer has at most 256 KiB":           {"agent/ca/vault/client/client.go", "answerLimit = 256 << 10"},
 		" and 16 certificates":                    {"agent/cacerts/parse.go", "maxChain = 16"},
 		"no RSA key above 16384 bits":             {"internal/pemcerts/pemcerts.go", "maxRSABits = 16384"},
 		"is longer than 1 KiB":                    {"agent/cacerts/verify.go", "maxDetail = 1 << 10"},

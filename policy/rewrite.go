@@ -16,7 +16,7 @@ func volumesOf() []admissionv1.Variable {
 	const emptyDirOnly = "has(v.emptyDir) && v.all(k, k in ['name', 'emptyDir'])"
 	token := quote(patches.VaultTokenVolume)
 	// As it was rendered, or with the API server's default.
-	const isToken = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
+	const projects = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
 	member := func(value string) string {
 		return "(type(" + value + ") == string ? '\"' + " + value + " + '\"' : string(" + value + "))"
 	}
@@ -68,7 +68,7 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).reverse().map(i, [variables.volumes[i]].map(v, " +
 			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
 			"variables.injecting && v.name == variables.volume ? (v == variables.inMemory ? [] : [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "]) : " +
-			"variables.injecting && v.name == " + token + " ? (" + isToken + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
+			"variables.injecting && v.name == " + token + " ? (" + projects + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
 			"!(v.name in variables.restored) ? [] : " +
 			"!(" + emptyDirOnly + ") ? [" + remove("'/volumes/' + string(i) + '/emptyDir'") + "] : " +
 			"[" + replace("'/volumes/' + string(i)", "variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn("+chartVolume("v.name")+")") + "])[0]).flatten()"},

@@ -90,7 +90,7 @@ func (p *pathSearch) extend(path []*x509.Certificate) {
 	}
 	if p.deadEnd = broken; broken == nil {
 		p.deadEnd = refuse(NoRoot, "its chain ends with %s, whose issuer %s is missing, and does not reach a self-signed root; "+
-			"give Vault's signing mount the whole chain, or name the root in spec.agentCa.trustedRoots, so that istiod's root is not a mere intermediate", last.Subject, last.Issuer)
+			"give the signing CA its whole chain (in Vault: the signing mount), or name the root in spec.agentCa.trustedRoots, so that istiod's root is not a mere intermediate", last.Subject, last.Issuer)
 	}
 }
 
@@ -139,7 +139,7 @@ func (r Request) pinned(paths [][]*x509.Certificate) ([][]*x509.Certificate, err
 	if len(pinned) == 0 {
 		root := paths[0][len(paths[0])-1]
 		return nil, refuse(RootNotPinned, "its root %s (SHA-256 %s) is none of the %d in spec.agentCa.trustedRoots; "+
-			"correct spec.agentCa.vault.caPath, or add that root there if you trust it", root.Subject, pemcerts.Fingerprint(root), len(r.Pinned))
+			"correct the CA that spec.agentCa names, or add that root there if you trust it", root.Subject, pemcerts.Fingerprint(root), len(r.Pinned))
 	}
 	return pinned, nil
 }

@@ -227,7 +227,7 @@ func TestVerifySHA1(t *testing.T) {
 			if roots, err := pemcerts.ParseRoots(root); err != nil || len(roots) != 1 {
 				t.Errorf("not a root to trust: %v", err)
 			}
-			if _, err := Adopt(answer.Key, answer.Certificate, slices.Concat(answer.Chain...), set.roots, []string{istiod}, now); err != nil {
+			if _, err := Adopt(Issued{Key: answer.Key, Certificate: answer.Certificate, Chain: answer.Chain}, set.roots, []string{istiod}, now); err != nil {
 				t.Errorf("not adopted: %v", err)
 			}
 			d := open(t, t.TempDir())
@@ -267,7 +267,7 @@ func TestAdoptBuildsThePath(t *testing.T) {
 	chain := certPEM(h.signed, h.root, cross, other)
 	for i, trusted := range []*ca{h.root, other} {
 		t.Run(fmt.Sprint(trusted.Subject), func(t *testing.T) {
-			set, err := Adopt(keyPEM(t, h.signed.key), certPEM(h.signed), chain, []*x509.Certificate{trusted.Certificate}, []string{istiod}, now)
+			set, err := Adopt(Issued{Key: keyPEM(t, h.signed.key), Certificate: certPEM(h.signed), Chain: [][]byte{chain}}, []*x509.Certificate{trusted.Certificate}, []string{istiod}, now)
 			if err != nil || len(set.issuers) != i || !set.Root().Equal(trusted.Certificate) {
 				t.Errorf("got %v", err)
 			}

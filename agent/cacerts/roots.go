@@ -3,6 +3,7 @@
 package cacerts
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"slices"
@@ -76,19 +77,20 @@ func within(part, whole []*x509.Certificate) bool {
 	return false
 }
 
-// Adopt returns the set of a CA that istiod has used so far, from its Secret and the roots to trust. Names, lifetime and path
-// length may be any, but the CA must be valid and usable for the workloads of istiod's names (hosts).
-func Adopt(key, certificate, chain []byte, roots []*x509.Certificate, hosts []string, now time.Time) (*Set, error) {
+// Adopt returns the set of a CA that istiod has used so far, with the roots to trust. Names, lifetime and path length may be
+// any, but the CA must be valid and usable for the workloads of istiod's names (hosts). The elements of its chain may hold
+// several certificates each.
+func Adopt(former Issued, roots []*x509.Certificate, hosts []string, now time.Time) (*Set, error) {
 	set := &Set{roots: roots}
 	var err error
-	if set.key, err = parseKey(key); err != nil {
+	if set.key, err = parseKey(former.Key); err != nil {
 		return nil, err
 	}
-	if set.certificate, err = parseOne("certificate", certificate); err != nil {
+	if set.certificate, err = parseOne("certificate", former.Certificate); err != nil {
 		return nil, err
 	}
 	var issuers []*x509.Certificate
-	if len(chain) > 0 {
+	if chain := bytes.Join(former.Chain, nil); len(chain) > 0 {
 		if issuers, err = pemcerts.Parse(chain); err != nil {
 			return nil, refuse(badPEM, "its chain cannot be used: %v", err)
 		}

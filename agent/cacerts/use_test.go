@@ -300,7 +300,7 @@ func TestRefusalsAreShortAndPlain(t *testing.T) {
 func TestAdoptVerifiesAsMuch(t *testing.T) {
 	h := newHierarchy(t)
 	adopt := func(answer Issued, root *x509.Certificate) error {
-		_, err := Adopt(answer.Key, answer.Certificate, slices.Concat(answer.Chain...), []*x509.Certificate{root}, []string{istiod}, now)
+		_, err := Adopt(Issued{Key: answer.Key, Certificate: answer.Certificate, Chain: answer.Chain}, []*x509.Certificate{root}, []string{istiod}, now)
 		return err
 	}
 	if err := adopt(h.answer(t), h.root.Certificate); err != nil {

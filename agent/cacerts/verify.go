@@ -3,6 +3,7 @@
 package cacerts
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -87,6 +88,8 @@ type Request struct {
 	// TTL bounds its validity from Now.
 	TTL time.Duration
 	Now time.Time
+	// AnyPathLength accepts a certificate that may sign further CAs.
+	AnyPathLength bool
 	// Trusted and Published are the roots that istiod will trust and trusts already, where known. A path to one of both, of
 	// the former and of the latter is preferred, in this order. Other roots are accepted: the caller decides about them.
 	Trusted, Published []*x509.Certificate
@@ -176,8 +179,8 @@ func (s *Set) verifyIssued(request Request) error {
 	if err := s.verify(request.Now); err != nil { // the more serious first
 		return err
 	}
-	if certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero {
-		return refuse(badPathLength, "its path length is not 0: istiod signs workloads, and no further CAs")
+	if !request.AnyPathLength && !s.SignsNoCAs() {
+		return refuse(badPathLength, "its path length is not 0, and that of no issuer above it limits it to that: istiod signs workloads, and no further CAs")
 	}
 	if certificate.Equal(s.Root()) {
 		return refuse(NoRoot, "it is self-signed, not signed by a CA")
@@ -241,6 +244,23 @@ func (s *Set) chain() []*x509.Certificate {
 		chain = append(chain, root)
 	}
 	return chain
+}
+
+// SignsNoCAs reports whether every verifier rejects a CA below the certificate: its own path length is 0, or that of an issuer
+// allows no more (RFC 5280, 6.1.4). The root's does not count: it is a trust anchor, whose path length not all verifiers read
+// (RFC 5280, 6.1; rustls, and so ztunnel, keeps name and key alone).
+func (s *Set) SignsNoCAs() bool {
+	below := 0 // the CAs of another name than their issuer's, which alone count
+	for _, certificate := range append([]*x509.Certificate{s.certificate}, s.issuers...) {
+		limited := certificate.MaxPathLen > 0 || certificate.MaxPathLen == 0 && certificate.MaxPathLenZero
+		if limited && certificate.MaxPathLen <= below {
+			return true
+		}
+		if !bytes.Equal(certificate.RawSubject, certificate.RawIssuer) {
+			below++
+		}
+	}
+	return false
 }
 
 // NotAfter returns when the first certificate of the chain expires: no workload certificate is accepted after that.

@@ -145,6 +145,53 @@ func TestEachShapeOfAGoodAnswerIsAccepted(t *testing.T) {
 	}
 }
 
+// A path length of 0 is the certificate's own, or follows from that of an issuer; more is accepted only when asked for.
+func TestVerifyRequiresPathLength(t *testing.T) {
+	h := newHierarchy(t)
+	unlimited := requestedCA()
+	unlimited.MaxPathLen, unlimited.MaxPathLenZero = -1, false
+	middle := authority("middle", 1)
+	renamed := middle
+	renamed.Subject = unlimited.Subject
+	wide := sign(t, authority("wide", 2), newKey(t, elliptic.P256()), h.root)
+	narrow := sign(t, authority("narrow", -1), newKey(t, elliptic.P256()), wide)
+	limitedRoot := sign(t, authority("limited", 1), newKey(t, elliptic.P256()), nil)
+	for name, test := range map[string]struct {
+		template x509.Certificate
+		above    []*ca // the issuer first
+		forced   bool
+	}{
+		"its own":                     {requestedCA(), []*ca{h.root}, true},
+		"none":                        {unlimited, []*ca{h.root}, false},
+		"its issuer's":                {unlimited, []*ca{h.issuer, h.root}, true},
+		"an issuer's of more":         {unlimited, []*ca{wide, h.root}, false},
+		"that of an issuer above":     {unlimited, []*ca{narrow, wide, h.root}, true},
+		"the root's, which few read":  {unlimited, []*ca{limitedRoot}, false},
+		"an issuer's of its own name": {unlimited, []*ca{sign(t, renamed, newKey(t, elliptic.P256()), h.root), h.root}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			certificate := sign(t, test.template, h.signed.key, test.above[0])
+			answer := Issued{Key: keyPEM(t, h.signed.key), Certificate: certPEM(certificate)}
+			for _, issuer := range test.above {
+				answer.Chain = append(answer.Chain, certPEM(issuer))
+			}
+			if test.forced {
+				set, err := Verify(answer, requested())
+				if err != nil || !set.SignsNoCAs() {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			refused(t, answer, badPathLength, "its path length is not 0")
+			request := requested()
+			request.AnyPathLength = true
+			if set, err := Verify(answer, request); err != nil || set.SignsNoCAs() {
+				t.Errorf("allowed: got %v", err)
+			}
+		})
+	}
+}
+
 func TestEachWrongAnswerIsRefused(t *testing.T) {
 	h := newHierarchy(t)
 	other := newHierarchy(t)

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
 )
 
 // tokenSeconds is the shortest life that the API server gives a token (TokenRequest: 10 minutes).
@@ -43,7 +44,7 @@ func New(config *rest.Config, identity agent.Identity) (*Client, error) {
 	return &Client{client: client, identity: identity}, nil
 }
 
-// Token implements agent.APIServer by the TokenRequest API.
+// Token implements vault.APIServer by the TokenRequest API.
 func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
 	spec := map[string]any{"expirationSeconds": int64(tokenSeconds)}
 	if audience != "" {
@@ -70,7 +71,7 @@ func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience 
 	return token, nil
 }
 
-// Secret implements agent.APIServer.
+// Secret implements vault.APIServer and secret.Reader.
 func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
 	secret, err := c.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).
 		Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -90,6 +91,11 @@ func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string
 		values[key] = value
 	}
 	return values, nil
+}
+
+// CertificateRequests are those of cert-manager in istiod's namespace.
+func (c *Client) CertificateRequests() dynamic.ResourceInterface {
+	return c.client.Resource(certmanager.Requests).Namespace(c.identity.Namespace)
 }
 
 // ConfigMapValue implements agent.APIServer.

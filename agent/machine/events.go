@@ -106,6 +106,8 @@ const (
 	RootRejected
 	// RootAwaited means that an istiod that has not started waits for the CA's root to be trusted by others.
 	RootAwaited
+	// undecided is no failure: the CA has a request and has not decided about it.
+	undecided
 )
 
 // IssueFailed is the failure of an attempt. Nothing was published.
@@ -116,9 +118,21 @@ type IssueFailed struct {
 }
 
 func (e IssueFailed) apply(s *State, now time.Time) {
+	if s.failure == undecided {
+		s.failures = 0
+	}
 	s.issuing, s.failure, s.rejectedRoot = false, e.Failure, e.Root
 	s.failures++
 	s.failedAt = now
+}
+
+// IssuePending is an attempt without a result yet: the CA has a request and has not decided about it. The next attempt follows at
+// once, and continues with that request.
+type IssuePending struct{}
+
+func (IssuePending) apply(s *State, now time.Time) {
+	s.issuing, s.failure, s.rejectedRoot = false, undecided, ""
+	s.failures, s.failedAt = 1, now
 }
 
 // RootsPublished is the published certificate with other roots.

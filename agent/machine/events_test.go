@@ -97,6 +97,21 @@ func TestAfter(t *testing.T) {
 				s.issuing, s.failures, s.failedAt, s.failure, s.rejectedRoot = false, 1, now, RootAwaited, "r"
 			},
 		},
+		"an attempt is undecided": {
+			func(s *State) { failed(RootRejected)(s); s.issuing = true },
+			IssuePending{},
+			func(s *State) {
+				s.issuing, s.failures, s.failedAt, s.failure, s.rejectedRoot = false, 1, now, undecided, ""
+			},
+		},
+		"an undecided attempt goes on": {failed(undecided), IssueStarted{}, func(s *State) { s.issuing = true }},
+		"an undecided attempt fails": {
+			func(s *State) { failed(undecided)(s); s.issuing = true },
+			IssueFailed{},
+			func(s *State) {
+				s.issuing, s.failures, s.failedAt, s.failure, s.rejectedRoot = false, 1, now, OtherFailure, ""
+			},
+		},
 		"roots are published": {
 			failed(OtherFailure), RootsPublished{issued}, func(s *State) { s.published = &Published{Set: issued, readableFrom: now} },
 		},

@@ -31,13 +31,13 @@ const (
 
 	// specificationSpread spreads the renewals after a changed specification, which all clusters see at once.
 	specificationSpread = 10 * time.Minute
-	// renewalMargin is the time left for Vault to come back, beyond the life of what istiod signs: an intermediate must outlive
+	// renewalMargin is the time left for the CA to come back, beyond the life of what istiod signs: an intermediate must outlive
 	// that (Istio before 1.28.7 does not clamp a leaf's end to its signer's, security/pkg/pki/ca/ca.go).
 	renewalMargin = time.Hour
 
 	firstRetry = time.Second
 	retryLimit = 5 * time.Minute
-	// rootRejectedRetryLimit is longer: another attempt does not restore the old root, and each costs Vault a signature.
+	// rootRejectedRetryLimit is longer: another attempt does not restore the old root, and each costs the CA a signature.
 	rootRejectedRetryLimit = time.Hour
 	// rootAwaitedRetry is shorter: what other replicas and the mesh trust may change at any time, and istiod signs nothing
 	// meanwhile.

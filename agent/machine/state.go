@@ -136,4 +136,9 @@ func (s State) Retry() (failures int, at time.Time) {
 func (s State) RejectedRoot() string { return s.rejectedRoot }
 
 // RootRejected reports whether the last attempt failed because istiod does not trust, or must not start under, the CA's root.
-func (s State) RootRejected() bool { return s.failures > 0 && s.failure != OtherFailure }
+func (s State) RootRejected() bool {
+	return s.failures > 0 && (s.failure == RootRejected || s.failure == RootAwaited)
+}
+
+// Pending reports whether the CA has a request and has not decided about it.
+func (s State) Pending() bool { return s.failures > 0 && s.failure == undecided }

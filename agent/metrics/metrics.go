@@ -41,7 +41,7 @@ func New() *Metrics {
 	m.rootNotAfter, m.issuerNotAfter = gauge("root_not_after_seconds"), gauge("issuer_not_after_seconds")
 	// 1 when istiod serves a certificate of the published CA.
 	m.confirmed = gauge("istiod_confirmed")
-	// 1 when Vault's root is not one that istiod was started with; the published certificate stays until istiod restarts.
+	// 1 when the CA's root is not one that istiod was started with; the published certificate stays until istiod restarts.
 	m.rootChanged = gauge("root_changed")
 	// 1 when there is a valid IssuedCertificate for this istiod.
 	m.accepted = gauge("specification_accepted")

@@ -38,13 +38,10 @@ const (
 	NoSpec           = "NoSpecification"
 	InvalidSpec      = "InvalidSpecification"
 	SpecWarning      = "SpecificationWarning"
-	VaultWarning     = "VaultWarning"
 	CAWarning        = "CAWarning"
 	LifetimeTooShort = "LifetimeTooShort"
 	LimitedByIssuer  = "LimitedByIssuer"
 	NotTidied        = "NotTidied"
-	TokenUnavailable = "TokenUnavailable"
-	TokenExpires     = "TokenExpires"
 	RootsUnavailable = "RootsUnavailable"
 )
 

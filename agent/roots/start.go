@@ -91,8 +91,8 @@ func (s Start) check(root string) error {
 	if more := len(strangers) - maxNamed; more > 0 {
 		running += fmt.Sprintf(" and %d more", more)
 	}
-	message := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256), and this istiod waits: running replicas have the old root (%s), and workloads of the two roots do not trust each other. "+
-		"Restore Vault's root, or change it in stages (docs/rotation.md); to let new Pods of istiod start under the new root at once, run: %s", strangers[0].Root, root, bounded.Text(running, 300), s.acceptCommand(root))
+	message := fmt.Sprintf("the CA's root has changed from %s to %s (SHA-256), and this istiod waits: running replicas have the old root (%s), and workloads of the two roots do not trust each other. "+
+		"Restore the CA's root, or change it in stages (docs/rotation.md); to let new Pods of istiod start under the new root at once, run: %s", strangers[0].Root, root, bounded.Text(running, 300), s.acceptCommand(root))
 	if s.MeshErr != nil {
 		message += "; also, the roots that the mesh trusts could not be read: " + s.MeshErr.Error()
 	}
@@ -101,8 +101,8 @@ func (s Start) check(root string) error {
 
 // changed is the message about a root that a running istiod does not trust.
 func (s Start) changed(was, is string) string {
-	message := fmt.Sprintf("Vault's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
-		"restore Vault's root, or change it in stages without downtime (docs/rotation.md); to switch all clusters to the new root at once, restart istiod", was, is)
+	message := fmt.Sprintf("the CA's root has changed from %s to %s (SHA-256): nothing was published, since istiod refuses another root while it runs; "+
+		"restore the CA's root, or change it in stages without downtime (docs/rotation.md); to switch all clusters to the new root at once, restart istiod", was, is)
 	if command := s.acceptCommand(is); command != "" {
 		message += " after this command: " + command
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
@@ -55,24 +55,24 @@ func Connect(mesh *networkingv1.VirtualMesh, fromFile bool, timeout time.Duratio
 		}
 	}
 	config.MaxRetries, config.Timeout = 0, timeout
-	client, err := api.NewClient(config)
+	connection, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("reading Vault's address and the environment variables VAULT_*: %w", err)
 	}
-	client.SetMaxRetries(0)
+	connection.SetMaxRetries(0)
 	namespace := strings.Trim(ca.Vault.Namespace, "/")
 	if sendsToken {
 		namespace = cmp.Or(os.Getenv(api.EnvVaultNamespace), namespace)
 	} else {
-		client.ClearToken()
-		client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
+		connection.ClearToken()
+		connection.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
 		transport.TLSClientConfig.GetClientCertificate = nil
 	}
 	if namespace != "" {
-		client.SetNamespace(namespace)
+		connection.SetNamespace(namespace)
 	}
-	config.HttpClient.Transport = sameServer{transport, client.Address()}
-	return &Vault{client, sendsToken}, nil
+	config.HttpClient.Transport = sameServer{transport, connection.Address()}
+	return &Vault{connection, sendsToken}, nil
 }
 
 // CheckToken returns an error unless requests carry a token.
@@ -117,7 +117,7 @@ func (s sameServer) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	if response.StatusCode >= 300 && response.StatusCode < 400 {
 		to, err := response.Location()
-		if err != nil || !vault.Within(server, to) {
+		if err != nil || !client.Within(server, to) {
 			_ = response.Body.Close()
 			if err == nil {
 				err = fmt.Errorf("it redirects to %s, where no token is sent; if that is your Vault: export VAULT_ADDR=%s", to.Host, shell.Quote(to.Scheme+"://"+to.Host))

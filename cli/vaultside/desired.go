@@ -16,7 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
@@ -134,10 +134,10 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 		return nil, fmt.Errorf("spec.mtlsConfig.shared.intermediateCertOptions.orgName: %q has a *, which matches any text in a policy of Vault; choose another name", organization)
 	}
 
-	config := vault.Config{Server: ca.Vault.Server, CAPath: ca.Vault.CAPath, CSRPath: ca.Vault.CSRPath}
+	config := client.Config{Server: ca.Vault.Server, CAPath: ca.Vault.CAPath, CSRPath: ca.Vault.CSRPath}
 	auth := ca.Vault.KubernetesAuth
 	if auth != nil {
-		config.Kubernetes = &vault.KubernetesAuth{MountPath: auth.MountPath, Role: auth.Role}
+		config.Kubernetes = &client.KubernetesAuth{MountPath: auth.MountPath, Role: auth.Role}
 	}
 	endpoints, err := config.Endpoints()
 	if err != nil {

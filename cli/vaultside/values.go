@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 )
 
 // format returns a value as the vault command takes it.
@@ -76,7 +76,7 @@ func number(response any) (int64, bool) {
 // AuthPath returns the path of the auth method at a mountPath, such as auth/kubernetes.
 func AuthPath(mountPath string) string {
 	// The login does not depend on the CA path, which Endpoints requires.
-	config := vault.Config{CAPath: "pki/root/sign-intermediate", Kubernetes: &vault.KubernetesAuth{MountPath: mountPath}}
+	config := client.Config{CAPath: "pki/root/sign-intermediate", Kubernetes: &client.KubernetesAuth{MountPath: mountPath}}
 	endpoints, _ := config.Endpoints()
 	return strings.TrimSuffix(endpoints.Login, "/login")
 }

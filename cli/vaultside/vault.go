@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/istiod-agent/istiod-agent/agent/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
@@ -38,7 +38,7 @@ func (v *Vault) Health(ctx context.Context) (version string, err error) {
 // agent counts them: the root must be one of them, and they complete a chain without a root.
 func (v *Vault) root(ctx context.Context, mesh *networkingv1.VirtualMesh) (*x509.Certificate, error) {
 	ca := mesh.Spec.IntermediateCA().Vault
-	endpoints, err := vault.Config{Server: ca.Server, CAPath: ca.CAPath, CSRPath: ca.CSRPath, Token: noToken}.Endpoints()
+	endpoints, err := client.Config{Server: ca.Server, CAPath: ca.CAPath, CSRPath: ca.CSRPath, Token: noToken}.Endpoints()
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cmd/istiod-agent/godebug"
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
@@ -28,7 +29,7 @@ type options struct {
 	spec                string
 	cacertsDir          string
 	allowDisk           bool
-	tokens              agent.Tokens
+	tokens              vault.Tokens
 	allowedServers      []string
 	kubeconfig          string
 	certificatesIn      string
@@ -196,7 +197,7 @@ func (o *options) validate() error {
 		require(o.identity.ServiceAccount != "", "--service-account (SERVICE_ACCOUNT): expected istiod's service account, to find its IssuedCertificate")
 	}
 	for _, server := range o.allowedServers {
-		_, err := agent.NormalServer(server)
+		_, err := vault.NormalServer(server)
 		require(err == nil, "--allowed-servers: expected https://<host>[:<port>][/<prefix>], got %q", server)
 	}
 	require(!strings.HasPrefix(filepath.Clean(o.cacertsDir)+"/", certificatesv1.TokenRoot+"/"), "--cacerts-dir: expected a directory outside of %s, where tokens are read from, got %s", certificatesv1.TokenRoot, o.cacertsDir)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
@@ -208,7 +208,7 @@ func TestTheInjectedProbeFindsItsPort(t *testing.T) {
 }
 
 func TestTheInjectedTokenIsFound(t *testing.T) {
-	if mounted := patches.VaultTokenPath + "/token"; agent.VaultTokenFile != mounted {
-		t.Errorf("the agent reads %s, the injection mounts %s", agent.VaultTokenFile, mounted)
+	if mounted := patches.VaultTokenPath + "/token"; vault.TokenFile != mounted {
+		t.Errorf("the agent reads %s, the injection mounts %s", vault.TokenFile, mounted)
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/istiod-agent/istiod-agent/agent"
+	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/cluster"
 	"github.com/istiod-agent/istiod-agent/agent/metrics"
@@ -88,14 +90,15 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 	var background []func(context.Context)
 	measured := metrics.New()
 	o.tokens.Root = certificatesv1.TokenRoot
-	issuer := &agent.Issuer{
-		Identity: o.identity, Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout,
-		Observe: measured.Observe,
-	}
 	a := &agent.Agent{
-		Identity: o.identity, Source: issuer, Directory: directory, Metrics: measured, Log: log,
+		Identity: o.identity, Directory: directory, Metrics: measured, Log: log,
 		IstiodAddress: o.istiodAddress, WorkloadTTL: o.workloadTTL, MultiRoot: o.multiRoot,
 		Reporter: noReporter{},
+		Vault: vault.Options{
+			Namespace: o.identity.Namespace, ServiceAccount: o.identity.ServiceAccount,
+			Tokens: o.tokens, AllowedServers: o.allowedServers, Timeout: o.vaultTimeout, Observe: measured.Observe,
+		},
+		CertManager: certmanager.Options{Pod: o.identity.Pod, Patience: certmanager.DefaultPatience, Observe: measured.Observe},
 	}
 	config, err := o.restConfig()
 	switch {
@@ -106,7 +109,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 		if err != nil {
 			return nil, nil, err
 		}
-		issuer.APIServer, a.APIServer = api, api
+		a.APIServer, a.Vault.APIServer, a.CertManager.Requests = api, api, api.CertificateRequests()
 		if o.spec == "" {
 			watch, err := api.Watch(cmp.Or(o.certificatesIn, o.identity.Namespace))
 			if err != nil {

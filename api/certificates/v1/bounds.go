@@ -9,6 +9,7 @@ import "k8s.io/apimachinery/pkg/util/validation/field"
 const (
 	maxHosts = 100
 	maxName  = 253 // of a Kubernetes object
+	maxKind  = 63  // of a CustomResourceDefinition
 	maxPath  = 1024
 	maxURL   = 2048
 	// maxCABundle is in bytes, about a hundred certificates. In base64 it is the CRD's 350000 characters.
@@ -55,6 +56,7 @@ func (s *IssuedCertificateSpec) bounds(path *field.Path) field.ErrorList {
 	}
 	if s.AgentCA != nil {
 		b.errs = append(b.errs, s.AgentCA.Vault.bounds(path.Child("agentCa", "vault"))...)
+		b.errs = append(b.errs, s.AgentCA.CertManager.bounds(path.Child("agentCa", "certManager"))...)
 		b.errs = append(b.errs, s.AgentCA.TrustedRoots.bounds(path.Child("agentCa", "trustedRoots"))...)
 	}
 	return b.errs
@@ -77,6 +79,18 @@ func (o *CertOptions) bounds(path *field.Path) field.ErrorList {
 	var b bounds
 	b.text(path.Child("orgName"), o.OrgName, maxText)
 	b.text(path.Child("ecKeyCurve"), string(o.ECKeyCurve), maxText)
+	return b.errs
+}
+
+func (c *CertManagerCA) bounds(path *field.Path) field.ErrorList {
+	if c == nil || c.IssuerRef == nil {
+		return nil
+	}
+	var b bounds
+	at := path.Child("issuerRef")
+	b.text(at.Child("name"), c.IssuerRef.Name, maxName)
+	b.text(at.Child("kind"), c.IssuerRef.Kind, maxKind)
+	b.text(at.Child("group"), c.IssuerRef.Group, maxName)
 	return b.errs
 }
 

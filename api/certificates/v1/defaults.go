@@ -13,6 +13,8 @@ const (
 	DefaultMountPath      = "/v1/auth/kubernetes"
 	DefaultSecretTokenKey = "token"
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
+	DefaultIssuerKind     = "Issuer"
+	DefaultIssuerGroup    = "cert-manager.io"
 	// DefaultRootsKey is the key of Istio's own ConfigMap istio-ca-root-cert.
 	DefaultRootsKey = "root-cert.pem"
 )
@@ -40,6 +42,10 @@ func (s *IssuedCertificateSpec) SetDefaults() {
 func (c *IntermediateCertificateAuthority) SetDefaults() {
 	if c.Vault != nil {
 		c.Vault.SetDefaults()
+	}
+	if c.CertManager != nil && c.CertManager.IssuerRef != nil {
+		ref := c.CertManager.IssuerRef
+		ref.Kind, ref.Group = cmp.Or(ref.Kind, DefaultIssuerKind), cmp.Or(ref.Group, DefaultIssuerGroup)
 	}
 	if c.TrustedRoots != nil && c.TrustedRoots.ConfigMapRef != nil {
 		ref := c.TrustedRoots.ConfigMapRef

@@ -152,9 +152,13 @@ type GlooMeshCA struct {
 
 // IntermediateCertificateAuthority is a CA that the agent requests certificates from.
 // +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="!(has(self.vault) && has(self.certManager))",message="expected one CA: set vault or certManager, not both"
 type IntermediateCertificateAuthority struct {
-	// A PKI secrets engine of Vault or OpenBao. Required: the only supported kind.
+	// A PKI secrets engine of Vault or OpenBao. Either this or certManager is required.
 	Vault *VaultCA `json:"vault,omitempty"`
+
+	// An issuer of cert-manager. Either this or vault is required. Not in the public API.
+	CertManager *CertManagerCA `json:"certManager,omitempty"`
 
 	// Accepted root certificates: the agent rejects a CA certificate that leads to another root. They complete the
 	// chain if the CA does not know its own root. Not in the public API. Default: the root of the CA's answer.
@@ -186,6 +190,32 @@ type ConfigMapKeyRef struct {
 	// Key of the value. Default: root-cert.pem.
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key,omitempty"`
+}
+
+// CertManagerCA is an issuer of cert-manager. The agent makes the key in istiod's Pod and creates a CertificateRequest for
+// each certificate.
+// +kubebuilder:pruning:PreserveUnknownFields
+type CertManagerCA struct {
+	// The issuer that signs the certificate. Required.
+	IssuerRef *IssuerRef `json:"issuerRef,omitempty"`
+
+	// Accept a CA certificate without a path length of 0, its own or one that a certificate above it implies: istiod
+	// could then sign further CAs. Some issuers ignore the requested path length. Default: false.
+	AllowUnboundedPathLength bool `json:"allowUnboundedPathLength,omitempty"`
+}
+
+// IssuerRef names an issuer of cert-manager, or of an external issuer's own kind.
+// +kubebuilder:pruning:PreserveUnknownFields
+type IssuerRef struct {
+	// Name of the issuer; an Issuer is one of istiod's namespace. Required.
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// Kind of the issuer: Issuer, ClusterIssuer, or that of an external issuer. Default: Issuer.
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind,omitempty"`
+	// API group of the issuer. Default: cert-manager.io.
+	// +kubebuilder:validation:MaxLength=253
+	Group string `json:"group,omitempty"`
 }
 
 // VaultCA is a PKI secrets engine of a Vault, and the login there.
@@ -318,6 +348,10 @@ type IssuedCertificateStatus struct {
 // TokenAudienceBoundCondition is true when the token that the agent sends to Vault is useless elsewhere, and false when
 // Vault's server could use it as istiod's service account at the API server.
 const TokenAudienceBoundCondition = "TokenAudienceBound"
+
+// PathLengthLimitedCondition is false while istiod's CA certificate may sign further CAs, which
+// agentCa.certManager.allowUnboundedPathLength permits. It is absent otherwise.
+const PathLengthLimitedCondition = "PathLengthLimited"
 
 // CertificateStatus is the certificate of one Pod of istiod.
 type CertificateStatus struct {

@@ -48,11 +48,14 @@ func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList)
 	errs = append(errs, spec.validateOptions(path)...)
 	errs = append(errs, spec.validateSource(path)...)
 	if ca := spec.AgentCA; ca != nil {
-		var vaultErrs field.ErrorList
-		if ca.Vault != nil {
-			warnings, vaultErrs = ca.Vault.Validate(path.Child("agentCa", "vault"))
+		var sourceErrs field.ErrorList
+		switch {
+		case ca.Vault != nil:
+			warnings, sourceErrs = ca.Vault.Validate(path.Child("agentCa", "vault"))
+		case ca.CertManager != nil:
+			warnings, sourceErrs = ca.CertManager.Validate(path.Child("agentCa", "certManager"))
 		}
-		errs = slices.Concat(errs, vaultErrs, ca.TrustedRoots.Validate(path.Child("agentCa", "trustedRoots")))
+		errs = slices.Concat(errs, sourceErrs, ca.TrustedRoots.Validate(path.Child("agentCa", "trustedRoots")))
 	}
 	return warnings, errs
 }
@@ -81,9 +84,9 @@ func validateHosts(path *field.Path, hosts []string) field.ErrorList {
 	return errs
 }
 
-// validateSource requires the one CA that the agent supports.
+// validateSource requires one CA of those that the agent supports.
 func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList {
-	const only = "expected none: the agent has its certificates signed by agentCa.vault alone"
+	const only = "expected none: the CA is the one in agentCa, vault or certManager"
 	var errs field.ErrorList
 	if s.GlooMeshCA != nil {
 		errs = append(errs, field.Forbidden(path.Child("glooMeshCa"), only))
@@ -91,8 +94,11 @@ func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList
 	if s.SigningCertificateSecret != nil {
 		errs = append(errs, field.Forbidden(path.Child("signingCertificateSecret"), only))
 	}
-	if s.AgentCA == nil || s.AgentCA.Vault == nil {
-		errs = append(errs, field.Required(path.Child("agentCa", "vault"), "expected the Vault that signs the certificate"))
+	switch ca := s.AgentCA; {
+	case ca == nil || ca.Vault == nil && ca.CertManager == nil:
+		errs = append(errs, field.Required(path.Child("agentCa"), "expected the CA that signs the certificate: vault or certManager"))
+	case ca.Vault != nil && ca.CertManager != nil:
+		errs = append(errs, field.Forbidden(path.Child("agentCa", "certManager"), "expected none together with vault: the certificate comes from one CA"))
 	}
 	return errs
 }

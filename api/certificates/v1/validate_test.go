@@ -105,7 +105,7 @@ func TestWithoutAnythingEverythingIsAskedFor(t *testing.T) {
 	certificate := &certificatesv1.IssuedCertificate{}
 	certificate.Spec.SetDefaults()
 	_, errs := certificate.Validate()
-	wantAll(t, said(errs), "spec.hosts: Required value", "spec.agentCa.vault: Required value")
+	wantAll(t, said(errs), "spec.hosts: Required value", "spec.agentCa: Required value")
 
 	certificate.Spec.AgentCA = &certificatesv1.IntermediateCertificateAuthority{Vault: &certificatesv1.VaultCA{}}
 	_, errs = certificate.Validate()
@@ -122,6 +122,14 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		auth  = certificatesv1.KubernetesAuth
 		ref   = certificatesv1.ObjectRef
 	)
+	type (
+		source    = certificatesv1.IntermediateCertificateAuthority
+		issuerRef = certificatesv1.IssuerRef
+	)
+	issuer := func(ref issuerRef) func(*spec) {
+		return func(s *spec) { s.AgentCA = &source{CertManager: &certificatesv1.CertManagerCA{IssuerRef: &ref}} }
+	}
+	const m = "spec.agentCa.certManager.issuerRef"
 	certificate, key := certificatePEM(t)
 	damaged := strings.Replace(certificate, "-----END", "----END", 1)
 	of := func(change func(*vault)) func(*spec) { return func(s *spec) { change(s.AgentCA.Vault) } }
@@ -176,13 +184,13 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"another CA besides": {func(s *spec) {
 			s.GlooMeshCA, s.SigningCertificateSecret = &certificatesv1.GlooMeshCA{}, &ref{Name: "a"}
 		}, []string{
-			"spec.glooMeshCa: Forbidden: expected none: the agent has its certificates signed by agentCa.vault alone",
+			"spec.glooMeshCa: Forbidden: expected none: the CA is the one in agentCa",
 			"spec.signingCertificateSecret: Forbidden: expected none",
 		}},
 		"another CA instead": {func(s *spec) { s.GlooMeshCA, s.AgentCA = &certificatesv1.GlooMeshCA{}, nil }, []string{
-			"spec.glooMeshCa: Forbidden: ", "spec.agentCa.vault: Required value: expected the Vault that signs the certificate",
+			"spec.glooMeshCa: Forbidden: ", "spec.agentCa: Required value: expected the CA that signs the certificate: vault or certManager",
 		}},
-		"a CA that is none":            {func(s *spec) { s.AgentCA.Vault = nil }, []string{"spec.agentCa.vault: Required value"}},
+		"a CA that is none":            {func(s *spec) { s.AgentCA.Vault = nil }, []string{"spec.agentCa: Required value"}},
 		"a Secret to store it":         {func(s *spec) { s.IssuedCertificateSecret = &ref{Name: "a"} }, []string{"spec.issuedCertificateSecret: Forbidden: expected none: the agent keeps"}},
 		"pods to restart":              {func(s *spec) { s.PodBounceDirective = &ref{Name: "a"} }, nil},
 		"numbers that are zero":        {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0: expected 1 to 36500 days", o + "rsaKeySizeBytes: Invalid value: 0: expected 2048, 3072 or 4096", o + "secretRotationGracePeriodRatio: Invalid value: 0: expected more than 0 and at most 0.9"}},
@@ -305,6 +313,18 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"a thousand small roots":         {inline(strings.Repeat("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", 1000)), []string{r + "pem: Invalid value: contains 1000 certificates, more than 20"}},
 		"a thousand roots":               {inline(strings.Repeat(root, 1000)), []string{r + "pem: Too long: "}},
 		"endless roots":                  {inline(root + strings.Repeat(" ", 1<<20)), []string{r + "pem: Too long: "}},
+
+		"an issuer":                      {issuer(issuerRef{Name: "istio-ca"}), nil},
+		"an issuer of the whole cluster": {issuer(issuerRef{Name: "istio-ca", Kind: "ClusterIssuer"}), nil},
+		"an external issuer":             {issuer(issuerRef{Name: "istio-ca", Kind: "AWSPCAClusterIssuer", Group: "awspca.cert-manager.io"}), nil},
+		"no issuer":                      {func(s *spec) { s.AgentCA = &source{CertManager: &certificatesv1.CertManagerCA{}} }, []string{m + ": Required value"}},
+		"an issuer without a name":       {issuer(issuerRef{}), []string{m + ".name: Required value"}},
+		"an issuer with a path as name":  {issuer(issuerRef{Name: "../a"}), []string{m + ".name: Invalid value: "}},
+		"an unknown kind of issuer":      {issuer(issuerRef{Name: "a", Kind: "Secret"}), []string{m + `.kind: Unsupported value: "Secret": supported values: "Issuer", "ClusterIssuer"`}},
+		"a kind that is none":            {issuer(issuerRef{Name: "a", Kind: "a/b\n", Group: "example.com"}), []string{m + ".kind: Invalid value: expected a kind"}},
+		"a group that is none":           {issuer(issuerRef{Name: "a", Kind: "B", Group: "https://example.com"}), []string{m + ".group: Invalid value: expected an API group"}},
+		"an endless issuer":              {issuer(issuerRef{Name: endless, Kind: endless, Group: endless}), []string{m + ".name: Too long", m + ".kind: Too long", m + ".group: Too long"}},
+		"two CAs":                        {func(s *spec) { s.AgentCA.CertManager = &certificatesv1.CertManagerCA{IssuerRef: &issuerRef{Name: "a"}} }, []string{"spec.agentCa.certManager: Forbidden: expected none together with vault"}},
 
 		"mistakes all over": {func(s *spec) {
 			s.Hosts, s.AgentCA.Vault.Server, s.AgentCA.Vault.KubernetesAuth.Role = nil, "vault", ""

@@ -127,6 +127,9 @@ func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.
 	if s.IntermediateCertOptions != nil {
 		errs = append(errs, s.IntermediateCertOptions.Validate(options)...)
 	}
+	if intermediate.CertManager != nil {
+		errs = append(errs, field.Forbidden(path.Child("certManager"), "expected none: a VirtualMesh does not support cert-manager yet; set vault"))
+	}
 	if intermediate.Vault == nil {
 		return nil, append(errs, field.Required(path.Child("vault"), "expected the Vault that signs the certificates"))
 	}

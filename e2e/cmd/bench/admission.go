@@ -129,7 +129,7 @@ func waitInjected(ctx context.Context, c *cluster.Cluster, istiod *unstructured.
 	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
 		u := istiod.DeepCopy()
 		if last = c.Create(ctx, u, ctrlclient.DryRunAll); last != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // tried again
 		}
 		containers, _, _ := unstructured.NestedSlice(u.Object, "spec", "template", "spec", "containers")
 		last = fmt.Errorf("%d containers", len(containers))
@@ -250,7 +250,7 @@ func policyCosts(ctx context.Context, c *cluster.Cluster, p *policy.Policy, isti
 			if err != nil {
 				return nil, err
 			}
-			cost, err := evaluator.Cost(istiod)
+			cost, err := evaluator.Cost(istiod) //nolint:contextcheck // it computes, and waits for nothing
 			if err != nil {
 				return nil, err
 			}

@@ -31,12 +31,8 @@ func Start(ctx context.Context, plane *controlplane.ControlPlane) (*CertManager,
 	if err != nil {
 		return nil, err
 	}
-	crds, err := built.CertManagerCRDs(ctx)
-	if err != nil {
+	if err := InstallCRDs(ctx, plane); err != nil {
 		return nil, err
-	}
-	if _, err := envtest.InstallCRDs(plane.Config, envtest.CRDInstallOptions{Paths: []string{crds}, ErrorIfPathMissing: true}); err != nil {
-		return nil, fmt.Errorf("installing cert-manager's CRDs: %w", err)
 	}
 	kubeconfig, err := plane.Kubeconfig("cert-manager", "system:masters")
 	if err != nil {
@@ -51,6 +47,18 @@ func Start(ctx context.Context, plane *controlplane.ControlPlane) (*CertManager,
 		c.processes = append(c.processes, started)
 	}
 	return c, nil
+}
+
+// InstallCRDs installs the CRDs alone.
+func InstallCRDs(ctx context.Context, plane *controlplane.ControlPlane) error {
+	crds, err := built.CertManagerCRDs(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := envtest.InstallCRDs(plane.Config, envtest.CRDInstallOptions{Paths: []string{crds}, ErrorIfPathMissing: true}); err != nil {
+		return fmt.Errorf("installing cert-manager's CRDs: %w", err)
+	}
+	return nil
 }
 
 // Output returns what both programs have written so far.

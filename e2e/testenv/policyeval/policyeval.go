@@ -102,8 +102,10 @@ func newValidator(spec *admissionregistrationv1.ValidatingAdmissionPolicySpec) (
 		annotations = append(annotations, &validating.AuditAnnotationCondition{Key: a.Key, ValueExpression: a.ValueExpression})
 	}
 	options := plugincel.OptionalVariableDeclarations{HasParams: true}
-	v := &validator{compiler, compiler.CompileCondition(conditions, options, environment.StoredExpressions),
-		compiler.CompileCondition(messages, options, environment.StoredExpressions), compiler.CompileCondition(annotations, options, environment.StoredExpressions)}
+	v := &validator{
+		compiler, compiler.CompileCondition(conditions, options, environment.StoredExpressions),
+		compiler.CompileCondition(messages, options, environment.StoredExpressions), compiler.CompileCondition(annotations, options, environment.StoredExpressions),
+	}
 	for _, compiled := range []plugincel.ConditionEvaluator{v.conditions, v.messages, v.annotations} {
 		if err := errors.Join(compiled.CompilationErrors()...); err != nil {
 			return nil, fmt.Errorf("validation: %w", err)

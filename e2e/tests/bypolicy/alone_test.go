@@ -53,8 +53,14 @@ func TestAlone(t *testing.T) {
 					name string
 					do   func(context.Context) error
 				}{
-					{"create", l.create}, {"update", l.update}, {"scale", l.scale}, {"replicas", l.replicas}, {"undo", l.undo},
-					{"undo to a revision from before the injection", l.undoInjection}, {"istioctl upgrade", l.istioctl}, {"delete", l.delete},
+					{"create", l.create},
+					{"update", l.update},
+					{"scale", l.scale},
+					{"replicas", l.replicas},
+					{"undo", l.undo},
+					{"undo to a revision from before the injection", l.undoInjection},
+					{"istioctl upgrade", l.istioctl},
+					{"delete", l.delete},
 				} {
 					if err := operation.do(t.Context()); err != nil {
 						return fmt.Errorf("operation %d of worker %d, %s: %w", done, worker, operation.name, err)

@@ -81,7 +81,7 @@ func TestInjectionIsKept(t *testing.T) {
 		})
 	}
 	for name, patch := range map[string]string{
-		"another image": `{"spec":{"initContainer":{"image":"registry.example/other:1"}}}`,
+		"another image": `{"spec":{"initContainer":{"image":"registry.example/other:1"},"container":{"image":"registry.example/other:1"}}}`,
 		"a command":     `{"spec":{"initContainer":{"command":["sh"]}}}`,
 		"no token":      `{"spec":{"tokenVolume":null}}`,
 	} {

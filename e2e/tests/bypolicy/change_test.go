@@ -60,7 +60,8 @@ func TestChange(t *testing.T) {
 			traffic := startTraffic(t, c, target)
 			for _, form := range []string{"policy", "webhook"} {
 				notes := upgrade(t, c, by(form, target))
-				for _, part := range []string{"injection.by changes to " + form + ": until then, the policy and the webhook inject both", "upgrade again, to remove the other one"} {
+				old := map[string]string{"policy": "webhook", "webhook": "policy"}[form]
+				for _, part := range []string{"The change to injection.by=" + form + " is not finished", "upgrade again, to remove the " + old} {
 					if !strings.Contains(notes, part) {
 						t.Errorf("by=%s: the notes do not contain %q:\n%s", form, part, notes)
 					}
@@ -71,7 +72,7 @@ func TestChange(t *testing.T) {
 				}
 				traffic.continues(t)
 
-				if notes := upgrade(t, c, by(form, target)); strings.Contains(notes, "injection.by changes") {
+				if notes := upgrade(t, c, by(form, target)); strings.Contains(notes, "upgrade again") {
 					t.Errorf("by=%s: the second upgrade announces another one:\n%s", form, notes)
 				}
 				wantForms(t, c, form)
@@ -90,7 +91,7 @@ func TestChangeWithoutDefinition(t *testing.T) {
 	traffic := startTraffic(t, c, "deployments")
 	values = by("policy", "deployments")
 
-	if notes := upgrade(t, c, values); !strings.Contains(notes, "both installed, and the webhook injects") || !strings.Contains(notes, "to continue") {
+	if notes := upgrade(t, c, values); !strings.Contains(notes, "only the webhook injects") || !strings.Contains(notes, "upgrade again, to continue") {
 		t.Errorf("the first upgrade's notes:\n%s", notes)
 	}
 	wantForms(t, c, "webhook")

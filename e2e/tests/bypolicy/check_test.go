@@ -15,7 +15,6 @@ import (
 
 // TestCheck breaks one thing after the other, expects the line that `kubectl istiod-agent check` reports it by, and repairs it.
 func TestCheck(t *testing.T) {
-	ctx := t.Context()
 	kubeconfig, err := shared.Plane.Kubeconfig("admin", "system:masters")
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +22,7 @@ func TestCheck(t *testing.T) {
 	eventually := func(t *testing.T, code int, texts ...string) {
 		t.Helper()
 		cluster.Eventually(t, "check", func() error {
-			return plugin.Run(ctx, "", "check", "--kubeconfig", kubeconfig).Check(code, texts...)
+			return plugin.Run(t.Context(), "", "check", "--kubeconfig", kubeconfig).Check(code, texts...)
 		})
 	}
 	namespace := shared.Namespace(t, true)
@@ -61,22 +60,22 @@ func TestCheck(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := shared.Get(ctx, client.ObjectKeyFromObject(test.object), test.object); err != nil {
+			if err := shared.Get(t.Context(), client.ObjectKeyFromObject(test.object), test.object); err != nil {
 				t.Fatal(err)
 			}
 			if err := shared.Webhook.StopReplicas(); err != nil { // which would write the Injection again
 				t.Fatal(err)
 			}
-			if err := shared.Delete(ctx, test.object.DeepCopyObject().(client.Object)); err != nil {
+			if err := shared.Delete(t.Context(), test.object.DeepCopyObject().(client.Object)); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, 1, test.want...)
 			test.object.SetResourceVersion("")
 			test.object.SetUID("")
-			if err := shared.Create(ctx, test.object); err != nil {
+			if err := shared.Create(t.Context(), test.object); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := shared.Webhook.Scale(ctx); err != nil {
+			if _, err := shared.Webhook.Scale(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, 0, healthy...)
@@ -93,12 +92,12 @@ func TestCheck(t *testing.T) {
 				ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url},
 			}},
 		}
-		if err := shared.Create(ctx, hook); err != nil {
+		if err := shared.Create(t.Context(), hook); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, 1, "warn     form of the injection  — webhook and policy: a change of injection.by is not finished; next: when all Pods are ready: ",
 			"fail     webhook configuration  — istiod-agent: the caBundle of deployments.istiod-agent.io is empty")
-		if err := shared.Delete(ctx, hook); err != nil {
+		if err := shared.Delete(t.Context(), hook); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, 0, healthy...)

@@ -47,7 +47,7 @@ func TestChangedRoot(t *testing.T) {
 	setRoot(issuers.is)
 
 	must(t, agents.Renew(t.Context(), shared, m.certificate, "under-another-root"))
-	words := []string{"Vault's root has changed", "from " + fingerprint(m.root.Certificate) + " to " + fingerprint(root.Certificate), "restart istiod"}
+	words := []string{"the CA's root has changed", "from " + fingerprint(m.root.Certificate) + " to " + fingerprint(root.Certificate), "restart istiod"}
 	m.fails(t, serial, words...)
 	metric(t, sidecar, "istiod_agent_root_changed", 1)
 	m.wantEvent(t, "Warning", "RootChanged", words...)
@@ -70,7 +70,7 @@ func TestChangedRoot(t *testing.T) {
 		t.Error("a Pod takes another root than the one that runs")
 	}
 	accept := "istiod-agent.io/accept-root=" + fingerprint(root.Certificate)
-	must(t, contains(output, "reason=RootChanged", "istiod-agent: no certificates for istiod: Vault's root has changed", m.Name,
+	must(t, contains(output, "reason=RootChanged", "istiod-agent: no certificates for istiod: the CA's root has changed", m.Name,
 		"kubectl annotate issuedcertificate -n "+m.Namespace+" "+m.certificate.GetName()+" --overwrite "+accept))
 	started := make(chan error, 1)
 	go func() { _, err := fresh.Init(t.Context()); started <- err }()

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vault
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// Conditions implements ca.Source.
+func (s *source) Conditions() []metav1.Condition { return []metav1.Condition{s.audienceBound()} }
+
+// audienceBound returns the condition that the receiver of the agent's token cannot use it elsewhere.
+func (s *source) audienceBound() metav1.Condition {
+	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
+	switch auth := s.spec.KubernetesAuth; {
+	case auth == nil:
+		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a Vault token."
+	case auth.Audience != "":
+		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
+	default:
+		condition.Status, condition.Reason = metav1.ConditionFalse, "NoAudience"
+		account := s.ServiceAccount
+		if auth.ServiceAccountRef != nil {
+			account = auth.ServiceAccountRef.Name
+		}
+		condition.Message = fmt.Sprintf("The agent sends a token to %s that the API server accepts too: that server can act as service account %s/%s until the token expires, and read the Secrets that it may read. "+
+			"To end that, set audience=vault in Vault's role and kubernetesAuth.audience: vault in the VirtualMesh.", s.spec.Server, s.Namespace, account)
+	}
+	return condition
+}
