@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package policy writes the injection of package patches as objects that the API server evaluates itself: a
-// MutatingAdmissionPolicy with its parameter, and a ValidatingAdmissionPolicy that refuses what must not be stored. No
+// MutatingAdmissionPolicy with its parameter, and ValidatingAdmissionPolicies that refuse what must not be stored, and warn. No
 // server of this project takes part in an admission. It needs Kubernetes 1.36. The package takes a configuration and
 // returns objects; it never asks a cluster.
 //
@@ -45,7 +45,7 @@
 // An API server takes no parameters in the policies on its own disk. NewStatic puts the rendered values into the same
 // variables as CEL literals: they are text of a configuration, so literal is the one place that writes them.
 //
-// # For those who go on
+// # Cost and upkeep
 //
 // The API server evaluates a policy again that has changed the object, or not: twice for each request. The second time
 // nothing changes, which the expressions find out early and report by a test that fails (mutation). An evaluation costs
@@ -53,9 +53,10 @@
 // section admission measures what a client waits. Of that, the parameter takes a part: the API server writes and reads its
 // JSON again for each evaluation of match conditions, validations, messages and annotations. Keep it small.
 //
-// The controllers should keep the parameter by server-side apply of New's Parameter. The definition is embedded here, for
-// the command line; the chart needs the same text among its CRDs. The validating policy has the match conditions of the
-// mutating one and no more: the guard refuses what is no Deployment and what shares the key, and stays beside it.
+// Package controllers/injections keeps the parameter. The definition is embedded here, for the command line; the chart has
+// the same text among its CRDs, and the policies' specs as files (internal/generate). The validating policies have the match
+// conditions of the mutating one and no more: the guard refuses what is no Deployment and what shares the key, and stays
+// beside them.
 //
 // # Differences
 //
