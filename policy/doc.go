@@ -49,7 +49,7 @@
 //
 // The API server evaluates a policy again that has changed the object, or not: twice for each request. The second time
 // nothing changes, which the expressions find out early and report by a test that fails (mutation). An evaluation costs
-// 5,000 to 9,000 of the 10,000,000 units that the API server allows (TestCost); it estimates none before. The benchmark's
+// 5,000 to 64,000 of the 10,000,000 units that the API server allows (TestCost); it estimates none before. The benchmark's
 // section admission measures what a client waits. Of that, the parameter takes a part: the API server writes and reads its
 // JSON again for each evaluation of match conditions, validations, messages and annotations. Keep it small.
 //

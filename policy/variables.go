@@ -153,6 +153,7 @@ func placesOf() []admissionv1.Variable {
 // "condition || " where the injection sets the variable.
 func istiodOf(setsRootCADir string) []admissionv1.Variable {
 	mounts := mountsOf("variables.istiod")
+	const env = "variables.istiod.?env.orValue([])"
 	return []admissionv1.Variable{
 		// The container called discovery, else the first that mounts /etc/cacerts; -1 for none.
 		{Name: "discoveryAt", Expression: "variables.containers.map(c, c.name).indexOf(" + quote(patches.IstiodContainer) + ")"},
@@ -162,9 +163,12 @@ func istiodOf(setsRootCADir string) []admissionv1.Variable {
 		// The names of other containers that run istiod too.
 		{Name: "second", Expression: "variables.others.filter(c, c.name != variables.istiod.?name.orValue('') && " + runsIstiod("c") + ").map(c, c.name)"},
 
-		// The variables of istiod's that the injection depends on. The last of a name counts.
-		{Name: "istiodEnv", Expression: "variables.istiod.?env.orValue([]).filter(e, e.name in " + list("ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER",
-			istio.RootCADirVariable, istio.MultiRootVariable, istio.WorkloadTTLVariable) + ")"},
+		// The variables of istiod's that the injection depends on, of several with a name the last, which counts. They are not
+		// filtered: where a branch is not taken, the API server searches for its cost among all earlier elements (cel-go,
+		// interpreter/runtimecost.go, drop), so that the time would grow with the square of their number.
+		{Name: "istiodEnvNames", Expression: env + ".map(e, e.name)"},
+		{Name: "istiodEnv", Expression: list("ENABLE_CA_SERVER", "EXTERNAL_CA", "PILOT_CERT_PROVIDER", istio.RootCADirVariable, istio.MultiRootVariable, istio.WorkloadTTLVariable) +
+			".map(n, variables.istiodEnvNames.lastIndexOf(n)).filter(i, i >= 0).map(i, variables.istiod.env[i])"},
 		// An istiod without its built-in CA (istio-csr, or Kubernetes signs) needs no agent.
 		{Name: "noBuiltInCA", Expression: plainly("ENABLE_CA_SERVER") + " in " + falseTexts + " || (" + plainly("EXTERNAL_CA") + " != '' && " +
 			plainly("PILOT_CERT_PROVIDER") + ".startsWith('k8s.io/'))"},

@@ -52,7 +52,7 @@ func TestCost(t *testing.T) {
 		"injected":                 {&p, p.injected(large(t, 0)), celconfig.RuntimeCELCostBudget / 200},
 		"1500 variables":           {&p, large(t, 1500), celconfig.RuntimeCELCostBudget / 10},
 		"1500 variables, injected": {&p, p.injected(large(t, 1500)), celconfig.RuntimeCELCostBudget / 10},
-		"static":                   {&static, large(t, 1500), celconfig.RuntimeCELCostBudget / 500},
+		"static":                   {&static, large(t, 1500), celconfig.RuntimeCELCostBudget / 100},
 		"static, injected":         {&static, static.injected(large(t, 1500)), celconfig.RuntimeCELCostBudget / 10},
 	} {
 		cost, err := test.pair.policy.Cost(sent(t, test.pair, test.object))
