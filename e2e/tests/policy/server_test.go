@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -47,6 +48,7 @@ type server struct {
 	plane *controlplane.ControlPlane
 	paths *http.ServeMux
 	hooks *httptest.Server
+	named sets.Set[string] // by accounts
 }
 
 func startServer(t *testing.T) *server {
@@ -92,10 +94,26 @@ func (heard) HandleWarningHeaderWithContext(ctx context.Context, _ int, _ string
 func (s *server) namespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	objects := []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}}
-	for _, account := range []string{"default", "istiod", "istiod-canary", "istio-pilot-service-account", "istiod-service-account"} {
+	for account := range s.accounts(t) {
 		objects = append(objects, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: account}})
 	}
 	s.mustCreate(t, objects...)
+}
+
+// accounts are those that the inputs name: without them, the API server takes no Pod.
+func (s *server) accounts(t *testing.T) sets.Set[string] {
+	t.Helper()
+	if s.named == nil {
+		s.named = sets.New("default")
+		all, _ := inputs(t)
+		for _, o := range all {
+			_, spec := podOf(o)
+			if name, ok := spec["serviceAccountName"].(string); ok && name != "" {
+				s.named.Insert(name)
+			}
+		}
+	}
+	return s.named
 }
 
 func (s *server) mustCreate(t *testing.T, objects ...client.Object) {

@@ -163,6 +163,10 @@ func TestInjection(t *testing.T) {
 			}
 			for name, input := range inputs {
 				object := of(t, target, input)
+				if owner, _, _ := unstructured.NestedString(object.Object, append(podPath(target), "serviceAccountName")...); owner != "" {
+					account(t, c, labelled, owner)
+					account(t, c, plain, owner)
+				}
 				before, err := admitted(t, c, plain, object)
 				if err != nil {
 					t.Fatalf("%s: %v", name, err)
@@ -545,12 +549,18 @@ func wantNames(t *testing.T, c *cluster.Cluster, list client.ObjectList, want ..
 func namespace(t *testing.T, c *cluster.Cluster, labelled bool) string {
 	t.Helper()
 	name := c.Namespace(t, labelled)
-	for _, account := range []string{"default", "istiod", "istiod-canary", "istio-pilot-service-account", "istiod-service-account"} {
-		if err := c.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: account}}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	account(t, c, name, "default")
+	account(t, c, name, "istiod")
 	return name
+}
+
+// account is a service account, without which the API server takes no Pod.
+func account(t *testing.T, c *cluster.Cluster, namespace, name string) {
+	t.Helper()
+	object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	if err := c.Create(t.Context(), object); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
 }
 
 func podPath(target v1alpha1.Target) []string {
