@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
@@ -90,6 +91,12 @@ func (f *flags) run(cmd *cobra.Command) error {
 	p, err := policy.New(config, policy.Names{Policy: f.name, Namespace: f.namespace})
 	if err != nil {
 		return err
+	}
+	if problems := validation.IsDNS1123Label(f.namespace); len(problems) > 0 {
+		return fmt.Errorf("--namespace: %q: %s", f.namespace, problems[0])
+	}
+	if problems := validation.IsDNS1123Subdomain(p.MutatingBinding.Name); len(problems) > 0 { // the longest of the names
+		return fmt.Errorf("--name: %q: %s", f.name, problems[0])
 	}
 	namespace := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: f.namespace}}
 	// In the order in which an API server can take them: what the parameter needs, the policies, the parameter.

@@ -114,6 +114,11 @@ func TestMistakes(t *testing.T) {
 		"[output static] were all set":    {"--static", "/does/not/exist", "-o", "json"},
 		`name "Mesh" of the policies`:     {"--static", "/does/not/exist", "--name", "Mesh"},
 		"--static: ":                      {"--static", "/dev/null/x"},
+		`--name: "Bad Name": `:            {"--name", "Bad Name"},
+		`--name: "x'; y": `:               {"--name", "x'; y"},
+		"--name: \"aaaa":                  {"--name", strings.Repeat("a", 200)},
+		`--namespace: "a.b": `:            {"-n", "a.b"},
+		`--namespace: "": `:               {"-n", ""},
 	} {
 		if stdout, _, err := run(t, args...); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(stdout, "kind: ") {
 			t.Errorf("%v: %v", args, err)
