@@ -15,8 +15,6 @@ import (
 func volumesOf() []admissionv1.Variable {
 	const emptyDirOnly = "has(v.emptyDir) && v.all(k, k in ['name', 'emptyDir'])"
 	token := quote(patches.VaultTokenVolume)
-	// As it was rendered, or with the API server's default.
-	const projects = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
 	member := func(value string) string {
 		return "(type(" + value + ") == string ? '\"' + " + value + " + '\"' : string(" + value + "))"
 	}
@@ -64,11 +62,13 @@ func volumesOf() []admissionv1.Variable {
 		// What the policy cannot do and the webhook can, in words; empty for nothing.
 		{Name: "problem", Expression: "variables.injecting && variables.cannotNote ? " + problemNoting + " : (variables.injecting || variables.removing) && variables.cannotRestore ? " + problemRestoring + " : ''"},
 
+		// The names of the volumes that may change.
+		{Name: "concerned", Expression: "variables.dropped + variables.restored + [" + token + "] + (variables.injecting ? [variables.volume] : [])"},
 		// The operations, the last volume first, so that the indices before it stay true.
-		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).reverse().map(i, [variables.volumes[i]].map(v, " +
+		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).filter(i, variables.volumeNames[i] in variables.concerned).reverse().map(i, [variables.volumes[i]].map(v, " +
 			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
 			"variables.injecting && v.name == variables.volume ? (v == variables.inMemory ? [] : [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "]) : " +
-			"variables.injecting && v.name == " + token + " ? (" + projects + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
+			"variables.injecting && v.name == " + token + " ? (" + projectsToken + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
 			"!(v.name in variables.restored) ? [] : " +
 			"!(" + emptyDirOnly + ") ? [" + remove("'/volumes/' + string(i) + '/emptyDir'") + "] : " +
 			"[" + replace("'/volumes/' + string(i)", "variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn("+chartVolume("v.name")+")") + "])[0]).flatten()"},
@@ -76,6 +76,9 @@ func volumesOf() []admissionv1.Variable {
 			"(has(params.spec.tokenVolume) && !(" + token + " in variables.volumeNames) ? [dyn(params.spec.tokenVolume)] : [])"},
 	}
 }
+
+// projectsToken reports whether volume v is the token's as it was rendered, or with the API server's default.
+const projectsToken = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
 
 // maxNotedVolume bounds a recorded volume (patches, maxNotedVolume).
 const maxNotedVolume = "32768"
@@ -125,8 +128,8 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 			"size(e) > 0 && e[0] == " + multiRoot + " ? e.slice(1, size(e)) : e)"},
 		{Name: "desiredEnv", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].env.slice(0, 4) + " +
 			"(size(variables.workloadTTL) == 0 || (variables.rendered[n].env.slice(0, 4) + variables.otherEnv[n]).exists(v, v.name == " + quote(istio.WorkloadTTLVariable) + ") ? [] : variables.workloadTTL[0]) + variables.otherEnv[n])"},
-		// istiod's volume, and istiod's mount of a token for the API server.
-		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse().map(m, m.transformMap(k, v, v))"},
+		// istiod's volume, and istiod's mount of a token for the API server. The plain test first takes a tenth of the time.
+		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, m.mountPath.contains('serviceaccount') && " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse().map(m, m.transformMap(k, v, v))"},
 		{Name: "desiredMounts", Expression: "variables.rendered.map(c, c.volumeMounts.map(m, m.transformMap(k, v, k == 'name' && v == 'cacerts' ? variables.volume : v)) + " +
 			"(size(variables.token) == 0 || c.volumeMounts.exists(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ") ? [] : [variables.token[0]]))"},
 		{Name: "desiredSecurity", Expression: "variables.rendered.map(c, [c.?securityContext.orValue({})].map(s, (s.map(k, string(k)) + variables.ids.map(k, string(k)).filter(k, !(k in s)))" +
@@ -135,7 +138,10 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 		{Name: "podLimits", Expression: "variables.pod.?resources.?limits.orValue({})"},
 		{Name: "podResources", Expression: "variables.pod.?resources.?requests.orValue({}).map(k, string(k)) + variables.podLimits.map(k, string(k))"},
 		{Name: "desiredResources", Expression: "variables.rendered.map(c, " + limitToPod("c.?resources.orValue({})") + ")"},
-		{Name: "desired", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].transformMap(k, v, " +
+		// Whether this istiod gets other containers than the rendered ones.
+		{Name: "adapts", Expression: "variables.volume != 'cacerts' || size(variables.token) > 0 || size(variables.ids) > 0 || size(variables.podResources) > 0 || " +
+			"size(variables.workloadTTL) > 0 || variables.multiRootEnabled || variables.rendered.exists(c, " + multiRoot + " in c.env)"},
+		{Name: "desired", Expression: "!variables.adapts ? variables.rendered : lists.range(size(variables.rendered)).map(n, variables.rendered[n].transformMap(k, v, " +
 			"k == 'env' ? dyn(variables.desiredEnv[n]) : k == 'volumeMounts' ? dyn(variables.desiredMounts[n]) : " +
 			"k == 'securityContext' ? dyn(variables.desiredSecurity[n]) : k == 'resources' ? dyn(variables.desiredResources[n]) : dyn(v)))"},
 
@@ -197,17 +203,15 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 		return "[" + of + ".?limits.orValue({}), " + of + ".?requests.orValue({})]"
 	}
 
-	// Most are as wanted: that is found out at once, where the operations below take a tenth of a policy's time.
-	const asWanted = "(has(c.want.resources) && has(c.want.securityContext) && !has(c.have.command) && !has(c.have.envFrom) && !has(c.have.volumeDevices) && c.want.all(k, k in c.have && c.have[k] == c.want[k]))"
-
 	at := func(field string) string { return "c.at + '/" + field + "'" }
 	has := func(field string) string {
 		return "(has(c.have." + field + ") ? [" + remove(at(field)) + "] : [])"
 	}
 	return []admissionv1.Variable{
-		// The stored containers that stay, with what is wanted and where they are.
+		// The stored containers that stay, with what is wanted and where they are. Most are as wanted: that is found out at once,
+		// where the operations below take a tenth of a policy's time.
 		{Name: "completing", Expression: "((variables.preservesInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.desired[0])}] : []) + " +
-			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])).filter(c, !" + asWanted + ")"},
+			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])).filter(c, !" + isAsWanted("c.have", "c.want") + ")"},
 		// The command is the image's own, with the wanted subcommand. Where no digest tells which configuration rendered it,
 		// what the configuration says must be there as well.
 		{Name: "commands", Expression: "variables.completing.map(c, " + has("command") + " + " + has("envFrom") + " + " + has("volumeDevices") + " + [" + add(at("args"), "c.want.args") + "] + " +
@@ -234,6 +238,11 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 		{Name: "resources", Expression: "variables.completing.map(c, [c.have.?resources.orValue({})].map(have, [" + limitToPod("have") + "].map(within, " + bare("within") + " != " + bare("have") + " ? " +
 			"[" + add(at("resources/limits"), "within.?limits.orValue({})") + ", " + add(at("resources/requests"), "within.?requests.orValue({})") + "] : " + merged + ")[0])[0]).flatten()"},
 	}
+}
+
+// isAsWanted reports whether a stored container needs none of the operations of completionOf.
+func isAsWanted(have, want string) string {
+	return strings.NewReplacer("HAVE", have, "WANT", want).Replace("(has(WANT.resources) && has(WANT.securityContext) && !has(HAVE.command) && !has(HAVE.envFrom) && !has(HAVE.volumeDevices) && WANT.all(k, k in HAVE && HAVE[k] == WANT[k]))")
 }
 
 // union of two maps, the second one's members first.

@@ -59,6 +59,17 @@ func refusals() []admissionv1.Validation {
 	return all
 }
 
+// unlessOrdinary are validations and annotations that come to the same with less.
+func unlessOrdinary(validations []admissionv1.Validation, annotations []admissionv1.AuditAnnotation) ([]admissionv1.Validation, []admissionv1.AuditAnnotation) {
+	for i, v := range validations {
+		validations[i].Expression, validations[i].MessageExpression = "variables.ordinary || "+v.Expression, "variables.ordinary ? '' : "+v.MessageExpression
+	}
+	for i, a := range annotations {
+		annotations[i].ValueExpression = "variables.ordinary ? (variables.noBuiltInCA ? " + quote(string(patches.NoBuiltInCA)) + " : " + quote(injected) + ") : " + a.ValueExpression
+	}
+	return validations, annotations
+}
+
 // policyCannot is the reason for what only the webhook can do.
 const policyCannot = "PolicyCannot"
 

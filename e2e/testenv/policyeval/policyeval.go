@@ -20,6 +20,7 @@ import (
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -34,6 +35,7 @@ type Evaluator struct {
 	parameter        *unstructured.Unstructured
 	compiler         *plugincel.CompositedCompiler
 	mutation         plugincel.MutatingEvaluator
+	settled          plugincel.ConditionEvaluator // nil without such a match condition
 	decision, advice *validator
 }
 
@@ -53,6 +55,8 @@ type Outcome struct {
 	Warnings []string
 	// Reason in the audit log.
 	Reason string
+	// Settled is whether the match conditions end the next evaluation of Object.
+	Settled bool
 }
 
 // New compiles the policies for one kind.
@@ -66,6 +70,15 @@ func New(kind patches.Kind, p *policy.Policy) (*Evaluator, error) {
 	e.mutation = e.compiler.CompileMutatingEvaluator(mutation, plugincel.OptionalVariableDeclarations{HasParams: true, HasPatchTypes: true}, environment.StoredExpressions)
 	if err := errors.Join(e.mutation.CompilationErrors()...); err != nil {
 		return nil, fmt.Errorf("mutation: %w\n%s", err, mutation.Expression)
+	}
+	for _, c := range p.Mutating.Spec.MatchConditions {
+		if c.Name != "not-settled" {
+			continue
+		}
+		e.settled = e.compiler.CompileCondition([]plugincel.ExpressionAccessor{(*matchconditions.MatchCondition)(&c)}, plugincel.OptionalVariableDeclarations{HasParams: true}, environment.StoredExpressions)
+		if err := errors.Join(e.settled.CompilationErrors()...); err != nil {
+			return nil, fmt.Errorf("match condition %s: %w", c.Name, err)
+		}
 	}
 	if e.decision, err = newValidator(&p.Validating.Spec); err != nil {
 		return nil, err
@@ -149,16 +162,27 @@ func (e *Evaluator) Cost(object runtime.Object) (c Cost, err error) {
 	return c, nil
 }
 
-// Create evaluates the policies as for an object's creation.
+// Create evaluates the policies as for an object's creation. It evaluates them even where a match condition ends their
+// evaluation, and fails if that matters.
 func (e *Evaluator) Create(object runtime.Object) (o Outcome, err error) {
-	attributes := e.attributes(object)
-	after, err := patch.NewJSONPatcher(e.mutation).Patch(e.compiler.CreateContext(context.Background()), patch.Request{
-		MatchedResource: attributes.GetResource(), VersionedAttributes: attributes, ObjectInterfaces: admission.NewObjectInterfacesFromScheme(scheme.Scheme), OptionalVariables: e.bindings(),
-	}, celconfig.RuntimeCELCostBudget)
+	after, err := e.mutate(object)
 	if err != nil {
-		return o, fmt.Errorf("mutation: %w", err)
+		return o, err
 	}
-	attributes = e.attributes(after)
+	attributes := e.attributes(after)
+	if o.Settled, err = e.isSettled(attributes); err != nil {
+		return o, err
+	}
+	defer func() {
+		if err == nil && o.Settled && (o.Refusal != "" || len(o.Warnings) > 0 || o.Reason != string(patches.Injected)) {
+			err = fmt.Errorf("the object is settled, but the policies say %q, %q, %q", o.Reason, o.Refusal, o.Warnings)
+		}
+	}()
+	if o.Settled {
+		if _, err := e.mutate(after); err != nil { // as when the API server invokes the policy again
+			return o, err
+		}
+	}
 	refusals, annotations, err := e.validate(e.decision, attributes)
 	if err != nil {
 		return o, err
@@ -173,6 +197,39 @@ func (e *Evaluator) Create(object runtime.Object) (o Outcome, err error) {
 	o.Object = after
 	o.Warnings, _, err = e.validate(e.advice, attributes)
 	return o, err
+}
+
+// mutate returns the object after the mutation.
+func (e *Evaluator) mutate(object runtime.Object) (runtime.Object, error) {
+	attributes := e.attributes(object)
+	settled, err := e.isSettled(attributes)
+	if err != nil {
+		return nil, err
+	}
+	after, err := patch.NewJSONPatcher(e.mutation).Patch(e.compiler.CreateContext(context.Background()), patch.Request{
+		MatchedResource: attributes.GetResource(), VersionedAttributes: attributes, ObjectInterfaces: admission.NewObjectInterfacesFromScheme(scheme.Scheme), OptionalVariables: e.bindings(),
+	}, celconfig.RuntimeCELCostBudget)
+	if err != nil {
+		return nil, fmt.Errorf("mutation: %w", err)
+	}
+	if settled && after != object {
+		return nil, errors.New("the object is settled, but the mutation changes it")
+	}
+	return after, nil
+}
+
+func (e *Evaluator) isSettled(attributes *admission.VersionedAttributes) (bool, error) {
+	if e.settled == nil {
+		return false, nil
+	}
+	results, _, err := e.settled.ForInput(context.Background(), attributes, request(attributes), e.bindings(), nil, celconfig.RuntimeCELCostBudgetMatchConditions)
+	if err != nil {
+		return false, fmt.Errorf("match condition: %w", err)
+	}
+	if results[0].Error != nil {
+		return false, fmt.Errorf("match condition: %w", results[0].Error)
+	}
+	return results[0].EvalResult.Value() == false, nil
 }
 
 // validate returns the messages of failed validations, and the audit annotations' values.
