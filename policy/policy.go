@@ -145,13 +145,16 @@ func (p *Policy) mutating(kind patches.Kind, names Names) {
 			ReinvocationPolicy: admissionv1.IfNeededReinvocationPolicy,
 			ParamKind:          paramKind(),
 			MatchConstraints:   matchResources(kind),
-			MatchConditions:    unsettled(kind),
-			Variables:          used(variables(kind), mutation(kind)),
+			MatchConditions:    matchConditions(),
+			Variables:          used(append(variables(kind), admissionv1.Variable{Name: "fresh", Expression: fresh()}), mutation(kind)),
 			Mutations: []admissionv1.Mutation{{
 				PatchType: admissionv1.PatchTypeJSONPatch,
 				JSONPatch: &admissionv1.JSONPatch{Expression: mutation(kind)},
 			}},
 		},
+	}
+	if kind == patches.Deployment {
+		p.Mutating.Spec.MatchConditions = append(p.Mutating.Spec.MatchConditions, notSettled())
 	}
 	p.MutatingBinding = &admissionv1.MutatingAdmissionPolicyBinding{
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingAdmissionPolicyBinding"},
@@ -166,9 +169,8 @@ func (p *Policy) validating(kind patches.Kind, names Names) {
 	p.Validating, p.ValidatingBinding = validatingPolicy(kind, names, "-decision", admissionv1.Deny)
 	spec := &p.Validating.Spec
 	spec.Validations, spec.AuditAnnotations = refusals(), reason()
-	if kind != patches.Pod {
-		spec.Validations, spec.AuditAnnotations = unlessOrdinary(spec.Validations, spec.AuditAnnotations)
-		spec.Variables = append(spec.Variables, admissionv1.Variable{Name: "ordinary", Expression: ordinary()})
+	if kind == patches.Deployment {
+		unlessOrdinary(spec)
 	}
 	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
 }
@@ -179,8 +181,10 @@ func (p *Policy) warning(kind patches.Kind, names Names) {
 	p.Warning, p.WarningBinding = validatingPolicy(kind, names, "-warnings", admissionv1.Warn)
 	spec := &p.Warning.Spec
 	spec.FailurePolicy = new(admissionv1.Ignore)
-	spec.MatchConditions = unsettled(kind)
 	spec.Validations = warnings(kind)
+	if kind == patches.Deployment {
+		spec.MatchConditions = append(spec.MatchConditions, notSilent())
+	}
 	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
 	p.WarningBinding.Spec.ParamRef.ParameterNotFoundAction = new(admissionv1.AllowAction) // the others refuse
 }
@@ -277,12 +281,4 @@ func matchResources(kind patches.Kind) *admissionv1.MatchResources {
 
 func matchConditions() []admissionv1.MatchCondition {
 	return []admissionv1.MatchCondition{{Name: "not-being-deleted", Expression: "request.operation == 'CREATE' || !has(oldObject.metadata.deletionTimestamp)"}}
-}
-
-// unsettled are the match conditions of a policy that has nothing to do with a settled object.
-func unsettled(kind patches.Kind) []admissionv1.MatchCondition {
-	if kind == patches.Pod {
-		return matchConditions()
-	}
-	return append(matchConditions(), settledCondition())
 }

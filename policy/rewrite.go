@@ -15,6 +15,8 @@ import (
 func volumesOf() []admissionv1.Variable {
 	const emptyDirOnly = "has(v.emptyDir) && v.all(k, k in ['name', 'emptyDir'])"
 	token := quote(patches.VaultTokenVolume)
+	// As it was rendered, or with the API server's default.
+	const projects = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
 	member := func(value string) string {
 		return "(type(" + value + ") == string ? '\"' + " + value + " + '\"' : string(" + value + "))"
 	}
@@ -68,7 +70,7 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).filter(i, variables.volumeNames[i] in variables.concerned).reverse().map(i, [variables.volumes[i]].map(v, " +
 			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
 			"variables.injecting && v.name == variables.volume ? (v == variables.inMemory ? [] : [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "]) : " +
-			"variables.injecting && v.name == " + token + " ? (" + projectsToken + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
+			"variables.injecting && v.name == " + token + " ? (" + projects + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
 			"!(v.name in variables.restored) ? [] : " +
 			"!(" + emptyDirOnly + ") ? [" + remove("'/volumes/' + string(i) + '/emptyDir'") + "] : " +
 			"[" + replace("'/volumes/' + string(i)", "variables.notedName == v.name ? dyn({'name': dyn(v.name), variables.notedSource: dyn(variables.notedMembers)}) : dyn("+chartVolume("v.name")+")") + "])[0]).flatten()"},
@@ -76,9 +78,6 @@ func volumesOf() []admissionv1.Variable {
 			"(has(params.spec.tokenVolume) && !(" + token + " in variables.volumeNames) ? [dyn(params.spec.tokenVolume)] : [])"},
 	}
 }
-
-// projectsToken reports whether volume v is the token's as it was rendered, or with the API server's default.
-const projectsToken = "v.all(k, k in ['name', 'projected']) && has(v.projected) && v.projected.?sources.orValue([]) == params.spec.tokenVolume.projected.sources && v.projected.?defaultMode.orValue(420) == 420"
 
 // maxNotedVolume bounds a recorded volume (patches, maxNotedVolume).
 const maxNotedVolume = "32768"
@@ -203,15 +202,17 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 		return "[" + of + ".?limits.orValue({}), " + of + ".?requests.orValue({})]"
 	}
 
+	// Most are as wanted: that is found out at once, where the operations below take a tenth of a policy's time.
+	const asWanted = "(has(c.want.resources) && has(c.want.securityContext) && !has(c.have.command) && !has(c.have.envFrom) && !has(c.have.volumeDevices) && c.want.all(k, k in c.have && c.have[k] == c.want[k]))"
+
 	at := func(field string) string { return "c.at + '/" + field + "'" }
 	has := func(field string) string {
 		return "(has(c.have." + field + ") ? [" + remove(at(field)) + "] : [])"
 	}
 	return []admissionv1.Variable{
-		// The stored containers that stay, with what is wanted and where they are. Most are as wanted: that is found out at once,
-		// where the operations below take a tenth of a policy's time.
+		// The stored containers that stay, with what is wanted and where they are.
 		{Name: "completing", Expression: "((variables.preservesInit ? [{'at': dyn('/initContainers/' + string(variables.agentsInitAt[0])), 'have': dyn(variables.initContainers[variables.agentsInitAt[0]]), 'want': dyn(variables.desired[0])}] : []) + " +
-			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])).filter(c, !" + isAsWanted("c.have", "c.want") + ")"},
+			"(variables.preservesContainer ? [{'at': dyn('/containers/' + string(variables.agentsAt[0])), 'have': dyn(variables.containers[variables.agentsAt[0]]), 'want': dyn(variables.desired[1])}] : [])).filter(c, !" + asWanted + ")"},
 		// The command is the image's own, with the wanted subcommand. Where no digest tells which configuration rendered it,
 		// what the configuration says must be there as well.
 		{Name: "commands", Expression: "variables.completing.map(c, " + has("command") + " + " + has("envFrom") + " + " + has("volumeDevices") + " + [" + add(at("args"), "c.want.args") + "] + " +
@@ -238,11 +239,6 @@ func completionOf(kind patches.Kind) []admissionv1.Variable {
 		{Name: "resources", Expression: "variables.completing.map(c, [c.have.?resources.orValue({})].map(have, [" + limitToPod("have") + "].map(within, " + bare("within") + " != " + bare("have") + " ? " +
 			"[" + add(at("resources/limits"), "within.?limits.orValue({})") + ", " + add(at("resources/requests"), "within.?requests.orValue({})") + "] : " + merged + ")[0])[0]).flatten()"},
 	}
-}
-
-// isAsWanted reports whether a stored container needs none of the operations of completionOf.
-func isAsWanted(have, want string) string {
-	return strings.NewReplacer("HAVE", have, "WANT", want).Replace("(has(WANT.resources) && has(WANT.securityContext) && !has(HAVE.command) && !has(HAVE.envFrom) && !has(HAVE.volumeDevices) && WANT.all(k, k in HAVE && HAVE[k] == WANT[k]))")
 }
 
 // union of two maps, the second one's members first.
@@ -361,7 +357,11 @@ func mutation(kind patches.Kind) string {
 	}
 	edits := "variables.problem != '' || !(variables.injecting || variables.removing) ? [] : (variables.injecting ? variables.injection : variables.removal)" +
 		".map(o, o.op == 'remove' ? JSONPatch{op: 'remove', path: '" + pod + "' + string(o.path)} : JSONPatch{op: string(o.op), path: '" + pod + "' + string(o.path), value: o.value}) + " + metadata
-	return "[" + edits + "].map(edits, size(edits) > 0 ? edits : [JSONPatch{op: 'test', path: '/kind', value: 'unchanged'}])[0]"
+	all := "[" + edits + "].map(edits, size(edits) > 0 ? edits : [JSONPatch{op: 'test', path: '/kind', value: 'unchanged'}])[0]"
+	if kind == patches.Deployment {
+		return "variables.fresh ? " + freshMutation() + " : " + all
+	}
+	return all
 }
 
 // newNoteOf an object: the note that the injection leaves. What is replaced stands in canonical JSON, as package patches

@@ -59,15 +59,22 @@ func refusals() []admissionv1.Validation {
 	return all
 }
 
-// unlessOrdinary are validations and annotations that come to the same with less.
-func unlessOrdinary(validations []admissionv1.Validation, annotations []admissionv1.AuditAnnotation) ([]admissionv1.Validation, []admissionv1.AuditAnnotation) {
-	for i, v := range validations {
-		validations[i].Expression, validations[i].MessageExpression = "variables.ordinary || "+v.Expression, "variables.ordinary ? '' : "+v.MessageExpression
+// unlessOrdinary makes the validations and annotations of a Deployment's policy come to the same with less. They stand in
+// for its match condition too, which the API server would evaluate apart.
+func unlessOrdinary(spec *admissionv1.ValidatingAdmissionPolicySpec) {
+	spec.MatchConditions = nil
+	spec.Variables = append(spec.Variables,
+		admissionv1.Variable{Name: "ordinary", Expression: ordinary()},
+		admissionv1.Variable{Name: "deleted", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.deletionTimestamp)"})
+	for i := range spec.Validations {
+		v := &spec.Validations[i]
+		v.Expression = "variables.ordinary || variables.deleted || " + v.Expression
+		v.MessageExpression = "variables.ordinary ? '' : " + v.MessageExpression
 	}
-	for i, a := range annotations {
-		annotations[i].ValueExpression = "variables.ordinary ? (variables.noBuiltInCA ? " + quote(string(patches.NoBuiltInCA)) + " : " + quote(injected) + ") : " + a.ValueExpression
+	for i := range spec.AuditAnnotations {
+		a := &spec.AuditAnnotations[i]
+		a.ValueExpression = "variables.deleted ? '' : variables.ordinary && " + builtInCA() + " ? " + quote(injected) + " : " + a.ValueExpression
 	}
-	return validations, annotations
 }
 
 // policyCannot is the reason for what only the webhook can do.
