@@ -31,11 +31,13 @@ import (
 
 // Evaluator is a configuration's policies, compiled.
 type Evaluator struct {
-	kind             patches.Kind
-	parameter        *unstructured.Unstructured
-	compiler         *plugincel.CompositedCompiler
-	mutation         plugincel.MutatingEvaluator
-	settled          plugincel.ConditionEvaluator // nil without such a match condition
+	kind      patches.Kind
+	parameter *unstructured.Unstructured
+	compiler  *plugincel.CompositedCompiler
+	mutation  plugincel.MutatingEvaluator
+	// Match conditions that end the evaluation of an injected Deployment: by the policy that mutates, and by the one that
+	// warns. Nil without such a condition.
+	settled, silent  plugincel.ConditionEvaluator
 	decision, advice *validator
 }
 
@@ -55,8 +57,9 @@ type Outcome struct {
 	Warnings []string
 	// Reason in the audit log.
 	Reason string
-	// Settled is whether the match conditions end the next evaluation of Object.
-	Settled bool
+	// Settled and Silent are whether match conditions end the next evaluation of Object: of the policy that mutates, and of
+	// the one that warns.
+	Settled, Silent bool
 }
 
 // New compiles the policies for one kind.
@@ -71,20 +74,32 @@ func New(kind patches.Kind, p *policy.Policy) (*Evaluator, error) {
 	if err := errors.Join(e.mutation.CompilationErrors()...); err != nil {
 		return nil, fmt.Errorf("mutation: %w\n%s", err, mutation.Expression)
 	}
-	for _, c := range p.Mutating.Spec.MatchConditions {
-		if c.Name != "not-settled" {
-			continue
-		}
-		e.settled = e.compiler.CompileCondition([]plugincel.ExpressionAccessor{(*matchconditions.MatchCondition)(&c)}, plugincel.OptionalVariableDeclarations{HasParams: true}, environment.StoredExpressions)
-		if err := errors.Join(e.settled.CompilationErrors()...); err != nil {
-			return nil, fmt.Errorf("match condition %s: %w", c.Name, err)
-		}
+	if e.settled, err = condition(e.compiler, p.Mutating.Spec.MatchConditions, "not-settled"); err != nil {
+		return nil, err
+	}
+	if e.silent, err = condition(e.compiler, p.Warning.Spec.MatchConditions, "not-silent"); err != nil {
+		return nil, err
 	}
 	if e.decision, err = newValidator(&p.Validating.Spec); err != nil {
 		return nil, err
 	}
 	e.advice, err = newValidator(&p.Warning.Spec)
 	return e, err
+}
+
+// condition compiles the match condition of a name, if there is one.
+func condition(compiler *plugincel.CompositedCompiler, conditions []admissionregistrationv1.MatchCondition, name string) (plugincel.ConditionEvaluator, error) {
+	for _, c := range conditions {
+		if c.Name != name {
+			continue
+		}
+		compiled := compiler.CompileCondition([]plugincel.ExpressionAccessor{(*matchconditions.MatchCondition)(&c)}, plugincel.OptionalVariableDeclarations{HasParams: true}, environment.StoredExpressions)
+		if err := errors.Join(compiled.CompilationErrors()...); err != nil {
+			return nil, fmt.Errorf("match condition %s: %w", name, err)
+		}
+		return compiled, nil
+	}
+	return nil, nil //nolint:nilnil // none
 }
 
 func compile(variables []admissionregistrationv1.Variable) (*plugincel.CompositedCompiler, error) {
@@ -170,12 +185,15 @@ func (e *Evaluator) Create(object runtime.Object) (o Outcome, err error) {
 		return o, err
 	}
 	attributes := e.attributes(after)
-	if o.Settled, err = e.isSettled(attributes); err != nil {
+	if o.Settled, err = e.ends(e.settled, attributes); err != nil {
+		return o, err
+	}
+	if o.Silent, err = e.ends(e.silent, attributes); err != nil {
 		return o, err
 	}
 	defer func() {
-		if err == nil && o.Settled && (o.Refusal != "" || len(o.Warnings) > 0 || o.Reason != string(patches.Injected)) {
-			err = fmt.Errorf("the object is settled, but the policies say %q, %q, %q", o.Reason, o.Refusal, o.Warnings)
+		if err == nil && (o.Settled && (o.Refusal != "" || o.Reason != string(patches.Injected)) || o.Silent && (o.Refusal != "" || len(o.Warnings) > 0)) {
+			err = fmt.Errorf("settled %t, silent %t, but the policies say %q, %q, %q", o.Settled, o.Silent, o.Reason, o.Refusal, o.Warnings)
 		}
 	}()
 	if o.Settled {
@@ -202,7 +220,7 @@ func (e *Evaluator) Create(object runtime.Object) (o Outcome, err error) {
 // mutate returns the object after the mutation.
 func (e *Evaluator) mutate(object runtime.Object) (runtime.Object, error) {
 	attributes := e.attributes(object)
-	settled, err := e.isSettled(attributes)
+	settled, err := e.ends(e.settled, attributes)
 	if err != nil {
 		return nil, err
 	}
@@ -218,11 +236,12 @@ func (e *Evaluator) mutate(object runtime.Object) (runtime.Object, error) {
 	return after, nil
 }
 
-func (e *Evaluator) isSettled(attributes *admission.VersionedAttributes) (bool, error) {
-	if e.settled == nil {
+// ends reports whether a match condition, if any, ends the evaluation of an object.
+func (e *Evaluator) ends(condition plugincel.ConditionEvaluator, attributes *admission.VersionedAttributes) (bool, error) {
+	if condition == nil {
 		return false, nil
 	}
-	results, _, err := e.settled.ForInput(context.Background(), attributes, request(attributes), e.bindings(), nil, celconfig.RuntimeCELCostBudgetMatchConditions)
+	results, _, err := condition.ForInput(context.Background(), attributes, request(attributes), e.bindings(), nil, celconfig.RuntimeCELCostBudgetMatchConditions)
 	if err != nil {
 		return false, fmt.Errorf("match condition: %w", err)
 	}

@@ -19,6 +19,9 @@ func TestSettled(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
+			if outcome.Settled && !outcome.Silent {
+				t.Errorf("%s: settled, and not silent", name)
+			}
 			return outcome.Settled
 		}
 		expected := name == "default" || name == "native"
