@@ -79,11 +79,11 @@ func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience 
 	if err != nil {
 		return "", fmt.Errorf("requesting a token of service account %s/%s to log in to Vault with: %w", namespace, serviceAccount, err)
 	}
-	token, _, _ := unstructured.NestedString(answer.Object, "status", "token")
-	if token == "" {
+	issued, _, _ := unstructured.NestedString(answer.Object, "status", "token")
+	if issued == "" {
 		return "", fmt.Errorf("requesting a token of service account %s/%s: the API server returned none", namespace, serviceAccount)
 	}
-	return token, nil
+	return issued, nil
 }
 
 // Secret implements vault.APIServer and secret.Reader.
