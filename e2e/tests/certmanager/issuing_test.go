@@ -16,7 +16,6 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -47,14 +46,7 @@ func newIstiod(t *testing.T, granted bool) *istiod {
 	pod, err := agents.NewPod(t.Context(), shared, namespace, "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
 	if granted {
-		meta := metav1.ObjectMeta{Namespace: namespace, Name: "istiod-agent-cert-manager"}
-		must(t, shared.Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
-			APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificaterequests"}, Verbs: []string{"create", "get", "list", "watch", "delete"},
-		}}}))
-		must(t, shared.Create(t.Context(), &rbacv1.RoleBinding{
-			ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: agents.ServiceAccount}},
-		}))
+		must(t, agents.GrantRequests(t.Context(), shared, namespace))
 	}
 	return &istiod{Pod: pod}
 }
