@@ -187,6 +187,34 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 	}
 }
 
+// Name constraints that exclude an istiod's trust domain are reported for that mesh; its IssuedCertificate does not change.
+func TestExcludedTrustDomain(t *testing.T) {
+	for name, test := range map[string]struct {
+		domains []any
+		says    string
+	}{
+		"permitted": {[]any{"other.domain", "cluster.local"}, ""},
+		"excluded":  {[]any{"other.domain"}, `spec.mtlsConfig.shared.intermediateCertOptions.permittedURIDomains: Invalid value: ["other.domain"]: expected also cluster.local`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := read(t, guide, func(object map[string]any) {
+				if err := unstructured.SetNestedSlice(object, test.domains, "spec", "mtlsConfig", "shared", "intermediateCertOptions", "permittedURIDomains"); err != nil {
+					t.Fatal(err)
+				}
+			})
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
+			if made := len(plan.Certificates) == 1; made != (test.says == "") || !plan.Retain[ours] {
+				t.Errorf("planned %+v", plan)
+			} else if made && !slices.Equal(plan.Certificates[0].Spec.CertOptions.PermittedURIDomains, []string{"other.domain", "cluster.local"}) {
+				t.Errorf("planned %q", plan.Certificates[0].Spec.CertOptions.PermittedURIDomains)
+			}
+			if said := strings.Join(plan.Status.Errors, "\n"); !strings.Contains(said, test.says) || test.says == "" && said != "" {
+				t.Errorf("said %q", said)
+			}
+		})
+	}
+}
+
 // Of several Deployments that come to one mesh's name the one with the IssuedCertificate keeps it, none is guessed, and
 // nothing is deleted.
 func TestMeshNamesThatCollide(t *testing.T) {

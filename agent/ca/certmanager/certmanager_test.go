@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -172,8 +173,33 @@ func TestExtensions(t *testing.T) {
 	if !certificate.IsCA || certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero || certificate.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
 		t.Errorf("it asks for CA %t, path length %d, usage %b", certificate.IsCA, certificate.MaxPathLen, certificate.KeyUsage)
 	}
+	if len(certificate.PermittedURIDomains) > 0 {
+		t.Errorf("it asks for the constraints %q", certificate.PermittedURIDomains)
+	}
 	if len(csr.URIs) != 1 || csr.URIs[0].String() != wanted.Hosts[0] {
 		t.Errorf("it asks for %v", csr.URIs)
+	}
+}
+
+// With permittedURIDomains, the CSR asks for these name constraints too, critical; another list is another request.
+func TestNameConstraints(t *testing.T) {
+	t.Parallel()
+	s, server := newTestSource()
+	limited := wanted
+	limited.PermittedURIDomains = []string{"cluster.local", ".example.com"}
+	for _, request := range []ca.Request{wanted, limited, limited} {
+		_, err := s.Issue(t.Context(), request)
+		wantPending(t, ca.Answer{}, err, unapproved)
+	}
+	if len(server.created) != 2 || len(server.stored) != 1 {
+		t.Errorf("%d requests were created, %d are left; want 2 and 1", len(server.created), len(server.stored))
+	}
+	csr := parsed(t, server.last())
+	template := testca.Authority("")
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage, template.ExtraExtensions = false, false, 0, csr.Extensions
+	certificate := testca.Root("issuer").SignPublic(template, csr.PublicKey)
+	if !slices.Equal(certificate.PermittedURIDomains, limited.PermittedURIDomains) || !certificate.PermittedDNSDomainsCritical {
+		t.Errorf("it asks for the constraints %q, critical: %t", certificate.PermittedURIDomains, certificate.PermittedDNSDomainsCritical)
 	}
 }
 

@@ -46,6 +46,9 @@ func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList)
 			"expected none: the agent keeps the certificate and its key in istiod's memory and never writes them to a Secret"))
 	}
 	errs = append(errs, spec.validateOptions(path)...)
+	if spec.CertOptions != nil {
+		errs = append(errs, spec.CertOptions.ValidateHosts(path.Child("certOptions"), spec.Hosts)...)
+	}
 	errs = append(errs, spec.validateSource(path)...)
 	if spec.AgentCA != nil {
 		var sourceErrs field.ErrorList
@@ -141,6 +144,7 @@ func (o *CertOptions) validate(path, orgPath *field.Path) field.ErrorList {
 	}
 	errs = append(errs, o.validateKey(path)...)
 	errs = append(errs, validateOrg(orgPath, o.OrgName)...)
+	errs = append(errs, o.validateURIDomains(path.Child("permittedURIDomains"))...)
 	if ratio := o.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio <= MaxRenewalRatio) {
 		errs = append(errs, field.Invalid(path.Child("secretRotationGracePeriodRatio"), *ratio,
 			"expected more than 0 and at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"))

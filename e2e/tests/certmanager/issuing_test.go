@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +148,21 @@ func TestIssuing(t *testing.T) {
 		i.specify(t, spec)
 		_, err := i.Init(t.Context())
 		must(t, err)
+	})
+	t.Run("name constraints of the CSR", func(t *testing.T) {
+		i := newIstiod(t, true)
+		i.specify(t, i.caIssuer(t, "istio-ca", limited, root))
+		must(t, unstructured.SetNestedSlice(i.certificate.Object, []any{"cluster.local"}, "spec", "certOptions", "permittedURIDomains"))
+		_, err := shared.ServerSideApply(t.Context(), i.certificate)
+		must(t, err)
+		_, err = i.Init(t.Context())
+		must(t, err)
+		block, _ := pem.Decode([]byte(i.Files(t)["ca-cert.pem"]))
+		authority, err := x509.ParseCertificate(block.Bytes)
+		must(t, err)
+		if !slices.Equal(authority.PermittedURIDomains, []string{"cluster.local"}) || !authority.PermittedDNSDomainsCritical {
+			t.Errorf("the CA permits %q, critical: %t", authority.PermittedURIDomains, authority.PermittedDNSDomainsCritical)
+		}
 	})
 	t.Run("an issuer that ends before its root", func(t *testing.T) {
 		i := newIstiod(t, true)
