@@ -294,8 +294,8 @@ type SecretKeyRef struct {
 // are those of KubernetesAuth.
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="!(has(self.serviceAccountRef) && has(self.mountedSaPath))",message="expected one source of the token: set serviceAccountRef or mountedSaPath, not both"
-// +kubebuilder:validation:XValidation:rule="has(self.role) && self.role != ”",fieldPath=".role",reason=FieldValueRequired,message="expected the name of a role of Vault's JWT auth method"
-// +kubebuilder:validation:XValidation:rule="has(self.audience) && self.audience != ”",fieldPath=".audience",reason=FieldValueRequired,message="expected the audience that Vault's role requires (bound_audiences), such as vault"
+// +kubebuilder:validation:XValidation:rule="has(self.role) && size(self.role) > 0",fieldPath=".role",reason=FieldValueRequired,message="expected the name of a role of Vault's JWT auth method"
+// +kubebuilder:validation:XValidation:rule="has(self.audience) && size(self.audience) > 0",fieldPath=".audience",reason=FieldValueRequired,message="expected the audience that Vault's role requires (bound_audiences), such as vault"
 type JWTAuth struct {
 	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/jwt.
 	// +kubebuilder:validation:MaxLength=1024
@@ -328,7 +328,7 @@ type JWTAuth struct {
 // AppRoleAuth is a login to Vault with a role id and a secret id.
 // +kubebuilder:pruning:PreserveUnknownFields
 // +kubebuilder:validation:XValidation:rule="has(self.secretIdSecretRef) != has(self.secretIdLocalPath)",message="expected one source of the secret id: set secretIdSecretRef or secretIdLocalPath"
-// +kubebuilder:validation:XValidation:rule="has(self.roleId) && self.roleId != ”",fieldPath=".roleId",reason=FieldValueRequired,message="expected the role id: vault read auth/approle/role/<role>/role-id"
+// +kubebuilder:validation:XValidation:rule="has(self.roleId) && size(self.roleId) > 0",fieldPath=".roleId",reason=FieldValueRequired,message="expected the role id: vault read auth/approle/role/<role>/role-id"
 type AppRoleAuth struct {
 	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/approle.
 	// +kubebuilder:validation:MaxLength=1024

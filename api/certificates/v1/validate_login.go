@@ -172,3 +172,39 @@ func (r *SecretKeyRef) validate(path *field.Path) field.ErrorList {
 
 // object returns the Secret.
 func (r *SecretKeyRef) object() *ObjectRef { return &ObjectRef{Name: r.Name, Namespace: r.Namespace} }
+
+// Reference is a reference of a specification to a Secret or service account.
+// +kubebuilder:object:generate=false
+type Reference struct {
+	Path      *field.Path
+	Namespace string
+}
+
+// References returns all references of a CA, whose position is path.
+func (v *VaultCA) References(path *field.Path) (all []Reference) {
+	object := func(ref *ObjectRef, names ...string) {
+		if ref != nil {
+			all = append(all, Reference{path.Child(names[0], names[1:]...), ref.Namespace})
+		}
+	}
+	key := func(ref *SecretKeyRef, names ...string) {
+		if ref != nil {
+			object(ref.object(), names...)
+		}
+	}
+	object(v.TokenSecretRef, "tokenSecretRef")
+	key(v.CASecretRef, "caSecretRef")
+	if v.KubernetesAuth != nil {
+		object(v.KubernetesAuth.ServiceAccountRef, "kubernetesAuth", "serviceAccountRef")
+	}
+	if v.JWTAuth != nil {
+		object(v.JWTAuth.ServiceAccountRef, "jwtAuth", "serviceAccountRef")
+	}
+	if v.AppRoleAuth != nil {
+		key(v.AppRoleAuth.SecretIDSecretRef, "appRoleAuth", "secretIdSecretRef")
+	}
+	if v.CertAuth != nil {
+		object(v.CertAuth.CertSecretRef, "certAuth", "certSecretRef")
+	}
+	return all
+}

@@ -134,7 +134,7 @@ func TestValidation(t *testing.T) {
 		"no server":                {with(mesh, parts{vault + ".server": nil}), vault + ".server: Required value: expected Vault's address"},
 		"an empty server":          {with(mesh, parts{vault + ".server": ""}), vault + ".server: Required value"},
 		"no CA path":               {with(mesh, parts{vault + ".caPath": nil}), vault + ".caPath: Required value: expected <mount>/root/sign-intermediate"},
-		"no way to log in":         {with(mesh, parts{vault + ".kubernetesAuth": nil}), vault + ".kubernetesAuth: Required value: expected kubernetesAuth or tokenSecretRef"},
+		"no way to log in":         {with(mesh, parts{vault + ".kubernetesAuth": nil}), vault + ".kubernetesAuth: Required value: expected a way to log in to Vault"},
 		"two ways to log in":       {with(mesh, parts{vault + ".tokenSecretRef": parts{"name": "a"}}), vault + ": Invalid value: expected one way to log in"},
 		"no role":                  {with(mesh, parts{vault + ".kubernetesAuth.role": nil}), vault + ".kubernetesAuth.role: Required value"},
 		"two sources of the token": {with(mesh, parts{vault + ".kubernetesAuth.serviceAccountRef": parts{"name": "a"}, vault + ".kubernetesAuth.mountedSaPath": "/a"}), vault + ".kubernetesAuth: Invalid value: expected one source of the token"},
