@@ -164,7 +164,7 @@ func (s *source) secret(ctx context.Context, field, what, name string, keys ...s
 			return value, nil
 		}
 	}
-	return nil, fmt.Errorf("reading %s from %s: it has no key %q", what, s.secretName(name), strings.Join(keys, `" or "`))
+	return nil, fmt.Errorf("reading %s from %s: it has no key \"%s\"", what, s.secretName(name), strings.Join(keys, `" or "`))
 }
 
 // file reads a file below a directory of certificatesv1.TokenRoot. No link on the way leads out of the directory (os.Root).

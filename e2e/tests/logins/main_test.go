@@ -5,8 +5,12 @@ package logins
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -35,7 +40,10 @@ var must = check.Must
 
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // nearly all of the time is waiting, for the agent to try again
+	cluster.Main(m, &shared, nil)
+}
 
 const (
 	// policy is the name of the policy that lets the agent sign.
@@ -140,9 +148,11 @@ func (s *setting) write(t *testing.T, path string, data map[string]any) *api.Sec
 	return answer
 }
 
+// enable enables an auth method that locks nobody out after failed logins.
 func (s *setting) enable(t *testing.T, path, kind string) {
 	t.Helper()
 	must(t, s.vault.Client.Sys().EnableAuthWithOptionsWithContext(t.Context(), path, &api.EnableAuthOptions{Type: kind}))
+	s.write(t, "sys/auth/"+path+"/tune", map[string]any{"user_lockout_config": map[string]any{"lockout_disable": true}})
 }
 
 // specify writes the specification with a login.
@@ -205,4 +215,56 @@ func (s *setting) empty(t *testing.T) {
 // subject is istiod's service account in a token.
 func (s *setting) subject() string {
 	return fmt.Sprintf("system:serviceaccount:%s:%s", s.Namespace, agents.ServiceAccount)
+}
+
+// sidecar starts a sidecar that ends with the test.
+func (s *setting) sidecar(t *testing.T) *agents.Sidecar {
+	t.Helper()
+	sidecar, err := s.Sidecar(t.Context())
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, sidecar.Stop(10*time.Second))
+		s.wrote(sidecar.Output())
+		if t.Failed() {
+			t.Log(sidecar.Output())
+		}
+	})
+	return sidecar
+}
+
+// serial returns the serial number of istiod's CA certificate.
+func (s *setting) serial(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.CACerts, "ca-cert.pem"))
+	must(t, err)
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatal("istiod's CA certificate is not PEM")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	must(t, err)
+	return certificate.SerialNumber.String()
+}
+
+// published waits for istiod's files.
+func (s *setting) published(t *testing.T) {
+	t.Helper()
+	cluster.Within(t, time.Minute, "the files are published", func() error {
+		_, err := os.Stat(filepath.Join(s.CACerts, "ca-cert.pem"))
+		return err
+	})
+}
+
+// renews requests a renewal and waits for another certificate.
+func (s *setting) renews(t *testing.T) {
+	t.Helper()
+	before := s.serial(t)
+	must(t, agents.Renew(t.Context(), shared, s.Certificate(s.vault.Address, nil), rand.Text()))
+	// Without an istiod, the agent waits a minute for the last certificate's confirmation.
+	cluster.Within(t, 3*time.Minute, "the certificate is renewed", func() error {
+		if now := s.serial(t); now == before {
+			return fmt.Errorf("it is still %s", now)
+		}
+		return nil
+	})
 }

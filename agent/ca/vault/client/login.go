@@ -51,7 +51,7 @@ type authMethod struct {
 	mountPath, role string
 }
 
-func (c *Config) method() authMethod {
+func (c Config) method() authMethod {
 	switch {
 	case c.Kubernetes != nil:
 		return authMethod{"kubernetes", "kubernetesAuth", c.Kubernetes.MountPath, c.Kubernetes.Role}
@@ -66,7 +66,7 @@ func (c *Config) method() authMethod {
 }
 
 // ways counts the ways to log in.
-func (c *Config) ways() (n int) {
+func (c Config) ways() (n int) {
 	for _, set := range []bool{c.Kubernetes != nil, c.JWT != nil, c.AppRole != nil, c.Cert != nil, c.Token != nil} {
 		if set {
 			n++
@@ -77,7 +77,7 @@ func (c *Config) ways() (n int) {
 
 // credentials returns the parameters of a login's request, and the secrets in them, which no message may contain.
 func (s *Session) credentials(ctx context.Context) (parameters map[string]any, err error) {
-	config := &s.client.config
+	config := s.client.config
 	switch {
 	case config.AppRole != nil:
 		secretID, err := s.secretID(ctx, config.AppRole)
@@ -141,8 +141,10 @@ func (s *Session) secretID(ctx context.Context, auth *AppRoleAuth) (string, erro
 		kind = "wrapping token"
 	}
 	if value = strings.TrimSpace(value); !sendable(value) || len(value) > maxSecretID || strings.ContainsFunc(value, unicode.IsSpace) {
-		return "", &Error{Kind: BadConfiguration, Call: loginCall, Server: s.client.config.Server,
-			Detail: fmt.Sprintf("the %s is empty, longer than %d bytes, or contains characters that none of Vault's has; put a %s into %s", kind, maxSecretID, kind, auth.From)}
+		return "", &Error{
+			Kind: BadConfiguration, Call: loginCall, Server: s.client.config.Server,
+			Detail: fmt.Sprintf("the %s is empty, longer than %d bytes, or contains characters that none of Vault's has; put a %s into %s", kind, maxSecretID, kind, auth.From),
+		}
 	}
 	if auth.Unwrapped == nil {
 		return value, nil
@@ -193,7 +195,7 @@ const clocksDiffer = "the token is not valid yet by Vault's clock, which is behi
 
 // refused explains a refused login where its method's own texts do. It reports whether that is so.
 func (s *Session) refused(e *Error, answer *api.ResponseError) bool {
-	config := &s.client.config
+	config := s.client.config
 	login, mount, from := config.method(), strings.TrimSuffix(e.Path, "/login"), ""
 	switch {
 	case config.AppRole != nil:

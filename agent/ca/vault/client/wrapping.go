@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +27,12 @@ type Unwrapped struct {
 
 // secretIDPath matches the endpoint of an AppRole that makes secret ids, below the mount.
 var secretIDPath = regexp.MustCompile(`^role/[^/]+/secret-id$`)
+
+// plainPath matches paths that cannot hold a token of Vault's or a JWT, which contain dots.
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9_/-]+$`)
+
+// maxShownPath is the length of a path in a message.
+const maxShownPath = 200
 
 // unwrap returns the secret id of a wrapping token, and keeps it. Vault's advice is to check, before that, that the token
 // exists, which shows that no other client has used it, and that the expected endpoint made it
@@ -48,8 +55,8 @@ func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (
 		path = strings.TrimPrefix(path, namespace+"/")
 	}
 	if below, ok := strings.CutPrefix(path, mount); !ok || !secretIDPath.MatchString(below) {
-		made, ok := quotable(path)
-		if !ok {
+		made := path
+		if len(path) > maxShownPath || !plainPath.MatchString(path) || slices.ContainsFunc(s.sent, func(secret string) bool { return strings.Contains(path, secret) }) {
 			made = "an endpoint that is not shown"
 		}
 		return "", &Error{
