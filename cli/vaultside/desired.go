@@ -174,7 +174,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 	}
 	desired.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, MaxLease: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
 	desired.Policies = []Policy{{
-		Name: name, Text: marker(owner) + signingPolicy(endpoints.Sign, organization, options.hosts()),
+		Name: name, Text: marker(owner) + signingPolicy(endpoints.Sign, organization, options.hosts(), certOptions.PermittedURIDomains),
 		Comment: "One request, with pinned parameters: a CA of path length 0, with only istiod's name.",
 	}}
 	if endpoints.Generate != "" {

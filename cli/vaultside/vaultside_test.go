@@ -38,6 +38,9 @@ spec:
   - name: istiod-istio-system-cluster-1
 `
 
+// limited has name constraints.
+var limited = strings.Replace(localKey, "{ttlDays: 90, ", "{ttlDays: 90, permittedURIDomains: [cluster.local, .example.com], ", 1)
+
 // hostile has in every place what a shell or a policy would act on.
 const hostile = `
 apiVersion: networking.mesh.gloo.solo.io/v1
@@ -68,6 +71,7 @@ func TestWhatIsPrinted(t *testing.T) {
 			ServiceAccounts: []string{"istiod-canary", "istiod"}, TrustDomain: "example.com", Policy: "mesh", TokenTTL: time.Hour,
 			Reviewer: vaultside.Reviewer{Host: "https://10.0.0.1:6443", CAFile: "ca.crt", TokenFile: "my reviewer.jwt"},
 		}},
+		"limited": {read(t, "-", limited), vaultside.Options{}},
 		"hostile": {read(t, "-", hostile), vaultside.Options{}},
 	} {
 		t.Run(name, func(t *testing.T) {

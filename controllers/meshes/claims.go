@@ -106,7 +106,7 @@ func older(a, b storedMesh) int {
 // of other tenants to the server of the VirtualMesh, or reveal the content of their ConfigMaps.
 func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (errs field.ErrorList) {
 	ca := spec.IntermediateCA()
-	if ca == nil || ca.Vault == nil {
+	if ca == nil {
 		return nil
 	}
 	path := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority")
@@ -115,11 +115,14 @@ func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (er
 			errs = append(errs, field.Invalid(path.Child("namespace"), of, "expected no namespace, or istiod's own, "+namespace))
 		}
 	}
-	for _, ref := range ca.Vault.References(path.Child("vault")) {
-		check(ref.Path, ref.Namespace)
-	}
 	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
 		check(path.Child("trustedRoots", "configMapRef"), roots.ConfigMapRef.Namespace)
+	}
+	if ca.Vault == nil {
+		return errs
+	}
+	for _, ref := range ca.Vault.References(path.Child("vault")) {
+		check(ref.Path, ref.Namespace)
 	}
 	return errs
 }

@@ -31,6 +31,8 @@ const (
 	hostsAnnotation = "istiod-agent.io/hosts"
 	// maxLeftovers bounds the requests that one call deletes.
 	maxLeftovers = 100
+	// createTimeout bounds how long the creation of a request holds up the agent's end.
+	createTimeout = 10 * time.Second
 	// rewatch is the pause before the request is read again after a watch has ended.
 	rewatch = 250 * time.Millisecond
 	// settled is how long a request waits for the same before that is reported. Most issuers decide sooner.
@@ -62,6 +64,12 @@ func (s *source) create(ctx context.Context, request ca.Request, csr []byte) (*u
 			"issuerRef": map[string]any{"name": ref.Name, "kind": ref.Kind, "group": ref.Group},
 		},
 	}}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// A call that is cut off may have created one whose name nobody knows.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
 	created, err := s.Requests.Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
 		return nil, explain("create a CertificateRequest", err)

@@ -17,6 +17,9 @@ const (
 	// MaxTrustedRoots and MaxTrustedRootsPEM limit spec.agentCa.trustedRoots, in certificates and bytes.
 	MaxTrustedRoots    = 20
 	MaxTrustedRootsPEM = 64 << 10
+	// maxURIDomains is the number of constraints in a certificate, maxURIDomain the length of a domain and the dot before it.
+	maxURIDomains = 20
+	maxURIDomain  = 254
 	// maxText limits texts whose own limit has another message.
 	maxText = 1024
 
@@ -79,6 +82,14 @@ func (o *CertOptions) bounds(path *field.Path) field.ErrorList {
 	var b bounds
 	b.text(path.Child("orgName"), o.OrgName, maxText)
 	b.text(path.Child("ecKeyCurve"), string(o.ECKeyCurve), maxText)
+	domains := path.Child("permittedURIDomains")
+	if len(o.PermittedURIDomains) > maxURIDomains {
+		b.errs = append(b.errs, field.TooMany(domains, len(o.PermittedURIDomains), maxURIDomains))
+		return b.errs
+	}
+	for i, domain := range o.PermittedURIDomains {
+		b.text(domains.Index(i), domain, maxURIDomain)
+	}
 	return b.errs
 }
 

@@ -131,6 +131,16 @@ type CertOptions struct {
 	// Curve of an elliptic curve key, P-256 or P-384, instead of an RSA key. Not together with rsaKeySizeBytes. Not in
 	// the public API. Default: an RSA key.
 	ECKeyCurve Curve `json:"ecKeyCurve,omitempty"`
+
+	// Limit of the trust domains that istiod's certificates may have: other SPIFFE IDs that istiod signs are rejected (name
+	// constraints for URIs, RFC 5280). Each is a host, as cluster.local, or after a dot the domain of hosts, as
+	// .example.com; they must permit the trust domain of every host. Requires Vault 1.19 or later, or an issuer that
+	// signs the constraints of a CSR. OpenBao cannot sign them, and ztunnel from Istio 1.29.3 rejects all certificates
+	// below them. Not in the public API. Default: no limit.
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MaxLength=254
+	// +kubebuilder:validation:items:Pattern=`^\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*$`
+	PermittedURIDomains []string `json:"permittedURIDomains,omitempty"`
 }
 
 // Curve is an elliptic curve that istiod, Vault and every proxy support.
