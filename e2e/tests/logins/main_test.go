@@ -148,11 +148,13 @@ func (s *setting) write(t *testing.T, path string, data map[string]any) *api.Sec
 	return answer
 }
 
-// enable enables an auth method that locks nobody out after failed logins.
+// enable enables an auth method. After failed logins, AppRole would lock the role id.
 func (s *setting) enable(t *testing.T, path, kind string) {
 	t.Helper()
 	must(t, s.vault.Client.Sys().EnableAuthWithOptionsWithContext(t.Context(), path, &api.EnableAuthOptions{Type: kind}))
-	s.write(t, "sys/auth/"+path+"/tune", map[string]any{"user_lockout_config": map[string]any{"lockout_disable": true}})
+	if kind == "approle" {
+		s.write(t, "sys/auth/"+path+"/tune", map[string]any{"user_lockout_config": map[string]any{"lockout_disable": true}})
+	}
 }
 
 // specify writes the specification with a login.
