@@ -37,6 +37,8 @@ type Client struct {
 
 // New returns a Client. The identity is that of the agent's own pod.
 func New(config *rest.Config, identity agent.Identity) (*Client, error) {
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = 20, 30 // controller-runtime's; a renewal makes half a dozen requests, and client-go's 5 slow down the next
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ func older(a, b storedMesh) int {
 // of other tenants to the server of the VirtualMesh, or reveal the content of their ConfigMaps.
 func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (errs field.ErrorList) {
 	ca := spec.IntermediateCA()
-	if ca == nil || ca.Vault == nil {
+	if ca == nil {
 		return nil
 	}
 	path := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority")
@@ -116,10 +116,13 @@ func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (er
 			errs = append(errs, field.Invalid(path.Child("namespace"), ref.Namespace, "expected no namespace, or istiod's own, "+namespace))
 		}
 	}
-	check(ca.Vault.TokenSecretRef, path.Child("vault", "tokenSecretRef"))
 	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
 		check(&certificatesv1.ObjectRef{Namespace: roots.ConfigMapRef.Namespace}, path.Child("trustedRoots", "configMapRef"))
 	}
+	if ca.Vault == nil {
+		return errs
+	}
+	check(ca.Vault.TokenSecretRef, path.Child("vault", "tokenSecretRef"))
 	if auth := ca.Vault.KubernetesAuth; auth != nil {
 		check(auth.ServiceAccountRef, path.Child("vault", "kubernetesAuth", "serviceAccountRef"))
 	}

@@ -146,10 +146,22 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 			}
 		}
 	}
+	ofIssuer := func(change func(map[string]any)) func(map[string]any) {
+		return func(object map[string]any) {
+			change(object)
+			const ca = "intermediateCertificateAuthority"
+			unstructured.RemoveNestedField(object, "spec", "mtlsConfig", "shared", ca, "vault")
+			if err := unstructured.SetNestedField(object, "mesh", "spec", "mtlsConfig", "shared", ca, "certManager", "issuerRef", "name"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, test := range map[string]struct {
 		change func(map[string]any)
 		says   string
 	}{
+		"roots elsewhere, beside an issuer":     {ofIssuer(roots("kube-system")), strings.TrimSuffix(vault, "vault.") + `trustedRoots.configMapRef.namespace: Invalid value: "kube-system"`},
+		"roots here, beside an issuer":          {ofIssuer(roots("istio-system")), ""},
 		"a Secret of istiod's namespace":        {token("istio-system"), ""},
 		"a Secret of no namespace":              {token(""), ""},
 		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected no namespace, or istiod's own, istio-system`},

@@ -54,7 +54,7 @@ func (s *VirtualMeshSpec) NotActedOn() []string {
 	}
 	if shared := s.MTLSConfig.Shared; shared != nil && shared.RootCertificateAuthority != nil {
 		parts = append(parts, notActedOn("spec.mtlsConfig.shared.rootCertificateAuthority",
-			"no root's key is held here; use intermediateCertificateAuthority, whose key stays in Vault"))
+			"no root's key is held here; use intermediateCertificateAuthority, whose key stays with the CA"))
 	}
 	return parts
 }
@@ -127,13 +127,6 @@ func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.
 	if s.IntermediateCertOptions != nil {
 		errs = append(errs, s.IntermediateCertOptions.Validate(options)...)
 	}
-	if intermediate.CertManager != nil {
-		errs = append(errs, field.Forbidden(path.Child("certManager"), "expected none: a VirtualMesh does not support cert-manager yet; set vault"))
-	}
-	if intermediate.Vault == nil {
-		return nil, append(errs, field.Required(path.Child("vault"), "expected the Vault that signs the certificates"))
-	}
-	warnings, vaultErrs := intermediate.Vault.Validate(path.Child("vault"))
-	errs = append(errs, vaultErrs...)
-	return warnings, append(errs, intermediate.TrustedRoots.Validate(path.Child("trustedRoots"))...)
+	sourceWarnings, sourceErrs := intermediate.Validate(path)
+	return sourceWarnings, append(errs, sourceErrs...)
 }

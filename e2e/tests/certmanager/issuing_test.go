@@ -54,7 +54,12 @@ func newIstiod(t *testing.T, granted bool) *istiod {
 // specify writes the specification of an issuer.
 func (i *istiod) specify(t *testing.T, certManager map[string]any) {
 	t.Helper()
-	i.certificate = i.Certificate("", func(_, options map[string]any) { options["ecKeyCurve"], options["ttlDays"] = "P-256", int64(30) })
+	i.specifyFor(t, 30, certManager)
+}
+
+func (i *istiod) specifyFor(t *testing.T, days int64, certManager map[string]any) {
+	t.Helper()
+	i.certificate = i.Certificate("", func(_, options map[string]any) { options["ecKeyCurve"], options["ttlDays"] = "P-256", days })
 	must(t, unstructured.SetNestedField(i.certificate.Object, map[string]any{"certManager": certManager}, "spec", "agentCa"))
 	_, err := shared.ServerSideApply(t.Context(), i.certificate)
 	must(t, err)

@@ -210,6 +210,18 @@ func TestAgentRights(t *testing.T) {
 				"mesh/istiod-agent.webhook": {"configmaps: get"},
 			},
 		},
+		"requests to cert-manager": {
+			helm.Values{"certManager": true, "serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh"}}, "namespaces": []any{"mesh"}},
+			map[string][]string{
+				"mesh/istiod-agent-istiod":  rights("certificaterequests.cert-manager.io: create get list watch delete"),
+				"mesh/istiod-agent.istiods": rights("certificaterequests.cert-manager.io: create get list watch delete"),
+				"mesh/istiod-agent.webhook": {
+					"configmaps: get",
+					"rolebindings.rbac.authorization.k8s.io istiod-agent.istiods: get patch",
+					"roles.rbac.authorization.k8s.io istiod-agent.istiods: bind",
+				},
+			},
+		},
 		"every istiod of a namespace": {
 			helm.Values{"serviceAccounts": accounts{}, "namespaces": []any{"mesh"}},
 			map[string][]string{

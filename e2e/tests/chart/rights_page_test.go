@@ -48,6 +48,7 @@ var installations = []installation{
 	{"`rootsConfigMap`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "rootsConfigMap": "mesh-roots"},
 	}}}},
+	{"`istiodSidecar.certManager`", helm.Values{"istiodSidecar": helm.Values{"certManager": true}}},
 	{"`requestTokens`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true},
 	}}}},

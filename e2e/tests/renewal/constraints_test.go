@@ -35,15 +35,15 @@ func TestNameConstraints(t *testing.T) {
 	m.wantEvent(t, "Warning", "CAWarning", "name constraints for URIs", "ztunnel")
 
 	of := func(account string) tls.Certificate {
-		workload, err := m.istiod.CSR(t.Context(), istiodserver.CSROptions{Namespace: m.Namespace, ServiceAccount: account, Root: m.root.Certificate})
+		workload, err := m.istiod.CSR(t.Context(), istiodserver.CSROptions{Namespace: m.Namespace, ServiceAccount: account, Root: m.root})
 		must(t, err)
-		must(t, workload.Verify(m.root.Certificate))
+		must(t, workload.Verify(m.root))
 		certificate, err := workload.TLSCertificate()
 		must(t, err)
 		return certificate
 	}
 	client, server := of("client"), of("server")
-	must(t, connects(m.root.Certificate, client, server))
+	must(t, connects(m.root, client, server))
 
 	for name, id := range map[string]string{
 		"another trust domain": "spiffe://other.domain/ns/default/sa/default",
@@ -51,8 +51,8 @@ func TestNameConstraints(t *testing.T) {
 	} {
 		other := m.signWithIstiodsKey(t, id)
 		for side, err := range map[string]error{
-			"client": connects(m.root.Certificate, other, server),
-			"server": connects(m.root.Certificate, client, other),
+			"client": connects(m.root, other, server),
+			"server": connects(m.root, client, other),
 		} {
 			invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
 			if !ok || invalid.Reason != x509.CANotAuthorizedForThisName {
@@ -60,7 +60,7 @@ func TestNameConstraints(t *testing.T) {
 			}
 		}
 	}
-	must(t, connects(m.root.Certificate, m.signWithIstiodsKey(t, "spiffe://cluster.local/ns/default/sa/default"), server))
+	must(t, connects(m.root, m.signWithIstiodsKey(t, "spiffe://cluster.local/ns/default/sa/default"), server))
 }
 
 // signWithIstiodsKey returns a workload's certificate that istiod's published key signs.
