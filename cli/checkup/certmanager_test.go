@@ -61,7 +61,7 @@ func TestCertManager(t *testing.T) {
 		}
 	}
 	external := func(change func(*issuerState)) func(*testing.T, *clusterFacts) {
-		return func(t *testing.T, f *clusterFacts) {
+		return func(_ *testing.T, f *clusterFacts) {
 			issuer := &f.CertManager.Issuers[0]
 			issuer.Ref, issuer.Resource, issuer.Namespace = certificatesv1.IssuerRef{Name: "mesh", Kind: "StepIssuer", Group: "issuers.example.com"}, "stepissuers", "istio-system"
 			change(issuer)
