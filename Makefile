@@ -187,7 +187,7 @@ $(APISERVER_BINARY):
 .PHONY: servers
 servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager and approver-policy
 
-$(VAULT_BINARY): e2e/binaries/vault/main.go
+$(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)
 	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/vault github.com/istiod-agent/istiod-agent/e2e/binaries/vault
 

@@ -63,7 +63,7 @@ func (s *tokenSource) CheckToken(ctx context.Context, now time.Time) ca.TokenChe
 	if found.renewed {
 		check.RenewedFor = found.TTL
 	}
-	message, soon := found.warning(s.config().TokenFrom, now)
+	message, soon := found.warning(s.secretName(s.spec.TokenSecretRef.Name), now)
 	if soon {
 		check.Problem, check.Next = message, min(check.Next, tokenReplaced)
 	} else {
@@ -111,7 +111,11 @@ const renewBelow = 2.0 / 3
 // lookUpToken looks up the token, and renews it where that is due and possible. It skips one whose uses are counted.
 // With an error, the state has at most the hash.
 func (s *tokenSource) lookUpToken(ctx context.Context) (*tokenState, error) {
-	found, config := &tokenState{}, s.config()
+	found := &tokenState{}
+	config, err := s.config(ctx)
+	if err != nil {
+		return nil, err
+	}
 	read := config.Token
 	config.Token = func(ctx context.Context) (string, error) {
 		token, err := read(ctx)

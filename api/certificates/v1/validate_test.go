@@ -284,7 +284,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"a Vault namespace that climbs": {of(func(v *vault) { v.Namespace = "admin/.." }), []string{v + "namespace: Invalid value: "}},
 
 		"a token":            {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{Name: "a", Namespace: "b"} }), nil},
-		"no way to log in":   {of(func(v *vault) { v.KubernetesAuth = nil }), []string{v + "kubernetesAuth: Required value: expected kubernetesAuth or tokenSecretRef"}},
+		"no way to log in":   {of(func(v *vault) { v.KubernetesAuth = nil }), []string{v + "kubernetesAuth: Required value: expected a way to log in to Vault"}},
 		"two ways to log in": {of(func(v *vault) { v.TokenSecretRef = &ref{Name: "a"} }), []string{v + "tokenSecretRef: Forbidden: expected none together with kubernetesAuth"}},
 		"a Secret unnamed":   {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{} }), []string{v + "tokenSecretRef.name: Required value"}},
 		"a Secret misnamed":  {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{Name: "A", Namespace: "b.c"} }), []string{v + "tokenSecretRef.name: Invalid value: ", v + "tokenSecretRef.namespace: Invalid value: "}},

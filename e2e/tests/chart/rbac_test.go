@@ -203,6 +203,13 @@ func TestAgentRights(t *testing.T) {
 				"mesh/istiod-agent.webhook":       {"configmaps: get"},
 			},
 		},
+		"an account with an AppRole": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "vaultSecrets": []any{"vault-approle", "vault-ca"}}}},
+			map[string][]string{
+				"mesh/istiod-agent-istiod":  rights("secrets vault-approle,vault-ca: get"),
+				"mesh/istiod-agent.webhook": {"configmaps: get"},
+			},
+		},
 		"an account that reads roots": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "rootsConfigMap": "mesh-roots"}}},
 			map[string][]string{

@@ -45,6 +45,9 @@ var installations = []installation{
 	{"`tokenSecret`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "tokenSecret": "vault-token"},
 	}}}},
+	{"`vaultSecrets`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
+		helm.Values{"name": "istiod", "namespace": "istio-system", "vaultSecrets": []any{"vault-login"}},
+	}}}},
 	{"`rootsConfigMap`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "rootsConfigMap": "mesh-roots"},
 	}}}},

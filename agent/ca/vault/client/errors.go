@@ -37,6 +37,14 @@ const (
 	BadAnswer        Kind = "VaultBadAnswer"
 	BadConfiguration Kind = "VaultBadConfiguration"
 	Redirects        Kind = "VaultRedirects"
+	// ClockDiffers means that what the agent logs in with is not valid yet by a clock.
+	ClockDiffers Kind = "VaultClockDiffers"
+	// CertificateExpired is of the client certificate of the login.
+	CertificateExpired Kind = "VaultClientCertificateExpired"
+	// WrappingTokenUsed means that a wrapping token is not valid any more: another client may have unwrapped it.
+	WrappingTokenUsed Kind = "VaultWrappingTokenUsed"
+	// WrappingTokenForeign means that another endpoint made a wrapping token than that of secret ids.
+	WrappingTokenForeign Kind = "VaultWrappingTokenForeign"
 )
 
 // Error is a failed call.
@@ -72,7 +80,7 @@ func (e *Error) sentence() string {
 	case RoleUnknown:
 		return fmt.Sprintf("%s knows no role %q; create it, or correct kubernetesAuth.role", strings.TrimSuffix(e.Path, "/login"), e.Role)
 	case PolicyDenies:
-		return fmt.Sprintf("permission denied; allow it in the policy of role %q: path %q { capabilities = [%q] }, with all parameters that are sent, or log in anew if the token has expired", e.Role, e.Path, e.Capability)
+		return fmt.Sprintf("permission denied; allow it in the policy of %s: path %q { capabilities = [%q] }, with all parameters that are sent, or log in anew if the token has expired", e.ofRole(), e.Path, e.Capability)
 	case PathMissing:
 		return fmt.Sprintf("there is nothing at %q; enable the secrets engine or auth method there, or correct the path or the namespace in the specification", e.Path)
 	case RateLimited:
@@ -84,6 +92,14 @@ func (e *Error) sentence() string {
 	default:
 		return e.Detail
 	}
+}
+
+// ofRole names the login's role.
+func (e *Error) ofRole() string {
+	if e.Role == "" {
+		return "the login's role"
+	}
+	return fmt.Sprintf("role %q", e.Role)
 }
 
 // refusals are Vault's texts for refusals with a known solution (Vault builtin/logical/pki and vault-plugin-auth-kubernetes).
@@ -112,11 +128,11 @@ func (e *Error) Unwrap() error { return e.cause }
 // explain returns the Error for an error of Vault's client.
 func (s *Session) explain(ctx context.Context, call, capability, path string, err error) error {
 	e := &Error{Call: call, Path: path, Server: s.client.config.Server, Capability: capability}
-	if k := s.client.config.Kubernetes; k != nil {
-		e.Role = k.Role
-	}
+	e.Role = s.client.config.method().role
 	last, answer := *s.last, (*api.ResponseError)(nil)
-	switch answered := errors.As(err, &answer); {
+	answered := errors.As(err, &answer)
+	answer = s.withoutSecrets(answer)
+	switch {
 	case ctx.Err() != nil:
 		e.Kind, e.Detail, e.cause = Unreachable, "stopped while waiting for the answer", ctx.Err()
 	case errors.As(err, new(*http.MaxBytesError)):
@@ -124,6 +140,9 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 	case last.status >= 400 && e.standsBy(&last, answer):
 	case last.status >= 400 && !last.isVaults && !cutOff(err) && !speaksHTTPS(answer):
 		s.foreign(e, &last)
+	case answered && mentions(answer, "wrapping token is not valid") && s.client.config.AppRole != nil:
+		s.wrappingUsed(e)
+	case answered && e.Call == loginCall && answer.StatusCode != http.StatusServiceUnavailable && s.refused(e, answer):
 	case answered && answer.StatusCode == http.StatusForbidden && e.Call != loginCall:
 		s.denied(e, answer)
 	case answered:
@@ -218,10 +237,10 @@ func (s *Session) denied(e *Error, answer *api.ResponseError) {
 		e.advice = fmt.Sprintf("permission denied; allow it in a policy of the token in %s: path %q { capabilities = [%q] }, with all parameters that are sent, or put a new token there if it has expired", kept, e.Path, e.Capability)
 	case invalid && s.uses > 0:
 		e.Kind = NotAuthorized
-		e.advice = fmt.Sprintf("the login ended before the renewal was complete: role %q allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.Role, s.uses)
+		e.advice = fmt.Sprintf("the login ended before the renewal was complete: %s allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.ofRole(), s.uses)
 	case invalid:
 		e.Kind = NotAuthorized
-		e.advice = fmt.Sprintf("the login ended before the renewal was complete: its token was revoked or has expired; the agent logs in again; if this repeats, raise token_ttl of role %q to a minute or more", e.Role)
+		e.advice = fmt.Sprintf("the login ended before the renewal was complete: its token was revoked or has expired; the agent logs in again; if this repeats, raise token_ttl of %s to a minute or more", e.ofRole())
 	}
 }
 
