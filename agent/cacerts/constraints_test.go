@@ -119,3 +119,13 @@ func TestVerifyUnrequestedNameConstraints(t *testing.T) {
 		})
 	}
 }
+
+// OpenBao signs at once below a CA that has just begun, and so backdates the certificate to before its issuer's begin.
+func TestVerifyBeginsBeforeItsIssuer(t *testing.T) {
+	h := newHierarchy(t)
+	root := authority("my-org", -1)
+	root.NotBefore = now
+	if _, err := Verify(h.under(t, root, newKey(t, elliptic.P256())), requested()); err != nil {
+		t.Error(err)
+	}
+}

@@ -184,7 +184,7 @@ func (e *Error) standsBy(last *trace, answer *api.ResponseError) bool {
 		e.advice = "it is a disaster recovery secondary (472), which issues nothing; set server to the primary"
 	case last.status == 473:
 		e.advice = "it is a performance standby that does not forward (473); " + active
-	case mentions(answer, "active cluster node not found"):
+	case mentions(answer, "active cluster node not found"), mentions(answer, "no active vault instance"):
 		e.advice = "it is a standby without an active Vault; check that one of Vault's servers is unsealed and active"
 	case last.health != nil, mentions(answer, "in standby mode"):
 		e.advice = fmt.Sprintf("it is a standby that does not forward (%d); %s", last.status, active)
@@ -227,7 +227,8 @@ func (s *Session) foreign(e *Error, last *trace) {
 // denied explains a refused call after the login.
 func (s *Session) denied(e *Error, answer *api.ResponseError) {
 	e.Kind = PolicyDenies
-	invalid := mentions(answer, "invalid token") || mentions(answer, "bad token")
+	// OpenBao, and Vault before 1.17, say nothing of an invalid token, but a login's uses are counted here too.
+	invalid := mentions(answer, "invalid token") || mentions(answer, "bad token") || s.uses > 0 && s.used > s.uses
 	switch kept := s.client.config.TokenFrom; {
 	case s.client.config.Token != nil && invalid:
 		e.Kind = NotAuthorized
@@ -247,6 +248,12 @@ func (s *Session) denied(e *Error, answer *api.ResponseError) {
 func (e *Error) answered(answer *api.ResponseError) {
 	login := e.Call == loginCall
 	switch code := answer.StatusCode; {
+	case code == http.StatusServiceUnavailable && mentions(answer, "namespace is sealed"): // OpenBao sdk/helper/consts/error.go
+		e.Kind, e.advice = Sealed, "the namespace of spec.agentCa.vault is sealed; unseal it (bao namespace unseal)"
+	case code == http.StatusServiceUnavailable && mentions(answer, "api access to this namespace has been locked"): // the same, and Vault Enterprise
+		e.Kind, e.advice = Unreachable, "an administrator has locked the namespace of spec.agentCa.vault; unlock it (vault or bao namespace unlock)"
+	case code == http.StatusNotFound && mentions(answer, "namespace not found"): // OpenBao vault/request_handling.go
+		e.Kind, e.advice = PathMissing, "it has no such namespace; correct the namespace in the specification"
 	case code == http.StatusServiceUnavailable && mentions(answer, "sealed"):
 		e.Kind = Sealed
 	case code == http.StatusTooManyRequests:
