@@ -199,7 +199,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 		if err := options.validateLogin(login.method); err != nil {
 			return nil, err
 		}
-		name = cmp.Or(name, derivedPrefix+strings.ToLower(login.role))
+		name = cmp.Or(name, login.policy())
 		desired.Auth = &Auth{
 			Method:    login.method,
 			Mount:     strings.TrimPrefix(AuthPath(login.mountPath), "auth/"),
