@@ -192,7 +192,7 @@ func (c *CLI) write(ctx context.Context, call Call) (string, error) {
 		return "", err
 	}
 	if *force != (len(arguments) == 1) {
-		return "", errors.New("Vault expects -f without parameters, and parameters without -f")
+		return "", errors.New("expected -f without parameters, or parameters without -f")
 	}
 	data := map[string]any{}
 	for _, argument := range arguments[1:] {

@@ -5,6 +5,7 @@ package vaultdocs_test
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -36,9 +37,7 @@ func (w *way) otherLogins(t *testing.T) {
 		must(t, yaml.UnmarshalStrict([]byte(w.blocks[block]), &example))
 		certificate := w.specify(t, "issuedcertificate-local-key.yaml", func(vault map[string]any) {
 			delete(vault, "kubernetesAuth")
-			for name, value := range example.Vault {
-				vault[name] = value
-			}
+			maps.Copy(vault, example.Vault)
 			if change != nil {
 				change(vault)
 			}
