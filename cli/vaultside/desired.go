@@ -52,7 +52,7 @@ type Options struct {
 	SkipAuthConfig bool
 	Reviewer       Reviewer
 	Keys           Keys
-	// Auth is the login, one of Logins; by default the VirtualMesh's.
+	// Auth is the login, one of kubernetes, jwt, approle, cert and token; by default the VirtualMesh's.
 	Auth string
 	// Role is the role's name where the VirtualMesh names none.
 	Role string
@@ -199,7 +199,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 		if err := options.validateLogin(login.method); err != nil {
 			return nil, err
 		}
-		name = cmp.Or(name, derivedPrefix+strings.ToLower(login.role))
+		name = cmp.Or(name, login.policy())
 		desired.Auth = &Auth{
 			Method:    login.method,
 			Mount:     strings.TrimPrefix(AuthPath(login.mountPath), "auth/"),

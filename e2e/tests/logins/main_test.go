@@ -20,14 +20,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
@@ -64,10 +63,16 @@ type setting struct {
 // secretLike matches Vault's tokens, JWTs and keys.
 var secretLike = regexp.MustCompile(`\bhv[sbr]\.|eyJ[A-Za-z0-9_-]{10}|PRIVATE KEY`)
 
-// newSetting makes the test parallel. At its end no output may contain a secret.
+// newSetting makes the test parallel.
 func newSetting(t *testing.T) *setting {
 	t.Helper()
 	t.Parallel()
+	return start(t)
+}
+
+// start starts a Vault. At the test's end no output may contain a secret.
+func start(t *testing.T) *setting {
+	t.Helper()
 	ctx := t.Context()
 	must(t, agents.Install(ctx, shared))
 	vault, err := vaultserver.Start(ctx, vaultserver.Options{TLS: true})
