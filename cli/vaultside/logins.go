@@ -71,6 +71,15 @@ func (o *Options) login(v *certificatesv1.VaultCA) (desired login, err error) {
 	return desired, nil
 }
 
+// policy is the policy's name. A policy is of one role, so that the roles of two auth methods may have one name.
+func (l login) policy() string {
+	name := strings.ToLower(l.role)
+	if l.method != kubernetesAuth {
+		name = l.method + "-" + name
+	}
+	return derivedPrefix + name
+}
+
 // fieldsOf are the login's lines in a VirtualMesh.
 func (l login) fieldsOf() string {
 	switch l.method {

@@ -73,6 +73,14 @@ func TestWhatIsPrinted(t *testing.T) {
 		}},
 		"limited": {read(t, "-", limited), vaultside.Options{}},
 		"hostile": {read(t, "-", hostile), vaultside.Options{}},
+		"jwt":     {read(t, "-", strings.Replace(localKey, "kubernetesAuth", "jwtAuth", 1)), vaultside.Options{Keys: vaultside.Keys{PEM: []string{"-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"}}}},
+		"jwt-url": {read(t, "-", localKey), vaultside.Options{
+			Auth: "jwt", ServiceAccounts: []string{"istiod-canary", "istiod"},
+			Keys: vaultside.Keys{URL: "https://10.0.0.1:6443/openid/v1/jwks", CAFile: "my ca.crt", CA: "CA"},
+		}},
+		"approle": {read(t, "-", localKey), vaultside.Options{Auth: "approle", CIDRs: []string{"10.0.0.0/8"}}},
+		"cert":    {read(t, "-", localKey), vaultside.Options{Auth: "cert", ClientCAFile: "clients ca.pem", ClientCA: "CA"}},
+		"token":   {read(t, "-", localKey), vaultside.Options{Auth: "token"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -249,6 +257,14 @@ func TestMistakes(t *testing.T) {
 		"--policy":           {Policy: "root"},
 		"--audience":         {Audience: "a b"},
 		"--token-ttl":        {TokenTTL: time.Second},
+		"--auth":             {Auth: "ldap"},
+		"--role":             {Role: "other"},
+		"--role ":            {Auth: "approle", Role: "a/b"},
+		"--bound-cidr":       {CIDRs: []string{"all"}},
+		"--secret-id-ttl":    {SecretIDTTL: time.Second},
+		"--jwks-url":         {Keys: vaultside.Keys{URL: "https://user:password@a"}},
+		"--jwks-file":        {Auth: "jwt"},
+		"--client-ca-file":   {Auth: "cert"},
 	} {
 		if _, err := vaultside.NewDesired(read(t, "-", localKey), options); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)

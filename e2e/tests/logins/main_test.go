@@ -64,10 +64,16 @@ type setting struct {
 // secretLike matches Vault's tokens, JWTs and keys.
 var secretLike = regexp.MustCompile(`\bhv[sbr]\.|eyJ[A-Za-z0-9_-]{10}|PRIVATE KEY`)
 
-// newSetting makes the test parallel. At its end no output may contain a secret.
+// newSetting makes the test parallel.
 func newSetting(t *testing.T) *setting {
 	t.Helper()
 	t.Parallel()
+	return start(t)
+}
+
+// start starts a Vault. At the test's end no output may contain a secret.
+func start(t *testing.T) *setting {
+	t.Helper()
 	ctx := t.Context()
 	must(t, agents.Install(ctx, shared))
 	vault, err := vaultserver.Start(ctx, vaultserver.Options{TLS: true})
