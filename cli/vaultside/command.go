@@ -84,7 +84,7 @@ error, or a step remains that only you can do, such as the root CA.`,
 	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` of istiod; may be repeated")
 	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` of istiod; may be repeated")
 	set.StringVar(&f.TrustDomain, "trust-domain", defaultTrustDomain, "trust `domain` of the meshes")
-	set.StringVar(&f.Auth, "auth", "", "`login` to set up: "+strings.Join(Logins, ", ")+" (default: the VirtualMesh's)")
+	set.StringVar(&f.Auth, "auth", "", "`login` to set up: "+strings.Join(logins, ", ")+" (default: the VirtualMesh's)")
 	set.StringVar(&f.Role, "role", "", "`name` of the role where the VirtualMesh names none (default: "+defaultRole+")")
 	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: "+derivedPrefix+"ROLE)")
 	set.StringVar(&f.Audience, "audience", "", "`audience` of the tokens for the login (default: the VirtualMesh's)")

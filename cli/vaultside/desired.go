@@ -52,7 +52,7 @@ type Options struct {
 	SkipAuthConfig bool
 	Reviewer       Reviewer
 	Keys           Keys
-	// Auth is the login, one of Logins; by default the VirtualMesh's.
+	// Auth is the login, one of kubernetes, jwt, approle, cert and token; by default the VirtualMesh's.
 	Auth string
 	// Role is the role's name where the VirtualMesh names none.
 	Role string

@@ -23,8 +23,8 @@ const (
 	tokenAuth      = "token"
 )
 
-// Logins are the values of --auth.
-var Logins = []string{kubernetesAuth, jwtAuth, appRoleAuth, certAuth, tokenAuth}
+// logins are the values of --auth.
+var logins = []string{kubernetesAuth, jwtAuth, appRoleAuth, certAuth, tokenAuth}
 
 // DefaultSecretIDTTL is the validity of secret ids.
 const DefaultSecretIDTTL = 720 * time.Hour
@@ -58,8 +58,8 @@ func (o *Options) login(v *certificatesv1.VaultCA) (desired login, err error) {
 		desired = login{method: o.Auth, role: present.role, audience: cmp.Or(present.audience, "vault")}
 	}
 	switch {
-	case !slices.Contains(Logins, desired.method):
-		return desired, fmt.Errorf("--auth %q: expected one of %s", o.Auth, strings.Join(Logins, ", "))
+	case !slices.Contains(logins, desired.method):
+		return desired, fmt.Errorf("--auth %q: expected one of %s", o.Auth, strings.Join(logins, ", "))
 	case o.Role != "" && present.role != "" && o.Role != present.role:
 		return desired, fmt.Errorf("--role %q: expected none, or %q, which the VirtualMesh names", o.Role, present.role)
 	}
@@ -264,13 +264,15 @@ func (a *Auth) printKeys(p *script) {
 			"vault write "+config+" - <<'EOF'\n"+format(map[string]any{"jwt_validation_pubkeys": a.Keys.PEM})+"\nEOF")
 		return
 	}
-	line, data := "vault write "+config, a.Keys.data()
+	var line strings.Builder
+	line.WriteString("vault write " + config)
+	data := a.Keys.data()
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		value := shell.Quote(fmt.Sprint(data[name]))
 		if strings.HasSuffix(name, "_ca_pem") {
 			value = "@" + shell.Quote(a.Keys.CAFile)
 		}
-		line += " \\\n    " + name + "=" + value
+		line.WriteString(" \\\n    " + name + "=" + value)
 	}
-	p.command("Vault reads the API server's public keys there. It replaces the configuration of this mount, which is for one cluster.", line)
+	p.command("Vault reads the API server's public keys there. It replaces the configuration of this mount, which is for one cluster.", line.String())
 }

@@ -123,21 +123,22 @@ func (m Mount) print(p *script) {
 
 func (a *Auth) printRole(p *script) {
 	fields := a.fields()
-	line := "vault write " + shell.Quote(a.rolePath())
+	var line strings.Builder
+	line.WriteString("vault write " + shell.Quote(a.rolePath()))
 	if slices.ContainsFunc(fields, func(f roleField) bool { _, ok := f.value.(map[string]any); return ok }) { // which arguments cannot express
 		data := map[string]any{}
 		for _, field := range fields {
 			data[field.name] = field.data()
 		}
-		line += " - <<'EOF'\n" + format(data) + "\nEOF"
+		line.WriteString(" - <<'EOF'\n" + format(data) + "\nEOF")
 	} else {
 		for _, field := range fields {
 			value := shell.Quote(field.text())
 			if field.file != "" {
 				value = "@" + shell.Quote(field.file)
 			}
-			line += " \\\n    " + field.name + "=" + value
+			line.WriteString(" \\\n    " + field.name + "=" + value)
 		}
 	}
-	p.command("Who may log in, and with which policies. The agent revokes each login after use, so its lifetime may be short.", line)
+	p.command("Who may log in, and with which policies. The agent revokes each login after use, so its lifetime may be short.", line.String())
 }

@@ -18,10 +18,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
-// CAUnavailable is the reason of a CA of Vault's server that cannot be read from caSecretRef or caLocalPath.
-const CAUnavailable = "VaultCAUnavailable"
-
 const (
+	// CAUnavailable is the reason of a CA of Vault's server that cannot be read from caSecretRef or caLocalPath.
+	CAUnavailable = "VaultCAUnavailable"
 	// maxCredential bounds a secret id, a client certificate with its chain and a key.
 	maxCredential = 64 << 10
 	// maxSecretID bounds a secret id or a wrapping token.

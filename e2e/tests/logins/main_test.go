@@ -20,14 +20,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
