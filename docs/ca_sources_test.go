@@ -96,7 +96,7 @@ func TestNameConstraintsExample(t *testing.T) {
 func TestPictures(t *testing.T) {
 	t.Parallel()
 	pictures := 0
-	for _, block := range strings.Split(read(t, caSources).text, "\n```\n") {
+	for block := range strings.SplitSeq(read(t, caSources).text, "\n```\n") {
 		if !strings.HasPrefix(strings.TrimSpace(block), "istiod's Pod") && !strings.HasPrefix(strings.TrimSpace(block), "istio-system") {
 			continue
 		}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
@@ -151,11 +152,20 @@ type Policy struct {
 	Comment string
 }
 
+// errNoVault names the field that is missing and, where the VirtualMesh has another CA, that one.
+func errNoVault(ca *certificatesv1.IntermediateCertificateAuthority) error {
+	const missing = "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is missing: this VirtualMesh does not use Vault"
+	if ca == nil || ca.CertManager == nil {
+		return errors.New(missing)
+	}
+	return fmt.Errorf("%s, but %s, and needs nothing in Vault; see docs/cert-manager.md", missing, ca)
+}
+
 // NewDesired returns the desired configuration for a valid VirtualMesh with its defaults.
 func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
-		return nil, errors.New("spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is missing: this VirtualMesh does not use Vault")
+		return nil, errNoVault(ca)
 	}
 	options.setDefaults()
 	if err := options.validate(); err != nil {

@@ -52,6 +52,8 @@ const (
 type Options struct {
 	// Pod is the name of istiod's.
 	Pod string
+	// PodUID is that Pod's UID, empty where it is not known. The garbage collector deletes its requests with the Pod.
+	PodUID types.UID
 	// Requests are the CertificateRequests of istiod's namespace, nil where there is no API server.
 	Requests dynamic.ResourceInterface
 	// Patience is how long Issue waits for a decision.

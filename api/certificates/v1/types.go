@@ -3,6 +3,9 @@
 package v1
 
 import (
+	"cmp"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -173,6 +176,21 @@ type IntermediateCertificateAuthority struct {
 	// Accepted root certificates: the agent rejects a CA certificate that leads to another root. They complete the
 	// chain if the CA does not know its own root. Not in the public API. Default: the root of the CA's answer.
 	TrustedRoots *TrustedRoots `json:"trustedRoots,omitempty"`
+}
+
+// String names the CA in one line, such as Vault at https://vault.example.com or cert-manager's ClusterIssuer mesh; empty for none.
+func (c *IntermediateCertificateAuthority) String() string {
+	switch {
+	case c == nil:
+		return ""
+	case c.Vault != nil:
+		return "Vault at " + c.Vault.Server
+	case c.CertManager != nil && c.CertManager.IssuerRef != nil:
+		ref := c.CertManager.IssuerRef
+		return "cert-manager's " + cmp.Or(ref.Kind, DefaultIssuerKind) + " " + ref.Name
+	default:
+		return ""
+	}
 }
 
 // TrustedRoots are root certificates from one source.
@@ -527,4 +545,9 @@ type CertificateStatus struct {
 	// The last error of this Pod and its remedy; empty when there is none.
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
+}
+
+// Waiting reports whether the error is none: the CA has a request of this Pod and has not decided about it yet.
+func (c *CertificateStatus) Waiting() bool {
+	return c.Error != "" && strings.HasPrefix(c.Reason, "CertManagerWaiting")
 }

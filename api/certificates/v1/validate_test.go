@@ -204,7 +204,8 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"URI domains that are none": {options(opts{PermittedURIDomains: []string{"cluster.local", "", ".", "a..b", "a.", "..a", "*.a", "A.b", "a,b", "spiffe://a", "a/b", "a:1", "a\nb", "bücher.example", "10.0.0.1", ".10.0.0.1", "::1", "cluster.local"}}), append(
 			uriDomainErrors(o, 1, 17), o+`permittedURIDomains[17]: Duplicate value: "cluster.local"`)},
 		"URI domains without the trust domain": {options(opts{PermittedURIDomains: []string{"local", ".cluster.local", "cluster.localhost"}}), []string{
-			o + `permittedURIDomains: Invalid value: ["local",".cluster.local","cluster.localhost"]: expected also cluster.local, the trust domain of an istiod`}},
+			o + `permittedURIDomains: Invalid value: ["local",".cluster.local","cluster.localhost"]: expected also cluster.local, the trust domain of an istiod`,
+		}},
 		"URI domains of two trust domains": {func(s *spec) {
 			s.Hosts = []string{istiod, "spiffe://a.example.com/ns/a/sa/b", "spiffe://a.example.com/ns/c/sa/d"}
 			s.CertOptions = &opts{PermittedURIDomains: []string{"cluster.local"}}

@@ -124,9 +124,13 @@ func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.
 		}
 		return nil, errs
 	}
+	warnings, sourceErrs := intermediate.Validate(path)
 	if s.IntermediateCertOptions != nil {
 		errs = append(errs, s.IntermediateCertOptions.Validate(options)...)
+		if len(s.IntermediateCertOptions.PermittedURIDomains) > 0 {
+			warnings = append(warnings, options.Child("permittedURIDomains").String()+": ztunnel from Istio 1.29.3 rejects all certificates "+
+				"below a CA with these name constraints; do not use them for a mesh in ambient mode")
+		}
 	}
-	sourceWarnings, sourceErrs := intermediate.Validate(path)
-	return sourceWarnings, append(errs, sourceErrs...)
+	return warnings, append(errs, sourceErrs...)
 }

@@ -150,6 +150,8 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"numbers that are zero": {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0", o + "rsaKeySizeBytes: Invalid value: 0", o + "secretRotationGracePeriodRatio: Invalid value: 0"}, nil},
 		"numbers too large":     {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(8192)), SecretRotationGracePeriodRatio: new(0.91)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}, nil},
 		"two kinds of key":      {options(opts{RSAKeySizeBytes: new(uint32(2048)), ECKeyCurve: certificatesv1.P256}), []string{o + "rsaKeySizeBytes: Forbidden: "}, nil},
+		"URI domains":           {options(opts{PermittedURIDomains: []string{"cluster.local", ".example.com"}}), nil, []string{o + "permittedURIDomains: ztunnel from Istio 1.29.3 rejects all certificates"}},
+		"URI domains with a *":  {options(opts{PermittedURIDomains: []string{"*.example.com"}}), []string{o + `permittedURIDomains[0]: Invalid value: "*.example.com": expected a trust domain`}, []string{o + "permittedURIDomains: "}},
 		"an unknown curve":      {options(opts{ECKeyCurve: "P-521"}), []string{o + "ecKeyCurve: Unsupported value: "}, nil},
 		"organizations":         {options(opts{OrgName: "Acme, Inc."}), []string{o + `orgName: Invalid value: "Acme, Inc.": expected no comma`}, nil},
 

@@ -102,6 +102,11 @@ func moduleCRDs(ctx context.Context, name string) (string, error) {
 	return filepath.Join(module.Dir, "deploy", "crds"), nil
 }
 
+// ControllerManager returns the path of the kube-controller-manager that `make node` builds.
+func ControllerManager() (string, error) {
+	return server("kubernetes", "k8s.io/kubernetes", "kube-controller-manager")
+}
+
 // Node holds the programs of a cluster with a node, and of the person who works with it.
 type Node struct {
 	Etcd, APIServer, ControllerManager, Scheduler string

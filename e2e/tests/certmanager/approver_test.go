@@ -132,6 +132,29 @@ func TestApproverPolicy(t *testing.T) {
 	}
 }
 
+// Without a timeout, the init container keeps one request until a person has approved it.
+func TestApprovalByHand(t *testing.T) {
+	must(t, certmanager.InstallCRDs(t.Context(), shared.Plane))
+	root, limited := chain(1)
+	i := newIstiod(t, true)
+	i.Env = append(i.Env, "ISTIOD_AGENT_TIMEOUT=0")
+	i.specify(t, map[string]any{"issuerRef": map[string]any{"name": "external", "kind": "ExternalIssuer", "group": "issuers.example.com"}})
+	done := make(chan error, 1)
+	go func() {
+		_, err := i.Init(t.Context())
+		done <- err
+	}()
+	mine := i.waitForRequest(t)
+	i.wantStatus(t, "REQUESTED", "CertManagerWaitingForApproval")
+	i.decide(t, mine, cmapi.CertificateRequestConditionApproved, cmmeta.ConditionTrue, "x", "approved by a person")
+	mine.Status.Certificate, mine.Status.CA = sign(t, mine, limited), append(limited.PEM(), root.PEM()...)
+	i.decide(t, mine, cmapi.CertificateRequestConditionReady, cmmeta.ConditionTrue, "Issued", "signed")
+	must(t, <-done)
+	if left := i.requests(t); len(left) > 0 {
+		t.Errorf("%d requests are left", len(left))
+	}
+}
+
 // csr is a request for URI names, with a key of its own.
 func csr(t *testing.T, curve elliptic.Curve, subject pkix.Name, names ...string) []byte {
 	t.Helper()

@@ -3,11 +3,19 @@
 package client
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 // The answers of OpenBao 2.6.2 where they differ from Vault's, made by hand from its source: no OpenBao was run. The cases are
@@ -98,6 +106,53 @@ func TestOpenBaoWarnings(t *testing.T) {
 	if len(signed.Warnings) != 2 || !strings.HasPrefix(signed.Warnings[0], "The expiration time for the signed certificate is after") || signed.Warnings[1] != openBaoIgnored {
 		t.Errorf("warned of %q", signed.Warnings)
 	}
+}
+
+// Its auth method for certificates refuses in other words than Vault's (builtin/credential/cert/path_login.go); those of the others
+// are Vault's.
+func TestOpenBaoLogins(t *testing.T) {
+	shown := testca.Root("clients").Sign(x509.Certificate{Subject: pkix.Name{CommonName: "istiod"}, NotAfter: time.Now().Add(time.Hour)}, nil)
+	withCertificate := func(config *Config) {
+		config.Cert = &CertAuth{MountPath: "auth/cert", Role: "istiod", From: "Secret istio-system/vault-client", Certificate: func(context.Context) (*tls.Certificate, error) {
+			return &tls.Certificate{Certificate: [][]byte{shown.Raw}, PrivateKey: shown.Key, Leaf: shown.Certificate}, nil
+		}}
+	}
+	withSecretID := func(config *Config) {
+		config.AppRole = &AppRoleAuth{MountPath: "auth/approle", RoleID: "a-role", From: "Secret istio-system/vault-approle", SecretID: given("a-secret-id")}
+	}
+	withJWT := func(config *Config) {
+		config.JWT = &KubernetesAuth{MountPath: "auth/jwt", Role: "istiod", JWT: given("a.service.account.token")}
+	}
+	for name, test := range map[string]struct {
+		login func(*Config)
+		text  string
+		kind  Kind
+		says  string
+	}{
+		"a certificate of another CA":     {withCertificate, "invalid certificate or no client certificate supplied", NotAuthorized, "no role of auth/cert accepts the client certificate in Secret istio-system/vault-client"},
+		"a certificate of other names":    {withCertificate, "no chain matching all constraints could be found for this login certificate", NotAuthorized, "no role of auth/cert accepts the client certificate"},
+		"a certificate of no role":        {withCertificate, "no certificate was matched by this request", NotAuthorized, "no role of auth/cert accepts the client certificate"},
+		"a certificate that did not come": {withCertificate, "no client certificate found", NotAuthorized, "Vault has not received the client certificate"},
+		"a listener without TLS":          {withCertificate, "tls connection not found", NotAuthorized, "Vault's listener has no TLS"},
+		"another secret id":               {withSecretID, "invalid role or secret ID", NotAuthorized, "it does not accept the role id or the secret id in Secret istio-system/vault-approle"},
+		"another JWT role":                {withJWT, `role "istiod" could not be found`, RoleUnknown, "auth/jwt knows no role"},
+		"a JWT without bound audiences":   {withJWT, "audience claim found in JWT but no audiences bound to the role", NotAuthorized, "has no bound_audiences"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := start(t, recorded{400, "", jsonType, `{"errors":[` + quoted(test.text) + `]}`}.ServeHTTP, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{serverCertificate()}})
+			config := configuration(server.URL)
+			config.Kubernetes, config.CABundle = nil, serverCA.PEM()
+			test.login(&config)
+			expect(t, try(t.Context(), config, loginEndpoint), test.kind, test.says)
+		})
+	}
+}
+
+var serverCA = testca.Root("servers")
+
+func serverCertificate() tls.Certificate {
+	leaf := serverCA.Sign(x509.Certificate{Subject: pkix.Name{CommonName: "vault"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour)}, nil)
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: leaf.Key}
 }
 
 // Its tokens, namespaces' among them, are never repeated in a message.
