@@ -139,7 +139,7 @@ e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and remov
 		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
 
 .PHONY: bench
-bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent controllers" for some of them)
+bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers" for some of them)
 	@cd e2e && go run ./cmd/bench $(SECTIONS)
 
 .PHONY: fuzz
@@ -156,6 +156,7 @@ ETCD       := $(call pinned,etcd,go.etcd.io/etcd/server/v3)
 VAULT      := $(call pinned,vault,github.com/hashicorp/vault)
 ISTIO      := $(call pinned,istio,istio.io/istio)
 CERT_MANAGER := $(call pinned,cert-manager,github.com/cert-manager/cert-manager)
+APPROVER_POLICY := $(call pinned,approver-policy,github.com/cert-manager/approver-policy)
 
 APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
 ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
@@ -163,6 +164,7 @@ VAULT_BINARY     := .build/vault-$(VAULT)/vault
 WHOLE_VAULT      := .build/vault-$(VAULT)/whole/vault
 ISTIOD_BINARY    := .build/istio-$(ISTIO)/pilot-discovery
 CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-manager-,controller cainjector)
+APPROVER_BINARY  := .build/approver-policy-$(APPROVER_POLICY)/approver-policy
 
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
@@ -183,9 +185,9 @@ $(APISERVER_BINARY):
 		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
 
 .PHONY: servers
-servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) ## Build the control plane, a Vault, an istiod and cert-manager
+servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager and approver-policy
 
-$(VAULT_BINARY): e2e/binaries/vault/main.go
+$(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)
 	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/vault github.com/istiod-agent/istiod-agent/e2e/binaries/vault
 
@@ -208,6 +210,10 @@ $(ISTIOD_BINARY):
 
 $(CERT_MANAGER_BINARIES): .build/cert-manager-$(CERT_MANAGER)/cert-manager
 	@ln -sf cert-manager $@
+
+$(APPROVER_BINARY): e2e/binaries/approver-policy/main.go
+	@echo "Building approver-policy $(APPROVER_POLICY), once: up to five minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/approver-policy github.com/istiod-agent/istiod-agent/e2e/binaries/approver-policy
 
 # --- Clusters with a node, for the tests in e2e/suite -------------------------
 

@@ -69,6 +69,9 @@ func (a *Agent) publish(set *cacerts.Set, n note, reason machine.Reason) (machin
 }
 
 func (a *Agent) write(set *cacerts.Set, n note) error {
+	if unwrapped := a.Vault.Unwrapped; unwrapped != nil && unwrapped.SecretID != "" {
+		n.Unwrapped = unwrapped
+	}
 	text, err := json.Marshal(n)
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
 	"github.com/istiod-agent/istiod-agent/agent/ca/secret"
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/metrics"
@@ -88,6 +89,9 @@ type note struct {
 	Renew  string `json:"renew,omitempty"`
 	// Served is what istiod served before the roots alone were changed: it has not read them while it serves that.
 	Served string `json:"served,omitempty"`
+	// Unwrapped is the secret id of a wrapping token, which gives it once: the sidecar needs it after the init container has
+	// unwrapped it. As a secret, it is where istiod's key is.
+	Unwrapped *client.Unwrapped `json:"unwrapped,omitempty"`
 }
 
 // Obtain gets the first certificate and returns when it is published, for an init container: istiod is not running, so it may
@@ -176,6 +180,7 @@ func (a *Agent) start(now time.Time, config machine.Config) error {
 	a.started, a.state = now, machine.New(config)
 	a.notices = notices.New(a.Log, a.Reporter)
 	a.roots.MultiRoot = a.MultiRoot
+	a.Vault.Unwrapped = &client.Unwrapped{}
 	set, err := a.Directory.Published(now)
 	if errors.Is(err, cacerts.ErrEmpty) {
 		return nil
@@ -190,6 +195,9 @@ func (a *Agent) start(now time.Time, config machine.Config) error {
 	var n note
 	if err := json.Unmarshal(set.Note(), &n); err != nil {
 		a.Log.Info("The published files do not record their specification", "err", "their note is not JSON")
+	}
+	if n.Unwrapped != nil {
+		*a.Vault.Unwrapped = *n.Unwrapped
 	}
 	a.uses(set)
 	a.apply(machine.SetFound{Set: describe(set, n)}, now)

@@ -23,6 +23,12 @@ func (a *Agent) conclude(event machine.Event, err error) {
 	a.apply(event, now)
 	p := a.state.Published()
 	switch event.(type) {
+	case machine.SetPublished, machine.IssueFailed:
+		a.Metrics.Pending(false)
+	case machine.IssuePending:
+		a.Metrics.Pending(true)
+	}
+	switch event.(type) {
 	case machine.SetPublished:
 		a.notices.Clear(notices.Attempt, notices.Istiod)
 		a.announce(p)

@@ -44,7 +44,7 @@ func (a *Agent) obtain(ctx context.Context, source ca.Source, adopted bool, know
 	expected := cacerts.Request{
 		Hosts: request.Hosts, Organization: request.Organization, Now: time.Now(), Key: request.Key, TTL: request.TTL,
 		Trusted: a.roots.Desired, Published: known.published, Pinned: pinned, Preferred: preferred,
-		AnyPathLength: answer.AnyPathLength,
+		AnyPathLength: answer.AnyPathLength, PermittedURIDomains: request.PermittedURIDomains,
 	}
 	verify := func() error { set, err = cacerts.Verify(answer.Issued, expected); return err }
 	err = a.step("verify", verify)
@@ -100,7 +100,7 @@ func requestOf(spec *certificatesv1.IssuedCertificateSpec) ca.Request {
 	default:
 		key = cacerts.Key{Type: "rsa", Bits: int(*options.RSAKeySizeBytes)}
 	}
-	return ca.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec)}
+	return ca.Request{Hosts: spec.Hosts, Organization: options.OrgName, Key: key, TTL: requestedTTL(spec), PermittedURIDomains: options.PermittedURIDomains}
 }
 
 func requestedTTL(spec *certificatesv1.IssuedCertificateSpec) time.Duration {

@@ -95,6 +95,7 @@ func (a *Agent) specified(certificate *certificatesv1.IssuedCertificate, source 
 	if !specification.Token {
 		a.notices.Clear(notices.Token)
 		a.Metrics.Token(time.Time{})
+		a.Metrics.TokenProblem(false)
 	}
 	switch {
 	case !found:

@@ -67,8 +67,10 @@ func (a *Agent) checkToken(ctx context.Context, now time.Time) machine.Event {
 	case found.Err != nil:
 		a.Log.V(1).Info("Failed to look up the CA's token", "err", found.Err.Error())
 	case found.Problem != "":
+		a.Metrics.TokenProblem(true)
 		a.notices.Set(notices.Token, found.Reason, found.Problem)
 	case found.Known:
+		a.Metrics.TokenProblem(false)
 		a.notices.Clear(notices.Token)
 		if found.Warning != "" {
 			a.notices.Warn(found.Reason, found.Warning)

@@ -132,6 +132,9 @@ func TestKeepToken(t *testing.T) {
 			if end := !strings.Contains(metrics.String(), "istiod_agent_vault_token_not_after_seconds 0\n"); end != test.end {
 				t.Errorf("that the metric has an end is %t:\n%s", end, metrics.String())
 			}
+			if problem := strings.Contains(metrics.String(), "istiod_agent_vault_token_problem 1\n"); problem != (test.problem != "") {
+				t.Errorf("that the metric has a problem is %t", problem)
+			}
 			// A token whose uses are counted costs no other; a new one in the Secret is looked up.
 			due = check(due)
 			if limited := strings.Contains(test.lookup, `"num_uses":`) && !strings.Contains(test.lookup, `"num_uses":0`) && !strings.Contains(test.lookup, `"num_uses":{`); (vault.looked == 1) != limited {

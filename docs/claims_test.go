@@ -97,7 +97,9 @@ var claims = map[string]map[string]string{
 		"events.k8s.io: events: create |":                                              "e2e/tests/chart.TestAgentRights",
 		"configmaps `mesh-roots`":                                                      "e2e/tests/chart.TestAgentRights/an_account_that_reads_roots",
 		"secrets `vault-token`":                                                        "e2e/tests/chart.TestAgentRights/a_revision_with_a_token",
+		"secrets `vault-login`":                                                        "e2e/tests/chart.TestAgentRights/an_account_with_an_AppRole",
 		"serviceaccounts/token `istiod`":                                               "e2e/tests/chart.TestAgentRights/an_account_that_requests_tokens",
+		"cert-manager.io: certificaterequests: create":                                 "e2e/tests/chart.TestAgentRights/requests_to_cert-manager",
 		"The admission answers themselves":                                             "webhook.TestHandlerOutcomes",
 	},
 	"Rights in named namespaces": {

@@ -43,6 +43,8 @@ type Request struct {
 	// TTL is the requested validity; a CA may shorten it.
 	TTL time.Duration
 	Key cacerts.Key
+	// PermittedURIDomains are the certificate's name constraints (RFC 5280, 4.2.1.10), none when empty.
+	PermittedURIDomains []string
 }
 
 // Answer is the answer of a CA, which nobody has verified yet.

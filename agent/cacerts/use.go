@@ -68,7 +68,7 @@ func (s *Set) verifyUse(hosts []string, now time.Time) error {
 				"see the key usages and name constraints of the certificates in its chain", use.of, err)
 		}
 	}
-	return nil
+	return s.verifyTrustDomains(hosts)
 }
 
 // Warnings describes what in a verified set may not work with every proxy.
@@ -81,6 +81,13 @@ func (s *Set) Warnings() (all []string) {
 			all = append(all, plain(fmt.Sprintf("the key of %s in the CA's chain is Ed25519: Envoy does not offer it in TLS handshakes, so peers that select "+
 				"certificates by that may fail to connect; use an EC P-256 or RSA key", certificate.Subject)))
 		}
+	}
+	if chain := s.chain(); slices.ContainsFunc(chain, limitsURIs) {
+		limited := chain[slices.IndexFunc(chain, limitsURIs)]
+		// rustls-webpki supports no constraints for URIs, and rejects what they apply to since 0.103.12 (RUSTSEC-2026-0098),
+		// which ztunnel 1.29.3 and 1.30.0 have (their Cargo.lock).
+		all = append(all, plain(fmt.Sprintf("%s in the CA's chain has name constraints for URIs: ztunnel from Istio 1.29.3 rejects all certificates below it, "+
+			"so that no workload in ambient mode can connect; remove the constraints if this mesh has ztunnel", limited.Subject)))
 	}
 	for _, root := range s.roots {
 		if root.SignatureAlgorithm == x509.SHA1WithRSA || root.SignatureAlgorithm == x509.ECDSAWithSHA1 {

@@ -25,6 +25,7 @@ const (
 	badPathLength     = "BadPathLength"
 	wrongNames        = "WrongNames"
 	wrongOrganization = "WrongOrganization"
+	wrongConstraints  = "WrongNameConstraints"
 	notValidNow       = "NotValidNow"
 	livesTooLong      = "LivesTooLong"
 	badChain          = "BadChain"
@@ -90,6 +91,9 @@ type Request struct {
 	Now time.Time
 	// AnyPathLength accepts a certificate that may sign further CAs.
 	AnyPathLength bool
+	// PermittedURIDomains are the name constraints for URIs that the certificate or one of its issuers must have, these or
+	// some of these; any or none when empty.
+	PermittedURIDomains []string
 	// Trusted and Published are the roots that istiod will trust and trusts already, where known. A path to one of both, of
 	// the former and of the latter is preferred, in this order. Other roots are accepted: the caller decides about them.
 	Trusted, Published []*x509.Certificate
@@ -184,6 +188,9 @@ func (s *Set) verifyIssued(request Request) error {
 	}
 	if certificate.Equal(s.Root()) {
 		return refuse(NoRoot, "it is self-signed, not signed by a CA")
+	}
+	if err := s.verifyConstraints(request.PermittedURIDomains); err != nil {
+		return err
 	}
 	if latest := request.Now.Add(request.TTL + lifetimeAllowance); certificate.NotAfter.After(latest) {
 		return refuse(livesTooLong, "it is valid until %s, and %s were requested, until %s; check the CA's clock, and whether it ignores the requested ttl",

@@ -15,11 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
 	"github.com/istiod-agent/istiod-agent/agent"
 	"github.com/istiod-agent/istiod-agent/agent/ca/certmanager"
+	"github.com/istiod-agent/istiod-agent/agent/token"
 )
 
 // tokenSeconds is the shortest life that the API server gives a token (TokenRequest: 10 minutes).
@@ -37,11 +39,26 @@ type Client struct {
 
 // New returns a Client. The identity is that of the agent's own pod.
 func New(config *rest.Config, identity agent.Identity) (*Client, error) {
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = 20, 30 // controller-runtime's; a renewal makes half a dozen requests, and client-go's 5 slow down the next
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
 	return &Client{client: client, identity: identity}, nil
+}
+
+// PodUID returns the UID of the agent's Pod, from the claims of the token for the API server. It is empty where the token is not
+// bound to this Pod.
+func PodUID(config *rest.Config, identity agent.Identity) types.UID {
+	if config.BearerTokenFile == "" {
+		return ""
+	}
+	own, err := token.ReadAnywhere(config.BearerTokenFile)
+	if err != nil || own.Pod.Namespace != identity.Namespace || own.Pod.Name != identity.Pod {
+		return ""
+	}
+	return types.UID(own.Pod.UID)
 }
 
 // Token implements vault.APIServer by the TokenRequest API.
@@ -64,11 +81,11 @@ func (c *Client) Token(ctx context.Context, namespace, serviceAccount, audience 
 	if err != nil {
 		return "", fmt.Errorf("requesting a token of service account %s/%s to log in to Vault with: %w", namespace, serviceAccount, err)
 	}
-	token, _, _ := unstructured.NestedString(answer.Object, "status", "token")
-	if token == "" {
+	issued, _, _ := unstructured.NestedString(answer.Object, "status", "token")
+	if issued == "" {
 		return "", fmt.Errorf("requesting a token of service account %s/%s: the API server returned none", namespace, serviceAccount)
 	}
-	return token, nil
+	return issued, nil
 }
 
 // Secret implements vault.APIServer and secret.Reader.

@@ -23,7 +23,8 @@ type Metrics struct {
 	notBefore, notAfter, renewAt     *metrics.Gauge
 	rootNotAfter, issuerNotAfter     *metrics.Gauge
 	confirmed, rootChanged, accepted *metrics.Gauge
-	tokenNotAfter                    *metrics.Gauge
+	requestPending                   *metrics.Gauge
+	tokenNotAfter, tokenProblem      *metrics.Gauge
 	root                             string // name of the gauge that names the root, with its label
 }
 
@@ -45,8 +46,12 @@ func New() *Metrics {
 	m.rootChanged = gauge("root_changed")
 	// 1 when there is a valid IssuedCertificate for this istiod.
 	m.accepted = gauge("specification_accepted")
+	// 1 while a request waits for an approval or for its issuer.
+	m.requestPending = gauge("request_pending")
 	// The end of Vault's token in a Secret (tokenSecretRef); 0 for none, and for one without an end.
 	m.tokenNotAfter = gauge("vault_token_not_after_seconds")
+	// 1 when a person must replace that token, since it has ended, or ends soon and cannot be renewed.
+	m.tokenProblem = gauge("vault_token_problem")
 	return m
 }
 
@@ -115,9 +120,21 @@ func (m *Metrics) Token(notAfter time.Time) {
 	m.tokenNotAfter.Set(float64(max(0, notAfter.Unix()))) // the zero time is in the year 1
 }
 
+// TokenProblem reports whether a person must replace the CA's token.
+func (m *Metrics) TokenProblem(is bool) { m.tokenProblem.Set(flag(is)) }
+
 func flag(on bool) float64 {
 	if on {
 		return 1
 	}
 	return 0
+}
+
+// Pending records whether a request waits for the CA's decision.
+func (m *Metrics) Pending(pending bool) {
+	value := 0.0
+	if pending {
+		value = 1
+	}
+	m.requestPending.Set(value)
 }

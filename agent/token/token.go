@@ -25,7 +25,12 @@ type Token struct {
 	Raw string
 	// Audiences are its aud claim; a legacy token from a Secret has none and is good for the API server.
 	Audiences []string
+	// Pod is the Pod that the token is bound to, empty for none.
+	Pod Pod
 }
+
+// Pod is a Pod in a token's claims (k8s.io/kubernetes pkg/serviceaccount/claims.go).
+type Pod struct{ Namespace, Name, UID string }
 
 // IsFor reports whether the token is for one audience alone.
 func (t Token) IsFor(audience string) bool {
@@ -63,11 +68,27 @@ func Parse(content []byte) (Token, error) {
 		Issuer   string    `json:"iss"`
 		Subject  string    `json:"sub"`
 		Audience audiences `json:"aud"`
+		// A claim of another form is no reason to refuse a token.
+		Kubernetes json.RawMessage `json:"kubernetes.io"`
 	}
 	if err := json.Unmarshal(decoded[1], &claims); err != nil || claims.Issuer == "" || !isServiceAccount(claims.Subject) {
 		return Token{}, errors.New("is a JWT, and not that of a service account")
 	}
-	return Token{Raw: raw, Audiences: claims.Audience}, nil
+	return Token{Raw: raw, Audiences: claims.Audience, Pod: podOf(claims.Kubernetes)}, nil
+}
+
+func podOf(claim json.RawMessage) Pod {
+	var bound struct {
+		Namespace string `json:"namespace"`
+		Pod       struct {
+			Name string `json:"name"`
+			UID  string `json:"uid"`
+		} `json:"pod"`
+	}
+	if json.Unmarshal(claim, &bound) != nil || bound.Pod.Name == "" || bound.Pod.UID == "" {
+		return Pod{}
+	}
+	return Pod{Namespace: bound.Namespace, Name: bound.Pod.Name, UID: bound.Pod.UID}
 }
 
 func isServiceAccount(subject string) bool {

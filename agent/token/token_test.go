@@ -64,6 +64,31 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A claim of another form leaves the token as it is: Vault, which judges it, may know that form.
+func TestPod(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		claim string
+		want  token.Pod
+	}{
+		"a Pod's":            {`{"namespace":"mesh","node":{"name":"a"},"pod":{"name":"istiod-0","uid":"1-2"}}`, token.Pod{Namespace: "mesh", Name: "istiod-0", UID: "1-2"}},
+		"nobody's":           {`{"namespace":"mesh"}`, token.Pod{}},
+		"without a UID":      {`{"namespace":"mesh","pod":{"name":"istiod-0"}}`, token.Pod{}},
+		"of another form":    {`["mesh"]`, token.Pod{}},
+		"of another form 2":  {`{"pod":{"name":["a"],"uid":{}}}`, token.Pod{}},
+		"null":               {`null`, token.Pod{}},
+		"a number for a UID": {`{"pod":{"name":"a","uid":1}}`, token.Pod{}},
+	} {
+		parsed, err := token.Parse([]byte(jwt(rs256, strings.TrimSuffix(account, "}")+`,"kubernetes.io":`+test.claim+"}")))
+		if err != nil || parsed.Pod != test.want {
+			t.Errorf("%s: want %v, got %v (%v)", name, test.want, parsed.Pod, err)
+		}
+	}
+	if parsed, err := token.Parse([]byte(jwt(rs256, account))); err != nil || parsed.Pod != (token.Pod{}) {
+		t.Errorf("without a claim: got %v (%v)", parsed.Pod, err)
+	}
+}
+
 func TestIsFor(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

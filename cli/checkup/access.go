@@ -70,10 +70,10 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 	return grants, nil
 }
 
-// relevant returns the rules that grant some of caRights.
+// relevant returns the rules that grant some of caRights, or approving.
 func relevant(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	return slices.DeleteFunc(slices.Clone(rules), func(rule rbacv1.PolicyRule) bool {
-		return !slices.ContainsFunc(caRights, func(right right) bool { return right.grantedBy(rule) })
+		return !approving.grantedBy(rule) && !slices.ContainsFunc(caRights, func(right right) bool { return right.grantedBy(rule) })
 	})
 }
 

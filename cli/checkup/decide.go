@@ -40,6 +40,7 @@ func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	d.rights()
 	d.servers()
 	d.meshes()
+	d.certManager()
 	d.certificates()
 	d.deciders()
 	return d.lines

@@ -50,8 +50,10 @@ type clusterFacts struct {
 	Configuration fact[*v1alpha1.InjectionConfiguration]
 	// Controllers are the service accounts of the program, as namespace/name.
 	Controllers []string
-	// Grants are the grants of caRights.
+	// Grants are the grants of caRights, and of the right to approve requests to cert-manager.
 	Grants fact[[]grant]
+	// CertManager is nil where no specification names an issuer of cert-manager.
+	CertManager *certManagerState
 }
 
 type crdState struct {
@@ -106,6 +108,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Configuration = factOf(readConfiguration(ctx, cluster.Client, facts.program()))
 	facts.Controllers = readControllers(ctx, cluster.Client, facts.program())
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
+	facts.CertManager = readCertManager(ctx, cluster.Client, facts)
 	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}

@@ -30,7 +30,7 @@ func (d *decision) meshes() {
 		return
 	case len(found.Value) == 0:
 		if d.facts.CRDs[crds[0].name].Value != nil { // else the CRD comes first
-			d.add(levelWarn, "VirtualMesh", "there is no VirtualMesh: nothing names the Vault that signs istiod's CA", d.kubectl+" apply -f virtual-mesh.yaml")
+			d.add(levelWarn, "VirtualMesh", "there is no VirtualMesh: nothing names the CA that signs istiod's", d.kubectl+" apply -f virtual-mesh.yaml")
 		}
 		return
 	}
@@ -120,14 +120,30 @@ func (d *decision) certificates() {
 				fmt.Sprintf("name the mesh %s-%s-<cluster> in the VirtualMesh's spec.meshes", istiod.Name, istiod.Namespace))
 		}
 	}
-	served, failed := 0, 0
+	served, failed := map[string]int{}, map[string]int{}
 	for i := range found.Value {
+		source := sourceOf(&found.Value[i])
 		s, f := d.certificate(&found.Value[i])
-		served, failed = served+s, failed+f
+		served[source], failed[source] = served[source]+s, failed[source]+f
 	}
-	if served > 0 && failed == 0 {
-		d.add(levelOK, "Vault", fmt.Sprintf("seen from istiod's Pods: it issued the certificates of %s", counted(served, "IssuedCertificate")), "")
+	for _, source := range []string{ofVault, ofCertManager} {
+		if served[source] > 0 && failed[source] == 0 {
+			d.add(levelOK, source, fmt.Sprintf("seen from istiod's Pods: it issued the certificates of %s", counted(served[source], "IssuedCertificate")), "")
+		}
 	}
+}
+
+// The sources of certificates, as the lines call them.
+const (
+	ofVault       = "Vault"
+	ofCertManager = "cert-manager"
+)
+
+func sourceOf(certificate *unstructured.Unstructured) string {
+	if _, found, _ := unstructured.NestedMap(certificate.Object, "spec", "agentCa", "certManager"); found {
+		return ofCertManager
+	}
+	return ofVault
 }
 
 func counted(n int, noun string) string {
@@ -137,7 +153,7 @@ func counted(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// certificate adds the state of an IssuedCertificate, and counts whether Vault served or failed its agents.
+// certificate adds the state of an IssuedCertificate, and counts whether its CA served or failed its agents.
 func (d *decision) certificate(object *unstructured.Unstructured) (served, failed int) {
 	subject := "IssuedCertificate " + object.GetNamespace() + "/" + object.GetName()
 	describe := d.kubectl + " describe -n " + object.GetNamespace() + " issuedcertificate/" + object.GetName()
@@ -149,18 +165,24 @@ func (d *decision) certificate(object *unstructured.Unstructured) (served, faile
 		d.add(levelWarn, subject, bound.Message, "set audience=vault in Vault's role, then audience: vault below kubernetesAuth in the VirtualMesh; kubectl istiod-agent vault prints the role")
 	}
 	d.ends(subject, &status)
-	var problems []string
+	var waiting, problems []string
 	add := func(problem string) {
 		if problem != "" && !slices.Contains(problems, problem) {
 			problems = append(problems, problem)
 		}
 	}
-	add(status.Error)
 	for _, pod := range status.Certificates {
+		if pod.Waiting() {
+			waiting = append(waiting, pod.Error)
+			continue
+		}
 		add(pod.Error)
 		if pod.NotAfter != nil && !d.now.Before(pod.NotAfter.Time) {
 			add(fmt.Sprintf("the CA certificate of Pod %s expired at %s", pod.Pod, pod.NotAfter.UTC().Format(time.RFC3339)))
 		}
+	}
+	if !slices.Contains(waiting, status.Error) {
+		add(status.Error)
 	}
 	switch {
 	case len(problems) > 0:
@@ -176,6 +198,8 @@ func (d *decision) certificate(object *unstructured.Unstructured) (served, faile
 			}
 		}
 		return 0, 0
+	case len(waiting) > 0:
+		d.add(levelWarn, subject, strings.Join(slices.Compact(waiting), "; "), "approve it as the message says, or see the issuer; docs/cert-manager.md")
 	case status.State == certificatesv1.Failed:
 		d.add(levelFail, subject, "is FAILED, without a reason", describe)
 	case status.State == certificatesv1.Finished:
@@ -213,6 +237,6 @@ func (d *decision) ends(subject string, status *certificatesv1.IssuedCertificate
 			"begin a root change: docs/rotation.md, or kubectl istiod-agent rotate-root")
 	}
 	if limited != "" {
-		d.add(levelWarn, subject, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate in Vault, or lower ttlDays")
+		d.add(levelWarn, subject, "the lifetime of istiod's CA is shorter than ttlDays: it is limited by "+bounded.Message(limited), "renew that certificate at the CA, or lower ttlDays")
 	}
 }

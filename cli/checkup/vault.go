@@ -39,7 +39,7 @@ func (f *flags) checkVault(ctx context.Context, contextName string, facts *clust
 func valid(object *unstructured.Unstructured) *networkingv1.VirtualMesh {
 	mesh, _, errs := networkingv1.FromObject(object.Object)
 	mesh.Spec.SetDefaults()
-	if _, more := mesh.Validate(); len(errs)+len(more) > 0 || mesh.Spec.IntermediateCA() == nil {
+	if _, more := mesh.Validate(); len(errs)+len(more) > 0 || mesh.Spec.IntermediateCA() == nil || mesh.Spec.IntermediateCA().Vault == nil {
 		return nil
 	}
 	return mesh

@@ -69,6 +69,10 @@ func IssuedCertificate(object *unstructured.Unstructured) *certificatesv1.Issued
 		Name: object.GetName(), Namespace: object.GetNamespace(), CreationTimestamp: object.GetCreationTimestamp(),
 	}}
 	certificate.Spec.Hosts, _, _ = unstructured.NestedStringSlice(object.Object, "spec", "hosts")
+	var ca certificatesv1.IntermediateCertificateAuthority
+	if content, found, err := unstructured.NestedMap(object.Object, "spec", "agentCa"); err == nil && found && runtime.DefaultUnstructuredConverter.FromUnstructured(content, &ca) == nil {
+		certificate.Spec.AgentCA = &ca
+	}
 	_ = DecodeStatus(object, &certificate.Status)
 	return certificate
 }

@@ -53,11 +53,12 @@ func Command() *cobra.Command {
 the times of the last and the next renewal. Below the table are problems and, where
 they exist, different roots of trust. It changes nothing.
 
-STATE is Ready, NotInjected, NoCertificate, NoReport, NotConfirmed, Failing or
-Expired. ROOT is the beginning of the root's SHA-256; (+1) means that istiod trusts one
-more root, as during a root change. ROOT-LEFT is the time until the root expires. A
-root that expires within 90 days, and a certificate that limits the lifetime of
-istiod's CA, are noted below the table.
+STATE is Ready, NotInjected, NoCertificate, NoReport, NotConfirmed, Waiting (for an
+approval or the issuer of cert-manager), Failing or Expired. ROOT is the beginning of
+the root's SHA-256; (+1) means that istiod trusts one more root, as during a root
+change. ROOT-LEFT is the time until the root expires. A root that expires within 90
+days, and a certificate that limits the lifetime of istiod's CA, are noted below the
+table. -o wide also shows the CA that the certificate is requested from.
 
 Exit codes: 0 all replicas are Ready and have the same root; 1 some are not Ready, or
 roots differ; 2 a request failed, or the flags are wrong.`,

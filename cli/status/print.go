@@ -47,7 +47,7 @@ func (f *summary) table(out io.Writer, now time.Time, wide bool) (colours []stri
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT"}
 	if wide {
-		header = append(header, "CONFIRMED", "ISSUER", "LIMITED-BY", "CERTIFICATE")
+		header = append(header, "CONFIRMED", "SOURCE", "ISSUER", "LIMITED-BY", "CERTIFICATE")
 	}
 	for _, context := range f.Contexts {
 		for i := range context.Replicas {
@@ -99,7 +99,7 @@ func (r *replicaStatus) cells(now time.Time, wide bool) []string {
 		until(ca.NotAfter, now, "", "expired"), root, until(ca.RootNotAfter, now, "", "expired"), since(ca.NotBefore, now), until(ca.RenewAt, now, "in ", "now"),
 	}
 	if wide {
-		cells = append(cells, confirmed, ca.Issuer, ca.LimitedBy, r.IssuedCertificate)
+		cells = append(cells, confirmed, r.Source, ca.Issuer, ca.LimitedBy, r.IssuedCertificate)
 	}
 	return cells
 }

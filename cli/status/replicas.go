@@ -25,8 +25,10 @@ type replicaStatus struct {
 	// Injected is true where the agent is in the Pod.
 	Injected bool `json:"injected"`
 	// IssuedCertificate is the namespace and name of its IssuedCertificate; empty without one.
-	IssuedCertificate string       `json:"issuedCertificate,omitempty"`
-	State             replicaState `json:"state"`
+	IssuedCertificate string `json:"issuedCertificate,omitempty"`
+	// Source is the CA that its IssuedCertificate names.
+	Source string       `json:"source,omitempty"`
+	State  replicaState `json:"state"`
 
 	// CA is the agent's report; absent without one.
 	CA *certificatesv1.CertificateStatus `json:"ca,omitempty"`
@@ -41,10 +43,11 @@ const (
 	stateNoReport      replicaState = "NoReport"
 	stateNotConfirmed  replicaState = "NotConfirmed"
 	stateExpired       replicaState = "Expired"
+	stateWaiting       replicaState = "Waiting"
 	stateFailing       replicaState = "Failing"
 )
 
-// stateProblems describes the states, with what to do. Failing has the error of the agent.
+// stateProblems describes the states, with what to do. Waiting and Failing have the agent's message.
 var stateProblems = map[replicaState]string{
 	stateNotInjected:   "runs without the agent; see kubectl istiod-agent check",
 	stateNoCertificate: "there is no IssuedCertificate for its service account; see the VirtualMesh's status",
@@ -84,7 +87,7 @@ func replicas(pods []corev1.Pod, certificates []*certificatesv1.IssuedCertificat
 		}
 		replica := replicaStatus{Namespace: pod.Namespace, Pod: pod.Name, Injected: patches.RunsAgent(&pod.Spec)}
 		if found := istio.For(certificates, hosts, pod.Namespace, istio.ServiceAccountOr(pod.Spec.ServiceAccountName)); len(found) > 0 {
-			replica.IssuedCertificate = found[0].Namespace + "/" + found[0].Name
+			replica.IssuedCertificate, replica.Source = found[0].Namespace+"/"+found[0].Name, found[0].Spec.AgentCA.String()
 			reported := found[0].Status.Certificates
 			if k := slices.IndexFunc(reported, func(ca certificatesv1.CertificateStatus) bool { return ca.Pod == pod.Name }); k >= 0 {
 				replica.CA = &reported[k]
@@ -109,6 +112,8 @@ func (r *replicaStatus) state(now time.Time) replicaState {
 		return stateNoReport
 	case r.CA.NotAfter != nil && !now.Before(r.CA.NotAfter.Time):
 		return stateExpired
+	case r.CA.Waiting():
+		return stateWaiting
 	case r.CA.Error != "":
 		return stateFailing
 	case !r.CA.Confirmed:
@@ -120,7 +125,7 @@ func (r *replicaStatus) state(now time.Time) replicaState {
 
 // problem is empty for a replica that is Ready.
 func (r *replicaStatus) problem() string {
-	if r.State == stateFailing {
+	if r.State == stateFailing || r.State == stateWaiting {
 		return r.CA.Error
 	}
 	return stateProblems[r.State]

@@ -52,8 +52,10 @@ func pod(name string, change func(*corev1.Pod)) corev1.Pod {
 func certificate(name string, age time.Duration, host string, replicas ...certificatesv1.CertificateStatus) *certificatesv1.IssuedCertificate {
 	return &certificatesv1.IssuedCertificate{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "istio-system", CreationTimestamp: *at(-age)},
-		Spec:       certificatesv1.IssuedCertificateSpec{Hosts: []string{host}},
-		Status:     certificatesv1.IssuedCertificateStatus{Certificates: replicas},
+		Spec: certificatesv1.IssuedCertificateSpec{
+			Hosts: []string{host}, AgentCA: &certificatesv1.IntermediateCertificateAuthority{CertManager: &certificatesv1.CertManagerCA{IssuerRef: &certificatesv1.IssuerRef{Kind: "ClusterIssuer", Name: "mesh"}}},
+		},
+		Status: certificatesv1.IssuedCertificateStatus{Certificates: replicas},
 	}
 }
 
@@ -94,9 +96,12 @@ func TestStates(t *testing.T) {
 		"one being deleted":   {nil, []*certificatesv1.IssuedCertificate{going(certificate("older", 2*time.Hour, istiod)), well}, stateReady, ""},
 		"not loaded":          {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Confirmed = false })}, stateNotConfirmed, "istiod has not loaded its CA certificate yet"},
 		"failing":             {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.Error = "Vault is sealed" })}, stateFailing, "Vault is sealed"},
-		"expired":             {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, stateExpired, "has expired"},
-		"one that ends":       {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, nil, "", ""},
-		"one that has ended":  {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, nil, "", ""},
+		"waiting": {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) {
+			c.Error, c.Reason = "CertificateRequest a waits for an approval", "CertManagerWaitingForApproval"
+		})}, stateWaiting, "waits for an approval"},
+		"expired":            {nil, []*certificatesv1.IssuedCertificate{with(func(c *certificatesv1.CertificateStatus) { c.NotAfter, c.Error = at(0), "x" })}, stateExpired, "has expired"},
+		"one that ends":      {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, nil, "", ""},
+		"one that has ended": {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, nil, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,6 +24,7 @@ type flags struct {
 	output.Flag
 	Options
 	filename, context, namespace string
+	jwksFile                     string
 	apply, dryRun, force         bool
 }
 
@@ -52,8 +53,10 @@ variables of the vault command. Without VAULT_ADDR, they use the server of the
 VirtualMesh given by -f. The token is never sent to a server that only a VirtualMesh in
 a cluster names.
 
-The role requires tokens for the audience in the VirtualMesh's kubernetesAuth. Without
-an audience, a note shows the two lines that add one.
+The login is that of the VirtualMesh, or of --auth. With kubernetes and jwt, the role
+requires tokens for the audience in the VirtualMesh; without one, a note shows the two
+lines that add it. With jwt, Vault gets the API server's public keys and never calls it.
+With approle, you create the secret id.
 
 Exit codes: 0 done, or nothing differs; 1 with --dry-run when something differs; 2 an
 error, or a step remains that only you can do, such as the root CA.`,
@@ -64,6 +67,9 @@ error, or a step remains that only you can do, such as the root CA.`,
   export VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=...
   kubectl istiod-agent vault virtual-mesh -n gloo-mesh --context cluster-1 --dry-run
   kubectl istiod-agent vault virtual-mesh -n gloo-mesh --context cluster-1 --apply
+
+  # A Vault that cannot reach the API server: it gets the public keys
+  kubectl istiod-agent vault -f virtual-mesh.yaml --auth=jwt --apply
 
   # A Vault outside the cluster needs the address of the API server
   kubectl istiod-agent vault -f virtual-mesh.yaml --kubernetes-host https://10.0.0.1:6443 \
@@ -78,10 +84,19 @@ error, or a step remains that only you can do, such as the root CA.`,
 	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` of istiod; may be repeated")
 	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` of istiod; may be repeated")
 	set.StringVar(&f.TrustDomain, "trust-domain", defaultTrustDomain, "trust `domain` of the meshes")
+	set.StringVar(&f.Auth, "auth", "", "`login` to set up: "+strings.Join(logins, ", ")+" (default: the VirtualMesh's)")
+	set.StringVar(&f.Role, "role", "", "`name` of the role where the VirtualMesh names none (default: "+defaultRole+")")
 	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: "+derivedPrefix+"ROLE)")
 	set.StringVar(&f.Audience, "audience", "", "`audience` of the tokens for the login (default: the VirtualMesh's)")
 	set.DurationVar(&f.TokenTTL, "token-ttl", DefaultTokenTTL, "longest `lifetime` of a login")
-	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "keep the configuration of token reviews")
+	set.BoolVar(&f.SkipAuthConfig, "skip-auth-config", false, "keep the configuration of the auth method")
+	set.StringVar(&f.jwksFile, "jwks-file", "", "with JWT: `file` with the API server's JSON Web Key Set (default: read it from the cluster of --context)")
+	set.StringVar(&f.Keys.URL, "jwks-url", "", "with JWT: `URL` where Vault reads the API server's JSON Web Key Set")
+	set.StringVar(&f.Keys.Discovery, "oidc-discovery-url", "", "with JWT: `URL` of the API server's issuer, for a Vault that can reach it")
+	set.StringVar(&f.Keys.CAFile, "jwks-ca-file", "", "with JWT: `file` with the CA of that URL in PEM")
+	set.DurationVar(&f.SecretIDTTL, "secret-id-ttl", DefaultSecretIDTTL, "with AppRole: longest `lifetime` of secret ids")
+	set.StringSliceVar(&f.CIDRs, "bound-cidr", nil, "with AppRole: `addresses` from which agents may log in, such as 10.0.0.0/8; may be repeated (default: any)")
+	set.StringVar(&f.ClientCAFile, "client-ca-file", "", "with client certificates: `file` with their CA in PEM")
 	set.StringVar(&f.Reviewer.Host, "kubernetes-host", "", "`URL` of the API server for Vault (default: the present one, or "+inCluster+")")
 	set.StringVar(&f.Reviewer.CAFile, "kubernetes-ca-file", "", "`file` with the API server's CA in PEM (default: from Vault's Pod)")
 	set.StringVar(&f.Reviewer.TokenFile, "token-reviewer-jwt-file", "", "`file` with a service account token from a Secret that may create TokenReviews; the token of a Pod expires with the Pod (default: the token of Vault's Pod)")
@@ -114,6 +129,9 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 		if err := f.Reviewer.read(); err != nil {
 			return err
 		}
+	}
+	if err := f.readLogin(cmd.Context(), mesh); err != nil {
+		return err
 	}
 	desired, err := NewDesired(mesh, f.Options)
 	if err != nil {
@@ -148,11 +166,50 @@ func (f *flags) mesh(cmd *cobra.Command, args []string) (*networkingv1.VirtualMe
 	return readCluster(cmd.Context(), cluster, cmp.Or(f.namespace, cluster.Namespace), args[0])
 }
 
+// readLogin reads what the login's configuration and role need: files, and for JWT the keys of the cluster's API server.
+func (f *flags) readLogin(ctx context.Context, mesh *networkingv1.VirtualMesh) error {
+	if err := readFiles([]input{{"jwks-ca-file", f.Keys.CAFile, &f.Keys.CA}, {"client-ca-file", f.ClientCAFile, &f.ClientCA}}); err != nil {
+		return err
+	}
+	vault := mesh.Spec.IntermediateCA()
+	if vault == nil || vault.Vault == nil || f.SkipAuthConfig || cmp.Or(f.Auth, loginOf(vault.Vault).method) != jwtAuth || f.Keys.URL != "" || f.Keys.Discovery != "" {
+		return nil
+	}
+	var jwks []byte
+	var err error
+	from := "--jwks-file " + f.jwksFile
+	if f.jwksFile != "" {
+		if jwks, err = files.Read(f.jwksFile, files.MaxSmall); err != nil {
+			return fmt.Errorf("--jwks-file: %w", err)
+		}
+	} else {
+		cluster, err := f.Open(f.context)
+		if err != nil {
+			return fmt.Errorf("--auth=jwt needs the public keys of the API server: %w; or name a file with them by --jwks-file (kubectl get --raw /openid/v1/jwks)", err)
+		}
+		from = "context " + cluster.Context
+		if jwks, err = cluster.Discovery.RESTClient().Get().AbsPath("/openid/v1/jwks").DoRaw(ctx); err != nil {
+			return fmt.Errorf("reading the public keys of the API server of %s (/openid/v1/jwks): %w; bind the ClusterRole system:service-account-issuer-discovery to you, or name a file with them by --jwks-file", from, err)
+		}
+	}
+	if f.Keys.PEM, err = PublicKeys(jwks); err != nil {
+		return fmt.Errorf("reading the public keys of the API server from %s: %w", from, err)
+	}
+	return nil
+}
+
+// input is a flag's file, and the place of its content.
+type input struct {
+	flag, file string
+	content    *string
+}
+
 func (r *Reviewer) read() error {
-	for _, input := range []struct {
-		flag, file string
-		content    *string
-	}{{"kubernetes-ca-file", r.CAFile, &r.CA}, {"token-reviewer-jwt-file", r.TokenFile, &r.Token}} {
+	return readFiles([]input{{"kubernetes-ca-file", r.CAFile, &r.CA}, {"token-reviewer-jwt-file", r.TokenFile, &r.Token}})
+}
+
+func readFiles(inputs []input) error {
+	for _, input := range inputs {
 		if input.file == "" {
 			continue
 		}

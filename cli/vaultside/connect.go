@@ -32,7 +32,7 @@ type Vault struct {
 func Connect(mesh *networkingv1.VirtualMesh, fromFile bool, timeout time.Duration) (*Vault, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
-		return nil, errors.New("the VirtualMesh names no Vault")
+		return nil, errNoVault(ca)
 	}
 	config := api.DefaultConfig()
 	if config.Error != nil {

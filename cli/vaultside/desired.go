@@ -10,6 +10,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
@@ -28,6 +32,9 @@ const (
 	defaultTrustDomain    = "cluster.local"
 	DefaultTokenTTL       = 10 * time.Minute
 )
+
+// roleName is the format of role names in Vault (sdk/framework, GenericNameRegex).
+var roleName = regexp.MustCompile(`^\w([\w.-]*\w)?$`)
 
 // Options complete a VirtualMesh.
 type Options struct {
@@ -41,9 +48,19 @@ type Options struct {
 	Audience string
 	// TokenTTL is the lifetime of a login.
 	TokenTTL time.Duration
-	// SkipAuthConfig keeps the configuration of token reviews, Reviewer sets it.
+	// SkipAuthConfig keeps the auth method's configuration. Otherwise Reviewer sets it for Kubernetes, Keys for JWT.
 	SkipAuthConfig bool
 	Reviewer       Reviewer
+	Keys           Keys
+	// Auth is the login, one of kubernetes, jwt, approle, cert and token; by default the VirtualMesh's.
+	Auth string
+	// Role is the role's name where the VirtualMesh names none.
+	Role string
+	// SecretIDTTL is the validity of secret ids, CIDRs are the addresses that may use them: any by default.
+	SecretIDTTL time.Duration
+	CIDRs       []string
+	// ClientCAFile holds the CA of client certificates in PEM, ClientCA is its content.
+	ClientCAFile, ClientCA string
 }
 
 // Reviewer configures the reviews of service account tokens. The zero value is for a Vault in a Pod of the same cluster, which
@@ -78,19 +95,30 @@ type Desired struct {
 	Notes []string
 }
 
-// Auth is the Kubernetes auth method.
+// Auth is an auth method.
 type Auth struct {
+	// Method is its type.
+	Method string
 	// Mount is its path below auth/.
 	Mount string
-	// Configure includes the configuration of token reviews.
+	// Configure includes the configuration: Reviewer for Kubernetes, Keys for JWT.
 	Configure bool
 	Reviewer  Reviewer
+	Keys      Keys
 	Role      Role
 }
 
-func (a *Auth) rolePath() string { return "auth/" + a.Mount + "/role/" + a.Role.Name }
+func (a *Auth) rolePath() string {
+	if a.Method == certAuth {
+		return "auth/" + a.Mount + "/certs/" + a.Role.Name
+	}
+	return "auth/" + a.Mount + "/role/" + a.Role.Name
+}
 
-// Role binds service accounts to policies.
+// hasConfig reports whether the auth method has a configuration.
+func (a *Auth) hasConfig() bool { return a.Method == kubernetesAuth || a.Method == jwtAuth }
+
+// Role binds istiods to policies.
 type Role struct {
 	Name                        string
 	ServiceAccounts, Namespaces []string
@@ -98,6 +126,12 @@ type Role struct {
 	Audience string
 	Policies []string
 	TokenTTL time.Duration
+	// Hosts are the URI names of client certificates.
+	Hosts []string
+	// ClientCAFile, ClientCA, SecretIDTTL and CIDRs are those of Options.
+	ClientCAFile, ClientCA string
+	SecretIDTTL            time.Duration
+	CIDRs                  []string
 }
 
 // Mount is a secrets engine of type pki.
@@ -118,11 +152,20 @@ type Policy struct {
 	Comment string
 }
 
+// errNoVault names the field that is missing and, where the VirtualMesh has another CA, that one.
+func errNoVault(ca *certificatesv1.IntermediateCertificateAuthority) error {
+	const missing = "spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is missing: this VirtualMesh does not use Vault"
+	if ca == nil || ca.CertManager == nil {
+		return errors.New(missing)
+	}
+	return fmt.Errorf("%s, but %s, and needs nothing in Vault; see docs/cert-manager.md", missing, ca)
+}
+
 // NewDesired returns the desired configuration for a valid VirtualMesh with its defaults.
 func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, error) {
 	ca := mesh.Spec.IntermediateCA()
 	if ca == nil || ca.Vault == nil {
-		return nil, errors.New("spec.mtlsConfig.shared.intermediateCertificateAuthority.vault is missing: this VirtualMesh does not use Vault")
+		return nil, errNoVault(ca)
 	}
 	options.setDefaults()
 	if err := options.validate(); err != nil {
@@ -135,9 +178,9 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 	}
 
 	config := client.Config{Server: ca.Vault.Server, CAPath: ca.Vault.CAPath, CSRPath: ca.Vault.CSRPath}
-	auth := ca.Vault.KubernetesAuth
-	if auth != nil {
-		config.Kubernetes = &client.KubernetesAuth{MountPath: auth.MountPath, Role: auth.Role}
+	login, err := options.login(ca.Vault)
+	if err != nil {
+		return nil, err
 	}
 	endpoints, err := config.Endpoints()
 	if err != nil {
@@ -151,30 +194,40 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 
 	desired := &Desired{Server: ca.Vault.Server, Namespace: strings.Trim(ca.Vault.Namespace, "/")}
 	name, owner := options.Policy, endpoints.Sign
-	if auth != nil {
-		name = cmp.Or(name, derivedPrefix+strings.ToLower(auth.Role))
+	present := loginOf(ca.Vault)
+	if login.method != tokenAuth {
+		if err := options.validateLogin(login.method); err != nil {
+			return nil, err
+		}
+		name = cmp.Or(name, login.policy())
 		desired.Auth = &Auth{
-			Mount:     strings.TrimSuffix(strings.TrimPrefix(endpoints.Login, "auth/"), "/login"),
+			Method:    login.method,
+			Mount:     strings.TrimPrefix(AuthPath(login.mountPath), "auth/"),
 			Configure: !options.SkipAuthConfig,
-			Reviewer:  options.Reviewer,
+			Reviewer:  options.Reviewer, Keys: options.Keys,
 			Role: Role{
-				Name: auth.Role, ServiceAccounts: options.ServiceAccounts, Namespaces: options.Namespaces,
-				Audience: cmp.Or(options.Audience, auth.Audience), TokenTTL: options.TokenTTL,
+				Name: login.role, ServiceAccounts: options.ServiceAccounts, Namespaces: options.Namespaces,
+				Audience: cmp.Or(options.Audience, login.audience), TokenTTL: options.TokenTTL, Hosts: options.hosts(),
+				ClientCAFile: options.ClientCAFile, ClientCA: options.ClientCA, SecretIDTTL: options.SecretIDTTL, CIDRs: options.CIDRs,
 			},
 		}
 		owner = desired.Auth.rolePath()
-		desired.noteAudience(auth.Audience)
-		desired.noteExpiry()
-	} else {
-		desired.note("The agents log in with the token of a Secret (tokenSecretRef), which this command does not create: it needs the policies below.")
 	}
+	switch login.method {
+	case kubernetesAuth:
+		desired.noteAudience(login)
+		desired.noteExpiry()
+	case jwtAuth:
+		desired.noteAudience(login)
+	}
+	desired.noteLogin(present, login)
 	name = cmp.Or(name, derivedPrefix+"istiod")
 	if err := validatePolicy(name); err != nil {
 		return nil, err
 	}
 	desired.Mounts = []Mount{{Path: endpoints.SignMount, Signs: true, MaxLease: time.Duration(*certOptions.TTLDays) * 24 * time.Hour}}
 	desired.Policies = []Policy{{
-		Name: name, Text: marker(owner) + signingPolicy(endpoints.Sign, organization, options.hosts()),
+		Name: name, Text: marker(owner) + signingPolicy(endpoints.Sign, organization, options.hosts(), certOptions.PermittedURIDomains),
 		Comment: "One request, with pinned parameters: a CA of path length 0, with only istiod's name.",
 	}}
 	if endpoints.Generate != "" {
@@ -204,12 +257,13 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 }
 
 // noteAudience compares the role's audience with the VirtualMesh's, which is the audience of the agents' tokens.
-func (w *Desired) noteAudience(ofMesh string) {
+func (w *Desired) noteAudience(login login) {
+	ofMesh := login.audience
 	switch required := w.Auth.Role.Audience; {
 	case required == "":
 		w.note("The agents log in with a token that is also valid for the API server, where its receiver could use it. Two lines, changed together, prevent this: audience: vault below kubernetesAuth in the VirtualMesh, and audience=vault in the role, which this command then adds.")
 	case required != ofMesh:
-		w.note("The role accepts only tokens for the audience %s: until the VirtualMesh has the line audience: %s below kubernetesAuth, Vault refuses every login.", required, required)
+		w.note("The role accepts only tokens for the audience %s: until the VirtualMesh has the line audience: %s below %sAuth, Vault refuses every login.", required, required, login.method)
 	}
 }
 
@@ -227,6 +281,20 @@ func (o *Options) setDefaults() {
 	o.ServiceAccounts, o.Namespaces = sorted(o.ServiceAccounts), sorted(o.Namespaces)
 	o.TrustDomain = cmp.Or(o.TrustDomain, defaultTrustDomain)
 	o.TokenTTL = cmp.Or(o.TokenTTL, DefaultTokenTTL)
+	o.SecretIDTTL = cmp.Or(o.SecretIDTTL, DefaultSecretIDTTL)
+	o.CIDRs = sorted(o.CIDRs)
+}
+
+// validateLogin refuses a login whose configuration or role lacks what only the person can give.
+func (o *Options) validateLogin(method string) error {
+	switch keys := len(o.Keys.PEM) > 0 || o.Keys.URL != "" || o.Keys.Discovery != ""; {
+	case o.SkipAuthConfig:
+	case method == jwtAuth && !keys:
+		return errors.New("--auth=jwt: expected the keys that verify service account tokens: --jwks-file, from kubectl get --raw /openid/v1/jwks, or --jwks-url or --oidc-discovery-url for a Vault that can reach them; or --skip-auth-config")
+	case method == certAuth && o.ClientCAFile == "":
+		return errors.New("--auth=cert: expected the CA of client certificates: --client-ca-file; or --skip-auth-config to keep it")
+	}
+	return nil
 }
 
 // validate refuses values that mean more than a name in a policy or a shell.
@@ -248,6 +316,19 @@ func (o *Options) validate() error {
 	}
 	if strings.ContainsFunc(o.Audience, func(r rune) bool { return r <= ' ' }) {
 		return fmt.Errorf("--audience %q: expected a name or a URL without spaces, such as vault", o.Audience)
+	}
+	for _, cidr := range o.CIDRs {
+		if _, err := netip.ParsePrefix(cidr); err != nil {
+			return fmt.Errorf("--bound-cidr %q: expected addresses such as 10.0.0.0/8", cidr)
+		}
+	}
+	for flag, address := range map[string]string{"jwks-url": o.Keys.URL, "oidc-discovery-url": o.Keys.Discovery} {
+		if parsed, err := url.Parse(address); address != "" && (err != nil || parsed.Scheme != "https" && parsed.Scheme != "http" || parsed.Host == "" || parsed.User != nil) {
+			return fmt.Errorf("--%s: expected an https:// URL without a user name", flag)
+		}
+	}
+	if o.SecretIDTTL < time.Minute {
+		return fmt.Errorf("--secret-id-ttl %s: expected a minute or more", o.SecretIDTTL)
 	}
 	if o.TokenTTL < time.Minute {
 		return fmt.Errorf("--token-ttl %s: expected a minute or more: a login must last for the requests of one renewal", o.TokenTTL)

@@ -83,13 +83,18 @@ func (w *Desired) Differences(observed *Observed) ([]Difference, error) {
 	if w.Auth != nil {
 		path := "auth/" + w.Auth.Mount
 		switch observed.AuthType {
-		case "kubernetes":
+		case w.Auth.Method:
 		case "":
-			add(Missing, path, []string{"+ auth method of type kubernetes"}, "enabled the auth method", &change{"enable the auth method", "sys/auth/" + w.Auth.Mount, map[string]any{"type": "kubernetes"}})
+			add(Missing, path, []string{"+ auth method of type " + w.Auth.Method}, "enabled the auth method", &change{"enable the auth method", "sys/auth/" + w.Auth.Mount, map[string]any{"type": w.Auth.Method}})
 		default:
-			return nil, fmt.Errorf("%s is of type %s; set kubernetesAuth.mountPath to one of type kubernetes, or to a free path", path, observed.AuthType)
+			return nil, fmt.Errorf("%s is of type %s; set the mountPath of the login to one of type %s, or to a free path", path, observed.AuthType, w.Auth.Method)
 		}
-		if w.Auth.Configure {
+		if w.Auth.Configure && w.Auth.Method == jwtAuth {
+			if difference := w.Auth.keysDifference(observed.Config); difference != nil {
+				all = append(all, *difference)
+			}
+		}
+		if w.Auth.Configure && w.Auth.Method == kubernetesAuth {
 			difference, err := w.Auth.configDifference(observed.Config)
 			if err != nil {
 				return nil, err

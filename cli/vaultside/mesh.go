@@ -110,6 +110,9 @@ func (f *MeshFlags) VaultRoot(ctx context.Context, in io.Reader, timeout time.Du
 		return nil, err
 	}
 	vault, err := Connect(mesh, f.Filename != "", timeout)
+	if ca := mesh.Spec.IntermediateCA(); err != nil && ca != nil && ca.CertManager != nil {
+		return nil, fmt.Errorf("%w; give the root in a file, by --root or --new-root", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -59,14 +59,20 @@ func (f *Observed) rolePolicies() []string {
 }
 
 // signingPolicy is the policy of docs/vault.md.
-func signingPolicy(path, organization string, hosts []string) string {
+func signingPolicy(path, organization string, hosts, uriDomains []string) string {
 	quotedHosts := make([]string, len(hosts))
 	for i, host := range hosts {
 		quotedHosts[i] = quoted(host)
 	}
+	required, constraints := "", ""
+	if len(uriDomains) > 0 { // as the agent sends them
+		required = `, "permitted_uri_domains"`
+		constraints = `
+    "permitted_uri_domains" = [` + quoted(strings.Join(uriDomains, ",")) + `]`
+	}
 	return `path ` + quoted(path) + ` {
   capabilities        = ["update"]
-  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"]
+  required_parameters = ["csr", "uri_sans", "max_path_length", "exclude_cn_from_sans"` + required + `]
   allowed_parameters = {
     "csr"                  = []
     "ttl"                  = []
@@ -75,7 +81,7 @@ func signingPolicy(path, organization string, hosts []string) string {
     "organization"         = [` + quoted(organization) + `]
     "uri_sans"             = [` + strings.Join(quotedHosts, ", ") + `]
     "max_path_length"      = ["0"]
-    "exclude_cn_from_sans" = ["true"]
+    "exclude_cn_from_sans" = ["true"]` + constraints + `
   }
 }
 `

@@ -2,27 +2,42 @@
 
 package vaultside
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
 type roleField struct {
 	name string
-	// value is a []string or a time.Duration or a string.
+	// value is a []string, a time.Duration, a string or a map[string]any.
 	value any
+	// file is the file with a value that is printed as its name.
+	file string
 }
 
 func (f roleField) text() string { return format(f.value) }
 
-func (r *Role) fields() []roleField {
-	fields := []roleField{
-		{"bound_service_account_names", r.ServiceAccounts},
-		{"bound_service_account_namespaces", r.Namespaces},
+// data is the value for Vault's API.
+func (f roleField) data() any {
+	if _, ok := f.value.(map[string]any); ok {
+		return f.value
 	}
-	if r.Audience != "" {
-		fields = append(fields, roleField{"audience", r.Audience})
+	return f.text()
+}
+
+// line is the value in a difference.
+func (f roleField) line(text string) string {
+	if f.file != "" && text != "" {
+		return "SHA-256 " + digest(text)
 	}
-	return append(fields,
-		roleField{"token_policies", r.Policies},
-		roleField{"token_ttl", r.TokenTTL},
-		roleField{"token_max_ttl", r.TokenTTL},
-	)
+	return text
+}
+
+// digest identifies a long text.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(strings.TrimSpace(text)))
+	return hex.EncodeToString(sum[:8])
 }
 
 func (a *Auth) roleDifference(observed map[string]any) *Difference {
@@ -31,16 +46,19 @@ func (a *Auth) roleDifference(observed map[string]any) *Difference {
 	if observed == nil {
 		difference.Kind = Missing
 	}
-	for _, field := range a.Role.fields() {
-		difference.change.data[field.name] = field.text()
+	for _, field := range a.fields() {
+		difference.change.data[field.name] = field.data()
 		value, exists := decode(field.value, observed[field.name])
-		if exists && format(value) == field.text() {
+		if exists && strings.TrimSpace(format(value)) == field.text() {
 			continue
 		}
 		if exists {
-			difference.Lines = append(difference.Lines, "- "+field.name+" "+format(value))
+			difference.Lines = append(difference.Lines, "- "+field.name+" "+field.line(format(value)))
 		}
-		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.text())
+		difference.Lines = append(difference.Lines, "+ "+field.name+" "+field.line(field.text()))
+	}
+	if a.Method != kubernetesAuth {
+		return difference.unlessEmpty()
 	}
 	// Without an audience, the agents' tokens are for the API server: a role with another audience refuses them.
 	if audience, _ := observed["audience"].(string); audience != "" && a.Role.Audience == "" {
@@ -51,8 +69,13 @@ func (a *Auth) roleDifference(observed map[string]any) *Difference {
 	if selector, _ := observed["bound_service_account_namespace_selector"].(string); selector != "" {
 		difference.Lines = append(difference.Lines, "- bound_service_account_namespace_selector "+selector)
 	}
-	if len(difference.Lines) == 0 {
+	return difference.unlessEmpty()
+}
+
+// unlessEmpty returns nil for a difference without lines.
+func (d *Difference) unlessEmpty() *Difference {
+	if len(d.Lines) == 0 {
 		return nil
 	}
-	return difference
+	return d
 }

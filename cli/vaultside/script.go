@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,8 +76,12 @@ func (p *script) command(comment, line string) {
 }
 
 func (a *Auth) printMount(p *script) {
-	p.command("Service accounts log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s kubernetes", shell.Quote(`"`+a.Mount+`/"`), shell.Quote(a.Mount)))
-	if !a.Configure {
+	p.command("istiod's agents log in here.", fmt.Sprintf("vault auth list -format=json | grep -qF %s || vault auth enable -path=%s %s", shell.Quote(`"`+a.Mount+`/"`), shell.Quote(a.Mount), a.Method))
+	if !a.Configure || !a.hasConfig() {
+		return
+	}
+	if a.Method == jwtAuth {
+		a.printKeys(p)
 		return
 	}
 	config := shell.Quote("auth/" + a.Mount + "/config")
@@ -117,10 +122,23 @@ func (m Mount) print(p *script) {
 }
 
 func (a *Auth) printRole(p *script) {
+	fields := a.fields()
 	var line strings.Builder
 	line.WriteString("vault write " + shell.Quote(a.rolePath()))
-	for _, field := range a.Role.fields() {
-		line.WriteString(" \\\n    " + field.name + "=" + shell.Quote(field.text()))
+	if slices.ContainsFunc(fields, func(f roleField) bool { _, ok := f.value.(map[string]any); return ok }) { // which arguments cannot express
+		data := map[string]any{}
+		for _, field := range fields {
+			data[field.name] = field.data()
+		}
+		line.WriteString(" - <<'EOF'\n" + format(data) + "\nEOF")
+	} else {
+		for _, field := range fields {
+			value := shell.Quote(field.text())
+			if field.file != "" {
+				value = "@" + shell.Quote(field.file)
+			}
+			line.WriteString(" \\\n    " + field.name + "=" + value)
+		}
 	}
-	p.command("The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.", line.String())
+	p.command("Who may log in, and with which policies. The agent revokes each login after use, so its lifetime may be short.", line.String())
 }

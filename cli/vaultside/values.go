@@ -20,6 +20,12 @@ func format(value any) string {
 		return strings.Join(value, ",")
 	case time.Duration:
 		return formatDuration(value)
+	case map[string]any:
+		text, err := json.Marshal(value)
+		if err != nil {
+			panic(fmt.Sprintf("encoding strings: %v", err))
+		}
+		return string(text)
 	default:
 		return fmt.Sprint(value)
 	}
@@ -53,6 +59,9 @@ func decode(like, response any) (any, bool) {
 	case time.Duration:
 		seconds, ok := number(response)
 		return time.Duration(seconds) * time.Second, ok
+	case map[string]any:
+		values, ok := response.(map[string]any)
+		return values, ok && len(values) > 0
 	default:
 		text, ok := response.(string)
 		return text, ok

@@ -162,11 +162,13 @@ func (v *Vault) readAuth(ctx context.Context, auth *Auth, observed *Observed) er
 	if method == nil {
 		return nil
 	}
-	if observed.AuthType = method.Type; method.Type != "kubernetes" {
+	if observed.AuthType = method.Type; method.Type != auth.Method {
 		return nil
 	}
-	if observed.Config, err = v.read(ctx, "read the configuration of token reviews", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
-		return err
+	if auth.hasConfig() {
+		if observed.Config, err = v.read(ctx, "read the configuration of the auth method", "auth/"+auth.Mount+"/config"); err != nil && auth.Configure {
+			return err
+		}
 	}
 	observed.Role, err = v.read(ctx, "read the role", auth.rolePath())
 	return err

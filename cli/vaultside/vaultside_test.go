@@ -38,6 +38,9 @@ spec:
   - name: istiod-istio-system-cluster-1
 `
 
+// limited has name constraints.
+var limited = strings.Replace(localKey, "{ttlDays: 90, ", "{ttlDays: 90, permittedURIDomains: [cluster.local, .example.com], ", 1)
+
 // hostile has in every place what a shell or a policy would act on.
 const hostile = `
 apiVersion: networking.mesh.gloo.solo.io/v1
@@ -68,7 +71,16 @@ func TestWhatIsPrinted(t *testing.T) {
 			ServiceAccounts: []string{"istiod-canary", "istiod"}, TrustDomain: "example.com", Policy: "mesh", TokenTTL: time.Hour,
 			Reviewer: vaultside.Reviewer{Host: "https://10.0.0.1:6443", CAFile: "ca.crt", TokenFile: "my reviewer.jwt"},
 		}},
+		"limited": {read(t, "-", limited), vaultside.Options{}},
 		"hostile": {read(t, "-", hostile), vaultside.Options{}},
+		"jwt":     {read(t, "-", strings.Replace(localKey, "kubernetesAuth", "jwtAuth", 1)), vaultside.Options{Keys: vaultside.Keys{PEM: []string{"-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n"}}}},
+		"jwt-url": {read(t, "-", localKey), vaultside.Options{
+			Auth: "jwt", ServiceAccounts: []string{"istiod-canary", "istiod"},
+			Keys: vaultside.Keys{URL: "https://10.0.0.1:6443/openid/v1/jwks", CAFile: "my ca.crt", CA: "CA"},
+		}},
+		"approle": {read(t, "-", localKey), vaultside.Options{Auth: "approle", CIDRs: []string{"10.0.0.0/8"}}},
+		"cert":    {read(t, "-", localKey), vaultside.Options{Auth: "cert", ClientCAFile: "clients ca.pem", ClientCA: "CA"}},
+		"token":   {read(t, "-", localKey), vaultside.Options{Auth: "token"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -245,6 +257,14 @@ func TestMistakes(t *testing.T) {
 		"--policy":           {Policy: "root"},
 		"--audience":         {Audience: "a b"},
 		"--token-ttl":        {TokenTTL: time.Second},
+		"--auth":             {Auth: "ldap"},
+		"--role":             {Role: "other"},
+		"--role ":            {Auth: "approle", Role: "a/b"},
+		"--bound-cidr":       {CIDRs: []string{"all"}},
+		"--secret-id-ttl":    {SecretIDTTL: time.Second},
+		"--jwks-url":         {Keys: vaultside.Keys{URL: "https://user:password@a"}},
+		"--jwks-file":        {Auth: "jwt"},
+		"--client-ca-file":   {Auth: "cert"},
 	} {
 		if _, err := vaultside.NewDesired(read(t, "-", localKey), options); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)

@@ -110,6 +110,7 @@ func (o *options) agent(log logr.Logger) (*agent.Agent, []func(context.Context),
 			return nil, nil, err
 		}
 		a.APIServer, a.Vault.APIServer, a.CertManager.Requests = api, api, api.CertificateRequests()
+		a.CertManager.PodUID = cluster.PodUID(config, o.identity)
 		if o.spec == "" {
 			watch, err := api.Watch(cmp.Or(o.certificatesIn, o.identity.Namespace))
 			if err != nil {

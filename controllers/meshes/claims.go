@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 )
 
@@ -107,21 +106,23 @@ func older(a, b storedMesh) int {
 // of other tenants to the server of the VirtualMesh, or reveal the content of their ConfigMaps.
 func foreignReferences(spec *networkingv1.VirtualMeshSpec, namespace string) (errs field.ErrorList) {
 	ca := spec.IntermediateCA()
-	if ca == nil || ca.Vault == nil {
+	if ca == nil {
 		return nil
 	}
 	path := field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertificateAuthority")
-	check := func(ref *certificatesv1.ObjectRef, path *field.Path) {
-		if ref != nil && ref.Namespace != "" && ref.Namespace != namespace {
-			errs = append(errs, field.Invalid(path.Child("namespace"), ref.Namespace, "expected no namespace, or istiod's own, "+namespace))
+	check := func(path *field.Path, of string) {
+		if of != "" && of != namespace {
+			errs = append(errs, field.Invalid(path.Child("namespace"), of, "expected no namespace, or istiod's own, "+namespace))
 		}
 	}
-	check(ca.Vault.TokenSecretRef, path.Child("vault", "tokenSecretRef"))
 	if roots := ca.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
-		check(&certificatesv1.ObjectRef{Namespace: roots.ConfigMapRef.Namespace}, path.Child("trustedRoots", "configMapRef"))
+		check(path.Child("trustedRoots", "configMapRef"), roots.ConfigMapRef.Namespace)
 	}
-	if auth := ca.Vault.KubernetesAuth; auth != nil {
-		check(auth.ServiceAccountRef, path.Child("vault", "kubernetesAuth", "serviceAccountRef"))
+	if ca.Vault == nil {
+		return errs
+	}
+	for _, ref := range ca.Vault.References(path.Child("vault")) {
+		check(ref.Path, ref.Namespace)
 	}
 	return errs
 }

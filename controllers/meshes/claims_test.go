@@ -146,10 +146,22 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 			}
 		}
 	}
+	ofIssuer := func(change func(map[string]any)) func(map[string]any) {
+		return func(object map[string]any) {
+			change(object)
+			const ca = "intermediateCertificateAuthority"
+			unstructured.RemoveNestedField(object, "spec", "mtlsConfig", "shared", ca, "vault")
+			if err := unstructured.SetNestedField(object, "mesh", "spec", "mtlsConfig", "shared", ca, "certManager", "issuerRef", "name"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, test := range map[string]struct {
 		change func(map[string]any)
 		says   string
 	}{
+		"roots elsewhere, beside an issuer":     {ofIssuer(roots("kube-system")), strings.TrimSuffix(vault, "vault.") + `trustedRoots.configMapRef.namespace: Invalid value: "kube-system"`},
+		"roots here, beside an issuer":          {ofIssuer(roots("istio-system")), ""},
 		"a Secret of istiod's namespace":        {token("istio-system"), ""},
 		"a Secret of no namespace":              {token(""), ""},
 		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected no namespace, or istiod's own, istio-system`},
@@ -167,6 +179,34 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 				t.Errorf("planned %+v", plan)
 			} else if roots := strings.HasPrefix(name, "roots"); made && roots != (plan.Certificates[0].Spec.AgentCA.TrustedRoots != nil) {
 				t.Errorf("planned with roots %+v", plan.Certificates[0].Spec.AgentCA.TrustedRoots)
+			}
+			if said := strings.Join(plan.Status.Errors, "\n"); !strings.Contains(said, test.says) || test.says == "" && said != "" {
+				t.Errorf("said %q", said)
+			}
+		})
+	}
+}
+
+// Name constraints that exclude an istiod's trust domain are reported for that mesh; its IssuedCertificate does not change.
+func TestExcludedTrustDomain(t *testing.T) {
+	for name, test := range map[string]struct {
+		domains []any
+		says    string
+	}{
+		"permitted": {[]any{"other.domain", "cluster.local"}, ""},
+		"excluded":  {[]any{"other.domain"}, `spec.mtlsConfig.shared.intermediateCertOptions.permittedURIDomains: Invalid value: ["other.domain"]: expected also cluster.local`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := read(t, guide, func(object map[string]any) {
+				if err := unstructured.SetNestedSlice(object, test.domains, "spec", "mtlsConfig", "shared", "intermediateCertOptions", "permittedURIDomains"); err != nil {
+					t.Fatal(err)
+				}
+			})
+			plan := translate(source, networkingv1.VirtualMeshStatus{}, facts("cluster-1", source))
+			if made := len(plan.Certificates) == 1; made != (test.says == "") || !plan.Retain[ours] {
+				t.Errorf("planned %+v", plan)
+			} else if made && !slices.Equal(plan.Certificates[0].Spec.CertOptions.PermittedURIDomains, []string{"other.domain", "cluster.local"}) {
+				t.Errorf("planned %q", plan.Certificates[0].Spec.CertOptions.PermittedURIDomains)
 			}
 			if said := strings.Join(plan.Status.Errors, "\n"); !strings.Contains(said, test.says) || test.says == "" && said != "" {
 				t.Errorf("said %q", said)

@@ -164,6 +164,7 @@ func (p *meshPlan) mesh(
 	stored, exists := facts.Certificates[at]
 	governing, ok := facts.governing(name, istiod)
 	foreign := foreignReferences(&mesh.Spec, istiod.Namespace)
+	excluded := excludedTrustDomain(mesh, istiod)
 	switch {
 	case ok && governing.key() != source.key():
 		refused := failed("%s", refusal(governing, istiod))
@@ -183,6 +184,9 @@ func (p *meshPlan) mesh(
 	case istiod.Problem != "":
 		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s: %s", istiod.Namespace, istiod.Name, istiod.Problem))
 		return pending("%s", istiod.Problem)
+	case len(excluded) > 0:
+		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose trust domain permittedURIDomains excludes", istiod.Namespace, istiod.Name))
+		return networkingv1.MeshStatus{State: networkingv1.Failed, Errors: messages(excluded)}
 	case exists && stored.Owner == "":
 		p.unplanned = append(p.unplanned, fmt.Sprintf("istiod %s/%s, whose IssuedCertificate another program created", istiod.Namespace, istiod.Name))
 		return failed("another program created IssuedCertificate %s; delete it, or label it %s=%s to hand it over", at, managedByLabel, controllers.Manager)
@@ -263,6 +267,12 @@ func certificate(mesh *networkingv1.VirtualMesh, istiod deployedIstiod, at types
 		certificate.Spec.PodBounceDirective = &certificatesv1.ObjectRef{Name: at.Name, Namespace: at.Namespace}
 	}
 	return certificate
+}
+
+// excludedTrustDomain returns an error where the VirtualMesh's name constraints exclude an istiod's trust domain.
+func excludedTrustDomain(mesh *networkingv1.VirtualMesh, istiod deployedIstiod) field.ErrorList {
+	options := mesh.Spec.MTLSConfig.Shared.IntermediateCertOptions
+	return options.ValidateHosts(field.NewPath("spec", "mtlsConfig", "shared", "intermediateCertOptions"), []string{istiod.Host()})
 }
 
 // directive restarts all Pods of an istiod's mesh. It lists none: a list would be outdated when the root changes.

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
 // The webhook changes to a certificate of cert-manager, and back to its own CA.
@@ -19,13 +17,7 @@ func TestCertManager(t *testing.T) {
 	environment.Test(t, feature("cert-manager", full).
 		Assess("istiod changes by a webhook with its certificate", step(func(ctx context.Context, t *testing.T) {
 			cluster := clusters[0]
-			crds, err := built.CertManagerCRDs(ctx)
-			must(t, err)
-			cluster.kubectl(ctx, t, "apply --server-side -f "+crds)
-			cluster.kubectl(ctx, t, "apply -f e2e/suite/manifests/cert-manager.yaml")
-			for _, deployment := range []string{"cert-manager", "cert-manager-cainjector"} {
-				cluster.kubectl(ctx, t, "rollout status -n cert-manager deployment/"+deployment+" --timeout=120s")
-			}
+			cluster.installCertManager(ctx, t)
 			cluster.serveWith(ctx, t, "cert-manager")
 			cluster.kubectl(ctx, t, "wait -n istiod-agent-system certificate/istiod-agent-webhook-tls --for=condition=Ready --timeout=60s")
 			cluster.wantTrusted(ctx, t, "istiod-agent-webhook-tls", "ca.crt")

@@ -18,9 +18,27 @@ var required = []authorizationv1.ResourceAttributes{
 	{Verb: "patch", Group: "certificates.mesh.gloo.solo.io", Version: "v1", Resource: "issuedcertificates", Subresource: "status"},
 }
 
+// forCertManager are those for an issuer of cert-manager (docs/cert-manager.md).
+var forCertManager = []authorizationv1.ResourceAttributes{
+	{Verb: "create", Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"},
+	{Verb: "get", Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"},
+	{Verb: "list", Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"},
+	{Verb: "watch", Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"},
+	{Verb: "delete", Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"},
+}
+
 // Lacking returns the missing rights of a service account. It creates SubjectAccessReviews, which the caller must be
 // allowed to.
 func Lacking(ctx context.Context, reviewer client.Writer, namespace, serviceAccount string) ([]string, error) {
+	return lacking(ctx, reviewer, namespace, serviceAccount, required)
+}
+
+// LackingForCertManager returns those that only the agents of cert-manager's issuers need.
+func LackingForCertManager(ctx context.Context, reviewer client.Writer, namespace, serviceAccount string) ([]string, error) {
+	return lacking(ctx, reviewer, namespace, serviceAccount, forCertManager)
+}
+
+func lacking(ctx context.Context, reviewer client.Writer, namespace, serviceAccount string, required []authorizationv1.ResourceAttributes) ([]string, error) {
 	reviews := make([]*authorizationv1.SubjectAccessReview, len(required))
 	var pending errgroup.Group
 	for i, right := range required {
@@ -35,17 +53,17 @@ func Lacking(ctx context.Context, reviewer client.Writer, namespace, serviceAcco
 	if err := pending.Wait(); err != nil {
 		return nil, err
 	}
-	var lacking []string
+	var missing []string
 	for i, review := range reviews {
 		if !review.Status.Allowed {
 			resource := required[i].Resource
 			if required[i].Subresource != "" {
 				resource += "/" + required[i].Subresource
 			}
-			lacking = append(lacking, required[i].Verb+" "+resource+"."+required[i].Group)
+			missing = append(missing, required[i].Verb+" "+resource+"."+required[i].Group)
 		}
 	}
-	return lacking, nil
+	return missing, nil
 }
 
 // Local returns a reviewer for a caller who may create LocalSubjectAccessReviews in the accounts' namespaces alone.

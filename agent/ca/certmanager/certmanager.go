@@ -19,6 +19,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/agent/ca"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/uriconstraints"
 )
 
 // Reasons: keys of log lines, events and metrics.
@@ -51,6 +52,8 @@ const (
 type Options struct {
 	// Pod is the name of istiod's.
 	Pod string
+	// PodUID is that Pod's UID, empty where it is not known. The garbage collector deletes its requests with the Pod.
+	PodUID types.UID
 	// Requests are the CertificateRequests of istiod's namespace, nil where there is no API server.
 	Requests dynamic.ResourceInterface
 	// Patience is how long Issue waits for a decision.
@@ -127,7 +130,7 @@ func (s *source) Issue(ctx context.Context, request ca.Request) (answer ca.Answe
 
 func (p *pending) isFor(request ca.Request) bool {
 	return slices.Equal(p.request.Hosts, request.Hosts) && p.request.Organization == request.Organization &&
-		p.request.TTL == request.TTL && p.request.Key == request.Key
+		p.request.TTL == request.TTL && p.request.Key == request.Key && slices.Equal(p.request.PermittedURIDomains, request.PermittedURIDomains)
 }
 
 // begin deletes what an earlier run in this Pod has left, and creates a request.
@@ -137,7 +140,15 @@ func (s *source) begin(ctx context.Context, request ca.Request) error {
 	}
 	s.pending = nil
 	start := time.Now()
-	key, csr, err := ca.NewKey(request, basicConstraints, keyUsage)
+	extensions := []pkix.Extension{basicConstraints, keyUsage}
+	if len(request.PermittedURIDomains) > 0 {
+		nameConstraints, err := uriconstraints.Extension(request.PermittedURIDomains)
+		if err != nil {
+			return fmt.Errorf("encoding permittedURIDomains: %w", err)
+		}
+		extensions = append(extensions, nameConstraints)
+	}
+	key, csr, err := ca.NewKey(request, extensions...)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,16 +33,21 @@ type apiServer struct {
 	stored  map[string]*unstructured.Unstructured
 	// get is the error of reading a request, deleting that of deleting one.
 	get, deleting error
+	// creating is called as a request is created.
+	creating func()
 }
 
-func (s *apiServer) Create(_ context.Context, object *unstructured.Unstructured, _ metav1.CreateOptions, _ ...string) (*unstructured.Unstructured, error) {
+func (s *apiServer) Create(ctx context.Context, object *unstructured.Unstructured, _ metav1.CreateOptions, _ ...string) (*unstructured.Unstructured, error) {
 	created := object.DeepCopy()
 	created.SetName(fmt.Sprint(object.GetGenerateName(), len(s.created)))
 	created.SetUID(types.UID(created.GetName()))
 	created.SetResourceVersion("1")
 	s.created = append(s.created, created)
 	s.stored[created.GetName()] = created
-	return created, nil
+	if s.creating != nil {
+		s.creating()
+	}
+	return created, ctx.Err()
 }
 
 func (s *apiServer) List(context.Context, metav1.ListOptions) (*unstructured.UnstructuredList, error) {
@@ -167,8 +173,33 @@ func TestExtensions(t *testing.T) {
 	if !certificate.IsCA || certificate.MaxPathLen != 0 || !certificate.MaxPathLenZero || certificate.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
 		t.Errorf("it asks for CA %t, path length %d, usage %b", certificate.IsCA, certificate.MaxPathLen, certificate.KeyUsage)
 	}
+	if len(certificate.PermittedURIDomains) > 0 {
+		t.Errorf("it asks for the constraints %q", certificate.PermittedURIDomains)
+	}
 	if len(csr.URIs) != 1 || csr.URIs[0].String() != wanted.Hosts[0] {
 		t.Errorf("it asks for %v", csr.URIs)
+	}
+}
+
+// With permittedURIDomains, the CSR asks for these name constraints too, critical; another list is another request.
+func TestNameConstraints(t *testing.T) {
+	t.Parallel()
+	s, server := newTestSource()
+	limited := wanted
+	limited.PermittedURIDomains = []string{"cluster.local", ".example.com"}
+	for _, request := range []ca.Request{wanted, limited, limited} {
+		_, err := s.Issue(t.Context(), request)
+		wantPending(t, ca.Answer{}, err, unapproved)
+	}
+	if len(server.created) != 2 || len(server.stored) != 1 {
+		t.Errorf("%d requests were created, %d are left; want 2 and 1", len(server.created), len(server.stored))
+	}
+	csr := parsed(t, server.last())
+	template := testca.Authority("")
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage, template.ExtraExtensions = false, false, 0, csr.Extensions
+	certificate := testca.Root("issuer").SignPublic(template, csr.PublicKey)
+	if !slices.Equal(certificate.PermittedURIDomains, limited.PermittedURIDomains) || !certificate.PermittedDNSDomainsCritical {
+		t.Errorf("it asks for the constraints %q, critical: %t", certificate.PermittedURIDomains, certificate.PermittedDNSDomainsCritical)
 	}
 }
 
@@ -178,13 +209,16 @@ func TestIssueLeavesNothing(t *testing.T) {
 	s, server := newTestSource()
 	s.Patience = time.Hour
 	ctx, stop := context.WithCancel(t.Context())
-	stop()
+	server.creating = stop // a creation that were cut off would leave a request whose name nobody knows
 	answer, err := s.Issue(ctx, wanted)
-	if err == nil || answer.Tidy == nil {
-		t.Fatalf("got %v", err)
+	if err == nil || answer.Tidy == nil || len(server.created) != 1 {
+		t.Fatalf("%d requests were created: %v", len(server.created), err)
 	}
 	if leftovers := answer.Tidy(ctx); len(leftovers) > 0 || len(server.stored) > 0 {
 		t.Errorf("%q, and %d requests are left", leftovers, len(server.stored))
+	}
+	if _, err := s.Issue(ctx, wanted); err == nil || len(server.created) != 1 {
+		t.Errorf("after its end it created another one: %v", err)
 	}
 
 	killed, _ := newTestSource()
@@ -212,7 +246,7 @@ func TestTidyReports(t *testing.T) {
 	s, server := newTestSource()
 	server.deleting = apierrors.NewForbidden(Requests.GroupResource(), "", errors.New("no"))
 	ctx, stop := context.WithCancel(t.Context())
-	stop()
+	server.creating = stop
 	answer, _ := s.Issue(ctx, wanted)
 	if leftovers := answer.Tidy(ctx); len(leftovers) != 1 {
 		t.Errorf("got %q", leftovers)

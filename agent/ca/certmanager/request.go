@@ -31,6 +31,8 @@ const (
 	hostsAnnotation = "istiod-agent.io/hosts"
 	// maxLeftovers bounds the requests that one call deletes.
 	maxLeftovers = 100
+	// createTimeout bounds how long the creation of a request holds up the agent's end.
+	createTimeout = 10 * time.Second
 	// rewatch is the pause before the request is read again after a watch has ended.
 	rewatch = 250 * time.Millisecond
 	// settled is how long a request waits for the same before that is reported. Most issuers decide sooner.
@@ -62,6 +64,16 @@ func (s *source) create(ctx context.Context, request ca.Request, csr []byte) (*u
 			"issuerRef": map[string]any{"name": ref.Name, "kind": ref.Kind, "group": ref.Group},
 		},
 	}}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// A call that is cut off may have created one whose name nobody knows.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
+	if s.PodUID != "" {
+		// Not a controller, and blocking no deletion: that would need more rights.
+		object.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: s.Pod, UID: s.PodUID}})
+	}
 	created, err := s.Requests.Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
 		return nil, explain("create a CertificateRequest", err)
@@ -189,7 +201,7 @@ func (s *source) next(ctx context.Context, version string) (*unstructured.Unstru
 func explain(do string, err error) error {
 	switch {
 	case apierrors.IsForbidden(err):
-		return &ca.Error{Reason: forbidden, Cause: fmt.Errorf("the agent may not %s: give istiod's service account a Role with create, get, list, watch and delete on certificaterequests of cert-manager.io: %w", do, err)}
+		return &ca.Error{Reason: forbidden, Cause: fmt.Errorf("the agent may not %s: give istiod's service account a Role with create, get, list, watch and delete on certificaterequests of cert-manager.io (istiodSidecar.certManager in the chart): %w", do, err)}
 	case apierrors.IsNotFound(err):
 		return &ca.Error{Reason: absent, Cause: fmt.Errorf("the API server knows no CertificateRequests: install cert-manager: %w", err)}
 	}

@@ -16,7 +16,15 @@ func (s *source) Conditions() []metav1.Condition { return []metav1.Condition{s.a
 // audienceBound returns the condition that the receiver of the agent's token cannot use it elsewhere.
 func (s *source) audienceBound() metav1.Condition {
 	condition := metav1.Condition{Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue}
-	switch auth := s.spec.KubernetesAuth; {
+	auth := s.spec.KubernetesAuth
+	if auth == nil {
+		auth = (*certificatesv1.KubernetesAuth)(s.spec.JWTAuth)
+	}
+	switch {
+	case s.spec.AppRoleAuth != nil:
+		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a secret id."
+	case s.spec.CertAuth != nil:
+		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a client certificate."
 	case auth == nil:
 		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a Vault token."
 	case auth.Audience != "":

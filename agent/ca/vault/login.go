@@ -4,7 +4,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -54,65 +53,83 @@ func (t Tokens) fixed() (token.Token, error) {
 }
 
 // config returns the connection to the specification's Vault, and the login there.
-func (s *source) config() client.Config {
+func (s *source) config(ctx context.Context) (client.Config, error) {
 	v := s.spec
 	config := client.Config{
 		Server: v.Server, Namespace: v.Namespace, CABundle: v.CABundle,
 		CAPath: v.CAPath, CSRPath: v.CSRPath, Timeout: s.Timeout,
 	}
-	if ref := v.TokenSecretRef; ref != nil {
-		config.TokenFrom = "Secret " + s.Namespace + "/" + ref.Name
+	switch ref := v.TokenSecretRef; {
+	case ref != nil:
+		config.TokenFrom = s.secretName(ref.Name)
 		config.Token = func(ctx context.Context) (string, error) { return s.vaultToken(ctx, ref.Name) }
-		return config
+	case v.KubernetesAuth != nil:
+		config.Kubernetes = s.serviceAccountAuth("kubernetesAuth", v.KubernetesAuth)
+	case v.JWTAuth != nil:
+		config.JWT = s.serviceAccountAuth("jwtAuth", (*certificatesv1.KubernetesAuth)(v.JWTAuth))
+	case v.AppRoleAuth != nil:
+		config.AppRole = s.appRole(v.AppRoleAuth)
+	case v.CertAuth != nil:
+		config.Cert = s.certificate(v.CertAuth)
 	}
-	config.Kubernetes = &client.KubernetesAuth{
-		MountPath: v.KubernetesAuth.MountPath, Role: v.KubernetesAuth.Role,
+	if v.CASecretRef == nil && v.CALocalPath == "" {
+		return config, nil
+	}
+	bundle, err := s.caBundle(ctx)
+	if err != nil {
+		return config, &ca.Error{Reason: CAUnavailable, Cause: err}
+	}
+	config.CABundle = bundle
+	return config, nil
+}
+
+// serviceAccountAuth returns a login by the field of a specification.
+func (s *source) serviceAccountAuth(field string, auth *certificatesv1.KubernetesAuth) *client.KubernetesAuth {
+	return &client.KubernetesAuth{
+		MountPath: auth.MountPath, Role: auth.Role,
 		JWT: func(ctx context.Context) (string, error) {
-			jwt, err := s.jwt(ctx, v.KubernetesAuth)
-			if err != nil {
-				return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: err}
-			}
-			return jwt, nil
+			jwt, err := s.jwt(ctx, field, auth)
+			return jwt, unavailable(err)
 		},
 	}
-	return config
+}
+
+// unavailable returns an error with the reason that what the agent authenticates with cannot be read; nil for nil.
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &ca.Error{Reason: ca.TokenUnavailable, Cause: err}
 }
 
 // vaultToken reads Vault's token from a Secret of istiod's own namespace. It refuses a service account's token, which would
 // open the API server to its receiver.
 func (s *source) vaultToken(ctx context.Context, name string) (string, error) {
-	if s.APIServer == nil {
-		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: errors.New("tokenSecretRef: reading the Secret needs an API server; run in a cluster or set --kubeconfig")}
-	}
-	secret, err := s.APIServer.Secret(ctx, s.Namespace, name)
+	content, err := s.secret(ctx, "tokenSecretRef", "Vault's token", name, tokenSecretKey)
 	if err != nil {
-		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: fmt.Errorf("reading Vault's token: %w", err)}
-	}
-	content := secret[tokenSecretKey]
-	if len(content) == 0 {
-		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: fmt.Errorf("reading Vault's token from Secret %s/%s: it has no key %q", s.Namespace, name, tokenSecretKey)}
+		return "", unavailable(err)
 	}
 	if _, err := token.Parse(content); err == nil {
-		return "", &ca.Error{Reason: ca.TokenUnavailable, Cause: fmt.Errorf("reading Vault's token from Secret %s/%s: it is a service account's token; expected a token of Vault's", s.Namespace, name)}
+		return "", unavailable(fmt.Errorf("reading Vault's token from %s: it is a service account's token; expected a token of Vault's", s.secretName(name)))
 	}
 	return string(content), nil
 }
 
 // jwt reads the service account token to log in with, anew each time, since the kubelet replaces it. With an audience, the
-// token is for that audience alone.
-func (s *source) jwt(ctx context.Context, auth *certificatesv1.KubernetesAuth) (string, error) {
+// token is for that audience alone. field is the specification's.
+func (s *source) jwt(ctx context.Context, field string, auth *certificatesv1.KubernetesAuth) (string, error) {
 	audience := auth.Audience
 	if s.Tokens.File != "" {
 		fixed, err := s.Tokens.fixed()
 		if err == nil && audience != "" && !fixed.IsFor(audience) {
-			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; expected kubernetesAuth.audience %q alone", s.Tokens.File, fixed.Audiences, audience)
+			return "", fmt.Errorf("--token-file %s: its token is for the audiences %q; expected %s.audience %q alone", s.Tokens.File, fixed.Audiences, field, audience)
 		}
 		return fixed.Raw, err
 	}
 	if audience != "" {
 		own, err := s.Tokens.read(filepath.Join(certificatesv1.DefaultMountedSAPath, certificatesv1.DefaultSecretTokenKey))
 		if err == nil && slices.Contains(own.Audiences, audience) {
-			return "", fmt.Errorf("kubernetesAuth.audience %q is the API server's own: choose one that only Vault accepts, such as vault", audience)
+			return "", fmt.Errorf("%s.audience %q is the API server's own: choose one that only Vault accepts, such as vault", field, audience)
 		}
 	}
 	if ref := auth.ServiceAccountRef; ref != nil {

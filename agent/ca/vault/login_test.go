@@ -104,7 +104,7 @@ func TestJWT(t *testing.T) {
 			s := &source{options(&requests{}), spec}
 			s.Tokens = mountedTokens(t, test.files)
 			s.Tokens.File, s.Tokens.FileAnywhere = test.operator.File, test.operator.FileAnywhere
-			got, err := s.jwt(t.Context(), spec.KubernetesAuth)
+			got, err := s.jwt(t.Context(), "kubernetesAuth", spec.KubernetesAuth)
 			if got != test.want || (test.problem == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), test.problem)) {
 				t.Errorf("want %q and %q, got %q and %v", test.want, test.problem, got, err)
 			}

@@ -26,11 +26,8 @@ func (o Options) permit(spec *certificatesv1.VaultCA) (errs field.ErrorList) {
 				fmt.Sprintf("expected one of the allowed servers, %s (injection.agent.allowedServers)", strings.Join(o.AllowedServers, ", "))))
 		}
 	}
-	if ref := spec.TokenSecretRef; ref != nil {
-		errs = append(errs, ca.OwnNamespace(path.Child("tokenSecretRef"), ref.Namespace, o.Namespace)...)
-	}
-	if auth := spec.KubernetesAuth; auth != nil && auth.ServiceAccountRef != nil {
-		errs = append(errs, ca.OwnNamespace(path.Child("kubernetesAuth", "serviceAccountRef"), auth.ServiceAccountRef.Namespace, o.Namespace)...)
+	for _, ref := range spec.References(path) {
+		errs = append(errs, ca.OwnNamespace(ref.Path, ref.Namespace, o.Namespace)...)
 	}
 	return errs
 }

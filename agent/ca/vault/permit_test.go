@@ -48,6 +48,20 @@ func TestPermit(t *testing.T) {
 		"nothing":                                     {allowed, server(""), "spec.agentCa.vault.server: Forbidden"},
 		"a Secret of its own namespace":               {nil, func(v *vault) { v.TokenSecretRef = &certificatesv1.ObjectRef{Name: "a", Namespace: "istio-system"} }, ""},
 		"a Secret of another namespace":               {nil, func(v *vault) { v.TokenSecretRef = &certificatesv1.ObjectRef{Name: "a", Namespace: "kube-system"} }, "spec.agentCa.vault.tokenSecretRef.namespace: Forbidden: expected none, or istiod's own namespace"},
+		"a secret id of another namespace": {nil, func(v *vault) {
+			v.KubernetesAuth, v.AppRoleAuth = nil, &certificatesv1.AppRoleAuth{SecretIDSecretRef: &certificatesv1.SecretKeyRef{Name: "a", Namespace: "kube-system"}}
+		}, "spec.agentCa.vault.appRoleAuth.secretIdSecretRef.namespace: Forbidden"},
+		"a client certificate of another": {nil, func(v *vault) {
+			v.KubernetesAuth, v.CertAuth = nil, &certificatesv1.CertAuth{CertSecretRef: &certificatesv1.ObjectRef{Name: "a", Namespace: "kube-system"}}
+		}, "spec.agentCa.vault.certAuth.certSecretRef.namespace: Forbidden"},
+		"a CA of another": {nil, func(v *vault) { v.CASecretRef = &certificatesv1.SecretKeyRef{Name: "a", Namespace: "kube-system"} }, "spec.agentCa.vault.caSecretRef.namespace: Forbidden"},
+		"a JWT of another": {nil, func(v *vault) {
+			v.KubernetesAuth, v.JWTAuth = nil, &certificatesv1.JWTAuth{ServiceAccountRef: &certificatesv1.ObjectRef{Name: "a", Namespace: "kube-system"}}
+		}, "spec.agentCa.vault.jwtAuth.serviceAccountRef.namespace: Forbidden"},
+		"all of its own": {nil, func(v *vault) {
+			v.KubernetesAuth, v.CASecretRef = nil, &certificatesv1.SecretKeyRef{Name: "a", Namespace: "istio-system"}
+			v.AppRoleAuth = &certificatesv1.AppRoleAuth{SecretIDSecretRef: &certificatesv1.SecretKeyRef{Name: "a", Namespace: "istio-system"}}
+		}, ""},
 		"an account of another": {nil, func(v *vault) {
 			v.KubernetesAuth.ServiceAccountRef = &certificatesv1.ObjectRef{Name: "a", Namespace: "kube-system"}
 		}, "spec.agentCa.vault.kubernetesAuth.serviceAccountRef.namespace: Forbidden"},

@@ -36,6 +36,8 @@ type tokenSource struct {
 
 	// counted is the hash of a token whose uses are counted. It is not looked up twice, since that costs a use.
 	counted [sha256.Size]byte
+	// accepted is the hash of the token that was looked up last.
+	accepted [sha256.Size]byte
 }
 
 // CheckToken implements ca.TokenUser.
@@ -44,8 +46,9 @@ func (s *tokenSource) CheckToken(ctx context.Context, now time.Time) ca.TokenChe
 	defer cancel()
 	found, err := s.lookUpToken(ctx)
 	if err != nil {
-		return unknownToken(err)
+		return unknownToken(err, found.hash == s.accepted)
 	}
+	s.accepted = found.hash
 	if found.same {
 		return ca.TokenCheck{Next: found.next()}
 	}
@@ -60,7 +63,7 @@ func (s *tokenSource) CheckToken(ctx context.Context, now time.Time) ca.TokenChe
 	if found.renewed {
 		check.RenewedFor = found.TTL
 	}
-	message, soon := found.warning(s.config().TokenFrom, now)
+	message, soon := found.warning(s.secretName(s.spec.TokenSecretRef.Name), now)
 	if soon {
 		check.Problem, check.Next = message, min(check.Next, tokenReplaced)
 	} else {
@@ -70,13 +73,19 @@ func (s *tokenSource) CheckToken(ctx context.Context, now time.Time) ca.TokenChe
 }
 
 // unknownToken is for a failed lookup. A token that is of no use any more is a problem before it is needed; one without the
-// right to look itself up may be as good as any.
-func unknownToken(err error) ca.TokenCheck {
+// right to look itself up may be as good as any, unless it had that right before: OpenBao, and Vault before 1.17, answer alike to
+// both.
+func unknownToken(err error, accepted bool) ca.TokenCheck {
 	check := ca.TokenCheck{Next: tokenRetry, Reason: ca.ReasonOf(err)}
 	switch check.Reason {
 	case string(client.NotAuthorized), ca.TokenUnavailable:
 		check.Problem = err.Error()
 	case string(client.PolicyDenies):
+		if accepted {
+			check.Reason = string(client.NotAuthorized)
+			check.Problem = fmt.Sprintf("the token of spec.agentCa.vault.tokenSecretRef was accepted before and is refused now: it has expired or was revoked, or its policies have changed; put a new one there: %v", err)
+			break
+		}
 		check.Known, check.Next = true, check.Next+tokenPause
 		check.Info = "The agent uses the token of spec.agentCa.vault.tokenSecretRef, but cannot renew it or watch its end: " + err.Error()
 	default:
@@ -100,8 +109,13 @@ type tokenState struct {
 const renewBelow = 2.0 / 3
 
 // lookUpToken looks up the token, and renews it where that is due and possible. It skips one whose uses are counted.
+// With an error, the state has at most the hash.
 func (s *tokenSource) lookUpToken(ctx context.Context) (*tokenState, error) {
-	found, config := &tokenState{}, s.config()
+	found := &tokenState{}
+	config, err := s.config(ctx)
+	if err != nil {
+		return nil, err
+	}
 	read := config.Token
 	config.Token = func(ctx context.Context) (string, error) {
 		token, err := read(ctx)
@@ -110,11 +124,11 @@ func (s *tokenSource) lookUpToken(ctx context.Context) (*tokenState, error) {
 	}
 	connection, err := client.New(config)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
 	session, err := connection.Login(ctx) // sends nothing: there is a token already
 	if err != nil {
-		return nil, err
+		return found, err
 	}
 	defer func() { _ = session.Close(ctx) }() // revokes nothing, for the same reason
 	if found.same = found.hash == s.counted; found.same {
@@ -122,7 +136,7 @@ func (s *tokenSource) lookUpToken(ctx context.Context) (*tokenState, error) {
 	}
 	token, err := session.LookupToken(ctx)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
 	found.Token = *token
 	if !token.Renewable || token.Uses != 0 || token.TTL == 0 || float64(token.TTL) > renewBelow*float64(token.Life) {
@@ -134,7 +148,7 @@ func (s *tokenSource) lookUpToken(ctx context.Context) (*tokenState, error) {
 			found.capped = true // it may look itself up, and not renew itself
 			return found, nil
 		}
-		return nil, err
+		return found, err
 	}
 	found.renewed, found.capped = true, float64(ttl) < .9*float64(token.Life)
 	if !token.Expires.IsZero() {

@@ -42,6 +42,8 @@ type Options struct {
 	AllowedServers []string
 	// Timeout is that of each call to Vault.
 	Timeout time.Duration
+	// Unwrapped keeps the secret id of the last wrapping token from one specification to the next. It is a secret.
+	Unwrapped *client.Unwrapped
 	// Observe gets the duration of each step: login, generate, sign.
 	Observe func(step string, took time.Duration)
 }
@@ -71,7 +73,11 @@ func (s *source) String() string { return "Vault at " + s.spec.Server }
 
 // Issue implements ca.Source: it logs in, gets a key and has it signed.
 func (s *source) Issue(ctx context.Context, request ca.Request) (answer ca.Answer, err error) {
-	connection, err := client.New(s.config())
+	config, err := s.config(ctx)
+	if err != nil {
+		return answer, err
+	}
+	connection, err := client.New(config)
 	if err != nil {
 		return answer, err
 	}

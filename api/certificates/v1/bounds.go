@@ -12,11 +12,14 @@ const (
 	maxKind  = 63  // of a CustomResourceDefinition
 	maxPath  = 1024
 	maxURL   = 2048
-	// maxCABundle is in bytes, about a hundred certificates. In base64 it is the CRD's 350000 characters.
-	maxCABundle = 256 << 10
+	// MaxCABundle is in bytes, about a hundred certificates. In base64 it is the CRD's 350000 characters.
+	MaxCABundle = 256 << 10
 	// MaxTrustedRoots and MaxTrustedRootsPEM limit spec.agentCa.trustedRoots, in certificates and bytes.
 	MaxTrustedRoots    = 20
 	MaxTrustedRootsPEM = 64 << 10
+	// maxURIDomains is the number of constraints in a certificate, maxURIDomain the length of a domain and the dot before it.
+	maxURIDomains = 20
+	maxURIDomain  = 254
 	// maxText limits texts whose own limit has another message.
 	maxText = 1024
 
@@ -79,6 +82,14 @@ func (o *CertOptions) bounds(path *field.Path) field.ErrorList {
 	var b bounds
 	b.text(path.Child("orgName"), o.OrgName, maxText)
 	b.text(path.Child("ecKeyCurve"), string(o.ECKeyCurve), maxText)
+	domains := path.Child("permittedURIDomains")
+	if len(o.PermittedURIDomains) > maxURIDomains {
+		b.errs = append(b.errs, field.TooMany(domains, len(o.PermittedURIDomains), maxURIDomains))
+		return b.errs
+	}
+	for i, domain := range o.PermittedURIDomains {
+		b.text(domains.Index(i), domain, maxURIDomain)
+	}
 	return b.errs
 }
 
@@ -103,17 +114,45 @@ func (v *VaultCA) bounds(path *field.Path) field.ErrorList {
 	b.text(path.Child("caPath"), v.CAPath, maxPath)
 	b.text(path.Child("csrPath"), v.CSRPath, maxPath)
 	b.text(path.Child("namespace"), v.Namespace, maxPath)
-	if len(v.CABundle) > maxCABundle {
-		b.errs = append(b.errs, field.TooLong(path.Child("caBundle"), nil, maxCABundle))
+	if len(v.CABundle) > MaxCABundle {
+		b.errs = append(b.errs, field.TooLong(path.Child("caBundle"), nil, MaxCABundle))
 	}
+	b.keyRef(path.Child("caSecretRef"), v.CASecretRef)
+	b.text(path.Child("caLocalPath"), v.CALocalPath, maxPath)
 	b.ref(path.Child("tokenSecretRef"), v.TokenSecretRef)
-	if auth, at := v.KubernetesAuth, path.Child("kubernetesAuth"); auth != nil {
+	b.serviceAccount(path.Child("kubernetesAuth"), v.KubernetesAuth)
+	b.serviceAccount(path.Child("jwtAuth"), (*KubernetesAuth)(v.JWTAuth))
+	if auth, at := v.AppRoleAuth, path.Child("appRoleAuth"); auth != nil {
+		b.text(at.Child("mountPath"), auth.MountPath, maxPath)
+		b.text(at.Child("roleId"), auth.RoleID, maxText)
+		b.keyRef(at.Child("secretIdSecretRef"), auth.SecretIDSecretRef)
+		b.text(at.Child("secretIdLocalPath"), auth.SecretIDLocalPath, maxPath)
+	}
+	if auth, at := v.CertAuth, path.Child("certAuth"); auth != nil {
 		b.text(at.Child("mountPath"), auth.MountPath, maxPath)
 		b.text(at.Child("role"), auth.Role, maxText)
-		b.text(at.Child("secretTokenKey"), auth.SecretTokenKey, maxName)
-		b.text(at.Child("mountedSaPath"), auth.MountedSAPath, maxPath)
-		b.text(at.Child("audience"), auth.Audience, maxText)
-		b.ref(at.Child("serviceAccountRef"), auth.ServiceAccountRef)
+		b.ref(at.Child("certSecretRef"), auth.CertSecretRef)
+		b.text(at.Child("certLocalPath"), auth.CertLocalPath, maxPath)
 	}
 	return b.errs
+}
+
+func (b *bounds) keyRef(path *field.Path, ref *SecretKeyRef) {
+	if ref != nil {
+		b.ref(path, ref.object())
+		b.text(path.Child("key"), ref.Key, maxName)
+	}
+}
+
+// serviceAccount is for a login as a service account.
+func (b *bounds) serviceAccount(at *field.Path, auth *KubernetesAuth) {
+	if auth == nil {
+		return
+	}
+	b.text(at.Child("mountPath"), auth.MountPath, maxPath)
+	b.text(at.Child("role"), auth.Role, maxText)
+	b.text(at.Child("secretTokenKey"), auth.SecretTokenKey, maxName)
+	b.text(at.Child("mountedSaPath"), auth.MountedSAPath, maxPath)
+	b.text(at.Child("audience"), auth.Audience, maxText)
+	b.ref(at.Child("serviceAccountRef"), auth.ServiceAccountRef)
 }

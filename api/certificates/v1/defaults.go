@@ -11,6 +11,10 @@ const (
 	DefaultRSAKeySizeBits = 4096
 	DefaultRenewalRatio   = 0.10
 	DefaultMountPath      = "/v1/auth/kubernetes"
+	DefaultJWTMountPath   = "/v1/auth/jwt"
+	DefaultAppRolePath    = "/v1/auth/approle"
+	DefaultCertMountPath  = "/v1/auth/cert"
+	DefaultSecretIDKey    = "secret-id"
 	DefaultSecretTokenKey = "token"
 	DefaultMountedSAPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
 	DefaultIssuerKind     = "Issuer"
@@ -26,6 +30,10 @@ const MaxRenewalRatio = 0.9
 // TokenRoot is the directory in which Kubernetes mounts service account tokens. The agent reads tokens from nowhere
 // else, whatever a specification names.
 const TokenRoot = "/var/run/secrets" //nolint:gosec // a directory
+
+// CredentialRoot is the directory of the files that authenticate the agent and that a specification may name: secret ids,
+// client certificates and their keys. Files elsewhere below TokenRoot belong to others.
+const CredentialRoot = TokenRoot + "/istiod-agent.io"
 
 // SetDefaults sets absent fields and keeps all others, even invalid ones. It is idempotent.
 func (s *IssuedCertificateSpec) SetDefaults() {
@@ -70,12 +78,24 @@ func (o *CertOptions) SetDefaults(org string) {
 // SetDefaults sets absent fields.
 func (v *VaultCA) SetDefaults() {
 	if v.KubernetesAuth != nil {
-		v.KubernetesAuth.setDefaults()
+		v.KubernetesAuth.setDefaults(DefaultMountPath)
+	}
+	if v.JWTAuth != nil {
+		(*KubernetesAuth)(v.JWTAuth).setDefaults(DefaultJWTMountPath)
+	}
+	if auth := v.AppRoleAuth; auth != nil {
+		auth.MountPath = cmp.Or(auth.MountPath, DefaultAppRolePath)
+		if ref := auth.SecretIDSecretRef; ref != nil {
+			ref.Key = cmp.Or(ref.Key, DefaultSecretIDKey)
+		}
+	}
+	if v.CertAuth != nil {
+		v.CertAuth.MountPath = cmp.Or(v.CertAuth.MountPath, DefaultCertMountPath)
 	}
 }
 
-func (a *KubernetesAuth) setDefaults() {
-	a.MountPath = cmp.Or(a.MountPath, DefaultMountPath)
+func (a *KubernetesAuth) setDefaults(mountPath string) {
+	a.MountPath = cmp.Or(a.MountPath, mountPath)
 	a.SecretTokenKey = cmp.Or(a.SecretTokenKey, DefaultSecretTokenKey)
 	if a.ServiceAccountRef == nil {
 		a.MountedSAPath = cmp.Or(a.MountedSAPath, DefaultMountedSAPath)

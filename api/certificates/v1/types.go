@@ -3,6 +3,9 @@
 package v1
 
 import (
+	"cmp"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -131,6 +134,16 @@ type CertOptions struct {
 	// Curve of an elliptic curve key, P-256 or P-384, instead of an RSA key. Not together with rsaKeySizeBytes. Not in
 	// the public API. Default: an RSA key.
 	ECKeyCurve Curve `json:"ecKeyCurve,omitempty"`
+
+	// Limit of the trust domains that istiod's certificates may have: other SPIFFE IDs that istiod signs are rejected (name
+	// constraints for URIs, RFC 5280). Each is a host, as cluster.local, or after a dot the domain of hosts, as
+	// .example.com; they must permit the trust domain of every host. Requires Vault 1.19 or later, or an issuer that
+	// signs the constraints of a CSR. OpenBao cannot sign them, and ztunnel from Istio 1.29.3 rejects all certificates
+	// below them. Not in the public API. Default: no limit.
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MaxLength=254
+	// +kubebuilder:validation:items:Pattern=`^\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*$`
+	PermittedURIDomains []string `json:"permittedURIDomains,omitempty"`
 }
 
 // Curve is an elliptic curve that istiod, Vault and every proxy support.
@@ -163,6 +176,21 @@ type IntermediateCertificateAuthority struct {
 	// Accepted root certificates: the agent rejects a CA certificate that leads to another root. They complete the
 	// chain if the CA does not know its own root. Not in the public API. Default: the root of the CA's answer.
 	TrustedRoots *TrustedRoots `json:"trustedRoots,omitempty"`
+}
+
+// String names the CA in one line, such as Vault at https://vault.example.com or cert-manager's ClusterIssuer mesh; empty for none.
+func (c *IntermediateCertificateAuthority) String() string {
+	switch {
+	case c == nil:
+		return ""
+	case c.Vault != nil:
+		return "Vault at " + c.Vault.Server
+	case c.CertManager != nil && c.CertManager.IssuerRef != nil:
+		ref := c.CertManager.IssuerRef
+		return "cert-manager's " + cmp.Or(ref.Kind, DefaultIssuerKind) + " " + ref.Name
+	default:
+		return ""
+	}
 }
 
 // TrustedRoots are root certificates from one source.
@@ -220,7 +248,8 @@ type IssuerRef struct {
 
 // VaultCA is a PKI secrets engine of a Vault, and the login there.
 // +kubebuilder:pruning:PreserveUnknownFields
-// +kubebuilder:validation:XValidation:rule="!(has(self.tokenSecretRef) && has(self.kubernetesAuth))",message="expected one way to log in: set tokenSecretRef or kubernetesAuth, not both"
+// +kubebuilder:validation:XValidation:rule="[has(self.tokenSecretRef), has(self.kubernetesAuth), has(self.jwtAuth), has(self.appRoleAuth), has(self.certAuth)].filter(set, set).size() <= 1",message="expected one way to log in: set only one of kubernetesAuth, jwtAuth, appRoleAuth, certAuth and tokenSecretRef"
+// +kubebuilder:validation:XValidation:rule="[has(self.caBundle), has(self.caSecretRef), has(self.caLocalPath)].filter(set, set).size() <= 1",message="expected one source of Vault's CA: set only one of caBundle, caSecretRef and caLocalPath"
 type VaultCA struct {
 	// Path of the endpoint that signs the certificate. Required. It must sign intermediate CAs:
 	// <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate, with or without a leading /v1/.
@@ -245,16 +274,133 @@ type VaultCA struct {
 	// +kubebuilder:validation:MaxLength=350000
 	CABundle []byte `json:"caBundle,omitempty"`
 
+	// A Secret in istiod's namespace with these certificates, instead of caBundle. The agent needs the right to get it,
+	// and reads it for each certificate.
+	CASecretRef *SecretKeyRef `json:"caSecretRef,omitempty"`
+
+	// Absolute path of a file in the agent's container with these certificates, below /var/run/secrets, instead of
+	// caBundle. The agent reads it for each certificate.
+	// +kubebuilder:validation:MaxLength=1024
+	CALocalPath string `json:"caLocalPath,omitempty"`
+
 	// Vault namespace (Vault Enterprise, OpenBao) of all calls, such as admin/mesh. Default: the root namespace.
 	// +kubebuilder:validation:MaxLength=1024
 	Namespace string `json:"namespace,omitempty"`
 
 	// The Secret in istiod's namespace with a Vault token under the key token. The agent never revokes that token, and
-	// rejects Secrets with a service account token. Either this or kubernetesAuth is required.
+	// rejects Secrets with a service account token. One of the five logins is required.
 	TokenSecretRef *ObjectRef `json:"tokenSecretRef,omitempty"`
 
-	// Login as a service account, by Vault's Kubernetes auth method. Either this or tokenSecretRef is required.
+	// Login as a service account, by Vault's Kubernetes auth method: Vault asks the API server about the token.
 	KubernetesAuth *KubernetesAuth `json:"kubernetesAuth,omitempty"`
+
+	// Login as a service account, by Vault's JWT auth method: Vault knows the API server's keys and does not call it.
+	// Not in the public API.
+	JWTAuth *JWTAuth `json:"jwtAuth,omitempty"`
+
+	// Login with a role id and a secret id, by Vault's AppRole auth method. Not in the public API.
+	AppRoleAuth *AppRoleAuth `json:"appRoleAuth,omitempty"`
+
+	// Login with a TLS client certificate, by Vault's certificate auth method. Not in the public API.
+	CertAuth *CertAuth `json:"certAuth,omitempty"`
+}
+
+// SecretKeyRef names a value in a Secret.
+type SecretKeyRef struct {
+	// Name of the Secret.
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// Namespace of the Secret. Default: that of istiod; no other is accepted.
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// Key of the value. Default: root-cert.pem, or else ca.crt, in caSecretRef; secret-id in secretIdSecretRef.
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// JWTAuth is a login to Vault as a service account whose token Vault verifies by the API server's public keys. Its fields
+// are those of KubernetesAuth.
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="!(has(self.serviceAccountRef) && has(self.mountedSaPath))",message="expected one source of the token: set serviceAccountRef or mountedSaPath, not both"
+// +kubebuilder:validation:XValidation:rule="has(self.role) && size(self.role) > 0",fieldPath=".role",reason=FieldValueRequired,message="expected the name of a role of Vault's JWT auth method"
+// +kubebuilder:validation:XValidation:rule="has(self.audience) && size(self.audience) > 0",fieldPath=".audience",reason=FieldValueRequired,message="expected the audience that Vault's role requires (bound_audiences), such as vault"
+type JWTAuth struct {
+	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/jwt.
+	// +kubebuilder:validation:MaxLength=1024
+	MountPath string `json:"mountPath,omitempty"`
+
+	// Vault role of the login. Required.
+	// +kubebuilder:validation:MaxLength=1024
+	Role string `json:"role,omitempty"`
+
+	// Name of the token file in mountedSaPath. Default: token.
+	// +kubebuilder:validation:MaxLength=253
+	SecretTokenKey string `json:"secretTokenKey,omitempty"`
+
+	// The service account in istiod's namespace whose token is requested (TokenRequest); the agent needs the right to.
+	// Not together with mountedSaPath. Default: istiod's own, if no mounted token has the audience.
+	ServiceAccountRef *ObjectRef `json:"serviceAccountRef,omitempty"`
+
+	// Absolute path of a directory with a mounted service account token, below /var/run/secrets, used if its token is
+	// for the audience. Not together with serviceAccountRef. Default: /var/run/secrets/kubernetes.io/serviceaccount.
+	// +kubebuilder:validation:MaxLength=1024
+	MountedSAPath string `json:"mountedSaPath,omitempty"`
+
+	// Audience of the token, such as vault, which Vault's role must require too (bound_audiences). Required; the API
+	// server's own is rejected. The agent sends a mounted token with exactly this audience (the injection mounts one
+	// for vault), or else requests one from the API server.
+	// +kubebuilder:validation:MaxLength=1024
+	Audience string `json:"audience,omitempty"`
+}
+
+// AppRoleAuth is a login to Vault with a role id and a secret id.
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="has(self.secretIdSecretRef) != has(self.secretIdLocalPath)",message="expected one source of the secret id: set secretIdSecretRef or secretIdLocalPath"
+// +kubebuilder:validation:XValidation:rule="has(self.roleId) && size(self.roleId) > 0",fieldPath=".roleId",reason=FieldValueRequired,message="expected the role id: vault read auth/approle/role/<role>/role-id"
+type AppRoleAuth struct {
+	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/approle.
+	// +kubebuilder:validation:MaxLength=1024
+	MountPath string `json:"mountPath,omitempty"`
+
+	// Role id of the AppRole. Required.
+	// +kubebuilder:validation:MaxLength=1024
+	RoleID string `json:"roleId,omitempty"`
+
+	// The Secret in istiod's namespace with the secret id. The agent reads it for each login, and rejects a service
+	// account token or a key. Either this or secretIdLocalPath is required.
+	SecretIDSecretRef *SecretKeyRef `json:"secretIdSecretRef,omitempty"`
+
+	// Absolute path of a file in the agent's container with the secret id, below /var/run/secrets/istiod-agent.io. The
+	// agent reads it for each login. Either this or secretIdSecretRef is required.
+	// +kubebuilder:validation:MaxLength=1024
+	SecretIDLocalPath string `json:"secretIdLocalPath,omitempty"`
+
+	// The Secret or file contains a response-wrapping token of the secret id instead (vault write -wrap-ttl=…). The
+	// agent unwraps each once, if this AppRole mount created it, and keeps the secret id in memory. A wrapping token is
+	// for one Pod. Default: false.
+	Wrapped bool `json:"wrapped,omitempty"`
+}
+
+// CertAuth is a login to Vault with a TLS client certificate. The server must be an https:// one.
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XValidation:rule="has(self.certSecretRef) != has(self.certLocalPath)",message="expected one source of the client certificate: set certSecretRef or certLocalPath"
+type CertAuth struct {
+	// Path of the auth method: /v1/auth/<mount> or auth/<mount>. Default: /v1/auth/cert.
+	// +kubebuilder:validation:MaxLength=1024
+	MountPath string `json:"mountPath,omitempty"`
+
+	// Vault role of the login. Default: any that trusts the certificate.
+	// +kubebuilder:validation:MaxLength=1024
+	Role string `json:"role,omitempty"`
+
+	// The Secret of type kubernetes.io/tls in istiod's namespace with the client certificate (tls.crt) and its key
+	// (tls.key). The agent reads it for each login. Either this or certLocalPath is required.
+	CertSecretRef *ObjectRef `json:"certSecretRef,omitempty"`
+
+	// Absolute path of a directory in the agent's container with tls.crt and tls.key, below
+	// /var/run/secrets/istiod-agent.io. The agent reads them for each login. Either this or certSecretRef is required.
+	// +kubebuilder:validation:MaxLength=1024
+	CertLocalPath string `json:"certLocalPath,omitempty"`
 }
 
 // KubernetesAuth is a login to Vault as a service account.
@@ -399,4 +545,9 @@ type CertificateStatus struct {
 	// The last error of this Pod and its remedy; empty when there is none.
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
+}
+
+// Waiting reports whether the error is none: the CA has a request of this Pod and has not decided about it yet.
+func (c *CertificateStatus) Waiting() bool {
+	return c.Error != "" && strings.HasPrefix(c.Reason, "CertManagerWaiting")
 }

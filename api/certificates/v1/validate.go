@@ -46,18 +46,35 @@ func (c *IssuedCertificate) Validate() (warnings []string, errs field.ErrorList)
 			"expected none: the agent keeps the certificate and its key in istiod's memory and never writes them to a Secret"))
 	}
 	errs = append(errs, spec.validateOptions(path)...)
+	if spec.CertOptions != nil {
+		errs = append(errs, spec.CertOptions.ValidateHosts(path.Child("certOptions"), spec.Hosts)...)
+	}
 	errs = append(errs, spec.validateSource(path)...)
-	if ca := spec.AgentCA; ca != nil {
+	if spec.AgentCA != nil {
 		var sourceErrs field.ErrorList
-		switch {
-		case ca.Vault != nil:
-			warnings, sourceErrs = ca.Vault.Validate(path.Child("agentCa", "vault"))
-		case ca.CertManager != nil:
-			warnings, sourceErrs = ca.CertManager.Validate(path.Child("agentCa", "certManager"))
-		}
-		errs = slices.Concat(errs, sourceErrs, ca.TrustedRoots.Validate(path.Child("agentCa", "trustedRoots")))
+		warnings, sourceErrs = spec.AgentCA.Validate(path.Child("agentCa"))
+		errs = append(errs, sourceErrs...)
 	}
 	return warnings, errs
+}
+
+// Validate returns every mistake in a CA with defaults; path is its position.
+func (c *IntermediateCertificateAuthority) Validate(path *field.Path) (warnings []string, errs field.ErrorList) {
+	switch {
+	case c.Vault == nil && c.CertManager == nil:
+		return nil, field.ErrorList{field.Required(path, "expected the CA that signs the certificate: vault or certManager")}
+	case c.Vault != nil && c.CertManager != nil:
+		errs = append(errs, field.Forbidden(path.Child("certManager"), "expected none together with vault: the certificate comes from one CA"))
+	}
+	if c.Vault != nil {
+		sourceWarnings, sourceErrs := c.Vault.Validate(path.Child("vault"))
+		warnings, errs = append(warnings, sourceWarnings...), append(errs, sourceErrs...)
+	}
+	if c.CertManager != nil {
+		sourceWarnings, sourceErrs := c.CertManager.Validate(path.Child("certManager"))
+		warnings, errs = append(warnings, sourceWarnings...), append(errs, sourceErrs...)
+	}
+	return warnings, append(errs, c.TrustedRoots.Validate(path.Child("trustedRoots"))...)
 }
 
 func validateHosts(path *field.Path, hosts []string) field.ErrorList {
@@ -94,11 +111,8 @@ func (s *IssuedCertificateSpec) validateSource(path *field.Path) field.ErrorList
 	if s.SigningCertificateSecret != nil {
 		errs = append(errs, field.Forbidden(path.Child("signingCertificateSecret"), only))
 	}
-	switch ca := s.AgentCA; {
-	case ca == nil || ca.Vault == nil && ca.CertManager == nil:
+	if s.AgentCA == nil {
 		errs = append(errs, field.Required(path.Child("agentCa"), "expected the CA that signs the certificate: vault or certManager"))
-	case ca.Vault != nil && ca.CertManager != nil:
-		errs = append(errs, field.Forbidden(path.Child("agentCa", "certManager"), "expected none together with vault: the certificate comes from one CA"))
 	}
 	return errs
 }
@@ -130,6 +144,7 @@ func (o *CertOptions) validate(path, orgPath *field.Path) field.ErrorList {
 	}
 	errs = append(errs, o.validateKey(path)...)
 	errs = append(errs, validateOrg(orgPath, o.OrgName)...)
+	errs = append(errs, o.validateURIDomains(path.Child("permittedURIDomains"))...)
 	if ratio := o.SecretRotationGracePeriodRatio; ratio != nil && !(*ratio > 0 && *ratio <= MaxRenewalRatio) {
 		errs = append(errs, field.Invalid(path.Child("secretRotationGracePeriodRatio"), *ratio,
 			"expected more than 0 and at most 0.9: the part of the certificate's life that is left when it is renewed, such as 0.10"))

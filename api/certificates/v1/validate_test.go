@@ -5,6 +5,7 @@ package v1_test
 import (
 	"cmp"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -190,15 +191,28 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"another CA instead": {func(s *spec) { s.GlooMeshCA, s.AgentCA = &certificatesv1.GlooMeshCA{}, nil }, []string{
 			"spec.glooMeshCa: Forbidden: ", "spec.agentCa: Required value: expected the CA that signs the certificate: vault or certManager",
 		}},
-		"a CA that is none":            {func(s *spec) { s.AgentCA.Vault = nil }, []string{"spec.agentCa: Required value"}},
-		"a Secret to store it":         {func(s *spec) { s.IssuedCertificateSecret = &ref{Name: "a"} }, []string{"spec.issuedCertificateSecret: Forbidden: expected none: the agent keeps"}},
-		"pods to restart":              {func(s *spec) { s.PodBounceDirective = &ref{Name: "a"} }, nil},
-		"numbers that are zero":        {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0: expected 1 to 36500 days", o + "rsaKeySizeBytes: Invalid value: 0: expected 2048, 3072 or 4096", o + "secretRotationGracePeriodRatio: Invalid value: 0: expected more than 0 and at most 0.9"}},
-		"numbers too large":            {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(1<<29 + 256)), SecretRotationGracePeriodRatio: new(0.91)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}},
-		"numbers at their edges":       {options(opts{TTLDays: new(uint32(36500)), RSAKeySizeBytes: new(uint32(2048)), SecretRotationGracePeriodRatio: new(0.9)}), nil},
-		"a key size in bytes":          {options(opts{RSAKeySizeBytes: new(uint32(512))}), []string{o + "rsaKeySizeBytes: Invalid value: 512: expected 2048, 3072 or 4096: in spite of the field's name these are bits, so that 512 bytes are written 4096"}},
-		"two kinds of key":             {options(opts{RSAKeySizeBytes: new(uint32(2048)), ECKeyCurve: certificatesv1.P256}), []string{o + "rsaKeySizeBytes: Forbidden: expected none together with ecKeyCurve"}},
-		"an unknown curve":             {options(opts{ECKeyCurve: "P-521"}), []string{o + `ecKeyCurve: Unsupported value: "P-521": supported values: "P-256", "P-384"`}},
+		"a CA that is none":      {func(s *spec) { s.AgentCA.Vault = nil }, []string{"spec.agentCa: Required value"}},
+		"a Secret to store it":   {func(s *spec) { s.IssuedCertificateSecret = &ref{Name: "a"} }, []string{"spec.issuedCertificateSecret: Forbidden: expected none: the agent keeps"}},
+		"pods to restart":        {func(s *spec) { s.PodBounceDirective = &ref{Name: "a"} }, nil},
+		"numbers that are zero":  {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0: expected 1 to 36500 days", o + "rsaKeySizeBytes: Invalid value: 0: expected 2048, 3072 or 4096", o + "secretRotationGracePeriodRatio: Invalid value: 0: expected more than 0 and at most 0.9"}},
+		"numbers too large":      {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(1<<29 + 256)), SecretRotationGracePeriodRatio: new(0.91)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}},
+		"numbers at their edges": {options(opts{TTLDays: new(uint32(36500)), RSAKeySizeBytes: new(uint32(2048)), SecretRotationGracePeriodRatio: new(0.9)}), nil},
+		"a key size in bytes":    {options(opts{RSAKeySizeBytes: new(uint32(512))}), []string{o + "rsaKeySizeBytes: Invalid value: 512: expected 2048, 3072 or 4096: in spite of the field's name these are bits, so that 512 bytes are written 4096"}},
+		"two kinds of key":       {options(opts{RSAKeySizeBytes: new(uint32(2048)), ECKeyCurve: certificatesv1.P256}), []string{o + "rsaKeySizeBytes: Forbidden: expected none together with ecKeyCurve"}},
+		"an unknown curve":       {options(opts{ECKeyCurve: "P-521"}), []string{o + `ecKeyCurve: Unsupported value: "P-521": supported values: "P-256", "P-384"`}},
+		"URI domains":            {options(opts{PermittedURIDomains: []string{"cluster.local", ".example.com", "a_b-1.c", "127.example"}}), nil},
+		"URI domains that are none": {options(opts{PermittedURIDomains: []string{"cluster.local", "", ".", "a..b", "a.", "..a", "*.a", "A.b", "a,b", "spiffe://a", "a/b", "a:1", "a\nb", "bücher.example", "10.0.0.1", ".10.0.0.1", "::1", "cluster.local"}}), append(
+			uriDomainErrors(o, 1, 17), o+`permittedURIDomains[17]: Duplicate value: "cluster.local"`)},
+		"URI domains without the trust domain": {options(opts{PermittedURIDomains: []string{"local", ".cluster.local", "cluster.localhost"}}), []string{
+			o + `permittedURIDomains: Invalid value: ["local",".cluster.local","cluster.localhost"]: expected also cluster.local, the trust domain of an istiod`,
+		}},
+		"URI domains of two trust domains": {func(s *spec) {
+			s.Hosts = []string{istiod, "spiffe://a.example.com/ns/a/sa/b", "spiffe://a.example.com/ns/c/sa/d"}
+			s.CertOptions = &opts{PermittedURIDomains: []string{"cluster.local"}}
+		}, []string{o + `permittedURIDomains: Invalid value: ["cluster.local"]: expected also a.example.com`}},
+		"the longest URI domain":       {options(opts{PermittedURIDomains: []string{"cluster.local", "." + strings.Repeat("a.", 126) + "b"}}), nil},
+		"a longer URI domain":          {options(opts{PermittedURIDomains: []string{"cluster.local", "." + strings.Repeat("a.", 126) + "bb"}}), []string{o + "permittedURIDomains[1]: Too long"}},
+		"endless URI domains":          {options(opts{PermittedURIDomains: make([]string, 21)}), []string{o + "permittedURIDomains: Too many: 21"}},
 		"organizations":                {options(opts{OrgName: "Acme, Inc."}), []string{o + `orgName: Invalid value: "Acme, Inc.": expected no comma`}},
 		"an organization of two lines": {options(opts{OrgName: "a\nb"}), []string{o + "orgName: Invalid value: "}},
 		"an organization too long":     {options(opts{OrgName: strings.Repeat("ä", 65)}), []string{o + "orgName: Invalid value: "}},
@@ -270,7 +284,7 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		"a Vault namespace that climbs": {of(func(v *vault) { v.Namespace = "admin/.." }), []string{v + "namespace: Invalid value: "}},
 
 		"a token":            {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{Name: "a", Namespace: "b"} }), nil},
-		"no way to log in":   {of(func(v *vault) { v.KubernetesAuth = nil }), []string{v + "kubernetesAuth: Required value: expected kubernetesAuth or tokenSecretRef"}},
+		"no way to log in":   {of(func(v *vault) { v.KubernetesAuth = nil }), []string{v + "kubernetesAuth: Required value: expected a way to log in to Vault"}},
 		"two ways to log in": {of(func(v *vault) { v.TokenSecretRef = &ref{Name: "a"} }), []string{v + "tokenSecretRef: Forbidden: expected none together with kubernetesAuth"}},
 		"a Secret unnamed":   {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{} }), []string{v + "tokenSecretRef.name: Required value"}},
 		"a Secret misnamed":  {of(func(v *vault) { v.KubernetesAuth, v.TokenSecretRef = nil, &ref{Name: "A", Namespace: "b.c"} }), []string{v + "tokenSecretRef.name: Invalid value: ", v + "tokenSecretRef.namespace: Invalid value: "}},
@@ -424,3 +438,11 @@ func certificatePEM(*testing.T) (certificate, key string) {
 
 // rootPEM is a CA that has signed itself.
 func rootPEM(*testing.T) string { return string(testca.Root("my-org").PEM()) }
+
+// uriDomainErrors are the beginnings of the errors about domains that are none.
+func uriDomainErrors(options string, from, to int) (all []string) {
+	for i := from; i < to; i++ {
+		all = append(all, fmt.Sprintf("%spermittedURIDomains[%d]: Invalid value: ", options, i))
+	}
+	return all
+}

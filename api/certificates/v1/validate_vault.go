@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -44,7 +43,7 @@ func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.Erro
 		return nil, errs
 	}
 	server, errs := validateServer(path.Child("server"), v.Server)
-	errs = append(errs, validateCABundle(path.Child("caBundle"), v.CABundle)...)
+	errs = append(errs, v.validateCA(path)...)
 	errs = append(errs, validateCAPath(path.Child("caPath"), v.CAPath)...)
 	if v.CSRPath != "" {
 		errs = append(errs, validateCSRPath(path.Child("csrPath"), v.CSRPath)...)
@@ -64,19 +63,8 @@ func (v *VaultCA) Validate(path *field.Path) (warnings []string, errs field.Erro
 		}
 	}
 
-	auth := path.Child("kubernetesAuth")
-	switch {
-	case v.TokenSecretRef != nil && v.KubernetesAuth != nil:
-		errs = append(errs, field.Forbidden(path.Child("tokenSecretRef"), "expected none together with kubernetesAuth: there is one way to log in"))
-	case v.TokenSecretRef == nil && v.KubernetesAuth == nil:
-		errs = append(errs, field.Required(auth, "expected kubernetesAuth or tokenSecretRef: a way to log in to Vault"))
-	}
-	errs = append(errs, v.TokenSecretRef.validate(path.Child("tokenSecretRef"))...)
-	if v.KubernetesAuth != nil {
-		authWarnings, authErrs := v.KubernetesAuth.validate(auth)
-		warnings, errs = append(warnings, authWarnings...), append(errs, authErrs...)
-	}
-	return warnings, errs
+	loginWarnings, loginErrs := v.validateLogin(path, server)
+	return append(warnings, loginWarnings...), append(errs, loginErrs...)
 }
 
 // validateServer returns the address, nil without a scheme. It quotes no address, which may contain a password.
@@ -127,15 +115,38 @@ func IsServerPrefix(escaped string) bool {
 	return strings.HasPrefix(trimmed, "/")
 }
 
-// validateCABundle accepts text around the certificates, as RFC 7468 does, but no unreadable block: that certificate
-// would be missing silently.
-func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
-	if len(bundle) == 0 {
-		return nil
+// validateCA requires one source of Vault's CA.
+func (v *VaultCA) validateCA(path *field.Path) (errs field.ErrorList) {
+	const one = "expected none together with %s: Vault's CA comes from one place"
+	if len(v.CABundle) > 0 {
+		for _, problem := range CABundleProblems(v.CABundle) {
+			errs = append(errs, field.Invalid(path.Child("caBundle"), field.OmitValueType{}, problem))
+		}
 	}
-	var errs field.ErrorList
+	secret, file := path.Child("caSecretRef"), path.Child("caLocalPath")
+	switch {
+	case v.CASecretRef != nil && len(v.CABundle) > 0:
+		errs = append(errs, field.Forbidden(secret, fmt.Sprintf(one, "caBundle")))
+	case v.CASecretRef != nil:
+		errs = append(errs, v.CASecretRef.validate(secret)...)
+	}
+	switch {
+	case v.CALocalPath == "":
+	case len(v.CABundle) > 0:
+		errs = append(errs, field.Forbidden(file, fmt.Sprintf(one, "caBundle")))
+	case v.CASecretRef != nil:
+		errs = append(errs, field.Forbidden(file, fmt.Sprintf(one, "caSecretRef")))
+	case !below(TokenRoot, v.CALocalPath):
+		errs = append(errs, field.Invalid(file, v.CALocalPath, "expected the absolute path of a file below "+TokenRoot+", such as "+DefaultMountedSAPath+"/ca.crt"))
+	}
+	return errs
+}
+
+// CABundleProblems returns what makes a CA bundle unusable, without its content. Text around the certificates is accepted,
+// as in RFC 7468, but no unreadable block: that certificate would be missing silently.
+func CABundleProblems(bundle []byte) (problems []string) {
 	invalid := func(format string, args ...any) {
-		errs = append(errs, field.Invalid(path, field.OmitValueType{}, fmt.Sprintf(format, args...)+"; expected PEM certificates"))
+		problems = append(problems, fmt.Sprintf(format, args...)+"; expected PEM certificates")
 	}
 	blocks := 0
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
@@ -157,7 +168,7 @@ func validateCABundle(path *field.Path, bundle []byte) field.ErrorList {
 	case blocks == 0:
 		invalid("contains no certificate")
 	}
-	return errs
+	return problems
 }
 
 func validateCAPath(path *field.Path, caPath string) field.ErrorList {
@@ -187,41 +198,9 @@ func validateCSRPath(path *field.Path, csrPath string) field.ErrorList {
 	return nil
 }
 
-func (a *KubernetesAuth) validate(path *field.Path) (warnings []string, errs field.ErrorList) {
-	if bare := endpoint(a.MountPath); !segments(bare) || !authMount.MatchString(bare) || strings.HasSuffix(bare, "/login") {
-		errs = append(errs, field.Invalid(path.Child("mountPath"), quotable(a.MountPath), "expected /v1/auth/<mount>, such as "+DefaultMountPath+", without /login"))
-	}
-	switch {
-	case a.Role == "":
-		errs = append(errs, field.Required(path.Child("role"), "expected the name of a role of Vault's Kubernetes auth method"))
-	case !roleName.MatchString(a.Role):
-		errs = append(errs, field.Invalid(path.Child("role"), a.Role, "expected letters, digits, - . and _, as in every role of Vault's"))
-	}
-	if problems := validation.IsConfigMapKey(a.SecretTokenKey); len(problems) > 0 {
-		errs = append(errs, field.Invalid(path.Child("secretTokenKey"), a.SecretTokenKey, "expected the name of a file: "+strings.Join(problems, "; ")))
-	}
-	errs = append(errs, a.ServiceAccountRef.validate(path.Child("serviceAccountRef"))...)
-
-	mounted := path.Child("mountedSaPath")
-	switch {
-	case a.ServiceAccountRef != nil && a.MountedSAPath != "":
-		errs = append(errs, field.Forbidden(mounted, "expected none together with serviceAccountRef: the token comes from one place"))
-	case a.ServiceAccountRef == nil && !belowTokenRoot(a.MountedSAPath):
-		errs = append(errs, field.Invalid(mounted, a.MountedSAPath, "expected the absolute path of a directory below "+TokenRoot+", such as "+DefaultMountedSAPath))
-	}
-	if strings.ContainsFunc(a.Audience, unicode.IsSpace) || !printable(a.Audience) {
-		errs = append(errs, field.Invalid(path.Child("audience"), a.Audience, "expected a name or a URL without spaces, such as vault"))
-	}
-	if a.Audience == "" {
-		warnings = append(warnings, fmt.Sprintf("%s: is not set, so the agent sends a token that the API server accepts too: the server that receives it can act as istiod's service account until the token expires. "+
-			"To end that, set audience: vault here and audience=vault in Vault's role", path.Child("audience")))
-	}
-	return warnings, errs
-}
-
-// belowTokenRoot reports whether a path is a normalized directory below TokenRoot.
-func belowTokenRoot(path string) bool {
-	return strings.HasPrefix(path, TokenRoot+"/") && slashpath.Clean(path) == strings.TrimSuffix(path, "/") && segments(strings.Trim(path, "/"))
+// below reports whether a path is normalized, absolute and below a root.
+func below(root, path string) bool {
+	return strings.HasPrefix(path, root+"/") && slashpath.Clean(path) == strings.TrimSuffix(path, "/") && segments(strings.Trim(path, "/"))
 }
 
 // validate requires a name in a reference. It quotes none, since a person may have written the token in its place.

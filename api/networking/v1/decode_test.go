@@ -151,7 +151,7 @@ func TestSamplesAreValid(t *testing.T) {
 		"spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server: http:// is not encrypted: anyone who can read the network between istiod and Vault reads the login token and, because csrPath is set, istiod's CA key",
 		"spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.kubernetesAuth.audience: is not set",
 		"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod, gateways and workloads, and restarted Pods and others do not trust each other meanwhile; do not use it in production",
-	}}
+	}, "virtualmesh-cert-manager.yaml": nil}
 	found := samples(t)
 	if want := slices.Sorted(maps.Keys(wantWarnings)); !slices.Equal(want, slices.Sorted(maps.Keys(found))) {
 		t.Errorf("want the samples %q, found %d", want, len(found))
@@ -179,6 +179,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add([]byte(header + "spec: {meshes: [{}], globalAccessPolicy: ENABLED, federation: {permissive: {}}, mtlsConfig: {limited: {}, shared: {rootCertificateAuthority: {generated: {ttlDays: 1}, secret: {}}}}}"))
 	f.Add([]byte(header + "spec: {mtlsConfig: {shared: {intermediateCertOptions: {ecKeyCurve: P-256, secretRotationGracePeriodRatio: 0}, intermediateCertificateAuthority: {vault: {tokenSecretRef: {name: a}}}}}}"))
+	f.Add([]byte(header + "spec: {mtlsConfig: {shared: {intermediateCertificateAuthority: {certManager: {issuerRef: {name: a}}, vault: {server: b}}}}}"))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		mesh, err := networkingv1.Decode(content)
 		if err != nil {
@@ -197,9 +198,14 @@ func FuzzDecode(f *testing.F) {
 		if ca := mesh.Spec.IntermediateCA(); ca != nil {
 			options, vault := mesh.Spec.MTLSConfig.Shared.IntermediateCertOptions, ca.Vault
 			if options.OrgName == "" || *options.TTLDays == 0 || (options.RSAKeySizeBytes == nil) == (options.ECKeyCurve == "") ||
-				*options.SecretRotationGracePeriodRatio <= 0 || vault.Server == "" || vault.CAPath == "" ||
-				(vault.TokenSecretRef == nil) == (vault.KubernetesAuth == nil) {
-				t.Errorf("valid, but not whole: %+v, %+v", options, vault)
+				*options.SecretRotationGracePeriodRatio <= 0 || (vault == nil) == (ca.CertManager == nil) {
+				t.Errorf("valid, but not whole: %+v, %+v", options, ca)
+			}
+			if vault != nil && (vault.Server == "" || vault.CAPath == "" || (vault.TokenSecretRef == nil) == (vault.KubernetesAuth == nil)) {
+				t.Errorf("valid, but not whole: %+v", vault)
+			}
+			if issuer := ca.CertManager; issuer != nil && (issuer.IssuerRef == nil || issuer.IssuerRef.Name == "" || issuer.IssuerRef.Kind == "" || issuer.IssuerRef.Group == "") {
+				t.Errorf("valid, but not whole: %+v", issuer)
 			}
 		}
 		// What was understood can be written down and read again.

@@ -36,6 +36,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
 // +kubebuilder:printcolumn:name="Vault",type=string,priority=1,JSONPath=`.spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server`
+// +kubebuilder:printcolumn:name="Issuer",type=string,priority=1,JSONPath=`.spec.mtlsConfig.shared.intermediateCertificateAuthority.certManager.issuerRef.name`
 // +kubebuilder:printcolumn:name="Error",type=string,priority=1,JSONPath=`.status.errors[0]`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type VirtualMesh struct {
@@ -118,10 +119,12 @@ type SharedTrust struct {
 	RootCertificateAuthority *RootCertificateAuthority `json:"rootCertificateAuthority,omitempty"`
 
 	// The CA that each mesh's agent requests an intermediate CA certificate from. Required.
-	// +kubebuilder:validation:XValidation:rule="has(self.vault)",fieldPath=".vault",reason=FieldValueRequired,message="expected the Vault that signs the certificates"
+	// +kubebuilder:validation:XValidation:rule="has(self.vault) || has(self.certManager)",reason=FieldValueRequired,message="expected the CA that signs the certificates: vault or certManager"
+	// +kubebuilder:validation:XValidation:rule="!has(self.certManager) || (has(self.certManager.issuerRef) && has(self.certManager.issuerRef.name) && self.certManager.issuerRef.name != '')",fieldPath=".certManager.issuerRef",reason=FieldValueRequired,message="expected the issuer of cert-manager that signs the certificates, by its name"
+	// +kubebuilder:validation:XValidation:rule="!has(self.certManager) || !has(self.certManager.issuerRef) || !has(self.certManager.issuerRef.kind) || self.certManager.issuerRef.kind in ['', 'Issuer', 'ClusterIssuer'] || (has(self.certManager.issuerRef.group) && !(self.certManager.issuerRef.group in ['', 'cert-manager.io']))",fieldPath=".certManager.issuerRef.kind",reason=FieldValueInvalid,message="expected Issuer or ClusterIssuer; an external issuer's kind needs its group"
 	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || (has(self.vault.server) && self.vault.server != '')",fieldPath=".vault.server",reason=FieldValueRequired,message="expected Vault's address, such as https://vault.example.com:8200"
 	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || (has(self.vault.caPath) && self.vault.caPath != '')",fieldPath=".vault.caPath",reason=FieldValueRequired,message="expected <mount>/root/sign-intermediate or <mount>/issuer/<issuer>/sign-intermediate"
-	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || has(self.vault.tokenSecretRef) || has(self.vault.kubernetesAuth)",fieldPath=".vault.kubernetesAuth",reason=FieldValueRequired,message="expected kubernetesAuth or tokenSecretRef: a way to log in to Vault"
+	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || has(self.vault.tokenSecretRef) || has(self.vault.kubernetesAuth) || has(self.vault.jwtAuth) || has(self.vault.appRoleAuth) || has(self.vault.certAuth)",fieldPath=".vault.kubernetesAuth",reason=FieldValueRequired,message="expected a way to log in to Vault: kubernetesAuth, jwtAuth, appRoleAuth, certAuth or tokenSecretRef"
 	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || !has(self.vault.kubernetesAuth) || (has(self.vault.kubernetesAuth.role) && self.vault.kubernetesAuth.role != '')",fieldPath=".vault.kubernetesAuth.role",reason=FieldValueRequired,message="expected the name of a role of Vault's Kubernetes auth method"
 	// +kubebuilder:validation:XValidation:rule="!has(self.vault) || !has(self.vault.tokenSecretRef) || (has(self.vault.tokenSecretRef.name) && self.vault.tokenSecretRef.name != '')",fieldPath=".vault.tokenSecretRef.name",reason=FieldValueRequired,message="expected the name of the Secret that holds the token"
 	IntermediateCertificateAuthority *certificatesv1.IntermediateCertificateAuthority `json:"intermediateCertificateAuthority,omitempty"`

@@ -54,7 +54,7 @@ func (s *VirtualMeshSpec) NotActedOn() []string {
 	}
 	if shared := s.MTLSConfig.Shared; shared != nil && shared.RootCertificateAuthority != nil {
 		parts = append(parts, notActedOn("spec.mtlsConfig.shared.rootCertificateAuthority",
-			"no root's key is held here; use intermediateCertificateAuthority, whose key stays in Vault"))
+			"no root's key is held here; use intermediateCertificateAuthority, whose key stays with the CA"))
 	}
 	return parts
 }
@@ -124,16 +124,13 @@ func (s *SharedTrust) validate(path *field.Path) (warnings []string, errs field.
 		}
 		return nil, errs
 	}
+	warnings, sourceErrs := intermediate.Validate(path)
 	if s.IntermediateCertOptions != nil {
 		errs = append(errs, s.IntermediateCertOptions.Validate(options)...)
+		if len(s.IntermediateCertOptions.PermittedURIDomains) > 0 {
+			warnings = append(warnings, options.Child("permittedURIDomains").String()+": ztunnel from Istio 1.29.3 rejects all certificates "+
+				"below a CA with these name constraints; do not use them for a mesh in ambient mode")
+		}
 	}
-	if intermediate.CertManager != nil {
-		errs = append(errs, field.Forbidden(path.Child("certManager"), "expected none: a VirtualMesh does not support cert-manager yet; set vault"))
-	}
-	if intermediate.Vault == nil {
-		return nil, append(errs, field.Required(path.Child("vault"), "expected the Vault that signs the certificates"))
-	}
-	warnings, vaultErrs := intermediate.Vault.Validate(path.Child("vault"))
-	errs = append(errs, vaultErrs...)
-	return warnings, append(errs, intermediate.TrustedRoots.Validate(path.Child("trustedRoots"))...)
+	return warnings, append(errs, sourceErrs...)
 }

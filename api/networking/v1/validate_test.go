@@ -63,11 +63,19 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 		vault  = certificatesv1.VaultCA
 		opts   = certificatesv1.CertOptions
 		root   = networkingv1.RootCertificateAuthority
+
+		authority   = certificatesv1.IntermediateCertificateAuthority
+		certManager = certificatesv1.CertManagerCA
 	)
 	of := func(change func(*vault)) func(*spec) {
 		return func(s *spec) { change(s.MTLSConfig.Shared.IntermediateCertificateAuthority.Vault) }
 	}
 	trust := func(change func(*shared)) func(*spec) { return func(s *spec) { change(s.MTLSConfig.Shared) } }
+	issuer := func(ref certificatesv1.IssuerRef) func(*spec) {
+		return trust(func(s *shared) {
+			*s.IntermediateCertificateAuthority = authority{CertManager: &certManager{IssuerRef: &ref}}
+		})
+	}
 	options := func(o opts) func(*spec) { return trust(func(s *shared) { s.IntermediateCertOptions = &o }) }
 	meshes := func(names ...string) func(*spec) {
 		return func(s *spec) {
@@ -122,11 +130,28 @@ func TestEveryMistakeIsNamedWithItsPath(t *testing.T) {
 			*s = shared{RootCertificateAuthority: &root{Secret: set()}, IntermediateCertOptions: &opts{RSAKeySizeBytes: new(uint32(8192))}}
 		}), nil, []string{s + "rootCertificateAuthority: is not acted on"}},
 		"two roots":         {trust(func(s *shared) { *s = shared{RootCertificateAuthority: &root{Secret: set(), Generated: set()}} }), []string{s + "rootCertificateAuthority.secret: Forbidden: expected none together with generated"}, []string{s + "rootCertificateAuthority: "}},
-		"a CA that is none": {trust(func(s *shared) { s.IntermediateCertificateAuthority.Vault = nil }), []string{ca + ".vault: Required value"}, nil},
+		"a CA that is none": {trust(func(s *shared) { s.IntermediateCertificateAuthority.Vault = nil }), []string{ca + ": Required value: expected the CA that signs the certificate: vault or certManager"}, nil},
+
+		"cert-manager":                       {issuer(certificatesv1.IssuerRef{Name: "mesh"}), nil, nil},
+		"cert-manager without an issuer":     {trust(func(s *shared) { *s.IntermediateCertificateAuthority = authority{CertManager: &certManager{}} }), []string{ca + ".certManager.issuerRef: Required value"}, nil},
+		"cert-manager with a nameless one":   {issuer(certificatesv1.IssuerRef{}), []string{ca + ".certManager.issuerRef.name: Required value"}, nil},
+		"cert-manager with an unknown kind":  {issuer(certificatesv1.IssuerRef{Name: "mesh", Kind: "Vault"}), []string{ca + `.certManager.issuerRef.kind: Unsupported value: "Vault"`}, nil},
+		"cert-manager with an external kind": {issuer(certificatesv1.IssuerRef{Name: "mesh", Kind: "Vault", Group: "issuers.example.com"}), nil, nil},
+		"cert-manager with roots of noise": {trust(func(s *shared) {
+			*s.IntermediateCertificateAuthority = authority{CertManager: &certManager{IssuerRef: &certificatesv1.IssuerRef{Name: "mesh"}}, TrustedRoots: &certificatesv1.TrustedRoots{PEM: "a"}}
+		}), []string{ca + ".trustedRoots.pem: Invalid value: cannot be used"}, nil},
+		"cert-manager without a limit": {trust(func(s *shared) {
+			*s.IntermediateCertificateAuthority = authority{CertManager: &certManager{IssuerRef: &certificatesv1.IssuerRef{Name: "mesh"}, AllowUnboundedPathLength: true}}
+		}), nil, []string{ca + ".certManager.allowUnboundedPathLength: istiod's certificate may then sign further CAs"}},
+		"Vault and cert-manager": {trust(func(s *shared) {
+			s.IntermediateCertificateAuthority.CertManager = &certManager{IssuerRef: &certificatesv1.IssuerRef{Name: "mesh"}}
+		}), []string{ca + ".certManager: Forbidden: expected none together with vault"}, nil},
 
 		"numbers that are zero": {options(opts{TTLDays: new(uint32(0)), RSAKeySizeBytes: new(uint32(0)), SecretRotationGracePeriodRatio: new(0.0)}), []string{o + "ttlDays: Invalid value: 0", o + "rsaKeySizeBytes: Invalid value: 0", o + "secretRotationGracePeriodRatio: Invalid value: 0"}, nil},
 		"numbers too large":     {options(opts{TTLDays: new(uint32(36501)), RSAKeySizeBytes: new(uint32(8192)), SecretRotationGracePeriodRatio: new(0.91)}), []string{o + "ttlDays: ", o + "rsaKeySizeBytes: ", o + "secretRotationGracePeriodRatio: "}, nil},
 		"two kinds of key":      {options(opts{RSAKeySizeBytes: new(uint32(2048)), ECKeyCurve: certificatesv1.P256}), []string{o + "rsaKeySizeBytes: Forbidden: "}, nil},
+		"URI domains":           {options(opts{PermittedURIDomains: []string{"cluster.local", ".example.com"}}), nil, []string{o + "permittedURIDomains: ztunnel from Istio 1.29.3 rejects all certificates"}},
+		"URI domains with a *":  {options(opts{PermittedURIDomains: []string{"*.example.com"}}), []string{o + `permittedURIDomains[0]: Invalid value: "*.example.com": expected a trust domain`}, []string{o + "permittedURIDomains: "}},
 		"an unknown curve":      {options(opts{ECKeyCurve: "P-521"}), []string{o + "ecKeyCurve: Unsupported value: "}, nil},
 		"organizations":         {options(opts{OrgName: "Acme, Inc."}), []string{o + `orgName: Invalid value: "Acme, Inc.": expected no comma`}, nil},
 

@@ -96,6 +96,14 @@ All existing namespaces of istiods in which the webhook may have rights, as JSON
   resources: [configmaps]
   resourceNames: [istio-ca-root-cert]
   verbs: [get]
+{{- if .Values.istiodSidecar.certManager }}
+# To request istiod's CA certificate from an issuer of cert-manager, and to delete the
+# request afterwards. Without it, no certificate is issued; the reason is
+# CertManagerForbidden.
+- apiGroups: [cert-manager.io]
+  resources: [certificaterequests]
+  verbs: [create, get, list, watch, delete]
+{{- end }}
 {{- end -}}
 
 {{/*

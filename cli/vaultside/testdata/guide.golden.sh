@@ -7,7 +7,7 @@
 # The address of Vault for the agents. VAULT_ADDR may already hold another address of the same Vault.
 [ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=http://vault.vault:8200
 
-# Service accounts log in here.
+# istiod's agents log in here.
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
 
 # For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;
@@ -58,7 +58,7 @@ path "pki_int/key/*" {
 }
 EOF
 
-# The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.
+# Who may log in, and with which policies. The agent revokes each login after use, so its lifetime may be short.
 vault write auth/kubernetes/role/gen-int-ca-istio \
     bound_service_account_names=istiod \
     bound_service_account_namespaces=istio-system \

@@ -4,7 +4,7 @@
 # The VirtualMesh in the cluster names https://vault.vault:8200; your token is sent only to the address that you set.
 : "${VAULT_ADDR:?expected the address of your Vault}"
 
-# Service accounts log in here.
+# istiod's agents log in here.
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
 
 # For a Vault in a Pod of this cluster, whose service account is bound to the ClusterRole system:auth-delegator;
@@ -41,7 +41,7 @@ path "pki/root/sign-intermediate" {
 }
 EOF
 
-# The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.
+# Who may log in, and with which policies. The agent revokes each login after use, so its lifetime may be short.
 vault write auth/kubernetes/role/istiod \
     bound_service_account_names=istiod \
     bound_service_account_namespaces=istio-system \

@@ -4,7 +4,7 @@
 # The address of Vault for the agents. VAULT_ADDR may already hold another address of the same Vault.
 [ -n "${VAULT_ADDR:-}" ] || export VAULT_ADDR=https://vault.vault:8200
 
-# Service accounts log in here.
+# istiod's agents log in here.
 vault auth list -format=json | grep -qF '"kubernetes/"' || vault auth enable -path=kubernetes kubernetes
 
 # This API server reviews their tokens.
@@ -42,7 +42,7 @@ path "pki/root/sign-intermediate" {
 }
 EOF
 
-# The service accounts that may log in, and their policies. The agent revokes each login after use, so its lifetime may be short.
+# Who may log in, and with which policies. The agent revokes each login after use, so its lifetime may be short.
 vault write auth/kubernetes/role/istiod \
     bound_service_account_names=istiod,istiod-canary \
     bound_service_account_namespaces=istio-system \

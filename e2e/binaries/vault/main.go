@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command vault is a Vault server of Vault's own packages, with no more linked in than the tests and
-// the demo use: PKI, Kubernetes auth, and storage in memory or in files. The whole server is the same
+// the demo use: PKI, the auth methods of package agent/ca/vault, and storage in memory or in files. The whole server is the same
 // core and the same HTTP API with every other plugin beside them, and takes twice as long to build.
 //
 // With --dev-root-token it is what `vault server -dev` is: in memory, initialized, unsealed, with that
@@ -10,19 +10,25 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
 	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	"github.com/hashicorp/vault/audit"
+	"github.com/hashicorp/vault/builtin/credential/approle"
+	"github.com/hashicorp/vault/builtin/credential/cert"
 	"github.com/hashicorp/vault/builtin/logical/pki"
 	"github.com/hashicorp/vault/helper/namespace"
 	vaulthttp "github.com/hashicorp/vault/http"
@@ -66,8 +72,8 @@ func serve(ctx context.Context, o options) error {
 	core, err := vault.NewCore(&vault.CoreConfig{
 		Physical:           storage,
 		BuiltinRegistry:    builtin{},
-		LogicalBackends:    map[string]logical.Factory{"pki": pki.Factory},
-		CredentialBackends: map[string]logical.Factory{"kubernetes": kubernetes.Factory},
+		LogicalBackends:    secrets,
+		CredentialBackends: credentials,
 		AuditBackends:      map[string]audit.Factory{"file": audit.NewFileBackend},
 		DisableMlock:       true,
 		Logger:             logger,
@@ -92,6 +98,8 @@ func serve(ctx context.Context, o options) error {
 			ListenerConfig: &configutil.Listener{Type: "tcp", Address: o.address},
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
+		// As `vault server` does: clients may show a certificate, and the auth method cert verifies it.
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert},
 	}
 	served := make(chan error, 1)
 	go func() {
@@ -140,37 +148,36 @@ func initialize(core *vault.Core, rootToken string) error {
 	return err
 }
 
-// builtin says which plugins are linked in (plugincatalog.BuiltinRegistry).
-type builtin struct{}
-
-func (b builtin) Contains(name string, kind consts.PluginType) bool {
-	_, ok := b.Get(name, kind)
-	return ok
-}
-
-func (builtin) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
-	var factory logical.Factory
-	switch {
-	case name == "pki" && kind == consts.PluginTypeSecrets:
-		factory = pki.Factory
-	case name == "kubernetes" && kind == consts.PluginTypeCredential:
-		factory = kubernetes.Factory
-	default:
-		return nil, false
+// The plugins that are linked in.
+var (
+	secrets     = map[string]logical.Factory{"pki": pki.Factory}
+	credentials = map[string]logical.Factory{
+		"approle": approle.Factory, "cert": cert.Factory, "jwt": jwt.Factory, "kubernetes": kubernetes.Factory,
 	}
-	return func() (any, error) { return factory, nil }, true
-}
+)
 
-func (builtin) Keys(kind consts.PluginType) []string {
+func linked(kind consts.PluginType) map[string]logical.Factory {
 	switch kind {
 	case consts.PluginTypeSecrets:
-		return []string{"pki"}
+		return secrets
 	case consts.PluginTypeCredential:
-		return []string{"kubernetes"}
+		return credentials
 	default:
 		return nil
 	}
 }
+
+// builtin says which plugins are linked in (plugincatalog.BuiltinRegistry).
+type builtin struct{}
+
+func (builtin) Contains(name string, kind consts.PluginType) bool { return linked(kind)[name] != nil }
+
+func (builtin) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
+	factory := linked(kind)[name]
+	return func() (any, error) { return factory, nil }, factory != nil
+}
+
+func (builtin) Keys(kind consts.PluginType) []string { return slices.Sorted(maps.Keys(linked(kind))) }
 
 func (b builtin) DeprecationStatus(name string, kind consts.PluginType) (consts.DeprecationStatus, bool) {
 	return consts.Supported, b.Contains(name, kind)

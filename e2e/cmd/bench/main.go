@@ -10,6 +10,8 @@
 //   - floods: admissions while strangers flood the webhook;
 //   - agent: the time that it adds to Vault's, its memory at rest, and how often a large
 //     fleet asks one Vault in a year, by the agent's schedule on a clock of its own;
+//   - cert-manager: the time that the agent adds to an issuer's, its memory at rest, and how many
+//     CertificateRequests a large fleet has at a time;
 //   - controllers: a cluster of a large fleet, from a cold start and at rest.
 package main
 
@@ -39,6 +41,7 @@ var sections = []section{
 	{"admission", "Measuring how long the API server's client waits: with nothing installed, the policy and the webhook, in turn ...", measureAdmission},
 	{"floods", "Measuring admissions while strangers flood the webhook, in 256 MiB of memory ...", measureFloods},
 	{"agent", "Measuring the agent: before a real API server, Vault and istiod ...", measureAgent},
+	{"cert-manager", "Measuring the agent before a real API server, cert-manager and istiod ...", measureCertManager},
 	{"controllers", "Measuring the controllers: 1,000 VirtualMeshes, 3,000 IssuedCertificates and 300 istiods in a real API server; five minutes of it are quiet ...", measureControllers},
 }
 
@@ -74,7 +77,7 @@ func choose(names []string) ([]section, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no section %q; there are webhook, admission, floods, agent and controllers", name)
+			return nil, fmt.Errorf("there is no section %q; there are webhook, admission, floods, agent, cert-manager and controllers", name)
 		}
 		chosen = append(chosen, sections[i])
 	}

@@ -6,6 +6,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/machine"
@@ -16,6 +17,8 @@ const (
 	replicas    = 1000 * 3
 	workloadTTL = 24 * time.Hour
 	year        = 365 * 24 * time.Hour
+	// The first signatures, which all want at once, are over.
+	settledAfter = 30 * time.Minute
 	// The default of Vault's mounts: renewals are ten times as frequent as with 365 days.
 	lifetime = 768 * time.Hour
 )
@@ -25,11 +28,13 @@ type scenario struct {
 	outage  [2]time.Duration // since the beginning
 	changed time.Duration    // when all see another specification, 0 for never
 	from    time.Duration    // signatures before this are not counted
+	takes   time.Duration    // how long the CA takes for one
 }
 
 // outcome is what a year came to.
 type outcome struct {
 	perMinute int           // the most signatures in any minute, from the time that is counted
+	atATime   int           // the most requests that the CA has at a time, likewise
 	signed    int           // all signatures
 	closest   time.Duration // the least time that any certificate had left when it was replaced
 }
@@ -56,6 +61,7 @@ func simulate(s scenario) outcome {
 
 	result := outcome{closest: lifetime}
 	minutes := map[int]int{}
+	var open []time.Duration // the beginnings of the requests that the CA has
 	for queue.Len() > 0 {
 		next := heap.Pop(&queue).(wake)
 		now, state := next.at, &states[next.replica]
@@ -87,6 +93,8 @@ func simulate(s scenario) outcome {
 				minute := int(since / time.Minute)
 				minutes[minute]++
 				result.perMinute = max(result.perMinute, minutes[minute])
+				open = append(slices.DeleteFunc(open, func(begun time.Duration) bool { return begun+s.takes <= since }), since)
+				result.atATime = max(result.atATime, len(open))
 			}
 			*state = state.After(machine.IssueStarted{}, now).After(machine.SetPublished{Reason: step.Reason, Set: machine.Set{
 				Serial: fmt.Sprintf("%x", random.Uint64()), NotBefore: now, NotAfter: now.Add(lifetime), Digest: digest,
@@ -117,12 +125,11 @@ func (w *wakes) Pop() any {
 
 // fleetResults holds the fleet to a part of what one Vault can sign.
 func fleetResults(signsPerSecond float64) []result {
-	const start = 30 * time.Minute // the first signatures, which all want at once
 	// An outage when most renewals fall due, in the first round of them.
 	worst := 27 * 24 * time.Hour
-	ordinary := simulate(scenario{from: start})
-	outage := simulate(scenario{from: start, outage: [2]time.Duration{worst, worst + time.Hour}})
-	change := simulate(scenario{from: start, changed: worst})
+	ordinary := simulate(scenario{from: settledAfter})
+	outage := simulate(scenario{from: settledAfter, outage: [2]time.Duration{worst, worst + time.Hour}})
+	change := simulate(scenario{from: settledAfter, changed: worst})
 	rate := signsPerSecond * 60
 	share := func(measure string, o outcome, limit float64) result {
 		found := 100 * float64(o.perMinute) / rate

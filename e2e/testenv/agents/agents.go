@@ -72,6 +72,24 @@ subjects:
 - {kind: ServiceAccount, name: istiod, namespace: NAMESPACE}
 `
 
+// requestsRole holds the rights that cert-manager as a source needs in addition.
+const requestsRole = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: istiod-agent-cert-manager}
+rules:
+- apiGroups: [cert-manager.io]
+  resources: [certificaterequests]
+  verbs: [create, get, list, watch, delete]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: istiod-agent-cert-manager}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: istiod-agent-cert-manager}
+subjects:
+- {kind: ServiceAccount, name: istiod, namespace: NAMESPACE}
+`
+
 // Pod holds what a Pod gives the agent's containers: its name, files and environment.
 type Pod struct {
 	Name, Namespace string
@@ -128,6 +146,11 @@ func Install(ctx context.Context, c *cluster.Cluster) error {
 // Grant binds the agent's role to istiod's service account in a namespace.
 func Grant(ctx context.Context, c *cluster.Cluster, namespace string) error {
 	return apply(ctx, c, strings.ReplaceAll(role, "NAMESPACE", namespace), namespace)
+}
+
+// GrantRequests lets istiod's service account in a namespace request certificates of cert-manager.
+func GrantRequests(ctx context.Context, c *cluster.Cluster, namespace string) error {
+	return apply(ctx, c, strings.ReplaceAll(requestsRole, "NAMESPACE", namespace), namespace)
 }
 
 // NewPod creates istiod's service account with the agent's rights, writes its token and kubeconfig below dir, and creates

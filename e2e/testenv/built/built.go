@@ -71,23 +71,40 @@ func CertManager() (controller, cainjector string, err error) {
 	return controller, cainjector, err
 }
 
+// ApproverPolicy returns the path of the approver-policy that `make servers` builds.
+func ApproverPolicy() (string, error) {
+	return server("approver-policy", "github.com/cert-manager/approver-policy", "approver-policy")
+}
+
 // CertManagerCRDs returns the folder of cert-manager's CRDs in Go's module cache.
-func CertManagerCRDs(ctx context.Context) (string, error) {
+func CertManagerCRDs(ctx context.Context) (string, error) { return moduleCRDs(ctx, "cert-manager") }
+
+// ApproverPolicyCRDs returns the folder of approver-policy's.
+func ApproverPolicyCRDs(ctx context.Context) (string, error) {
+	return moduleCRDs(ctx, "approver-policy")
+}
+
+func moduleCRDs(ctx context.Context, name string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/cert-manager/cert-manager")
-	download.Dir, download.Stderr = filepath.Join(root, "e2e", "binaries", "cert-manager"), os.Stderr
+	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/cert-manager/"+name)
+	download.Dir, download.Stderr = filepath.Join(root, "e2e", "binaries", name), os.Stderr
 	output, err := download.Output()
 	if err != nil {
-		return "", fmt.Errorf("looking for cert-manager's module: %w", err)
+		return "", fmt.Errorf("looking for the module of %s: %w", name, err)
 	}
 	var module struct{ Dir string }
 	if err := json.Unmarshal(output, &module); err != nil {
 		return "", err
 	}
 	return filepath.Join(module.Dir, "deploy", "crds"), nil
+}
+
+// ControllerManager returns the path of the kube-controller-manager that `make node` builds.
+func ControllerManager() (string, error) {
+	return server("kubernetes", "k8s.io/kubernetes", "kube-controller-manager")
 }
 
 // Node holds the programs of a cluster with a node, and of the person who works with it.

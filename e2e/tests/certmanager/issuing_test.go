@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,6 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -46,14 +46,7 @@ func newIstiod(t *testing.T, granted bool) *istiod {
 	pod, err := agents.NewPod(t.Context(), shared, namespace, "istiod-0", istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
 	if granted {
-		meta := metav1.ObjectMeta{Namespace: namespace, Name: "istiod-agent-cert-manager"}
-		must(t, shared.Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
-			APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificaterequests"}, Verbs: []string{"create", "get", "list", "watch", "delete"},
-		}}}))
-		must(t, shared.Create(t.Context(), &rbacv1.RoleBinding{
-			ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: agents.ServiceAccount}},
-		}))
+		must(t, agents.GrantRequests(t.Context(), shared, namespace))
 	}
 	return &istiod{Pod: pod}
 }
@@ -61,7 +54,12 @@ func newIstiod(t *testing.T, granted bool) *istiod {
 // specify writes the specification of an issuer.
 func (i *istiod) specify(t *testing.T, certManager map[string]any) {
 	t.Helper()
-	i.certificate = i.Certificate("", func(_, options map[string]any) { options["ecKeyCurve"], options["ttlDays"] = "P-256", int64(30) })
+	i.specifyFor(t, 30, certManager)
+}
+
+func (i *istiod) specifyFor(t *testing.T, days int64, certManager map[string]any) {
+	t.Helper()
+	i.certificate = i.Certificate("", func(_, options map[string]any) { options["ecKeyCurve"], options["ttlDays"] = "P-256", days })
 	must(t, unstructured.SetNestedField(i.certificate.Object, map[string]any{"certManager": certManager}, "spec", "agentCa"))
 	_, err := shared.ServerSideApply(t.Context(), i.certificate)
 	must(t, err)
@@ -150,6 +148,21 @@ func TestIssuing(t *testing.T) {
 		i.specify(t, spec)
 		_, err := i.Init(t.Context())
 		must(t, err)
+	})
+	t.Run("name constraints of the CSR", func(t *testing.T) {
+		i := newIstiod(t, true)
+		i.specify(t, i.caIssuer(t, "istio-ca", limited, root))
+		must(t, unstructured.SetNestedSlice(i.certificate.Object, []any{"cluster.local"}, "spec", "certOptions", "permittedURIDomains"))
+		_, err := shared.ServerSideApply(t.Context(), i.certificate)
+		must(t, err)
+		_, err = i.Init(t.Context())
+		must(t, err)
+		block, _ := pem.Decode([]byte(i.Files(t)["ca-cert.pem"]))
+		authority, err := x509.ParseCertificate(block.Bytes)
+		must(t, err)
+		if !slices.Equal(authority.PermittedURIDomains, []string{"cluster.local"}) || !authority.PermittedDNSDomainsCritical {
+			t.Errorf("the CA permits %q, critical: %t", authority.PermittedURIDomains, authority.PermittedDNSDomainsCritical)
+		}
 	})
 	t.Run("an issuer that ends before its root", func(t *testing.T) {
 		i := newIstiod(t, true)

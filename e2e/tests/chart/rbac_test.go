@@ -203,11 +203,30 @@ func TestAgentRights(t *testing.T) {
 				"mesh/istiod-agent.webhook":       {"configmaps: get"},
 			},
 		},
+		"an account with an AppRole": {
+			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "vaultSecrets": []any{"vault-approle", "vault-ca"}}}},
+			map[string][]string{
+				"mesh/istiod-agent-istiod":  rights("secrets vault-approle,vault-ca: get"),
+				"mesh/istiod-agent.webhook": {"configmaps: get"},
+			},
+		},
 		"an account that reads roots": {
 			helm.Values{"serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh", "rootsConfigMap": "mesh-roots"}}},
 			map[string][]string{
 				"mesh/istiod-agent-istiod":  rights("configmaps mesh-roots: get"),
 				"mesh/istiod-agent.webhook": {"configmaps: get"},
+			},
+		},
+		"requests to cert-manager": {
+			helm.Values{"certManager": true, "serviceAccounts": accounts{helm.Values{"name": "istiod", "namespace": "mesh"}}, "namespaces": []any{"mesh"}},
+			map[string][]string{
+				"mesh/istiod-agent-istiod":  rights("certificaterequests.cert-manager.io: create get list watch delete"),
+				"mesh/istiod-agent.istiods": rights("certificaterequests.cert-manager.io: create get list watch delete"),
+				"mesh/istiod-agent.webhook": {
+					"configmaps: get",
+					"rolebindings.rbac.authorization.k8s.io istiod-agent.istiods: get patch",
+					"roles.rbac.authorization.k8s.io istiod-agent.istiods: bind",
+				},
 			},
 		},
 		"every istiod of a namespace": {

@@ -45,9 +45,13 @@ var installations = []installation{
 	{"`tokenSecret`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "tokenSecret": "vault-token"},
 	}}}},
+	{"`vaultSecrets`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
+		helm.Values{"name": "istiod", "namespace": "istio-system", "vaultSecrets": []any{"vault-login"}},
+	}}}},
 	{"`rootsConfigMap`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "rootsConfigMap": "mesh-roots"},
 	}}}},
+	{"`istiodSidecar.certManager`", helm.Values{"istiodSidecar": helm.Values{"certManager": true}}},
 	{"`requestTokens`", helm.Values{"istiodSidecar": helm.Values{"serviceAccounts": []any{
 		helm.Values{"name": "istiod", "namespace": "istio-system", "requestTokens": true},
 	}}}},

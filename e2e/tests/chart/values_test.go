@@ -64,6 +64,8 @@ func TestInvalidValues(t *testing.T) {
 		"service account with capitals":     {`istiodSidecar: {serviceAccounts: [{name: Istiod, namespace: istio-system}]}`, `at '/istiodSidecar/serviceAccounts/0/name'`},
 		"namespace with capitals":           {`istiodSidecar: {serviceAccounts: [{name: istiod, namespace: Mesh}]}`, `at '/istiodSidecar/serviceAccounts/0/namespace'`},
 		"Secret of a token with capitals":   {`istiodSidecar: {serviceAccounts: [{name: istiod, namespace: mesh, tokenSecret: Vault}]}`, `at '/istiodSidecar/serviceAccounts/0/tokenSecret'`},
+		"Secret of a login with capitals":   {`istiodSidecar: {serviceAccounts: [{name: istiod, namespace: mesh, vaultSecrets: [Vault]}]}`, `at '/istiodSidecar/serviceAccounts/0/vaultSecrets/0'`},
+		"every Secret of a namespace":       {`istiodSidecar: {serviceAccounts: [{name: istiod, namespace: mesh, vaultSecrets: ["*"]}]}`, `at '/istiodSidecar/serviceAccounts/0/vaultSecrets/0'`},
 		"ServiceAccount with capitals":      {`serviceAccount: {name: Mine}`, `at '/serviceAccount/name'`},
 		"name with capitals":                {`nameOverride: Mine`, `at '/nameOverride'`},
 		"full name with capitals":           {`fullnameOverride: Mine`, `at '/fullnameOverride'`},

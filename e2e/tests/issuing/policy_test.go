@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +61,43 @@ func TestMinimalPolicy(t *testing.T) {
 	if strings.Contains(output, "NotTidied") {
 		t.Errorf("the login was not revoked:\n%s", output)
 	}
+}
+
+// With permittedURIDomains, the policy must allow the parameter; one that requires and pins it takes exactly these domains.
+func TestNameConstraintsPolicy(t *testing.T) {
+	s := newSetting(t, vaultserver.Options{})
+	minimal := documented(t, "istiod-agent-istiod", s.Namespace)
+	s.write(t, "auth/kubernetes/role/istiod", map[string]any{
+		"bound_service_account_names": agents.ServiceAccount, "bound_service_account_namespaces": s.Namespace, "token_policies": "istiod",
+	})
+	specify := func(domains ...any) {
+		t.Helper()
+		_, err := shared.ServerSideApply(t.Context(), s.Certificate(s.server, func(vault, options map[string]any) {
+			delete(vault, "csrPath")
+			vault["kubernetesAuth"] = map[string]any{"role": "istiod"}
+			options["ecKeyCurve"] = "P-256"
+			if len(domains) > 0 {
+				options["permittedURIDomains"] = domains
+			}
+		}))
+		must(t, err)
+	}
+	pinned := strings.NewReplacer(`"exclude_cn_from_sans"]`, `"exclude_cn_from_sans", "permitted_uri_domains"]`,
+		`["true"]`, `["true"]`+"\n"+`    "permitted_uri_domains" = ["cluster.local,.example.com"]`).Replace(minimal)
+
+	specify("cluster.local", ".example.com")
+	s.policy(t, "istiod", minimal)
+	s.refused(t, "VaultPolicyDenies", `path "pki/root/sign-intermediate"`)
+	s.policy(t, "istiod", pinned)
+	s.issues(t)
+	if got := parse(t, s.Files(t)["ca-cert.pem"]).PermittedURIDomains; !slices.Equal(got, []string{"cluster.local", ".example.com"}) {
+		t.Errorf("the CA permits %q", got)
+	}
+	must(t, empty(s.CACerts))
+	specify("cluster.local", ".example.org")
+	s.refused(t, "VaultPolicyDenies", `path "pki/root/sign-intermediate"`)
+	specify()
+	s.refused(t, "VaultPolicyDenies", `path "pki/root/sign-intermediate"`)
 }
 
 // If Vault generates the key, two more lines are needed: the first to issue, the second to delete the copy.

@@ -60,7 +60,7 @@ func TestConditions(t *testing.T) {
 	table := m.kubectl(t, "get", name)
 	for _, want := range []string{
 		"READY", "ENDS", "ROOT-ENDS", "True", certificate.NotAfter.UTC().Format(time.RFC3339),
-		root.NotAfter.UTC().Format(time.RFC3339), fingerprint(m.root.Certificate)[:12],
+		root.NotAfter.UTC().Format(time.RFC3339), fingerprint(m.root)[:12],
 	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("%q is not in\n%s", want, table)

@@ -18,15 +18,19 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/certmanager"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
 var must = check.Must
@@ -41,8 +45,9 @@ func TestMain(m *testing.M) {
 // mesh is an istiod with its agent and its Vault.
 type mesh struct {
 	*agents.Pod
-	vault       *vaultserver.Server
-	root        *vaultserver.Root
+	vault *vaultserver.Server
+	// root is the mesh's, in PEM.
+	root        []byte
 	certificate *unstructured.Unstructured
 	istiod      *istiodserver.Server
 }
@@ -57,10 +62,11 @@ func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh
 	m.vault, err = vaultserver.Start(ctx, vaultserver.Options{Storage: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, m.vault.Stop()) })
-	m.root, err = m.vault.Guide(ctx, vaultserver.GuideOptions{
+	root, err := m.vault.Guide(ctx, vaultserver.GuideOptions{
 		Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: m.Namespace, Root: vaultserver.FastRoot,
 	})
 	must(t, err)
+	m.root = root.Certificate
 	if change == nil {
 		change = func(vault, certOptions map[string]any) {
 			delete(vault, "csrPath")
@@ -71,6 +77,39 @@ func newMesh(t *testing.T, change func(vault, certOptions map[string]any)) *mesh
 	_, err = shared.ServerSideApply(ctx, m.certificate)
 	must(t, err)
 	return m
+}
+
+// newIssuerMesh is newMesh with cert-manager and a CA issuer in Vault's place. The issuer's key is in a Secret, as cert-manager
+// needs it.
+func newIssuerMesh(t *testing.T) (m *mesh, issuerKey []byte) {
+	t.Helper()
+	ctx := t.Context()
+	m = newPod(t)
+	running, err := certmanager.Start(ctx, shared.Plane)
+	must(t, err)
+	t.Cleanup(func() { must(t, running.Stop()) })
+	must(t, agents.GrantRequests(ctx, shared, m.Namespace))
+	root := testca.Root("mesh-root")
+	m.root = root.PEM()
+	template := testca.Authority("mesh-issuer")
+	template.MaxPathLen = 1
+	issuer := root.Sign(template, nil)
+	meta := metav1.ObjectMeta{Namespace: m.Namespace, Name: "istio-ca"}
+	must(t, shared.Create(ctx, &corev1.Secret{ObjectMeta: meta, Type: corev1.SecretTypeTLS, Data: map[string][]byte{
+		corev1.TLSCertKey: append(issuer.PEM(), m.root...), corev1.TLSPrivateKeyKey: issuer.KeyPEM(),
+	}}))
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": map[string]any{"name": meta.Name, "namespace": meta.Namespace},
+		"spec": map[string]any{"ca": map[string]any{"secretName": meta.Name}},
+	}}
+	must(t, shared.Create(ctx, object))
+	m.certificate = m.Certificate("", func(_, certOptions map[string]any) { certOptions["ecKeyCurve"] = "P-256" })
+	must(t, unstructured.SetNestedField(m.certificate.Object, map[string]any{"certManager": map[string]any{
+		"issuerRef": map[string]any{"name": meta.Name},
+	}}, "spec", "agentCa"))
+	_, err = shared.ServerSideApply(ctx, m.certificate)
+	must(t, err)
+	return m, issuer.KeyPEM()
 }
 
 // newPod returns a mesh without Vault and specification, in a new namespace.
@@ -227,11 +266,11 @@ func contains(text string, words ...string) error {
 
 // signs expects istiod to sign a workload's certificate that verifies against the root.
 func (m *mesh) signs(ctx context.Context) error {
-	workload, err := m.istiod.CSR(ctx, istiodserver.CSROptions{Namespace: m.Namespace, ServiceAccount: "default", Root: m.root.Certificate})
+	workload, err := m.istiod.CSR(ctx, istiodserver.CSROptions{Namespace: m.Namespace, ServiceAccount: "default", Root: m.root})
 	if err != nil {
 		return err
 	}
-	return workload.Verify(m.root.Certificate)
+	return workload.Verify(m.root)
 }
 
 // published expects no difference in the guide's last step.
@@ -239,7 +278,7 @@ func (m *mesh) published(t *testing.T) {
 	t.Helper()
 	cluster.Eventually(t, "istio-ca-root-cert is Vault's root", func() error {
 		root, err := m.istiod.PublishedRoot(t.Context(), m.Namespace)
-		if err == nil && !bytes.Equal(bytes.TrimSpace(root), bytes.TrimSpace(m.root.Certificate)) {
+		if err == nil && !bytes.Equal(bytes.TrimSpace(root), bytes.TrimSpace(m.root)) {
 			err = errors.New("it is another")
 		}
 		return err

@@ -47,7 +47,7 @@ func TestChangedRoot(t *testing.T) {
 	setRoot(issuers.is)
 
 	must(t, agents.Renew(t.Context(), shared, m.certificate, "under-another-root"))
-	words := []string{"the CA's root has changed", "from " + fingerprint(m.root.Certificate) + " to " + fingerprint(root.Certificate), "restart istiod"}
+	words := []string{"the CA's root has changed", "from " + fingerprint(m.root) + " to " + fingerprint(root.Certificate), "restart istiod"}
 	m.fails(t, serial, words...)
 	metric(t, sidecar, "istiod_agent_root_changed", 1)
 	m.wantEvent(t, "Warning", "RootChanged", words...)

@@ -38,6 +38,9 @@ type CLI struct {
 func (c *CLI) Run(ctx context.Context, call Call) (string, error) {
 	for command, run := range map[string]func(context.Context, Call) (string, error){
 		"auth enable":     c.authEnable,
+		"auth tune":       c.authTune,
+		"read":            c.read,
+		"token create":    c.tokenCreate,
 		"policy write":    c.policyWrite,
 		"secrets disable": c.secretsDisable,
 		"secrets enable":  c.secretsEnable,
@@ -90,6 +93,57 @@ func (c *CLI) authEnable(ctx context.Context, call Call) (string, error) {
 	return "", c.Client.Sys().EnableAuthWithOptionsWithContext(ctx, path, &api.EnableAuthOptions{Type: kind})
 }
 
+func (c *CLI) authTune(ctx context.Context, call Call) (string, error) {
+	flags := newFlags()
+	disable := flags.Bool("user-lockout-disable", false, "")
+	arguments, err := parse(flags, call.Arguments, 1)
+	if err != nil {
+		return "", err
+	}
+	_, err = c.Client.Logical().WriteWithContext(ctx, "sys/auth/"+arguments[0]+"/tune", map[string]any{"user_lockout_config": map[string]any{"lockout_disable": *disable}})
+	return "", err
+}
+
+func (c *CLI) read(ctx context.Context, call Call) (string, error) {
+	flags := newFlags()
+	field := flags.String("field", "", "")
+	arguments, err := parse(flags, call.Arguments, 1)
+	if err != nil {
+		return "", err
+	}
+	if *field == "" {
+		return "", errors.New("the test takes one field alone")
+	}
+	answer, err := c.Client.Logical().ReadWithContext(ctx, arguments[0])
+	if err != nil {
+		return "", err
+	}
+	if answer == nil || answer.Data[*field] == nil {
+		return "", fmt.Errorf("field %q is not in the answer", *field)
+	}
+	return fmt.Sprint(answer.Data[*field]), nil
+}
+
+func (c *CLI) tokenCreate(ctx context.Context, call Call) (string, error) {
+	flags := newFlags()
+	request := &api.TokenCreateRequest{}
+	flags.BoolVar(&request.NoParent, "orphan", false, "")
+	flags.StringVar(&request.Period, "period", "", "")
+	policy, field := flags.String("policy", "", ""), flags.String("field", "", "")
+	if _, err := parse(flags, call.Arguments, 0); err != nil {
+		return "", err
+	}
+	if *field != "token" {
+		return "", fmt.Errorf("the test knows no field %q", *field)
+	}
+	request.Policies = []string{*policy}
+	answer, err := c.Client.Auth().Token().CreateWithContext(ctx, request)
+	if err != nil {
+		return "", err
+	}
+	return answer.Auth.ClientToken, nil
+}
+
 func (c *CLI) secretsEnable(ctx context.Context, call Call) (string, error) {
 	path, kind, err := enable(call)
 	if err != nil {
@@ -131,9 +185,14 @@ func (c *CLI) write(ctx context.Context, call Call) (string, error) {
 	flags := newFlags()
 	field := flags.String("field", "", "")
 	format := flags.String("format", "table", "")
-	arguments, err := parse(flags, call.Arguments, -2)
+	force := flags.Bool("f", false, "") // without parameters
+	wrapTTL := flags.String("wrap-ttl", "", "")
+	arguments, err := parse(flags, call.Arguments, -1)
 	if err != nil {
 		return "", err
+	}
+	if *force != (len(arguments) == 1) {
+		return "", errors.New("expected -f without parameters, or parameters without -f")
 	}
 	data := map[string]any{}
 	for _, argument := range arguments[1:] {
@@ -150,7 +209,7 @@ func (c *CLI) write(ctx context.Context, call Call) (string, error) {
 		}
 		data[key] = value
 	}
-	if strings.HasPrefix(arguments[0], "auth/") && strings.HasSuffix(arguments[0], "/config") {
+	if data["kubernetes_host"] != nil {
 		for key, value := range c.Pod {
 			if data[key] == nil {
 				data[key] = value
@@ -160,9 +219,20 @@ func (c *CLI) write(ctx context.Context, call Call) (string, error) {
 	if err := c.known(ctx, arguments[0], data); err != nil {
 		return "", err
 	}
-	answer, err := c.Client.Logical().WriteWithContext(ctx, arguments[0], data)
+	client := c.Client
+	if *wrapTTL != "" {
+		if client, err = c.Client.Clone(); err != nil {
+			return "", err
+		}
+		client.SetToken(c.Client.Token())
+		client.SetWrappingLookupFunc(func(string, string) string { return *wrapTTL })
+	}
+	answer, err := client.Logical().WriteWithContext(ctx, arguments[0], data)
 	if err != nil {
 		return "", err
+	}
+	if *wrapTTL != "" && *field == "wrapping_token" && answer != nil && answer.WrapInfo != nil {
+		return answer.WrapInfo.Token, nil
 	}
 	if answer != nil {
 		for _, warning := range answer.Warnings {

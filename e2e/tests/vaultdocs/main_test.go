@@ -190,6 +190,7 @@ func newWay(t *testing.T, p *page, vault *vaultserver.Server, account string, au
 	w.Commands = map[string]func(context.Context, vaultdocs.Call) (string, error){
 		"vault":   cli.Run,
 		"openssl": w.OpenSSL,
+		"kubectl": (&vaultdocs.Kubectl{Client: clients, Read: w.Read}).Run,
 		"cat": func(ctx context.Context, call vaultdocs.Call) (string, error) {
 			return w.External(ctx, "cat", nil, call)
 		},

@@ -96,7 +96,10 @@ func TestShellRefuses(t *testing.T) {
 // It rejects unknown parts of Vault's command line before it calls Vault.
 func TestVaultRefuses(t *testing.T) {
 	for name, script := range map[string]string{
-		"another command":          "vault read pki/cert/ca",
+		"another command":          "vault delete pki/cert/ca",
+		"no field":                 "vault read pki/cert/ca",
+		"parameters and none":      "vault write -f a b=c",
+		"a token's other fields":   "vault token create -field=accessor",
 		"an unknown flag":          "vault secrets enable -pth=a pki",
 		"a flag at the end":        "vault secrets enable pki -path=a",
 		"no type":                  "vault auth enable",

@@ -148,4 +148,6 @@ func (p *page) safer(t *testing.T, vault *vaultserver.Server) {
 	if keys != nil {
 		t.Errorf("Vault keeps keys: %v", keys.Data["keys"])
 	}
+
+	w.otherLogins(t)
 }

@@ -69,7 +69,7 @@ func statusOf(t *testing.T, object *unstructured.Unstructured) string {
 
 func (m *mesh) wantServer(server string) func(*certificatesv1.IssuedCertificate) error {
 	return func(c *certificatesv1.IssuedCertificate) error {
-		if c.Spec.AgentCA == nil || c.Spec.AgentCA.Vault.Server != server {
+		if ca := c.Spec.AgentCA; ca == nil || ca.Vault == nil || ca.CertManager != nil || ca.Vault.Server != server {
 			return fmt.Errorf("its CA is %+v", c.Spec.AgentCA)
 		}
 		return nil

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -34,7 +35,7 @@ const (
 	closeTimeout = 5 * time.Second
 )
 
-// Config is the connection to Vault. Exactly one of Kubernetes and Token is set.
+// Config is the connection to Vault. Exactly one of Kubernetes, JWT, AppRole, Cert and Token is set.
 type Config struct {
 	// Server is the URL of Vault, with scheme.
 	Server string
@@ -45,6 +46,10 @@ type Config struct {
 	// CAPath is the endpoint that signs intermediates, CSRPath the one that generates keys, if any.
 	CAPath, CSRPath string
 	Kubernetes      *KubernetesAuth
+	// JWT is a login like Kubernetes, by the auth method jwt.
+	JWT     *KubernetesAuth
+	AppRole *AppRoleAuth
+	Cert    *CertAuth
 	// Token returns a token from elsewhere, which is never revoked here.
 	Token func(context.Context) (string, error)
 	// TokenFrom is the source of Token for messages, such as Secret istio-system/vault-token.
@@ -53,18 +58,13 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// KubernetesAuth logs in with a service account's token.
-type KubernetesAuth struct {
-	MountPath, Role string
-	// JWT returns the token, for each login anew.
-	JWT func(context.Context) (string, error)
-}
-
 // Client is a client of one Vault. It keeps no token: each Login has its own.
 type Client struct {
 	config    Config
 	endpoints Endpoints
 	transport *http.Transport
+	// certificate is the client certificate of the last login, nil for logins without.
+	certificate atomic.Pointer[tls.Certificate]
 }
 
 // New validates the configuration and sends nothing. It ignores the environment variables of Vault's own programs (VAULT_ADDR,
@@ -83,17 +83,26 @@ func New(config Config) (*Client, error) {
 	} else if strings.HasPrefix(config.Server, "https:") {
 		trustPublicRoots()
 	}
-	if (config.Kubernetes == nil) == (config.Token == nil) {
-		return nil, errors.New("expected one way to log in to Vault, a token or Kubernetes auth")
+	if config.ways() != 1 {
+		return nil, errors.New("expected one way to log in to Vault: a token or one auth method")
 	}
-	return &Client{
+	c := &Client{
 		config: config, endpoints: endpoints,
 		transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 10 * time.Second, MaxIdleConnsPerHost: 1,
 			MaxResponseHeaderBytes: headerLimit, OnProxyConnectResponse: connected,
 		},
-	}, nil
+	}
+	if config.Cert != nil { // shown to a server that asks for one, whatever CAs it names: its verification gives the reasons
+		tlsConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if certificate := c.certificate.Load(); certificate != nil {
+				return certificate, nil
+			}
+			return &tls.Certificate{}, nil
+		}
+	}
+	return c, nil
 }
 
 // connected returns an error for the answer of a forward proxy that does not connect to Vault (RFC 9110, section 9.3.6).
@@ -113,6 +122,8 @@ type Session struct {
 	own bool
 	// uses is the number of calls that the token allows, 0 for any; used counts them.
 	uses, used int
+	// sent are the secrets of the login, which no message may contain.
+	sent []string
 }
 
 // Login returns a session, which must be closed.
@@ -133,17 +144,17 @@ func (c *Client) Login(ctx context.Context) (*Session, error) {
 		s.api.SetToken(token)
 		return s, nil
 	}
-	jwt, err := c.config.Kubernetes.JWT(ctx)
+	parameters, err := s.credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.write(ctx, loginCall, c.endpoints.Login, map[string]any{"role": c.config.Kubernetes.Role, "jwt": jwt})
+	answer, err := s.write(ctx, loginCall, c.endpoints.Login, parameters)
 	if err != nil {
 		return nil, err
 	}
 	if answer.Auth != nil && answer.Auth.MFARequirement != nil {
 		return nil, &Error{
-			Kind: NotAuthorized, Call: loginCall, Path: c.endpoints.Login, Server: c.config.Server, Role: c.config.Kubernetes.Role,
+			Kind: NotAuthorized, Call: loginCall, Path: c.endpoints.Login, Server: c.config.Server, Role: c.config.method().role,
 			Detail: fmt.Sprintf("it asks for a second factor (login MFA), which the agent cannot give; exempt the auth method of %q from the login enforcement (vault list identity/mfa/login-enforcement)", c.endpoints.Login),
 		}
 	}

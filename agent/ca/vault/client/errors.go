@@ -37,6 +37,14 @@ const (
 	BadAnswer        Kind = "VaultBadAnswer"
 	BadConfiguration Kind = "VaultBadConfiguration"
 	Redirects        Kind = "VaultRedirects"
+	// ClockDiffers means that what the agent logs in with is not valid yet by a clock.
+	ClockDiffers Kind = "VaultClockDiffers"
+	// CertificateExpired is of the client certificate of the login.
+	CertificateExpired Kind = "VaultClientCertificateExpired"
+	// WrappingTokenUsed means that a wrapping token is not valid any more: another client may have unwrapped it.
+	WrappingTokenUsed Kind = "VaultWrappingTokenUsed"
+	// WrappingTokenForeign means that another endpoint made a wrapping token than that of secret ids.
+	WrappingTokenForeign Kind = "VaultWrappingTokenForeign"
 )
 
 // Error is a failed call.
@@ -72,7 +80,7 @@ func (e *Error) sentence() string {
 	case RoleUnknown:
 		return fmt.Sprintf("%s knows no role %q; create it, or correct kubernetesAuth.role", strings.TrimSuffix(e.Path, "/login"), e.Role)
 	case PolicyDenies:
-		return fmt.Sprintf("permission denied; allow it in the policy of role %q: path %q { capabilities = [%q] }, with all parameters that are sent, or log in anew if the token has expired", e.Role, e.Path, e.Capability)
+		return fmt.Sprintf("permission denied; allow it in the policy of %s: path %q { capabilities = [%q] }, with all parameters that are sent, or log in anew if the token has expired", e.ofRole(), e.Path, e.Capability)
 	case PathMissing:
 		return fmt.Sprintf("there is nothing at %q; enable the secrets engine or auth method there, or correct the path or the namespace in the specification", e.Path)
 	case RateLimited:
@@ -84,6 +92,14 @@ func (e *Error) sentence() string {
 	default:
 		return e.Detail
 	}
+}
+
+// ofRole names the login's role.
+func (e *Error) ofRole() string {
+	if e.Role == "" {
+		return "the login's role"
+	}
+	return fmt.Sprintf("role %q", e.Role)
 }
 
 // refusals are Vault's texts for refusals with a known solution (Vault builtin/logical/pki and vault-plugin-auth-kubernetes).
@@ -112,11 +128,11 @@ func (e *Error) Unwrap() error { return e.cause }
 // explain returns the Error for an error of Vault's client.
 func (s *Session) explain(ctx context.Context, call, capability, path string, err error) error {
 	e := &Error{Call: call, Path: path, Server: s.client.config.Server, Capability: capability}
-	if k := s.client.config.Kubernetes; k != nil {
-		e.Role = k.Role
-	}
+	e.Role = s.client.config.method().role
 	last, answer := *s.last, (*api.ResponseError)(nil)
-	switch answered := errors.As(err, &answer); {
+	answered := errors.As(err, &answer)
+	answer = s.withoutSecrets(answer)
+	switch {
 	case ctx.Err() != nil:
 		e.Kind, e.Detail, e.cause = Unreachable, "stopped while waiting for the answer", ctx.Err()
 	case errors.As(err, new(*http.MaxBytesError)):
@@ -124,6 +140,9 @@ func (s *Session) explain(ctx context.Context, call, capability, path string, er
 	case last.status >= 400 && e.standsBy(&last, answer):
 	case last.status >= 400 && !last.isVaults && !cutOff(err) && !speaksHTTPS(answer):
 		s.foreign(e, &last)
+	case answered && mentions(answer, "wrapping token is not valid") && s.client.config.AppRole != nil:
+		s.wrappingUsed(e)
+	case answered && e.Call == loginCall && answer.StatusCode != http.StatusServiceUnavailable && s.refused(e, answer):
 	case answered && answer.StatusCode == http.StatusForbidden && e.Call != loginCall:
 		s.denied(e, answer)
 	case answered:
@@ -165,7 +184,7 @@ func (e *Error) standsBy(last *trace, answer *api.ResponseError) bool {
 		e.advice = "it is a disaster recovery secondary (472), which issues nothing; set server to the primary"
 	case last.status == 473:
 		e.advice = "it is a performance standby that does not forward (473); " + active
-	case mentions(answer, "active cluster node not found"):
+	case mentions(answer, "active cluster node not found"), mentions(answer, "no active vault instance"):
 		e.advice = "it is a standby without an active Vault; check that one of Vault's servers is unsealed and active"
 	case last.health != nil, mentions(answer, "in standby mode"):
 		e.advice = fmt.Sprintf("it is a standby that does not forward (%d); %s", last.status, active)
@@ -208,7 +227,8 @@ func (s *Session) foreign(e *Error, last *trace) {
 // denied explains a refused call after the login.
 func (s *Session) denied(e *Error, answer *api.ResponseError) {
 	e.Kind = PolicyDenies
-	invalid := mentions(answer, "invalid token") || mentions(answer, "bad token")
+	// OpenBao, and Vault before 1.17, say nothing of an invalid token, but a login's uses are counted here too.
+	invalid := mentions(answer, "invalid token") || mentions(answer, "bad token") || s.uses > 0 && s.used > s.uses
 	switch kept := s.client.config.TokenFrom; {
 	case s.client.config.Token != nil && invalid:
 		e.Kind = NotAuthorized
@@ -217,10 +237,10 @@ func (s *Session) denied(e *Error, answer *api.ResponseError) {
 		e.advice = fmt.Sprintf("permission denied; allow it in a policy of the token in %s: path %q { capabilities = [%q] }, with all parameters that are sent, or put a new token there if it has expired", kept, e.Path, e.Capability)
 	case invalid && s.uses > 0:
 		e.Kind = NotAuthorized
-		e.advice = fmt.Sprintf("the login ended before the renewal was complete: role %q allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.Role, s.uses)
+		e.advice = fmt.Sprintf("the login ended before the renewal was complete: %s allows %d calls (token_num_uses), and the agent makes up to five; set token_num_uses=0 in the role, and token_ttl to a minute or more", e.ofRole(), s.uses)
 	case invalid:
 		e.Kind = NotAuthorized
-		e.advice = fmt.Sprintf("the login ended before the renewal was complete: its token was revoked or has expired; the agent logs in again; if this repeats, raise token_ttl of role %q to a minute or more", e.Role)
+		e.advice = fmt.Sprintf("the login ended before the renewal was complete: its token was revoked or has expired; the agent logs in again; if this repeats, raise token_ttl of %s to a minute or more", e.ofRole())
 	}
 }
 
@@ -228,6 +248,12 @@ func (s *Session) denied(e *Error, answer *api.ResponseError) {
 func (e *Error) answered(answer *api.ResponseError) {
 	login := e.Call == loginCall
 	switch code := answer.StatusCode; {
+	case code == http.StatusServiceUnavailable && mentions(answer, "namespace is sealed"): // OpenBao sdk/helper/consts/error.go
+		e.Kind, e.advice = Sealed, "the namespace of spec.agentCa.vault is sealed; unseal it (bao namespace unseal)"
+	case code == http.StatusServiceUnavailable && mentions(answer, "api access to this namespace has been locked"): // the same, and Vault Enterprise
+		e.Kind, e.advice = Unreachable, "an administrator has locked the namespace of spec.agentCa.vault; unlock it (vault or bao namespace unlock)"
+	case code == http.StatusNotFound && mentions(answer, "namespace not found"): // OpenBao vault/request_handling.go
+		e.Kind, e.advice = PathMissing, "it has no such namespace; correct the namespace in the specification"
 	case code == http.StatusServiceUnavailable && mentions(answer, "sealed"):
 		e.Kind = Sealed
 	case code == http.StatusTooManyRequests:

@@ -78,7 +78,7 @@ type Signed struct {
 // Sign requests a CA certificate with path length 0. Of the CSR (PEM) Vault uses the key alone.
 func (s *Session) Sign(ctx context.Context, csr []byte, request ca.Request) (*Signed, error) {
 	path := s.client.endpoints.Sign
-	answer, err := s.write(ctx, signCall, path, map[string]any{
+	parameters := map[string]any{
 		"csr":                  string(csr),
 		"common_name":          request.Organization,
 		"organization":         request.Organization,
@@ -87,7 +87,11 @@ func (s *Session) Sign(ctx context.Context, csr []byte, request ca.Request) (*Si
 		"max_path_length":      "0",
 		"ttl":                  strconv.Itoa(int(request.TTL/time.Second)) + "s",
 		"format":               "pem",
-	})
+	}
+	if len(request.PermittedURIDomains) > 0 { // Vault before 1.19 and OpenBao ignore it
+		parameters["permitted_uri_domains"] = strings.Join(request.PermittedURIDomains, ",")
+	}
+	answer, err := s.write(ctx, signCall, path, parameters)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,15 @@ func TestWhatIsSent(t *testing.T) {
 			"csr": "a request\n", "common_name": "Istio", "organization": "Istio", "uri_sans": hosts, "exclude_cn_from_sans": "true",
 			"max_path_length": "0", "ttl": "129600s", "format": "pem",
 		}},
+		"sign with name constraints": {signEndpoint, func(s *Session) error {
+			limited := request
+			limited.PermittedURIDomains = []string{"cluster.local", ".example.com"}
+			_, err := s.Sign(t.Context(), []byte("a request\n"), limited)
+			return err
+		}, map[string]any{
+			"csr": "a request\n", "common_name": "Istio", "organization": "Istio", "uri_sans": hosts, "exclude_cn_from_sans": "true",
+			"max_path_length": "0", "ttl": "129600s", "format": "pem", "permitted_uri_domains": "cluster.local,.example.com",
+		}},
 		"delete": {deleteEndpoint, func(s *Session) error { return s.DeleteKey(t.Context(), "some-id") }, nil},
 		"close":  {revokeEndpoint, func(s *Session) error { return s.Close(t.Context()) }, map[string]any{}},
 	} {

@@ -10,7 +10,7 @@ import (
 // Endpoints are the paths of Vault's API that a configuration leads to, without /v1/ in front: what a policy must allow
 // and which mounts must exist.
 type Endpoints struct {
-	// Login is where a service account logs in; empty for a token from elsewhere.
+	// Login is the endpoint of the login; empty for a token from elsewhere.
 	Login string
 	// Sign signs, in the secrets engine at SignMount.
 	Sign, SignMount string
@@ -33,8 +33,8 @@ func (c Config) Endpoints() (e Endpoints, err error) {
 			return e, err
 		}
 	}
-	if c.Kubernetes != nil {
-		e.Login = loginPath(c.Kubernetes.MountPath)
+	if method := c.method(); method.name != "" {
+		e.Login = loginPath(method.mountPath)
 	}
 	return e, nil
 }
