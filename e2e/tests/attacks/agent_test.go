@@ -192,11 +192,37 @@ func TestHostileSpecifications(t *testing.T) {
 	secret := func(namespace, what string) map[string]any {
 		return map[string]any{"server": stranger.URL, "caPath": "pki/root/sign-intermediate", "tokenSecretRef": map[string]any{"namespace": namespace, "name": secretName(what)}}
 	}
+	other := func(field string, fields map[string]any) map[string]any {
+		return map[string]any{"server": stranger.URL, "caPath": "pki/root/sign-intermediate", field: fields}
+	}
+	secretID := func(fields map[string]any) map[string]any {
+		auth := map[string]any{"roleId": "istiod"}
+		maps.Copy(auth, fields)
+		return other("appRoleAuth", auth)
+	}
+	serverCA := func(key string, value any) map[string]any {
+		vault := login(map[string]any{"audience": "vault"})
+		vault[key] = value
+		return vault
+	}
 	for name, test := range map[string]struct {
 		vault     map[string]any
 		arguments []string
 		says      string
 	}{
+		"the token for Vault as a secret id":    {secretID(map[string]any{"secretIdLocalPath": "/var/run/secrets/istiod-agent.io/vault/token"}), nil, "it is a JWT"},
+		"istiod's CA key as a secret id":        {secretID(map[string]any{"secretIdLocalPath": "/etc/cacerts/ca-key.pem"}), nil, "secretIdLocalPath"},
+		"a mounted key as a secret id":          {secretID(map[string]any{"secretIdLocalPath": "/var/run/secrets/istiod/tls/tls.key"}), nil, "secretIdLocalPath"},
+		"a Secret's token as a secret id":       {secretID(map[string]any{"secretIdSecretRef": map[string]any{"name": secretName("a token in an ordinary Secret"), "key": "token"}}), nil, "it is a JWT"},
+		"the same as a wrapping token":          {secretID(map[string]any{"wrapped": true, "secretIdSecretRef": map[string]any{"name": secretName("a token in an ordinary Secret"), "key": "token"}}), nil, "it is a JWT"},
+		"a secret id of another namespace":      {secretID(map[string]any{"secretIdSecretRef": map[string]any{"name": secretName("Vault's token of another namespace"), "namespace": "kube-system", "key": "token"}}), nil, "secretIdSecretRef.namespace"},
+		"a JWT for the API server":              {other("jwtAuth", map[string]any{"role": "istiod", "audience": "https://kubernetes.default.svc.cluster.local"}), nil, "TokenUnavailable"},
+		"a JWT without an audience":             {other("jwtAuth", map[string]any{"role": "istiod"}), nil, "jwtAuth.audience"},
+		"a mounted key to log in with":          {other("certAuth", map[string]any{"certLocalPath": "/var/run/secrets/istiod/tls"}), nil, "certLocalPath"},
+		"istiod's CA key as Vault's CA":         {serverCA("caLocalPath", "/etc/cacerts/ca-key.pem"), nil, "caLocalPath"},
+		"a mounted key as Vault's CA":           {serverCA("caLocalPath", "/var/run/secrets/istiod/tls/tls.key"), nil, "VaultCAUnavailable"},
+		"a link as Vault's CA":                  {serverCA("caLocalPath", "/var/run/secrets/link"), nil, "a symbolic link leads out"},
+		"a Secret's token as Vault's CA":        {serverCA("caSecretRef", map[string]any{"name": secretName("a token in an ordinary Secret"), "key": "token"}), nil, "it contains no certificate"},
 		"istiod's CA key":                       {login(map[string]any{"mountedSaPath": "/etc/cacerts", "secretTokenKey": "ca-key.pem"}), nil, "mountedSaPath"},
 		"istiod's CA key, climbing":             {login(map[string]any{"mountedSaPath": "/var/run/secrets/../../../etc/cacerts", "secretTokenKey": "ca-key.pem"}), nil, "mountedSaPath"},
 		"a process's environment":               {login(map[string]any{"mountedSaPath": "/proc/self", "secretTokenKey": "environ"}), nil, "mountedSaPath"},
@@ -269,12 +295,30 @@ func TestRandomSpecifications(t *testing.T) {
 			vault["namespace"] = one("admin", "../..", "a\r\nX-Injected: 1", strings.Repeat("a", 4096))
 		}
 		audience := ""
-		if random.IntN(4) == 0 {
+		if random.IntN(6) == 0 {
+			vault["caLocalPath"] = one("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", "/etc/cacerts/ca-key.pem", "/var/run/secrets/istiod/tls/tls.key", "/var/run/secrets/link", "/proc/self/environ")
+		}
+		switch random.IntN(6) {
+		case 0:
+			auth := map[string]any{"roleId": one("istiod", "a b", ""), "wrapped": random.IntN(3) == 0}
+			if random.IntN(2) == 0 {
+				auth["secretIdLocalPath"] = one("/var/run/secrets/istiod-agent.io/vault/token", "/var/run/secrets/istiod/tls/tls.key", "/etc/cacerts/ca-key.pem", "/var/run/secrets/istiod-agent.io/../link", "/proc/self/environ")
+			} else {
+				auth["secretIdSecretRef"] = map[string]any{
+					"name": one(secretName("a token in an ordinary Secret"), secretName("a token of istio-reader"), secretName("Vault's token of another namespace"), "cacerts"),
+					"key":  one("token", "ca-key.pem", ""), "namespace": one("", "kube-system", p.namespace),
+				}
+			}
+			vault["appRoleAuth"] = auth
+		case 1:
+			audience, _ = one("vault", "https://kubernetes.default.svc.cluster.local", "istio-ca", "a b").(string)
+			vault["jwtAuth"] = map[string]any{"role": one("istiod", "a/b", ""), "audience": audience}
+		case 2:
 			vault["tokenSecretRef"] = map[string]any{
 				"namespace": one("", p.namespace, "kube-system", "default"),
 				"name":      one(secretName("a token in an ordinary Secret"), "cacerts", secretName("Vault's token of another namespace"), secretName("a token of istio-reader"), "../secrets/x"),
 			}
-		} else {
+		default:
 			auth := map[string]any{"role": one("istiod", "a/b", "{{identity}}", "")}
 			if random.IntN(2) == 0 {
 				audience, _ = one("vault", "https://kubernetes.default.svc.cluster.local", "istio-ca", "a b").(string)
