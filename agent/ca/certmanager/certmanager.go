@@ -66,6 +66,7 @@ type Options struct {
 type source struct {
 	Options
 
+	of   string
 	spec *certificatesv1.CertManagerCA
 	// pending is the request that waits for a decision, nil without one.
 	pending *pending
@@ -81,9 +82,9 @@ type pending struct {
 	reported string
 }
 
-// New returns the source of a valid specification with its defaults.
-func New(options Options, spec *certificatesv1.CertManagerCA) ca.Source {
-	return &source{Options: options, spec: spec}
+// New returns the source of a valid specification with its defaults; of is the name of its IssuedCertificate.
+func New(options Options, of string, spec *certificatesv1.CertManagerCA) ca.Source {
+	return &source{Options: options, of: of, spec: spec}
 }
 
 // String implements ca.Source.
