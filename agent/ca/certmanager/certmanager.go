@@ -107,6 +107,9 @@ func (s *source) Issue(ctx context.Context, request ca.Request) (answer ca.Answe
 	if s.Requests == nil {
 		return answer, errors.New("spec.agentCa.certManager: requesting a certificate needs an API server; run in a cluster or set --kubeconfig")
 	}
+	if s.Pod == "" {
+		return answer, errors.New("spec.agentCa.certManager: expected --pod-name (POD_NAME): it tells this agent's requests from those of others")
+	}
 	if s.pending == nil || !s.pending.isFor(request) {
 		if err := s.begin(ctx, request); err != nil {
 			return answer, err
