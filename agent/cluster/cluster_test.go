@@ -4,11 +4,14 @@ package cluster
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -279,5 +283,35 @@ func TestSummarized(t *testing.T) {
 				t.Errorf("it claims the entries %+v", got.Certificates)
 			}
 		})
+	}
+}
+
+// Requests belong to a Pod only where its token names this Pod: with the UID of another one, they would be deleted at once.
+func TestPodUID(t *testing.T) {
+	t.Parallel()
+	part := base64.RawURLEncoding.EncodeToString
+	write := func(claims string) string {
+		file := filepath.Join(t.TempDir(), "token")
+		content := part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(`{"iss":"a","sub":"system:serviceaccount:mesh:istiod","kubernetes.io":`+claims+`}`)) + "." + part([]byte("signature"))
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	const mine = `{"namespace":"mesh","pod":{"name":"istiod-0","uid":"1-2"}}`
+	for name, test := range map[string]struct {
+		file string
+		want types.UID
+	}{
+		"its own":                {write(mine), "1-2"},
+		"another Pod's":          {write(strings.Replace(mine, "istiod-0", "istiod-1", 1)), ""},
+		"another namespace's":    {write(strings.Replace(mine, "mesh", "other", 1)), ""},
+		"a service account's":    {write(`{"namespace":"mesh"}`), ""},
+		"no file":                {filepath.Join(t.TempDir(), "none"), ""},
+		"a client certificate's": {"", ""},
+	} {
+		if got := PodUID(&rest.Config{BearerTokenFile: test.file}, agent.Identity{Namespace: "mesh", Pod: "istiod-0"}); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
 	}
 }

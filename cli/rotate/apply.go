@@ -153,7 +153,7 @@ func (f *flags) next(stage networkingv1.RootRotation) string {
 	}
 	const renewed = "when every workload has renewed its certificate (within 24 hours by default) or was restarted:"
 	precondition := map[networkingv1.RootRotation]string{
-		networkingv1.RotateTrustBoth:   "make the VirtualMesh of every cluster name the Vault of the new root (the next stage uses it); " + renewed,
+		networkingv1.RotateTrustBoth:   "make the VirtualMesh of every cluster name the CA of the new root (the next stage uses it); " + renewed,
 		networkingv1.RotateSignWithNew: renewed,
 		networkingv1.RotateDropOld:     "the root change is complete; remove its annotations:",
 	}

@@ -355,3 +355,20 @@ func TestNoSecretOnACommandLine(t *testing.T) {
 		t.Errorf("%v: %s", err, &out)
 	}
 }
+
+// A VirtualMesh with another CA is told apart from one without any.
+func TestCertManager(t *testing.T) {
+	t.Parallel()
+	mesh := read(t, "../../config/samples/virtualmesh-cert-manager.yaml", "")
+	const want = "vault is missing: this VirtualMesh does not use Vault, but cert-manager's ClusterIssuer mesh, and needs nothing in Vault"
+	if _, err := vaultside.NewDesired(mesh, vaultside.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Error(err)
+	}
+	if _, err := vaultside.Connect(mesh, true, time.Second); err == nil || !strings.Contains(err.Error(), want) {
+		t.Error(err)
+	}
+	file := vaultside.MeshFlags{Filename: "../../config/samples/virtualmesh-cert-manager.yaml"}
+	if _, err := file.VaultRoot(t.Context(), nil, time.Second, nil); err == nil || !strings.Contains(err.Error(), "give the root in a file, by --root or --new-root") {
+		t.Error(err)
+	}
+}

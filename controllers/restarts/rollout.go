@@ -150,7 +150,7 @@ func (r *rollout) advanceIstiods(ctx context.Context, all []istiod, entry *certi
 			waiting = append(waiting, fmt.Sprintf("%s: its rollout to finish (%s)", display(w), status.progress))
 		case len(outdated) == 0:
 		case status.restartedFor == rootsKey(r.status.Roots):
-			waiting = append(waiting, fmt.Sprintf("%s: it restarted for root %s, but %s did not get that root from Vault or has not reported it yet", display(w), shorten(r.status.Roots...), strings.Join(outdated, ", ")))
+			waiting = append(waiting, fmt.Sprintf("%s: it restarted for root %s, but %s did not get that root from its CA or has not reported it yet", display(w), shorten(r.status.Roots...), strings.Join(outdated, ", ")))
 		default:
 			record(r.status, entry, w, outdated)
 		}

@@ -71,7 +71,7 @@ func offeredRoot(reports []certificatesv1.CertificateStatus) (root, unclear stri
 	offered = sorted(offered)
 	switch {
 	case len(offered) > 1:
-		return "", fmt.Sprintf("Vault to have one root: replicas of istiod were offered %d different ones", len(offered))
+		return "", fmt.Sprintf("the CA to have one root: replicas of istiod were offered %d different ones", len(offered))
 	case len(offered) == 1:
 		return offered[0], ""
 	}

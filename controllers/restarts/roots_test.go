@@ -70,7 +70,7 @@ func TestWhatTheRootsAre(t *testing.T) {
 		},
 		"Vault cannot make up its mind": {
 			reports: []report{replica("a", "R1", offered("R2")), replica("b", "R1", offered("R3"))},
-			waiting: "Vault to have one root: replicas of istiod were offered 2 different ones",
+			waiting: "the CA to have one root: replicas of istiod were offered 2 different ones",
 		},
 		"in stages, both roots are published": {
 			reports: []report{replica("a", "R1", trusts("R1", "R2")), replica("b", "R1", trusts("R2", "R1"))}, staged: true,

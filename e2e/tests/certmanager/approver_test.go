@@ -80,6 +80,9 @@ func TestApproverPolicy(t *testing.T) {
 	})
 
 	i.specifyFor(t, 90, map[string]any{"issuerRef": issuer})
+	must(t, unstructured.SetNestedStringSlice(i.certificate.Object, []string{"cluster.local"}, "spec", "certOptions", "permittedURIDomains"))
+	_, err = shared.ServerSideApply(t.Context(), i.certificate)
+	must(t, err)
 	sidecar, err := i.Sidecar(t.Context())
 	must(t, err)
 	t.Cleanup(func() {
@@ -91,6 +94,9 @@ func TestApproverPolicy(t *testing.T) {
 	mine := i.waitForRequest(t)
 	wantDecision(t, mine, cmapi.CertificateRequestConditionApproved)
 	i.wantStatus(t, "REQUESTED", "CertManagerWaitingForIssuer")
+	if pending, err := sidecar.Metric(t.Context(), "istiod_agent_request_pending"); err != nil || pending != 1 {
+		t.Errorf("istiod_agent_request_pending is %v (%v)", pending, err)
+	}
 
 	// The same requester, with requests that the agent does not make.
 	config := rest.CopyConfig(shared.Plane.Config)
