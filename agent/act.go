@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
@@ -69,9 +70,7 @@ func (a *Agent) publish(set *cacerts.Set, n note, reason machine.Reason) (machin
 }
 
 func (a *Agent) write(set *cacerts.Set, n note) error {
-	if unwrapped := a.Vault.Unwrapped; unwrapped != nil && unwrapped.SecretID != "" {
-		n.Unwrapped = unwrapped
-	}
+	n.Unwrapped = a.unwrapped()
 	text, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -83,6 +82,18 @@ func (a *Agent) write(set *cacerts.Set, n note) error {
 	a.Metrics.Observe("publish", time.Since(start))
 	a.uses(set)
 	return nil
+}
+
+// unwrapped returns the secret id to keep for the agent after this one, nil where the specification needs none.
+func (a *Agent) unwrapped() *client.Unwrapped {
+	if a.desired == nil {
+		return nil
+	}
+	from := a.desired.Spec.AgentCA
+	if from == nil || from.Vault == nil || from.Vault.AppRoleAuth == nil || !from.Vault.AppRoleAuth.Wrapped || a.Vault.Unwrapped.SecretID == "" {
+		return nil
+	}
+	return a.Vault.Unwrapped
 }
 
 // failed returns the event of an attempt without a certificate.
