@@ -30,7 +30,7 @@ func (a *Agent) sourceOf(certificate *certificatesv1.IssuedCertificate) (ca.Sour
 	case of.Vault != nil:
 		source, errs = vault.New(a.Vault, of.Vault)
 	default:
-		source = certmanager.New(a.CertManager, of.CertManager)
+		source = certmanager.New(a.CertManager, certificate.Name, of.CertManager)
 	}
 	if roots := of.TrustedRoots; roots != nil && roots.ConfigMapRef != nil {
 		errs = append(errs, ca.OwnNamespace(path.Child("trustedRoots", "configMapRef"), roots.ConfigMapRef.Namespace, a.Identity.Namespace)...)

@@ -17,32 +17,35 @@ import (
 const caSources = "ca-sources.md"
 
 // sourceClaims names, for rows and sentences of the page by their first words, the tests that show them.
-var sourceClaims = map[string]string{
-	"| in etcd |":                                      "e2e/tests/renewal.TestTwoHundredRenewals e2e/tests/sources.TestKilled",
-	"| path length 0 |":                                "e2e/tests/sources.TestWrongAnswers/an_unlimited_path e2e/tests/certmanager.TestIssuing/an_issuer_that_limits_nothing",
-	"| while it is down |":                             "e2e/tests/sources.TestFailures e2e/tests/issuing.TestRenewalRecovers",
-	"| [name constraints](#name-constraints) |":        "e2e/tests/renewal.TestNameConstraints e2e/tests/certmanager.TestIssuing/name_constraints_of_the_CSR e2e/tests/sources.TestNameConstraints",
-	"| CA | yes |":                                     "e2e/tests/certmanager.TestIssuing/an_issuer_that_limits_the_path_length",
-	"| SelfSigned | no |":                              "e2e/tests/certmanager.TestIssuing/an_issuer_that_cannot_sign_it",
-	"| `tokenSecretRef` |":                             "e2e/tests/issuing.TestSecretTokenRenewal agent.TestKeepToken",
-	"This is a step of [changing the root]":            "e2e/tests/rotation.TestRotateIstiodRoot agent.TestTheCAOfUntilNowIsTakenOver",
-	"List the trust domain of every mesh":              "controllers/meshes.TestExcludedTrustDomain internal/uriconstraints.TestPermit",
-	"| Go (istiod, proxyless gRPC) |":                  "e2e/tests/renewal.TestNameConstraints agent/cacerts.TestVerifyUnrequestedNameConstraints/its_parent,_as_a_host",
-	"| older Vault, OpenBao |":                         "e2e/tests/sources.TestNameConstraints agent/cacerts.TestVerifyNameConstraints/none",
-	"- The answer may have fewer domains":              "agent/cacerts.TestVerifyNameConstraints/narrower agent/cacerts.TestVerifyNameConstraints/broader agent/cacerts.TestVerifyNameConstraints/the_issuer's",
-	"- A policy of Vault with `allowed_parameters`":    "e2e/tests/issuing.TestNameConstraintsPolicy cli/vaultside.TestWhatIsPrinted/limited",
-	"- Constraints that nobody requested are accepted": "agent/cacerts.TestVerifyUnrequestedNameConstraints",
+var sourceClaims = []struct{ claim, shownBy string }{
+	{"| in etcd |", "e2e/tests/renewal.TestTwoHundredRenewals e2e/tests/sources.TestKilled"},
+	{"| path length 0 |", "e2e/tests/sources.TestWrongAnswers/an_unlimited_path e2e/tests/certmanager.TestIssuing/an_issuer_that_limits_nothing"},
+	{"| while it is down |", "e2e/tests/sources.TestFailures e2e/tests/issuing.TestRenewalRecovers"},
+	{"| [name constraints](#name-constraints) |", "e2e/tests/renewal.TestNameConstraints e2e/tests/certmanager.TestIssuing/name_constraints_of_the_CSR e2e/tests/sources.TestNameConstraints"},
+	{"| CA | yes |", "e2e/tests/certmanager.TestIssuing/an_issuer_that_limits_the_path_length"},
+	{"| SelfSigned | no |", "e2e/tests/certmanager.TestIssuing/an_issuer_that_cannot_sign_it"},
+	{"| `jwtAuth` |", "e2e/tests/logins.TestJWT"},
+	{"| `appRoleAuth` |", "e2e/tests/logins.TestAppRole e2e/tests/logins.TestAppRoleWrapped"},
+	{"| `certAuth` |", "e2e/tests/logins.TestCertificate"},
+	{"| `tokenSecretRef` |", "e2e/tests/issuing.TestSecretTokenRenewal agent.TestKeepToken"},
+	{"This is a step of [changing the root]", "e2e/tests/rotation.TestRotateIstiodRoot agent.TestTheCAOfUntilNowIsTakenOver"},
+	{"List the trust domain of every mesh", "controllers/meshes.TestExcludedTrustDomain internal/uriconstraints.TestPermit"},
+	{"| Go (istiod, proxyless gRPC) |", "e2e/tests/renewal.TestNameConstraints agent/cacerts.TestVerifyUnrequestedNameConstraints/its_parent,_as_a_host"},
+	{"| older Vault, OpenBao |", "e2e/tests/sources.TestNameConstraints agent/cacerts.TestVerifyNameConstraints/none"},
+	{"- The answer may have fewer domains", "agent/cacerts.TestVerifyNameConstraints/narrower agent/cacerts.TestVerifyNameConstraints/broader agent/cacerts.TestVerifyNameConstraints/the_issuer's"},
+	{"- A policy of Vault with `allowed_parameters`", "e2e/tests/issuing.TestNameConstraintsPolicy cli/vaultside.TestWhatIsPrinted/limited"},
+	{"- Constraints that nobody requested are accepted", "agent/cacerts.TestVerifyUnrequestedNameConstraints"},
 }
 
 // What the page promises of the sources, tests show.
 func TestSourceClaims(t *testing.T) {
 	t.Parallel()
 	sources, text := map[string]testSource{}, read(t, caSources).text
-	for claim, shownBy := range sourceClaims {
-		if strings.Count(text, "\n"+claim) != 1 {
-			t.Errorf("%s: no line, or several, begin with %q", caSources, claim)
+	for _, each := range sourceClaims {
+		if strings.Count(text, "\n"+each.claim) != 1 {
+			t.Errorf("%s: no line, or several, begin with %q", caSources, each.claim)
 		}
-		checkProof(t, sources, claim, shownBy)
+		checkProof(t, sources, each.claim, each.shownBy)
 	}
 }
 

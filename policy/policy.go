@@ -146,12 +146,15 @@ func (p *Policy) mutating(kind patches.Kind, names Names) {
 			ParamKind:          paramKind(),
 			MatchConstraints:   matchResources(kind),
 			MatchConditions:    matchConditions(),
-			Variables:          used(variables(kind), mutation(kind)),
+			Variables:          used(append(variables(kind), admissionv1.Variable{Name: "fresh", Expression: fresh()}), mutation(kind)),
 			Mutations: []admissionv1.Mutation{{
 				PatchType: admissionv1.PatchTypeJSONPatch,
 				JSONPatch: &admissionv1.JSONPatch{Expression: mutation(kind)},
 			}},
 		},
+	}
+	if kind == patches.Deployment {
+		p.Mutating.Spec.MatchConditions = append(p.Mutating.Spec.MatchConditions, notSettled())
 	}
 	p.MutatingBinding = &admissionv1.MutatingAdmissionPolicyBinding{
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingAdmissionPolicyBinding"},
@@ -166,6 +169,9 @@ func (p *Policy) validating(kind patches.Kind, names Names) {
 	p.Validating, p.ValidatingBinding = validatingPolicy(kind, names, "-decision", admissionv1.Deny)
 	spec := &p.Validating.Spec
 	spec.Validations, spec.AuditAnnotations = refusals(), reason()
+	if kind == patches.Deployment {
+		unlessOrdinary(spec)
+	}
 	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
 }
 
@@ -176,6 +182,9 @@ func (p *Policy) warning(kind patches.Kind, names Names) {
 	spec := &p.Warning.Spec
 	spec.FailurePolicy = new(admissionv1.Ignore)
 	spec.Validations = warnings(kind)
+	if kind == patches.Deployment {
+		spec.MatchConditions = append(spec.MatchConditions, notSilent())
+	}
 	spec.Variables = used(spec.Variables, expressionsOf(spec)...)
 	p.WarningBinding.Spec.ParamRef.ParameterNotFoundAction = new(admissionv1.AllowAction) // the others refuse
 }

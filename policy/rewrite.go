@@ -64,8 +64,10 @@ func volumesOf() []admissionv1.Variable {
 		// What the policy cannot do and the webhook can, in words; empty for nothing.
 		{Name: "problem", Expression: "variables.injecting && variables.cannotNote ? " + problemNoting + " : (variables.injecting || variables.removing) && variables.cannotRestore ? " + problemRestoring + " : ''"},
 
+		// The names of the volumes that may change.
+		{Name: "concerned", Expression: "variables.dropped + variables.restored + [" + token + "] + (variables.injecting ? [variables.volume] : [])"},
 		// The operations, the last volume first, so that the indices before it stay true.
-		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).reverse().map(i, [variables.volumes[i]].map(v, " +
+		{Name: "volumeEdits", Expression: "lists.range(size(variables.volumes)).filter(i, variables.volumeNames[i] in variables.concerned).reverse().map(i, [variables.volumes[i]].map(v, " +
 			"v.name in variables.dropped ? [" + remove("'/volumes/' + string(i)") + "] : " +
 			"variables.injecting && v.name == variables.volume ? (v == variables.inMemory ? [] : [" + replace("'/volumes/' + string(i)", "variables.inMemory") + "]) : " +
 			"variables.injecting && v.name == " + token + " ? (" + projects + " ? [] : [" + replace("'/volumes/' + string(i)", "params.spec.tokenVolume") + "]) : " +
@@ -125,8 +127,8 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 			"size(e) > 0 && e[0] == " + multiRoot + " ? e.slice(1, size(e)) : e)"},
 		{Name: "desiredEnv", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].env.slice(0, 4) + " +
 			"(size(variables.workloadTTL) == 0 || (variables.rendered[n].env.slice(0, 4) + variables.otherEnv[n]).exists(v, v.name == " + quote(istio.WorkloadTTLVariable) + ") ? [] : variables.workloadTTL[0]) + variables.otherEnv[n])"},
-		// istiod's volume, and istiod's mount of a token for the API server.
-		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse().map(m, m.transformMap(k, v, v))"},
+		// istiod's volume, and istiod's mount of a token for the API server. The plain test first takes a tenth of the time.
+		{Name: "token", Expression: mountsOf("variables.istiod") + ".filter(m, m.mountPath.contains('serviceaccount') && " + at("m") + " == " + cleaned(patches.TokenPath) + ").reverse().map(m, m.transformMap(k, v, v))"},
 		{Name: "desiredMounts", Expression: "variables.rendered.map(c, c.volumeMounts.map(m, m.transformMap(k, v, k == 'name' && v == 'cacerts' ? variables.volume : v)) + " +
 			"(size(variables.token) == 0 || c.volumeMounts.exists(m, " + at("m") + " == " + cleaned(patches.TokenPath) + ") ? [] : [variables.token[0]]))"},
 		{Name: "desiredSecurity", Expression: "variables.rendered.map(c, [c.?securityContext.orValue({})].map(s, (s.map(k, string(k)) + variables.ids.map(k, string(k)).filter(k, !(k in s)))" +
@@ -135,7 +137,10 @@ func containersOf(kind patches.Kind) []admissionv1.Variable {
 		{Name: "podLimits", Expression: "variables.pod.?resources.?limits.orValue({})"},
 		{Name: "podResources", Expression: "variables.pod.?resources.?requests.orValue({}).map(k, string(k)) + variables.podLimits.map(k, string(k))"},
 		{Name: "desiredResources", Expression: "variables.rendered.map(c, " + limitToPod("c.?resources.orValue({})") + ")"},
-		{Name: "desired", Expression: "lists.range(size(variables.rendered)).map(n, variables.rendered[n].transformMap(k, v, " +
+		// Whether this istiod gets other containers than the rendered ones.
+		{Name: "adapts", Expression: "variables.volume != 'cacerts' || size(variables.token) > 0 || size(variables.ids) > 0 || size(variables.podResources) > 0 || " +
+			"size(variables.workloadTTL) > 0 || variables.multiRootEnabled || variables.rendered.exists(c, " + multiRoot + " in c.env)"},
+		{Name: "desired", Expression: "!variables.adapts ? variables.rendered : lists.range(size(variables.rendered)).map(n, variables.rendered[n].transformMap(k, v, " +
 			"k == 'env' ? dyn(variables.desiredEnv[n]) : k == 'volumeMounts' ? dyn(variables.desiredMounts[n]) : " +
 			"k == 'securityContext' ? dyn(variables.desiredSecurity[n]) : k == 'resources' ? dyn(variables.desiredResources[n]) : dyn(v)))"},
 
@@ -352,7 +357,11 @@ func mutation(kind patches.Kind) string {
 	}
 	edits := "variables.problem != '' || !(variables.injecting || variables.removing) ? [] : (variables.injecting ? variables.injection : variables.removal)" +
 		".map(o, o.op == 'remove' ? JSONPatch{op: 'remove', path: '" + pod + "' + string(o.path)} : JSONPatch{op: string(o.op), path: '" + pod + "' + string(o.path), value: o.value}) + " + metadata
-	return "[" + edits + "].map(edits, size(edits) > 0 ? edits : [JSONPatch{op: 'test', path: '/kind', value: 'unchanged'}])[0]"
+	all := "[" + edits + "].map(edits, size(edits) > 0 ? edits : [JSONPatch{op: 'test', path: '/kind', value: 'unchanged'}])[0]"
+	if kind == patches.Deployment {
+		return "variables.fresh ? " + freshMutation() + " : " + all
+	}
+	return all
 }
 
 // newNoteOf an object: the note that the injection leaves. What is replaced stands in canonical JSON, as package patches

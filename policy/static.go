@@ -50,6 +50,7 @@ func NewStatic(config *v1alpha1.InjectionConfiguration, name string) (*Policy, e
 
 	p.Mutating.Name += staticSuffix
 	p.Mutating.Spec.ParamKind = nil
+	p.Mutating.Spec.MatchConditions, p.Warning.Spec.MatchConditions = matchConditions(), matchConditions() // they see no variables
 	p.Mutating.Spec.Variables = withConstants(parameter, p.Mutating.Spec.Variables)
 	p.Mutating.Spec.Mutations[0].JSONPatch.Expression = sansParams(p.Mutating.Spec.Mutations[0].JSONPatch.Expression)
 	p.MutatingBinding.Name, p.MutatingBinding.Spec = p.Mutating.Name, admissionv1.MutatingAdmissionPolicyBindingSpec{PolicyName: p.Mutating.Name}

@@ -59,6 +59,24 @@ func refusals() []admissionv1.Validation {
 	return all
 }
 
+// unlessOrdinary makes the validations and annotations of a Deployment's policy come to the same with less. They stand in
+// for its match condition too, which the API server would evaluate apart.
+func unlessOrdinary(spec *admissionv1.ValidatingAdmissionPolicySpec) {
+	spec.MatchConditions = nil
+	spec.Variables = append(spec.Variables,
+		admissionv1.Variable{Name: "ordinary", Expression: ordinary()},
+		admissionv1.Variable{Name: "deleted", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.deletionTimestamp)"})
+	for i := range spec.Validations {
+		v := &spec.Validations[i]
+		v.Expression = "variables.ordinary || variables.deleted || " + v.Expression
+		v.MessageExpression = "variables.ordinary ? '' : " + v.MessageExpression
+	}
+	for i := range spec.AuditAnnotations {
+		a := &spec.AuditAnnotations[i]
+		a.ValueExpression = "variables.deleted ? '' : variables.ordinary && " + builtInCA() + " ? " + quote(injected) + " : " + a.ValueExpression
+	}
+}
+
 // policyCannot is the reason for what only the webhook can do.
 const policyCannot = "PolicyCannot"
 

@@ -244,8 +244,12 @@ func (d *decision) issuer(issuer *issuerState) {
 				return
 			}
 		}
-		if path, found, _ := unstructured.NestedString(spec, "vault", "path"); found && signsLeaves(path) {
-			d.add(levelFail, subject, "signs at Vault's path "+path+", which signs leaf certificates", "set vault instead of certManager in the VirtualMesh, or name an issuer that signs intermediate CAs (docs/cert-manager.md)")
+		if _, found := spec["vault"]; found {
+			why := "is a Vault issuer: it requests no organization, so the agent refuses its certificates (WrongOrganization)"
+			if path, _, _ := unstructured.NestedString(spec, "vault", "path"); signsLeaves(path) {
+				why = "signs at Vault's path " + bounded.Message(path) + ", which signs leaf certificates"
+			}
+			d.add(levelFail, subject, why, "set vault instead of certManager in the VirtualMesh")
 			return
 		}
 	}

@@ -86,7 +86,7 @@ func TestCertManager(t *testing.T) {
 		"a self-signed one":         {spec("spec: {selfSigned: {}}\n" + ready), levelFail, subject + "is a self-signed issuer"},
 		"a role of Vault":           {spec("spec: {vault: {path: pki/sign/mesh}}\n" + ready), levelFail, subject + "signs at Vault's path pki/sign/mesh, which signs leaf certificates; next: set vault instead of certManager"},
 		"a role of Vault, verbatim": {spec("spec: {vault: {path: a/b/sign-verbatim/mesh}}\n" + ready), levelFail, "which signs leaf certificates"},
-		"a mount called sign":       {spec("spec: {vault: {path: sign/root/sign-intermediate}}\n" + ready), levelOK, subject + "is Ready"},
+		"a mount called sign":       {spec("spec: {vault: {path: sign/root/sign-intermediate}}\n" + ready), levelFail, subject + "is a Vault issuer: it requests no organization"},
 		"no rights": {func(_ *testing.T, f *clusterFacts) {
 			f.CertManager.Lacking["istio-system/istiod"] = fact[[]string]{Value: []string{"create certificaterequests.cert-manager.io"}}
 		}, levelFail, "rights of service account istio-system/istiod for cert-manager  — it may not create certificaterequests.cert-manager.io; no certificate is issued until it has this permission; next: "},

@@ -66,6 +66,7 @@ type Options struct {
 type source struct {
 	Options
 
+	of   string
 	spec *certificatesv1.CertManagerCA
 	// pending is the request that waits for a decision, nil without one.
 	pending *pending
@@ -81,9 +82,9 @@ type pending struct {
 	reported string
 }
 
-// New returns the source of a valid specification with its defaults.
-func New(options Options, spec *certificatesv1.CertManagerCA) ca.Source {
-	return &source{Options: options, spec: spec}
+// New returns the source of a valid specification with its defaults; of is the name of its IssuedCertificate.
+func New(options Options, of string, spec *certificatesv1.CertManagerCA) ca.Source {
+	return &source{Options: options, of: of, spec: spec}
 }
 
 // String implements ca.Source.
@@ -105,6 +106,9 @@ func (s *source) Conditions() []metav1.Condition {
 func (s *source) Issue(ctx context.Context, request ca.Request) (answer ca.Answer, err error) {
 	if s.Requests == nil {
 		return answer, errors.New("spec.agentCa.certManager: requesting a certificate needs an API server; run in a cluster or set --kubeconfig")
+	}
+	if s.Pod == "" {
+		return answer, errors.New("spec.agentCa.certManager: expected --pod-name (POD_NAME): it tells this agent's requests from those of others")
 	}
 	if s.pending == nil || !s.pending.isFor(request) {
 		if err := s.begin(ctx, request); err != nil {

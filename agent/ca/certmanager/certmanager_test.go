@@ -203,6 +203,17 @@ func TestNameConstraints(t *testing.T) {
 	}
 }
 
+// An agent that does not know its Pod could delete another's request.
+func TestIssueNeedsAPod(t *testing.T) {
+	t.Parallel()
+	s, server := newTestSource()
+	s.Pod = ""
+	server.stored["another-agents"] = &unstructured.Unstructured{}
+	if _, err := s.Issue(t.Context(), wanted); err == nil || len(server.created) > 0 || len(server.stored) != 1 {
+		t.Errorf("got %v, with %d requests", err, len(server.stored))
+	}
+}
+
 // An agent that stops takes its request with it; one that was killed leaves it to the next in its Pod.
 func TestIssueLeavesNothing(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,8 @@ const (
 	podLabel = "istiod-agent.io/pod"
 	// hostsAnnotation tells an approver whose certificate it is.
 	hostsAnnotation = "istiod-agent.io/hosts"
+	// specificationAnnotation is the name of its IssuedCertificate, which names istiod's mesh.
+	specificationAnnotation = "istiod-agent.io/issued-certificate"
 	// maxLeftovers bounds the requests that one call deletes.
 	maxLeftovers = 100
 	// createTimeout bounds how long the creation of a request holds up the agent's end.
@@ -52,9 +54,9 @@ func (s *source) create(ctx context.Context, request ca.Request, csr []byte) (*u
 	object := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": Requests.GroupVersion().String(), "kind": "CertificateRequest",
 		"metadata": map[string]any{
-			"generateName": "istiod-agent-",
+			"generateName": s.Pod + "-", // which the API server shortens
 			"labels":       map[string]any{podLabel: label(s.Pod)},
-			"annotations":  map[string]any{podLabel: s.Pod, hostsAnnotation: strings.Join(request.Hosts, ",")},
+			"annotations":  map[string]any{podLabel: s.Pod, specificationAnnotation: s.of, hostsAnnotation: strings.Join(request.Hosts, ",")},
 		},
 		"spec": map[string]any{
 			"request":   base64.StdEncoding.EncodeToString(csr),

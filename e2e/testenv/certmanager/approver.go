@@ -9,9 +9,7 @@ import (
 	"os/exec"
 	"time"
 
-	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
-	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -78,12 +76,13 @@ func StartApproverPolicy(ctx context.Context, plane *controlplane.ControlPlane, 
 		}
 	}
 	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		request := &cmapi.CertificateRequest{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "identity-"},
-			Spec:       cmapi.CertificateRequestSpec{Request: []byte("none"), IssuerRef: cmmeta.IssuerReference{Name: "none"}},
-		}
+		request := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "cert-manager.io/v1", "kind": "CertificateRequest", "metadata": map[string]any{"namespace": namespace, "generateName": "identity-"},
+			"spec": map[string]any{"request": "bm9uZQ==", "issuerRef": map[string]any{"name": "none"}},
+		}}
 		err := c.Create(ctx, request, client.DryRunAll)
-		return err == nil && request.Spec.Username != "", nil
+		name, _, _ := unstructured.NestedString(request.Object, "spec", "username")
+		return err == nil && name != "", nil
 	}); err != nil {
 		return nil, fmt.Errorf("waiting until the API server writes requesters: %w", err)
 	}

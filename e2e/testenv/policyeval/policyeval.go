@@ -20,6 +20,7 @@ import (
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -30,10 +31,13 @@ import (
 
 // Evaluator is a configuration's policies, compiled.
 type Evaluator struct {
-	kind             patches.Kind
-	parameter        *unstructured.Unstructured
-	compiler         *plugincel.CompositedCompiler
-	mutation         plugincel.MutatingEvaluator
+	kind      patches.Kind
+	parameter *unstructured.Unstructured
+	compiler  *plugincel.CompositedCompiler
+	mutation  plugincel.MutatingEvaluator
+	// Match conditions that end the evaluation of an injected Deployment: by the policy that mutates, and by the one that
+	// warns. Nil without such a condition.
+	settled, silent  plugincel.ConditionEvaluator
 	decision, advice *validator
 }
 
@@ -53,6 +57,9 @@ type Outcome struct {
 	Warnings []string
 	// Reason in the audit log.
 	Reason string
+	// Settled and Silent are whether match conditions end the next evaluation of Object: of the policy that mutates, and of
+	// the one that warns.
+	Settled, Silent bool
 }
 
 // New compiles the policies for one kind.
@@ -67,11 +74,32 @@ func New(kind patches.Kind, p *policy.Policy) (*Evaluator, error) {
 	if err := errors.Join(e.mutation.CompilationErrors()...); err != nil {
 		return nil, fmt.Errorf("mutation: %w\n%s", err, mutation.Expression)
 	}
+	if e.settled, err = condition(e.compiler, p.Mutating.Spec.MatchConditions, "not-settled"); err != nil {
+		return nil, err
+	}
+	if e.silent, err = condition(e.compiler, p.Warning.Spec.MatchConditions, "not-silent"); err != nil {
+		return nil, err
+	}
 	if e.decision, err = newValidator(&p.Validating.Spec); err != nil {
 		return nil, err
 	}
 	e.advice, err = newValidator(&p.Warning.Spec)
 	return e, err
+}
+
+// condition compiles the match condition of a name, if there is one.
+func condition(compiler *plugincel.CompositedCompiler, conditions []admissionregistrationv1.MatchCondition, name string) (plugincel.ConditionEvaluator, error) {
+	for _, c := range conditions {
+		if c.Name != name {
+			continue
+		}
+		compiled := compiler.CompileCondition([]plugincel.ExpressionAccessor{(*matchconditions.MatchCondition)(&c)}, plugincel.OptionalVariableDeclarations{HasParams: true}, environment.StoredExpressions)
+		if err := errors.Join(compiled.CompilationErrors()...); err != nil {
+			return nil, fmt.Errorf("match condition %s: %w", name, err)
+		}
+		return compiled, nil
+	}
+	return nil, nil //nolint:nilnil // none
 }
 
 func compile(variables []admissionregistrationv1.Variable) (*plugincel.CompositedCompiler, error) {
@@ -149,16 +177,30 @@ func (e *Evaluator) Cost(object runtime.Object) (c Cost, err error) {
 	return c, nil
 }
 
-// Create evaluates the policies as for an object's creation.
+// Create evaluates the policies as for an object's creation. It evaluates them even where a match condition ends their
+// evaluation, and fails if that matters.
 func (e *Evaluator) Create(object runtime.Object) (o Outcome, err error) {
-	attributes := e.attributes(object)
-	after, err := patch.NewJSONPatcher(e.mutation).Patch(e.compiler.CreateContext(context.Background()), patch.Request{
-		MatchedResource: attributes.GetResource(), VersionedAttributes: attributes, ObjectInterfaces: admission.NewObjectInterfacesFromScheme(scheme.Scheme), OptionalVariables: e.bindings(),
-	}, celconfig.RuntimeCELCostBudget)
+	after, err := e.mutate(object)
 	if err != nil {
-		return o, fmt.Errorf("mutation: %w", err)
+		return o, err
 	}
-	attributes = e.attributes(after)
+	attributes := e.attributes(after)
+	if o.Settled, err = e.ends(e.settled, attributes); err != nil {
+		return o, err
+	}
+	if o.Silent, err = e.ends(e.silent, attributes); err != nil {
+		return o, err
+	}
+	defer func() {
+		if err == nil && (o.Settled && (o.Refusal != "" || o.Reason != string(patches.Injected)) || o.Silent && (o.Refusal != "" || len(o.Warnings) > 0)) {
+			err = fmt.Errorf("settled %t, silent %t, but the policies say %q, %q, %q", o.Settled, o.Silent, o.Reason, o.Refusal, o.Warnings)
+		}
+	}()
+	if o.Settled {
+		if _, err := e.mutate(after); err != nil { // as when the API server invokes the policy again
+			return o, err
+		}
+	}
 	refusals, annotations, err := e.validate(e.decision, attributes)
 	if err != nil {
 		return o, err
@@ -173,6 +215,40 @@ func (e *Evaluator) Create(object runtime.Object) (o Outcome, err error) {
 	o.Object = after
 	o.Warnings, _, err = e.validate(e.advice, attributes)
 	return o, err
+}
+
+// mutate returns the object after the mutation.
+func (e *Evaluator) mutate(object runtime.Object) (runtime.Object, error) {
+	attributes := e.attributes(object)
+	settled, err := e.ends(e.settled, attributes)
+	if err != nil {
+		return nil, err
+	}
+	after, err := patch.NewJSONPatcher(e.mutation).Patch(e.compiler.CreateContext(context.Background()), patch.Request{
+		MatchedResource: attributes.GetResource(), VersionedAttributes: attributes, ObjectInterfaces: admission.NewObjectInterfacesFromScheme(scheme.Scheme), OptionalVariables: e.bindings(),
+	}, celconfig.RuntimeCELCostBudget)
+	if err != nil {
+		return nil, fmt.Errorf("mutation: %w", err)
+	}
+	if settled && after != object {
+		return nil, errors.New("the object is settled, but the mutation changes it")
+	}
+	return after, nil
+}
+
+// ends reports whether a match condition, if any, ends the evaluation of an object.
+func (e *Evaluator) ends(condition plugincel.ConditionEvaluator, attributes *admission.VersionedAttributes) (bool, error) {
+	if condition == nil {
+		return false, nil
+	}
+	results, _, err := condition.ForInput(context.Background(), attributes, request(attributes), e.bindings(), nil, celconfig.RuntimeCELCostBudgetMatchConditions)
+	if err != nil {
+		return false, fmt.Errorf("match condition: %w", err)
+	}
+	if results[0].Error != nil {
+		return false, fmt.Errorf("match condition: %w", results[0].Error)
+	}
+	return results[0].EvalResult.Value() == false, nil
 }
 
 // validate returns the messages of failed validations, and the audit annotations' values.

@@ -209,7 +209,8 @@ func TestDecisions(t *testing.T) {
 		t.Errorf("the request of a killed agent is still there: %v", err)
 	}
 	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(others), others))
-	if s := mine.Spec; !s.IsCA || s.Duration.Hours() != 30*24 || fmt.Sprint(s.Usages) != "[cert sign crl sign]" || mine.Annotations["istiod-agent.io/hosts"] == "" {
+	if s := mine.Spec; !s.IsCA || s.Duration.Hours() != 30*24 || fmt.Sprint(s.Usages) != "[cert sign crl sign]" || mine.Annotations["istiod-agent.io/hosts"] == "" ||
+		mine.Annotations["istiod-agent.io/issued-certificate"] != i.certificate.GetName() || !strings.HasPrefix(mine.Name, i.Name+"-") {
 		t.Errorf("requested %+v", s)
 	}
 	i.wantStatus(t, "REQUESTED", "CertManagerWaitingForApproval")

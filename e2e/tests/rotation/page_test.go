@@ -36,9 +36,10 @@ var (
 	ways int                 // of the tests that walk the page, how many came to its end
 )
 
-// page runs the blocks of docs/rotation.md in a shell.
+// page runs the blocks of a page in a shell.
 type page struct {
 	mesh        *mesh
+	file        string
 	blocks      map[string]string
 	dir         string
 	environment []string
@@ -46,11 +47,11 @@ type page struct {
 	names *strings.Replacer
 }
 
-func pageBlocks(t *testing.T) map[string]string {
+func pageBlocks(t *testing.T, file string) map[string]string {
 	t.Helper()
 	root, err := built.Root()
 	must(t, err)
-	content, err := os.ReadFile(filepath.Join(root, "docs", "rotation.md"))
+	content, err := os.ReadFile(filepath.Join(root, "docs", file))
 	must(t, err)
 	blocks, err := vaultdocs.Blocks(string(content))
 	must(t, err)
@@ -59,11 +60,11 @@ func pageBlocks(t *testing.T) map[string]string {
 
 // newPage prepares kubectl, its plugin and Vault's command line on the PATH, a context for each of the page's two clusters
 // (both are the same cluster here), and the files that the page assumes.
-func newPage(t *testing.T, m *mesh) *page {
+func newPage(t *testing.T, m *mesh, file string) *page {
 	t.Helper()
 	dir, tools := t.TempDir(), t.TempDir()
 	p := &page{
-		mesh: m, blocks: pageBlocks(t), dir: dir,
+		mesh: m, file: file, blocks: pageBlocks(t, file), dir: dir,
 		names: strings.NewReplacer("bookinfo", m.namespace, "istio-system", m.namespace),
 		environment: append(os.Environ(), "PATH="+tools+string(os.PathListSeparator)+os.Getenv("PATH"), "HOME="+dir,
 			"KUBECONFIG="+kubeconfig(t, dir), "VAULT_ADDR="+m.vault.Address, "VAULT_TOKEN="+m.vault.Client.Token()),
@@ -131,16 +132,23 @@ func (p *page) interrupted(t *testing.T, word networkingv1.RootRotation, name st
 }
 
 func (p *page) try(ctx context.Context, name string) error {
+	_, err := p.output(ctx, name)
+	return err
+}
+
+// output returns what the block prints, also with an error.
+func (p *page) output(ctx context.Context, name string) (string, error) {
 	script, ok := p.blocks[name]
 	if !ok {
-		return fmt.Errorf("docs/rotation.md has no block %q", name)
+		return "", fmt.Errorf("docs/%s has no block %q", p.file, name)
 	}
 	command := exec.CommandContext(ctx, "sh", "-euc", p.names.Replace(script))
 	command.Dir, command.Env = p.dir, p.environment
-	if output, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("docs/rotation.md, %s: %w:\n%s\n%s", name, err, script, output)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("docs/%s, %s: %w:\n%s\n%s", p.file, name, err, script, output)
 	}
-	return nil
+	return string(output), err
 }
 
 func (p *page) read(t *testing.T, name string) []byte {

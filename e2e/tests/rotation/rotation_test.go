@@ -15,7 +15,7 @@ import (
 func TestRotateVaultRoot(t *testing.T) {
 	m := newMesh(t)
 	m.apply(t)
-	p := newPage(t, m)
+	p := newPage(t, m, "rotation.md")
 	first, sidecar := m.replica(t, "istiod-0")
 	m.replica(t, "istiod-1")
 	workloads, done := m.talk(t)
@@ -82,7 +82,7 @@ func TestRotateIstiodRoot(t *testing.T) {
 	m.istiodsRole(t)
 	m.start(t, "istiod-before", "")
 	workloads, done := m.talk(t)
-	p := newPage(t, m)
+	p := newPage(t, m, "rotation.md")
 	p.run(t, "From istiod's own root to Vault's 1")
 	own := p.read(t, "old-root.pem")
 	m.published(t, own)
@@ -123,7 +123,7 @@ func TestPageCommands(t *testing.T) {
 	if ways < 2 {
 		t.Skip("-run has left out tests, or one has failed")
 	}
-	for _, name := range slices.Sorted(maps.Keys(pageBlocks(t))) {
+	for _, name := range slices.Sorted(maps.Keys(pageBlocks(t, "rotation.md"))) {
 		_, excepted := exceptions[name]
 		if !ran[name] && !excepted {
 			t.Errorf("docs/rotation.md, %s: no test runs it", name)
