@@ -51,10 +51,17 @@ func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event
 			a.notices.Info(notices.NotTidied, leftover)
 		}
 	}
-	if err != nil && ctx.Err() != nil {
-		return nil, nil //nolint:nilerr // no failure: the agent stops
+	if err != nil && ended(ctx) {
+		return nil, nil // no failure: the agent stops
 	}
 	return event, err
+}
+
+// ended reports whether ctx has ended. Its own timer may be late: other parts compare the deadline with the clock, and their
+// error would replace the one that people need.
+func ended(ctx context.Context) bool {
+	deadline, limited := ctx.Deadline()
+	return ctx.Err() != nil || limited && !time.Now().Before(deadline)
 }
 
 // publish replaces istiod's files by a set, unless istiod's roots prevent that.
