@@ -36,7 +36,7 @@ var sourceClaims = []struct{ claim, shownBy string }{
 	{"Envoy and ztunnel were read, not run.", "e2e/tests/renewal.TestNameConstraints/OpenSSL"},
 	{"- The answer may have fewer domains", "agent/cacerts.TestVerifyNameConstraints/narrower agent/cacerts.TestVerifyNameConstraints/broader agent/cacerts.TestVerifyNameConstraints/the_issuer's"},
 	{"- A policy of Vault with `allowed_parameters`", "e2e/tests/issuing.TestNameConstraintsPolicy cli/vaultside.TestWhatIsPrinted/limited"},
-	{"- Constraints that nobody requested are accepted", "agent/cacerts.TestVerifyUnrequestedNameConstraints"},
+	{"- Constraints that were not requested are accepted", "agent/cacerts.TestVerifyUnrequestedNameConstraints"},
 }
 
 // What the page promises of the sources, tests show.
