@@ -216,7 +216,7 @@ func (d *decision) certManager() {
 // cannotSign are the fields of cert-manager's own issuers that sign no intermediate CA, and why.
 var cannotSign = []struct{ field, why string }{
 	{"acme", "is an ACME issuer, which signs server certificates only"},
-	{"selfSigned", "is a self-signed issuer: it would sign with istiod's own key, which it does not get"},
+	{"selfSigned", "is a self-signed issuer: it signs only with the key that it certifies, and istiod's key never leaves its Pod"},
 }
 
 func (d *decision) issuer(issuer *issuerState) {
@@ -230,7 +230,7 @@ func (d *decision) issuer(issuer *issuerState) {
 		d.unknown(subject, "reading it", "get", issuer.Resource+"."+issuer.Ref.Group, issuer.Object.Err)
 		return
 	case issuer.Resource == "":
-		d.add(levelFail, subject, fmt.Sprintf("the API server knows no kind %s in group %s: istiod waits in Init", issuer.Ref.Kind, issuer.Ref.Group), "install the issuer's CRDs and controller, or correct issuerRef.kind and issuerRef.group")
+		d.add(levelFail, subject, fmt.Sprintf("the API server has no kind %s in group %s: istiod waits in Init", issuer.Ref.Kind, issuer.Ref.Group), "install the issuer's CRDs and controller, or correct issuerRef.kind and issuerRef.group")
 		return
 	case issuer.Object.Value == nil:
 		d.add(levelFail, subject, "does not exist: istiod waits in Init", "create it, or correct issuerRef.name")
@@ -301,5 +301,5 @@ func (d *decision) approvers(issuer *issuerState) {
 		}
 	}
 	d.add(levelWarn, issuer.subject(), "no approver may approve its requests: istiod waits until an administrator approves each",
-		"give cert-manager's approver (its chart's approveSignerNames) or approver-policy the right to approve "+issuer.signer(true)+"; docs/cert-manager.md")
+		"give cert-manager's approver (its chart's approveSignerNames) or approver-policy the right to approve "+issuer.signer(true)+" (docs/cert-manager.md)")
 }

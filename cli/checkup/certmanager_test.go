@@ -93,7 +93,7 @@ func TestCertManager(t *testing.T) {
 		"no approver":                           {func(_ *testing.T, f *clusterFacts) { f.Grants.Value = nil }, levelWarn, subject + "no approver may approve its requests"},
 		"an approver of others":                 {func(_ *testing.T, f *clusterFacts) { f.Grants.Value = []grant{approver("issuers.cert-manager.io/*")} }, levelWarn, "the right to approve clusterissuers.cert-manager.io/*"},
 		"an external issuer":                    {external(func(*issuerState) {}), levelWarn, "cert-manager's StepIssuer istio-system/mesh  — no approver may approve its requests"},
-		"an external issuer that is unknown":    {external(func(i *issuerState) { i.Resource, i.Object.Value = "", nil }), levelFail, "the API server knows no kind StepIssuer in group issuers.example.com"},
+		"an external issuer that is unknown":    {external(func(i *issuerState) { i.Resource, i.Object.Value = "", nil }), levelFail, "the API server has no kind StepIssuer in group issuers.example.com"},
 		"an external issuer without conditions": {external(func(i *issuerState) { i.Object.Value = &unstructured.Unstructured{Object: map[string]any{}} }), levelWarn, "reports no condition Ready, so its state is not known; next: kubectl --context=a get -n istio-system stepissuers.issuers.example.com mesh -o yaml"},
 		"an external issuer with an approver": {func(t *testing.T, f *clusterFacts) {
 			external(func(*issuerState) {})(t, f)

@@ -199,7 +199,7 @@ func (d *decision) certificate(object *unstructured.Unstructured) (served, faile
 		}
 		return 0, 0
 	case len(waiting) > 0:
-		d.add(levelWarn, subject, strings.Join(slices.Compact(waiting), "; "), "approve it as the message says, or see the issuer; docs/cert-manager.md")
+		d.add(levelWarn, subject, strings.Join(slices.Compact(waiting), "; "), "approve the request with the command in the message, or check its issuer (docs/cert-manager.md)")
 	case status.State == certificatesv1.Failed:
 		d.add(levelFail, subject, "is FAILED, without a reason", describe)
 	case status.State == certificatesv1.Finished:

@@ -92,7 +92,7 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	compared := "the role, the policies, the mounts and their longest lease are as required"
 	if desired.Auth != nil && desired.Auth.Assumed {
 		differences = slices.DeleteFunc(differences, desired.OfAssumedRole)
-		compared = "the mounts and their longest lease are as required; the VirtualMesh does not name the role, which the flag --role of the command vault names to compare it"
+		compared = "the mounts and their longest lease are as required; the role was not compared, because the VirtualMesh does not name it: set --role of kubectl istiod-agent vault"
 	}
 	for _, difference := range differences {
 		lines = append(lines, vaultLine(subject, difference, command+flags.String()))

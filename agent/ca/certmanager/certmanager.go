@@ -32,7 +32,7 @@ const (
 	failed    = "CertManagerFailed"
 	invalid   = "CertManagerInvalidRequest"
 	badAnswer = "CertManagerBadAnswer"
-	// deleted means that somebody else deleted the request.
+	// deleted means that another client deleted the request.
 	deleted = "CertManagerRequestDeleted"
 	// absent means that cert-manager is not installed.
 	absent      = "CertManagerNotInstalled"
@@ -108,7 +108,7 @@ func (s *source) Issue(ctx context.Context, request ca.Request) (answer ca.Answe
 		return answer, errors.New("spec.agentCa.certManager: requesting a certificate needs an API server; run in a cluster or set --kubeconfig")
 	}
 	if s.Pod == "" {
-		return answer, errors.New("spec.agentCa.certManager: expected --pod-name (POD_NAME): it tells this agent's requests from those of others")
+		return answer, errors.New("spec.agentCa.certManager: expected --pod-name (POD_NAME), which distinguishes this agent's requests from those of other Pods")
 	}
 	if s.pending == nil || !s.pending.isFor(request) {
 		if err := s.begin(ctx, request); err != nil {

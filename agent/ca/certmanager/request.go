@@ -27,7 +27,7 @@ var Requests = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v
 const (
 	// podLabel has the name of the Pod whose agent made a request.
 	podLabel = "istiod-agent.io/pod"
-	// hostsAnnotation tells an approver whose certificate it is.
+	// hostsAnnotation shows an approver the names in the certificate.
 	hostsAnnotation = "istiod-agent.io/hosts"
 	// specificationAnnotation is the name of its IssuedCertificate, which names istiod's mesh.
 	specificationAnnotation = "istiod-agent.io/issued-certificate"
@@ -103,7 +103,7 @@ func (s *source) remove(ctx context.Context, of *pending) []string {
 	defer cancel()
 	err := s.Requests.Delete(ctx, of.name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &of.uid}})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return []string{fmt.Sprintf("CertificateRequest %s was not deleted, and will be before the next one: %v", of.name, explain("delete it", err))}
+		return []string{fmt.Sprintf("CertificateRequest %s was not deleted; the agent deletes it before its next request: %v", of.name, explain("delete it", err))}
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (s *source) await(ctx context.Context) (*status, error) {
 			p.reported = waits.Error()
 			return nil, waits
 		case apierrors.IsNotFound(err):
-			return nil, &ca.Error{Reason: deleted, Cause: fmt.Errorf("CertificateRequest %s was deleted before %s decided about it; the agent creates another one", p.name, s)}
+			return nil, &ca.Error{Reason: deleted, Cause: fmt.Errorf("CertificateRequest %s was deleted before %s answered it; the agent creates another one", p.name, s)}
 		case apierrors.IsForbidden(err):
 			return nil, explain("watch CertificateRequest "+p.name, err)
 		case errors.Is(err, errWatchEnded):
@@ -205,7 +205,7 @@ func explain(do string, err error) error {
 	case apierrors.IsForbidden(err):
 		return &ca.Error{Reason: forbidden, Cause: fmt.Errorf("the agent may not %s: give istiod's service account a Role with create, get, list, watch and delete on certificaterequests of cert-manager.io (istiodSidecar.certManager in the chart): %w", do, err)}
 	case apierrors.IsNotFound(err):
-		return &ca.Error{Reason: absent, Cause: fmt.Errorf("the API server knows no CertificateRequests: install cert-manager: %w", err)}
+		return &ca.Error{Reason: absent, Cause: fmt.Errorf("the API server has no CertificateRequests: install cert-manager: %w", err)}
 	}
 	return &ca.Error{Reason: unreachable, Cause: fmt.Errorf("failed to %s: %w", do, err)}
 }

@@ -55,7 +55,7 @@ func (s *source) decided(object *unstructured.Unstructured) (*status, *ca.Pendin
 		Status status `json:"status"`
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &of); err != nil {
-		return nil, nil, &ca.Error{Reason: badAnswer, Cause: fmt.Errorf("the status of CertificateRequest %s is not of the expected form: %w", name, err)}
+		return nil, nil, &ca.Error{Reason: badAnswer, Cause: fmt.Errorf("the status of CertificateRequest %s has another form than expected; check the issuer: %w", name, err)}
 	}
 	refused := func(reason, what, message, remedy string) error {
 		return &ca.Error{Reason: reason, Cause: fmt.Errorf("%s CertificateRequest %s: %s; %s", what, name, message, remedy)}
@@ -69,7 +69,7 @@ func (s *source) decided(object *unstructured.Unstructured) (*status, *ca.Pendin
 	}
 	reason, message, unready := found.condition("Ready", "False")
 	if unready && reason == "Failed" || found.FailureTime != "" {
-		return nil, nil, refused(failed, s.String()+" failed to sign", message, "see the issuer's own status and log; an issuer that only signs servers or clients cannot be used")
+		return nil, nil, refused(failed, s.String()+" failed to sign", message, "check the issuer's status and log; it must sign CA certificates, not only those of servers and clients")
 	}
 	if _, _, ok := found.condition("Ready", "True"); ok {
 		if len(found.Certificate)+len(found.CA) > maxAnswer {

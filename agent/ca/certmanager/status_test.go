@@ -67,7 +67,7 @@ func TestDecided(t *testing.T) {
 		"signed":                      {conditions(approved, ready), "", "", ""},
 		"signed without approval":     {conditions(ready), "", "", ""},
 		"too much":                    {`{"certificate":"` + strings.Repeat("AAAA", maxAnswer/3+1) + `","conditions":[` + ready + `]}`, "", badAnswer, "more than"},
-		"conditions of another form":  {`{"conditions":"all"}`, "", badAnswer, "not of the expected form"},
+		"conditions of another form":  {`{"conditions":"all"}`, "", badAnswer, "has another form than expected"},
 		"a certificate of another":    {`{"certificate":5}`, "", badAnswer, ""},
 		"a status of another":         {`[]`, "", badAnswer, ""},
 		"a hostile message":           {conditions(condition("Denied", "True", "", "\x1b[2J\n"+strings.Repeat("a", 1<<20))), "", denied, "aaa"},

@@ -294,7 +294,7 @@ type VaultCA struct {
 	// Login as a service account, by Vault's Kubernetes auth method: Vault asks the API server about the token.
 	KubernetesAuth *KubernetesAuth `json:"kubernetesAuth,omitempty"`
 
-	// Login as a service account, by Vault's JWT auth method: Vault knows the API server's keys and does not call it.
+	// Login as a service account, by Vault's JWT auth method: Vault verifies the token by the API server's keys.
 	// Not in the public API.
 	JWTAuth *JWTAuth `json:"jwtAuth,omitempty"`
 
@@ -337,7 +337,7 @@ type JWTAuth struct {
 	// +kubebuilder:validation:MaxLength=253
 	SecretTokenKey string `json:"secretTokenKey,omitempty"`
 
-	// The service account in istiod's namespace whose token is requested (TokenRequest); the agent needs the right to.
+	// The service account in istiod's namespace whose token is requested (TokenRequest); the agent needs that right.
 	// Not together with mountedSaPath. Default: istiod's own, if no mounted token has the audience.
 	ServiceAccountRef *ObjectRef `json:"serviceAccountRef,omitempty"`
 
@@ -419,7 +419,7 @@ type KubernetesAuth struct {
 	// +kubebuilder:validation:MaxLength=253
 	SecretTokenKey string `json:"secretTokenKey,omitempty"`
 
-	// The service account in istiod's namespace whose token is requested (TokenRequest); the agent needs the right to.
+	// The service account in istiod's namespace whose token is requested (TokenRequest); the agent needs that right.
 	// Not together with mountedSaPath. Default: the token in mountedSaPath.
 	ServiceAccountRef *ObjectRef `json:"serviceAccountRef,omitempty"`
 
@@ -461,7 +461,7 @@ type IssuedCertificateStatus struct {
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
 
-	// The state: PENDING, REQUESTED (the CA was asked), ISSUED (istiod has the files), FINISHED (istiod uses them) or
+	// The state: PENDING, REQUESTED (the CA has not answered), ISSUED (istiod has the files), FINISHED (istiod uses them) or
 	// FAILED (see error). With several Pods it is that of one of them; see certificates.
 	// +kubebuilder:validation:MaxLength=64
 	State State `json:"state,omitempty"`
@@ -478,7 +478,8 @@ type IssuedCertificateStatus struct {
 
 	// Ready: every reporting istiod has a valid CA certificate in its files. Confirmed: each has loaded it.
 	// RootTrusted: the certificates lead to a root that all istiods trust. TokenAudienceBound: the token that the agent
-	// sends to Vault is useless elsewhere. Not in the public API.
+	// sends to Vault is useless elsewhere. PathLengthLimited, only while False: istiod's CA may sign further CAs. Not in
+	// the public API.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
@@ -530,7 +531,7 @@ type CertificateStatus struct {
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MaxLength=128
 	TrustedRoots []string `json:"trustedRoots,omitempty"`
-	// SHA-256 of the root of Vault's last answer, where that is another one; the answer was not published. Absent when
+	// SHA-256 of the root of the CA's last answer, if it is another root; the answer was not published. Absent when
 	// it is the same.
 	// +kubebuilder:validation:MaxLength=128
 	OfferedRootFingerprint string `json:"offeredRootFingerprint,omitempty"`
@@ -547,7 +548,7 @@ type CertificateStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Waiting reports whether the error is none: the CA has a request of this Pod and has not decided about it yet.
+// Waiting reports whether the error is only that a request of this Pod waits for the decision of the CA.
 func (c *CertificateStatus) Waiting() bool {
 	return c.Error != "" && strings.HasPrefix(c.Reason, "CertManagerWaiting")
 }

@@ -42,7 +42,7 @@ func TestCheck(t *testing.T) {
 	i.specify(t, map[string]any{"issuerRef": map[string]any{"name": "none"}})
 	wantLine("fail", subject("none"), "does not exist: istiod waits in Init")
 	i.specify(t, map[string]any{"issuerRef": map[string]any{"name": "none", "kind": "StepIssuer", "group": "issuers.example.com"}})
-	wantLine("fail", "cert-manager's StepIssuer none", "the API server knows no kind StepIssuer in group issuers.example.com")
+	wantLine("fail", "cert-manager's StepIssuer none", "the API server has no kind StepIssuer in group issuers.example.com")
 	i.specify(t, i.issuer(t, "self-signed", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}))
 	wantLine("fail", subject("self-signed"), "is a self-signed issuer")
 	i.specify(t, i.issuer(t, "empty", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "none"}}))

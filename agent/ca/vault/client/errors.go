@@ -269,7 +269,7 @@ func (e *Error) answered(answer *api.ResponseError) {
 	case login && mentions(answer, "namespace not authorized"):
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q is not for this namespace; add it to the role's bound_service_account_namespaces", e.Role)
 	case login && mentions(answer, "audience"):
-		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q wants a token of another audience; set kubernetesAuth.audience to the role's", e.Role)
+		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("role %q requires a token of another audience; set kubernetesAuth.audience to the role's", e.Role)
 	case login && (code == http.StatusForbidden || code == http.StatusUnauthorized):
 		mount := strings.TrimSuffix(e.Path, "/login")
 		e.Kind, e.Detail = NotAuthorized, fmt.Sprintf("it does not accept the service account token for role %q at %q. Either no auth method is there (which answers the same), or the API server refuses Vault's TokenReview. "+

@@ -62,7 +62,7 @@ func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (
 		}
 		return "", &Error{
 			Kind: WrappingTokenForeign, Call: wrappingLookupCall, Server: config.Server,
-			Detail: fmt.Sprintf("the wrapping token in %s was made by %s; expected %srole/<role>/secret-id. It was not unwrapped: find out who put it there, since it may be an attack, and put a new one there", auth.From, made, mount),
+			Detail: fmt.Sprintf("the wrapping token in %s was made by %s; expected %srole/<role>/secret-id. It was not unwrapped. It may be an attack: find out who put that token there, then replace it", auth.From, made, mount),
 		}
 	}
 	s.api.SetToken(token)
@@ -82,6 +82,6 @@ func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (
 // wrappingUsed explains Vault's refusal of a wrapping token (sdk/helper/consts, ErrInvalidWrappingToken).
 func (s *Session) wrappingUsed(e *Error) {
 	e.Kind = WrappingTokenUsed
-	e.advice = fmt.Sprintf("the wrapping token in %s was used already, or has expired. If nothing of yours has unwrapped it, another party may have the secret id: revoke it (vault list, then destroy, its accessor), and look for sys/wrapping/unwrap in Vault's audit log. "+
-		"Put a new wrapping token there, for this Pod alone, and use it before its wrap TTL ends", s.client.config.AppRole.From)
+	e.advice = fmt.Sprintf("the wrapping token in %[1]s was used already, or has expired. If none of your programs has unwrapped it, another party may have the secret id: revoke it (vault list %[2]srole/<role>/secret-id shows its accessor, and secret-id-accessor/destroy revokes it), and look for sys/wrapping/unwrap in Vault's audit log. "+
+		"Put a new wrapping token there, for this Pod alone, and use it before its wrap TTL ends", s.client.config.AppRole.From, strings.TrimSuffix(s.client.endpoints.Login, "login"))
 }
