@@ -48,10 +48,10 @@ type options struct {
 func newCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "istiod-agent",
-		Short: "Provides istiod with an intermediate CA from Vault, in memory only",
+		Short: "Provides istiod with an intermediate CA from Vault or cert-manager, in memory only",
 		Long: `Runs beside istiod: as an init container it obtains istiod's first certificates, as
 a sidecar it renews them. Both find the IssuedCertificate whose host is this Pod's
-service account, request an intermediate CA from Vault accordingly, verify it, and
+service account, request an intermediate CA from its issuer, verify it, and
 publish it in the directory that istiod reads.
 
 The variables of the injected containers (POD_NAME, POD_NAMESPACE and

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command istiod-agent runs beside istiod and provides it with an intermediate CA from Vault, in memory only.
+// Command istiod-agent runs beside istiod and provides it with an intermediate CA from Vault or cert-manager, in memory only.
 package main
 
 import (
