@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca"
+	"github.com/istiod-agent/istiod-agent/agent/ca/vault/client"
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/machine"
 	"github.com/istiod-agent/istiod-agent/agent/notices"
@@ -50,10 +51,17 @@ func (a *Agent) issue(ctx context.Context, reason machine.Reason) (machine.Event
 			a.notices.Info(notices.NotTidied, leftover)
 		}
 	}
-	if err != nil && ctx.Err() != nil {
-		return nil, nil //nolint:nilerr // no failure: the agent stops
+	if err != nil && ended(ctx) {
+		return nil, nil // no failure: the agent stops
 	}
 	return event, err
+}
+
+// ended reports whether ctx has ended. Its own timer may be late: other parts compare the deadline with the clock, and their
+// error would replace the one that people need.
+func ended(ctx context.Context) bool {
+	deadline, limited := ctx.Deadline()
+	return ctx.Err() != nil || limited && !time.Now().Before(deadline)
 }
 
 // publish replaces istiod's files by a set, unless istiod's roots prevent that.
@@ -69,9 +77,7 @@ func (a *Agent) publish(set *cacerts.Set, n note, reason machine.Reason) (machin
 }
 
 func (a *Agent) write(set *cacerts.Set, n note) error {
-	if unwrapped := a.Vault.Unwrapped; unwrapped != nil && unwrapped.SecretID != "" {
-		n.Unwrapped = unwrapped
-	}
+	n.Unwrapped = a.unwrapped()
 	text, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -83,6 +89,18 @@ func (a *Agent) write(set *cacerts.Set, n note) error {
 	a.Metrics.Observe("publish", time.Since(start))
 	a.uses(set)
 	return nil
+}
+
+// unwrapped returns the secret id to keep for the agent after this one, nil where the specification needs none.
+func (a *Agent) unwrapped() *client.Unwrapped {
+	if a.desired == nil {
+		return nil
+	}
+	from := a.desired.Spec.AgentCA
+	if from == nil || from.Vault == nil || from.Vault.AppRoleAuth == nil || !from.Vault.AppRoleAuth.Wrapped || a.Vault.Unwrapped.SecretID == "" {
+		return nil
+	}
+	return a.Vault.Unwrapped
 }
 
 // failed returns the event of an attempt without a certificate.

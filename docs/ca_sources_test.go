@@ -32,6 +32,8 @@ var sourceClaims = []struct{ claim, shownBy string }{
 	{"List the trust domain of every mesh", "controllers/meshes.TestExcludedTrustDomain internal/uriconstraints.TestPermit"},
 	{"| Go (istiod, proxyless gRPC) |", "e2e/tests/renewal.TestNameConstraints agent/cacerts.TestVerifyUnrequestedNameConstraints/its_parent,_as_a_host"},
 	{"| older Vault, OpenBao |", "e2e/tests/sources.TestNameConstraints agent/cacerts.TestVerifyNameConstraints/none"},
+	{"**Do not use it with ambient mode**", "api/networking/v1.TestEveryMistakeIsNamedWithItsPath/URI_domains cli/checkup.TestAmbient e2e/tests/clisetup.TestCheck/name_constraints_in_ambient_mode"},
+	{"Envoy and ztunnel were read, not run.", "e2e/tests/renewal.TestNameConstraints/OpenSSL"},
 	{"- The answer may have fewer domains", "agent/cacerts.TestVerifyNameConstraints/narrower agent/cacerts.TestVerifyNameConstraints/broader agent/cacerts.TestVerifyNameConstraints/the_issuer's"},
 	{"- A policy of Vault with `allowed_parameters`", "e2e/tests/issuing.TestNameConstraintsPolicy cli/vaultside.TestWhatIsPrinted/limited"},
 	{"- Constraints that nobody requested are accepted", "agent/cacerts.TestVerifyUnrequestedNameConstraints"},

@@ -204,6 +204,7 @@ var claims = map[string]map[string]string{
 		"(`--allow-disk` is for":                      limit,
 		"If a node has swap":                          limit,
 		"Without `csrPath`, the agent creates":        "agent/ca/vault/client.TestWhatIsSent/sign e2e/tests/issuing.TestMinimalPolicy",
+		"The secret id of a wrapping token":           "e2e/tests/logins.TestAppRoleWrapped agent/ca/vault/client.TestUnwrap",
 		"The agent verifies Vault's answer":           "agent/cacerts.TestEachWrongAnswerIsRefused agent/cacerts.TestVerifyRefusesNamesOfEveryOtherType agent/cacerts.TestVerifyBoundsTheLife agent/cacerts.TestVerifyBoundsTheKeys",
 		"The whole chain to a self-signed root":       "agent/cacerts.TestEachWrongAnswerIsRefused agent/cacerts.TestVerifyBoundsTheKeys",
 		"A workload certificate":                      "agent/cacerts.TestVerifyRefusesAnUnusableCA",

@@ -41,6 +41,7 @@ func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	d.servers()
 	d.meshes()
 	d.certManager()
+	d.ambient()
 	d.certificates()
 	d.deciders()
 	return d.lines

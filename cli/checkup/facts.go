@@ -54,6 +54,8 @@ type clusterFacts struct {
 	Grants fact[[]grant]
 	// CertManager is nil where no specification names an issuer of cert-manager.
 	CertManager *certManagerState
+	// Ambient is nil where no specification has name constraints.
+	Ambient *ambientState
 }
 
 type crdState struct {
@@ -109,6 +111,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Controllers = readControllers(ctx, cluster.Client, facts.program())
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
 	facts.CertManager = readCertManager(ctx, cluster.Client, facts)
+	facts.Ambient = readAmbient(ctx, cluster.Client, facts)
 	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}

@@ -89,11 +89,16 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	if warning, likely := found.PodReviewer(desired.Auth); likely {
 		lines = append(lines, finding{levelWarn, subject, warning, "in Vault's Pod: vault write auth/" + desired.Auth.Mount + "/config kubernetes_host=" + shell.Quote(fmt.Sprint(found.Config["kubernetes_host"])) + ", without token_reviewer_jwt and kubernetes_ca_cert"})
 	}
+	compared := "the role, the policies, the mounts and their longest lease are as required"
+	if desired.Auth != nil && desired.Auth.Assumed {
+		differences = slices.DeleteFunc(differences, desired.OfAssumedRole)
+		compared = "the mounts and their longest lease are as required; the VirtualMesh does not name the role, which the flag --role of the command vault names to compare it"
+	}
 	for _, difference := range differences {
 		lines = append(lines, vaultLine(subject, difference, command+flags.String()))
 	}
 	if len(differences) == 0 {
-		lines = append(lines, finding{levelOK, subject, "the role, the policies, the mounts and their longest lease are as required", ""})
+		lines = append(lines, finding{levelOK, subject, compared, ""})
 	}
 	return lines
 }

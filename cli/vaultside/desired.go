@@ -101,6 +101,8 @@ type Auth struct {
 	Method string
 	// Mount is its path below auth/.
 	Mount string
+	// Assumed is set for a role whose name neither the VirtualMesh nor a flag contains.
+	Assumed bool
 	// Configure includes the configuration: Reviewer for Kubernetes, Keys for JWT.
 	Configure bool
 	Reviewer  Reviewer
@@ -202,6 +204,7 @@ func NewDesired(mesh *networkingv1.VirtualMesh, options Options) (*Desired, erro
 		name = cmp.Or(name, login.policy())
 		desired.Auth = &Auth{
 			Method:    login.method,
+			Assumed:   present.role == "" && options.Role == "",
 			Mount:     strings.TrimPrefix(AuthPath(login.mountPath), "auth/"),
 			Configure: !options.SkipAuthConfig,
 			Reviewer:  options.Reviewer, Keys: options.Keys,

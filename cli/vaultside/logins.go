@@ -71,6 +71,11 @@ func (o *Options) login(v *certificatesv1.VaultCA) (desired login, err error) {
 	return desired, nil
 }
 
+// OfAssumedRole reports whether a difference is about a role whose name is only assumed, or about its policies.
+func (w *Desired) OfAssumedRole(difference Difference) bool {
+	return w.Auth != nil && w.Auth.Assumed && (difference.What == w.Auth.rolePath() || strings.HasPrefix(difference.What, "policy "))
+}
+
 // policy is the policy's name. A policy is of one role, so that the roles of two auth methods may have one name.
 func (l login) policy() string {
 	name := strings.ToLower(l.role)

@@ -242,6 +242,36 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// An AppRole's name is in no VirtualMesh: what Vault has under the assumed one says nothing.
+func TestAssumedRole(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		login, flag string
+		assumed     []string
+	}{
+		"a role id":          {"appRoleAuth: {roleId: a, secretIdSecretRef: {name: a}}", "", []string{"policy istiod-agent-approle-istiod", "auth/approle/role/istiod"}},
+		"a role id and name": {"appRoleAuth: {roleId: a, secretIdSecretRef: {name: a}}", "mesh", nil},
+		"any role":           {"certAuth: {certSecretRef: {name: a}}", "", []string{"policy istiod-agent-cert-istiod", "auth/cert/certs/istiod"}},
+		"a role":             {"jwtAuth: {role: istiod, audience: vault}", "", nil},
+	} {
+		mesh := read(t, "-", strings.Replace(localKey, "kubernetesAuth: {role: istiod, audience: vault}", test.login, 1))
+		desired := want(t, mesh, vaultside.Options{SkipAuthConfig: true, Role: test.flag})
+		differences, err := desired.Differences(&vaultside.Observed{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var assumed []string
+		for _, difference := range differences {
+			if desired.OfAssumedRole(difference) {
+				assumed = append(assumed, difference.What)
+			}
+		}
+		if strings.Join(assumed, ", ") != strings.Join(test.assumed, ", ") {
+			t.Errorf("%s: %q", name, assumed)
+		}
+	}
+}
+
 // What a policy or a shell would take for more than a name is refused.
 func TestMistakes(t *testing.T) {
 	t.Parallel()

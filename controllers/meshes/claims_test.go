@@ -146,6 +146,21 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 			}
 		}
 	}
+	login := func(field, reference, namespace string) func(map[string]any) {
+		return func(object map[string]any) {
+			set(object, nil, "kubernetesAuth")
+			login := map[string]any{"role": "a", "roleId": "a", "audience": "vault", reference: map[string]any{"name": "a", "namespace": namespace}}
+			set(object, login, field)
+			if field == "certAuth" {
+				set(object, "https://vault.vault:8200", "server")
+			}
+		}
+	}
+	serverCA := func(namespace string) func(map[string]any) {
+		return func(object map[string]any) {
+			set(object, map[string]any{"name": "a", "namespace": namespace}, "caSecretRef")
+		}
+	}
 	ofIssuer := func(change func(map[string]any)) func(map[string]any) {
 		return func(object map[string]any) {
 			change(object)
@@ -166,6 +181,12 @@ func TestReferencesStayInIstiodsNamespace(t *testing.T) {
 		"a Secret of no namespace":              {token(""), ""},
 		"a Secret elsewhere":                    {token("kube-system"), vault + `tokenSecretRef.namespace: Invalid value: "kube-system": expected no namespace, or istiod's own, istio-system`},
 		"a Secret of the VirtualMesh's":         {token("gloo-mesh"), vault + `tokenSecretRef.namespace: Invalid value: "gloo-mesh"`},
+		"a secret id elsewhere":                 {login("appRoleAuth", "secretIdSecretRef", "kube-system"), vault + `appRoleAuth.secretIdSecretRef.namespace: Invalid value: "kube-system"`},
+		"a secret id of istiod's namespace":     {login("appRoleAuth", "secretIdSecretRef", "istio-system"), ""},
+		"a client certificate elsewhere":        {login("certAuth", "certSecretRef", "kube-system"), vault + `certAuth.certSecretRef.namespace: Invalid value: "kube-system"`},
+		"a JWT elsewhere":                       {login("jwtAuth", "serviceAccountRef", "kube-system"), vault + `jwtAuth.serviceAccountRef.namespace: Invalid value: "kube-system"`},
+		"Vault's CA elsewhere":                  {serverCA("kube-system"), vault + `caSecretRef.namespace: Invalid value: "kube-system"`},
+		"Vault's CA in istiod's namespace":      {serverCA("istio-system"), ""},
 		"roots of istiod's namespace":           {roots("istio-system"), ""},
 		"roots elsewhere":                       {roots("kube-system"), strings.TrimSuffix(vault, "vault.") + `trustedRoots.configMapRef.namespace: Invalid value: "kube-system"`},
 		"an account of istiod's namespace":      {refersTo("istio-system"), ""},

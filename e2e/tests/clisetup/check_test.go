@@ -133,6 +133,16 @@ func TestCheck(t *testing.T) {
 			return shared.Patch(ctx, mesh.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(change)))
 		}
 	}
+	ztunnel := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "ztunnel"}, Spec: appsv1.DaemonSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "ztunnel"}},
+		Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "ztunnel"}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "istio-proxy", Image: "ztunnel"}}},
+		},
+	}}
+	constraints := func(domains string) func() error {
+		return meshSpec(`{"spec":{"mtlsConfig":{"shared":{"intermediateCertOptions":{"permittedURIDomains":` + domains + `}}}}}`)
+	}
 	steps := []struct {
 		name           string
 		breaks, mend   func() error
@@ -146,6 +156,7 @@ func TestCheck(t *testing.T) {
 		{"the rights are gone", deleted(rights), again(rights), 1, []string{"fail     rights of service account istio-system/istiod  — it may not list issuedcertificates", "add {name: istiod, namespace: istio-system} to istiodSidecar.serviceAccounts"}, false},
 		{"Vault refuses", status(`{"state":"FAILED","error":"asking Vault at https://vault.vault:8200 to log in: it is sealed; unseal it (vault operator unseal)"}`), finished, 1, []string{"fail     Vault  — seen from istiod's Pods: asking Vault at https://vault.vault:8200 to log in: it is sealed"}, false},
 		{"the mesh is not there", meshSpec(`{"spec":{"meshes":[{"name":"istiod-other-cluster-1"}]}}`), meshSpec(`{"spec":{"meshes":[{"name":"istiod-istio-system-cluster-1"}]}}`), 0, []string{"warn     VirtualMesh gloo-mesh/virtual-mesh  — ", "waiting for an istiod Deployment with this name"}, false},
+		{"name constraints in ambient mode", func() error { return errors.Join(constraints(`["cluster.local"]`)(), again(ztunnel)()) }, func() error { return errors.Join(constraints("null")(), deleted(ztunnel)()) }, 1, []string{"fail     name constraints  — VirtualMesh gloo-mesh/virtual-mesh limits istiod's CA", "ztunnel (istio-system/ztunnel) from Istio 1.29.3 rejects"}, false},
 		{"the webhook is down", func() error { return nil }, func() error { return nil }, 1, []string{"fail     webhook  — ", "the API server cannot reach the webhook"}, true},
 		{"no caBundle", setHooks(func(h *admissionregistrationv1.MutatingWebhook) { h.ClientConfig.CABundle = nil }), asBefore, 1, []string{"fail     webhook configuration  — istiod-agent: the caBundle of deployments.istiod-agent.io is empty"}, true},
 		{"the webhook matches nothing", setHooks(func(h *admissionregistrationv1.MutatingWebhook) {

@@ -4,9 +4,12 @@ package logins
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"maps"
+	"math/big"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -42,6 +45,7 @@ func (s *setting) pair(c *testca.Certificate) map[string]string {
 // authority is a CA of client certificates.
 func authority(name string) *testca.Certificate {
 	template := testca.Authority(name)
+	template.KeyUsage |= x509.KeyUsageCRLSign
 	template.NotBefore, template.NotAfter = time.Now().Add(-24*time.Hour), time.Now().Add(24*time.Hour)
 	return testca.SelfSign(template, nil)
 }
@@ -102,6 +106,27 @@ func TestCertificate(t *testing.T) {
 			s.refused(t, test.reason, test.advice)
 		})
 	}
+}
+
+// A revoked certificate is refused, and the agent continues with another one.
+func TestCertificateRevoked(t *testing.T) {
+	s := newSetting(t)
+	trusted := authority("clients")
+	s.enable(t, "cert", "cert")
+	s.certRole(t, "auth/cert/certs/istiod", trusted, "")
+	s.specify(t, "certAuth", map[string]any{"role": "istiod", "certSecretRef": map[string]any{"name": secretName}})
+	first := s.clientCertificate(t, trusted, -time.Hour, time.Hour)
+	s.keep(t, s.pair(first))
+	s.issues(t)
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: first.SerialNumber, RevocationTime: time.Now().Add(-time.Minute)}},
+	}, trusted.Certificate, trusted.Key)
+	must(t, err)
+	s.write(t, "auth/cert/crls/clients", map[string]any{"crl": string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list}))})
+	s.refused(t, "VaultNotAuthorized", "the client certificate in Secret "+s.Namespace+"/"+secretName)
+	s.keep(t, s.pair(s.clientCertificate(t, trusted, -time.Hour, time.Hour)))
+	s.issues(t)
 }
 
 // A running agent uses the certificate that is in the Secret at each login.

@@ -6,11 +6,15 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +51,7 @@ func TestNameConstraints(t *testing.T) {
 
 	for name, id := range map[string]string{
 		"another trust domain": "spiffe://other.domain/ns/default/sa/default",
-		"one below":            "spiffe://evil.cluster.local.example/ns/default/sa/default",
+		"one that contains it": "spiffe://evil.cluster.local.example/ns/default/sa/default",
 	} {
 		other := m.signWithIstiodsKey(t, id)
 		for side, err := range map[string]error{
@@ -61,6 +65,47 @@ func TestNameConstraints(t *testing.T) {
 		}
 	}
 	must(t, connects(m.root, m.signWithIstiodsKey(t, "spiffe://cluster.local/ns/default/sa/default"), server))
+
+	t.Run("OpenSSL", func(t *testing.T) { // which BoringSSL, and so Envoy, has this rule from
+		openSSL, err := exec.LookPath("openssl")
+		if err != nil {
+			t.Skip(err)
+		}
+		for id, want := range map[string]string{
+			"":                                       "OK",
+			"spiffe://other.domain/ns/default/sa/x":  "permitted subtree violation",
+			"spiffe://a.cluster.local/ns/a/sa/below": "permitted subtree violation", // which crypto/x509 permits
+		} {
+			leaf := client
+			if id != "" {
+				leaf = m.signWithIstiodsKey(t, id)
+			}
+			if output := m.openSSL(t, openSSL, leaf); !strings.Contains(output, want) {
+				t.Errorf("%q: want %s, got %s", id, want, output)
+			}
+		}
+	})
+}
+
+// openSSL returns what OpenSSL says of a workload's chain.
+func (m *mesh) openSSL(t *testing.T, program string, workload tls.Certificate) string {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string][]byte{"root.pem": m.root}
+	for i, der := range workload.Certificate {
+		name := "chain.pem"
+		if i == 0 {
+			name = "leaf.pem"
+		}
+		files[name] = append(files[name], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	for name, content := range files {
+		must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+	command := exec.CommandContext(t.Context(), program, "verify", "-CAfile", "root.pem", "-untrusted", "chain.pem", "leaf.pem")
+	command.Dir = dir
+	output, _ := command.CombinedOutput() // it fails for a refusal, too
+	return string(output)
 }
 
 // signWithIstiodsKey returns a workload's certificate that istiod's published key signs.

@@ -187,7 +187,7 @@ var loginRefusals = map[string][]refusal{
 		{"no client certificate found", NotAuthorized, "Vault has not received the client certificate: its listener does not request one (tls_disable_client_certs), or a proxy or gateway ends TLS in front of it; set server to Vault's own address"},
 		{"tls connection", NotAuthorized, "Vault's listener has no TLS: a proxy or gateway ends it, and the client certificate with it; set server to Vault's own address"},
 		{"has been revoked", NotAuthorized, "the client certificate in %[3]s is revoked; put a new one there"},
-		{"certificate", NotAuthorized, "no role of %[2]s accepts the client certificate in %[3]s; put one there whose CA and names a role trusts, or correct the role (certAuth.role)"},
+		{"certificate", NotAuthorized, "no role of %[2]s accepts the client certificate in %[3]s; put one there that is not revoked, and whose CA and names a role trusts, or correct the role (certAuth.role)"},
 	},
 }
 

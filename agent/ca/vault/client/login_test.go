@@ -108,6 +108,24 @@ func TestUnwrap(t *testing.T) {
 	if vault.lookups != 1 || vault.unwraps != 1 || vault.logins != 3 || kept.SecretID != "the-secret-id" || strings.Contains(kept.Of, "hvs") {
 		t.Errorf("%+v, kept %d bytes", vault, len(kept.SecretID))
 	}
+	// Another server, or mount, that a specification names later does not get the secret id.
+	stranger := &wrapping{used: true}
+	other := httptest.NewServer(stranger)
+	t.Cleanup(other.Close)
+	elsewhere, mount := config, *config.AppRole
+	elsewhere.Server = other.URL
+	mount.MountPath = "auth/other"
+	for _, changed := range []Config{elsewhere, by(server.URL, func(c *Config) { c.AppRole = &mount })} {
+		client, err := New(changed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Login(t.Context())
+		expect(t, err, WrappingTokenUsed, "the wrapping token in Secret a/b was used already")
+	}
+	if stranger.logins+stranger.unwraps > 0 || vault.logins != 3 {
+		t.Errorf("the secret id was sent elsewhere: %+v, %+v", stranger, vault)
+	}
 	config.AppRole.SecretID = given("hvs.another")
 	client, err := New(config)
 	if err != nil {

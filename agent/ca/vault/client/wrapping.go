@@ -19,7 +19,7 @@ const (
 
 // Unwrapped keeps the secret id that the last wrapping token gave: a wrapping token gives it once. It is for one goroutine.
 type Unwrapped struct {
-	// Of is the SHA-256 of the wrapping token, in hexadecimal.
+	// Of identifies the wrapping token, and where it was unwrapped: the secret id goes to no other server or mount.
 	Of string `json:"of"`
 	// SecretID is a secret.
 	SecretID string `json:"secretId"`
@@ -38,7 +38,8 @@ const maxShownPath = 200
 // exists, which shows that no other client has used it, and that the expected endpoint made it
 // (https://developer.hashicorp.com/vault/docs/concepts/response-wrapping).
 func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (string, error) {
-	hash := sha256.Sum256([]byte(token))
+	config := s.client.config
+	hash := sha256.Sum256([]byte(strings.Join([]string{config.Server, config.Namespace, s.client.endpoints.Login, token}, "\x00")))
 	of := hex.EncodeToString(hash[:])
 	if auth.Unwrapped.Of == of && auth.Unwrapped.SecretID != "" {
 		return auth.Unwrapped.SecretID, nil
@@ -51,7 +52,7 @@ func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (
 	path, _ := answer.Data["creation_path"].(string)
 	mount := strings.TrimSuffix(s.client.endpoints.Login, "login")
 	// In a namespace, Vault may put its name in front.
-	if namespace := strings.Trim(s.client.config.Namespace, "/"); namespace != "" {
+	if namespace := strings.Trim(config.Namespace, "/"); namespace != "" {
 		path = strings.TrimPrefix(path, namespace+"/")
 	}
 	if below, ok := strings.CutPrefix(path, mount); !ok || !secretIDPath.MatchString(below) {
@@ -60,7 +61,7 @@ func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (
 			made = "an endpoint that is not shown"
 		}
 		return "", &Error{
-			Kind: WrappingTokenForeign, Call: wrappingLookupCall, Server: s.client.config.Server,
+			Kind: WrappingTokenForeign, Call: wrappingLookupCall, Server: config.Server,
 			Detail: fmt.Sprintf("the wrapping token in %s was made by %s; expected %srole/<role>/secret-id. It was not unwrapped: find out who put it there, since it may be an attack, and put a new one there", auth.From, made, mount),
 		}
 	}
