@@ -125,7 +125,7 @@ func TestInstallation(t *testing.T) {
 			// What is stored can be reported about, and changed elsewhere.
 			wantReport(t.Context(), t, c, stored, true)
 			must(t, c.Patch(t.Context(), stored.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"istiod-agent.io/renew":"now"}}}`))))
-			if found := columns(); found != 4 {
+			if found := columns(); found != 5 {
 				t.Errorf("after the upgrade the CRD has %d columns", found)
 			}
 			must(t, c.Helm.Uninstall(release))

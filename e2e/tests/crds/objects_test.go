@@ -142,7 +142,7 @@ func TestValidation(t *testing.T) {
 		"two CAs":                  {with(mesh, parts{shares + ".rootCertificateAuthority": some}), shares + ".rootCertificateAuthority: Forbidden: expected none together with intermediateCertificateAuthority"},
 		"no CA":                    {with(mesh, parts{ca: nil}), ca + ": Required value: expected the CA"},
 		"two roots":                {with(mesh, parts{shares: parts{"rootCertificateAuthority": parts{"generated": some, "secret": some}}}), shares + ".rootCertificateAuthority.secret: Forbidden: expected none together with generated"},
-		"a CA that is none":        {with(mesh, parts{vault: nil}), vault + ": Required value"},
+		"a CA that is none":        {with(mesh, parts{vault: nil}), ca + ": Required value: expected the CA that signs the certificates"},
 		"no server":                {with(mesh, parts{vault + ".server": nil}), vault + ".server: Required value: expected Vault's address"},
 		"an empty server":          {with(mesh, parts{vault + ".server": ""}), vault + ".server: Required value"},
 		"no CA path":               {with(mesh, parts{vault + ".caPath": nil}), vault + ".caPath: Required value: expected <mount>/root/sign-intermediate"},
@@ -309,7 +309,7 @@ func TestPrinterColumns(t *testing.T) {
 
 	for resource, want := range map[string]map[string]any{
 		"networking.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/virtualmeshes": {
-			"Name": "virtual-mesh", "State": "INVALID", "Vault": "http://vault.vault:8200", "Error": "spec.meshes: no",
+			"Name": "virtual-mesh", "State": "INVALID", "Vault": "http://vault.vault:8200", "Issuer": nil, "Error": "spec.meshes: no",
 		},
 		"certificates.mesh.gloo.solo.io/v1/namespaces/" + namespace + "/issuedcertificates": {
 			"Name": "istiod-istio-system-cluster-1", "Ready": "True", "State": "FINISHED", "Ends": "2027-01-01T00:00:00Z",
