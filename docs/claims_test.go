@@ -151,6 +151,7 @@ var claims = map[string]map[string]string{
 		"`IssuedCertificate`, its annotations too":             "e2e/tests/virtualmesh.TestChanges agent.TestTheCAOfUntilNowIsTakenOver agent.TestARootIsSignedUnderOnlyOnceItIsTrusted " + governs,
 		"`IssuedCertificate`, its status":                      limit,
 		"`PodBounceDirective`, its status too":                 limit,
+		"the `Issuer` or `ClusterIssuer` that signs":           limit,
 		"`Injection` | the release's namespace":                "e2e/tests/policy.TestEditedParameter e2e/tests/bypolicy.TestInjectionIsKept",
 		"`MutatingAdmissionPolicy`, `Validating":               limit,
 		"`pods/exec`, `pods/ephemeralcontainers` |":            limit,

@@ -26,7 +26,7 @@ type Source interface {
 	fmt.Stringer
 	// Issue requests a certificate and waits for it. Also after an error, the answer may have something to tidy.
 	//
-	// An error says what was done, to what, and what a person can do; it contains no secret. An Error, or another one with a
+	// An error names what was done, to what, and what a person can do; it contains no secret. An Error, or another one with a
 	// method ReasonKey, has a reason of its own in the log, Events and metrics.
 	Issue(ctx context.Context, request Request) (Answer, error)
 	// Conditions are what the specification means as long as it is in force, for the status. They have no times and no
@@ -47,7 +47,7 @@ type Request struct {
 	PermittedURIDomains []string
 }
 
-// Answer is the answer of a CA, which nobody has verified yet.
+// Answer is the answer of a CA, which is not verified yet.
 type Answer struct {
 	// Issued is the certificate with its key and chain. The caller clears the key.
 	Issued cacerts.Issued
@@ -111,7 +111,7 @@ func (e *Error) ReasonKey() string { return e.Reason }
 // PendingError is a request that the CA has accepted and not decided yet. It is no failure: the next call of Issue continues with
 // it.
 type PendingError struct {
-	// Reason says what it waits for.
+	// Reason is the key of what it waits for.
 	Reason string
 	Cause  error
 }

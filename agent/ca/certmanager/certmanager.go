@@ -166,8 +166,8 @@ func (s *source) begin(ctx context.Context, request ca.Request) error {
 	return nil
 }
 
-// What the certificate must be, for issuers that sign what the CSR says (RFC 5280, 4.2.1.3 and 4.2.1.9). cert-manager's own
-// require that it is what the CertificateRequest says, and drop the path length (its pkg/util/pki/certificatetemplate.go).
+// What the certificate must be, for issuers that sign the CSR's extensions (RFC 5280, 4.2.1.3 and 4.2.1.9). cert-manager's own
+// require that they match the CertificateRequest, and drop the path length (its pkg/util/pki/certificatetemplate.go).
 var (
 	basicConstraints = extension(asn1.ObjectIdentifier{2, 5, 29, 19}, struct {
 		IsCA       bool

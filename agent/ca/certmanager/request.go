@@ -69,7 +69,7 @@ func (s *source) create(ctx context.Context, request ca.Request, csr []byte) (*u
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// A call that is cut off may have created one whose name nobody knows.
+	// A canceled call may have created a request whose name the agent never learns.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	if s.PodUID != "" {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vault obtains istiod's CA certificate from Vault's PKI secrets engine: it logs in as a specification says and istiod's
-// operator permits, has a key signed, and leaves nothing behind. The client of Vault's API is a room of its own below.
+// Package vault obtains istiod's CA certificate from Vault's PKI secrets engine: it logs in as a specification requests and
+// istiod's operator permits, gets a key signed, and leaves nothing behind. Package client below calls Vault's API.
 package vault
 
 import (

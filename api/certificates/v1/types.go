@@ -294,7 +294,7 @@ type VaultCA struct {
 	// Login as a service account, by Vault's Kubernetes auth method: Vault asks the API server about the token.
 	KubernetesAuth *KubernetesAuth `json:"kubernetesAuth,omitempty"`
 
-	// Login as a service account, by Vault's JWT auth method: Vault verifies the token by the API server's keys.
+	// Login as a service account, by Vault's JWT auth method: Vault verifies the token with the API server's keys.
 	// Not in the public API.
 	JWTAuth *JWTAuth `json:"jwtAuth,omitempty"`
 

@@ -229,7 +229,7 @@ func expand(text, role, mount, from string) string {
 	return strings.NewReplacer("%[1]s", role, "%[2]s", mount, "%[3]s", from).Replace(text)
 }
 
-// describeCertificate adds what is known of a refused client certificate.
+// describeCertificate adds the validity and issuer of a refused client certificate.
 func (s *Session) describeCertificate(e *Error, certificate *tls.Certificate, from string) {
 	leaf, now := certificate.Leaf, time.Now()
 	if leaf == nil {
