@@ -25,6 +25,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
@@ -178,6 +179,24 @@ func TestIssuing(t *testing.T) {
 		i := newIstiod(t, true)
 		i.specify(t, i.issuer(t, "self-signed", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}))
 		i.refused(t, "CertManagerFailed", "cert-manager.io/private-key-secret-name")
+	})
+	t.Run("an issuer that drops the organization", func(t *testing.T) {
+		i := newIstiod(t, true)
+		server, err := vaultserver.Start(t.Context(), vaultserver.Options{})
+		must(t, err)
+		t.Cleanup(func() { must(t, server.Stop()) })
+		_, err = server.Guide(t.Context(), vaultserver.GuideOptions{
+			Cluster: shared.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: i.Namespace, Root: vaultserver.FastRoot,
+		})
+		must(t, err)
+		must(t, shared.Create(t.Context(), &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: i.Namespace, Name: "vault"}, StringData: map[string]string{"token": server.Client.Token()},
+		}))
+		i.specify(t, i.issuer(t, "vault", cmapi.IssuerConfig{Vault: &cmapi.VaultIssuer{
+			Server: server.Address, Path: "pki/root/sign-intermediate",
+			Auth: cmapi.VaultAuth{TokenSecretRef: &cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "vault"}, Key: "token"}},
+		}}))
+		i.refused(t, "WrongOrganization", "organization")
 	})
 	t.Run("an issuer that is not there", func(t *testing.T) {
 		i := newIstiod(t, true)
