@@ -23,8 +23,6 @@ const (
 	CAUnavailable = "VaultCAUnavailable"
 	// maxCredential bounds a secret id, a client certificate with its chain and a key.
 	maxCredential = 64 << 10
-	// maxSecretID bounds a secret id or a wrapping token.
-	maxSecretID = 1024
 )
 
 // defaultCAKeys are the keys of a CA in a Secret: Istio's and Gloo Mesh's, and that of kubernetes.io/tls Secrets.
@@ -94,8 +92,8 @@ func (s *source) secretID(ctx context.Context, auth *certificatesv1.AppRoleAuth,
 	switch {
 	case isJWT(value):
 		return "", fmt.Errorf("reading the secret id from %s: it is a JWT, such as a service account's token; expected a secret id", from)
-	case len(value) > maxSecretID || strings.ContainsAny(value, " \t\r\n") || strings.HasPrefix(value, "-----"):
-		return "", fmt.Errorf("reading the secret id from %s: it is longer than %d bytes, or more than one word; expected a secret id", from, maxSecretID)
+	case len(value) > client.MaxSecretID || strings.ContainsAny(value, " \t\r\n") || strings.HasPrefix(value, "-----"):
+		return "", fmt.Errorf("reading the secret id from %s: it is longer than %d bytes, or more than one word; expected a secret id", from, client.MaxSecretID)
 	}
 	return value, nil
 }

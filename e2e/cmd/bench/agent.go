@@ -158,7 +158,7 @@ func overhead(ctx context.Context, pod *agents.Pod, timed *timer, allowed time.D
 
 // untilPublished gives the time from the init container's start until its files are published.
 func untilPublished(ctx context.Context, pod *agents.Pod) (time.Duration, error) {
-	if err := empty(pod.CACerts); err != nil {
+	if err := pod.Empty(); err != nil {
 		return 0, err
 	}
 	command := pod.Command(ctx, "init-container")
@@ -179,14 +179,6 @@ func untilPublished(ctx context.Context, pod *agents.Pod) (time.Duration, error)
 		return 0, fmt.Errorf("init-container: %w", err)
 	}
 	return published.Sub(start), nil
-}
-
-func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, entry := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
-	}
-	return err
 }
 
 // atRest measures a sidecar that has nothing to do: everything is confirmed, the API watch is open.

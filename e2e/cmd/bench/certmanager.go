@@ -100,14 +100,7 @@ func createIssuer(ctx context.Context, c *cluster.Cluster, pod *agents.Pod) erro
 	issuer := root.Sign(template, nil)
 	certificate := pod.Certificate("", func(_, options map[string]any) { options["ecKeyCurve"] = "P-256" })
 	return errors.Join(
-		c.Create(ctx, &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: benchIssuer}, Type: corev1.SecretTypeTLS,
-			Data: map[string][]byte{corev1.TLSCertKey: append(issuer.PEM(), root.PEM()...), corev1.TLSPrivateKeyKey: issuer.KeyPEM()},
-		}),
-		c.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": map[string]any{"name": benchIssuer, "namespace": pod.Namespace},
-			"spec": map[string]any{"ca": map[string]any{"secretName": benchIssuer}},
-		}}),
+		certmanager.CreateCAIssuer(ctx, c, pod.Namespace, benchIssuer, append(issuer.PEM(), root.PEM()...), issuer.KeyPEM()),
 		unstructured.SetNestedField(certificate.Object, map[string]any{"certManager": map[string]any{
 			"issuerRef": map[string]any{"name": benchIssuer},
 		}}, "spec", "agentCa"),

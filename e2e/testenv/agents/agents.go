@@ -270,6 +270,15 @@ func (p *Pod) Files(t *testing.T) map[string]string {
 	return content
 }
 
+// Empty empties istiod's volume, as for a new Pod.
+func (p *Pod) Empty() error {
+	entries, err := os.ReadDir(p.CACerts)
+	for _, entry := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(p.CACerts, entry.Name())))
+	}
+	return err
+}
+
 // Command returns a command of the agent with its container's environment.
 func (p *Pod) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, p.program, arguments...)

@@ -73,11 +73,8 @@ func (i *istiod) caIssuer(t *testing.T, name string, signer *testca.Certificate,
 	for _, above := range chain {
 		crt = append(crt, above.PEM()...)
 	}
-	must(t, shared.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: i.Namespace, Name: name}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"tls.crt": crt, "tls.key": signer.KeyPEM()},
-	}))
-	return i.issuer(t, name, cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}})
+	must(t, certmanager.CreateCAIssuer(t.Context(), shared, i.Namespace, name, crt, signer.KeyPEM()))
+	return map[string]any{"issuerRef": map[string]any{"name": name}}
 }
 
 func (i *istiod) issuer(t *testing.T, name string, config cmapi.IssuerConfig) map[string]any {

@@ -61,7 +61,7 @@ func TestVaultRecovers(t *testing.T) {
 		"stopped": {s.vault.Kill, "reason=VaultUnreachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			must(t, empty(s.CACerts))
+			must(t, s.Empty())
 			must(t, fail.interrupt())
 			waiting, err := process.Start("istiod-agent", s.Command(t.Context(), "init-container"))
 			must(t, err)

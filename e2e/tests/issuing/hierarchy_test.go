@@ -169,7 +169,7 @@ func TestTrustedRoots(t *testing.T) {
 	s.threeLevels(t, middle)
 
 	// The right is that of the chart's istiodSidecar.serviceAccounts[].rootsConfigMap.
-	must(t, empty(s.CACerts))
+	must(t, s.Empty())
 	s.specifyRoots(t, map[string]any{"configMapRef": map[string]any{"name": "mesh-roots", "key": "ca.crt"}}, underMiddle)
 	s.refused(t, "RootsUnavailable", "may not read ConfigMap "+s.Namespace+"/mesh-roots")
 	at := metav1.ObjectMeta{Name: "mesh-roots", Namespace: s.Namespace}

@@ -6,11 +6,9 @@ package issuing
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -131,13 +129,4 @@ func contains(text, part string) error {
 		return fmt.Errorf("want %q in:\n%s", part, text)
 	}
 	return nil
-}
-
-// empty empties a directory, as for a new Pod.
-func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, entry := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
-	}
-	return err
 }

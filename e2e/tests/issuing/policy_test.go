@@ -93,7 +93,7 @@ func TestNameConstraintsPolicy(t *testing.T) {
 	if got := parse(t, s.Files(t)["ca-cert.pem"]).PermittedURIDomains; !slices.Equal(got, []string{"cluster.local", ".example.com"}) {
 		t.Errorf("the CA permits %q", got)
 	}
-	must(t, empty(s.CACerts))
+	must(t, s.Empty())
 	specify("cluster.local", ".example.org")
 	s.refused(t, "VaultPolicyDenies", `path "pki/root/sign-intermediate"`)
 	specify()
@@ -119,7 +119,7 @@ func TestExportedKeyPolicy(t *testing.T) {
 		t.Errorf("that Vault keeps a copy is not said:\n%s", output)
 	}
 	s.policy(t, "istiod-exported", exported)
-	must(t, empty(s.CACerts))
+	must(t, s.Empty())
 	if output := s.issues(t); strings.Contains(output, "reason=NotTidied") {
 		t.Errorf("something is left:\n%s", output)
 	}

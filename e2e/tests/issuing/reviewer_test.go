@@ -25,7 +25,7 @@ func TestTokenReviewerGone(t *testing.T) {
 	s := newSetting(t, vaultserver.Options{})
 	s.specify(t, nil)
 	s.issues(t)
-	must(t, empty(s.CACerts))
+	must(t, s.Empty())
 	clients, err := kubernetes.NewForConfig(shared.Plane.Config)
 	must(t, err)
 	const name = "vault-of-a-pod"
@@ -43,7 +43,7 @@ func TestTokenReviewerGone(t *testing.T) {
 		"kubernetes_host": config.Data["kubernetes_host"], "kubernetes_ca_cert": config.Data["kubernetes_ca_cert"], "token_reviewer_jwt": token,
 	})
 	s.issues(t)
-	must(t, empty(s.CACerts))
+	must(t, s.Empty())
 	must(t, shared.Delete(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.Namespace}}))
 	gone := rest.AnonymousClientConfig(shared.Plane.Config)
 	gone.BearerToken = token

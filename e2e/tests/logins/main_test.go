@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -181,7 +180,7 @@ func (s *setting) specify(t *testing.T, field string, login map[string]any, chan
 // issues expects the init container to publish, as in a new Pod.
 func (s *setting) issues(t *testing.T, arguments ...string) {
 	t.Helper()
-	s.empty(t)
+	must(t, s.Empty())
 	output, err := s.Init(t.Context(), arguments...)
 	s.wrote(output)
 	must(t, err)
@@ -190,7 +189,7 @@ func (s *setting) issues(t *testing.T, arguments ...string) {
 // refused expects the init container to fail with a reason and a text in its last line.
 func (s *setting) refused(t *testing.T, reason, advice string, arguments ...string) {
 	t.Helper()
-	s.empty(t)
+	must(t, s.Empty())
 	output, err := s.Init(t.Context(), append([]string{"--timeout", "2s"}, arguments...)...)
 	s.wrote(output)
 	if err == nil {
@@ -207,16 +206,6 @@ func (s *setting) refused(t *testing.T, reason, advice string, arguments ...stri
 	if len(entries) > 0 {
 		t.Errorf("%d files were published", len(entries))
 	}
-}
-
-// empty empties the volume, as for a new Pod.
-func (s *setting) empty(t *testing.T) {
-	t.Helper()
-	entries, err := os.ReadDir(s.CACerts)
-	for _, entry := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(s.CACerts, entry.Name())))
-	}
-	must(t, err)
 }
 
 // subject is istiod's service account in a token.

@@ -12,15 +12,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -94,18 +91,11 @@ func newIssuerMesh(t *testing.T) (m *mesh, issuerKey []byte) {
 	template := testca.Authority("mesh-issuer")
 	template.MaxPathLen = 1
 	issuer := root.Sign(template, nil)
-	meta := metav1.ObjectMeta{Namespace: m.Namespace, Name: "istio-ca"}
-	must(t, shared.Create(ctx, &corev1.Secret{ObjectMeta: meta, Type: corev1.SecretTypeTLS, Data: map[string][]byte{
-		corev1.TLSCertKey: append(issuer.PEM(), m.root...), corev1.TLSPrivateKeyKey: issuer.KeyPEM(),
-	}}))
-	object := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": map[string]any{"name": meta.Name, "namespace": meta.Namespace},
-		"spec": map[string]any{"ca": map[string]any{"secretName": meta.Name}},
-	}}
-	must(t, shared.Create(ctx, object))
+	const name = "istio-ca"
+	must(t, certmanager.CreateCAIssuer(ctx, shared, m.Namespace, name, append(issuer.PEM(), m.root...), issuer.KeyPEM()))
 	m.certificate = m.Certificate("", func(_, certOptions map[string]any) { certOptions["ecKeyCurve"] = "P-256" })
 	must(t, unstructured.SetNestedField(m.certificate.Object, map[string]any{"certManager": map[string]any{
-		"issuerRef": map[string]any{"name": meta.Name},
+		"issuerRef": map[string]any{"name": name},
 	}}, "spec", "agentCa"))
 	_, err = shared.ServerSideApply(ctx, m.certificate)
 	must(t, err)
@@ -128,7 +118,7 @@ func (m *mesh) start(t *testing.T) *agents.Sidecar {
 	if err != nil {
 		t.Fatal(err)
 	}
-	noSecrets(t, output)
+	check.NoSecrets(t, output)
 	m.startIstiod(t)
 	return m.startSidecar(t)
 }
@@ -156,7 +146,7 @@ func (m *mesh) startSidecar(t *testing.T, arguments ...string) *agents.Sidecar {
 	sidecar, err := m.Sidecar(t.Context(), arguments...)
 	must(t, err)
 	t.Cleanup(func() {
-		noSecrets(t, sidecar.Output())
+		check.NoSecrets(t, sidecar.Output())
 		must(t, sidecar.Stop(10*time.Second))
 		if t.Failed() {
 			t.Log(sidecar.Output())
@@ -288,17 +278,4 @@ func (m *mesh) published(t *testing.T) {
 // reloads counts istiod's log lines about a loaded CA.
 func (m *mesh) reloads() int {
 	return strings.Count(m.istiod.Process().Output(), "Istiod has detected the newly added intermediate CA and updated its key and certs accordingly")
-}
-
-var secret = regexp.MustCompile(`-----BEGIN|hvs\.|eyJ[A-Za-z0-9_-]{10}|[A-Za-z0-9+/=]{65,}`)
-
-// noSecrets expects no key, token or answer body in a program's output.
-func noSecrets(t *testing.T, output string) {
-	t.Helper()
-	for line := range strings.Lines(output) {
-		line = strings.ReplaceAll(line, "accept-root=", "accept-root ") // a fingerprint
-		if found := secret.FindString(line); found != "" {
-			t.Errorf("this may be a secret, %.20q…, in: %.200s", found, line)
-		}
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
@@ -136,7 +137,7 @@ func TestInitContainerAgain(t *testing.T) {
 		output, err := m.Init(t.Context())
 		must(t, err)
 		must(t, contains(output, "AlreadyPublished"))
-		noSecrets(t, output)
+		check.NoSecrets(t, output)
 		if !maps.Equal(before, m.Files(t)) {
 			t.Error("istiod's files have changed")
 		}
@@ -185,7 +186,7 @@ func (m *mesh) crashing(t *testing.T) *agents.Sidecar {
 	sidecar, err := m.Sidecar(t.Context())
 	must(t, err)
 	t.Cleanup(func() {
-		noSecrets(t, sidecar.Output())
+		check.NoSecrets(t, sidecar.Output())
 		must(t, sidecar.Kill())
 	})
 	return sidecar

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
@@ -93,7 +94,7 @@ func TestInitContainerWithoutSpecification(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			noSecrets(t, output)
+			check.NoSecrets(t, output)
 			left, err := filepath.Glob(filepath.Join(m.CACerts, "*.pem"))
 			if err != nil || left != nil {
 				t.Errorf("it left %q (%v)", left, err)
@@ -164,7 +165,7 @@ func TestSpecificationFile(t *testing.T) {
 	arguments := []string{"--spec", path, "--token-file", m.TokenFile}
 	output, err := m.Init(t.Context(), arguments...)
 	must(t, err)
-	noSecrets(t, output)
+	check.NoSecrets(t, output)
 	m.startIstiod(t)
 	sidecar := m.startSidecar(t, arguments...)
 	metric(t, sidecar, "istiod_agent_istiod_confirmed", 1)

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -48,7 +46,7 @@ func TestOtherSourceUnderTheSameRoot(t *testing.T) {
 	workloads.renewed(t)
 
 	crt, key := m.intermediate(t)
-	m.issuer(t, "mesh", string(crt)+"\n"+string(m.root.Certificate), key)
+	must(t, certmanager.CreateCAIssuer(t.Context(), shared, m.namespace, "mesh", []byte(string(crt)+"\n"+string(m.root.Certificate)), key))
 	fromVault, _, err := unstructured.NestedMap(m.object.Object, authority...)
 	must(t, err)
 	m.change(t, map[string]any{"certManager": map[string]any{"issuerRef": map[string]any{"name": "mesh"}}})
@@ -83,7 +81,7 @@ func TestOtherSourceUnderAnotherRoot(t *testing.T) {
 	template.Subject = pkix.Name{CommonName: "mesh-issuer"}
 	template.MaxPathLen = 1
 	issuer := root.Sign(template, nil)
-	m.issuer(t, "mesh", string(issuer.PEM())+"\n"+string(root.PEM()), issuer.KeyPEM())
+	must(t, certmanager.CreateCAIssuer(t.Context(), shared, m.namespace, "mesh", append(issuer.PEM(), root.PEM()...), issuer.KeyPEM()))
 	m.object.SetAnnotations(map[string]string{
 		networkingv1.TrustedRootsAnnotation: string(m.root.Certificate) + "\n" + string(root.PEM()),
 		networkingv1.RootRotationAnnotation: string(networkingv1.RotateTrustBoth),
@@ -141,19 +139,6 @@ func (m *mesh) intermediate(t *testing.T) (crt, key []byte) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	must(t, err)
 	return []byte(answer.Data["certificate"].(string)), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-}
-
-// issuer creates a CA issuer of cert-manager in istiod's namespace.
-func (m *mesh) issuer(t *testing.T, name, chain string, key []byte) {
-	t.Helper()
-	must(t, shared.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: m.namespace, Name: name}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"tls.crt": []byte(chain), "tls.key": key},
-	}))
-	must(t, shared.Create(t.Context(), &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": map[string]any{"namespace": m.namespace, "name": name},
-		"spec": map[string]any{"ca": map[string]any{"secretName": name}},
-	}}))
 }
 
 // change names another source, and renews at once.

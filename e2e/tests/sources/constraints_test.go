@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
 
@@ -50,7 +51,7 @@ func TestNameConstraints(t *testing.T) {
 			if err := errors.Join(s.published(false), s.left()); err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
-			noSecrets(t, refused.Output())
+			check.NoSecrets(t, refused.Output())
 		}
 		s.answers(permitting("cluster.local"))
 		_, err = s.Init(t.Context())

@@ -14,8 +14,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -298,25 +296,4 @@ func (s *source) published(all bool) error {
 		err = fmt.Errorf("%d files", len(entries))
 	}
 	return err
-}
-
-// forget empties istiod's files, as for a new Pod.
-func (s *source) forget() error {
-	entries, err := os.ReadDir(s.CACerts)
-	for _, entry := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(s.CACerts, entry.Name())))
-	}
-	return err
-}
-
-var secret = regexp.MustCompile(`-----BEGIN|hvs\.|eyJ[A-Za-z0-9_-]{10}|[A-Za-z0-9+/=]{65,}`)
-
-// noSecrets expects no key, token or answer in what an agent wrote.
-func noSecrets(t *testing.T, output string) {
-	t.Helper()
-	for line := range strings.Lines(output) {
-		if found := secret.FindString(line); found != "" {
-			t.Errorf("this may be a secret, %.20q…, in: %.200s", found, line)
-		}
-	}
 }

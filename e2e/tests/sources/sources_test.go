@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
@@ -85,7 +86,7 @@ func TestWrongAnswers(t *testing.T) {
 			if err := s.left(); err != nil {
 				t.Errorf("%s: left at the CA: %v", what, err)
 			}
-			noSecrets(t, output)
+			check.NoSecrets(t, output)
 		}
 		s.answers(rightly)
 		_, err := s.Init(t.Context())
@@ -122,8 +123,8 @@ func TestFailures(t *testing.T) {
 				}
 			})
 			must(t, s.left())
-			must(t, s.forget())
-			noSecrets(t, waiting.Output())
+			must(t, s.Empty())
+			check.NoSecrets(t, waiting.Output())
 		}
 	})
 }
@@ -141,14 +142,14 @@ func TestKilled(t *testing.T) {
 			if err := s.published(step == "calls "+revokePath); err != nil {
 				t.Errorf("killed as it %s: published: %v", step, err)
 			}
-			noSecrets(t, killed.Output())
-			must(t, s.forget())
+			check.NoSecrets(t, killed.Output())
+			must(t, s.Empty())
 			_, err := s.Init(t.Context())
 			must(t, err)
 			if err := s.left(); err != nil {
 				t.Errorf("killed as it %s: left at the CA: %v", step, err)
 			}
-			must(t, s.forget())
+			must(t, s.Empty())
 		}
 	})
 }

@@ -127,8 +127,8 @@ func (s *Session) withoutSecrets(answer *api.ResponseError) *api.ResponseError {
 	return &clean
 }
 
-// maxSecretID bounds a secret id. Vault makes them of 36 characters; custom ones are chosen by people.
-const maxSecretID = 1024
+// MaxSecretID bounds a secret id. Vault makes them of 36 characters; custom ones are chosen by people.
+const MaxSecretID = 1024
 
 // secretID returns the secret id, unwrapped where that is necessary.
 func (s *Session) secretID(ctx context.Context, auth *AppRoleAuth) (string, error) {
@@ -140,10 +140,10 @@ func (s *Session) secretID(ctx context.Context, auth *AppRoleAuth) (string, erro
 	if auth.Unwrapped != nil {
 		kind = "wrapping token"
 	}
-	if value = strings.TrimSpace(value); !sendable(value) || len(value) > maxSecretID || strings.ContainsFunc(value, unicode.IsSpace) {
+	if value = strings.TrimSpace(value); !sendable(value) || len(value) > MaxSecretID || strings.ContainsFunc(value, unicode.IsSpace) {
 		return "", &Error{
 			Kind: BadConfiguration, Call: loginCall, Server: s.client.config.Server,
-			Detail: fmt.Sprintf("the %s is empty, longer than %d bytes, or contains characters that none of Vault's has; put a %s into %s", kind, maxSecretID, kind, auth.From),
+			Detail: fmt.Sprintf("the %s is empty, longer than %d bytes, or contains characters that none of Vault's has; put a %s into %s", kind, MaxSecretID, kind, auth.From),
 		}
 	}
 	if auth.Unwrapped == nil {
@@ -183,15 +183,18 @@ var loginRefusals = map[string][]refusal{
 			"put a new one there (vault write -f %[2]s/role/<role>/secret-id), and compare appRoleAuth.roleId with %[2]s/role/<role>/role-id"},
 	},
 	"cert": {
-		{"client certificate must be supplied", NotAuthorized, "Vault has not received the client certificate: its listener does not request one (tls_disable_client_certs), or a proxy or gateway ends TLS in front of it; set server to Vault's own address"},
-		{"no client certificate found", NotAuthorized, "Vault has not received the client certificate: its listener does not request one (tls_disable_client_certs), or a proxy or gateway ends TLS in front of it; set server to Vault's own address"},
+		{"client certificate must be supplied", NotAuthorized, noClientCertificate},
+		{"no client certificate found", NotAuthorized, noClientCertificate},
 		{"tls connection", NotAuthorized, "Vault's listener has no TLS: a proxy or gateway ends it, and the client certificate with it; set server to Vault's own address"},
 		{"has been revoked", NotAuthorized, "the client certificate in %[3]s is revoked; put a new one there"},
 		{"certificate", NotAuthorized, "no role of %[2]s accepts the client certificate in %[3]s; put one there that is not revoked, and whose CA and names a role trusts, or correct the role (certAuth.role)"},
 	},
 }
 
-const clocksDiffer = "the token is not valid yet by Vault's clock, which is behind that of the API server; correct the clocks (Vault tolerates a minute)"
+const (
+	noClientCertificate = "Vault has not received the client certificate: its listener does not request one (tls_disable_client_certs), or a proxy or gateway ends TLS in front of it; set server to Vault's own address"
+	clocksDiffer        = "the token is not valid yet by Vault's clock, which is behind that of the API server; correct the clocks (Vault tolerates a minute)"
+)
 
 // refused explains a refused login where its method's own texts do. It reports whether that is so.
 func (s *Session) refused(e *Error, answer *api.ResponseError) bool {

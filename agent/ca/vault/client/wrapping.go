@@ -72,7 +72,7 @@ func (s *Session) unwrap(ctx context.Context, auth *AppRoleAuth, token string) (
 		return "", err
 	}
 	secretID, _ := answer.Data["secret_id"].(string)
-	if secretID = strings.TrimSpace(secretID); !sendable(secretID) || len(secretID) > maxSecretID {
+	if secretID = strings.TrimSpace(secretID); !sendable(secretID) || len(secretID) > MaxSecretID {
 		return "", s.bad(unwrapCall, "sys/wrapping/unwrap", "it has no data.secret_id")
 	}
 	*auth.Unwrapped = Unwrapped{Of: of, SecretID: secretID}
