@@ -227,6 +227,9 @@ COREDNS_BINARY   := .build/coredns-$(COREDNS)/coredns
 ISTIOCTL_BINARY  := .build/istio-$(ISTIO)/istioctl
 NODE_PARTS       := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY)
 
+# The garbage collector, for what a deleted Pod leaves.
+integration: .build/kubernetes-$(KUBERNETES)/kube-controller-manager
+
 .PHONY: node
 node: control-plane $(NODE_PARTS) ## Build the parts of a cluster with a node
 	@hack/debian.sh

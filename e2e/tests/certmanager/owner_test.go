@@ -82,9 +82,7 @@ func TestRequestsOfDeletedPods(t *testing.T) {
 func startGarbageCollector(t *testing.T) {
 	t.Helper()
 	program, err := built.ControllerManager()
-	if err != nil {
-		t.Skip(err)
-	}
+	must(t, err)
 	kubeconfig, err := shared.Plane.Kubeconfig("garbage-collector", "system:masters")
 	must(t, err)
 	ports, err := process.FreePorts(1)
