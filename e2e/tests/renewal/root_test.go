@@ -94,7 +94,10 @@ func TestChangedRoot(t *testing.T) {
 	setRoot(issuers.was)
 	must(t, agents.Renew(t.Context(), shared, m.certificate, "under-the-old-root"))
 	m.confirmed(t, serial)
-	metric(t, sidecar, requested, 1)
+	// One or two: the first request is still retried, and may succeed before the agent has seen the second.
+	if got, err := sidecar.Metric(t.Context(), requested); err != nil || got < 1 {
+		t.Errorf("%v renewals count as done (%v)", got, err)
+	}
 	metric(t, sidecar, "istiod_agent_root_changed", 0)
 	after := m.Files(t)
 	if after["root-cert.pem"] != before["root-cert.pem"] {
