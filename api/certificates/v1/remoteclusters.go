@@ -2,6 +2,13 @@
 
 package v1
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
 // MaxRemoteClusters is the number of remote clusters that an agent reports for its istiod.
 const MaxRemoteClusters = 250
 
@@ -60,4 +67,43 @@ func (s RemoteClusterState) Problem() string {
 	default:
 		return "istiod reports an unknown state of it"
 	}
+}
+
+// Synced returns how many of all clusters istiod reads. It returns 0 and 0 for nil, and for unknown clusters.
+func (r *RemoteClusters) Synced() (synced, all int) {
+	if r == nil {
+		return 0, 0
+	}
+	for _, cluster := range r.Clusters {
+		if cluster.State == RemoteSynced {
+			synced++
+		}
+	}
+	return synced, len(r.Clusters) + r.Omitted
+}
+
+// Problems returns a line for each kind of problem, with the names of a few of its clusters.
+func (r *RemoteClusters) Problems() (lines []string) {
+	if r == nil {
+		return nil
+	}
+	names := map[string][]string{}
+	for _, cluster := range r.Clusters {
+		if problem := cluster.State.Problem(); problem != "" {
+			names[problem] = append(names[problem], cluster.Name)
+		}
+	}
+	for _, problem := range slices.Sorted(maps.Keys(names)) {
+		all := names[problem]
+		subject := "remote cluster "
+		if len(all) > 1 {
+			subject = "each of the remote clusters "
+		}
+		const named = 5
+		if extra := len(all) - named; extra > 0 {
+			all = append(slices.Clone(all[:named]), fmt.Sprintf("and %d more", extra))
+		}
+		lines = append(lines, subject+strings.Join(all, ", ")+": "+problem)
+	}
+	return lines
 }
