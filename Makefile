@@ -328,6 +328,12 @@ lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go
 	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
 		.build/actionlint || status=1; exit $$status
 
+# Not a part of make test: the database of vulnerabilities is asked over the network (https://vuln.go.dev).
+.PHONY: vulnerabilities
+vulnerabilities: ## Look for known vulnerabilities in what the programs call, over the network
+	@hack/build.sh .build/govulncheck tools/govulncheck golang.org/x/vuln/cmd/govulncheck
+	@.build/govulncheck ./...
+
 .PHONY: generate
 generate: ## Write all generated files again
 	@hack/generate.sh

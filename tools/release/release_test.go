@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -82,6 +83,8 @@ func TestRelease(t *testing.T) {
 		output := command(t, top, "bash", "hack/push.sh", place, tag)
 		wantPushed(t, place, images, output)
 		wantChart(t, top, place, images)
+		wantSigned(t, top, place, images, output)
+		wantVerifiable(t, top)
 	})
 	t.Run("another registry", func(t *testing.T) {
 		push := exec.CommandContext(t.Context(), "bash", "hack/push.sh", "localhost:1/other", tag)
@@ -292,6 +295,67 @@ func wantChart(t *testing.T, top, place string, images []string) {
 	}
 }
 
+// wantSigned runs hack/sign.sh with a cosign that writes down its arguments: it signs all that was pushed by digest, attaches
+// to each platform's image its own SBOM, and lists all of it for the provenance.
+func wantSigned(t *testing.T, top, place string, images []string, published string) {
+	t.Helper()
+	stub := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(stub, "cosign"), []byte("#!/bin/sh\necho \"$@\" >>calls.txt\n"), 0o700)) //nolint:gosec // a program
+	must(t, os.WriteFile(filepath.Join(top, "published.txt"), []byte(published), 0o600))
+	sign := exec.CommandContext(t.Context(), "bash", "hack/sign.sh", tag, "published.txt")
+	sign.Dir, sign.Env = top, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if output, err := sign.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	var want []string
+	subjects := string(read(t, filepath.Join(top, "dist", "checksums.txt")))
+	for line := range strings.Lines(published) {
+		reference, digest, _ := strings.Cut(strings.TrimSpace(line), "@")
+		repository := strings.TrimSuffix(reference, ":"+tag)
+		want = append(want, "sign --yes --recursive "+repository+"@"+digest)
+		subjects += strings.TrimPrefix(digest, "sha256:") + "  " + repository + "\n"
+		if image := path.Base(repository); repository == place+"/"+image {
+			parsed, err := name.NewDigest(repository + "@" + digest)
+			must(t, err)
+			index, err := remote.Index(parsed)
+			must(t, err)
+			manifest, err := index.IndexManifest()
+			must(t, err)
+			for _, platform := range manifest.Manifests {
+				want = append(want, fmt.Sprintf("attest --yes --type spdxjson --predicate dist/%s-%s-%s.spdx.json %s@%s",
+					image, tag, platform.Platform.Architecture, repository, platform.Digest))
+			}
+		}
+	}
+	want = append(want, "sign-blob --yes --bundle checksums.txt.sigstore.json dist/checksums.txt")
+	if len(want) != 3*len(images)+2 {
+		t.Errorf("%d calls are expected", len(want))
+	}
+	if got := strings.TrimSpace(string(read(t, filepath.Join(top, "calls.txt")))); got != strings.Join(want, "\n") {
+		t.Errorf("cosign is called with\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+	if got := string(read(t, filepath.Join(top, "subjects.txt"))); got != subjects {
+		t.Errorf("the subjects are\n%s\nwant\n%s", got, subjects)
+	}
+}
+
+// The notes of a release are the section of its version, which must exist.
+func TestReleaseNotes(t *testing.T) {
+	top := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(top, "hack"), 0o700))
+	must(t, os.WriteFile(filepath.Join(top, "hack", "release-notes.sh"), read(t, filepath.Join(root, "hack", "release-notes.sh")), 0o600))
+	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-01-02\n\n### Added\n\n- a\n\n## [0.1.0] - 2026-01-01\n\n- b\n"
+	must(t, os.WriteFile(filepath.Join(top, "CHANGELOG.md"), []byte(changelog), 0o600))
+	for version, want := range map[string]string{"0.2.0": "\n### Added\n\n- a\n", "0.1.0": "\n- b\n", "0.1": "", "Unreleased": ""} {
+		notes := exec.CommandContext(t.Context(), "bash", "hack/release-notes.sh", version)
+		notes.Dir = top
+		output, err := notes.Output()
+		if string(output) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q, %v, want %q", version, output, err, want)
+		}
+	}
+}
+
 // The same source in another directory gives the same program, with the flags that make uses. The workflow of a release
 // builds it a second time on another machine.
 func TestProgramsAreReproducible(t *testing.T) {
@@ -388,5 +452,57 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The commands of docs/verify-release.md fit the files of a release, whose checksums and digests they check for real. What
+// needs the network only gets its arguments checked: they are names of files that exist, and images of the release.
+func wantVerifiable(t *testing.T, top string) {
+	t.Helper()
+	page := string(read(t, filepath.Join(root, "docs", "verify-release.md")))
+	var script strings.Builder
+	script.WriteString("set -euo pipefail\n")
+	for i, part := range strings.Split(page, "\n```") {
+		if i%2 == 1 {
+			script.WriteString(strings.ReplaceAll(part, "VERSION=0.2.0\n", "VERSION="+tag+"\n"))
+		}
+	}
+	workflow := regexp.MustCompile(`https://github.com/\$REPOSITORY/(\S+)@refs/tags/v\$VERSION`).FindStringSubmatch(page)
+	if workflow == nil {
+		t.Fatal("the page names no workflow as the identity")
+	}
+	read(t, filepath.Join(root, workflow[1]))
+
+	stub, workspace := t.TempDir(), t.TempDir()
+	release := filepath.Join(workspace, "release")
+	for program, text := range map[string]string{
+		"gh":   `[ "$1" != release ] || { mkdir release; cp ` + top + `/dist/* release; rm release/*.tar; touch release/checksums.txt.sigstore.json; }`,
+		"git":  `mkdir -p source/dist; cp ` + top + `/dist/checksums.txt source/dist`,
+		"make": "", "kubectl": "", "helm": "", "cosign": "",
+	} {
+		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700)) //nolint:gosec // a program
+	}
+	run := exec.CommandContext(t.Context(), "bash", "-c", script.String())
+	run.Dir, run.Env = workspace, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if output, err := run.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	calls := string(read(t, filepath.Join(workspace, "calls.txt")))
+	for _, file := range regexp.MustCompile(`[\w./-]+\.(?:txt|json|tgz|yaml)(?:\s|$)`).FindAllString(calls, -1) {
+		if file = strings.TrimSpace(file); !strings.HasPrefix(file, "istiod-agent/istiod-agent/.github/") {
+			read(t, filepath.Join(release, file))
+		}
+	}
+	for line := range strings.Lines(string(read(t, filepath.Join(top, "dist", "images.txt")))) {
+		for _, verification := range []string{"cosign verify ", "gh attestation verify oci://"} {
+			if !strings.Contains(calls, verification+strings.TrimSpace(line)+" ") {
+				t.Errorf("no %s%s in\n%s", verification, line, calls)
+			}
+		}
+	}
+	platform := regexp.MustCompile(`cosign verify-attestation \S+@(sha256:[0-9a-f]{64}) `).FindStringSubmatch(calls)
+	if platform == nil || !strings.Contains(string(read(t, filepath.Join(top, "calls.txt"))), "istiod-agent-"+tag+"-amd64.spdx.json ") ||
+		!strings.Contains(string(read(t, filepath.Join(top, "calls.txt"))), "@"+platform[1]+"\n") {
+		t.Errorf("the page verifies another SBOM than the release attaches:\n%s", calls)
 	}
 }
