@@ -112,10 +112,11 @@ var errNoBundle = errors.New("there is no bundle yet")
 // ServeHTTP serves the bundle at /. The response depends on nothing else in the request, except for the ETag.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// Each poll opens a connection, also of go-spiffe, which never closes it. An idle one would take the place of another.
+	w.Header().Set("Connection", "close")
 	served := e.served.Load()
 	switch {
 	case r.ContentLength != 0: // a length, or a body of unknown length
-		w.Header().Set("Connection", "close")
 		http.Error(w, "a request has no body", http.StatusRequestEntityTooLarge)
 	case r.URL.Path != "/":
 		http.Error(w, "the bundle is at /", http.StatusNotFound)

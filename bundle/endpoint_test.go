@@ -141,6 +141,9 @@ func TestServeHTTP(t *testing.T) {
 			if strings.Contains(body, "evil") || strings.Contains(body, "passwd") {
 				t.Errorf("the request is repeated: %s", body)
 			}
+			if response.Header.Get("Connection") != "close" {
+				t.Error("the connection stays open")
+			}
 			switch test.status {
 			case 200:
 				if response.Header.Get("Content-Type") != "application/json" || response.Header.Get("ETag") != served.etag || response.Header.Get("Cache-Control") != "no-cache" {
