@@ -37,8 +37,8 @@ type application struct {
 	mu      sync.Mutex
 	changes []change
 	notes   []string
-	// synced are the results of await, by context.
-	synced []syncResult
+	// served are the results of await, by context.
+	served []servedResult
 }
 
 // change is a change of one object.
@@ -62,6 +62,11 @@ const (
 
 // apply makes all changes or none. A server-side dry run first finds what an API server refuses.
 func (a *application) apply(ctx context.Context) error {
+	defer func() {
+		for _, t := range a.targets {
+			a.progress.Remove(t.Context)
+		}
+	}()
 	if err := a.write(ctx, true); err != nil {
 		return fmt.Errorf("no context was changed: %w", err)
 	}
@@ -88,28 +93,33 @@ func (a *application) apply(ctx context.Context) error {
 // A dry run has no tokens, since it makes no accounts.
 func (a *application) write(ctx context.Context, dryRun bool) error {
 	tokens := make([]token, len(a.plan.Grants))
-	if err := a.each(func(i int) error { return a.writeAccounts(ctx, i, dryRun) }); err != nil {
+	doing := func(what string) string {
+		if dryRun {
+			return "asking the API server for " + what + ", in a dry run"
+		}
+		return "writing " + what
+	}
+	if err := a.each(doing("accounts"), func(i int) error { return a.writeAccounts(ctx, i, dryRun) }); err != nil {
 		return err
 	}
 	if !dryRun {
-		if err := a.each(func(i int) error { return a.requestTokens(ctx, i, tokens) }); err != nil {
+		if err := a.each("requesting tokens", func(i int) error { return a.requestTokens(ctx, i, tokens) }); err != nil {
 			return err
 		}
 	}
-	if err := a.each(func(i int) error { return a.writeNetwork(ctx, i, dryRun) }); err != nil {
+	if err := a.each(doing("networks"), func(i int) error { return a.writeNetwork(ctx, i, dryRun) }); err != nil {
 		return err
 	}
-	return a.each(func(i int) error { return a.writeSecrets(ctx, i, tokens, dryRun) })
+	return a.each(doing("remote secrets"), func(i int) error { return a.writeSecrets(ctx, i, tokens, dryRun) })
 }
 
-// each calls step for every context, and returns the errors.
-func (a *application) each(step func(i int) error) error {
+// each calls step for every context, and returns the errors. doing is its progress.
+func (a *application) each(doing string, step func(i int) error) error {
 	errs := make([]error, len(a.targets))
 	var pending sync.WaitGroup
 	for i, t := range a.targets {
 		pending.Go(func() {
-			a.progress.Update(t.Context, "writing")
-			defer a.progress.Remove(t.Context)
+			a.progress.Update(t.Context, "%s", doing)
 			if err := step(i); err != nil {
 				errs[i] = fmt.Errorf("%s: %w", t.Context, err)
 			}

@@ -31,7 +31,7 @@ type flags struct {
 	servers       []string
 	ttl           time.Duration
 	renew, dryRun bool
-	wait          bool
+	wait, restart bool
 	timeout       time.Duration
 }
 
@@ -58,9 +58,14 @@ differs, and renews tokens with less than a third of their lifetime left.
 Before it writes, it checks every context: it answers, is a cluster of its own with a
 distinct name (CLUSTER_ID of istiod, which must agree with the VirtualMesh), has the
 same root of trust as the others, an API server at an address that Pods can use, and a
-Pod network that does not overlap with another's. istiod must run with
-PILOT_ENABLE_REMOTE_CREDENTIALS_CONTROLLER=false (Istio 1.31 and later): otherwise it
-would wait for the Secrets. If a write fails, join takes back all that it made.
+Pod network that does not overlap with another's. If a write fails, join takes back all
+that it made.
+
+istiod reads services and endpoints with these rights, but it cannot list Secrets: its
+own state of the cluster ends with timeout, and each start of istiod takes 30 seconds
+longer (PILOT_REMOTE_CLUSTER_TIMEOUT). istiod also completes no change of a remote
+secret, so join restarts the istiods whose token it renews, one rollout per cluster,
+without interrupting traffic; --restart=false leaves that to you.
 
 Without --network, Pods of all clusters must reach each other directly. With it, join
 labels istiod's namespaces, and passes services through the east-west gateways, which
@@ -69,9 +74,9 @@ must exist.
 Tokens expire; the API server may shorten --token-ttl. Run join again before, for
 example in a scheduled job. leave is the inverse.
 
-Exit codes: 0 all clusters are joined, and every istiod has synced the others; 1 a check
-fails, or an istiod has not synced another cluster; 2 a request failed, or the flags are
-wrong.`,
+Exit codes: 0 all clusters are joined, and every istiod has endpoints of the others; 1 a
+check fails, or an istiod has no endpoints of another cluster; 2 a request failed, or
+the flags are wrong.`,
 		Example: `  kubectl istiod-agent join --context cluster-1 --context cluster-2 --dry-run
   kubectl istiod-agent join --context cluster-1 --context cluster-2
 
@@ -92,8 +97,9 @@ wrong.`,
 	set.DurationVar(&f.ttl, "token-ttl", defaultTTL, "`lifetime` of the tokens")
 	set.BoolVar(&f.renew, "renew", false, "make new tokens for all remote secrets of join")
 	set.BoolVar(&f.dryRun, "dry-run", false, "check everything and print the changes, without making them")
-	set.BoolVar(&f.wait, "wait", true, "wait until every istiod has synced the other clusters")
-	set.DurationVar(&f.timeout, "timeout", time.Minute, "`time` limit of --wait")
+	set.BoolVar(&f.restart, "restart", true, "restart the istiods whose token is renewed or replaced")
+	set.BoolVar(&f.wait, "wait", true, "wait until every istiod has endpoints of the other clusters")
+	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "`time` limit of --wait")
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
 	exit.Codes(cmd)
@@ -121,7 +127,7 @@ func (f *flags) check() (request joinRequest, err error) {
 	case f.timeout <= 0:
 		err = fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
 	}
-	request.Renew = f.renew
+	request.Renew, request.Restart = f.renew, f.restart
 	return request, err
 }
 
@@ -161,6 +167,11 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	if !f.dryRun {
 		if err := a.apply(ctx); err != nil {
 			return err
+		}
+		for i := range targets {
+			if plan.Restart[i] {
+				a.restart(ctx, i)
+			}
 		}
 		if f.wait {
 			a.await(ctx, f.timeout)

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
@@ -51,21 +50,21 @@ type grant struct {
 type joinRequest struct {
 	// Networks are the values of --network by context; empty without it.
 	Networks map[string]string
-	// Given are the contexts with --api-server.
-	Given map[string]string
-	Renew bool
+	// Given are the values of --api-server by context.
+	Given          map[string]string
+	Renew, Restart bool
 }
 
 // joinPlan is what join changes.
 type joinPlan struct {
 	Grants []*grant
+	// Restart are the contexts, by position, whose istiods restart: istiod 1.31 completes the change of a remote secret only once it
+	// has listed the cluster's Secrets, and would keep the old token until it expires.
+	Restart []bool
 	// Label and Expose are the contexts, by position, whose namespace gets its network and that get a Gateway.
 	Label, Expose []bool
 	Notes         []string
 }
-
-// oldestWithout is the first version of Istio with istio.RemoteCredentialsVariable (releasenotes/notes/remote-credentials-opt-out.yaml).
-var oldestWithout = version.MustParseGeneric("1.31.0-alpha")
 
 // identify returns why the contexts are not different clusters with usable names.
 func identify(states []*clusterState) (problems []string) {
@@ -119,14 +118,15 @@ func (s *clusterState) istiodNames() (names []string) {
 
 // decide returns the changes, or all problems, each with its remedy.
 func decide(request joinRequest, states []*clusterState, now time.Time) (plan *joinPlan, problems []string) {
-	plan = &joinPlan{Label: make([]bool, len(states)), Expose: make([]bool, len(states))}
+	plan = &joinPlan{Restart: make([]bool, len(states)), Label: make([]bool, len(states)), Expose: make([]bool, len(states))}
 	for _, s := range states {
 		if err := s.usable(request.Given[s.Context] != ""); err != nil {
 			problems = append(problems, s.Context+": "+err.Error())
 		}
 		for _, istiod := range s.Istiods {
-			if problem := s.waitsForSecrets(istiod); problem != "" {
-				problems = append(problems, s.Context+": "+problem)
+			if istiod.Crashes {
+				problems = append(problems, fmt.Sprintf("%s: istiod %s/%s has %s=false, with which Istio 1.31 crashes on the first remote secret; remove it: %s set env -n %s deployment/%s %s-",
+					s.Context, s.Namespace, istiod.Name, istio.RemoteCredentialsVariable, s.Kubectl, s.Namespace, istiod.Name, istio.RemoteCredentialsVariable))
 			}
 		}
 	}
@@ -150,22 +150,10 @@ func decide(request joinRequest, states []*clusterState, now time.Time) (plan *j
 				problems = append(problems, reader.Context+": "+problem)
 			}
 			plan.Grants = append(plan.Grants, g)
+			plan.Restart[r] = plan.Restart[r] || request.Restart && (g.Action == renewal || g.Action == replace)
 		}
 	}
 	return plan, problems
-}
-
-// waitsForSecrets returns why an istiod would not count a cluster as synced whose Secrets it may not list.
-func (s *clusterState) waitsForSecrets(istiod istiodState) string {
-	name := s.Namespace + "/" + istiod.Name
-	if parsed, err := version.ParseGeneric(istiod.Version); err == nil && parsed.LessThan(oldestWithout) {
-		return fmt.Sprintf("istiod %s is Istio %s, which reads all Secrets of every cluster that it reads; upgrade to Istio 1.31, or join by istioctl create-remote-secret", name, istiod.Version)
-	}
-	if !istiod.ReadsSecrets {
-		return ""
-	}
-	return fmt.Sprintf("istiod %s waits for the Secrets of every cluster that it reads, which the accounts of join may not list; keep %s=false in the values of chart istiod (env), and set it now: %s set env -n %s deployment/%s %s=false",
-		name, istio.RemoteCredentialsVariable, s.Kubectl, s.Namespace, istiod.Name, istio.RemoteCredentialsVariable)
 }
 
 // rootProblems compares the sets of roots.
@@ -277,15 +265,17 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 		g.foreign(&s, target, now)
 		return ""
 	}
-	reasons := map[string]bool{
-		"--renew": renew, "its token has expired": s.Expired(now), "less than a third of its token's lifetime remains": s.EndsSoon(now) && !s.Expired(now),
-		"the account of its token is gone": s.AccountUID != target.Accounts[s.Account.Name], "the address of the API server differs": !target.Address.Is(&s),
-	}
-	for _, reason := range []string{"its token has expired", "the account of its token is gone", "the address of the API server differs", "--renew", "less than a third of its token's lifetime remains"} {
-		if reasons[reason] {
-			g.Action, g.Reason = renewal, reason
-			break
-		}
+	switch {
+	case s.Expired(now):
+		g.Action, g.Reason = renewal, "its token has expired"
+	case s.AccountUID != target.Accounts[s.Account.Name]:
+		g.Action, g.Reason = renewal, "the account of its token is gone"
+	case !target.Address.Is(&s):
+		g.Action, g.Reason = renewal, "the address of the API server differs"
+	case renew:
+		g.Action, g.Reason = renewal, "--renew"
+	case s.EndsSoon(now):
+		g.Action, g.Reason = renewal, "less than a third of its token's lifetime remains"
 	}
 	return ""
 }

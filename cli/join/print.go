@@ -5,6 +5,7 @@ package join
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/cli/exit"
@@ -25,9 +26,9 @@ type contextResult struct {
 	Secrets []secretResult `json:"remoteSecrets"`
 	// Changes are further changes, as text.
 	Changes []string `json:"changes,omitempty"`
-	// Synced is whether every istiod has synced the other clusters; absent where join did not look.
-	Synced *bool `json:"synced,omitempty"`
-	// Message is why Synced is false or absent.
+	// Served is whether every istiod has endpoints of the other clusters; absent where join did not look.
+	Served *bool `json:"served,omitempty"`
+	// Message is why Served is false or absent.
 	Message string `json:"message,omitempty"`
 }
 
@@ -59,9 +60,19 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 		if a.plan.Expose[i] {
 			c.Changes = append(c.Changes, "Gateway "+t.Namespace+"/"+exposeGateway+" created, which passes services through to other networks")
 		}
+		if a.plan.Restart[i] {
+			c.Changes = append(c.Changes, "istiod restarted, since it uses the old token until then")
+		}
 		for _, g := range a.plan.Grants {
 			if g.reader != i {
 				continue
+			}
+			if !f.restart && (g.Action == renewal || g.Action == replace) {
+				for _, istiod := range t.Istiods {
+					if note := t.Context + ": istiod uses the old token until it restarts: " + t.restartCommand(istiod); !slices.Contains(r.Notes, note) {
+						r.Notes = append(r.Notes, note)
+					}
+				}
 			}
 			s := secretResult{Cluster: g.Target, Secret: g.Secret.String(), Action: g.Action, Reason: g.Reason}
 			if !g.Expires.IsZero() && (g.Action == keep || !f.dryRun) {
@@ -77,12 +88,12 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 			}
 			c.Secrets = append(c.Secrets, s)
 		}
-		if a.synced != nil {
-			synced := a.synced[i]
-			if c.Message = synced.Problem + synced.Unknown; synced.Unknown == "" {
-				c.Synced = new(synced.Problem == "")
+		if a.served != nil {
+			served := a.served[i]
+			if c.Message = served.Problem + served.Unknown; served.Unknown == "" {
+				c.Served = new(served.Problem == "")
 			}
-			problem, unknown = problem || synced.Problem != "", unknown || synced.Unknown != ""
+			problem, unknown = problem || served.Problem != "", unknown || served.Unknown != ""
 		}
 		r.Contexts = append(r.Contexts, c)
 	}
@@ -112,18 +123,18 @@ func (r *result) print(out io.Writer, dryRun bool) {
 		}
 		for _, change := range c.Changes {
 			if dryRun {
-				change = "would have: " + change
+				change = "would be done: " + change
 			}
 			fmt.Fprintf(out, "%s: %s\n", c.Context, terminal.OneLine(change))
 		}
 		switch {
-		case c.Synced != nil && *c.Synced:
-			fmt.Fprintf(out, "%s: every istiod has synced these clusters\n", c.Context)
-		case c.Synced != nil:
+		case c.Served != nil && *c.Served:
+			fmt.Fprintf(out, "%s: every istiod has endpoints of the other clusters\n", c.Context)
+		case c.Served != nil:
 			terminal.Paint(out, terminal.Red, c.Context+": "+terminal.OneLine(c.Message))
 			fmt.Fprintln(out)
 		case c.Message != "":
-			fmt.Fprintf(out, "%s: whether istiod has synced them could not be read: %s\n", c.Context, terminal.OneLine(c.Message))
+			fmt.Fprintf(out, "%s: whether istiod has endpoints of the other clusters could not be read: %s\n", c.Context, terminal.OneLine(c.Message))
 		}
 	}
 	for _, note := range r.Notes {

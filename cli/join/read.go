@@ -62,8 +62,9 @@ type clusterState struct {
 
 // istiodState is a Deployment of istiod.
 type istiodState struct {
-	Name, ClusterID, MeshConfig, Version string
-	ReadsSecrets                         bool
+	Name, ClusterID, MeshConfig string
+	// Crashes is istio.CrashesOnRemoteSecrets.
+	Crashes bool
 }
 
 // name returns the cluster's name; empty where the istiods have none or disagree.
@@ -125,7 +126,7 @@ func (s *clusterState) readIstiods(ctx context.Context, cluster *clusters.Cluste
 		}
 		s.Istiods = append(s.Istiods, istiodState{
 			Name: deployment.GetName(), ClusterID: istio.ClusterID(deployment), MeshConfig: istio.MeshConfigMap(istio.Revision(deployment)),
-			Version: versionOf(deployment), ReadsSecrets: istio.ReadsRemoteSecrets(deployment),
+			Crashes: istio.CrashesOnRemoteSecrets(deployment),
 		})
 	}
 	switch len(namespaces) {
@@ -138,23 +139,6 @@ func (s *clusterState) readIstiods(ctx context.Context, cluster *clusters.Cluste
 		slices.Sort(namespaces)
 		return fmt.Errorf("there are istiods in the namespaces %s; choose one by --namespace", strings.Join(namespaces, ", "))
 	}
-}
-
-// versionOf returns the version of Istio, as Istio's charts label it or as its image is tagged; empty where neither is a version.
-func versionOf(deployment *unstructured.Unstructured) string {
-	if label := deployment.GetLabels()["app.kubernetes.io/version"]; label != "" {
-		return label
-	}
-	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
-	for _, container := range containers {
-		fields, _ := container.(map[string]any)
-		image, _ := fields["image"].(string)
-		if repository, tag, found := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":"); found && repository == "pilot" {
-			tag, _, _ = strings.Cut(tag, "@")
-			return tag
-		}
-	}
-	return ""
 }
 
 // readState adds to the identity what join checks. networks is true with --network.

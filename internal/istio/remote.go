@@ -31,8 +31,9 @@ const (
 
 	// clusterIDVariable is the name of istiod's own cluster (pilot/pkg/features, CLUSTER_ID).
 	clusterIDVariable = "CLUSTER_ID"
-	// RemoteCredentialsVariable set to false lets istiod 1.31 do without the Secrets of remote clusters; otherwise no remote
-	// cluster counts as synced until istiod has listed all Secrets in it (pilot/pkg/credentials/kube/multicluster.go).
+	// RemoteCredentialsVariable set to false should let istiod do without the Secrets of remote clusters. In Istio 1.31, the first
+	// that has it, istiod crashes when it adds a remote cluster: the component is nil, and its HasSynced is called
+	// (pilot/pkg/credentials/kube/multicluster.go, pkg/kube/multicluster/cluster.go).
 	RemoteCredentialsVariable = "PILOT_ENABLE_REMOTE_CREDENTIALS_CONTROLLER" //nolint:gosec // the name of a variable
 )
 
@@ -42,9 +43,9 @@ func ClusterID(deployment *unstructured.Unstructured) string {
 	return value
 }
 
-// ReadsRemoteSecrets reports whether an istiod lists all Secrets of the clusters that its remote secrets name.
-func ReadsRemoteSecrets(deployment *unstructured.Unstructured) bool {
+// CrashesOnRemoteSecrets reports whether an istiod has RemoteCredentialsVariable=false.
+func CrashesOnRemoteSecrets(deployment *unstructured.Unstructured) bool {
 	value, _ := Variable(deployment, RemoteCredentialsVariable)
 	enabled, err := strconv.ParseBool(value)
-	return err != nil || enabled
+	return err == nil && !enabled
 }
