@@ -273,7 +273,7 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 	case !target.Address.Is(&s):
 		g.Action, g.Reason = renewal, "the address of the API server differs"
 	case renew:
-		g.Action, g.Reason = renewal, "--renew"
+		g.Action, g.Reason = renewal, "requested by --renew"
 	case s.EndsSoon(now):
 		g.Action, g.Reason = renewal, "less than a third of its token's lifetime remains"
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
@@ -84,7 +85,7 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 			if g.TokenSecret.Name != "" {
 				s.StillValid = g.TokenSecret.String()
 				r.Notes = append(r.Notes, fmt.Sprintf("%s: the token in Secret %s stays valid; if nothing else uses it: %s delete secret -n %s %s",
-					a.targets[g.target].Context, g.TokenSecret, a.targets[g.target].Kubectl, g.TokenSecret.Namespace, g.TokenSecret.Name))
+					a.targets[g.target].Context, g.TokenSecret, a.targets[g.target].Kubectl, shell.Quote(g.TokenSecret.Namespace), shell.Quote(g.TokenSecret.Name)))
 			}
 			c.Secrets = append(c.Secrets, s)
 		}
