@@ -101,7 +101,9 @@ func compare(listed []*module, linked []*debug.Module) error {
 }
 
 // isDirectory reports whether the path of a replacement is a directory (https://go.dev/ref/mod#go-mod-file-replace).
-func isDirectory(path string) bool { return strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../") }
+func isDirectory(path string) bool {
+	return strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../")
+}
 
 // modulesOf groups the packages that `go list -json` printed by their modules; standard is that of Go's own.
 func modulesOf(packages io.Reader, standard *listedModule) ([]*module, error) {

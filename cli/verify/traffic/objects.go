@@ -105,7 +105,7 @@ func (s *site) config(group, kind string, spec map[string]any) *unstructured.Uns
 
 // pod returns a workload as Istio's template grpc-agent makes it, with the program in place of Istio's agent.
 func (s *site) pod(name string, arguments []string, change func(*corev1.Container)) *corev1.Pod {
-	const tokens, roots = "/var/run/secrets/tokens", "/var/run/secrets/istio"
+	const tokens, roots = "/var/run/secrets/tokens", "/var/run/secrets/istio" //nolint:gosec // directories
 	labels := map[string]string{
 		"app": name, "security.istio.io/tlsMode": "istio", "sidecar.istio.io/inject": "false",
 		"service.istio.io/canonical-name": name, "service.istio.io/canonical-revision": "latest",

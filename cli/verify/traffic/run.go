@@ -83,7 +83,7 @@ func Run(ctx context.Context, all []Cluster, options Options, progress *terminal
 	each(func(i int) {
 		var servers []int
 		for j := range runs {
-			if m.Errors[j] == nil && SameNetwork(all[i].Istiod, all[j].Istiod) {
+			if m.Errors[j] == nil && sameNetwork(all[i].Istiod, all[j].Istiod) {
 				servers = append(servers, j)
 			}
 		}
@@ -105,9 +105,9 @@ func Run(ctx context.Context, all []Cluster, options Options, progress *terminal
 	return m
 }
 
-// SameNetwork reports whether the Pods of two clusters reach each other directly. gRPC cannot pass a gateway between networks:
+// sameNetwork reports whether the Pods of two clusters reach each other directly. gRPC cannot pass a gateway between networks:
 // istiod sends it no SNI (Istio pilot/pkg/networking/grpcgen).
-func SameNetwork(a, b Istiod) bool { return a.Network == b.Network }
+func sameNetwork(a, b Istiod) bool { return a.Network == b.Network }
 
 // run is a site with the means to set it up.
 type run struct {
@@ -161,7 +161,7 @@ func (r *run) call(ctx context.Context, servers []int) ([]contract.Result, error
 	}
 	results, err := contract.Decode(message, targets)
 	if err != nil {
-		return nil, fmt.Errorf("Pod %s/%s: %w", r.site.namespace, clientPod, err)
+		return nil, fmt.Errorf("pod %s/%s: %w", r.site.namespace, clientPod, err)
 	}
 	return results, nil
 }
@@ -201,7 +201,7 @@ func (r *run) await(ctx context.Context, name string, limit time.Duration, state
 		r.progress.Update(r.Context, "Pod %s waits for %s", name, waiting)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("Pod %s/%s was not ready %s: it waited for %s", r.site.namespace, name, terminal.WaitEnd(ctx, limit), waiting)
+			return fmt.Errorf("pod %s/%s was not ready %s: it waited for %s", r.site.namespace, name, terminal.WaitEnd(ctx, limit), waiting)
 		case <-time.After(pollInterval):
 		}
 	}

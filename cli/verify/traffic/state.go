@@ -48,7 +48,7 @@ func clientState(pod *corev1.Pod) (message string, done bool, waiting string, er
 
 // ended is the error of a container that should not have ended.
 func ended(pod *corev1.Pod, state *corev1.ContainerStateTerminated) error {
-	return fmt.Errorf("Pod %s/%s ended with code %d (%s): %s", pod.Namespace, pod.Name, state.ExitCode, plain(state.Reason),
+	return fmt.Errorf("pod %s/%s ended with code %d (%s): %s", pod.Namespace, pod.Name, state.ExitCode, plain(state.Reason),
 		cmp.Or(plain(state.Message), "without a message"))
 }
 
@@ -58,7 +58,7 @@ var imageFailures = []string{"ErrImagePull", "ImagePullBackOff", "ErrImageNeverP
 // containerState returns the status of the Pod's container once it has started, or what it waits for.
 func containerState(pod *corev1.Pod) (status corev1.ContainerStatus, waiting string, err error) {
 	if pod.Status.Phase == corev1.PodFailed && len(pod.Status.ContainerStatuses) == 0 {
-		return status, "", fmt.Errorf("Pod %s/%s failed (%s): %s", pod.Namespace, pod.Name, plain(pod.Status.Reason), plain(pod.Status.Message))
+		return status, "", fmt.Errorf("pod %s/%s failed (%s): %s", pod.Namespace, pod.Name, plain(pod.Status.Reason), plain(pod.Status.Message))
 	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
@@ -71,7 +71,7 @@ func containerState(pod *corev1.Pod) (status corev1.ContainerStatus, waiting str
 	status = pod.Status.ContainerStatuses[0]
 	if state := status.State.Waiting; state != nil {
 		if slices.Contains(imageFailures, state.Reason) {
-			return status, "", fmt.Errorf("Pod %s/%s: image %s cannot be pulled (%s: %s); name another by --traffic-image",
+			return status, "", fmt.Errorf("pod %s/%s: image %s cannot be pulled (%s: %s); name another by --traffic-image",
 				pod.Namespace, pod.Name, pod.Spec.Containers[0].Image, state.Reason, plain(state.Message))
 		}
 		return status, "its container (" + plain(state.Reason+" "+state.Message) + ")", nil
