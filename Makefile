@@ -336,7 +336,7 @@ lint: .build/golangci-lint .build/actionlint ## Check the source of all four Go 
 .PHONY: vulnerabilities
 vulnerabilities: ## Look for known vulnerabilities in what the programs call, over the network
 	@hack/build.sh .build/govulncheck tools/govulncheck golang.org/x/vuln/cmd/govulncheck
-	@.build/govulncheck ./...
+	@.build/govulncheck ./... && .build/govulncheck -C traffic ./...
 
 .PHONY: generate
 generate: ## Write all generated files again

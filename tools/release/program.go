@@ -44,6 +44,9 @@ func readProgram(file string, content []byte, system, architecture string) (*pro
 func modulesOf(info *debug.BuildInfo) []module {
 	modules := []module{{path: "stdlib", version: strings.TrimPrefix(info.GoVersion, "go")}}
 	for _, dependency := range info.Deps {
+		if dependency.Path == project { // a program of another module of this repository
+			continue
+		}
 		linked := cmp.Or(dependency.Replace, dependency)
 		modules = append(modules, module{linked.Path, linked.Version, linked.Sum})
 	}

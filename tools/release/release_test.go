@@ -130,7 +130,11 @@ func programsFor(t *testing.T, top string, images []string) map[string]string {
 		must(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		if system == "linux" && architecture == runtime.GOARCH {
 			native[program] = file
-			build(t, root, "./cmd/"+program, file, "GOOS=linux")
+			module := root
+			if _, err := os.Stat(filepath.Join(root, "cmd", program)); err != nil {
+				module = filepath.Join(root, "traffic") // the Makefile's function module
+			}
+			build(t, module, "./cmd/"+program, file, "GOOS=linux")
 		} else {
 			other := filepath.Join(nothing, system+"-"+architecture)
 			if _, err := os.Stat(other); err != nil {

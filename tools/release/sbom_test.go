@@ -74,7 +74,9 @@ func linkedModules(t *testing.T, program string) map[string]string {
 			modules[last] = fields[2]
 		case len(fields) > 2 && fields[0] == "=>": // it is replaced
 			delete(modules, last)
-			modules[fields[1]] = fields[2]
+			if last != project { // a directory of this repository
+				modules[fields[1]] = fields[2]
+			}
 		}
 	}
 	return modules

@@ -13,7 +13,6 @@ import (
 
 	"github.com/hashicorp/vault/api"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
@@ -24,6 +23,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
@@ -79,7 +79,11 @@ func newSide(t *testing.T, c *cluster.Cluster, index int, root func() (*vaultser
 	for _, each := range []string{istioNamespace, "gloo-mesh"} {
 		must(t, serviceaccount.EnsureNamespace(ctx, s.clients, each))
 	}
-	s.MustApply(t, cluster.Istiod(t, istioNamespace))
+	values := istio.Values(istioNamespace, "1.31.0")
+	values["global"].(helm.Values)["multiCluster"] = helm.Values{"clusterName": s.name}
+	istiod, err := istio.Deployment(ctx, istioNamespace, values)
+	must(t, err)
+	s.MustApply(t, istiod)
 	must(t, s.SetInjection(ctx, istioNamespace, true))
 	must(t, s.Create(ctx, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio", Namespace: istioNamespace, Labels: map[string]string{"istio.io/rev": "default"}},
@@ -187,35 +191,15 @@ func (s *side) startSidecar(t *testing.T) {
 	})
 }
 
-// join gives each istiod access to the other's API server by a remote secret, with the rights to read what istiod reads.
-func join(t *testing.T, sides ...*side) {
+// join joins the clusters by the plugin. No Pod of istiod runs here, so the calls show in place of --wait that endpoints arrive.
+func join(t *testing.T, kubeconfig string, sides ...*side) {
 	t.Helper()
-	for _, remote := range sides {
-		const reader = "istio-reader"
-		must(t, client.IgnoreAlreadyExists(remote.Create(t.Context(), &rbacv1.ClusterRole{
-			ObjectMeta: metav1.ObjectMeta{Name: reader},
-			Rules: []rbacv1.PolicyRule{{
-				APIGroups: []string{"", "discovery.k8s.io", "networking.istio.io", "security.istio.io", "extensions.istio.io", "telemetry.istio.io", "gateway.networking.k8s.io", "apiextensions.k8s.io", "apps"},
-				Resources: []string{"*"}, Verbs: []string{"get", "list", "watch"},
-			}},
-		})))
-		must(t, client.IgnoreAlreadyExists(remote.Create(t.Context(), &rbacv1.ClusterRoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: reader}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: reader},
-			Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: reader}},
-		})))
-		file, err := remote.Plane.Kubeconfig(reader)
-		must(t, err)
-		kubeconfig, err := os.ReadFile(file)
-		must(t, err)
-		for _, local := range sides {
-			if local == remote {
-				continue
-			}
-			must(t, local.Create(t.Context(), &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Name: "istio-remote-secret-" + remote.name, Namespace: istioNamespace, Labels: map[string]string{"istio/multiCluster": "true"}},
-				Data:       map[string][]byte{remote.name: kubeconfig},
-			}))
-		}
+	arguments := []string{"join", "--wait=false"}
+	for _, s := range sides {
+		arguments = append(arguments, "--api-server="+s.name+"="+s.Plane.Config.Host)
+	}
+	if r := run(t, kubeconfig, arguments...); r.Code != 0 {
+		t.Fatal(r)
 	}
 }
 

@@ -40,7 +40,7 @@ func TestTraffic(t *testing.T) {
 
 	done("a server in cluster-2 started")
 	began := time.Now()
-	join(t, first, second)
+	join(t, config, first, second)
 	for service, got := range first.reach(t, ip, time.Minute, services...) { // the limit is the requirement
 		if got.Outcome != contract.Calls {
 			t.Fatalf("from cluster-1, %s: %+v", service, got)
