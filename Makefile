@@ -24,20 +24,23 @@ help: ## List the targets
 
 # --- The product -------------------------------------------------------------
 
-PROGRAMS := istiod-agent istiod-agent-webhook kubectl-istiod_agent
+PROGRAMS := istiod-agent istiod-agent-webhook istiod-agent-traffic kubectl-istiod_agent
 set_version = -X github.com/istiod-agent/istiod-agent/internal/version.Version=$(VERSION)
 
 .PHONY: build
-build: $(PROGRAMS:%=bin/%) ## Build the three programs into bin/
+build: $(PROGRAMS:%=bin/%) ## Build the four programs into bin/
+
+# The Go module of a program: the one that links gRPC has its own.
+module = $(if $(filter istiod-agent-traffic,$(1)),traffic,.)
 
 bin/linux-$(ARCH)/%: FORCE
-	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ . ./cmd/$* "$(set_version)"
+	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ $(call module,$*) ./cmd/$* "$(set_version)"
 
 bin/%: FORCE
-	@hack/build.sh $@ . ./cmd/$* "$(set_version)"
+	@hack/build.sh $@ $(call module,$*) ./cmd/$* "$(set_version)"
 
 # The licences of a program and of all that it links.
-licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --output $@ $<
+licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --root $(call module,$(notdir $<)) --output $@ $<
 
 bin/linux-$(ARCH)/%.licenses: bin/linux-$(ARCH)/%
 	@$(licenses)
@@ -45,18 +48,19 @@ bin/linux-$(ARCH)/%.licenses: bin/linux-$(ARCH)/%
 bin/plugin/%.licenses: bin/plugin/%
 	@$(licenses)
 
-IMAGE_FILES = $(foreach program,istiod-agent istiod-agent-webhook,bin/linux-$(ARCH)/$(program) bin/linux-$(ARCH)/$(program).licenses)
+IMAGE_FILES = $(foreach program,istiod-agent istiod-agent-webhook istiod-agent-traffic,bin/linux-$(ARCH)/$(program) bin/linux-$(ARCH)/$(program).licenses)
 
 tag = $(VERSION:v%=%)
 archive = .build/image --target $(1) --arch $(ARCH) --name $(REGISTRY)/$(2):$(tag) --created $(SOURCE_DATE_EPOCH) \
 	--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION) --output dist/$(2)-$(tag)-$(ARCH).tar
 
 .PHONY: image
-image: $(IMAGE_FILES) ## Write both container images to dist/, without Docker (ARCH=arm64 for the other architecture)
+image: $(IMAGE_FILES) ## Write the container images to dist/, without Docker (ARCH=arm64 for the other architecture)
 	@hack/build.sh .build/image tools ./image
 	@mkdir -p dist
 	@$(call archive,agent,istiod-agent)
 	@$(call archive,webhook,istiod-agent-webhook)
+	@$(call archive,traffic,istiod-agent-traffic)
 
 PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
 
@@ -105,6 +109,7 @@ test: unit verify-generated lint integration e2e-core ## Run every check but the
 .PHONY: unit
 unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
+	@$(if $(RACE),CGO_ENABLED=1) go -C traffic test $(if $(RACE),-race) ./...
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
@@ -267,6 +272,7 @@ guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(IMAGE_FILE
 	@$(call test_images,$(GUIDE_IMAGES))
 	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 	@$(call test_image,Dockerfile,.,webhook,$(REGISTRY)/istiod-agent-webhook:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+	@$(call test_image,Dockerfile,.,traffic,$(REGISTRY)/istiod-agent-traffic:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
 
 CLUSTERS ?= 1
 
@@ -310,8 +316,8 @@ $(ISTIOCTL_BINARY):
 # --- The source --------------------------------------------------------------
 
 .PHONY: lint
-lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go modules, and the CI's workflows
-	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
+lint: .build/golangci-lint .build/actionlint ## Check the source of all four Go modules, and the CI's workflows
+	@status=0; for module in . traffic e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
 		.build/actionlint || status=1; exit $$status
 
 .PHONY: generate

@@ -14,7 +14,7 @@ plain=()
 layouts=$(mktemp -d)
 trap 'rm -rf "$layouts"' EXIT
 
-images=(istiod-agent istiod-agent-webhook) architectures=(amd64 arm64)
+images=(istiod-agent istiod-agent-webhook istiod-agent-traffic) architectures=(amd64 arm64)
 missing() {
   echo "$1 is not there: $2" >&2
   exit 1
