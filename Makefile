@@ -24,20 +24,23 @@ help: ## List the targets
 
 # --- The product -------------------------------------------------------------
 
-PROGRAMS := istiod-agent istiod-agent-webhook kubectl-istiod_agent
+PROGRAMS := istiod-agent istiod-agent-webhook istiod-agent-traffic kubectl-istiod_agent
 set_version = -X github.com/istiod-agent/istiod-agent/internal/version.Version=$(VERSION)
 
 .PHONY: build
-build: $(PROGRAMS:%=bin/%) ## Build the three programs into bin/
+build: $(PROGRAMS:%=bin/%) ## Build the four programs into bin/
+
+# The Go module of a program: the one that links gRPC has its own.
+module = $(if $(filter istiod-agent-traffic,$(1)),traffic,.)
 
 bin/linux-$(ARCH)/%: FORCE
-	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ . ./cmd/$* "$(set_version)"
+	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ $(call module,$*) ./cmd/$* "$(set_version)"
 
 bin/%: FORCE
-	@hack/build.sh $@ . ./cmd/$* "$(set_version)"
+	@hack/build.sh $@ $(call module,$*) ./cmd/$* "$(set_version)"
 
 # The licences of a program and of all that it links.
-licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --output $@ $<
+licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --root $(call module,$(notdir $<)) --output $@ $<
 
 bin/linux-$(ARCH)/%.licenses: bin/linux-$(ARCH)/%
 	@$(licenses)
@@ -46,7 +49,7 @@ bin/plugin/%.licenses: bin/plugin/%
 	@$(licenses)
 
 # The images: each has the name of its program. Its stage in the Dockerfile is the name's last part: agent, webhook.
-IMAGES := istiod-agent istiod-agent-webhook
+IMAGES := istiod-agent istiod-agent-webhook istiod-agent-traffic
 stage = $(lastword $(subst -, ,$(1)))
 IMAGE_FILES = $(foreach program,$(IMAGES),bin/linux-$(ARCH)/$(program) bin/linux-$(ARCH)/$(program).licenses)
 
@@ -120,6 +123,7 @@ test: unit verify-generated lint integration e2e-core ## Run every check but the
 .PHONY: unit
 unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
+	@$(if $(RACE),CGO_ENABLED=1) go -C traffic test $(if $(RACE),-race) ./...
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
@@ -324,8 +328,8 @@ $(ISTIOCTL_BINARY):
 # --- The source --------------------------------------------------------------
 
 .PHONY: lint
-lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go modules, and the CI's workflows
-	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
+lint: .build/golangci-lint .build/actionlint ## Check the source of all four Go modules, and the CI's workflows
+	@status=0; for module in . traffic e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
 		.build/actionlint || status=1; exit $$status
 
 # Not a part of make test: the database of vulnerabilities is asked over the network (https://vuln.go.dev).

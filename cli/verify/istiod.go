@@ -71,7 +71,9 @@ func obtainWorkload(ctx context.Context, cluster *clusters.Cluster, bundles Publ
 		defer stop()
 		address = forwarded
 	}
-	found, err := workload.Obtain(ctx, dial, istio.ServiceName(istio.RevisionOf(pod.Labels))+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
+	found, err := workload.Obtain(ctx, workload.Request{
+		Dial: dial, ServerName: istio.ServiceName(istio.RevisionOf(pod.Labels)) + "." + pod.Namespace + ".svc", Trusted: []byte(trusted), Token: request.Status.Token,
+	})
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("its port %d does not respond (%w); is it running?", istio.SecurePort, err)
 	}
