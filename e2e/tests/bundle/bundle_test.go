@@ -201,7 +201,9 @@ func forged(t *testing.T, first, second *mesh, honest *workload) {
 }
 
 // watcher is a client as SPIRE's: it asks again after a short time, and keeps what it gets.
-type watcher struct{ latest atomic.Pointer[spiffebundle.Bundle] }
+type watcher struct {
+	latest atomic.Pointer[spiffebundle.Bundle]
+}
 
 func (*watcher) NextRefresh(time.Duration) time.Duration { return 200 * time.Millisecond }
 func (w *watcher) OnUpdate(bundle *spiffebundle.Bundle)  { w.latest.Store(bundle) }
