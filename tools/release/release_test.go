@@ -300,7 +300,7 @@ func wantChart(t *testing.T, top, place string, images []string) {
 func wantSigned(t *testing.T, top, place string, images []string, published string) {
 	t.Helper()
 	stub := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(stub, "cosign"), []byte("#!/bin/sh\necho \"$@\" >>calls.txt\n"), 0o700)) //nolint:gosec // a program
+	must(t, os.WriteFile(filepath.Join(stub, "cosign"), []byte("#!/bin/sh\necho \"$@\" >>calls.txt\n"), 0o700))
 	must(t, os.WriteFile(filepath.Join(top, "published.txt"), []byte(published), 0o600))
 	sign := exec.CommandContext(t.Context(), "bash", "hack/sign.sh", tag, "published.txt")
 	sign.Dir, sign.Env = top, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
@@ -480,7 +480,7 @@ func wantVerifiable(t *testing.T, top string) {
 		"git":  `mkdir -p source/dist; cp ` + top + `/dist/checksums.txt source/dist`,
 		"make": "", "kubectl": "", "helm": "", "cosign": "",
 	} {
-		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700)) //nolint:gosec // a program
+		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700))
 	}
 	run := exec.CommandContext(t.Context(), "bash", "-c", script.String())
 	run.Dir, run.Env = workspace, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
