@@ -130,7 +130,7 @@ func programsFor(t *testing.T, top string, images []string) map[string]string {
 		must(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		if system == "linux" && architecture == runtime.GOARCH {
 			native[program] = file
-			build(t, root, "./cmd/"+program, file, "GOOS=linux")
+			build(t, moduleOf(t, program), "./cmd/"+program, file, "GOOS=linux")
 		} else {
 			other := filepath.Join(nothing, system+"-"+architecture)
 			if _, err := os.Stat(other); err != nil {
@@ -154,6 +154,20 @@ func programsFor(t *testing.T, top string, images []string) map[string]string {
 	}
 	must(t, os.CopyFS(filepath.Join(top, "charts"), os.DirFS(filepath.Join(root, "charts"))))
 	return native
+}
+
+// moduleOf returns the directory of the program's module, which has it in cmd/.
+func moduleOf(t *testing.T, program string) string {
+	t.Helper()
+	for _, pattern := range []string{"cmd/", "*/cmd/"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern+program))
+		must(t, err)
+		if len(found) == 1 {
+			return filepath.Dir(filepath.Dir(found[0]))
+		}
+	}
+	t.Fatalf("no module has cmd/%s", program)
+	return ""
 }
 
 // makeRelease does what `make release` does once the programs are built.
