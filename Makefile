@@ -127,7 +127,7 @@ unit: ## Test each package alone (RACE=1 with the race detector)
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
-integration: servers ## Test against a real API server, a real Vault and a real istiod, as processes
+integration: servers helm ## Test against a real API server, a real Vault and a real istiod, as processes
 	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
