@@ -158,7 +158,7 @@ e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and remov
 		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
 
 .PHONY: bench
-bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers" for some of them)
+bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers contexts" for some of them)
 	@cd e2e && go run ./cmd/bench $(SECTIONS)
 
 .PHONY: fuzz
