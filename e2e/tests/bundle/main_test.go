@@ -284,3 +284,17 @@ func get(t *testing.T, method, url string, trusted *testca.Certificate, body str
 	must(t, err)
 	return (&http.Client{Transport: transport}).Do(request)
 }
+
+// authority writes an intermediate CA as istiod reads it, without an agent.
+func authority(t *testing.T) (cacerts string, root *testca.Certificate) {
+	t.Helper()
+	root = testca.Root("mesh")
+	ca := root.Sign(testca.Authority("istiod"), nil)
+	cacerts = t.TempDir()
+	for name, content := range map[string][]byte{
+		"ca-key.pem": ca.KeyPEM(), "ca-cert.pem": ca.PEM(), "cert-chain.pem": append(ca.PEM(), root.PEM()...), "root-cert.pem": root.PEM(),
+	} {
+		must(t, os.WriteFile(filepath.Join(cacerts, name), content, 0o600))
+	}
+	return cacerts, root
+}
