@@ -46,7 +46,10 @@ const (
 
 var one, two *cluster.Cluster
 
-func TestMain(m *testing.M) { cluster.MainOfSeveral(m, cluster.Spec{Into: &one}, cluster.Spec{Into: &two}) }
+func TestMain(m *testing.M) {
+	beKubectl()
+	cluster.MainOfSeveral(m, cluster.Spec{Into: &one}, cluster.Spec{Into: &two})
+}
 
 // mesh is one of the two meshes.
 type mesh struct {
