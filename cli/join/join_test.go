@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -227,23 +226,5 @@ func TestParsePairs(t *testing.T) {
 	}
 	if _, err := parsePairs("network", "NAME", []string{"a=x", "a=y"}, contexts); err == nil {
 		t.Error("a context twice")
-	}
-}
-
-func TestUnsharded(t *testing.T) {
-	t.Parallel()
-	page := `{"a.svc":{"default":{"Shards":{"Kubernetes/one":[{}],"Kubernetes/two":[]}}},"b":{"x":{"Shards":{"External/three":[]}}}}`
-	names := []string{"one", "two", "three", "tw"}
-	want := []string{"three", "tw"}
-	for name, text := range map[string]string{"short": page, "long": strings.Repeat(" ", 100_000) + page + strings.Repeat(" ", 100_000), "across a border": strings.Repeat(" ", 64<<10-50) + page} {
-		if got, err := unsharded(strings.NewReader(text), names); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %v, %v", name, got, err)
-		}
-	}
-	if got, err := unsharded(iotest.OneByteReader(strings.NewReader(page)), names); err != nil || !slices.Equal(got, want) {
-		t.Errorf("byte by byte: %v, %v", got, err)
-	}
-	if _, err := unsharded(iotest.ErrReader(iotest.ErrTimeout), names); err == nil {
-		t.Error("no error")
 	}
 }
