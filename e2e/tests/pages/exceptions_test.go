@@ -6,6 +6,7 @@ package pages
 var elsewhere = map[string]string{
 	"docs/cert-manager.md":   "e2e/tests/rotation.TestCertManagerPage",
 	"docs/rotation.md":       "e2e/tests/rotation.TestPageCommands",
+	"docs/trust-bundles.md":  "e2e/tests/bundle.TestOwnClusterTrustBundle",
 	"docs/try-it.md":         "e2e/suite.TestGuide",
 	"docs/vault.md":          "e2e/tests/vaultdocs.TestPage",
 	"docs/verify-release.md": "tools/release.TestRelease",
@@ -33,6 +34,7 @@ var exceptCommands = map[string]string{
 	"sudo install bin/kubectl-istiod_agent /usr/local/bin/":                                     "changes this machine",
 	"helm test istiod-agent -n istiod-agent-system":                                             "needs a Pod: e2e/suite.TestGuide",
 	"kubectl logs -n istio-system deployment/istiod -c discovery | grep 'in cluster cluster-2'": "needs a Pod of istiod",
+	"kubectl wait virtualmesh virtual-mesh -n gloo-mesh --for=condition=Federated --timeout=5m": "needs two clusters: e2e/tests/federation",
 	"kubectl istiod-agent join --context cluster-1 --context cluster-2":                         "needs two clusters: e2e/tests/join",
 	"kubectl istiod-agent verify":                                                               "needs an istiod that publishes its root: e2e/tests/clitrust",
 	"kubectl istiod-agent status":                                                               "needs a Pod of istiod: e2e/tests/clitrust",
