@@ -1,4 +1,4 @@
-# The two images, described once. `make image` builds them from this file without Docker;
+# The images, described once: a stage for each of the Makefile's IMAGES. `make image` builds them from this file without Docker;
 # Docker itself gives the same from the binaries that `make image` leaves in bin/:
 #
 #   docker build --target agent --build-arg VERSION=… --build-arg REVISION=… .
