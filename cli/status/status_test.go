@@ -164,9 +164,9 @@ func TestPrinted(t *testing.T) {
 	mixed := []contextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
 	ending := ca("istiod-a", rootA)
 	ending.RootNotAfter, ending.NotAfter, ending.LimitedBy = at(89*24*time.Hour), at(89*24*time.Hour), "O=my-org, which ends at 2026-03-31T00:00:00Z"
-	reads := func(pod string, error string, clusters ...certificatesv1.RemoteCluster) certificatesv1.CertificateStatus {
+	reads := func(pod, unknown string, clusters ...certificatesv1.RemoteCluster) certificatesv1.CertificateStatus {
 		report := ca(pod, rootA)
-		report.RemoteClusters = &certificatesv1.RemoteClusters{Count: len(clusters), Clusters: clusters, Error: error}
+		report.RemoteClusters = &certificatesv1.RemoteClusters{Count: len(clusters), Clusters: clusters, Error: unknown}
 		return report
 	}
 	joined := []contextStatus{answered("cluster-1", "",
