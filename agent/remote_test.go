@@ -11,7 +11,9 @@ import (
 )
 
 // observed are RemoteClusters that a test sets.
-type observed struct{ latest *certificatesv1.RemoteClusters }
+type observed struct {
+	latest *certificatesv1.RemoteClusters
+}
 
 func (o *observed) Latest() *certificatesv1.RemoteClusters { return o.latest }
 func (o *observed) Changed() <-chan struct{}               { return nil }

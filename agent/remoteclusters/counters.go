@@ -24,11 +24,7 @@ func countErrors(from io.Reader, counts map[string]float64) error {
 	for {
 		line, err := lines.ReadSlice('\n')
 		if err == nil || errors.Is(err, io.EOF) {
-			if cluster, value, ok := sample(line); ok {
-				if sum, listed := counts[string(cluster)]; listed {
-					counts[string(cluster)] = sum + value
-				}
-			}
+			count(line, counts)
 		}
 		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a long line
 			_, err = lines.ReadSlice('\n')
@@ -42,31 +38,29 @@ func countErrors(from io.Reader, counts map[string]float64) error {
 	}
 }
 
-// sample returns the cluster and the value of a line such as
+// count adds the value of a line such as
 //
 //	controller_sync_errors_total{cluster="cluster-2"} 5
 //
 // A name that needs escapes is none of a cluster, so that escapes are skipped, not decoded.
-func sample(line []byte) (cluster []byte, value float64, ok bool) {
+func count(line []byte, counts map[string]float64) {
 	rest, ok := bytes.CutPrefix(line, errorsCounter)
+	var cluster []byte
 	for ok && len(rest) > 0 && rest[0] != '}' {
 		var name, text []byte
 		if name, text, rest, ok = label(rest); string(name) == "cluster" {
 			cluster = text
 		}
 	}
-	if !ok || len(rest) == 0 || cluster == nil {
-		return nil, 0, false
+	sum, listed := counts[string(cluster)]
+	if !ok || len(rest) == 0 || !listed {
+		return
 	}
-	fields := bytes.Fields(rest[1:]) // the value, and perhaps a time
-	if len(fields) == 0 {
-		return nil, 0, false
+	text, _, _ := bytes.Cut(bytes.TrimSpace(rest[1:]), []byte(" ")) // a time may follow
+	value, err := strconv.ParseFloat(string(text), 64)
+	if err == nil && value >= 0 && !math.IsInf(value, 0) { // NaN is not >= 0
+		counts[string(cluster)] = sum + value
 	}
-	value, err := strconv.ParseFloat(string(fields[0]), 64)
-	if err != nil || math.IsNaN(value) || math.IsInf(value, 0) || value < 0 {
-		return nil, 0, false
-	}
-	return cluster, value, true
 }
 
 // label cuts name="value" and the comma after it from the start of a list of labels.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -119,6 +120,36 @@ func TestCountErrors(t *testing.T) {
 type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// The largest answer that is read takes no more memory than a small one.
+func TestLargeMetrics(t *testing.T) {
+	for name, line := range map[string]string{
+		"many lines":    "controller_sync_errors_total{cluster=\"b\",x=\"y\"} 5\n",
+		"one long line": strings.Repeat("x", 1000),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := countErrors(io.LimitReader(&endless{line: line}, maxMetrics), map[string]float64{"a": 0})
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; err != nil || took > 1<<20 {
+			t.Errorf("%s: %d bytes, %v", name, took, err)
+		}
+	}
+}
+
+// endless repeats a line.
+type endless struct {
+	line string
+	at   int
+}
+
+func (e *endless) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		copied := copy(p[n:], e.line[e.at:])
+		n, e.at = n+copied, (e.at+copied)%len(e.line)
+	}
+	return n, nil
+}
 
 func FuzzCountErrors(f *testing.F) {
 	f.Add([]byte("controller_sync_errors_total{cluster=\"a\"} 5\n"))

@@ -42,7 +42,8 @@ func TestReadings(t *testing.T) {
 		"readings soon after each other": {{want: "Synced"}, {at: minute, errors: 1, want: "Synced"}, {at: 2 * minute, errors: 2, want: "Failing"}, {at: 2*minute + 5*second, errors: 2, want: "Failing"}, {at: 2*minute + 15*second, errors: 2, want: "Failing"}},
 		"a restarted istiod":             {{errors: 50, want: "Synced"}, {at: minute, errors: 60, want: "Synced"}, {at: 2 * minute, errors: 1, want: "Synced"}, {at: 3 * minute, errors: 1, want: "Synced"}},
 		"a state of istiod's own with errors": {
-			{state: certificatesv1.RemoteSyncing, want: "Syncing"}, {at: minute, state: certificatesv1.RemoteTimedOut, errors: 10, want: "TimedOut"},
+			{state: certificatesv1.RemoteSyncing, want: "Syncing"},
+			{at: minute, state: certificatesv1.RemoteTimedOut, errors: 10, want: "TimedOut"},
 			{at: 2 * minute, state: certificatesv1.RemoteTimedOut, errors: 20, want: "TimedOut"},
 		},
 		"an istiod that starts":             {{err: "refused"}, {at: minute, err: "refused"}, {at: minute + 10*second, want: "Synced"}},

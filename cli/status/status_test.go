@@ -171,10 +171,20 @@ func TestPrinted(t *testing.T) {
 		{Cluster: "cluster-4", Expires: at(time.Hour), soon: true},
 		{Cluster: "cluster-5\x1b[2J"},
 	}
+	reads := func(pod, unknown string, clusters ...certificatesv1.RemoteCluster) certificatesv1.CertificateStatus {
+		report := ca(pod, rootA)
+		report.RemoteClusters = &certificatesv1.RemoteClusters{Count: len(clusters), Clusters: clusters, Error: unknown}
+		return report
+	}
+	joined := []contextStatus{answered("cluster-1", "",
+		reads("istiod-a", "", certificatesv1.RemoteCluster{Name: "cluster-2", State: "Synced"}, certificatesv1.RemoteCluster{Name: "cluster-3", State: "Failing"}, certificatesv1.RemoteCluster{Name: "c\x1b[2J", State: "Syncing"}),
+		reads("istiod-b", "istiod does not serve /debug/clusterz"), reads("istiod-c", ""), ca("istiod-d", rootA))}
 	for name, test := range map[string]struct {
 		contexts       []contextStatus
 		wide, coloured bool
 	}{
+		"joined":       {joined, false, false},
+		"joined-wide":  {joined, true, false},
 		"ending":       {[]contextStatus{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
 		"healthy":      {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
 		"healthy-wide": {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},

@@ -77,7 +77,10 @@ func measureContexts(ctx context.Context) (results []result, err error) {
 		}
 		what := fmt.Sprintf("%s of %d contexts", command, contexts)
 		results = append(results,
-			result{measure: what, found: took, limit: mostSeconds, value: fmt.Sprintf("%.1f s", took), unit: " s", how: fmt.Sprintf("%.1f s of a processor, %d bytes of output", (run.ProcessState.UserTime()+run.ProcessState.SystemTime()).Seconds(), output.Len())},
+			result{
+				measure: what, found: took, limit: mostSeconds, value: fmt.Sprintf("%.1f s", took), unit: " s",
+				how: fmt.Sprintf("%.1f s of a processor, %d bytes of output", (run.ProcessState.UserTime() + run.ProcessState.SystemTime()).Seconds(), output.Len()),
+			},
 			memory(what+", resident memory at most", highest, mostMiB))
 	}
 	return results, nil

@@ -153,7 +153,9 @@ func (m *mesh) log(t *testing.T, when string) {
 	t.Helper()
 	text, err := m.istiod.Metrics(t.Context())
 	must(t, err)
-	t.Logf("%s: istiod's metrics have %d bytes, among them:", when, len(text))
+	resident, err := m.sidecar.Metric(t.Context(), "process_resident_memory_bytes")
+	must(t, err)
+	t.Logf("%s: the agent has %.1f MiB; istiod's metrics have %d bytes, among them:", when, resident/(1<<20), len(text))
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "istiod_managed_clusters{") || strings.HasPrefix(line, "istiod_remote_cluster_sync_status{") && strings.HasSuffix(line, " 1\n") ||
 			strings.HasPrefix(line, "controller_sync_errors_total{") || strings.HasPrefix(line, "remote_cluster_") {
