@@ -127,7 +127,7 @@ unit: ## Test each package alone (RACE=1 with the race detector)
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
-integration: servers ## Test against a real API server, a real Vault and a real istiod, as processes
+integration: servers helm ## Test against a real API server, a real Vault and a real istiod, as processes
 	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
@@ -158,7 +158,7 @@ e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and remov
 		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
 
 .PHONY: bench
-bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers" for some of them)
+bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers contexts" for some of them)
 	@cd e2e && go run ./cmd/bench $(SECTIONS)
 
 .PHONY: fuzz
@@ -176,6 +176,7 @@ VAULT      := $(call pinned,vault,github.com/hashicorp/vault)
 ISTIO      := $(call pinned,istio,istio.io/istio)
 CERT_MANAGER := $(call pinned,cert-manager,github.com/cert-manager/cert-manager)
 APPROVER_POLICY := $(call pinned,approver-policy,github.com/cert-manager/approver-policy)
+TRUST_MANAGER := $(call pinned,trust-manager,github.com/cert-manager/trust-manager)
 
 APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
 ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
@@ -184,6 +185,7 @@ WHOLE_VAULT      := .build/vault-$(VAULT)/whole/vault
 ISTIOD_BINARY    := .build/istio-$(ISTIO)/pilot-discovery
 CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-manager-,controller cainjector)
 APPROVER_BINARY  := .build/approver-policy-$(APPROVER_POLICY)/approver-policy
+TRUST_MANAGER_BINARY := .build/trust-manager-$(TRUST_MANAGER)/trust-manager
 
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
@@ -204,7 +206,7 @@ $(APISERVER_BINARY):
 		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
 
 .PHONY: servers
-servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager and approver-policy
+servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) $(TRUST_MANAGER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager, approver-policy and trust-manager
 
 $(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)
 	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
@@ -233,6 +235,10 @@ $(CERT_MANAGER_BINARIES): .build/cert-manager-$(CERT_MANAGER)/cert-manager
 $(APPROVER_BINARY): e2e/binaries/approver-policy/main.go
 	@echo "Building approver-policy $(APPROVER_POLICY), once: up to five minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/approver-policy github.com/istiod-agent/istiod-agent/e2e/binaries/approver-policy
+
+$(TRUST_MANAGER_BINARY):
+	@echo "Building trust-manager $(TRUST_MANAGER), once: up to eight minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/trust-manager github.com/cert-manager/trust-manager/cmd/trust-manager
 
 # --- Clusters with a node, for the tests in e2e/suite -------------------------
 

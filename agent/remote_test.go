@@ -50,7 +50,7 @@ func TestRemoteClustersAreReported(t *testing.T) {
 	}
 	series()
 	two := func() *certificatesv1.RemoteClusters {
-		return &certificatesv1.RemoteClusters{Clusters: []certificatesv1.RemoteCluster{{Name: "cluster-2", State: certificatesv1.RemoteSynced}, {Name: "cluster-3", State: certificatesv1.RemoteFailing}}}
+		return &certificatesv1.RemoteClusters{Count: 2, Clusters: []certificatesv1.RemoteCluster{{Name: "cluster-2", State: certificatesv1.RemoteSynced}, {Name: "cluster-3", State: certificatesv1.RemoteFailing}}}
 	}
 	remote.latest = two()
 	if got := report(); len(got.Clusters) != 2 || reports != 2 {

@@ -136,7 +136,7 @@ func decodeClusters(from io.Reader) (*certificatesv1.RemoteClusters, error) {
 		switch {
 		case cluster.SecretName == "":
 		case !clusterName.MatchString(cluster.ID):
-			result.Omitted++
+			result.Count++ // its name is not reported
 		default:
 			state := cmp.Or(states[cluster.SyncStatus], certificatesv1.RemoteUnknown)
 			result.Clusters = append(result.Clusters, certificatesv1.RemoteCluster{Name: cluster.ID, State: state})
@@ -149,9 +149,9 @@ func decodeClusters(from io.Reader) (*certificatesv1.RemoteClusters, error) {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.State, b.State))
 	})
 	result.Clusters = slices.CompactFunc(result.Clusters, func(a, b certificatesv1.RemoteCluster) bool { return a.Name == b.Name })
-	if extra := len(result.Clusters) - certificatesv1.MaxRemoteClusters; extra > 0 {
+	result.Count += len(result.Clusters)
+	if len(result.Clusters) > certificatesv1.MaxRemoteClusters {
 		result.Clusters = slices.Clone(result.Clusters[:certificatesv1.MaxRemoteClusters])
-		result.Omitted += extra
 	}
 	return result, nil
 }

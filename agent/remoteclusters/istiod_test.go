@@ -56,7 +56,7 @@ func TestDecodeClusters(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !reflect.DeepEqual(got.Clusters, test.want) || got.Omitted != test.omitted {
+			if err != nil || !reflect.DeepEqual(got.Clusters, test.want) || got.Count != len(test.want)+test.omitted {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})

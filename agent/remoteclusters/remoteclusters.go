@@ -88,6 +88,6 @@ func (o *Observer) read(ctx context.Context) bool {
 	case o.changed <- struct{}{}:
 	default: // the reader has not seen the last change yet
 	}
-	o.log.Info("The remote clusters of istiod have changed", "clusters", latest.Clusters, "omitted", latest.Omitted, "error", latest.Error)
+	o.log.Info("The remote clusters of istiod have changed", "count", latest.Count, "clusters", latest.Clusters, "error", latest.Error)
 	return true
 }

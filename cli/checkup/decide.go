@@ -43,6 +43,7 @@ func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	d.certManager()
 	d.ambient()
 	d.certificates()
+	d.remotes()
 	d.deciders()
 	return d.lines
 }

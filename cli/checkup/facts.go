@@ -56,6 +56,7 @@ type clusterFacts struct {
 	CertManager *certManagerState
 	// Ambient is nil where no specification has name constraints.
 	Ambient *ambientState
+	Remotes remoteState
 }
 
 type crdState struct {
@@ -112,6 +113,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
 	facts.CertManager = readCertManager(ctx, cluster.Client, facts)
 	facts.Ambient = readAmbient(ctx, cluster.Client, facts)
+	facts.Remotes = readRemotes(ctx, cluster.Client, facts.Istiods.Value)
 	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}

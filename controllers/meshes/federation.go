@@ -151,8 +151,8 @@ func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkin
 	join := fmt.Sprintf("kubectl istiod-agent join --context %s --context %s", own, other)
 	at := slices.IndexFunc(remote.Clusters, func(c certificatesv1.RemoteCluster) bool { return c.Name == other })
 	switch {
-	case at < 0 && remote.Omitted > 0:
-		return networkingv1.FederationUnknown, fmt.Sprintf("it may be one of %d remote clusters that the agent does not list", remote.Omitted)
+	case at < 0 && remote.Count > len(remote.Clusters):
+		return networkingv1.FederationUnknown, fmt.Sprintf("it may be one of %d remote clusters that the agent does not list", remote.Count-len(remote.Clusters))
 	case at < 0:
 		return networkingv1.NoAccess, fmt.Sprintf("istiod has no access to %s: check this name in spec.meshes, then run %s with your contexts of these clusters", other, join)
 	}

@@ -19,7 +19,7 @@ import (
 
 // sees is the report of a Pod whose istiod reads remote clusters, each as name=state.
 func sees(clusters ...string) certificatesv1.CertificateStatus {
-	remote := &certificatesv1.RemoteClusters{}
+	remote := &certificatesv1.RemoteClusters{Count: len(clusters)}
 	for _, cluster := range clusters {
 		name, state, _ := strings.Cut(cluster, "=")
 		remote.Clusters = append(remote.Clusters, certificatesv1.RemoteCluster{Name: name, State: certificatesv1.RemoteClusterState(state)})
@@ -32,7 +32,7 @@ func TestFederation(t *testing.T) {
 	unread := certificatesv1.CertificateStatus{Pod: "istiod-old"}
 	broken := certificatesv1.CertificateStatus{Pod: "istiod-0", RemoteClusters: &certificatesv1.RemoteClusters{Error: "istiod does not serve /debug/clusterz\x1b[2J"}}
 	crowded := sees("a=Synced")
-	crowded.RemoteClusters.Omitted = 3
+	crowded.RemoteClusters.Count = 4
 	const join = "kubectl istiod-agent join --context cluster-1 --context "
 	for name, test := range map[string]struct {
 		federation any // {selectors: [{}]} by default

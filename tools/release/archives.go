@@ -39,7 +39,7 @@ func (r *release) pluginArchive(file string) error {
 			return fmt.Errorf("it has no %s", text)
 		}
 	}
-	p, err := readProgram(plugin, files[plugin], system, architecture)
+	p, err := readProgram(plugin, files[plugin], system, architecture, "v"+r.tag)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (r *release) imageSBOM(name string, image v1.Image, platform v1.Platform) e
 			licences[path.Base(file[:len(file)-len(".txt")])] = true
 			return nil
 		}
-		p, err := readProgram(file, content, platform.OS, platform.Architecture)
+		p, err := readProgram(file, content, platform.OS, platform.Architecture, "v"+r.tag)
 		programs = append(programs, p)
 		return err
 	})

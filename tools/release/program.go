@@ -25,7 +25,8 @@ type program struct {
 type module struct{ path, version, sum string }
 
 // readProgram reads what Go's linker has written into a program, as `go version -m` does. The file must be for the platform.
-func readProgram(file string, content []byte, system, architecture string) (*program, error) {
+// version is that of this repository's modules.
+func readProgram(file string, content []byte, system, architecture, version string) (*program, error) {
 	info, err := buildinfo.Read(bytes.NewReader(content))
 	if err != nil {
 		return nil, fmt.Errorf("%s: expected a Go program: %w", file, err)
@@ -38,13 +39,14 @@ func readProgram(file string, content []byte, system, architecture string) (*pro
 		return nil, fmt.Errorf("%s is for %s/%s; expected %s/%s", file, settings["GOOS"], settings["GOARCH"], system, architecture)
 	}
 	sum := sha256.Sum256(content)
-	return &program{file: file, sha256: hex.EncodeToString(sum[:]), path: info.Path, modules: modulesOf(info)}, nil
+	return &program{file: file, sha256: hex.EncodeToString(sum[:]), path: info.Path, modules: modulesOf(info, version)}, nil
 }
 
-func modulesOf(info *debug.BuildInfo) []module {
+func modulesOf(info *debug.BuildInfo, version string) []module {
 	modules := []module{{path: "stdlib", version: strings.TrimPrefix(info.GoVersion, "go")}}
 	for _, dependency := range info.Deps {
-		if dependency.Path == project { // a program of another module of this repository
+		if replaced := dependency.Replace; replaced != nil && strings.HasPrefix(replaced.Path, ".") { // another module of this repository
+			modules = append(modules, module{path: dependency.Path, version: version})
 			continue
 		}
 		linked := cmp.Or(dependency.Replace, dependency)

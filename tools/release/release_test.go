@@ -130,11 +130,7 @@ func programsFor(t *testing.T, top string, images []string) map[string]string {
 		must(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		if system == "linux" && architecture == runtime.GOARCH {
 			native[program] = file
-			module := root
-			if _, err := os.Stat(filepath.Join(root, "cmd", program)); err != nil {
-				module = filepath.Join(root, "traffic") // the Makefile's function module
-			}
-			build(t, module, "./cmd/"+program, file, "GOOS=linux")
+			build(t, moduleOf(t, program), "./cmd/"+program, file, "GOOS=linux")
 		} else {
 			other := filepath.Join(nothing, system+"-"+architecture)
 			if _, err := os.Stat(other); err != nil {
@@ -158,6 +154,20 @@ func programsFor(t *testing.T, top string, images []string) map[string]string {
 	}
 	must(t, os.CopyFS(filepath.Join(top, "charts"), os.DirFS(filepath.Join(root, "charts"))))
 	return native
+}
+
+// moduleOf returns the directory of the program's module, which has it in cmd/.
+func moduleOf(t *testing.T, program string) string {
+	t.Helper()
+	for _, pattern := range []string{"cmd/", "*/cmd/"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern+program))
+		must(t, err)
+		if len(found) == 1 {
+			return filepath.Dir(filepath.Dir(found[0]))
+		}
+	}
+	t.Fatalf("no module has cmd/%s", program)
+	return ""
 }
 
 // makeRelease does what `make release` does once the programs are built.
@@ -304,7 +314,7 @@ func wantChart(t *testing.T, top, place string, images []string) {
 func wantSigned(t *testing.T, top, place string, images []string, published string) {
 	t.Helper()
 	stub := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(stub, "cosign"), []byte("#!/bin/sh\necho \"$@\" >>calls.txt\n"), 0o700)) //nolint:gosec // a program
+	must(t, os.WriteFile(filepath.Join(stub, "cosign"), []byte("#!/bin/sh\necho \"$@\" >>calls.txt\n"), 0o700))
 	must(t, os.WriteFile(filepath.Join(top, "published.txt"), []byte(published), 0o600))
 	sign := exec.CommandContext(t.Context(), "bash", "hack/sign.sh", tag, "published.txt")
 	sign.Dir, sign.Env = top, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
@@ -484,7 +494,7 @@ func wantVerifiable(t *testing.T, top string) {
 		"git":  `mkdir -p source/dist; cp ` + top + `/dist/checksums.txt source/dist`,
 		"make": "", "kubectl": "", "helm": "", "cosign": "",
 	} {
-		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700)) //nolint:gosec // a program
+		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700))
 	}
 	run := exec.CommandContext(t.Context(), "bash", "-c", script.String())
 	run.Dir, run.Env = workspace, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"maps"
 	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -72,7 +73,9 @@ func linkedModules(t *testing.T, program string) map[string]string {
 		case len(fields) > 2 && fields[0] == "dep":
 			last = fields[1]
 			modules[last] = fields[2]
-		case len(fields) > 2 && fields[0] == "=>": // it is replaced
+		case len(fields) > 1 && fields[0] == "=>" && strings.HasPrefix(fields[1], "."): // another module of this repository
+			modules[last] = "v" + tag
+		case len(fields) > 2 && fields[0] == "=>":
 			delete(modules, last)
 			if last != project { // a directory of this repository
 				modules[fields[1]] = fields[2]
@@ -102,6 +105,19 @@ func TestSharedModules(t *testing.T) {
 	}
 }
 
+// A module that is replaced by another one is the other one, unless that is in this repository.
+func TestReplacedModules(t *testing.T) {
+	got := modulesOf(&debug.BuildInfo{GoVersion: "go1.26.8", Deps: []*debug.Module{
+		{Path: "example.test/a", Version: "v1.0.0", Sum: "h1:a"},
+		{Path: "example.test/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.test/fork", Version: "v1.1.0", Sum: "h1:b"}},
+		{Path: project, Version: "v0.0.0-00010101000000-000000000000", Replace: &debug.Module{Path: "../", Version: "(devel)"}},
+	}}, "v1.2.3")
+	want := []module{{"stdlib", "1.26.8", ""}, {"example.test/a", "v1.0.0", "h1:a"}, {"example.test/fork", "v1.1.0", "h1:b"}, {project, "v1.2.3", ""}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestProgramOfAnotherPlatform(t *testing.T) {
 	output := t.TempDir() + "/program"
 	build(t, "..", "./image", output, "GOOS=linux", "GOARCH=amd64")
@@ -116,7 +132,7 @@ func TestProgramOfAnotherPlatform(t *testing.T) {
 		"nothing":              {nil, "linux", "amd64", "expected a Go program"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := readProgram("program", test.content, test.system, test.architecture); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := readProgram("program", test.content, test.system, test.architecture, "v1.2.3"); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})

@@ -13,15 +13,15 @@ import (
 const MaxRemoteClusters = 250
 
 // RemoteClusters are the clusters that an istiod reads services and endpoints from, by its remote secrets (label
-// istio/multiCluster=true). An empty value means none.
+// istio/multiCluster=true).
 type RemoteClusters struct {
+	// Number of all clusters, also of those beyond the 250 in clusters; 0 for none, and while they are unknown.
+	// +kubebuilder:validation:Minimum=0
+	Count int `json:"count"`
 	// The clusters, by name.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=250
 	Clusters []RemoteCluster `json:"clusters,omitempty"`
-	// Number of further clusters, beyond the 250 that are reported.
-	// +kubebuilder:validation:Minimum=0
-	Omitted int `json:"omitted,omitempty"`
 	// Why the clusters are unknown; empty when they are known.
 	// +kubebuilder:validation:MaxLength=32768
 	Error string `json:"error,omitempty"`
@@ -79,7 +79,7 @@ func (r *RemoteClusters) Synced() (synced, all int) {
 			synced++
 		}
 	}
-	return synced, len(r.Clusters) + r.Omitted
+	return synced, r.Count
 }
 
 // Problems returns a line for each kind of problem, with the names of a few of its clusters.

@@ -47,6 +47,7 @@ const (
 var one, two *cluster.Cluster
 
 func TestMain(m *testing.M) {
+	beKubectl()
 	cluster.MainOfSeveral(m, cluster.Spec{Into: &one}, cluster.Spec{Into: &two})
 }
 
@@ -285,4 +286,18 @@ func get(t *testing.T, method, url string, trusted *testca.Certificate, body str
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	must(t, err)
 	return (&http.Client{Transport: transport}).Do(request)
+}
+
+// authority writes an intermediate CA as istiod reads it, without an agent.
+func authority(t *testing.T) (cacerts string, root *testca.Certificate) {
+	t.Helper()
+	root = testca.Root("mesh")
+	ca := root.Sign(testca.Authority("istiod"), nil)
+	cacerts = t.TempDir()
+	for name, content := range map[string][]byte{
+		"ca-key.pem": ca.KeyPEM(), "ca-cert.pem": ca.PEM(), "cert-chain.pem": append(ca.PEM(), root.PEM()...), "root-cert.pem": root.PEM(),
+	} {
+		must(t, os.WriteFile(filepath.Join(cacerts, name), content, 0o600))
+	}
+	return cacerts, root
 }

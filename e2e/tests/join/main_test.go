@@ -18,11 +18,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/controlplane"
@@ -81,6 +83,14 @@ func template() x509.Certificate {
 // after the test.
 func newSide(t *testing.T, c *cluster.Cluster, name string, root *testca.Certificate, env map[string]string) *side {
 	t.Helper()
+	dir := istiodserver.TmpfsDir(t)
+	writeCA(t, dir, root)
+	return newSideWith(t, c, name, dir, env)
+}
+
+// newSideWith is newSide with the folder of the CA.
+func newSideWith(t *testing.T, c *cluster.Cluster, name, dir string, env map[string]string) *side {
+	t.Helper()
 	ctx := t.Context()
 	s := &side{Cluster: c, name: name}
 	var err error
@@ -92,14 +102,15 @@ func newSide(t *testing.T, c *cluster.Cluster, name string, root *testca.Certifi
 		variables[key] = value
 	}
 	s.deploy(t, variables)
+	t.Cleanup(func() { s.leave(t) })
 	s.node, err = kubelet.Start(ctx, s, "node-"+name)
 	must(t, err)
 	t.Cleanup(func() {
 		must(t, s.node.Stop())
 		must(t, s.Delete(context.WithoutCancel(ctx), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.node.Node}}))
 	})
-	dir := istiodserver.TmpfsDir(t)
-	writeCA(t, dir, root)
+	root, err := os.ReadFile(filepath.Join(dir, "root-cert.pem"))
+	must(t, err)
 	user, groups := controlplane.ServiceAccount(namespace, account)
 	kubeconfig, err := c.Plane.Kubeconfig(user, groups...)
 	must(t, err)
@@ -108,12 +119,23 @@ func newSide(t *testing.T, c *cluster.Cluster, name string, root *testca.Certifi
 	s.replica(t)
 	cluster.Eventually(t, "istiod has published its root", func() error {
 		published, err := s.istiod.PublishedRoot(ctx, namespace)
-		if err == nil && string(published) != string(root.PEM()) {
+		if err == nil && string(published) != string(root) {
 			err = errors.New("another root is published")
 		}
 		return err
 	})
 	return s
+}
+
+// leave removes what a failed test has left.
+func (s *side) leave(t *testing.T) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	left := client.HasLabels{remotes.PartnerLabel}
+	must(t, s.DeleteAllOf(ctx, &corev1.Secret{}, client.InNamespace(namespace), left))
+	must(t, s.DeleteAllOf(ctx, &corev1.ServiceAccount{}, client.InNamespace(namespace), left))
+	must(t, s.DeleteAllOf(ctx, &rbacv1.ClusterRole{}, left))
+	must(t, s.DeleteAllOf(ctx, &rbacv1.ClusterRoleBinding{}, left))
 }
 
 // deploy creates istiod's Deployment as Istio's chart renders it, with variables.
