@@ -36,22 +36,22 @@ const (
 // Revision returns the revision of an istiod's Deployment: the value of revisionVariable, or else of RevisionLabel.
 // It is DefaultRevision where neither is set.
 func Revision(deployment *unstructured.Unstructured) string {
-	if value, found := Variable(deployment, revisionVariable); found {
+	if value, found := variable(deployment, revisionVariable); found {
 		return cmp.Or(value, DefaultRevision)
 	}
 	return RevisionOf(deployment.GetLabels())
 }
 
-// Variable returns the value of an environment variable of the first container of a Deployment that has it. The value is empty
+// variable returns the value of an environment variable of the first container of a Deployment that has it. The value is empty
 // where it comes from another object.
-func Variable(deployment *unstructured.Unstructured, name string) (value string, found bool) {
+func variable(deployment *unstructured.Unstructured, name string) (value string, found bool) {
 	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
 	for _, container := range containers {
 		fields, _ := container.(map[string]any)
 		env, _ := fields["env"].([]any)
 		for _, entry := range env {
-			if variable, ok := entry.(map[string]any); ok && variable["name"] == name {
-				value, _ := variable["value"].(string)
+			if field, ok := entry.(map[string]any); ok && field["name"] == name {
+				value, _ := field["value"].(string)
 				return value, true
 			}
 		}

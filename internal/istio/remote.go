@@ -39,13 +39,13 @@ const (
 
 // ClusterID returns the name of an istiod's own cluster; empty where the Deployment does not contain it as text.
 func ClusterID(deployment *unstructured.Unstructured) string {
-	value, _ := Variable(deployment, clusterIDVariable)
+	value, _ := variable(deployment, clusterIDVariable)
 	return value
 }
 
 // CrashesOnRemoteSecrets reports whether an istiod has RemoteCredentialsVariable=false.
 func CrashesOnRemoteSecrets(deployment *unstructured.Unstructured) bool {
-	value, _ := Variable(deployment, RemoteCredentialsVariable)
+	value, _ := variable(deployment, RemoteCredentialsVariable)
 	enabled, err := strconv.ParseBool(value)
 	return err == nil && !enabled
 }

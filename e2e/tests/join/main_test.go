@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,9 +99,7 @@ func newSideWith(t *testing.T, c *cluster.Cluster, name, dir string, env map[str
 	must(t, err)
 	must(t, serviceaccount.EnsureNamespace(ctx, s.clients, namespace))
 	variables := map[string]string{"CLUSTER_ID": name}
-	for key, value := range env {
-		variables[key] = value
-	}
+	maps.Copy(variables, env)
 	s.deploy(t, variables)
 	t.Cleanup(func() { s.leave(t) })
 	s.node, err = kubelet.Start(ctx, s, "node-"+name)
