@@ -16,6 +16,7 @@ import (
 	"time"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 const (
@@ -24,7 +25,9 @@ const (
 	maxClusterz = 1 << 20
 	// maxMetrics is several times the bytes of a large mesh's metrics. They are read as a stream.
 	maxMetrics = 64 << 20
-	maxHeaders = 16 << 10
+	// maxEndpoints is several times the bytes of a large mesh's endpoints. They are read as a stream.
+	maxEndpoints = 512 << 20
+	maxHeaders   = 16 << 10
 )
 
 // istiod is the monitoring port of an istiod.
@@ -61,6 +64,17 @@ func (i istiod) read(ctx context.Context) (clusters *certificatesv1.RemoteCluste
 		return countErrors(io.LimitReader(body, maxMetrics), failures)
 	})
 	return clusters, failures, err
+}
+
+// withoutEndpoints returns which of the clusters istiod serves no endpoints of.
+func (i istiod) withoutEndpoints(ctx context.Context, names []string) (missing []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err = i.get(ctx, istio.EndpointsPath, func(body io.Reader) (err error) {
+		missing, err = istio.WithoutEndpoints(io.LimitReader(body, maxEndpoints), names)
+		return err
+	})
+	return missing, err
 }
 
 // get reads the answer of a path. No error contains a part of the answer, or differs between two attempts.

@@ -3,13 +3,16 @@
 // Package remoteclusters reads from istiod which remote clusters it reads services and endpoints from, and whether it can. It
 // decides nothing about certificates, and needs no rights: istiod answers requests from its own Pod.
 //
-// Two endpoints of istiod's monitoring port are used, the same in Istio 1.20 to 1.31:
+// Two pages of istiod's monitoring port are read each time, the same in Istio 1.20 to 1.31:
 //
 //   - /debug/clusterz lists the clusters and their states, in JSON (Istio pilot/pkg/xds/debug.go). A state describes the first
 //     read alone: it stays "synced" when a token expires later.
 //   - /metrics has controller_sync_errors_total, the failed requests for each cluster (pilot/pkg/util/informermetric). It grows
 //     while a token is refused or an API server does not answer, and not while connections are refused, which client-go
 //     retries by itself (tools/cache/reflector.go, isWatchErrorRetriable).
+//
+// A third one, /debug/endpointShardz, decides about a cluster that timed out: with the accounts of `kubectl istiod-agent join`,
+// which cannot list Secrets, istiod reads all else.
 //
 // The gauge istiod_remote_cluster_sync_status is not used: Istio before 1.29 lacks it, that of 1.29 reports every cluster as
 // timed out after 30 s (istio/istio#60082), and since 1.30 a renewed remote secret leaves it at "closed" (the previous
@@ -40,6 +43,7 @@ type Observer struct {
 	istiod   istiod
 	log      logr.Logger
 	readings readings
+	served   served
 	latest   atomic.Pointer[certificatesv1.RemoteClusters]
 	changed  chan struct{}
 }
@@ -77,6 +81,9 @@ func (o *Observer) Run(ctx context.Context) {
 // read reports whether the result has changed.
 func (o *Observer) read(ctx context.Context) bool {
 	clusters, errors, err := o.istiod.read(ctx)
+	if err == nil {
+		o.served.apply(clusters, errors, func(names []string) ([]string, error) { return o.istiod.withoutEndpoints(ctx, names) })
+	}
 	if ctx.Err() != nil {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,16 +23,16 @@ import (
 
 func trim(pem []byte) []byte { return bytes.TrimSpace(pem) }
 
-// parseServer checks the URL of an API server for a kubeconfig.
-func parseServer(text string) (*url.URL, error) {
+// checkServer checks the URL of an API server for a kubeconfig.
+func checkServer(text string) error {
 	parsed, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return nil, errors.New("it is no URL") // url.Error quotes it
+		return errors.New("it is no URL") // url.Error quotes it
 	case parsed.Scheme != "https" || parsed.Host == "" || parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "":
-		return nil, errors.New("expected https://HOST:PORT")
+		return errors.New("expected https://HOST:PORT")
 	}
-	return parsed, nil
+	return nil
 }
 
 // loopback reports whether a Pod that connects to the URL reaches only itself.
@@ -54,8 +55,7 @@ func (s *clusterState) usable(given bool) error {
 	if len(s.Addresses) > 0 {
 		override += " (in the cluster's own network it is " + strings.Join(s.Addresses, ", ") + ")"
 	}
-	_, err := parseServer(s.Address.Server)
-	switch {
+	switch err := checkServer(s.Address.Server); {
 	case err != nil:
 		return fmt.Errorf("the server in the kubeconfig is of no use to istiod: %w; %s", err, override)
 	case s.Insecure:
@@ -78,11 +78,7 @@ func parsePairs(flag, form string, values, contexts []string) (map[string]string
 		if _, twice := pairs[name]; twice {
 			return nil, fmt.Errorf("--%s: context %q is given twice", flag, name)
 		}
-		known := false
-		for _, context := range contexts {
-			known = known || context == name
-		}
-		if !known {
+		if !slices.Contains(contexts, name) {
 			return nil, fmt.Errorf("--%s %q: %q is none of the contexts given by --context", flag, value, name)
 		}
 		pairs[name] = value[at+1:]

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,14 +78,14 @@ func (a *application) apply(ctx context.Context) error {
 	a.progress.Update("join", "taking back %d changes", len(a.changes))
 	undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	remaining := ""
+	var remaining strings.Builder
 	for _, c := range slices.Backward(a.changes) {
 		if undoErr := c.undo(undoCtx); undoErr != nil {
-			remaining += "\n  " + c.command
+			remaining.WriteString("\n  " + c.command)
 		}
 	}
-	if remaining != "" {
-		return fmt.Errorf("%w; some of what was made could not be taken back; undo it by%s", err, remaining)
+	if remaining.Len() > 0 {
+		return fmt.Errorf("%w; some of what was made could not be taken back; undo it by%s", err, remaining.String())
 	}
 	return fmt.Errorf("%w; all that was made was taken back", err)
 }

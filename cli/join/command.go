@@ -117,7 +117,7 @@ func (f *flags) check() (request joinRequest, err error) {
 		return request, err
 	}
 	for name, server := range request.Given {
-		if _, err := parseServer(server); err != nil {
+		if err := checkServer(server); err != nil {
 			return request, fmt.Errorf("--api-server of context %s: %w", name, err)
 		}
 	}
@@ -245,7 +245,7 @@ func readAccess(ctx context.Context, targets []*target) error {
 	}
 	var pending sync.WaitGroup
 	for i, t := range targets {
-		pending.Go(func() { t.err = t.clusterState.readAccess(ctx, t.cluster, accounts[i]) })
+		pending.Go(func() { t.err = t.readAccess(ctx, t.cluster, accounts[i]) })
 	}
 	pending.Wait()
 	_, err := statesOf(targets)

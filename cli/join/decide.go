@@ -169,8 +169,8 @@ func rootProblems(states []*clusterState) []string {
 	for _, s := range states {
 		prints := sorted(s)
 		differ, shared = differ || !slices.Equal(prints, first), shared.Intersection(sets.New(prints...))
-		for i, print := range prints {
-			prints[i] = print[:min(12, len(print))]
+		for i, fingerprint := range prints {
+			prints[i] = fingerprint[:min(12, len(fingerprint))]
 		}
 		lines = append(lines, s.Context+" trusts "+strings.Join(prints, ", "))
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -125,22 +124,26 @@ func TestProblems(t *testing.T) {
 		"two networks":             {state("one", network("n1")), state("two"), joinRequest{}, []string{"the networks differ: one is in n1, two in none; name the network of each context by --network"}},
 		"networks with gateways": {
 			state("one", network("n1"), gateways("n1"), ranges("10.244.0.0/24")), state("two", gateways("x", "n2"), ranges("10.244.0.0/24")),
-			joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, nil,
+			joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}},
+			nil,
 		},
 		"a network without a name": {state("one", gateways("n1")), state("two"), joinRequest{Networks: map[string]string{"one": "n1"}}, []string{"two: --network is missing; name the network of every context"}},
 		"another network":          {state("one", network("n1"), gateways("n2")), state("two", gateways("n2")), joinRequest{Networks: map[string]string{"one": "n2", "two": "n2"}}, []string{"one: namespace istio-system has network n1, not n2; join changes no network"}},
 		"no gateway":               {state("one", gateways("n1")), state("two", gateways("n1")), joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, []string{"two: network n2 has no east-west gateway"}},
 		"no label":                 {state("one", gateways("n1")), state("two"), joinRequest{Networks: map[string]string{"one": "n1", "two": "-"}}, []string{`two: --network "-" is no value of a label`}},
 		"several clusters in one Secret": {
-			state("one", with(remotes.Secret{Key: types.NamespacedName{Namespace: "istio-system", Name: "all"}, Clusters: []string{"three", "two"}, Unclear: "it holds the kubeconfigs of 2 clusters"})), state("two"), joinRequest{},
+			state("one", with(remotes.Secret{Key: types.NamespacedName{Namespace: "istio-system", Name: "all"}, Clusters: []string{"three", "two"}, Unclear: "it holds the kubeconfigs of 2 clusters"})), state("two"),
+			joinRequest{},
 			[]string{"one: Secret istio-system/all is not changed, since it is no remote secret for cluster two alone with the token of a service account: it holds the kubeconfigs of 2 clusters; move what it holds, then kubectl --context=one delete secret -n istio-system all"},
 		},
 		"the name for another cluster": {
-			state("one", with(joined(func(s *remotes.Secret) { s.Clusters = []string{"three"} }))), state("two"), joinRequest{},
+			state("one", with(joined(func(s *remotes.Secret) { s.Clusters = []string{"three"} }))), state("two"),
+			joinRequest{},
 			[]string{"it is for another cluster"},
 		},
 		"two Secrets for a cluster": {
-			state("one", with(joined(), joined(func(s *remotes.Secret) { s.Key.Name = "second" }))), state("two"), joinRequest{},
+			state("one", with(joined(), joined(func(s *remotes.Secret) { s.Key.Name = "second" }))), state("two"),
+			joinRequest{},
 			[]string{"one: the Secrets istio-system/istio-remote-secret-two and istio-system/second both name cluster two, and istiod uses the first that it sees; delete one: kubectl --context=one delete secret -n istio-system second"},
 		},
 	} {
@@ -223,23 +226,5 @@ func TestParsePairs(t *testing.T) {
 	}
 	if _, err := parsePairs("network", "NAME", []string{"a=x", "a=y"}, contexts); err == nil {
 		t.Error("a context twice")
-	}
-}
-
-func TestUnsharded(t *testing.T) {
-	t.Parallel()
-	page := `{"a.svc":{"default":{"Shards":{"Kubernetes/one":[{}],"Kubernetes/two":[]}}},"b":{"x":{"Shards":{"External/three":[]}}}}`
-	names := []string{"one", "two", "three", "tw"}
-	want := []string{"three", "tw"}
-	for name, text := range map[string]string{"short": page, "long": strings.Repeat(" ", 100_000) + page + strings.Repeat(" ", 100_000), "across a border": strings.Repeat(" ", 64<<10-50) + page} {
-		if got, err := unsharded(strings.NewReader(text), names); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %v, %v", name, got, err)
-		}
-	}
-	if got, err := unsharded(iotest.OneByteReader(strings.NewReader(page)), names); err != nil || !slices.Equal(got, want) {
-		t.Errorf("byte by byte: %v, %v", got, err)
-	}
-	if _, err := unsharded(iotest.ErrReader(iotest.ErrTimeout), names); err == nil {
-		t.Error("no error")
 	}
 }

@@ -40,12 +40,12 @@ func LeaveCommand() *cobra.Command {
 		Long: `Takes back what join made: in the cluster of each context, the remote secrets for the
 given clusters, and the accounts and roles that these clusters' istiods use. The tokens
 of a deleted account are invalid at once. A context whose own cluster is given loses
-everything that join made there. The clusters are given by name, as istiod calls them, so
-that one that is gone or does not answer can leave too. Without a name, the clusters of
-all contexts leave each other.
+everything that join made there. The clusters are given by name, as istiod calls them,
+so that one that is gone or does not answer can leave too. Without a name, the clusters
+of all contexts leave each other.
 
-It removes no remote secret that join did not make, and no label of a network. Running it
-again is harmless.
+It removes no remote secret that join did not make, and no label of a network. Running
+it again is harmless.
 
 Exit codes: 0 nothing of it is left; 2 a request failed, or the flags are wrong.`,
 		Example: `  # cluster-3 leaves the mesh of three clusters

@@ -98,7 +98,7 @@ func readIdentity(ctx context.Context, cluster *clusters.Cluster, namespace stri
 		return s, cluster.Explain("reading namespace kube-system, whose UID identifies the cluster", "get", "namespaces", err)
 	}
 	s.UID = system.GetUID()
-	if err := s.readIstiods(ctx, cluster, namespace); err != nil && !(orGone && errors.Is(err, errNoIstiod) && namespace != "") {
+	if err := s.readIstiods(ctx, cluster, namespace); err != nil && (!orGone || namespace == "" || !errors.Is(err, errNoIstiod)) {
 		return s, err
 	}
 	own, err := cluster.Get(ctx, namespaceKind, types.NamespacedName{Name: s.Namespace})
@@ -234,9 +234,8 @@ func (s *clusterState) readAddress(ctx context.Context, cluster *clusters.Cluste
 		return nil
 	}
 	var slice discoveryv1.EndpointSlice
-	if cluster.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: "kubernetes"}, &slice) != nil {
-		return nil // they are only for an advice
-	}
+	// Without it, the advice is shorter.
+	_ = cluster.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: "kubernetes"}, &slice)
 	for _, port := range slice.Ports {
 		for _, endpoint := range slice.Endpoints {
 			for _, address := range endpoint.Addresses {

@@ -3,7 +3,6 @@
 package join
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,7 +115,7 @@ func (t *target) readShards(ctx context.Context, pod *corev1.Pod, names []string
 	subject := fmt.Sprintf("reading the endpoints of istiod %s/%s", pod.Namespace, pod.Name)
 	ctx, cancel := context.WithTimeout(ctx, t.cluster.Config.Timeout+pollInterval)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/debug/endpointShardz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+istio.EndpointsPath, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -133,37 +132,9 @@ func (t *target) readShards(ctx context.Context, pod *corev1.Pod, names []string
 	default:
 		return nil, fmt.Errorf("%s: status %d", subject, response.StatusCode)
 	}
-	missing, err = unsharded(io.LimitReader(response.Body, maxPage), names)
+	missing, err = istio.WithoutEndpoints(io.LimitReader(response.Body, maxPage), names)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", subject, err)
-	}
-	return missing, nil
-}
-
-// unsharded returns the clusters without a shard in istiod's JSON of endpoints, whose keys are PROVIDER/CLUSTER
-// (pilot/pkg/model/endpointshards.go, ShardKey). It holds a part of it at a time.
-func unsharded(page io.Reader, names []string) (missing []string, err error) {
-	missing = slices.Clone(names)
-	longest := 0
-	keys := map[string][]byte{}
-	for _, name := range names {
-		keys[name] = []byte(`"Kubernetes/` + name + `":`)
-		longest = max(longest, len(keys[name]))
-	}
-	buffer := make([]byte, 0, 64<<10)
-	for len(missing) > 0 {
-		n, readErr := page.Read(buffer[len(buffer):cap(buffer)])
-		buffer = buffer[:len(buffer)+n]
-		missing = slices.DeleteFunc(missing, func(name string) bool { return bytes.Contains(buffer, keys[name]) })
-		if keep := min(longest, len(buffer)); len(buffer) > cap(buffer)/2 {
-			buffer = append(buffer[:0], buffer[len(buffer)-keep:]...)
-		}
-		switch {
-		case errors.Is(readErr, io.EOF):
-			return missing, nil
-		case readErr != nil:
-			return nil, readErr
-		}
 	}
 	return missing, nil
 }

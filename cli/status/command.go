@@ -20,6 +20,8 @@ import (
 type contextStatus struct {
 	Context  string          `json:"context"`
 	Replicas []replicaStatus `json:"replicas"`
+	// RemoteSecrets are istiod's accesses to other clusters.
+	RemoteSecrets []remoteSecret `json:"remoteSecrets,omitempty"`
 	// Error is why reading the context failed, and what to do; empty otherwise.
 	Error string `json:"error,omitempty"`
 }
@@ -60,11 +62,12 @@ the root's SHA-256; (+1) means that istiod trusts one more root, as during a roo
 change. ROOT-LEFT is the time until the root expires. A root that expires within 90
 days, and a certificate that limits the lifetime of istiod's CA, are noted below the
 table. REMOTE is how many of its remote clusters istiod reads, such as 2/3. -o wide
-also shows their names, and the CA that the certificate is requested from.
+also shows their names, and the CA that the certificate is requested from. If you may
+read them, the remote secrets have a line, with the remaining lifetimes of their tokens.
 
 Exit codes: 0 all replicas are Ready and have the same root; 1 some are not Ready,
-roots differ, or istiod cannot read a remote cluster; 2 a request failed, or the flags
-are wrong.`,
+roots differ, istiod cannot read a remote cluster, or a token has expired; 2 a request
+failed, or the flags are wrong.`,
 		Example: `  kubectl istiod-agent status --context cluster-1 --context cluster-2
   kubectl istiod-agent status -n istio-system -o wide`,
 		Args: cobra.NoArgs,
@@ -95,6 +98,7 @@ func readContext(ctx context.Context, cluster *clusters.Cluster, err error, name
 		var found []replicaStatus
 		found, err = readReplicas(ctx, cluster, namespace, now)
 		r.Replicas = append(r.Replicas, found...)
+		r.RemoteSecrets = readRemoteSecrets(ctx, cluster, found, now)
 	}
 	if err != nil {
 		r.Error = terminal.OneLine(err.Error())

@@ -26,6 +26,7 @@ func (f *summary) print(out io.Writer, now time.Time, wide bool) {
 		fmt.Fprintln(out)
 		colours = colours[1:]
 	}
+	f.printRemotes(out, now)
 	if table.Len() > 0 && (len(f.Problems) > 0 || len(f.Notes) > 0 || len(f.Roots) > 1) {
 		fmt.Fprintln(out)
 	}

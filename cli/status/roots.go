@@ -44,6 +44,8 @@ func summarize(contexts []contextStatus, now time.Time) *summary {
 			}
 		}
 	}
+	problems, more := remoteProblems(contexts, now)
+	f.Problems, f.Notes = append(f.Problems, problems...), append(f.Notes, more...)
 	if len(f.Roots) > 1 && !f.allTrusted() {
 		add("The roots of trust differ: %s. Workloads of different roots refuse each other; change to one root by kubectl istiod-agent rotate-root", f.rootsInWords())
 	}

@@ -13,7 +13,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,8 +97,8 @@ the flags are wrong.`,
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
 	set.BoolVar(&f.traffic, "traffic", false, "start Pods that call between every two contexts, and remove them")
-	set.StringVar(&f.pods.Image, "traffic-image", trafficImage(), "`image` of the Pods of --traffic")
-	set.DurationVar(&f.pods.Timeout, "traffic-timeout", 2*time.Minute, "`time` limit for the Pods of --traffic to start")
+	set.StringVar(&f.pods.Image, "traffic-image", podDefaults().Image, "`image` of the Pods of --traffic")
+	set.DurationVar(&f.pods.Timeout, "traffic-timeout", podDefaults().Timeout, "`time` limit for the Pods of --traffic to start")
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
@@ -161,6 +160,8 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 		err = errors.New("--filename and --virtual-mesh require --vault")
 	case len(addresses) > 0 && !f.handshake:
 		err = errors.New("--istiod-address requires --handshake")
+	case f.pods != podDefaults() && !f.traffic:
+		err = errors.New("--traffic-image and --traffic-timeout require --traffic")
 	case f.pods.Timeout <= 0:
 		err = fmt.Errorf("--traffic-timeout: expected a positive duration, got %s", f.pods.Timeout)
 	}

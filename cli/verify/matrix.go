@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,9 +19,12 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
-// trafficImage is the default image of the Pods, of the plugin's own release.
-func trafficImage() string {
-	return "ghcr.io/istiod-agent/istiod-agent-traffic:" + strings.TrimPrefix(version.Version, "v")
+// podDefaults are the options without a flag. The image is of the plugin's own release.
+func podDefaults() traffic.Options {
+	return traffic.Options{
+		Image:   "ghcr.io/istiod-agent/istiod-agent-traffic:" + strings.TrimPrefix(version.Version, "v"),
+		Timeout: 2 * time.Minute,
+	}
 }
 
 // callAll calls between Pods of every two contexts, and within each context. unknown reports that some pair was not tried, or that

@@ -79,6 +79,62 @@ func TestTraffic(t *testing.T) {
 		Feature())
 }
 
+// Two clusters become one mesh: join lets their istiods read each other, and the first calls across follow.
+func TestJoinedTraffic(t *testing.T) {
+	environment.Test(t, features.New("join, verify --traffic, leave").WithLabel(label, full).
+		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			if len(clusters) < 2 {
+				t.Skip("one cluster has no other to join")
+			}
+			followed(ctx, t)
+			for _, cluster := range clusters {
+				cluster.rename(ctx, t, " --set values.global.multiCluster.clusterName="+cluster.name)
+			}
+			return ctx
+		}).
+		Assess("Pods of each cluster call those of the other", step(func(ctx context.Context, t *testing.T) {
+			began := time.Now()
+			var both, servers string
+			for _, cluster := range clusters {
+				both += " --context=" + cluster.name
+				address, err := shell(ctx, "kubectl get endpointslices -n default kubernetes --context="+cluster.name+` -o jsonpath='{.endpoints[0].addresses[0]}:{.ports[0].port}'`)
+				must(t, err)
+				servers += " --api-server=" + cluster.name + "=https://" + address
+			}
+			output, err := shell(ctx, "kubectl istiod-agent join"+both+servers)
+			must(t, err)
+			t.Logf("after %s:\n%s", time.Since(began).Round(time.Second), output)
+			verified, err := trafficCommand(ctx, t).CombinedOutput()
+			t.Logf("after %s:\n%s", time.Since(began).Round(time.Second), verified)
+			must(t, err)
+			for _, from := range clusters {
+				for _, to := range clusters {
+					if want := fmt.Sprintf("ok    %s: traffic to %s: calls", from.name, to.name); !strings.Contains(string(verified), want) {
+						t.Errorf("no %q", want)
+					}
+				}
+			}
+			noTrafficNamespace(ctx, t)
+			_, err = shell(ctx, "kubectl istiod-agent leave"+both)
+			must(t, err)
+		})).
+		Teardown(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			for _, cluster := range clusters {
+				cluster.rename(ctx, t, "")
+			}
+			return ctx
+		}).
+		Feature())
+}
+
+// rename installs istiod again with settings for the name of its cluster.
+func (c *target) rename(ctx context.Context, t *testing.T, settings string) {
+	t.Helper()
+	_, err := shell(ctx, installIstio+c.name+settings)
+	must(t, err)
+	c.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
+}
+
 // trafficCommand is `kubectl istiod-agent verify --traffic` with all clusters and the image that was built for the tests, which
 // has the chart's tag.
 func trafficCommand(ctx context.Context, t *testing.T) *exec.Cmd {

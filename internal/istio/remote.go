@@ -12,11 +12,11 @@ import (
 const (
 	// RemoteSecretLabel, with the value true, is on every remote secret in istiod's namespace. Each data key is the name of a
 	// cluster, its value a kubeconfig (pkg/kube/multicluster/secretcontroller.go, MultiClusterSecretLabel).
-	RemoteSecretLabel = "istio/multiCluster"
+	RemoteSecretLabel = "istio/multiCluster" //nolint:gosec // the name of a label
 	// RemoteClusterAnnotation is the name of the cluster (istioctl/pkg/multicluster, clusterNameAnnotationKey).
 	RemoteClusterAnnotation = "networking.istio.io/cluster"
 	// RemoteSecretPrefix and the name of the cluster are the name of a remote secret (istioctl/pkg/multicluster/remote_secret.go).
-	RemoteSecretPrefix = "istio-remote-secret-"
+	RemoteSecretPrefix = "istio-remote-secret-" //nolint:gosec // a part of a name
 	// ReaderServiceAccount is the account that istioctl makes remote secrets with. Its ClusterRole reads every Secret
 	// (manifests/charts/istio-control/istio-discovery/templates/reader-clusterrole.yaml).
 	ReaderServiceAccount = "istio-reader-service-account"

@@ -26,17 +26,13 @@ type Istiod struct {
 	Network string
 }
 
-// networkLabel on istiod's namespace is the network of the cluster's Pods (Istio
-// pilot/pkg/serviceregistry/kube/controller/network.go).
-const networkLabel = "topology.istio.io/network"
-
 // ReadIstiod reads a Pod of istiod and the labels of its namespace. The cluster's name is the variable CLUSTER_ID (Istio
 // pilot/pkg/features), and the domain the flag --domain of the container discovery, as Istio's chart sets them
 // (istio-discovery/templates/deployment.yaml).
 func ReadIstiod(pod *corev1.Pod, namespaceLabels map[string]string) Istiod {
 	istiod := Istiod{
 		Service:   istio.ServiceName(istio.RevisionOf(pod.Labels)) + "." + pod.Namespace + ".svc",
-		ClusterID: "Kubernetes", Domain: "cluster.local", Network: namespaceLabels[networkLabel],
+		ClusterID: "Kubernetes", Domain: "cluster.local", Network: namespaceLabels[istio.NetworkLabel],
 	}
 	at := max(0, slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == "discovery" }))
 	if len(pod.Spec.Containers) == 0 {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
@@ -47,16 +49,18 @@ func TestFederation(t *testing.T) {
 			return err
 		}
 		defer response.Body.Close()
-		if response.StatusCode != 503 {
+		if response.StatusCode != http.StatusServiceUnavailable {
 			return fmt.Errorf("it returns %s", response.Status)
 		}
 		return nil
 	})
 
+	checked(t, first, "fail  bundle endpoint: istiod has not published its roots in ConfigMap istio-system/istio-ca-root-cert, so no bundle is served")
 	first.start(t, second, web)
 	second.start(t, first, web)
 	served(t, first, web, first.root.Certificate)
 	served(t, second, wrong, second.root.Certificate)
+	checked(t, first, "ok    bundle endpoint: the roots can be served: 1 from istio-system/istio-ca-root-cert")
 	hostile(t, first, web)
 
 	t.Log("The endpoint of the second mesh has the certificate of a CA that nobody trusts")
@@ -131,6 +135,16 @@ func served(t *testing.T, m *mesh, web *testca.Certificate, roots ...[]byte) *sp
 		}
 	}
 	return bundles[0]
+}
+
+// checked expects a line of `kubectl istiod-agent check`, whose exit code may have other causes.
+func checked(t *testing.T, m *mesh, line string) {
+	t.Helper()
+	kubeconfig, err := m.Plane.Kubeconfig("admin", "system:masters")
+	must(t, err)
+	if result := plugin.Run(t.Context(), "", "check", "--kubeconfig", kubeconfig); !strings.Contains(result.Stdout, line) {
+		t.Errorf("check does not report %q: %s", line, result)
+	}
 }
 
 // hostile requests get nothing else than the bundle, and leave the port as it is.

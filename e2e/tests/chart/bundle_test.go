@@ -4,8 +4,10 @@ package chart
 
 import (
 	"maps"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -75,6 +77,18 @@ func TestBundleCertificate(t *testing.T) {
 	volumes := webhookPods(t, result).Spec.Volumes
 	if mounted := volumes[len(volumes)-1].Secret; mounted == nil || mounted.SecretName != name || len(names) != 1 || names[0] != "trust.example.com" {
 		t.Errorf("cert-manager writes %s for %v, the Pods mount %+v", name, names, mounted)
+	}
+}
+
+// The endpoint needs no right that the webhook does not have anyway.
+func TestBundleRights(t *testing.T) {
+	with, without := render(t, standard, bundled(nil)), render(t, standard, nil)
+	for name, object := range with.objects {
+		if kind := object.GetKind(); strings.HasSuffix(kind, "Role") || strings.HasSuffix(kind, "RoleBinding") {
+			if diff := cmp.Diff(without.objects[name], object); diff != "" {
+				t.Errorf("%s changes (-without +with):\n%s", name, diff)
+			}
+		}
 	}
 }
 

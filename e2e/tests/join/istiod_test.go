@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/agent/remoteclusters"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 )
@@ -52,6 +54,15 @@ func TestWithoutSecrets(t *testing.T) {
 	cluster.Eventually(t, "istiod calls cluster-2 timed out", func() error { return first.synced(ctx, "timeout") })
 	second.endpoint(t, "remote", "10.2.0.2")
 	first.wantServed(t, "cluster-2", "remote", "10.2.0.2")
+	observer := remoteclusters.New(first.istiod.MonitoringAddress, logr.Discard())
+	go observer.Run(ctx)
+	cluster.Eventually(t, "the agent reports that istiod reads cluster-2", func() error {
+		latest := observer.Latest()
+		if synced, all := latest.Synced(); synced != 1 || all != 1 {
+			return fmt.Errorf("%+v", latest)
+		}
+		return nil
+	})
 
 	const replaced, registries = "cluster cluster-2 synced, replacing registry", `Initializing Kubernetes service registry "cluster-2"`
 	run(t, config, joinBoth("--renew", "--restart=false")...).Wants(t, 0, "cluster-1: istiod uses the old token until it restarts: kubectl --context=cluster-1 rollout restart -n istio-system deployment/istiod")

@@ -49,12 +49,18 @@ func blocks(page string) (found []block, err error) {
 // program matches the beginning of a script.
 var program = regexp.MustCompile(`^\s*(?:[A-Z_0-9]+=\S+|(?:\./)?(?:bin/)?(?:cat|cd|cosign|cp|curl|digest=|export|for|gcloud|gh|git|go|helm|istioctl|jq|kind|kubectl|kubectl-istiod_agent|make|mkdir|openssl|sudo|tar|until|vault|while))\s`)
 
-// commands splits a script into its commands. A command ends with its line, unless that ends with a backslash.
+// commands splits a script into its commands. A command ends with its line, unless that ends with a backslash, or a document
+// up to EOF follows it. A script with a loop is one command.
 func commands(script string) (found []string) {
+	if strings.Contains(script, "; do\n") {
+		return []string{script}
+	}
 	var command strings.Builder
+	document := false
 	for line := range strings.Lines(script) {
 		command.WriteString(line)
-		if strings.HasSuffix(strings.TrimRight(line, "\n"), `\`) {
+		document = document && strings.TrimSpace(line) != "EOF" || strings.Contains(line, "<<EOF")
+		if document || strings.HasSuffix(strings.TrimRight(line, "\n"), `\`) {
 			continue
 		}
 		if text := command.String(); strings.TrimSpace(text) != "" {

@@ -6,6 +6,7 @@ package pages
 var elsewhere = map[string]string{
 	"docs/cert-manager.md":   "e2e/tests/rotation.TestCertManagerPage",
 	"docs/rotation.md":       "e2e/tests/rotation.TestPageCommands",
+	"docs/trust-bundles.md":  "e2e/tests/bundle.TestOwnClusterTrustBundle",
 	"docs/try-it.md":         "e2e/suite.TestGuide",
 	"docs/vault.md":          "e2e/tests/vaultdocs.TestPage",
 	"docs/verify-release.md": "tools/release.TestRelease",
@@ -30,13 +31,14 @@ var exceptBlocks = map[string]string{
 
 // exceptCommands are the commands that do not run here, with the test that runs them, or the reason.
 var exceptCommands = map[string]string{
-	"kind load image-archive dist/istiod-agent-webhook-0.1.0-amd64.tar": "needs Docker; `make e2e-kind` loads the same archives (hack/kind.sh)",
-	"kind load image-archive dist/istiod-agent-0.1.0-amd64.tar":         "needs Docker; `make e2e-kind` loads the same archives (hack/kind.sh)",
-	"sudo install bin/kubectl-istiod_agent /usr/local/bin/":             "changes this machine",
-	"helm test istiod-agent -n istiod-agent-system":                     "needs a Pod: e2e/suite.TestGuide",
-	"kubectl istiod-agent verify":                                       "needs an istiod that publishes its root: e2e/tests/clitrust",
-	"kubectl istiod-agent status":                                       "needs a Pod of istiod: e2e/tests/clitrust",
-	"kubectl apply -f policy.yaml || kubectl apply -f policy.yaml":      "beside the webhook it would inject twice; e2e/tests/policy applies the same objects",
+	"sudo install bin/kubectl-istiod_agent /usr/local/bin/":                                     "changes this machine",
+	"helm test istiod-agent -n istiod-agent-system":                                             "needs a Pod: e2e/suite.TestGuide",
+	"kubectl logs -n istio-system deployment/istiod -c discovery | grep 'in cluster cluster-2'": "needs a Pod of istiod",
+	"kubectl wait virtualmesh virtual-mesh -n gloo-mesh --for=condition=Federated --timeout=5m": "needs two clusters: e2e/tests/federation",
+	"kubectl istiod-agent join --context cluster-1 --context cluster-2":                         "needs two clusters: e2e/tests/join",
+	"kubectl istiod-agent verify":                                                               "needs an istiod that publishes its root: e2e/tests/clitrust",
+	"kubectl istiod-agent status":                                                               "needs a Pod of istiod: e2e/tests/clitrust",
+	"kubectl apply -f policy.yaml || kubectl apply -f policy.yaml":                              "beside the webhook it would inject twice; e2e/tests/policy applies the same objects",
 	"helm upgrade istiod-agent charts/istiod-agent -n istiod-agent-system --reset-then-reuse-values --set servingCertificate.source=cert-manager":       "needs cert-manager: e2e/tests/certmanager",
 	"kubectl wait issuedcertificates -n istio-system --all --for=condition=Ready --timeout=1m":                                                          "needs an agent: docs/cert-manager.md has the same, and its test runs it",
 	"kubectl exec -n istiod-agent-system deployment/istiod-agent-webhook -- /istiod-agent-webhook check":                                                "needs a Pod; e2e/tests/configurations runs the program's check",

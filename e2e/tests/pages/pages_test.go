@@ -73,6 +73,8 @@ func (s *shell) try(t *testing.T, key, command string) bool {
 	switch {
 	case strings.HasPrefix(command, "make "):
 		return wantTargets(t, key, command)
+	case strings.HasPrefix(command, "kind load image-archive "): // `make kind-up` loads the images into a cluster of kind
+		return wantArchive(t, key, command)
 	case strings.HasPrefix(command, "kubectl rollout status "):
 		rolledOut(t)
 	}
@@ -104,17 +106,35 @@ func (s *shell) try(t *testing.T, key, command string) bool {
 // wantTargets requires that make has the targets of a command.
 func wantTargets(t *testing.T, key, command string) bool {
 	t.Helper()
-	root, err := built.Root()
-	must(t, err)
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
-	must(t, err)
+	text := makefile(t)
 	for _, target := range strings.Fields(plain(command))[1:] {
-		if !strings.Contains(target, "=") && !regexp.MustCompile(`(?m)^(?:\S+ )*`+regexp.QuoteMeta(target)+`(?: \S+)*:`).Match(makefile) {
+		if !strings.Contains(target, "=") && !regexp.MustCompile(`(?m)^(?:\S+ )*`+regexp.QuoteMeta(target)+`(?: \S+)*:`).MatchString(text) {
 			t.Errorf("%s: make has no target %s", key, target)
 			return false
 		}
 	}
 	return true
+}
+
+// wantArchive requires that `make image` writes the archive of a command, for the chart's version.
+func wantArchive(t *testing.T, key, command string) bool {
+	t.Helper()
+	image := regexp.MustCompile(` dist/(\S+)-0\.1\.0-amd64\.tar$`).FindStringSubmatch(plain(command))
+	list := regexp.MustCompile(`(?m)^IMAGES := (.*)$`).FindStringSubmatch(makefile(t))
+	if image == nil || list == nil || !slices.Contains(strings.Fields(list[1]), image[1]) {
+		t.Errorf("%s: no image of the Makefile is in %s", key, command)
+		return false
+	}
+	return true
+}
+
+func makefile(t *testing.T) string {
+	t.Helper()
+	root, err := built.Root()
+	must(t, err)
+	content, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	must(t, err)
+	return string(content)
 }
 
 // rolledOut does what the Deployment controller does once all Pods are ready.
@@ -169,8 +189,23 @@ func TestEveryPageIsRun(t *testing.T) {
 	}
 }
 
+// The tests that the exceptions name exist.
+func TestExceptions(t *testing.T) {
+	root, err := built.Root()
+	must(t, err)
+	for _, exceptions := range []map[string]string{exceptBlocks, exceptCommands} {
+		for name, reason := range exceptions {
+			for _, folder := range regexp.MustCompile(`(?:e2e|tools)/[a-z/]+[a-z]`).FindAllString(reason, -1) {
+				if _, err := os.Stat(filepath.Join(root, folder)); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		}
+	}
+}
+
 func TestBlocks(t *testing.T) {
-	found, err := blocks("# A\n```\nkubectl a \\\n  b   # why\n\nmake c\n```\n```yaml\nd: 1\n```\n## B\n- item\n\n  ```\n  helm e\n  ```\n```\n$ kubectl f\ng\n```\n```\n+--+\n```\n")
+	found, err := blocks("# A\n```\nkubectl a \\\n  b   # why\n\nmake c\ncat <<EOF\nx\nEOF\n```\n```yaml\nd: 1\n```\n## B\n- item\n\n  ```\n  helm e\n  ```\n```\n$ kubectl f\ng\n```\n```\n+--+\n```\n")
 	must(t, err)
 	var got []string
 	for _, b := range found {
@@ -178,7 +213,7 @@ func TestBlocks(t *testing.T) {
 			got = append(got, b.name+": "+plain(command))
 		}
 	}
-	if want := []string{"A 1: kubectl a b", "A 1: make c", "B 1: helm e"}; !slices.Equal(got, want) {
+	if want := []string{"A 1: kubectl a b", "A 1: make c", "A 1: cat <<EOF\nx\nEOF", "B 1: helm e"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if _, err := blocks("```\nkubectl\n"); err == nil {
