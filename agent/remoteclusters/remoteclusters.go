@@ -31,7 +31,8 @@ import (
 )
 
 const (
-	// shortestPause and longestPause are between two readings: short after a change, then doubled.
+	// shortestPause and longestPause are between two readings: short after a change, then four times as
+	// long each time: every reading wakes the processor.
 	shortestPause, longestPause = 5 * time.Second, time.Minute
 	// patience is how long readings may fail before that is reported: an istiod that starts or restarts does not answer.
 	patience = 2 * time.Minute
@@ -73,7 +74,7 @@ func (o *Observer) Run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		pause = min(2*pause, longestPause)
+		pause = min(4*pause, longestPause)
 	}
 }
 
