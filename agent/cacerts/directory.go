@@ -26,8 +26,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -56,11 +54,11 @@ func Open(path string, allowDisk bool) (*Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	var stat unix.Statfs_t
-	if err := unix.Statfs(path, &stat); err != nil {
+	memory, err := inMemory(path)
+	if err != nil {
 		return nil, fmt.Errorf("directory %s: %w; mount istiod's volume cacerts there", path, err)
 	}
-	if kind := stat.Type; kind != unix.TMPFS_MAGIC && kind != unix.RAMFS_MAGIC && !allowDisk {
+	if !memory && !allowDisk {
 		return nil, fmt.Errorf("directory %s is not in memory, so the CA key would be written to a disk; "+
 			"mount an emptyDir of medium Memory there (a Secret volume there means that istiod's Deployment was changed back), or allow a disk with --allow-disk, for trials", path)
 	}

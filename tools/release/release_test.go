@@ -398,6 +398,23 @@ func TestProgramsAreReproducible(t *testing.T) {
 	}
 }
 
+// The plugin's packages of this repository use nothing of Linux alone. The release builds them for macOS too, which would take
+// minutes here.
+func TestPluginIsPortable(t *testing.T) {
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if .Module}}{{if .Module.Main}}{{.ImportPath}} {{.Imports}}{{end}}{{end}}", "./cmd/"+plugin)
+	list.Dir, list.Env = root, append(os.Environ(), "GOOS=darwin", "CGO_ENABLED=0")
+	output, err := list.Output()
+	must(t, err)
+	if !strings.Contains(string(output), project+"/cli ") {
+		t.Fatalf("the plugin's packages were not found:\n%s", output)
+	}
+	for line := range strings.Lines(string(output)) {
+		if strings.Contains(line, "golang.org/x/sys/unix") {
+			t.Errorf("on macOS, the plugin links a package that uses golang.org/x/sys/unix: %s", line)
+		}
+	}
+}
+
 // build builds a program as make does.
 func build(t *testing.T, source, pkg, output string, environment ...string) {
 	t.Helper()
