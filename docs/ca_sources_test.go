@@ -97,8 +97,8 @@ func TestNameConstraintsExample(t *testing.T) {
 	}
 }
 
-// Each source has a picture of plain characters, which fits a page and is readable in every theme.
-func TestPictures(t *testing.T) {
+// Each source has a diagram of plain characters, which fits a page and is readable in every theme.
+func TestDiagramsOfSources(t *testing.T) {
 	t.Parallel()
 	pictures := 0
 	for block := range strings.SplitSeq(read(t, caSources).text, "\n```\n") {

@@ -226,6 +226,15 @@ var claims = map[string]map[string]string{
 		"The directory contains a complete":           "agent/cacerts.TestKilledAtAnyInstant agent/cacerts.TestNoStepLeavesAPart",
 		"`kubectl istiod-agent` sends":                "cli.TestTheTokenGoesToThePersonsOwnAddressAlone",
 	},
+	"Access between clusters": {
+		"A remote secret lets istiod":       definition,
+		"The account that Istio's charts":   "e2e/tests/join.TestKeysOfOtherClusters",
+		"With the agent, no Secret holds":   "e2e/tests/join.TestKeysOfOtherClusters",
+		"The accounts of `kubectl":          "e2e/tests/join.TestKeysOfOtherClusters e2e/tests/join.TestRights cli/remotes.TestRules",
+		"Each istiod has its own account":   "e2e/tests/join.TestJoin",
+		"`join` runs with your rights":      "e2e/tests/join.TestJoin e2e/tests/join.TestTakenBack",
+		"Whoever reads a remote secret can": limit,
+	},
 	"Copies of the key": {
 		"The file in istiod's volume":                     "agent/cacerts.TestPublishForgetsTheKey",
 		"After publishing, the agent":                     "agent/cacerts.TestPublishForgetsTheKey docs.TestBounds",

@@ -73,7 +73,7 @@ func unlessOrdinary(spec *admissionv1.ValidatingAdmissionPolicySpec) {
 	}
 	for i := range spec.AuditAnnotations {
 		a := &spec.AuditAnnotations[i]
-		a.ValueExpression = "variables.deleted ? '' : variables.ordinary && " + builtInCA() + " ? " + quote(injected) + " : " + a.ValueExpression
+		a.ValueExpression = "variables.deleted ? '' : variables.ordinary ? " + quote(injected) + " : " + a.ValueExpression
 	}
 }
 

@@ -44,6 +44,7 @@ func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	d.ambient()
 	d.bundle()
 	d.certificates()
+	d.remotes()
 	d.deciders()
 	return d.lines
 }

@@ -58,6 +58,7 @@ type clusterFacts struct {
 	Ambient *ambientState
 	// Bundle is what istiods publish for the bundle endpoint; nil where it is not enabled.
 	Bundle []fact[string]
+	Remotes remoteState
 }
 
 type crdState struct {
@@ -115,6 +116,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.CertManager = readCertManager(ctx, cluster.Client, facts)
 	facts.Ambient = readAmbient(ctx, cluster.Client, facts)
 	facts.Bundle = readBundle(ctx, cluster.Client, facts)
+	facts.Remotes = readRemotes(ctx, cluster.Client, facts.Istiods.Value)
 	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}

@@ -201,6 +201,11 @@ func Webhook(ctx context.Context) (string, error) { return command(ctx, "istiod-
 // Agent builds istiod-agent in the same way.
 func Agent(ctx context.Context) (string, error) { return command(ctx, "istiod-agent") }
 
+// Traffic builds istiod-agent-traffic in the same way.
+func Traffic(ctx context.Context) (string, error) {
+	return build(ctx, "traffic", "./cmd/istiod-agent-traffic")
+}
+
 // Plugin builds kubectl-istiod_agent and returns its path.
 func Plugin(ctx context.Context) (string, error) { return command(ctx, "kubectl-istiod_agent") }
 

@@ -44,7 +44,7 @@ func (s *Server) TrustBundle(ctx context.Context, options CSROptions) ([]string,
 		return nil, err
 	}
 	defer connection.Close()
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, "clusterid", clusterID)
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token, "clusterid", s.options.clusterID())
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(connection).StreamAggregatedResources(ctx)
 	if err != nil {
 		return nil, err

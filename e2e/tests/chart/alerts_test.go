@@ -32,7 +32,7 @@ type prometheusRule struct {
 func TestAlerts(t *testing.T) {
 	r := render(t, standard, bundled(helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": true}}))
 	rules := typed[prometheusRule](t, r.one(t, "PrometheusRule")).Spec.Groups[0].Rules
-	if len(rules) != 20 {
+	if len(rules) != 21 {
 		t.Errorf("there are %d alerts", len(rules))
 	}
 	for _, rule := range rules {
