@@ -57,7 +57,7 @@ type clusterFacts struct {
 	// Ambient is nil where no specification has name constraints.
 	Ambient *ambientState
 	// Bundle is what istiods publish for the bundle endpoint; nil where it is not enabled.
-	Bundle []fact[string]
+	Bundle  []fact[string]
 	Remotes remoteState
 }
 
