@@ -55,12 +55,12 @@ func TestFederation(t *testing.T) {
 		return nil
 	})
 
-	checked(t, first, "fail  bundle endpoint: istiod has not published its roots in ConfigMap istio-system/istio-ca-root-cert, so no bundle is served")
+	checked(t, second, "fail     bundle endpoint  — istiod has not published its roots in ConfigMap istio-system/istio-ca-root-cert, so no bundle is served")
 	first.start(t, second, web)
 	second.start(t, first, web)
 	served(t, first, web, first.root.Certificate)
 	served(t, second, wrong, second.root.Certificate)
-	checked(t, first, "ok    bundle endpoint: the roots can be served: 1 from istio-system/istio-ca-root-cert")
+	checked(t, second, "ok       bundle endpoint  — the roots can be served: 1 from istio-system/istio-ca-root-cert")
 	hostile(t, first, web)
 
 	t.Log("The endpoint of the second mesh has the certificate of a CA that nobody trusts")

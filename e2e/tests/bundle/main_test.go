@@ -195,6 +195,9 @@ func (m *mesh) stage(t *testing.T, stage string, root *vaultserver.Root, signed 
 		must(t, unstructured.SetNestedField(m.object.Object, "pki2/root/sign-intermediate", "spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault", "caPath"))
 	}
 	m.apply(t)
+	if stage == "sign-with-new" {
+		m.renew(t)
+	}
 	cluster.Within(t, 3*time.Minute, "stage "+stage+" is complete", func() error {
 		stored := m.object.DeepCopy()
 		if err := m.Get(t.Context(), client.ObjectKeyFromObject(m.object), stored); err != nil {
@@ -207,6 +210,25 @@ func (m *mesh) stage(t *testing.T, stage string, root *vaultserver.Root, signed 
 		}
 		return nil
 	})
+}
+
+// renew makes the agent renew at once: a change of the specification alone takes effect after a random delay.
+func (m *mesh) renew(t *testing.T) {
+	t.Helper()
+	certificate := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
+		"metadata": map[string]any{"name": "istiod-istio-system-" + strings.TrimSuffix(m.domain.Name(), ".example"), "namespace": namespace},
+	}}
+	cluster.Eventually(t, "the IssuedCertificate has the new mount", func() error {
+		if err := m.Get(t.Context(), client.ObjectKeyFromObject(certificate), certificate); err != nil {
+			return err
+		}
+		if path, _, _ := unstructured.NestedString(certificate.Object, "spec", "agentCa", "vault", "caPath"); path != "pki2/root/sign-intermediate" {
+			return fmt.Errorf("it has %q", path)
+		}
+		return nil
+	})
+	must(t, agents.Renew(t.Context(), m.Cluster, certificate, "new-root"))
 }
 
 // published returns what istiod publishes in its own namespace.
