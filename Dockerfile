@@ -1,4 +1,4 @@
-# The two images, described once. `make image` builds them from this file without Docker;
+# The images, described once: a stage for each of the Makefile's IMAGES. `make image` builds them from this file without Docker;
 # Docker itself gives the same from the binaries that `make image` leaves in bin/:
 #
 #   docker build --target agent --build-arg VERSION=… --build-arg REVISION=… .
@@ -36,3 +36,19 @@ COPY --chmod=0444 bin/linux-${TARGETARCH}/istiod-agent-webhook.licenses /license
 # The user that is called nonroot elsewhere.
 USER 65532:65532
 ENTRYPOINT ["/istiod-agent-webhook"]
+
+FROM scratch AS traffic
+ARG TARGETARCH
+ARG VERSION
+ARG REVISION
+LABEL org.opencontainers.image.title="istiod-agent-traffic" \
+      org.opencontainers.image.description="Serves and calls in the mesh for kubectl istiod-agent verify --traffic" \
+      org.opencontainers.image.source="https://github.com/istiod-agent/istiod-agent" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --chmod=0555 bin/linux-${TARGETARCH}/istiod-agent-traffic /istiod-agent-traffic
+COPY --chmod=0444 bin/linux-${TARGETARCH}/istiod-agent-traffic.licenses /licenses/istiod-agent-traffic.txt
+# The user that is called nonroot elsewhere.
+USER 65532:65532
+ENTRYPOINT ["/istiod-agent-traffic"]

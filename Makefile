@@ -24,20 +24,23 @@ help: ## List the targets
 
 # --- The product -------------------------------------------------------------
 
-PROGRAMS := istiod-agent istiod-agent-webhook kubectl-istiod_agent
+PROGRAMS := istiod-agent istiod-agent-webhook istiod-agent-traffic kubectl-istiod_agent
 set_version = -X github.com/istiod-agent/istiod-agent/internal/version.Version=$(VERSION)
 
 .PHONY: build
-build: $(PROGRAMS:%=bin/%) ## Build the three programs into bin/
+build: $(PROGRAMS:%=bin/%) ## Build the four programs into bin/
+
+# The Go module of a program: the one that links gRPC has its own.
+module = $(if $(filter istiod-agent-traffic,$(1)),traffic,.)
 
 bin/linux-$(ARCH)/%: FORCE
-	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ . ./cmd/$* "$(set_version)"
+	@GOOS=linux GOARCH=$(ARCH) hack/build.sh $@ $(call module,$*) ./cmd/$* "$(set_version)"
 
 bin/%: FORCE
-	@hack/build.sh $@ . ./cmd/$* "$(set_version)"
+	@hack/build.sh $@ $(call module,$*) ./cmd/$* "$(set_version)"
 
 # The licences of a program and of all that it links.
-licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --output $@ $<
+licenses = hack/build.sh .build/licenses tools ./licenses && .build/licenses --root $(call module,$(notdir $<)) --output $@ $<
 
 bin/linux-$(ARCH)/%.licenses: bin/linux-$(ARCH)/%
 	@$(licenses)
@@ -45,18 +48,21 @@ bin/linux-$(ARCH)/%.licenses: bin/linux-$(ARCH)/%
 bin/plugin/%.licenses: bin/plugin/%
 	@$(licenses)
 
-IMAGE_FILES = $(foreach program,istiod-agent istiod-agent-webhook,bin/linux-$(ARCH)/$(program) bin/linux-$(ARCH)/$(program).licenses)
+# The images: each has the name of its program. Its stage in the Dockerfile is the name's last part: agent, webhook, traffic.
+IMAGES := istiod-agent istiod-agent-webhook istiod-agent-traffic
+stage = $(lastword $(subst -, ,$(1)))
+IMAGE_FILES = $(foreach program,$(IMAGES),bin/linux-$(ARCH)/$(program) bin/linux-$(ARCH)/$(program).licenses)
 
 tag = $(VERSION:v%=%)
-archive = .build/image --target $(1) --arch $(ARCH) --name $(REGISTRY)/$(2):$(tag) --created $(SOURCE_DATE_EPOCH) \
-	--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION) --output dist/$(2)-$(tag)-$(ARCH).tar
+# An image's archive: $(1) image, $(2) tag, $(3) file.
+archive = .build/image --target $(call stage,$(1)) --arch $(ARCH) --name $(REGISTRY)/$(1):$(2) --created $(SOURCE_DATE_EPOCH) \
+	--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION) --output $(3)
 
 .PHONY: image
-image: $(IMAGE_FILES) ## Write both container images to dist/, without Docker (ARCH=arm64 for the other architecture)
+image: $(IMAGE_FILES) ## Write the container images to dist/, without Docker (ARCH=arm64 for the other architecture)
 	@hack/build.sh .build/image tools ./image
 	@mkdir -p dist
-	@$(call archive,agent,istiod-agent)
-	@$(call archive,webhook,istiod-agent-webhook)
+	@$(foreach image,$(IMAGES),$(call archive,$(image),$(tag),dist/$(image)-$(tag)-$(ARCH).tar) &&) true
 
 PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
 
@@ -67,22 +73,34 @@ plugin: $(foreach platform,$(PLATFORMS),bin/plugin/$(platform)/kubectl-istiod_ag
 bin/plugin/%/kubectl-istiod_agent: FORCE
 	@GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) hack/build.sh $@ . ./cmd/kubectl-istiod_agent "$(set_version)"
 
-# --- A release: make image for each architecture, make chart, make push ---------
+# --- A release ----------------------------------------------------------------
+
+.PHONY: release
+release: ## Write a release to dist/: images of both architectures, chart, plugin, SBOMs and checksums (VERSION=v0.2.0)
+	@rm -rf dist
+	@$(MAKE) --no-print-directory image ARCH=amd64
+	@$(MAKE) --no-print-directory image ARCH=arm64
+	@$(MAKE) --no-print-directory plugin release-files
+
+# What is made of the images and of the plugin's archives, and the checksums of all but the images, which a registry has.
+.PHONY: release-files
+release-files: helm
+	@hack/build.sh .build/release/release tools ./release
+	@.build/release/release --registry $(REGISTRY) --tag $(tag) --created $(SOURCE_DATE_EPOCH) --dist dist \
+		--chart charts/istiod-agent --staged-chart .build/release/istiod-agent $(IMAGES)
+	@$(HELM_BINARY) package .build/release/istiod-agent --version $(tag) --app-version $(tag) --destination dist
+	@cd dist && sha256sum $$(ls | grep -v -e '\.tar$$' -e '^checksums.txt$$') >checksums.txt
 
 HELM_BINARY := .build/helm/helm
 .PHONY: helm
 helm:
 	@hack/build.sh $(HELM_BINARY) e2e helm.sh/helm/v4/cmd/helm
 
-.PHONY: chart
-chart: helm ## Package the chart into dist/, with VERSION for its version and that of the images
-	@$(HELM_BINARY) package charts/istiod-agent --version $(tag) --app-version $(tag) --destination dist
-
 .PHONY: push-tools
 push-tools: helm .build/crane
 
 .PHONY: push
-push: push-tools ## Push images and chart, as make image and make chart have written them, to REGISTRY
+push: push-tools ## Push images and chart of dist/, as make release has written them, to REGISTRY
 	@hack/push.sh $(REGISTRY) $(tag)
 
 .build/crane: tools/go.mod
@@ -105,10 +123,11 @@ test: unit verify-generated lint integration e2e-core ## Run every check but the
 .PHONY: unit
 unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
+	@$(if $(RACE),CGO_ENABLED=1) go -C traffic test $(if $(RACE),-race) ./...
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
-integration: servers ## Test against a real API server, a real Vault and a real istiod, as processes
+integration: servers helm ## Test against a real API server, a real Vault and a real istiod, as processes
 	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
@@ -139,7 +158,7 @@ e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and remov
 		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
 
 .PHONY: bench
-bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers" for some of them)
+bench: servers whole-vault ## Measure time and memory against bounds (SECTIONS="webhook admission agent cert-manager controllers contexts" for some of them)
 	@cd e2e && go run ./cmd/bench $(SECTIONS)
 
 .PHONY: fuzz
@@ -157,6 +176,7 @@ VAULT      := $(call pinned,vault,github.com/hashicorp/vault)
 ISTIO      := $(call pinned,istio,istio.io/istio)
 CERT_MANAGER := $(call pinned,cert-manager,github.com/cert-manager/cert-manager)
 APPROVER_POLICY := $(call pinned,approver-policy,github.com/cert-manager/approver-policy)
+TRUST_MANAGER := $(call pinned,trust-manager,github.com/cert-manager/trust-manager)
 
 APISERVER_BINARY := .build/kubernetes-$(KUBERNETES)/kube-apiserver
 ETCD_BINARY      := .build/etcd-$(ETCD)/etcd
@@ -165,6 +185,7 @@ WHOLE_VAULT      := .build/vault-$(VAULT)/whole/vault
 ISTIOD_BINARY    := .build/istio-$(ISTIO)/pilot-discovery
 CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-manager-,controller cainjector)
 APPROVER_BINARY  := .build/approver-policy-$(APPROVER_POLICY)/approver-policy
+TRUST_MANAGER_BINARY := .build/trust-manager-$(TRUST_MANAGER)/trust-manager
 
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
@@ -185,7 +206,7 @@ $(APISERVER_BINARY):
 		-X $(kubernetes_version).gitMajor=$(word 1,$(release)) -X $(kubernetes_version).gitMinor=$(word 2,$(release))"
 
 .PHONY: servers
-servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager and approver-policy
+servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) $(TRUST_MANAGER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager, approver-policy and trust-manager
 
 $(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)
 	@echo "Building Vault $(VAULT), once: up to five minutes on two cores."
@@ -214,6 +235,10 @@ $(CERT_MANAGER_BINARIES): .build/cert-manager-$(CERT_MANAGER)/cert-manager
 $(APPROVER_BINARY): e2e/binaries/approver-policy/main.go
 	@echo "Building approver-policy $(APPROVER_POLICY), once: up to five minutes on two cores."
 	@hack/build.sh $@ e2e/binaries/approver-policy github.com/istiod-agent/istiod-agent/e2e/binaries/approver-policy
+
+$(TRUST_MANAGER_BINARY):
+	@echo "Building trust-manager $(TRUST_MANAGER), once: up to eight minutes on two cores."
+	@hack/build.sh $@ e2e/binaries/trust-manager github.com/cert-manager/trust-manager/cmd/trust-manager
 
 # --- Clusters with a node, for the tests in e2e/suite -------------------------
 
@@ -265,8 +290,7 @@ guide-images: whole-vault $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(IMAGE_FILE
 	@hack/build.sh .build/e2e/workload e2e ./cmd/workload
 	@mkdir -p .build/images && cp "$$(PATH=$$PATH:/usr/sbin:/sbin command -v busybox)" .build/busybox
 	@$(call test_images,$(GUIDE_IMAGES))
-	@$(call test_image,Dockerfile,.,agent,$(REGISTRY)/istiod-agent:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
-	@$(call test_image,Dockerfile,.,webhook,$(REGISTRY)/istiod-agent-webhook:$(CHART_TAG),--build-arg VERSION=$(tag) --build-arg REVISION=$(REVISION)) >/dev/null
+	@$(foreach image,$(IMAGES),$(call archive,$(image),$(CHART_TAG),.build/images/$(call stage,$(image)).tar) >/dev/null &&) true
 
 CLUSTERS ?= 1
 
@@ -310,9 +334,15 @@ $(ISTIOCTL_BINARY):
 # --- The source --------------------------------------------------------------
 
 .PHONY: lint
-lint: .build/golangci-lint .build/actionlint ## Check the source of all three Go modules, and the CI's workflows
-	@status=0; for module in . e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
+lint: .build/golangci-lint .build/actionlint ## Check the source of all four Go modules, and the CI's workflows
+	@status=0; for module in . traffic e2e tools; do (cd $$module && $(CURDIR)/.build/golangci-lint run --allow-parallel-runners) || status=1; done; \
 		.build/actionlint || status=1; exit $$status
+
+# Not a part of make test: the database of vulnerabilities is asked over the network (https://vuln.go.dev).
+.PHONY: vulnerabilities
+vulnerabilities: ## Look for known vulnerabilities in what the programs call, over the network
+	@hack/build.sh .build/govulncheck tools/govulncheck golang.org/x/vuln/cmd/govulncheck
+	@.build/govulncheck ./... && .build/govulncheck -C traffic ./...
 
 .PHONY: generate
 generate: ## Write all generated files again

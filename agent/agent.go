@@ -48,7 +48,15 @@ type APIServer interface {
 	ConfigMapValue(ctx context.Context, namespace, name, key string, limit int) (string, error)
 }
 
-// Agent keeps one istiod's certificate. All exported fields but APIServer are required.
+// RemoteClusters observes the clusters that istiod reads services and endpoints from.
+type RemoteClusters interface {
+	// Latest returns the last result, nil before the first.
+	Latest() *certificatesv1.RemoteClusters
+	// Changed receives a value after Latest has changed.
+	Changed() <-chan struct{}
+}
+
+// Agent keeps one istiod's certificate. All exported fields but APIServer and RemoteClusters are required.
 type Agent struct {
 	Identity       Identity
 	Specifications Specifications
@@ -66,6 +74,8 @@ type Agent struct {
 	IstiodAddress string
 	// WorkloadTTL is the lifetime of the certificates that istiod signs.
 	WorkloadTTL time.Duration
+	// RemoteClusters are only reported: they change nothing about certificates. It is nil for an init container.
+	RemoteClusters RemoteClusters
 	// MultiRoot means that istiod accepts other roots while it runs (its ISTIO_MULTIROOT_MESH).
 	MultiRoot bool
 
@@ -167,10 +177,15 @@ func (a *Agent) act(ctx context.Context, step machine.Step) (machine.Event, erro
 func (a *Agent) wait(ctx context.Context, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
+	var remote <-chan struct{} // nil never receives
+	if a.RemoteClusters != nil {
+		remote = a.RemoteClusters.Changed()
+	}
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-a.Specifications.Changed():
+	case <-remote:
 	}
 }
 

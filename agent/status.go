@@ -24,6 +24,7 @@ func (a *Agent) report() {
 		}
 		a.Metrics.Published(a.set, at, p.Confirmed)
 	}
+	a.Metrics.RemoteClusters(a.remoteClusters())
 	about := a.notices.About()
 	if about == nil {
 		return
@@ -39,7 +40,7 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 	reason, message := a.notices.Problems()
 	mine := certificatesv1.CertificateStatus{
 		Pod: a.Identity.Pod, Reason: reason, Error: bounded.Text(message, certificatesv1.MaxStatusText),
-		OfferedRootFingerprint: a.state.RejectedRoot(),
+		OfferedRootFingerprint: a.state.RejectedRoot(), RemoteClusters: a.remoteClusters(),
 	}
 	state := certificatesv1.Pending
 	if p := a.state.Published(); p != nil {
@@ -79,6 +80,13 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 		}
 	}
 	return status
+}
+
+func (a *Agent) remoteClusters() *certificatesv1.RemoteClusters {
+	if a.RemoteClusters == nil {
+		return nil
+	}
+	return a.RemoteClusters.Latest()
 }
 
 // limitedBy names the certificate that limits the validity of istiod's, empty where none does.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/cli/checkup"
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/join"
 	"github.com/istiod-agent/istiod-agent/cli/manifests"
 	"github.com/istiod-agent/istiod-agent/cli/policy"
 	"github.com/istiod-agent/istiod-agent/cli/renew"
@@ -35,7 +36,7 @@ func NewCommand() *cobra.Command {
 	}
 	cmd.AddCommand(manifests.InjectCommand(), manifests.UninjectCommand(), policy.Command(), version.Command())
 	cmd.AddCommand(vaultside.Command())
-	cmd.AddCommand(checkup.Command(), status.Command(), verify.Command(), renew.Command(), rotate.Command())
+	cmd.AddCommand(checkup.Command(), status.Command(), verify.Command(), renew.Command(), rotate.Command(), join.Command(), join.LeaveCommand())
 	cmd.AddCommand(optionsCommand())
 	setUsage(cmd)
 	addCompletion(cmd)

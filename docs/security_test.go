@@ -96,6 +96,7 @@ func TestBounds(t *testing.T) {
 		"| HTTP/2 streams of a connection | 8":    {"internal/serve/serve.go", "maxStreams = 8"},
 		"| connections | 64 (admission), ":        {"cmd/istiod-agent-webhook/listeners.go", "admissionConnections = 64"},
 		", 32 (health, metrics), ":                {"cmd/istiod-agent-webhook/listeners.go", "otherConnections = 32"},
+		", 32 (bundle), ":                         {"cmd/istiod-agent-webhook/listeners.go", "bundleConnections = 32"},
 		", 16 (agent) |":                          {"cmd/istiod-agent/run.go", "connections = 16"},
 		"| 256 at once, then 100 a second |":      {"internal/serve/connections.go", "connectionRate, connectionBurst = 100, 256"},
 		"| an admission review | 4 MiB, ":         {"webhook/review.go", "maxReview = 4 << 20"},

@@ -191,7 +191,7 @@ func withoutDetails(status map[string]any) {
 	entries, _ := status["certificates"].([]any)
 	for _, entry := range entries {
 		fields, _ := entry.(map[string]any)
-		for _, field := range []string{"reason", "rootNotAfter", "limitedBy"} {
+		for _, field := range []string{"reason", "rootNotAfter", "limitedBy", "remoteClusters"} {
 			delete(fields, field)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
 // Metrics are the sidecar's. Times are in seconds since 1970.
@@ -25,7 +26,8 @@ type Metrics struct {
 	confirmed, rootChanged, accepted *metrics.Gauge
 	requestPending                   *metrics.Gauge
 	tokenNotAfter, tokenProblem      *metrics.Gauge
-	root                             string // name of the gauge that names the root, with its label
+	root                             string                    // name of the gauge that names the root, with its label
+	remote                           map[string]*metrics.Gauge // by name, with its label
 }
 
 // stepBuckets are of istiod_agent_issue_duration_seconds.
@@ -34,7 +36,7 @@ var stepBuckets = []float64{.001, .005, .025, .1, .5, 1, 2.5, 10, 30}
 // New returns metrics of which all gauges are 0.
 func New() *Metrics {
 	metrics.ExposeMetadata(true) // without types, Prometheus' rule checker warns
-	m := &Metrics{set: metrics.NewSet()}
+	m := &Metrics{set: metrics.NewSet(), remote: map[string]*metrics.Gauge{}}
 	gauge := func(name string) *metrics.Gauge { return m.set.NewGauge("istiod_agent_"+name, nil) }
 	// The validity of the published CA certificate, and its renewal time; 0 while there is none.
 	m.notBefore, m.notAfter, m.renewAt = gauge("ca_not_before_seconds"), gauge("ca_not_after_seconds"), gauge("ca_renew_at_seconds")
@@ -106,6 +108,30 @@ func (m *Metrics) Published(set *cacerts.Set, renewAt time.Time, confirmed bool)
 		m.set.UnregisterMetric(m.root)
 		m.set.NewGauge(root, nil).Set(1)
 		m.root = root
+	}
+}
+
+// RemoteClusters sets 1 for each remote cluster that istiod reads and 0 for one that it cannot read, up to
+// certificatesv1.MaxRemoteClusters; nil removes all.
+func (m *Metrics) RemoteClusters(remote *certificatesv1.RemoteClusters) {
+	current := map[string]float64{}
+	if remote != nil {
+		for _, cluster := range remote.Clusters {
+			name := fmt.Sprintf(`%s{cluster=%q}`, "istiod_agent_remote_cluster_synced", cluster.Name)
+			current[name] = flag(cluster.State == certificatesv1.RemoteSynced)
+		}
+	}
+	for name := range m.remote {
+		if _, listed := current[name]; !listed {
+			m.set.UnregisterMetric(name)
+			delete(m.remote, name)
+		}
+	}
+	for name, value := range current {
+		if m.remote[name] == nil {
+			m.remote[name] = m.set.NewGauge(name, nil)
+		}
+		m.remote[name].Set(value)
 	}
 }
 

@@ -34,8 +34,9 @@ func Command() *cobra.Command {
 (injection.by), the webhook and whether the API server can call it, or the policies and
 the Injection, the guard policy, the labels of namespaces, istiods and the permissions
 of their service accounts, VirtualMeshes, the issuers of cert-manager that they name,
-and IssuedCertificates. It changes nothing: the only object that it creates is an istiod
-in a server-side dry run, so that the API server injects it.
+IssuedCertificates, and the roots for the bundle endpoint. It changes nothing: the only
+object that it creates is an istiod in a server-side dry run, so that the API server
+injects it.
 
 Each line begins with ok, warn, fail or unknown (the check itself failed), and ends with
 the next step. The agents' reports show Vault as istiod's Pods see it. --vault checks

@@ -42,7 +42,9 @@ func decide(kubectl string, facts *clusterFacts, now time.Time) []finding {
 	d.meshes()
 	d.certManager()
 	d.ambient()
+	d.bundle()
 	d.certificates()
+	d.remotes()
 	d.deciders()
 	return d.lines
 }

@@ -102,6 +102,20 @@ func TestDecisions(t *testing.T) {
 			status := f.Certificates.Value[0].Object["status"].(map[string]any)
 			status["conditions"] = []any{map[string]any{"type": "TokenAudienceBound", "status": "False", "reason": "NoAudience", "message": "The agent sends a token."}}
 		}, levelWarn, "IssuedCertificate istio-system/istiod-istio-system-cluster-1  — The agent sends a token; next: set audience=vault in Vault's role"},
+		"joined clusters": {func(f *clusterFacts) {
+			set(f.Meshes.Value, []any{map[string]any{"type": "Ready", "status": "True", "message": "all"}, map[string]any{"type": "Federated", "status": "True", "message": "istiod reads all"}}, "status", "conditions")
+		}, levelOK, "VirtualMesh gloo-mesh/virtual-mesh  — Federated: istiod reads all"},
+		"a cluster that is not joined": {func(f *clusterFacts) {
+			set(f.Meshes.Value, []any{map[string]any{"type": "Federated", "status": "False", "message": "0 of 1 joined; run kubectl istiod-agent join"}}, "status", "conditions")
+		}, levelWarn, "VirtualMesh gloo-mesh/virtual-mesh  — Federated: 0 of 1 joined; run kubectl istiod-agent join; next: kubectl --context=a describe -n gloo-mesh virtualmesh/virtual-mesh"},
+		"remote clusters that istiod cannot read": {func(f *clusterFacts) {
+			var clusters []any
+			for _, name := range []string{"c1", "c2", "c3", "c4", "c5", "c6", "c7\x1b[2J"} {
+				clusters = append(clusters, map[string]any{"name": name, "state": "Failing"})
+			}
+			entry := map[string]any{"pod": "istiod-0", "confirmed": true, "remoteClusters": map[string]any{"count": int64(7), "clusters": clusters}}
+			set(f.Certificates.Value, []any{entry}, "status", "certificates")
+		}, levelFail, "Pod istiod-0: each of the remote clusters c1, c2, c3, c4, c5, and 2 more: istiod's requests to its API server fail, most often because the token of the remote secret has expired; next: kubectl istiod-agent join --renew"},
 		"unreachable":    {func(f *clusterFacts) { f.Version.Err = errors.New("refused") }, levelUnknown, "Kubernetes  — reading the API server's version: refused; next: kubectl --context=a version"},
 		"an old cluster": {func(f *clusterFacts) { f.Version.Value = "v1.29.9-gke.1" }, levelFail, "Kubernetes  — v1.29.9-gke.1 is older than 1.30"},
 		"no CRD":         {func(f *clusterFacts) { f.CRDs[crds[0].name] = fact[*crdState]{} }, levelFail, "CRD virtualmeshes.networking.mesh.gloo.solo.io  — is not installed; next: " + helm.Upgrade("--set crds.install=true")},

@@ -56,6 +56,9 @@ type clusterFacts struct {
 	CertManager *certManagerState
 	// Ambient is nil where no specification has name constraints.
 	Ambient *ambientState
+	Remotes remoteState
+	// Bundle is what istiods publish for the bundle endpoint; nil where it is not enabled.
+	Bundle []fact[string]
 }
 
 type crdState struct {
@@ -112,6 +115,8 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
 	facts.CertManager = readCertManager(ctx, cluster.Client, facts)
 	facts.Ambient = readAmbient(ctx, cluster.Client, facts)
+	facts.Remotes = readRemotes(ctx, cluster.Client, facts.Istiods.Value)
+	facts.Bundle = readBundle(ctx, cluster.Client, facts)
 	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)
 	}

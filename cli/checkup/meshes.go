@@ -89,20 +89,34 @@ func (d *decision) mesh(object *unstructured.Unstructured) {
 	case status.ObservedGeneration < object.GetGeneration():
 		d.add(levelWarn, subject, fmt.Sprintf("is valid, but the controller has not acted on its last change yet (its status is %s)", status.State), d.kubectl+" "+d.pods())
 	case status.State == networkingv1.Accepted:
-		d.add(levelOK, subject, firstMessage(status.Conditions, "is acted on"), "")
+		d.add(levelOK, subject, conditionMessage(status.Conditions, "Ready", "is acted on"), "")
+		d.federated(subject, describe, status.Conditions)
 	case status.State == networkingv1.Pending:
-		d.add(levelWarn, subject, firstMessage(status.Conditions, "is pending"), describe)
+		d.add(levelWarn, subject, conditionMessage(status.Conditions, "Ready", "is pending"), describe)
 	default:
 		d.add(levelFail, subject, string(status.State)+": "+problems, describe)
 	}
 }
 
-// firstMessage returns the message of the first condition, or a default.
-func firstMessage(conditions []metav1.Condition, byDefault string) string {
-	if len(conditions) == 0 {
-		return byDefault
+// conditionMessage returns the message of a condition, or a default.
+func conditionMessage(conditions []metav1.Condition, kind, byDefault string) string {
+	if condition := meta.FindStatusCondition(conditions, kind); condition != nil {
+		return cmp.Or(condition.Message, byDefault)
 	}
-	return cmp.Or(conditions[0].Message, byDefault)
+	return byDefault
+}
+
+// federated adds whether the meshes read each other's services, where the VirtualMesh requests it.
+func (d *decision) federated(subject, describe string, conditions []metav1.Condition) {
+	condition := meta.FindStatusCondition(conditions, networkingv1.FederatedCondition)
+	if condition == nil {
+		return
+	}
+	level, next := levelWarn, describe
+	if condition.Status == metav1.ConditionTrue {
+		level, next = levelOK, ""
+	}
+	d.add(level, subject, "Federated: "+condition.Message, next)
 }
 
 func (d *decision) certificates() {
@@ -172,6 +186,9 @@ func (d *decision) certificate(object *unstructured.Unstructured) (served, faile
 		}
 	}
 	for _, pod := range status.Certificates {
+		for _, problem := range pod.RemoteClusters.Problems() {
+			d.add(levelFail, subject, "Pod "+pod.Pod+": "+problem, "kubectl istiod-agent join --renew, for the contexts of both clusters")
+		}
 		if pod.Waiting() {
 			waiting = append(waiting, pod.Error)
 			continue

@@ -18,9 +18,14 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 )
 
-// ForEach calls query for each context, all at the same time, and returns the results in the order of the flags. A context
+// parallel is how many contexts are queried at the same time. Each holds its answers in memory, and a server that does not
+// answer holds one place until the timeout.
+const parallel = 32
+
+// ForEach calls query for each context, many at the same time, and returns the results in the order of the flags. A context
 // that cannot be opened has an error.
 func ForEach[T any](f *Flags, query func(cluster *Cluster, err error) T) []T {
+	defer f.loadOnce()()
 	names := []string{""}
 	if len(f.Contexts) > 0 {
 		names = nil
@@ -32,8 +37,11 @@ func ForEach[T any](f *Flags, query func(cluster *Cluster, err error) T) []T {
 	}
 	results := make([]T, len(names))
 	var pending sync.WaitGroup
+	places := make(chan struct{}, parallel)
 	for i, name := range names {
+		places <- struct{}{}
 		pending.Go(func() {
+			defer func() { <-places }()
 			cluster, err := f.Open(name)
 			cluster.Context = cmp.Or(cluster.Context, "(none)")
 			results[i] = query(cluster, err)
@@ -58,7 +66,7 @@ type Cluster struct {
 func (f *Flags) Open(context string) (*Cluster, error) {
 	overrides := f.overrides
 	overrides.AuthInfo, overrides.CurrentContext = *f.overrides.AuthInfo.DeepCopy(), context
-	loading := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(f.rules(), &overrides)
+	loading := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(f.loader(), &overrides)
 	c := &Cluster{Context: context, arguments: f.Arguments()}
 	raw, err := loading.RawConfig()
 	if err != nil {

@@ -4,10 +4,13 @@ package clusters
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -89,6 +92,45 @@ func TestForEach(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if got := ForEach(&Flags{Kubeconfig: "/nothing/there"}, query); !slices.Equal(got, []string{"(none) fails"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Many contexts are queried in turns, and share the kubeconfig; the user of one with a credential plugin is not shared.
+func TestManyContexts(t *testing.T) {
+	t.Parallel()
+	content := strings.Replace(kubeconfig, "user: {}", "user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: x, interactiveMode: Never, installHint: \"a\\u001bb\"}}", 1)
+	flags, want := write(t, content), []string{}
+	file, err := os.ReadFile(flags.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 * parallel {
+		name := fmt.Sprint("context-", i)
+		file = fmt.Appendf(file, "- {name: %s, context: {cluster: c, user: u}}\n", name)
+		flags.Contexts, want = append(flags.Contexts, name), append(want, name)
+	}
+	if err := os.WriteFile(flags.Kubeconfig, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var running atomic.Int32
+	full := make(chan struct{})
+	fill := sync.OnceFunc(func() { close(full) })
+	got := ForEach(flags, func(cluster *Cluster, err error) string {
+		defer running.Add(-1)
+		switch now := running.Add(1); {
+		case now == parallel:
+			fill()
+		case now > parallel:
+			t.Errorf("%d at the same time", now)
+		}
+		<-full // the first ones wait until as many run
+		if err != nil {
+			t.Error(err)
+		}
+		return cluster.Context
+	})
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,8 @@ type Flags struct {
 	Timeout time.Duration
 
 	overrides clientcmd.ConfigOverrides
+	// loaded returns the kubeconfig; nil unless it is loaded once for several contexts.
+	loaded func() (*clientcmdapi.Config, error)
 }
 
 // connectionFlag annotates the flags that `options` lists and no command's help does.
@@ -90,6 +93,43 @@ func (f *Flags) rules() *clientcmd.ClientConfigLoadingRules {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.Kubeconfig
 	return rules
+}
+
+// loadOnce makes all contexts share one loaded kubeconfig, until the returned function is called: each would read and decode
+// the entries of all the others.
+func (f *Flags) loadOnce() (end func()) {
+	f.loaded = sync.OnceValues(f.rules().Load)
+	return func() { f.loaded = nil }
+}
+
+// loader returns what Open loads the kubeconfig with.
+func (f *Flags) loader() clientcmd.ClientConfigLoader {
+	if f.loaded == nil {
+		return f.rules()
+	}
+	return shared{f.rules(), f.loaded}
+}
+
+// shared loads a kubeconfig that other contexts use at the same time.
+type shared struct {
+	*clientcmd.ClientConfigLoadingRules
+	load func() (*clientcmdapi.Config, error)
+}
+
+// Load implements clientcmd.ClientConfigLoader.
+func (s shared) Load() (*clientcmdapi.Config, error) {
+	config, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	own := *config
+	own.Clusters, own.Contexts, own.AuthInfos = maps.Clone(config.Clusters), maps.Clone(config.Contexts), maps.Clone(config.AuthInfos)
+	for name, user := range own.AuthInfos {
+		if user.Exec != nil { // clientcmd changes it
+			own.AuthInfos[name] = user.DeepCopy()
+		}
+	}
+	return &own, nil
 }
 
 // Arguments returns the flags that choose a server and a user, as a shell reads them: a printed command must send the same

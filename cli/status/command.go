@@ -20,6 +20,8 @@ import (
 type contextStatus struct {
 	Context  string          `json:"context"`
 	Replicas []replicaStatus `json:"replicas"`
+	// RemoteSecrets are istiod's accesses to other clusters.
+	RemoteSecrets []remoteSecret `json:"remoteSecrets,omitempty"`
 	// Error is why reading the context failed, and what to do; empty otherwise.
 	Error string `json:"error,omitempty"`
 }
@@ -49,19 +51,23 @@ func Command() *cobra.Command {
 		Use:   "status",
 		Short: "Show the CA of each replica of istiod",
 		Long: `Shows every replica of istiod in each context: whether the agent is injected, its CA
-(serial number, key type, remaining lifetime, root), whether istiod uses this CA, and
-the times of the last and the next renewal. Below the table are problems and, where
-they exist, different roots of trust. It changes nothing.
+(serial number, key type, remaining lifetime, root), whether istiod uses this CA, the
+times of the last and the next renewal, and the remote clusters that istiod reads.
+Below the table are problems and, where they exist, different roots of trust. It
+changes nothing.
 
 STATE is Ready, NotInjected, NoCertificate, NoReport, NotConfirmed, Waiting (for an
 approval or the issuer of cert-manager), Failing or Expired. ROOT is the beginning of
 the root's SHA-256; (+1) means that istiod trusts one more root, as during a root
 change. ROOT-LEFT is the time until the root expires. A root that expires within 90
 days, and a certificate that limits the lifetime of istiod's CA, are noted below the
-table. -o wide also shows the CA that the certificate is requested from.
+table. REMOTE is how many of its remote clusters istiod reads, such as 2/3. -o wide
+also shows their names, and the CA that the certificate is requested from. If you may
+read them, the remote secrets have a line, with the remaining lifetimes of their tokens.
 
-Exit codes: 0 all replicas are Ready and have the same root; 1 some are not Ready, or
-roots differ; 2 a request failed, or the flags are wrong.`,
+Exit codes: 0 all replicas are Ready and have the same root; 1 some are not Ready,
+roots differ, istiod cannot read a remote cluster, or a token has expired; 2 a request
+failed, or the flags are wrong.`,
 		Example: `  kubectl istiod-agent status --context cluster-1 --context cluster-2
   kubectl istiod-agent status -n istio-system -o wide`,
 		Args: cobra.NoArgs,
@@ -92,6 +98,7 @@ func readContext(ctx context.Context, cluster *clusters.Cluster, err error, name
 		var found []replicaStatus
 		found, err = readReplicas(ctx, cluster, namespace, now)
 		r.Replicas = append(r.Replicas, found...)
+		r.RemoteSecrets = readRemoteSecrets(ctx, cluster, found, now)
 	}
 	if err != nil {
 		r.Error = terminal.OneLine(err.Error())

@@ -26,6 +26,7 @@ func (f *summary) print(out io.Writer, now time.Time, wide bool) {
 		fmt.Fprintln(out)
 		colours = colours[1:]
 	}
+	f.printRemotes(out, now)
 	if table.Len() > 0 && (len(f.Problems) > 0 || len(f.Notes) > 0 || len(f.Roots) > 1) {
 		fmt.Fprintln(out)
 	}
@@ -45,7 +46,7 @@ func (f *summary) print(out io.Writer, now time.Time, wide bool) {
 // table writes a header and a line for each replica, if any, and returns the colour of each line.
 func (f *summary) table(out io.Writer, now time.Time, wide bool) (colours []string) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT"}
+	header := []string{"CONTEXT", "NAMESPACE", "POD", "STATE", "SERIAL", "KEY", "LEFT", "ROOT", "ROOT-LEFT", "RENEWED", "NEXT", "REMOTE"}
 	if wide {
 		header = append(header, "CONFIRMED", "SOURCE", "ISSUER", "LIMITED-BY", "CERTIFICATE")
 	}
@@ -96,7 +97,7 @@ func (r *replicaStatus) cells(now time.Time, wide bool) []string {
 	}
 	cells := []string{
 		r.Namespace, r.Pod, string(r.State), serial, ca.Key,
-		until(ca.NotAfter, now, "", "expired"), root, until(ca.RootNotAfter, now, "", "expired"), since(ca.NotBefore, now), until(ca.RenewAt, now, "in ", "now"),
+		until(ca.NotAfter, now, "", "expired"), root, until(ca.RootNotAfter, now, "", "expired"), since(ca.NotBefore, now), until(ca.RenewAt, now, "in ", "now"), remoteCell(ca.RemoteClusters, wide),
 	}
 	if wide {
 		cells = append(cells, confirmed, r.Source, ca.Issuer, ca.LimitedBy, r.IssuedCertificate)

@@ -37,8 +37,15 @@ func summarize(contexts []contextStatus, now time.Time) *summary {
 			if r := &context.Replicas[i]; r.State != stateReady {
 				add("%s: %s/%s: %s", context.Context, r.Namespace, r.Pod, r.problem())
 			}
+			if ca := context.Replicas[i].CA; ca != nil {
+				for _, problem := range ca.RemoteClusters.Problems() {
+					add("%s: %s/%s: %s; %s", context.Context, context.Replicas[i].Namespace, context.Replicas[i].Pod, problem, renewToken)
+				}
+			}
 		}
 	}
+	problems, more := remoteProblems(contexts, now)
+	f.Problems, f.Notes = append(f.Problems, problems...), append(f.Notes, more...)
 	if len(f.Roots) > 1 && !f.allTrusted() {
 		add("The roots of trust differ: %s. Workloads of different roots refuse each other; change to one root by kubectl istiod-agent rotate-root", f.rootsInWords())
 	}
@@ -57,6 +64,9 @@ func notes(contexts []contextStatus, now time.Time) []string {
 		for _, replica := range context.Replicas {
 			if replica.CA == nil {
 				continue
+			}
+			if remote := replica.CA.RemoteClusters; remote != nil && remote.Error != "" {
+				add("%s: %s/%s: the remote clusters are unknown: %s", context.Context, replica.Namespace, replica.Pod, remote.Error)
 			}
 			if end := replica.CA.RootNotAfter; end != nil && end.Sub(now) < certificatesv1.RootEndsSoon {
 				add("%s: root %s expires at %s; begin a root change (docs/rotation.md)", context.Context, abbreviatedRoot(replica.CA.RootFingerprint), end.UTC().Format(time.RFC3339))

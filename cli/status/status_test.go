@@ -164,10 +164,27 @@ func TestPrinted(t *testing.T) {
 	mixed := []contextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-a2", rootA), failing, empty), bare, away, {Context: "cluster-4"}}
 	ending := ca("istiod-a", rootA)
 	ending.RootNotAfter, ending.NotAfter, ending.LimitedBy = at(89*24*time.Hour), at(89*24*time.Hour), "O=my-org, which ends at 2026-03-31T00:00:00Z"
+	tokens := answered("cluster-1", "", ca("istiod-a", rootA))
+	tokens.RemoteSecrets = []remoteSecret{
+		{Cluster: "cluster-2", Secret: "istio-system/two", Expires: at(80 * 24 * time.Hour)},
+		{Cluster: "cluster-3", Expires: at(-time.Hour)},
+		{Cluster: "cluster-4", Expires: at(time.Hour), soon: true},
+		{Cluster: "cluster-5\x1b[2J"},
+	}
+	reads := func(pod, unknown string, clusters ...certificatesv1.RemoteCluster) certificatesv1.CertificateStatus {
+		report := ca(pod, rootA)
+		report.RemoteClusters = &certificatesv1.RemoteClusters{Count: len(clusters), Clusters: clusters, Error: unknown}
+		return report
+	}
+	joined := []contextStatus{answered("cluster-1", "",
+		reads("istiod-a", "", certificatesv1.RemoteCluster{Name: "cluster-2", State: "Synced"}, certificatesv1.RemoteCluster{Name: "cluster-3", State: "Failing"}, certificatesv1.RemoteCluster{Name: "c\x1b[2J", State: "Syncing"}),
+		reads("istiod-b", "istiod does not serve /debug/clusterz"), reads("istiod-c", ""), ca("istiod-d", rootA))}
 	for name, test := range map[string]struct {
 		contexts       []contextStatus
 		wide, coloured bool
 	}{
+		"joined":       {joined, false, false},
+		"joined-wide":  {joined, true, false},
 		"ending":       {[]contextStatus{answered("cluster-1", "", ending), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
 		"healthy":      {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA)), answered("cluster-2", "", ca("istiod-a", rootA))}, false, false},
 		"healthy-wide": {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA))}, true, false},
@@ -176,6 +193,7 @@ func TestPrinted(t *testing.T) {
 		"broken-wide":  {mixed, true, false},
 		"coloured":     {[]contextStatus{answered("cluster-1", "", ca("istiod-a", rootA), ca("istiod-b", rootA)), answered("cluster-2", "", ca("istiod-a", rootB)), bare}, false, true},
 		"nothing":      {[]contextStatus{away}, false, false},
+		"tokens":       {[]contextStatus{tokens}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

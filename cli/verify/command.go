@@ -22,6 +22,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/output"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+	"github.com/istiod-agent/istiod-agent/cli/verify/traffic"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
@@ -37,6 +38,9 @@ type flags struct {
 	handshake bool
 	account   string
 	addresses []string
+
+	traffic bool
+	pods    traffic.Options
 }
 
 // wide prints a line for each namespace; by default namespaces with the same result share a line.
@@ -62,13 +66,24 @@ the roots of its own istiod. The command connects to istiod through the API serv
 kubectl port-forward does, or at --istiod-address. This needs permission to create
 serviceaccounts/token and pods/portforward.
 
+With --traffic, the command starts a server and a client in each context, as workloads
+without a proxy, and every client calls every server by its name in the mesh. It prints
+for each pair whether it calls, does not reach, or is refused because of another root.
+The clusters must be joined (kubectl istiod-agent join) and on one network. The Pods are
+in a namespace of their own, which is removed in any case; if that fails, the command
+prints how. This needs permission to create and delete namespaces, and to create what is
+in them.
+
 Exit codes: 0 everything is as expected; 1 something differs; 2 a request failed, or
 the flags are wrong.`,
 		Example: `  # The last step of Gloo Mesh's guide, for all namespaces of two clusters
   kubectl istiod-agent verify --root root-cert.pem --context cluster-1 --context cluster-2
 
   # With Vault's own root, and real handshakes between the clusters
-  kubectl istiod-agent verify --vault -f virtual-mesh.yaml --handshake --context cluster-1 --context cluster-2`,
+  kubectl istiod-agent verify --vault -f virtual-mesh.yaml --handshake --context cluster-1 --context cluster-2
+
+  # Calls between Pods of the clusters
+  kubectl istiod-agent verify --traffic --context cluster-1 --context cluster-2`,
 		Args: cobra.NoArgs,
 		RunE: f.run,
 	}
@@ -81,6 +96,9 @@ the flags are wrong.`,
 	set.BoolVar(&f.handshake, "handshake", false, "do mutual TLS handshakes between workloads of every two contexts")
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
+	set.BoolVar(&f.traffic, "traffic", false, "start Pods that call between every two contexts, and remove them")
+	set.StringVar(&f.pods.Image, "traffic-image", podDefaults().Image, "`image` of the Pods of --traffic")
+	set.DurationVar(&f.pods.Timeout, "traffic-timeout", podDefaults().Timeout, "`time` limit for the Pods of --traffic to start")
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
@@ -120,6 +138,10 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		lines, failed := handshakes(ctx, contexts, account, addresses, progress)
 		result.Lines, unknown = append(result.Lines, lines...), unknown || failed
 	}
+	if f.traffic {
+		lines, failed := callAll(ctx, contexts, f.pods, progress)
+		result.Lines, unknown = append(result.Lines, lines...), unknown || failed
+	}
 	progress.Done()
 	err = f.Write(cmd.OutOrStdout(), result, func(out io.Writer) { result.print(out, f.Is(wide)) })
 	return exit.Result(err, unknown, slices.ContainsFunc(result.Lines, func(l finding) bool { return !l.OK }))
@@ -138,6 +160,10 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 		err = errors.New("--filename and --virtual-mesh require --vault")
 	case len(addresses) > 0 && !f.handshake:
 		err = errors.New("--istiod-address requires --handshake")
+	case f.pods != podDefaults() && !f.traffic:
+		err = errors.New("--traffic-image and --traffic-timeout require --traffic")
+	case f.pods.Timeout <= 0:
+		err = fmt.Errorf("--traffic-timeout: expected a positive duration, got %s", f.pods.Timeout)
 	}
 	return account, addresses, err
 }

@@ -64,14 +64,16 @@ func obtainWorkload(ctx context.Context, cluster *clusters.Cluster, bundles Publ
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", address) }
 	if address == "" {
-		forwarded, stop, err := forward(ctx, cluster, pod)
+		forwarded, stop, err := Forward(ctx, cluster, pod, istio.SecurePort)
 		if err != nil {
 			return nil, err
 		}
 		defer stop()
 		address = forwarded
 	}
-	found, err := workload.Obtain(ctx, dial, istio.ServiceName(istio.RevisionOf(pod.Labels))+"."+pod.Namespace+".svc", []byte(trusted), request.Status.Token)
+	found, err := workload.Obtain(ctx, workload.Request{
+		Dial: dial, ServerName: istio.ServiceName(istio.RevisionOf(pod.Labels)) + "." + pod.Namespace + ".svc", Trusted: []byte(trusted), Token: request.Status.Token,
+	})
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("its port %d does not respond (%w); is it running?", istio.SecurePort, err)
 	}
@@ -98,8 +100,8 @@ func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, err
 	return &pods.Items[max(0, ready)], nil
 }
 
-// forward is `kubectl port-forward` to istiod's TLS port; stop ends it.
-func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (address string, stop func(), err error) {
+// Forward is `kubectl port-forward` to a port of istiod; stop ends it.
+func Forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod, port int) (address string, stop func(), err error) {
 	config := rest.CopyConfig(cluster.Config)
 	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, "/api", clientgoscheme.Codecs.WithoutConversion()
 	config.Timeout = 0 // the connection stays open
@@ -112,7 +114,7 @@ func forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod) (a
 		return "", nil, err
 	}
 	end, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(istio.SecurePort)}, end, ready, io.Discard, io.Discard)
+	forwarder, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(port)}, end, ready, io.Discard, io.Discard)
 	if err != nil {
 		return "", nil, err
 	}

@@ -122,6 +122,8 @@ func TestFlagsAreChecked(t *testing.T) {
 		`--istiod-address "host:1": expected CONTEXT=HOST:PORT`: {"--istiod-address=host:1", "--handshake"},
 		`--istiod-address "a=host": expected CONTEXT=HOST:PORT`: {"--istiod-address=a=host", "--handshake"},
 		"--istiod-address requires --handshake":                 {"--istiod-address=a=host:1"},
+		"--traffic-image and --traffic-timeout require":         {"--traffic-image=example.com/x:1"},
+		"--traffic-timeout: expected a positive duration":       {"--traffic", "--traffic-timeout=0s"},
 		"--filename and --virtual-mesh require":                 {"-f=x"},
 		`--output "xml": expected wide, json or yaml`:           {"-o=xml"},
 		"--root: open /nothing/there":                           {"--root=/nothing/there", "--kubeconfig=/dev/null"},

@@ -27,6 +27,8 @@ const (
 	admissionConnections = 64
 	// A kubelet and a Prometheus open one each.
 	otherConnections = 32
+	// A client of the bundle endpoint opens one for each poll. The limit also bounds what the public can use of the program.
+	bundleConnections = 32
 )
 
 type listener struct {

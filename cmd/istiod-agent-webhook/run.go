@@ -93,6 +93,13 @@ func run(ctx context.Context, config *v1alpha1.InjectionConfiguration, cluster *
 		}
 		listeners = append(listeners, port)
 	}
+	if server.BundleEndpoint.Enabled() {
+		port, err := setupBundle(mgr, server.BundleEndpoint)
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, port)
+	}
 	if err := istiodReconciler.SetupWithManager(mgr); err != nil {
 		return err
 	}

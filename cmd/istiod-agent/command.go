@@ -40,9 +40,10 @@ type options struct {
 
 	timeout time.Duration // of the init container
 
-	port          int // of the sidecar
-	istiodAddress string
-	multiRoot     bool
+	port             int // of the sidecar
+	istiodAddress    string
+	istiodMonitoring string
+	multiRoot        bool
 }
 
 func newCommand() *cobra.Command {
@@ -102,6 +103,7 @@ Serves /healthz, /readyz and /metrics on --port.`,
 	o.common(cmd.Flags())
 	cmd.Flags().IntVar(&o.port, "port", healthPort, "`port` of /healthz, /readyz and /metrics, 0 for none")
 	cmd.Flags().StringVar(&o.istiodAddress, "istiod-address", "127.0.0.1:15012", "`HOST:PORT` of istiod's TLS port, to check which CA it uses")
+	cmd.Flags().StringVar(&o.istiodMonitoring, "istiod-monitoring", "127.0.0.1:15014", "`HOST:PORT` of istiod's monitoring port, to read the remote clusters that it reports")
 	cmd.Flags().BoolVar(&o.multiRoot, "multi-root", false, "istiod runs with ISTIO_MULTIROOT_MESH=true, so that it accepts other roots of trust while it runs")
 	documentVariables(cmd.Flags())
 	return cmd

@@ -24,6 +24,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/agent/cacerts"
 	"github.com/istiod-agent/istiod-agent/agent/cluster"
 	"github.com/istiod-agent/istiod-agent/agent/metrics"
+	"github.com/istiod-agent/istiod-agent/agent/remoteclusters"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/internal/serve"
 	"github.com/istiod-agent/istiod-agent/internal/version"
@@ -59,6 +60,8 @@ func (o *options) keep(ctx context.Context, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
+	remote := remoteclusters.New(o.istiodMonitoring, log)
+	a.RemoteClusters, background = remote, append(background, remote.Run)
 	if o.port != 0 {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(o.port)))
 		if err != nil {

@@ -21,7 +21,7 @@ const (
 func bound(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus {
 	status.Errors = bounded.List(status.Errors, maxStatusLines)
 	status.NotActedOn = bounded.List(status.NotActedOn, maxStatusLines)
-	cut := func(lines, length int) {
+	cut := func(lines, length, clusters int) {
 		for key, mesh := range status.Meshes {
 			mesh.Errors, mesh.Warnings = bounded.List(mesh.Errors, lines), bounded.List(mesh.Warnings, lines)
 			for i := range mesh.Errors {
@@ -31,12 +31,16 @@ func bound(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus
 				mesh.Warnings[i] = bounded.Text(mesh.Warnings[i], length)
 			}
 			mesh.Message = bounded.Text(mesh.Message, length)
+			mesh.Federation = mesh.Federation[:min(len(mesh.Federation), clusters)]
+			for i := range mesh.Federation {
+				mesh.Federation[i].Message = bounded.Text(mesh.Federation[i].Message, length)
+			}
 			status.Meshes[key] = mesh
 		}
 	}
-	cut(maxMeshLines, bounded.MaxMessage)
+	cut(maxMeshLines, bounded.MaxMessage, maxFederated)
 	if raw, err := json.Marshal(status.Meshes); err == nil && len(raw) > maxStatusSize {
-		cut(1, shortMessage)
+		cut(1, shortMessage, 1)
 	}
 	return status
 }

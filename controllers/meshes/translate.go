@@ -104,7 +104,9 @@ func translate(source storedMesh, before networkingv1.VirtualMeshStatus, facts c
 		}
 		status.State, status.Errors = summary(status.Meshes)
 	}
-	plan.Status = bound(status)
+	plan.Status = status
+	plan.federate(mesh, facts)
+	plan.Status = bound(plan.Status)
 	if plan.RetainAll {
 		plan.Status.RootRotation = before.RootRotation
 	} else {

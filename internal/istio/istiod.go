@@ -36,18 +36,27 @@ const (
 // Revision returns the revision of an istiod's Deployment: the value of revisionVariable, or else of RevisionLabel.
 // It is DefaultRevision where neither is set.
 func Revision(deployment *unstructured.Unstructured) string {
+	if value, found := Variable(deployment, revisionVariable); found {
+		return cmp.Or(value, DefaultRevision)
+	}
+	return RevisionOf(deployment.GetLabels())
+}
+
+// Variable returns the value of an environment variable of the first container of a Deployment that has it. The value is empty
+// where it comes from another object.
+func Variable(deployment *unstructured.Unstructured, name string) (value string, found bool) {
 	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
 	for _, container := range containers {
 		fields, _ := container.(map[string]any)
 		env, _ := fields["env"].([]any)
 		for _, entry := range env {
-			if variable, ok := entry.(map[string]any); ok && variable["name"] == revisionVariable {
+			if variable, ok := entry.(map[string]any); ok && variable["name"] == name {
 				value, _ := variable["value"].(string)
-				return cmp.Or(value, DefaultRevision)
+				return value, true
 			}
 		}
 	}
-	return RevisionOf(deployment.GetLabels())
+	return "", false
 }
 
 // RevisionOf returns the revision in the labels of an istiod's Pod.

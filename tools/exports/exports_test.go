@@ -22,7 +22,7 @@ const product = "github.com/istiod-agent/istiod-agent"
 // signature and fields, and the constants of its type. The packages below api/ are for others to import and
 // are left out. Struct fields are left out too: encoders reach them by their tags.
 func TestExports(t *testing.T) {
-	loaded := append(load(t, "../.."), load(t, "../../e2e")...)
+	loaded := slices.Concat(load(t, "../.."), load(t, "../../traffic"), load(t, "../../e2e"))
 	for _, name := range unused(loaded) {
 		t.Errorf("%s is exported and no other package uses it: unexport or delete it", name)
 	}

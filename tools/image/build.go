@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/istiod-agent/istiod-agent/tools/internal/oci"
 )
 
 // build makes the image that a recipe describes: one layer with its files, for Linux on arch.
@@ -57,27 +59,11 @@ func layerContent(files []file, context fs.FS, created time.Time) ([]byte, error
 		if err != nil {
 			return nil, fmt.Errorf("what COPY takes: %w", err)
 		}
-		err = writeFile(writer, strings.TrimPrefix(file.path, "/"), content, file.mode, created)
+		err = oci.WriteFile(writer, strings.TrimPrefix(file.path, "/"), content, file.mode, created)
 		if err != nil {
 			return nil, err
 		}
 	}
 	err := writer.Close()
 	return buffer.Bytes(), err
-}
-
-func writeFile(writer *tar.Writer, name string, content []byte, mode fs.FileMode, modified time.Time) error {
-	err := writer.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg,
-		Name:     name,
-		Size:     int64(len(content)),
-		Mode:     int64(mode.Perm()),
-		ModTime:  modified,
-		Format:   tar.FormatPAX,
-	})
-	if err != nil {
-		return err
-	}
-	_, err = writer.Write(content)
-	return err
 }

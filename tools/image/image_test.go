@@ -27,6 +27,7 @@ func TestImagesOfThisProject(t *testing.T) {
 	for target, want := range map[string]struct{ title, user string }{
 		"agent":   {title: "istiod-agent", user: "1337:1337"},
 		"webhook": {title: "istiod-agent-webhook", user: "65532:65532"},
+		"traffic": {title: "istiod-agent-traffic", user: "65532:65532"},
 	} {
 		for _, arch := range []string{"amd64", "arm64"} {
 			t.Run(target+"/"+arch, func(t *testing.T) {
@@ -182,7 +183,7 @@ func repositoryWithout(t *testing.T, missing string) (directory string) {
 	}
 	files := map[string]string{"Dockerfile": string(dockerfile)}
 	for _, arch := range []string{"amd64", "arm64"} {
-		for _, program := range []string{"istiod-agent", "istiod-agent-webhook"} {
+		for _, program := range []string{"istiod-agent", "istiod-agent-webhook", "istiod-agent-traffic"} {
 			if arch != missing {
 				files["bin/linux-"+arch+"/"+program] = "program " + program + " for " + arch
 				files["bin/linux-"+arch+"/"+program+".licenses"] = "licences of " + program + " for " + arch

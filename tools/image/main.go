@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/istiod-agent/istiod-agent/tools/internal/oci"
 )
 
 func main() {
@@ -70,7 +72,7 @@ func run(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := writeArchive(*output, image, *name, at); err != nil {
+	if err := oci.WriteImage(*output, image, *name, at); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, "%s  %s@%s\n", *output, *name, digest)

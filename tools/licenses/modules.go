@@ -90,11 +90,19 @@ func linkedModules(ctx context.Context, root string, program *buildinfo.BuildInf
 func compare(listed []*module, linked []*debug.Module) error {
 	for _, dependency := range linked {
 		origin := cmp.Or(dependency.Replace, dependency)
+		if isDirectory(origin.Path) { // another module of this repository
+			origin = &debug.Module{Path: dependency.Path}
+		}
 		if !slices.ContainsFunc(listed, func(m *module) bool { return m.path == origin.Path && m.version == origin.Version }) {
 			return fmt.Errorf("the program links %s %s, which its source does not import: build it again", origin.Path, origin.Version)
 		}
 	}
 	return nil
+}
+
+// isDirectory reports whether the path of a replacement is a directory (https://go.dev/ref/mod#go-mod-file-replace).
+func isDirectory(path string) bool {
+	return strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../")
 }
 
 // modulesOf groups the packages that `go list -json` printed by their modules; standard is that of Go's own.
@@ -121,6 +129,9 @@ func modulesOf(packages io.Reader, standard *listedModule) ([]*module, error) {
 		known := modules[source.Dir]
 		if known == nil {
 			origin := cmp.Or(source.Replace, source)
+			if isDirectory(origin.Path) {
+				origin = &listedModule{Path: source.Path}
+			}
 			known = &module{path: origin.Path, version: origin.Version, files: os.DirFS(source.Dir)}
 			modules[source.Dir] = known
 		}

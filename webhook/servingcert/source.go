@@ -37,13 +37,7 @@ type Source interface {
 func New(server v1alpha1.Server, in cluster.Cluster) Source {
 	c := server.ServingCertificate
 	if c.Source != v1alpha1.CertificateSelfManaged {
-		return &fileSource{servertls.FileCertificateSource{
-			CertPath: filepath.Join(c.Directory, "tls.crt"),
-			KeyPath:  filepath.Join(c.Directory, "tls.key"),
-			// A broken file must not stop a server whose certificate is still
-			// good: readiness fails when it is not.
-			MaxFailures: math.MaxInt,
-		}}
+		return Files(c.Directory)
 	}
 	return &SelfManaged{
 		issue: &servertls.DynamicSource{
@@ -56,6 +50,17 @@ func New(server v1alpha1.Server, in cluster.Cluster) Source {
 		},
 		clock: clock.RealClock{},
 	}
+}
+
+// Files returns the source of tls.crt and tls.key in a directory. It has no certificate until they are there.
+func Files(directory string) Source {
+	return &fileSource{servertls.FileCertificateSource{
+		CertPath: filepath.Join(directory, "tls.crt"),
+		KeyPath:  filepath.Join(directory, "tls.key"),
+		// A broken file must not stop a server whose certificate is still
+		// good: readiness fails when it is not.
+		MaxFailures: math.MaxInt,
+	}}
 }
 
 // fileSource serves the certificate of a mounted Secret, which cert-manager or another program keeps.

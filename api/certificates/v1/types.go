@@ -540,6 +540,9 @@ type CertificateStatus struct {
 	Confirmed bool `json:"confirmed"`
 	// When the agent will renew the certificate.
 	RenewAt *metav1.Time `json:"renewAt,omitempty"`
+	// The remote clusters that istiod reads services and endpoints from; absent until the agent has read them from
+	// istiod.
+	RemoteClusters *RemoteClusters `json:"remoteClusters,omitempty"`
 	// Key of the error, such as VaultSealed (see docs/agent.md); empty when there is none.
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason,omitempty"`

@@ -159,6 +159,22 @@ func TestDecodeMistakes(t *testing.T) {
 				`server.metricsPort: Invalid value: 8080: is already the healthPort`,
 			},
 		},
+		"a bundle endpoint": {
+			"namespaces: [mesh]\nserver: {bundleEndpoint: {port: 8080, namespaces: [mesh, istio-system, A], directory: tls}}\n",
+			[]string{
+				`server.bundleEndpoint.namespaces[2]: Invalid value: "A": a lowercase RFC 1123 label`,
+				`server.bundleEndpoint.directory: Invalid value: "tls": expected an absolute path`,
+				`server.bundleEndpoint.port: Invalid value: 8080: is already the metricsPort`,
+				`server.bundleEndpoint.namespaces[1]: Invalid value: "istio-system": must also be in namespaces, in which the controllers act`,
+			},
+		},
+		"a bundle endpoint's port and default namespace": {
+			"namespaces: [mesh]\nserver: {bundleEndpoint: {port: -1}}\n",
+			[]string{
+				`server.bundleEndpoint.port: Invalid value: -1: must be between 1 and 65535`,
+				`server.bundleEndpoint.namespaces[0]: Invalid value: "istio-system": must also be in namespaces, in which the controllers act`,
+			},
+		},
 		"names that no Kubernetes object can have": {
 			"server: {bindAddress: localhost, namespace: a.b, webhookConfiguration: A_B, servingCertificate: {secretName: -x, dnsNames: [a.b, 'c d'], directory: tls}}\n",
 			[]string{

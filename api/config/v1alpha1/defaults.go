@@ -59,6 +59,13 @@ func (c *InjectionConfiguration) setDefaults() {
 	cert.LeafDuration = cmp.Or(cert.LeafDuration, "168h")
 	cert.Directory = cmp.Or(cert.Directory, "/tls")
 
+	if bundle := &s.BundleEndpoint; bundle.Enabled() {
+		if len(bundle.Namespaces) == 0 {
+			bundle.Namespaces = []string{"istio-system"}
+		}
+		bundle.Directory = cmp.Or(bundle.Directory, "/bundle-tls")
+	}
+
 	if len(c.VirtualMesh.Namespaces) == 0 {
 		c.VirtualMesh.Namespaces = slices.Compact([]string{"gloo-mesh", s.Namespace}) // Gloo Mesh's guides create VirtualMeshes in the former
 	}

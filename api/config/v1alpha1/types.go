@@ -176,7 +176,22 @@ type Server struct {
 	Injection string `json:"injection,omitempty"`
 	// ServingCertificate is the source of the TLS certificate.
 	ServingCertificate ServingCertificate `json:"servingCertificate,omitzero"`
+	// BundleEndpoint serves a mesh's roots of trust.
+	BundleEndpoint BundleEndpoint `json:"bundleEndpoint,omitzero"`
 }
+
+// BundleEndpoint serves the roots of trust of one mesh as a SPIFFE bundle, to any client.
+type BundleEndpoint struct {
+	// Port serves the bundle over TLS. Default: none; no bundle is served.
+	Port int32 `json:"port,omitempty"`
+	// Namespaces of the mesh's istiods, 64 at most, whose published roots are served. Default: istio-system.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Directory of tls.crt and tls.key. Default: /bundle-tls.
+	Directory string `json:"directory,omitempty"`
+}
+
+// Enabled reports whether a bundle is served.
+func (b *BundleEndpoint) Enabled() bool { return b.Port != 0 }
 
 // CertificateSource is a source of the serving certificate.
 type CertificateSource string

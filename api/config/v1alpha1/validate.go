@@ -71,13 +71,20 @@ func (c *InjectionConfiguration) validate() field.ErrorList {
 	errs = append(errs, validateNamespaces(field.NewPath("namespaces"), c.Namespaces, "")...)
 	errs = append(errs, c.VirtualMesh.validate(field.NewPath("virtualMesh"), c.Server.Namespace)...)
 	errs = append(errs, validateNamespaces(field.NewPath("agentRights", "namespaces"), c.AgentRights.Namespaces, "")...)
-	for i, namespace := range c.AgentRights.Namespaces {
+	errs = append(errs, c.covered(field.NewPath("agentRights", "namespaces"), c.AgentRights.Namespaces)...)
+	errs = append(errs, subdomain(field.NewPath("agentRights", "roleBinding"), c.AgentRights.RoleBinding)...)
+	errs = append(errs, c.Server.validate(field.NewPath("server"))...)
+	return append(errs, c.covered(field.NewPath("server", "bundleEndpoint", "namespaces"), c.Server.BundleEndpoint.Namespaces)...)
+}
+
+// covered requires that the program has rights in these namespaces.
+func (c *InjectionConfiguration) covered(path *field.Path, namespaces []string) (errs field.ErrorList) {
+	for i, namespace := range namespaces {
 		if !c.Covers(namespace) {
-			errs = append(errs, field.Invalid(field.NewPath("agentRights", "namespaces").Index(i), namespace, "must also be in namespaces, in which the controllers act"))
+			errs = append(errs, field.Invalid(path.Index(i), namespace, "must also be in namespaces, in which the controllers act"))
 		}
 	}
-	errs = append(errs, subdomain(field.NewPath("agentRights", "roleBinding"), c.AgentRights.RoleBinding)...)
-	return append(errs, c.Server.validate(field.NewPath("server"))...)
+	return errs
 }
 
 // validate leaves mistakes in server.namespace, a default here, to that field.
@@ -219,20 +226,34 @@ func (s *Server) validate(path *field.Path) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("clientCA"), s.ClientCA, "expected the absolute path of a PEM file"))
 	}
 	taken := map[int32]string{}
-	for _, port := range []struct {
-		name   string
+	type port struct {
+		path   *field.Path
 		number int32
-	}{{"port", s.Port}, {"healthPort", s.HealthPort}, {"metricsPort", s.MetricsPort}} {
-		errs = append(errs, invalid(path.Child(port.name), port.number, validation.IsValidPortNum(int(port.number)))...)
+	}
+	ports := []port{{path.Child("port"), s.Port}, {path.Child("healthPort"), s.HealthPort}, {path.Child("metricsPort"), s.MetricsPort}}
+	if bundle := path.Child("bundleEndpoint"); s.BundleEndpoint.Enabled() {
+		ports = append(ports, port{bundle.Child("port"), s.BundleEndpoint.Port})
+		errs = append(errs, s.BundleEndpoint.validate(bundle)...)
+	}
+	for _, port := range ports {
+		errs = append(errs, invalid(port.path, port.number, validation.IsValidPortNum(int(port.number)))...)
 		if other, ok := taken[port.number]; ok {
-			errs = append(errs, field.Invalid(path.Child(port.name), port.number, "is already the "+other))
+			errs = append(errs, field.Invalid(port.path, port.number, "is already the "+other))
 		}
-		taken[port.number] = port.name
+		taken[port.number] = strings.TrimPrefix(port.path.String(), path.String()+".")
 	}
 	errs = append(errs, invalid(path.Child("namespace"), s.Namespace, validation.IsDNS1123Label(s.Namespace))...)
 	errs = append(errs, subdomain(path.Child("webhookConfiguration"), s.WebhookConfiguration)...)
 	errs = append(errs, subdomain(path.Child("injection"), s.Injection)...)
 	return append(errs, s.ServingCertificate.validate(path.Child("servingCertificate"))...)
+}
+
+func (b *BundleEndpoint) validate(path *field.Path) field.ErrorList {
+	errs := validateNamespaces(path.Child("namespaces"), b.Namespaces, "")
+	if !filepath.IsAbs(b.Directory) {
+		errs = append(errs, field.Invalid(path.Child("directory"), b.Directory, "expected an absolute path"))
+	}
+	return errs
 }
 
 func (s *ServingCertificate) validate(path *field.Path) field.ErrorList {

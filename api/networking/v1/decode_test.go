@@ -147,7 +147,6 @@ status:
 func TestSamplesAreValid(t *testing.T) {
 	t.Parallel()
 	wantWarnings := map[string][]string{"virtualmesh.yaml": {
-		"spec.federation: is not acted on: ",
 		"spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server: http:// is not encrypted: anyone who can read the network between istiod and Vault reads the login token and, because csrPath is set, istiod's CA key",
 		"spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.kubernetesAuth.audience: is not set",
 		"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod, gateways and workloads, and restarted Pods and others do not trust each other meanwhile; do not use it in production",

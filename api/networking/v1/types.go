@@ -69,7 +69,9 @@ type VirtualMeshSpec struct {
 	// The trust between the meshes. Default: no action.
 	MTLSConfig *MTLSConfig `json:"mtlsConfig,omitempty"`
 
-	// The services that other meshes can reach. Kept, but not acted on.
+	// The services that other meshes can reach: selectors: [{}] for all. Istio's own federation does it once the clusters are
+	// joined (kubectl istiod-agent join); status.meshes and the condition Federated report whether they are. Other fields
+	// and selectors are kept, but not acted on.
 	Federation *runtime.RawExtension `json:"federation,omitempty"`
 
 	// Whether traffic needs an AccessPolicy: MESH_DEFAULT, ENABLED or DISABLED. Kept, but not acted on.
@@ -191,8 +193,8 @@ type VirtualMeshStatus struct {
 	// The progress of a root change, while there is one. Not in the public API.
 	RootRotation *RootRotationStatus `json:"rootRotation,omitempty"`
 
-	// Conditions, for `kubectl wait`. Ready is true when each mesh of this cluster has its IssuedCertificate. Not in
-	// the public API.
+	// Conditions, for `kubectl wait`. Ready is true when each mesh of this cluster has its IssuedCertificate, Federated
+	// when its istiods read all other clusters of spec.meshes. Not in the public API.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=32
@@ -231,6 +233,12 @@ type MeshStatus struct {
 
 	// The PodBounceDirective of the mesh, with autoRestartPods. Not in the public API.
 	PodBounceDirective *StatusRef `json:"podBounceDirective,omitempty"`
+
+	// The other clusters of spec.meshes, as this mesh's istiod sees them, where spec.federation requests it. Not in the
+	// public API.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=250
+	Federation []FederatedCluster `json:"federation,omitempty"`
 }
 
 // StatusRef names an object of the controller.

@@ -39,10 +39,7 @@ func (m *VirtualMesh) Validate() (warnings []string, errs field.ErrorList) {
 // NotActedOn returns the unsupported parts of the specification, each with its path and reason. FromObject reports
 // those without a Go type.
 func (s *VirtualMeshSpec) NotActedOn() []string {
-	var parts []string
-	if s.Federation != nil {
-		parts = append(parts, notActedOn("spec.federation", "only trust is set up; which services other meshes reach is for Gloo Mesh, or Istio's own multi-cluster installation"))
-	}
+	parts := federationNotActedOn(s.Federation)
 	if s.GlobalAccessPolicy != "" && s.GlobalAccessPolicy != meshDefault {
 		parts = append(parts, notActedOn("spec.globalAccessPolicy", "only trust is set up; write Istio's AuthorizationPolicies"))
 	}

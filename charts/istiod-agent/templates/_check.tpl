@@ -4,7 +4,12 @@ Pods would find these mistakes at their start.
 */}}
 {{- define "istiod-agent.checkValues" -}}
 {{- $taken := dict -}}
-{{- range $name := list "port" "healthPort" "metricsPort" -}}
+{{- $ports := list "port" "healthPort" "metricsPort" -}}
+{{- if .Values.bundleEndpoint.enabled -}}
+{{- $ports = append $ports "bundlePort" -}}
+{{- include "istiod-agent.checkBundle" . -}}
+{{- end -}}
+{{- range $name := $ports -}}
 {{- $port := int (index $.Values.server $name) | toString -}}
 {{- with get $taken $port -}}
 {{- fail (printf "server.%s: must differ from server.%s (%s)" $name . $port) -}}
@@ -57,6 +62,34 @@ Pods would find these mistakes at their start.
 {{- fail (printf "istiodSidecar.serviceAccounts: %s is listed twice" $account) -}}
 {{- end -}}
 {{- $_ := set $accounts $account true -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A webhook's own certificate does not do: no client of another cluster trusts its CA. */}}
+{{- define "istiod-agent.checkBundle" -}}
+{{- $endpoint := .Values.bundleEndpoint -}}
+{{- if and $endpoint.secretName $endpoint.issuerRef -}}
+{{- fail "bundleEndpoint: secretName and issuerRef exclude each other" -}}
+{{- end -}}
+{{- if not (or $endpoint.secretName $endpoint.issuerRef) -}}
+{{- fail "bundleEndpoint: secretName or issuerRef is required with enabled, for a certificate that clients in other clusters trust" -}}
+{{- end -}}
+{{- if $endpoint.issuerRef -}}
+{{- if not $endpoint.issuerRef.name -}}
+{{- fail "bundleEndpoint.issuerRef.name: required with any other field of issuerRef" -}}
+{{- end -}}
+{{- if not $endpoint.dnsNames -}}
+{{- fail "bundleEndpoint.dnsNames: required with issuerRef: the host of the URL that clients use" -}}
+{{- end -}}
+{{- else if $endpoint.dnsNames -}}
+{{- fail "bundleEndpoint.dnsNames: only with issuerRef: the certificate in secretName has its own names" -}}
+{{- end -}}
+{{- with .Values.rbac.namespaces -}}
+{{- range $endpoint.namespaces -}}
+{{- if not (has . $.Values.rbac.namespaces) -}}
+{{- fail (printf "bundleEndpoint.namespaces: %s must also be in rbac.namespaces" .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

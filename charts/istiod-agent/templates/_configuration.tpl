@@ -57,6 +57,12 @@ server:
   clientCA: /etc/istiod-agent-webhook/client-ca.crt
   {{- end }}
   leaderElection: {{ .Values.server.leaderElection }}
+  {{- if .Values.bundleEndpoint.enabled }}
+  bundleEndpoint:
+    port: {{ .Values.server.bundlePort }}
+    namespaces: {{- toYaml .Values.bundleEndpoint.namespaces | nindent 4 }}
+    directory: /bundle-tls
+  {{- end }}
   namespace: {{ .Release.Namespace }}
   injection: {{ include "istiod-agent.fullname" . }}
   {{- if include "istiod-agent.withWebhook" . }}

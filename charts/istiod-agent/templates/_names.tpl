@@ -50,6 +50,20 @@ istiod-agent, otherwise <release>-istiod-agent. Truncated so that the longest su
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the bundle endpoint's Service. */}}
+{{- define "istiod-agent.bundle" -}}
+{{- include "istiod-agent.fullname" . }}-bundle
+{{- end -}}
+
+{{/* The mounted Secret with the bundle endpoint's certificate. */}}
+{{- define "istiod-agent.bundleSecret" -}}
+{{- if .Values.bundleEndpoint.issuerRef -}}
+{{- include "istiod-agent.bundle" . }}-tls
+{{- else -}}
+{{- .Values.bundleEndpoint.secretName -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "istiod-agent.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -47,8 +47,8 @@
   resources: [configmaps]
   resourceNames: [istio]
   verbs: [list, watch]
-# To check that a namespace publishes a new root before Pods in it restart. Without it,
-# nothing restarts.
+# To check that a namespace publishes a new root before Pods in it restart, and to serve
+# the roots (bundleEndpoint). Without it, nothing restarts, and no roots are served.
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [istio-ca-root-cert]

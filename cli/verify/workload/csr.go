@@ -5,6 +5,7 @@ package workload
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -38,8 +39,8 @@ const (
 	fieldChain    protowire.Number = 1
 )
 
-// validity of the workload's certificate, which serves a few handshakes.
-const validity = 10 * time.Minute
+// defaultLifetime of a workload's certificate, which serves a few handshakes.
+const defaultLifetime = 10 * time.Minute
 
 // Workload has a sidecar's credentials: a certificate, and the roots that it trusts.
 type Workload struct {
@@ -47,9 +48,26 @@ type Workload struct {
 	roots       *x509.CertPool
 }
 
-// Obtain requests a workload's certificate from istiod, as its sidecar does. dial connects to istiod's port 15012, which must
-// serve a certificate for serverName that the trusted roots (PEM) verify; token is of the workload's service account.
-func Obtain(ctx context.Context, dial func(context.Context) (net.Conn, error), serverName string, trusted []byte, token string) (*Workload, error) {
+// Request names the istiod and the workload.
+type Request struct {
+	// Dial connects to istiod's port 15012, which must serve a certificate for ServerName that the Trusted roots (PEM) verify.
+	Dial       func(context.Context) (net.Conn, error)
+	ServerName string
+	Trusted    []byte
+	// Token is of the workload's service account, for the audience that istiod accepts.
+	Token string
+	// Lifetime of the certificate; 10 minutes when zero.
+	Lifetime time.Duration
+}
+
+// Certificate returns the workload's certificate and key, with the CAs' certificates and without the root.
+func (w *Workload) Certificate() tls.Certificate { return w.certificate }
+
+// Roots returns the roots that the workload trusts.
+func (w *Workload) Roots() *x509.CertPool { return w.roots }
+
+// Obtain requests a workload's certificate from istiod, as its sidecar does.
+func Obtain(ctx context.Context, of Request) (*Workload, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -61,21 +79,21 @@ func Obtain(ctx context.Context, dial func(context.Context) (net.Conn, error), s
 	request := protowire.AppendTag(nil, fieldCSR, protowire.BytesType)
 	request = protowire.AppendBytes(request, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 	request = protowire.AppendTag(request, fieldValidity, protowire.VarintType)
-	request = protowire.AppendVarint(request, uint64(validity/time.Second))
+	request = protowire.AppendVarint(request, uint64(cmp.Or(of.Lifetime, defaultLifetime)/time.Second)) //nolint:gosec // positive
 
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(trusted) {
+	if !roots.AppendCertsFromPEM(of.Trusted) {
 		return nil, errors.New("ConfigMap istio-ca-root-cert holds no root to verify istiod with")
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	transport := &http.Transport{
-		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
+		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return of.Dial(ctx) },
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: of.ServerName, MinVersion: tls.VersionTLS12},
 		Protocols:       protocols,
 	}
 	defer transport.CloseIdleConnections()
-	response, err := call(ctx, transport, serverName, request, token)
+	response, err := call(ctx, transport, of.ServerName, request, of.Token)
 	if err != nil {
 		return nil, err
 	}

@@ -235,20 +235,28 @@ func list(ctx context.Context, c *cluster.Cluster, version, kind string, options
 func report(ctx context.Context, c *cluster.Cluster) error {
 	return each(ctx, istiods*replicasOfIstiod, func(ctx context.Context, i int) error {
 		pod, of := istiodPod(i%replicasOfIstiod), i/replicasOfIstiod
-		object := &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
-			"metadata": map[string]any{"name": mesh(of, 1), "namespace": tenant(of)},
-			"status": map[string]any{
-				"observedGeneration": int64(1), "state": "FINISHED",
-				"certificates": []any{map[string]any{
-					"pod": pod, "serialNumber": "1f:9a:" + strings.Repeat("0c:", 17) + "77", "issuer": "CN=my-org", "key": "RSA 4096",
-					"notBefore": "2026-11-01T00:00:00Z", "notAfter": "2027-11-01T00:00:00Z", "renewAt": "2027-09-25T00:00:00Z", "confirmed": true,
-					"rootFingerprint": strings.Repeat("ab", 32), "trustedRoots": []any{strings.Repeat("ab", 32)},
-				}},
-			},
-		}}
-		return c.Status().Apply(ctx, ctrlclient.ApplyConfigurationFromUnstructured(object), ctrlclient.FieldOwner("istiod-agent/"+pod), ctrlclient.ForceOwnership)
+		return applyReport(ctx, c, tenant(of), mesh(of, 1), agentReport(pod))
 	})
+}
+
+// agentReport is the entry of an agent in the status.
+func agentReport(pod string) map[string]any {
+	return map[string]any{
+		"pod": pod, "serialNumber": "1f:9a:" + strings.Repeat("0c:", 17) + "77", "issuer": "CN=my-org", "key": "RSA 4096",
+		"notBefore": "2026-11-01T00:00:00Z", "notAfter": "2027-11-01T00:00:00Z", "renewAt": "2027-09-25T00:00:00Z", "confirmed": true,
+		"rootFingerprint": strings.Repeat("ab", 32), "trustedRoots": []any{strings.Repeat("ab", 32)},
+	}
+}
+
+// applyReport writes an agent's entry as the agent does.
+func applyReport(ctx context.Context, c *cluster.Cluster, namespace, name string, entry map[string]any) error {
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
+		"metadata": map[string]any{"name": name, "namespace": namespace},
+		"status":   map[string]any{"observedGeneration": int64(1), "state": "FINISHED", "certificates": []any{entry}},
+	}}
+	owner := ctrlclient.FieldOwner(fmt.Sprint("istiod-agent/", entry["pod"]))
+	return c.Status().Apply(ctx, ctrlclient.ApplyConfigurationFromUnstructured(object), owner, ctrlclient.ForceOwnership)
 }
 
 // lookedAtAll wants each controller to have reconciled each of its objects, and to have nothing left to do.

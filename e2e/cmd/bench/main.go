@@ -12,7 +12,8 @@
 //     fleet asks one Vault in a year, by the agent's schedule on a clock of its own;
 //   - cert-manager: the time that the agent adds to an issuer's, its memory at rest, and how many
 //     CertificateRequests a large fleet has at a time;
-//   - controllers: a cluster of a large fleet, from a cold start and at rest.
+//   - controllers: a cluster of a large fleet, from a cold start and at rest;
+//   - contexts: the plugin's status and check for many contexts.
 package main
 
 import (
@@ -43,6 +44,7 @@ var sections = []section{
 	{"agent", "Measuring the agent: before a real API server, Vault and istiod ...", measureAgent},
 	{"cert-manager", "Measuring the agent before a real API server, cert-manager and istiod ...", measureCertManager},
 	{"controllers", "Measuring the controllers: 1,000 VirtualMeshes, 3,000 IssuedCertificates and 300 istiods in a real API server; five minutes of it are quiet ...", measureControllers},
+	{"contexts", "Measuring the plugin for 100 contexts, all of one API server ...", measureContexts},
 }
 
 func main() {
@@ -77,7 +79,7 @@ func choose(names []string) ([]section, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no section %q; there are webhook, admission, floods, agent, cert-manager and controllers", name)
+			return nil, fmt.Errorf("there is no section %q; there are webhook, admission, floods, agent, cert-manager, controllers and contexts", name)
 		}
 		chosen = append(chosen, sections[i])
 	}

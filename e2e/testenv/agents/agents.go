@@ -99,8 +99,8 @@ type Pod struct {
 	Kubeconfig string
 	// TokenFile holds the service account's token.
 	TokenFile string
-	// IstiodAddress is istiod's TLS port.
-	IstiodAddress string
+	// IstiodAddress is istiod's TLS port, MonitoringAddress its monitoring port.
+	IstiodAddress, MonitoringAddress string
 	// Env is added to the guide's variables.
 	Env []string
 
@@ -320,6 +320,9 @@ func (p *Pod) Sidecar(ctx context.Context, arguments ...string) (*Sidecar, error
 	arguments = append([]string{"sidecar", "--port", port}, arguments...)
 	if p.IstiodAddress != "" {
 		arguments = append(arguments, "--istiod-address", p.IstiodAddress)
+	}
+	if p.MonitoringAddress != "" {
+		arguments = append(arguments, "--istiod-monitoring", p.MonitoringAddress)
 	}
 	started, err := process.Start("istiod-agent", p.Command(context.WithoutCancel(ctx), arguments...))
 	if err != nil {

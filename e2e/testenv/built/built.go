@@ -76,6 +76,11 @@ func ApproverPolicy() (string, error) {
 	return server("approver-policy", "github.com/cert-manager/approver-policy", "approver-policy")
 }
 
+// TrustManager returns the path of the trust-manager that `make servers` builds.
+func TrustManager() (string, error) {
+	return server("trust-manager", "github.com/cert-manager/trust-manager", "trust-manager")
+}
+
 // CertManagerCRDs returns the folder of cert-manager's CRDs in Go's module cache.
 func CertManagerCRDs(ctx context.Context) (string, error) { return moduleCRDs(ctx, "cert-manager") }
 
@@ -83,6 +88,9 @@ func CertManagerCRDs(ctx context.Context) (string, error) { return moduleCRDs(ct
 func ApproverPolicyCRDs(ctx context.Context) (string, error) {
 	return moduleCRDs(ctx, "approver-policy")
 }
+
+// TrustManagerCRDs returns the folder of trust-manager's.
+func TrustManagerCRDs(ctx context.Context) (string, error) { return moduleCRDs(ctx, "trust-manager") }
 
 func moduleCRDs(ctx context.Context, name string) (string, error) {
 	root, err := Root()
@@ -192,6 +200,11 @@ func Webhook(ctx context.Context) (string, error) { return command(ctx, "istiod-
 
 // Agent builds istiod-agent in the same way.
 func Agent(ctx context.Context) (string, error) { return command(ctx, "istiod-agent") }
+
+// Traffic builds istiod-agent-traffic in the same way.
+func Traffic(ctx context.Context) (string, error) {
+	return build(ctx, "traffic", "./cmd/istiod-agent-traffic")
+}
 
 // Plugin builds kubectl-istiod_agent and returns its path.
 func Plugin(ctx context.Context) (string, error) { return command(ctx, "kubectl-istiod_agent") }

@@ -14,19 +14,23 @@ import (
 	"testing"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 // Main is a package's TestMain: it stores a running cluster in into, with the chart installed if there are options, and
 // runs the tests. The cluster is stopped also when the tests are interrupted or time out.
 func Main(m *testing.M, into **Cluster, options *webhookserver.Options) {
-	MainOfSeveral(m, Spec{into, options})
+	MainOfSeveral(m, Spec{Into: into, Options: options})
 }
 
 // Spec describes a cluster by the parameters of Main.
 type Spec struct {
 	Into    **Cluster
 	Options *webhookserver.Options
+	// Configure may add flags to the API server; nil for none.
+	Configure func(*envtest.APIServer)
 }
 
 // MainOfSeveral is Main with several clusters.
@@ -51,7 +55,11 @@ func run(m *testing.M, specs []Spec) (code int, err error) {
 	})
 	defer func() { err = errors.Join(err, stop()) }()
 	for _, each := range specs {
-		c, err := Start()
+		var configure []func(*envtest.APIServer)
+		if each.Configure != nil {
+			configure = append(configure, each.Configure)
+		}
+		c, err := Start(configure...)
 		if err != nil {
 			return 1, err
 		}

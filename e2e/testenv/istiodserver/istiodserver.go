@@ -171,7 +171,7 @@ func (s *Server) environment() []string {
 		"POD_NAME":            cmp.Or(s.options.Pod, "istiod-0"),
 		"POD_NAMESPACE":       s.namespace,
 		"SERVICE_ACCOUNT":     "istiod",
-		"CLUSTER_ID":          clusterID,
+		"CLUSTER_ID":          s.options.clusterID(),
 	}
 	if s.options.CACerts != "" {
 		all["ROOT_CA_DIR"] = s.options.CACerts
@@ -184,7 +184,8 @@ func (s *Server) environment() []string {
 	return environment
 }
 
-const clusterID = "Kubernetes"
+// clusterID returns the name of istiod's cluster, by default the chart's.
+func (o *Options) clusterID() string { return cmp.Or(o.Env["CLUSTER_ID"], "Kubernetes") }
 
 // Run starts istiod and waits until it is ready. It returns an error if istiod ends instead.
 func (s *Server) Run(ctx context.Context) error {

@@ -31,7 +31,7 @@ func (s *Server) CSR(ctx context.Context, options CSROptions) (*csr.Workload, er
 		return nil, err
 	}
 	workload, err := csr.Get(ctx, csr.Request{
-		Address: s.SecureAddress, ServerName: "istiod." + s.namespace + ".svc", Cluster: clusterID,
+		Address: s.SecureAddress, ServerName: "istiod." + s.namespace + ".svc", Cluster: s.options.clusterID(),
 		Token: token, Root: options.Root, TTL: options.TTL,
 	})
 	if err != nil {

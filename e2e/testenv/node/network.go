@@ -57,7 +57,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 // link is the name of this machine's end of the link to the node.
 func (c *Cluster) link() string { return "ia" + strconv.Itoa(c.index) }
 
-// Join connects the Pod networks of two clusters, as in a flat network.
+// Join connects the Pod networks of two clusters, as in a flat network, and each with the other's API server.
 func Join(ctx context.Context, a, b *Cluster) error {
 	between := func(of *Cluster, other *Cluster) string {
 		return fmt.Sprintf("10.213.%d%d.%d", a.index, b.index, 1+btoi(of.index > other.index))
@@ -70,6 +70,7 @@ func Join(ctx context.Context, a, b *Cluster) error {
 			{"address", "add", between(end.of, end.other) + "/30", "dev", "to-" + end.other.Name},
 			{"link", "set", "to-" + end.other.Name, "up"},
 			{"route", "add", end.other.address.pods, "via", between(end.other, end.of)},
+			{"route", "add", end.other.address.node, "via", between(end.other, end.of)},
 		} {
 			if err := ip(ctx, append([]string{"-n", end.of.namespace}, arguments...)...); err != nil {
 				return err

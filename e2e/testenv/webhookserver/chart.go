@@ -10,6 +10,7 @@ import (
 
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,6 +35,23 @@ func (w *Webhook) install(ctx context.Context) error {
 		return err
 	}
 	return w.helm.InstallPatched(ctx, w.release, chrt, w.options.Values, toLoopback(w.Service.Port()))
+}
+
+// takeOver points the webhook configuration of an installed release to the Service on loopback.
+func (w *Webhook) takeOver(ctx context.Context) error {
+	c, err := client.New(w.plane.Config, client.Options{})
+	if err != nil {
+		return err
+	}
+	configuration := &unstructured.Unstructured{}
+	configuration.SetGroupVersionKind(admissionregistrationv1.SchemeGroupVersion.WithKind("MutatingWebhookConfiguration"))
+	if err := c.Get(ctx, client.ObjectKey{Name: w.release.Name}, configuration); err != nil {
+		return err
+	}
+	if err := toLoopback(w.Service.Port())(configuration); err != nil {
+		return err
+	}
+	return c.Update(ctx, configuration)
 }
 
 func ourChart() (*chart.Chart, error) {

@@ -12,28 +12,33 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 )
 
 // Replica is one process of istiod-agent-webhook.
 type Replica struct {
-	// Ports on loopback.
-	Port, HealthPort, MetricsPort int
+	// Ports on loopback. BundlePort is 0 without the bundle endpoint.
+	Port, HealthPort, MetricsPort, BundlePort int
 
 	process *process.Process
 }
 
 // startReplica runs the program with ports of its own in the configuration that all replicas share.
 func startReplica(program []string, kubeconfig, dir string, config map[string]any) (*Replica, error) {
-	ports, err := process.FreePorts(3)
+	ports, err := process.FreePorts(4)
 	if err != nil {
 		return nil, err
 	}
 	r := &Replica{Port: ports[0], HealthPort: ports[1], MetricsPort: ports[2]}
+	server := map[string]any{"bindAddress": "127.0.0.1", "port": r.Port, "healthPort": r.HealthPort, "metricsPort": r.MetricsPort}
+	if _, found, _ := unstructured.NestedMap(config, "server", "bundleEndpoint"); found {
+		r.BundlePort = ports[3]
+		server["bundleEndpoint"] = map[string]any{"port": r.BundlePort}
+	}
 	file := filepath.Join(dir, "config-"+strconv.Itoa(r.Port)+".yaml")
-	if err := writeYAML(file, overlay(config, map[string]any{"server": map[string]any{
-		"bindAddress": "127.0.0.1", "port": r.Port, "healthPort": r.HealthPort, "metricsPort": r.MetricsPort,
-	}})); err != nil {
+	if err := writeYAML(file, overlay(config, map[string]any{"server": server})); err != nil {
 		return nil, err
 	}
 	command := exec.Command(program[0], append(program[1:], "--config", file, "--kubeconfig", kubeconfig)...)

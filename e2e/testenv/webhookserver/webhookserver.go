@@ -39,6 +39,9 @@ type Options struct {
 	Release helm.Release
 	// Values of the chart.
 	Values helm.Values
+	// Installed means that the release exists already, with other values than these. Only the webhook configuration changes: it
+	// leads to the replicas.
+	Installed bool
 	// File is a configuration file that replaces the chart's, if it is set.
 	File string
 	// Configuration is merged into the configuration file.
@@ -89,7 +92,12 @@ func (w *Webhook) start(ctx context.Context) (err error) {
 	if w.helm, err = helm.NewClient(w.plane.Config); err != nil {
 		return err
 	}
-	if err := w.install(ctx); err != nil {
+	if w.options.Installed {
+		err = w.takeOver(ctx)
+	} else {
+		err = w.install(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("installing the chart: %w", err)
 	}
 	if w.config, err = w.configuration(ctx); err != nil {

@@ -30,9 +30,9 @@ type prometheusRule struct {
 }
 
 func TestAlerts(t *testing.T) {
-	r := render(t, standard, helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": true}})
+	r := render(t, standard, bundled(helm.Values{"prometheusRule": helm.Values{"enabled": true}, "serviceMonitor": helm.Values{"enabled": true}, "podMonitor": helm.Values{"enabled": true}}))
 	rules := typed[prometheusRule](t, r.one(t, "PrometheusRule")).Spec.Groups[0].Rules
-	if len(rules) != 18 {
+	if len(rules) != 21 {
 		t.Errorf("there are %d alerts", len(rules))
 	}
 	for _, rule := range rules {
@@ -61,7 +61,7 @@ func wantMetrics(t *testing.T, of, expression string) {
 	}
 	var agents strings.Builder
 	metrics.New().Write(&agents)
-	ours := sources(t, "webhook", "controllers", "agent")
+	ours := sources(t, "webhook", "controllers", "agent", "bundle")
 	for _, selector := range parser.ExtractSelectors(parsed) {
 		metric := selector[len(selector)-1].Value // the parser puts __name__ last
 		own := strings.HasPrefix(metric, "istiod_agent_")

@@ -124,7 +124,11 @@ func TestNetworkPolicy(t *testing.T) {
 		values helm.Values
 		want   string
 	}{
-		"default":  {nil, "9443: all, 8081: all, 8080: any Pod"},
+		"default": {nil, "9443: all, 8081: all, 8080: any Pod"},
+		"bundle":  {bundled(nil), "9443: all, 8081: all, 8080: any Pod, 8443: all"},
+		"bundle for some": {
+			bundled(helm.Values{"networkPolicy": helm.Values{"bundleFrom": from}}), "9443: all, 8081: all, 8080: any Pod, 8443: 10.0.0.0/8",
+		},
 		"narrowed": {helm.Values{"networkPolicy": helm.Values{"webhookFrom": from, "metricsFrom": from}}, "9443: 10.0.0.0/8, 8081: all, 8080: 10.0.0.0/8"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,7 +198,7 @@ func wantReferencesKept(t *testing.T, r rendered) {
 	t.Helper()
 	config := configuration(t, r)
 	server := config.Server
-	service := typed[corev1.Service](t, r.one(t, "Service"))
+	service := webhookService(t, r)
 	referred := []string{"ValidatingAdmissionPolicyBinding " + server.Injection + "-guard"}
 	if config.By == v1alpha1.ByWebhook {
 		called := typed[admissionregistrationv1.MutatingWebhookConfiguration](t, r.one(t, "MutatingWebhookConfiguration")).Webhooks[0].ClientConfig.Service
@@ -231,6 +235,18 @@ func wantReferencesKept(t *testing.T, r rendered) {
 	}
 }
 
+// webhookService returns the Service beside the bundle endpoint's.
+func webhookService(t *testing.T, r rendered) *corev1.Service {
+	t.Helper()
+	for _, object := range r.objects {
+		if object.GetKind() == "Service" && object.GetLabels()["app.kubernetes.io/component"] == "webhook" {
+			return typed[corev1.Service](t, object)
+		}
+	}
+	t.Fatal("the webhook has no Service")
+	return nil
+}
+
 // Every object has the common annotations; its own values take precedence.
 func TestCommonAnnotations(t *testing.T) {
 	values := helm.Values{
@@ -240,6 +256,7 @@ func TestCommonAnnotations(t *testing.T) {
 		"prometheusRule": helm.Values{"enabled": true}, "dashboard": helm.Values{"enabled": true},
 		"servingCertificate": helm.Values{"source": "cert-manager"},
 		"virtualMesh":        helm.Values{"spec": helm.Values{"meshes": []any{}}},
+		"bundleEndpoint":     helm.Values{"enabled": true, "issuerRef": helm.Values{"name": "x"}, "dnsNames": []any{"x"}, "service": helm.Values{"annotations": helm.Values{"example.com/owner": "service"}}},
 	}
 	for name, object := range render(t, standard, values).objects {
 		want := "mesh"

@@ -155,7 +155,7 @@ func (s *side) replica(t *testing.T) {
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.istiod.Stop()) })
-	s.agent.IstiodAddress = s.istiod.SecureAddress
+	s.agent.IstiodAddress, s.agent.MonitoringAddress = s.istiod.SecureAddress, s.istiod.MonitoringAddress
 	s.node.Forward(namespace, pod, 15012, s.istiod.SecureAddress)
 	s.startSidecar(t)
 }

@@ -230,7 +230,7 @@ func TestObjectsInForeignCRDs(t *testing.T) {
 	mesh := &networkingv1.VirtualMesh{}
 	key := client.ObjectKeyFromObject(sent[0])
 	must(t, typed.Get(ctx, key, mesh))
-	mesh.Status = networkingv1.VirtualMeshStatus{ObservedGeneration: 1, State: networkingv1.Accepted, NotActedOn: mesh.Spec.NotActedOn()}
+	mesh.Status = networkingv1.VirtualMeshStatus{ObservedGeneration: 1, State: networkingv1.Accepted, NotActedOn: []string{"spec.globalAccessPolicy"}}
 	must(t, typed.Status().Update(ctx, mesh))
 	if mesh.Status.State != networkingv1.Accepted || len(mesh.Status.NotActedOn) != 1 {
 		t.Errorf("the status is kept as %+v", mesh.Status)

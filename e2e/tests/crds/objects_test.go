@@ -110,8 +110,8 @@ func TestGuide(t *testing.T) {
 	mesh, unknown, errs := networkingv1.FromObject(applied.Object)
 	mesh.Spec.SetDefaults()
 	warnings, mistakes := mesh.Validate()
-	if len(unknown) > 0 || len(errs) > 0 || len(mistakes) > 0 || len(warnings) != 4 {
-		t.Errorf("want four warnings (federation, http, the audience, restarts) and nothing else: %q, %v, %v, %q", unknown, errs, mistakes, warnings)
+	if len(unknown) > 0 || len(errs) > 0 || len(mistakes) > 0 || len(warnings) != 3 {
+		t.Errorf("want three warnings (http, the audience, restarts) and nothing else: %q, %v, %v, %q", unknown, errs, mistakes, warnings)
 	}
 
 	again, err := shared.ServerSideApply(t.Context(), object(t, guide, namespace))

@@ -79,6 +79,11 @@ func TestNotes(t *testing.T) {
 	} else {
 		must(t, err)
 	}
+
+	must(t, later.Upgrade(t.Context(), release, chart, helm.Values{"clusterName": "cluster-1"})) // the VirtualMesh is one's own
+	notes, err = later.Notes(release)
+	must(t, err)
+	wantOrder(t, notes, "kubectl create namespace gloo-mesh", "kubectl apply -f virtual-mesh.yaml", labelCommand, "istioctl install")
 }
 
 func wantOrder(t *testing.T, text string, commands ...string) {

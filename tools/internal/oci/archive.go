@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package oci writes and reads archives of OCI image layouts: one tar for each image, or for an image of several platforms.
+//
+// The archives are byte for byte the same for the same images, names and time.
+package oci
 
 import (
 	"archive/tar"
@@ -16,15 +19,31 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// writeArchive writes an OCI image layout as one tar, which appears at path only when it is whole.
+// WriteImage writes an archive with one image, which appears at path only when it is whole.
 // docker load, podman load, ctr images import and kind load image-archive take it and know the image by its name.
-func writeArchive(path string, image v1.Image, name string, created time.Time) (err error) {
+func WriteImage(path string, image v1.Image, name string, created time.Time) error {
+	return write(path, created, func(directory string) error { return layImage(directory, image, name) })
+}
+
+// WriteIndex writes an archive with the index of several images, one for each platform. ctr images import takes it, Docker
+// too if it keeps its images in containerd, and a registry by `crane push` of the unpacked directory.
+func WriteIndex(path string, index v1.ImageIndex, name string, created time.Time) error {
+	return write(path, created, func(directory string) error {
+		empty, err := layout.Write(directory, empty.Index)
+		if err != nil {
+			return err
+		}
+		return empty.AppendIndex(index, layout.WithAnnotations(names(name)))
+	})
+}
+
+func write(path string, created time.Time, lay func(directory string) error) (err error) {
 	directory, err := os.MkdirTemp("", "image-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(directory) }()
-	if err := writeLayout(directory, image, name); err != nil {
+	if err := lay(directory); err != nil {
 		return err
 	}
 
@@ -50,7 +69,15 @@ func writeArchive(path string, image v1.Image, name string, created time.Time) (
 	return os.Rename(output.Name(), path)
 }
 
-func writeLayout(directory string, image v1.Image, name string) error {
+// names are the annotations by which programs know an image.
+func names(name string) map[string]string {
+	return map[string]string{
+		"org.opencontainers.image.ref.name": name, // podman
+		"io.containerd.image.name":          name, // containerd and Docker
+	}
+}
+
+func layImage(directory string, image v1.Image, name string) error {
 	index, err := layout.Write(directory, empty.Index)
 	if err != nil {
 		return err
@@ -72,14 +99,11 @@ func writeLayout(directory string, image v1.Image, name string) error {
 		return err
 	}
 	err = index.AppendDescriptor(v1.Descriptor{
-		MediaType: types.OCIManifestSchema1,
-		Size:      size,
-		Digest:    digest,
-		Platform:  &v1.Platform{OS: config.OS, Architecture: config.Architecture},
-		Annotations: map[string]string{
-			"org.opencontainers.image.ref.name": name, // podman
-			"io.containerd.image.name":          name, // containerd and Docker
-		},
+		MediaType:   types.OCIManifestSchema1,
+		Size:        size,
+		Digest:      digest,
+		Platform:    &v1.Platform{OS: config.OS, Architecture: config.Architecture},
+		Annotations: names(name),
 	})
 	if err != nil {
 		return err
@@ -122,10 +146,27 @@ func writeTar(output *os.File, directory string, modified time.Time) error {
 		if err != nil {
 			return err
 		}
-		return writeFile(writer, path, content, 0o644, modified)
+		return WriteFile(writer, path, content, 0o644, modified)
 	})
 	if err != nil {
 		return err
 	}
 	return writer.Close()
+}
+
+// WriteFile adds a file to a tar, owned by root.
+func WriteFile(writer *tar.Writer, name string, content []byte, mode fs.FileMode, modified time.Time) error {
+	err := writer.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     name,
+		Size:     int64(len(content)),
+		Mode:     int64(mode.Perm()),
+		ModTime:  modified,
+		Format:   tar.FormatPAX,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = writer.Write(content)
+	return err
 }

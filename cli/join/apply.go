@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package join
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"github.com/istiod-agent/istiod-agent/cli/remotes"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
+)
+
+// application makes the changes of a plan. It records each, so that it can take all of them back.
+type application struct {
+	targets  []*target
+	plan     *joinPlan
+	request  joinRequest
+	ttl      time.Duration
+	progress *terminal.Progress
+
+	mu      sync.Mutex
+	changes []change
+	notes   []string
+	// served are the results of await, by context.
+	served []servedResult
+}
+
+// change is a change of one object.
+type change struct {
+	undo func(context.Context) error
+	// command undoes it by hand.
+	command string
+}
+
+// token is one that the API server issued.
+type token struct {
+	text    string
+	expires time.Time
+}
+
+const (
+	owner = client.FieldOwner("kubectl-istiod_agent")
+	// undoTimeout limits the undoing of all changes, also after Ctrl-C.
+	undoTimeout = time.Minute
+)
+
+// apply makes all changes or none. A server-side dry run first finds what an API server refuses.
+func (a *application) apply(ctx context.Context) error {
+	defer func() {
+		for _, t := range a.targets {
+			a.progress.Remove(t.Context)
+		}
+	}()
+	if err := a.write(ctx, true); err != nil {
+		return fmt.Errorf("no context was changed: %w", err)
+	}
+	err := a.write(ctx, false)
+	if err == nil {
+		return nil
+	}
+	a.progress.Update("join", "taking back %d changes", len(a.changes))
+	undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	var remaining strings.Builder
+	for _, c := range slices.Backward(a.changes) {
+		if undoErr := c.undo(undoCtx); undoErr != nil {
+			remaining.WriteString("\n  " + c.command)
+		}
+	}
+	if remaining.Len() > 0 {
+		return fmt.Errorf("%w; some of what was made could not be taken back; undo it by%s", err, remaining.String())
+	}
+	return fmt.Errorf("%w; all that was made was taken back", err)
+}
+
+// write makes the changes in three steps, each in all contexts at the same time: accounts, tokens and networks, remote secrets.
+// A dry run has no tokens, since it makes no accounts.
+func (a *application) write(ctx context.Context, dryRun bool) error {
+	tokens := make([]token, len(a.plan.Grants))
+	doing := func(what string) string {
+		if dryRun {
+			return "asking the API server for " + what + ", in a dry run"
+		}
+		return "writing " + what
+	}
+	if err := a.each(doing("accounts"), func(i int) error { return a.writeAccounts(ctx, i, dryRun) }); err != nil {
+		return err
+	}
+	if !dryRun {
+		if err := a.each("requesting tokens", func(i int) error { return a.requestTokens(ctx, i, tokens) }); err != nil {
+			return err
+		}
+	}
+	if err := a.each(doing("networks"), func(i int) error { return a.writeNetwork(ctx, i, dryRun) }); err != nil {
+		return err
+	}
+	return a.each(doing("remote secrets"), func(i int) error { return a.writeSecrets(ctx, i, tokens, dryRun) })
+}
+
+// each calls step for every context, and returns the errors. doing is its progress.
+func (a *application) each(doing string, step func(i int) error) error {
+	errs := make([]error, len(a.targets))
+	var pending sync.WaitGroup
+	for i, t := range a.targets {
+		pending.Go(func() {
+			a.progress.Update(t.Context, "%s", doing)
+			if err := step(i); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", t.Context, err)
+			}
+		})
+	}
+	pending.Wait()
+	return errors.Join(errs...)
+}
+
+func (a *application) writeAccounts(ctx context.Context, i int, dryRun bool) error {
+	for _, g := range a.plan.Grants {
+		if g.target != i || g.Action == keep && g.Reason != "" { // another's account
+			continue
+		}
+		account, role, binding := g.Account(g.MeshConfigs)
+		for _, object := range []client.Object{account, role, binding} {
+			if err := a.put(ctx, i, object, false, dryRun); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *application) requestTokens(ctx context.Context, i int, tokens []token) error {
+	for n, g := range a.plan.Grants {
+		if g.target != i || g.Action == keep {
+			continue
+		}
+		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(a.ttl / time.Second))}}
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: g.TargetNamespace, Name: g.AccountName()}}
+		t := a.targets[i]
+		if err := t.cluster.Client.SubResource("token").Create(ctx, account, request); err != nil {
+			return t.cluster.Explain(fmt.Sprintf("requesting a token of account %s/%s", account.Namespace, account.Name), "create", "serviceaccounts/token", err)
+		}
+		tokens[n] = token{request.Status.Token, request.Status.ExpirationTimestamp.Time}
+		if limit := time.Until(tokens[n].expires); limit < a.ttl*9/10 {
+			a.note(fmt.Sprintf("%s: the API server shortened the lifetime of tokens from %s to %s; run join again before", t.Context, a.ttl, limit.Round(time.Minute)))
+		}
+	}
+	return nil
+}
+
+func (a *application) note(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Contains(a.notes, text) {
+		a.notes = append(a.notes, text)
+	}
+}
+
+func (a *application) writeSecrets(ctx context.Context, i int, tokens []token, dryRun bool) error {
+	for n, g := range a.plan.Grants {
+		if g.reader != i || g.Action == keep {
+			continue
+		}
+		secret, err := g.Use.Secret(g.Secret.Name, g.Address, tokens[n].text, tokens[n].expires)
+		if err != nil {
+			return fmt.Errorf("the remote secret for %s: %w", g.Target, err)
+		}
+		if !dryRun {
+			// The answer of another cluster's API server goes into this one.
+			want := types.NamespacedName{Namespace: g.TargetNamespace, Name: g.AccountName()}
+			if parsed := remotes.Parse(secret); parsed.Unclear != "" || parsed.Account != want || !parsed.Expires.After(time.Now()) {
+				return fmt.Errorf("the API server of cluster %s issued no valid token of account %s", g.Target, want)
+			}
+			g.Expires = tokens[n].expires
+		}
+		if err := a.put(ctx, i, secret, g.Action != create, dryRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put creates an object, or corrects it. Unless force is true, an existing one must be of join.
+func (a *application) put(ctx context.Context, i int, desired client.Object, force, dryRun bool) error {
+	c := a.targets[i].cluster
+	gvk, err := apiutil.GVKForObject(desired, c.Client.Scheme())
+	if err != nil {
+		return err
+	}
+	object, err := c.Client.Scheme().New(gvk)
+	if err != nil {
+		return err
+	}
+	stored, _ := object.(client.Object) // as the desired one
+	key := client.ObjectKeyFromObject(desired)
+	plural, name := resources[gvk.Kind], gvk.Kind+" "+key.String()
+	if key.Namespace == "" {
+		name = gvk.Kind + " " + key.Name
+	}
+	removal := c.Kubectl() + " delete " + plural + " " + shell.Quote(key.Name)
+	if key.Namespace != "" {
+		removal += " -n " + shell.Quote(key.Namespace)
+	}
+	switch err := c.Client.Get(ctx, key, stored); {
+	case apierrors.IsNotFound(err):
+		created, _ := desired.DeepCopyObject().(client.Object)
+		err := c.Client.Create(ctx, created, a.createOptions(dryRun)...)
+		if happened(err) {
+			a.record(dryRun, removal, func(ctx context.Context) error { return client.IgnoreNotFound(c.Client.Delete(ctx, created)) })
+		}
+		if dryRun && gvk.Kind == "ClusterRoleBinding" && apierrors.IsNotFound(err) {
+			return nil // for a person without all rights, the API server looks up the role, which a dry run does not make
+		}
+		return c.Explain("creating "+name, "create", plural, err)
+	case err != nil:
+		return c.Explain("reading "+name, "get", plural, err)
+	case !force && stored.GetLabels()[remotes.PartnerLabel] != desired.GetLabels()[remotes.PartnerLabel]:
+		return fmt.Errorf("%s exists, and join did not make it; if nothing uses it: %s", name, removal)
+	}
+	before, _ := stored.DeepCopyObject().(client.Object)
+	if !correct(stored, desired) {
+		return fmt.Errorf("%s has been changed in a field that cannot be corrected; %s, and run join again", name, removal)
+	}
+	if equality.Semantic.DeepEqual(before, stored) {
+		return nil
+	}
+	err = c.Client.Update(ctx, stored, a.updateOptions(dryRun)...)
+	if happened(err) {
+		a.record(dryRun, removal+", and join again", func(ctx context.Context) error {
+			if err := c.Client.Get(ctx, key, stored); err != nil {
+				return err
+			}
+			before.SetResourceVersion(stored.GetResourceVersion())
+			return c.Client.Update(ctx, before, owner)
+		})
+	}
+	return c.Explain("updating "+name, "update", plural, err)
+}
+
+// happened reports whether a write may have taken place: also after an error that the API server did not answer with.
+func happened(err error) bool {
+	return err == nil || apierrors.ReasonForError(err) == metav1.StatusReasonUnknown
+}
+
+// resources are the resources of the kinds that join writes.
+var resources = map[string]string{
+	"ServiceAccount": "serviceaccounts", "ClusterRole": "clusterroles.rbac.authorization.k8s.io",
+	"ClusterRoleBinding": "clusterrolebindings.rbac.authorization.k8s.io", "Secret": "secrets",
+}
+
+func (a *application) createOptions(dryRun bool) []client.CreateOption {
+	if dryRun {
+		return []client.CreateOption{owner, client.DryRunAll}
+	}
+	return []client.CreateOption{owner}
+}
+
+func (a *application) updateOptions(dryRun bool) []client.UpdateOption {
+	if dryRun {
+		return []client.UpdateOption{owner, client.DryRunAll}
+	}
+	return []client.UpdateOption{owner}
+}
+
+func (a *application) record(dryRun bool, command string, undo func(context.Context) error) {
+	if dryRun {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changes = append(a.changes, change{undo, command})
+}
+
+// correct makes a stored object as desired, and keeps the labels, annotations and fields of others. It returns false where a
+// field cannot change.
+func correct(stored, desired client.Object) bool {
+	labels, annotations := maps.Clone(stored.GetLabels()), maps.Clone(stored.GetAnnotations())
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, desired.GetLabels())
+	stored.SetLabels(labels)
+	if len(desired.GetAnnotations()) > 0 {
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		maps.Copy(annotations, desired.GetAnnotations())
+		stored.SetAnnotations(annotations)
+	}
+	switch stored := stored.(type) {
+	case *rbacv1.ClusterRole:
+		want, _ := desired.(*rbacv1.ClusterRole)
+		stored.Rules, stored.AggregationRule = want.Rules, nil
+	case *rbacv1.ClusterRoleBinding:
+		want, _ := desired.(*rbacv1.ClusterRoleBinding)
+		stored.Subjects = want.Subjects
+		return stored.RoleRef == want.RoleRef
+	case *corev1.Secret:
+		want, _ := desired.(*corev1.Secret)
+		stored.Data = want.Data
+		return stored.Immutable == nil || !*stored.Immutable
+	}
+	return true
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package join
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/shell"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
+)
+
+type result struct {
+	Contexts []contextResult `json:"contexts"`
+	Notes    []string        `json:"notes,omitempty"`
+	Next     string          `json:"next,omitempty"`
+}
+
+type contextResult struct {
+	Context string `json:"context"`
+	// Cluster is the name by istiod's CLUSTER_ID.
+	Cluster string         `json:"cluster"`
+	Network string         `json:"network,omitempty"`
+	Secrets []secretResult `json:"remoteSecrets"`
+	// Changes are further changes, as text.
+	Changes []string `json:"changes,omitempty"`
+	// Served is whether every istiod has endpoints of the other clusters; absent where join did not look.
+	Served *bool `json:"served,omitempty"`
+	// Message is why Served is false or absent.
+	Message string `json:"message,omitempty"`
+}
+
+type secretResult struct {
+	// Cluster is the one that the secret is for.
+	Cluster string `json:"cluster"`
+	Secret  string `json:"secret"`
+	// Action is create, renew, replace or keep; with --dry-run, what join would do.
+	Action action `json:"action"`
+	Reason string `json:"reason,omitempty"`
+	// Expires is the end of the token (RFC 3339); absent in a dry run that would make one, and for a token without an end.
+	Expires *time.Time `json:"expires,omitempty"`
+	// StillValid is a Secret with another token of the replaced account, which nothing takes back.
+	StillValid string `json:"stillValid,omitempty"`
+}
+
+func (f *flags) printResult(out io.Writer, a *application) error {
+	r := &result{Contexts: []contextResult{}, Notes: append(a.plan.Notes, a.notes...)}
+	problem, unknown := false, false
+	var first time.Time
+	for i, t := range a.targets {
+		c := contextResult{Context: t.Context, Cluster: t.name(), Network: t.Network, Secrets: []secretResult{}}
+		if network := a.request.Networks[t.Context]; network != "" {
+			c.Network = network
+		}
+		if a.plan.Label[i] {
+			c.Changes = append(c.Changes, "namespace "+t.Namespace+" labelled with network "+c.Network)
+		}
+		if a.plan.Expose[i] {
+			c.Changes = append(c.Changes, "Gateway "+t.Namespace+"/"+exposeGateway+" created, which passes services through to other networks")
+		}
+		if a.plan.Restart[i] {
+			c.Changes = append(c.Changes, "istiod restarted, since it uses the old token until then")
+		}
+		for _, g := range a.plan.Grants {
+			if g.reader != i {
+				continue
+			}
+			if !f.restart && (g.Action == renewal || g.Action == replace) {
+				for _, istiod := range t.Istiods {
+					if note := t.Context + ": istiod uses the old token until it restarts: " + t.restartCommand(istiod); !slices.Contains(r.Notes, note) {
+						r.Notes = append(r.Notes, note)
+					}
+				}
+			}
+			s := secretResult{Cluster: g.Target, Secret: g.Secret.String(), Action: g.Action, Reason: g.Reason}
+			if !g.Expires.IsZero() && (g.Action == keep || !f.dryRun) {
+				s.Expires = new(g.Expires.UTC())
+				if first.IsZero() || g.Expires.Before(first) {
+					first = g.Expires
+				}
+			}
+			if g.TokenSecret.Name != "" {
+				s.StillValid = g.TokenSecret.String()
+				r.Notes = append(r.Notes, fmt.Sprintf("%s: the token in Secret %s stays valid; if nothing else uses it: %s delete secret -n %s %s",
+					a.targets[g.target].Context, g.TokenSecret, a.targets[g.target].Kubectl, shell.Quote(g.TokenSecret.Namespace), shell.Quote(g.TokenSecret.Name)))
+			}
+			c.Secrets = append(c.Secrets, s)
+		}
+		if a.served != nil {
+			served := a.served[i]
+			if c.Message = served.Problem + served.Unknown; served.Unknown == "" {
+				c.Served = new(served.Problem == "")
+			}
+			problem, unknown = problem || served.Problem != "", unknown || served.Unknown != ""
+		}
+		r.Contexts = append(r.Contexts, c)
+	}
+	switch {
+	case f.dryRun:
+		r.Next = "kubectl istiod-agent join" + f.arguments() + f.ownArguments()
+	case problem:
+		r.Next = "look for the cluster in istiod's log; where no Pod reaches the API server, join again with --api-server; to take everything back: kubectl istiod-agent leave" + f.arguments()
+	case !first.IsZero():
+		r.Next = "before " + first.UTC().Format(time.RFC3339) + ", when the first token expires: kubectl istiod-agent join" + f.arguments() + f.ownArguments()
+	}
+	err := f.Write(out, r, func(out io.Writer) { r.print(out, f.dryRun) })
+	return exit.Result(err, unknown, problem)
+}
+
+// maxNames is the most names of clusters in a line.
+const maxNames = 4
+
+func (r *result) print(out io.Writer, dryRun bool) {
+	for _, c := range r.Contexts {
+		would := ""
+		if dryRun {
+			would = "would be "
+		}
+		for _, group := range c.groups() {
+			fmt.Fprintf(out, "%s: %s\n", c.Context, terminal.OneLine(group.text(would)))
+		}
+		for _, change := range c.Changes {
+			if dryRun {
+				change = "would be done: " + change
+			}
+			fmt.Fprintf(out, "%s: %s\n", c.Context, terminal.OneLine(change))
+		}
+		switch {
+		case c.Served != nil && *c.Served:
+			fmt.Fprintf(out, "%s: every istiod has endpoints of the other clusters\n", c.Context)
+		case c.Served != nil:
+			terminal.Paint(out, terminal.Red, c.Context+": "+terminal.OneLine(c.Message))
+			fmt.Fprintln(out)
+		case c.Message != "":
+			fmt.Fprintf(out, "%s: whether istiod has endpoints of the other clusters could not be read: %s\n", c.Context, terminal.OneLine(c.Message))
+		}
+	}
+	for _, note := range r.Notes {
+		terminal.Paint(out, terminal.Yellow, terminal.OneLine(note))
+		fmt.Fprintln(out)
+	}
+	if r.Next != "" {
+		fmt.Fprintf(out, "\nNext: %s\n", r.Next)
+	}
+}
+
+// group are remote secrets with the same result.
+type group struct {
+	secretResult // of the first
+	clusters     []string
+}
+
+// groups joins new and kept secrets, of which there may be a hundred; renewed and replaced ones are printed one by one.
+func (c *contextResult) groups() (groups []*group) {
+	for _, s := range c.Secrets {
+		same := -1
+		for i, g := range groups {
+			if g.Action == s.Action && g.Reason == s.Reason && s.Action != replace {
+				same = i
+			}
+		}
+		if same < 0 {
+			groups = append(groups, &group{s, []string{s.Cluster}})
+			continue
+		}
+		g := groups[same]
+		g.clusters = append(g.clusters, s.Cluster)
+		if s.Expires != nil && (g.Expires == nil || s.Expires.Before(*g.Expires)) {
+			g.Expires = s.Expires
+		}
+	}
+	return groups
+}
+
+func (g *group) text(would string) string {
+	names := terminal.Names(g.clusters, maxNames)
+	text := ""
+	switch g.Action {
+	case create:
+		text = fmt.Sprintf("remote secret for %s %screated", names, would)
+	case renewal:
+		text = fmt.Sprintf("token for %s %srenewed: %s", names, would, g.Reason)
+	case replace:
+		text = fmt.Sprintf("Secret %s for %s %sreplaced: %s", g.Secret, names, would, g.Reason)
+	case keep:
+		text = fmt.Sprintf("remote secret for %s %skept", names, would)
+		if g.Reason != "" {
+			text += ": " + g.Reason
+		}
+	}
+	if g.Expires != nil {
+		text += ", expires " + g.Expires.Format(time.RFC3339)
+	}
+	return text
+}

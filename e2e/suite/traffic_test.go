@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/e2e-framework/pkg/envconf"
+	"sigs.k8s.io/e2e-framework/pkg/features"
+
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+)
+
+// `verify --traffic` starts Pods that call each other, and removes them, also when it is interrupted.
+func TestTraffic(t *testing.T) {
+	environment.Test(t, features.New("verify --traffic").WithLabel(label, core).
+		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			followed(ctx, t)
+			return ctx
+		}).
+		Assess("workloads call each other within a cluster, and between clusters once they are joined", step(func(ctx context.Context, t *testing.T) {
+			output, err := trafficCommand(ctx, t).CombinedOutput()
+			for i, from := range clusters {
+				for j, to := range clusters {
+					want := fmt.Sprintf("ok    %s: traffic to %s: calls", from.name, to.name)
+					if i != j {
+						want = fmt.Sprintf("fail  %[1]s: traffic to %[2]s: does not reach: istiod of %[1]s knows no endpoint in %[2]s; run kubectl istiod-agent join --context=%[1]s --context=%[2]s",
+							from.name, to.name)
+					}
+					if !strings.Contains(string(output), want) {
+						t.Errorf("no %q", want)
+					}
+				}
+			}
+			if (err == nil) != (len(clusters) == 1) || t.Failed() {
+				t.Errorf("%v:\n%s", err, output)
+			}
+			noTrafficNamespace(ctx, t)
+		})).
+		Assess("an interruption leaves nothing", step(func(ctx context.Context, t *testing.T) {
+			command := trafficCommand(ctx, t)
+			progress, err := command.StderrPipe()
+			must(t, err)
+			must(t, command.Start())
+			lines := bufio.NewScanner(progress)
+			for lines.Scan() {
+				if strings.Contains(lines.Text(), "Pod server waits for") {
+					must(t, command.Process.Signal(os.Interrupt))
+					break
+				}
+			}
+			_, err = io.Copy(io.Discard, progress)
+			must(t, err)
+			if command.Wait() == nil {
+				t.Error("it succeeded")
+			}
+			noTrafficNamespace(ctx, t)
+		})).
+		Assess("an image that cannot be pulled is named", step(func(ctx context.Context, t *testing.T) {
+			command := trafficCommand(ctx, t)
+			command.Args = append(command.Args, "--traffic-image=registry.invalid/none:1")
+			output, err := command.CombinedOutput()
+			if err == nil || !strings.Contains(string(output), "image registry.invalid/none:1 cannot be pulled") || !strings.Contains(string(output), "--traffic-image") {
+				t.Errorf("%v:\n%s", err, output)
+			}
+			noTrafficNamespace(ctx, t)
+		})).
+		Feature())
+}
+
+// Two clusters become one mesh: join lets their istiods read each other, and the first calls across follow.
+func TestJoinedTraffic(t *testing.T) {
+	environment.Test(t, features.New("join, verify --traffic, leave").WithLabel(label, full).
+		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			if len(clusters) < 2 {
+				t.Skip("one cluster has no other to join")
+			}
+			followed(ctx, t)
+			for _, cluster := range clusters {
+				cluster.rename(ctx, t, " --set values.global.multiCluster.clusterName="+cluster.name)
+			}
+			return ctx
+		}).
+		Assess("Pods of each cluster call those of the other", step(func(ctx context.Context, t *testing.T) {
+			began := time.Now()
+			var both, servers string
+			for _, cluster := range clusters {
+				both += " --context=" + cluster.name
+				address, err := shell(ctx, "kubectl get endpointslices -n default kubernetes --context="+cluster.name+` -o jsonpath='{.endpoints[0].addresses[0]}:{.ports[0].port}'`)
+				must(t, err)
+				servers += " --api-server=" + cluster.name + "=https://" + address
+			}
+			output, err := shell(ctx, "kubectl istiod-agent join"+both+servers)
+			must(t, err)
+			t.Logf("after %s:\n%s", time.Since(began).Round(time.Second), output)
+			verified, err := trafficCommand(ctx, t).CombinedOutput()
+			t.Logf("after %s:\n%s", time.Since(began).Round(time.Second), verified)
+			must(t, err)
+			for _, from := range clusters {
+				for _, to := range clusters {
+					if want := fmt.Sprintf("ok    %s: traffic to %s: calls", from.name, to.name); !strings.Contains(string(verified), want) {
+						t.Errorf("no %q", want)
+					}
+				}
+			}
+			noTrafficNamespace(ctx, t)
+			_, err = shell(ctx, "kubectl istiod-agent leave"+both)
+			must(t, err)
+		})).
+		Teardown(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			for _, cluster := range clusters {
+				cluster.rename(ctx, t, "")
+			}
+			return ctx
+		}).
+		Feature())
+}
+
+// rename installs istiod again with settings for the name of its cluster.
+func (c *target) rename(ctx context.Context, t *testing.T, settings string) {
+	t.Helper()
+	_, err := shell(ctx, installIstio+c.name+settings)
+	must(t, err)
+	c.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
+}
+
+// trafficCommand is `kubectl istiod-agent verify --traffic` with all clusters and the image that was built for the tests, which
+// has the chart's tag.
+func trafficCommand(ctx context.Context, t *testing.T) *exec.Cmd {
+	t.Helper()
+	root, err := built.Root()
+	must(t, err)
+	chart, err := os.ReadFile(filepath.Join(root, "charts", "istiod-agent", "Chart.yaml"))
+	must(t, err)
+	tag := regexp.MustCompile(`(?m)^appVersion: (\S+)$`).FindStringSubmatch(string(chart))
+	if tag == nil {
+		t.Fatal("the chart has no appVersion")
+	}
+	limited, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	t.Cleanup(cancel)
+	command := exec.CommandContext(limited, "kubectl", "istiod-agent", "verify", "--traffic", "--traffic-image=ghcr.io/istiod-agent/istiod-agent-traffic:"+tag[1])
+	for _, cluster := range clusters {
+		command.Args = append(command.Args, "--context="+cluster.name)
+	}
+	return command
+}
+
+// noTrafficNamespace expects that the command has removed its namespace from all clusters.
+func noTrafficNamespace(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, cluster := range clusters {
+		left, err := cluster.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: "istiod-agent.io/traffic"})
+		must(t, err)
+		for _, namespace := range left.Items {
+			t.Errorf("%s: namespace %s is left", cluster.name, namespace.Name)
+		}
+	}
+}
