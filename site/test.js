@@ -74,6 +74,13 @@ test('pages render, and their links have a target', { timeout: 300_000 }, async 
   assert.deepEqual(dead, [])
 })
 
+test('the sidebar has every page', { timeout: 60_000 }, async () => {
+  const { tab, close } = await open('index.html')
+  const listed = await tab.locator('.VPSidebar a').evaluateAll((all) => all.map((e) => new URL(e.href).pathname.slice(1)))
+  assert.deepEqual(listed.sort(), pages.filter((page) => page !== 'index.html').sort())
+  await close()
+})
+
 for (const colorScheme of ['light', 'dark']) {
   test(`pages have no violation of WCAG A or AA in the ${colorScheme} form`, { timeout: 600_000 }, async () => {
     for (const page of pages) {
