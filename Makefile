@@ -117,7 +117,7 @@ demo: control-plane ## Install istiod into a real API server, show the injection
 	@cd e2e && ../.build/demo
 
 .PHONY: test
-test: unit verify-generated lint integration e2e-core ## Run every check but the longest: unit, generated files, lint, integration, e2e-core (what CI runs)
+test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration, e2e-core (what CI runs)
 
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
@@ -330,6 +330,25 @@ $(COREDNS_BINARY):
 
 $(ISTIOCTL_BINARY):
 	@hack/build.sh $@ e2e/binaries/istio istio.io/istio/istioctl/cmd/istioctl
+
+# --- The documentation site ----------------------------------------------------
+
+site/node_modules/.package-lock.json: site/package-lock.json
+	@npm --prefix site ci --no-audit --no-fund --ignore-scripts --loglevel error
+
+.PHONY: site
+site: site/node_modules/.package-lock.json ## Build the documentation site into dist/site (Node.js 20 or newer; BASE=/path/ where it is served)
+	@VERSION=$(VERSION) npm --prefix site run --silent build
+
+.PHONY: site-test
+ifeq ($(shell command -v npm),)
+site-test:
+	@echo "site-test is left out: it needs Node.js and npm."
+else
+site-test: site ## Test the documentation site in a headless Chromium (left out without Node.js)
+	@hack/debian.sh chromium
+	@npm --prefix site test --silent
+endif
 
 # --- The source --------------------------------------------------------------
 

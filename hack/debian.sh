@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a cluster with a node needs, unless they are there. Elsewhere their programs have to
-# be there already.
+# Installs the Debian packages of some programs, unless they are there. Elsewhere the programs have to be there already.
 #
-#   hack/debian.sh [PROGRAM...]   only what these programs are in
+#   hack/debian.sh [PROGRAM...]   by default, those that a cluster with a node needs
 set -euo pipefail
 
 declare -A packages=(
   [runc]=runc [nft]=nftables [ip]=iproute2 [busybox]=busybox-static
   [/usr/lib/cni/bridge]=containernetworking-plugins
+  [chromium]=chromium
 )
-[ $# -gt 0 ] || set -- "${!packages[@]}"
+[ $# -gt 0 ] || set -- runc nft ip busybox /usr/lib/cni/bridge
 missing=()
 for program; do
   PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("${packages[$program]}")
