@@ -79,9 +79,10 @@ func TestTraffic(t *testing.T) {
 		Feature())
 }
 
-// Two clusters become one mesh: join lets their istiods read each other, and the first calls across follow.
-func TestJoinedTraffic(t *testing.T) {
-	environment.Test(t, features.New("join, verify --traffic, leave").WithLabel(label, full).
+// TestSeveralClusters runs the commands of docs/multicluster.md in two clusters: they become one mesh, in which Pods of each
+// call those of the other, and separate again.
+func TestSeveralClusters(t *testing.T) {
+	environment.Test(t, features.New("docs/multicluster.md").WithLabel(label, full).
 		Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
 			if len(clusters) < 2 {
 				t.Skip("one cluster has no other to join")
@@ -92,31 +93,32 @@ func TestJoinedTraffic(t *testing.T) {
 			}
 			return ctx
 		}).
+		Assess("join", step(func(ctx context.Context, t *testing.T) {
+			runPage(ctx, t, "Join")
+		})).
 		Assess("Pods of each cluster call those of the other", step(func(ctx context.Context, t *testing.T) {
-			began := time.Now()
-			var both, servers string
-			for _, cluster := range clusters {
-				both += " --context=" + cluster.name
-				address, err := shell(ctx, "kubectl get endpointslices -n default kubernetes --context="+cluster.name+` -o jsonpath='{.endpoints[0].addresses[0]}:{.ports[0].port}'`)
-				must(t, err)
-				servers += " --api-server=" + cluster.name + "=https://" + address
-			}
-			output, err := shell(ctx, "kubectl istiod-agent join"+both+servers)
-			must(t, err)
-			t.Logf("after %s:\n%s", time.Since(began).Round(time.Second), output)
-			verified, err := trafficCommand(ctx, t).CombinedOutput()
-			t.Logf("after %s:\n%s", time.Since(began).Round(time.Second), verified)
-			must(t, err)
+			output := runPage(ctx, t, "Prove it by calls")
 			for _, from := range clusters {
 				for _, to := range clusters {
-					if want := fmt.Sprintf("ok    %s: traffic to %s: calls", from.name, to.name); !strings.Contains(string(verified), want) {
-						t.Errorf("no %q", want)
+					if want := fmt.Sprintf("ok    %s: traffic to %s: calls", from.name, to.name); !strings.Contains(output, want) {
+						t.Errorf("no %q in\n%s", want, output)
 					}
 				}
 			}
 			noTrafficNamespace(ctx, t)
-			_, err = shell(ctx, "kubectl istiod-agent leave"+both)
-			must(t, err)
+		})).
+		Assess("renewed tokens", step(func(ctx context.Context, t *testing.T) {
+			runPage(ctx, t, "Renew the tokens")
+		})).
+		Assess("leave", step(func(ctx context.Context, t *testing.T) {
+			runPage(ctx, t, "Leave")
+			for _, cluster := range clusters {
+				secrets, err := cluster.client.CoreV1().Secrets("istio-system").List(ctx, metav1.ListOptions{LabelSelector: "istio/multiCluster"})
+				must(t, err)
+				if len(secrets.Items) > 0 {
+					t.Errorf("%s has %d remote secrets", cluster.name, len(secrets.Items))
+				}
+			}
 		})).
 		Teardown(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
 			for _, cluster := range clusters {
@@ -127,6 +129,40 @@ func TestJoinedTraffic(t *testing.T) {
 		Feature())
 }
 
+// runPage runs the commands of a section of docs/multicluster.md, but those for kind, and returns their output. The contexts,
+// the addresses of the API servers and the image of the traffic are those of the clusters.
+func runPage(ctx context.Context, t *testing.T, section string) (output string) {
+	t.Helper()
+	blocks, err := scripts(filepath.Join(folder, "docs", "multicluster.md"), section)
+	must(t, err)
+	var contexts, servers string
+	for _, cluster := range clusters {
+		contexts += " --context=" + cluster.name
+		address, err := shell(ctx, "kubectl get endpointslices -n default kubernetes --context="+cluster.name+` -o jsonpath='{.endpoints[0].addresses[0]}:{.ports[0].port}'`)
+		must(t, err)
+		servers += " --api-server=" + cluster.name + "=https://" + address
+	}
+	for _, block := range blocks {
+		if strings.Contains(block, "--context kind-") {
+			continue
+		}
+		for line := range strings.Lines(block) {
+			line = strings.Replace(strings.TrimSpace(line), " --context cluster-1 --context cluster-2", contexts, 1)
+			switch {
+			case strings.HasPrefix(line, "kubectl istiod-agent join "):
+				line += servers
+			case strings.HasPrefix(line, "kubectl istiod-agent verify --traffic "):
+				line += " --traffic-image=" + trafficImage(t)
+			}
+			printed, err := shell(ctx, line)
+			t.Logf("$ %s\n%s", line, printed)
+			must(t, err)
+			output += printed
+		}
+	}
+	return output
+}
+
 // rename installs istiod again with settings for the name of its cluster.
 func (c *target) rename(ctx context.Context, t *testing.T, settings string) {
 	t.Helper()
@@ -135,9 +171,20 @@ func (c *target) rename(ctx context.Context, t *testing.T, settings string) {
 	c.kubectl(ctx, t, "rollout status -n istio-system deployment/istiod --timeout=120s")
 }
 
-// trafficCommand is `kubectl istiod-agent verify --traffic` with all clusters and the image that was built for the tests, which
-// has the chart's tag.
+// trafficCommand is `kubectl istiod-agent verify --traffic` with all clusters.
 func trafficCommand(ctx context.Context, t *testing.T) *exec.Cmd {
+	t.Helper()
+	limited, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	t.Cleanup(cancel)
+	command := exec.CommandContext(limited, "kubectl", "istiod-agent", "verify", "--traffic", "--traffic-image="+trafficImage(t))
+	for _, cluster := range clusters {
+		command.Args = append(command.Args, "--context="+cluster.name)
+	}
+	return command
+}
+
+// trafficImage is the image that was built for the tests, which has the chart's tag.
+func trafficImage(t *testing.T) string {
 	t.Helper()
 	root, err := built.Root()
 	must(t, err)
@@ -147,13 +194,7 @@ func trafficCommand(ctx context.Context, t *testing.T) *exec.Cmd {
 	if tag == nil {
 		t.Fatal("the chart has no appVersion")
 	}
-	limited, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	t.Cleanup(cancel)
-	command := exec.CommandContext(limited, "kubectl", "istiod-agent", "verify", "--traffic", "--traffic-image=ghcr.io/istiod-agent/istiod-agent-traffic:"+tag[1])
-	for _, cluster := range clusters {
-		command.Args = append(command.Args, "--context="+cluster.name)
-	}
-	return command
+	return "ghcr.io/istiod-agent/istiod-agent-traffic:" + tag[1]
 }
 
 // noTrafficNamespace expects that the command has removed its namespace from all clusters.
