@@ -173,6 +173,7 @@ func TestWorkflows(t *testing.T) {
 	want := map[string]map[string]string{
 		"release.yaml publish": {"contents": "read", "packages": "write", "id-token": "write", "attestations": "write"},
 		"release.yaml github":  {"contents": "write"},
+		"site.yaml publish":    {"pages": "write", "id-token": "write"},
 	}
 	if !maps.EqualFunc(writing, want, maps.Equal) {
 		t.Errorf("these jobs can write: %v, want %v", writing, want)
