@@ -304,6 +304,7 @@ var claims = map[string]map[string]string{
 		"The endpoint shares":             limit,
 		"Narrow the sources":              advice,
 		"A user who may write ConfigMaps": limit,
+		"An istiod of another mesh that":  limit,
 		"istiod does not bind the roots":  "e2e/tests/bundle.TestFederation",
 		"The CA of a federated mesh can":  "e2e/tests/bundle.TestFederation",
 	},

@@ -28,6 +28,9 @@ const (
 	// maxEndpoints is several times the bytes of a large mesh's endpoints. They are read as a stream.
 	maxEndpoints = 512 << 20
 	maxHeaders   = 16 << 10
+	// maxNames is the bytes of all names that are reported: every replica of an istiod reports them in the same status, which
+	// etcd limits to 1.5 MiB.
+	maxNames = 16 << 10
 )
 
 // istiod is the monitoring port of an istiod.
@@ -164,8 +167,13 @@ func decodeClusters(from io.Reader) (*certificatesv1.RemoteClusters, error) {
 	})
 	result.Clusters = slices.CompactFunc(result.Clusters, func(a, b certificatesv1.RemoteCluster) bool { return a.Name == b.Name })
 	result.Count += len(result.Clusters)
-	if len(result.Clusters) > certificatesv1.MaxRemoteClusters {
-		result.Clusters = slices.Clone(result.Clusters[:certificatesv1.MaxRemoteClusters])
+	listed, size := 0, 0
+	for _, cluster := range result.Clusters {
+		if size += len(cluster.Name); size > maxNames || listed == certificatesv1.MaxRemoteClusters {
+			result.Clusters = slices.Clone(result.Clusters[:listed])
+			break
+		}
+		listed++
 	}
 	return result, nil
 }

@@ -64,6 +64,19 @@ func TestDecodeClusters(t *testing.T) {
 	}
 }
 
+// Names of the greatest length are counted, and reported only as far as a status has room for those of all replicas.
+func TestLongNames(t *testing.T) {
+	t.Parallel()
+	var all []string
+	for i := range 100 {
+		all = append(all, fmt.Sprintf(`{"id":"%s%03d","secretName":"s","syncStatus":"synced"}`, strings.Repeat("a", 250), i))
+	}
+	got, err := decodeClusters(strings.NewReader("[" + strings.Join(all, ",") + "]"))
+	if err != nil || got.Count != 100 || len(got.Clusters) != maxNames/253 {
+		t.Errorf("%d of %d clusters, %v", len(got.Clusters), got.Count, err)
+	}
+}
+
 func many(n int) string {
 	all := make([]string, n)
 	for i := range all { // backwards

@@ -39,8 +39,10 @@ func bound(status networkingv1.VirtualMeshStatus) networkingv1.VirtualMeshStatus
 		}
 	}
 	cut(maxMeshLines, bounded.MaxMessage, maxFederated)
-	if raw, err := json.Marshal(status.Meshes); err == nil && len(raw) > maxStatusSize {
-		cut(1, shortMessage, 1)
+	for _, clusters := range []int{maxFederated, 1} {
+		if raw, err := json.Marshal(status.Meshes); err == nil && len(raw) > maxStatusSize {
+			cut(1, shortMessage, clusters)
+		}
 	}
 	return status
 }

@@ -44,6 +44,13 @@ func (p *meshPlan) federate(mesh *networkingv1.VirtualMesh, facts clusterFacts) 
 		at := status.Meshes[key].IssuedCertificate
 		reports = append(reports, facts.Certificates[types.NamespacedName{Namespace: at.Namespace, Name: at.Name}].Replicas)
 	}
+	for _, replicas := range reports {
+		for _, replica := range replicas {
+			if remote := replica.RemoteClusters; remote != nil { // its CRD permits more, and each other cluster repeats it
+				remote.Error = bounded.Message(bounded.Plain(remote.Error))
+			}
+		}
+	}
 	others := p.otherClusters(mesh, reports, facts.Cluster)
 	for i, key := range keys {
 		own := status.Meshes[key]
@@ -146,10 +153,12 @@ func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkin
 	case remote == nil:
 		return networkingv1.FederationUnknown, "istiod's agent has not reported the remote clusters yet; one of an older version does so after a restart of istiod"
 	case remote.Error != "":
-		return networkingv1.FederationUnknown, "the remote clusters are unknown: " + bounded.Plain(remote.Error)
+		return networkingv1.FederationUnknown, "the remote clusters are unknown: " + remote.Error
 	}
 	join := fmt.Sprintf("kubectl istiod-agent join --context %s --context %s", own, other)
-	at := slices.IndexFunc(remote.Clusters, func(c certificatesv1.RemoteCluster) bool { return c.Name == other })
+	at := slices.IndexFunc(remote.Clusters, func(c certificatesv1.RemoteCluster) bool {
+		return istio.NormalMeshName(c.Name) == istio.NormalMeshName(other)
+	})
 	switch {
 	case at < 0 && remote.Count > len(remote.Clusters):
 		return networkingv1.FederationUnknown, fmt.Sprintf("it may be one of %d remote clusters that the agent does not list", remote.Count-len(remote.Clusters))

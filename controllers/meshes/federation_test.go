@@ -15,6 +15,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
 // sees is the report of a Pod whose istiod reads remote clusters, each as name=state.
@@ -116,6 +117,14 @@ func TestFederation(t *testing.T) {
 			meshes: []string{ours, "istiod-istio-system-cluster-3"}, replicas: []certificatesv1.CertificateStatus{sees("Cluster_3=Synced")},
 			want: []string{"Cluster_3: Joined: "}, condition: "True Joined: ",
 		},
+		"two reports of a name in different letters": {
+			meshes: []string{ours, theirs}, replicas: []certificatesv1.CertificateStatus{sees("cluster-2=Synced"), sees("CLUSTER_2=Synced")},
+			want: []string{"CLUSTER_2: Joined: "}, condition: "True Joined: ",
+		},
+		"an error of the longest text": {
+			meshes: []string{ours, theirs}, replicas: []certificatesv1.CertificateStatus{{Pod: "a", RemoteClusters: &certificatesv1.RemoteClusters{Error: strings.Repeat("\x1b", certificatesv1.MaxStatusText)}}},
+			want: []string{"cluster-2: Unknown: the remote clusters are unknown: "}, condition: "Unknown Unknown: ",
+		},
 		"one cluster":             {meshes: []string{ours}, replicas: []certificatesv1.CertificateStatus{sees()}, condition: "True NoOtherCluster: "},
 		"no mesh of this cluster": {meshes: []string{theirs}, condition: "True NoOtherCluster: "},
 		"an istiod that is not there yet": {
@@ -148,6 +157,9 @@ func TestFederation(t *testing.T) {
 					t.Errorf("mesh %s has %+v", key, mesh.Federation)
 				}
 				for _, cluster := range mesh.Federation {
+					if len(cluster.Message) > 2*bounded.MaxMessage {
+						t.Errorf("a message of %d bytes", len(cluster.Message))
+					}
 					got = append(got, fmt.Sprintf("%s: %s: %s", cluster.Cluster, cluster.State, cluster.Message))
 				}
 			}

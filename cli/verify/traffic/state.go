@@ -71,8 +71,12 @@ func containerState(pod *corev1.Pod) (status corev1.ContainerStatus, waiting str
 	status = pod.Status.ContainerStatuses[0]
 	if state := status.State.Waiting; state != nil {
 		if slices.Contains(imageFailures, state.Reason) {
+			image := status.Image
+			if len(pod.Spec.Containers) > 0 { // unless the API server is hostile
+				image = pod.Spec.Containers[0].Image
+			}
 			return status, "", fmt.Errorf("pod %s/%s: image %s cannot be pulled (%s: %s); name another by --traffic-image",
-				pod.Namespace, pod.Name, pod.Spec.Containers[0].Image, state.Reason, plain(state.Message))
+				pod.Namespace, pod.Name, plain(image), state.Reason, plain(state.Message))
 		}
 		return status, "its container (" + plain(state.Reason+" "+state.Message) + ")", nil
 	}

@@ -67,23 +67,28 @@ func TestStates(t *testing.T) {
 	for name, test := range map[string]struct {
 		status         corev1.PodStatus
 		server, client string // what it waits for, or the start of the error; "done"
+		hostile        bool   // the API server sends no containers
 	}{
-		"new":             {corev1.PodStatus{}, "its container", "its container"},
-		"no node":         {unscheduled, "a node: ", "a node: "},
-		"no volume":       {waiting("ContainerCreating"), "its container (ContainerCreating", "its container (ContainerCreating"},
-		"no image":        {waiting("ImagePullBackOff"), "pod ns/x: image example.com/x:1 cannot be pulled (ImagePullBackOff", "pod ns/x: image example.com/x:1 cannot be pulled"},
-		"running":         {container(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), "its certificate and its configuration", "the answers of the servers"},
-		"ended with 1":    {terminated(1), "pod ns/x ended with code 1 (Error): ", "pod ns/x ended with code 1 (Error): "},
-		"ended with 0":    {terminated(0), "pod ns/x ended with code 0", "done"},
-		"evicted":         {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: hostile}, "pod ns/x failed (Evicted)", "pod ns/x failed (Evicted)"},
-		"a ready server":  {corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}, "done", "its container"},
-		"several reasons": {corev1.PodStatus{Conditions: unscheduled.Conditions, ContainerStatuses: waiting("ErrImagePull").ContainerStatuses}, "a node: ", "a node: "},
+		"new":             {corev1.PodStatus{}, "its container", "its container", false},
+		"no node":         {unscheduled, "a node: ", "a node: ", false},
+		"no volume":       {waiting("ContainerCreating"), "its container (ContainerCreating", "its container (ContainerCreating", false},
+		"no image":        {waiting("ImagePullBackOff"), "pod ns/x: image example.com/x:1 cannot be pulled (ImagePullBackOff", "pod ns/x: image example.com/x:1 cannot be pulled", false},
+		"running":         {container(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), "its certificate and its configuration", "the answers of the servers", false},
+		"ended with 1":    {terminated(1), "pod ns/x ended with code 1 (Error): ", "pod ns/x ended with code 1 (Error): ", false},
+		"ended with 0":    {terminated(0), "pod ns/x ended with code 0", "done", false},
+		"evicted":         {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: hostile}, "pod ns/x failed (Evicted)", "pod ns/x failed (Evicted)", false},
+		"a ready server":  {corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}, "done", "its container", false},
+		"several reasons": {corev1.PodStatus{Conditions: unscheduled.Conditions, ContainerStatuses: waiting("ErrImagePull").ContainerStatuses}, "a node: ", "a node: ", false},
+		"no containers":   {waiting("ErrImagePull"), "pod ns/x: image  cannot be pulled (ErrImagePull", "pod ns/x: image  cannot be pulled", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pod := &corev1.Pod{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "x"}, Status: test.status,
 				Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: "example.com/x:1"}}},
+			}
+			if test.hostile {
+				pod.Spec.Containers = nil
 			}
 			expect := func(kind, want string, done bool, waiting string, err error) {
 				t.Helper()
