@@ -115,7 +115,7 @@ func (d *decision) remote(s *remotes.Secret) (good string) {
 		d.add(levelFail, subject, fmt.Sprintf("its token expired at %s: istiod sees no changes of cluster %s", s.Expires.UTC().Format(time.RFC3339), cluster), joinAgain)
 		return ""
 	case s.Account.Name == istio.ReaderServiceAccount:
-		d.add(levelWarn, subject, fmt.Sprintf("uses account %s of cluster %s, which may read every Secret there, so whoever takes this istiod reads them too", s.Account, cluster), joinAgain+": it replaces the secret")
+		d.add(levelWarn, subject, fmt.Sprintf("uses account %s of cluster %s, which may read every Secret there, so an attacker who takes over this istiod can read them too", s.Account, cluster), joinAgain+": it replaces the secret")
 		return ""
 	case !strings.HasPrefix(s.Account.Name, remotes.AccountPrefix):
 		user := "system:serviceaccount:" + s.Account.Namespace + ":" + s.Account.Name

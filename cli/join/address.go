@@ -28,7 +28,7 @@ func checkServer(text string) error {
 	parsed, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return errors.New("it is no URL") // url.Error quotes it
+		return errors.New("it is not a URL") // url.Error quotes it
 	case parsed.Scheme != "https" || parsed.Host == "" || parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "":
 		return errors.New("expected https://HOST:PORT")
 	}
@@ -49,19 +49,19 @@ func loopback(server string) bool {
 	return address.Unmap().IsLoopback() || address.IsUnspecified()
 }
 
-// usable returns why the address of a context's API server is of no use in a remote secret, with the remedy.
+// usable returns why the address of a context's API server cannot be used in a remote secret, with the remedy.
 func (s *clusterState) usable(given bool) error {
-	override := fmt.Sprintf("give the address that Pods of the other clusters reach by --api-server %s=https://HOST:PORT", shell.Quote(s.Context))
+	override := fmt.Sprintf("pass an address that Pods of the other clusters can reach, with --api-server %s=https://HOST:PORT", shell.Quote(s.Context))
 	if len(s.Addresses) > 0 {
 		override += " (in the cluster's own network it is " + strings.Join(s.Addresses, ", ") + ")"
 	}
 	switch err := checkServer(s.Address.Server); {
 	case err != nil:
-		return fmt.Errorf("the server in the kubeconfig is of no use to istiod: %w; %s", err, override)
+		return fmt.Errorf("istiod cannot use the server in the kubeconfig: %w; %s", err, override)
 	case s.Insecure:
-		return errors.New("the kubeconfig has insecure-skip-tls-verify, so the identity of the API server is not verified; set certificate-authority-data in its place")
+		return errors.New("the kubeconfig has insecure-skip-tls-verify, so the identity of the API server is not verified; set certificate-authority-data instead")
 	case loopback(s.Address.Server) && !given:
-		return fmt.Errorf("the kubeconfig's server %s is this machine, which no Pod reaches; %s", s.Address.Server, override)
+		return fmt.Errorf("the kubeconfig's server %s is an address of this machine, which no Pod can reach; %s", s.Address.Server, override)
 	}
 	return nil
 }
@@ -76,10 +76,10 @@ func parsePairs(flag, form string, values, contexts []string) (map[string]string
 		}
 		name := value[:at]
 		if _, twice := pairs[name]; twice {
-			return nil, fmt.Errorf("--%s: context %q is given twice", flag, name)
+			return nil, fmt.Errorf("--%s: context %q appears twice", flag, name)
 		}
 		if !slices.Contains(contexts, name) {
-			return nil, fmt.Errorf("--%s %q: %q is none of the contexts given by --context", flag, value, name)
+			return nil, fmt.Errorf("--%s %q: %q is not one of the contexts in --context", flag, value, name)
 		}
 		pairs[name] = value[at+1:]
 	}

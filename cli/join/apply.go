@@ -75,7 +75,7 @@ func (a *application) apply(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	a.progress.Update("join", "taking back %d changes", len(a.changes))
+	a.progress.Update("join", "undoing %d changes", len(a.changes))
 	undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	var remaining strings.Builder
@@ -85,9 +85,9 @@ func (a *application) apply(ctx context.Context) error {
 		}
 	}
 	if remaining.Len() > 0 {
-		return fmt.Errorf("%w; some of what was made could not be taken back; undo it by%s", err, remaining.String())
+		return fmt.Errorf("%w; some changes could not be undone; undo them with:%s", err, remaining.String())
 	}
-	return fmt.Errorf("%w; all that was made was taken back", err)
+	return fmt.Errorf("%w; all changes were undone", err)
 }
 
 // write makes the changes in three steps, each in all contexts at the same time: accounts, tokens and networks, remote secrets.
@@ -158,7 +158,7 @@ func (a *application) requestTokens(ctx context.Context, i int, tokens []token) 
 		}
 		tokens[n] = token{request.Status.Token, request.Status.ExpirationTimestamp.Time}
 		if limit := time.Until(tokens[n].expires); limit < a.ttl*9/10 {
-			a.note(fmt.Sprintf("%s: the API server shortened the lifetime of tokens from %s to %s; run join again before", t.Context, a.ttl, limit.Round(time.Minute)))
+			a.note(fmt.Sprintf("%s: the API server shortened the lifetime of tokens from %s to %s; run join again before they expire", t.Context, a.ttl, limit.Round(time.Minute)))
 		}
 	}
 	return nil

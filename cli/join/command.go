@@ -48,31 +48,31 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "join",
 		Short: "Let the istiods of several clusters see each other's services",
-		Long: `Joins the clusters of all given contexts to one mesh, by Istio's own means: istiod's
-namespace of each gets a remote secret for each other cluster. In that cluster it makes
-an account for this use alone, whose ClusterRole may list and watch what istiod's
-discovery needs, and no Secrets. A remote secret whose account may read all Secrets, as
-that of istioctl create-remote-secret, is replaced. Running join again changes only what
-differs, and renews tokens with less than a third of their lifetime left.
+		Long: `Joins the clusters of all contexts to one mesh, as Istio does it: istiod's namespace in
+each cluster gets a remote secret for each other cluster. The secret contains the token
+of an account in that cluster. The account has no other use, and its ClusterRole allows
+to list and watch the objects that istiod's discovery needs, and no Secrets. join
+replaces a remote secret whose account may read all Secrets, such as that of istioctl
+create-remote-secret. A further join changes only differences, and renews tokens with
+less than a third of their lifetime left.
 
-Before it writes, it checks every context: it answers, is a cluster of its own with a
-distinct name (CLUSTER_ID of istiod, which must agree with the VirtualMesh), has the
-same root of trust as the others, an API server at an address that Pods can use, and a
-Pod network that does not overlap with another's. If a write fails, join takes back all
-that it made.
+Before it writes, join checks each context: the cluster answers; its name is distinct
+(CLUSTER_ID of istiod, which must match the VirtualMesh); its root of trust is that of
+the others; Pods can use the address of its API server; and its Pod network does not
+overlap with another one. If a write fails, join undoes its changes.
 
-istiod reads services and endpoints with these rights, but it cannot list Secrets: its
-own state of the cluster ends with timeout, and each start of istiod takes 30 seconds
-longer (PILOT_REMOTE_CLUSTER_TIMEOUT). istiod also completes no change of a remote
-secret, so join restarts the istiods whose token it renews, one rollout per cluster,
-without interrupting traffic; --restart=false leaves that to you.
+istiod reads services and endpoints with these rights, but it cannot list Secrets. It
+therefore reports the cluster's state as timeout, and each start of istiod takes 30
+seconds longer (PILOT_REMOTE_CLUSTER_TIMEOUT). istiod also keeps using the old token
+when a remote secret changes. join therefore restarts the istiods whose token it renews,
+one rollout per cluster, without interrupting traffic, unless --restart=false.
 
-Without --network, Pods of all clusters must reach each other directly. With it, join
-labels istiod's namespaces, and passes services through the east-west gateways, which
-must exist.
+Without --network, Pods of all clusters must reach each other directly. With --network,
+join labels istiod's namespaces, and passes services through the east-west gateways,
+which must exist. To prove that Pods reach each other, run verify --traffic.
 
-Tokens expire; the API server may shorten --token-ttl. Run join again before, for
-example in a scheduled job. leave is the inverse.
+Tokens expire, and the API server may shorten --token-ttl. Run join again before they
+expire, for example in a scheduled job. leave undoes join.
 
 Exit codes: 0 all clusters are joined, and every istiod has endpoints of the others; 1 a
 check fails, or an istiod has no endpoints of another cluster; 2 a request failed, or
@@ -92,10 +92,10 @@ the flags are wrong.`,
 	f.AddContexts(cmd, "join")
 	set := cmd.Flags()
 	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of istiod in every context (default: the only one with an istiod)")
-	set.StringArrayVar(&f.networks, "network", nil, "`CONTEXT=NAME` of the network of a context's Pods; for every context, or none")
-	set.StringArrayVar(&f.servers, "api-server", nil, "`CONTEXT=URL` of the API server as the other clusters' Pods reach it (default: the server in the kubeconfig)")
+	set.StringArrayVar(&f.networks, "network", nil, "`CONTEXT=NAME` of the network of a context's Pods; for all contexts, or for none")
+	set.StringArrayVar(&f.servers, "api-server", nil, "`CONTEXT=URL` of the API server, at an address that the other clusters' Pods can reach (default: the server in the kubeconfig)")
 	set.DurationVar(&f.ttl, "token-ttl", defaultTTL, "`lifetime` of the tokens")
-	set.BoolVar(&f.renew, "renew", false, "make new tokens for all remote secrets of join")
+	set.BoolVar(&f.renew, "renew", false, "renew the tokens of all remote secrets of join")
 	set.BoolVar(&f.dryRun, "dry-run", false, "check everything and print the changes, without making them")
 	set.BoolVar(&f.restart, "restart", true, "restart the istiods whose token is renewed or replaced")
 	set.BoolVar(&f.wait, "wait", true, "wait until every istiod has endpoints of the other clusters")
@@ -108,7 +108,7 @@ the flags are wrong.`,
 
 func (f *flags) check() (request joinRequest, err error) {
 	if contexts := sets.New(f.Contexts...); contexts.Len() < 2 {
-		return request, errors.New("--context: expected at least two, each of a cluster to join")
+		return request, errors.New("--context: expected at least two, one for each cluster to join")
 	}
 	if request.Networks, err = parsePairs("network", "NAME", f.networks, f.Contexts); err != nil {
 		return request, err
@@ -222,7 +222,7 @@ func statesOf(targets []*target) ([]*clusterState, error) {
 		}
 	}
 	if len(failed) > 0 {
-		return nil, errors.New("no context was changed, since not all of them can be read:\n  " + strings.Join(lines(failed), "\n  "))
+		return nil, errors.New("no context was changed, because not all of them can be read:\n  " + strings.Join(lines(failed), "\n  "))
 	}
 	return states, nil
 }

@@ -80,7 +80,7 @@ func identify(states []*clusterState) (problems []string) {
 			continue
 		}
 		if other := byName[s.name()]; other != nil {
-			problems = append(problems, fmt.Sprintf("%s: its istiod calls the cluster %s, as that of %s does; %s", s.Context, s.name(), other.Context, renameCluster))
+			problems = append(problems, fmt.Sprintf("%s: its cluster name is %s, like that of %s; %s", s.Context, s.name(), other.Context, renameCluster))
 			continue
 		}
 		byName[s.name()] = s
@@ -193,12 +193,12 @@ func (p *joinPlan) networks(request joinRequest, states []*clusterState) (proble
 		network := request.Networks[s.Context]
 		switch {
 		case network == "":
-			problems = append(problems, fmt.Sprintf("%s: --network is missing; name the network of every context, also where two are equal: --network %s=NAME", s.Context, shell.Quote(s.Context)))
+			problems = append(problems, fmt.Sprintf("%s: --network is missing; name the network of every context, even if two are equal: --network %s=NAME", s.Context, shell.Quote(s.Context)))
 		case s.Network != "" && s.Network != network:
-			problems = append(problems, fmt.Sprintf("%s: namespace %s has network %s, not %s; join changes no network, since running proxies keep theirs: give --network %s",
+			problems = append(problems, fmt.Sprintf("%s: namespace %s has network %s, not %s; join does not change a network, because running proxies keep theirs: pass --network %s",
 				s.Context, s.Namespace, s.Network, network, shell.Quote(s.Context+"="+s.Network)))
 		case len(validation.IsValidLabelValue(network)) > 0:
-			problems = append(problems, fmt.Sprintf("%s: --network %q is no value of a label: expected letters, digits, '-', '_' and '.', at most 63", s.Context, network))
+			problems = append(problems, fmt.Sprintf("%s: --network %q is not a valid label value: expected letters, digits, '-', '_' and '.', at most 63", s.Context, network))
 		case !slices.Contains(s.Gateways, network):
 			problems = append(problems, fmt.Sprintf("%s: network %s has no east-west gateway: no Service with label %s=%s has a port %d; install one (Istio's samples/multicluster/gen-eastwest-gateway.sh --network %s)",
 				s.Context, network, istio.NetworkLabel, network, istio.EastWestPort, shell.Quote(network)))
@@ -251,14 +251,14 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 		return fmt.Sprintf("%s delete secret -n %s %s", reader.Kubectl, shell.Quote(s.Key.Namespace), shell.Quote(s.Key.Name))
 	}
 	if len(found) > 1 {
-		return fmt.Sprintf("the Secrets %s and %s both name cluster %s, and istiod uses the first that it sees; delete one: %s", found[0].Key, found[1].Key, g.Target, remove(found[1]))
+		return fmt.Sprintf("the Secrets %s and %s both name cluster %s, and istiod uses the first one that it reads; delete one: %s", found[0].Key, found[1].Key, g.Target, remove(found[1]))
 	}
 	s := found[0]
 	if s.Unclear == "" && s.Clusters[0] != g.Target {
 		s.Unclear = "it is for another cluster"
 	}
 	if s.Unclear != "" {
-		return fmt.Sprintf("Secret %s is not changed, since it is no remote secret for cluster %s alone with the token of a service account: %s; move what it holds, then %s", s.Key, g.Target, s.Unclear, remove(s))
+		return fmt.Sprintf("Secret %s is not changed, because it is not a remote secret for cluster %s alone with the token of a service account: %s; move its content, then %s", s.Key, g.Target, s.Unclear, remove(s))
 	}
 	g.Secret, g.Action, g.Expires = s.Key, keep, s.Expires
 	if s.Account != (types.NamespacedName{Namespace: target.Namespace, Name: g.AccountName()}) {
@@ -269,7 +269,7 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 	case s.Expired(now):
 		g.Action, g.Reason = renewal, "its token has expired"
 	case s.AccountUID != target.Accounts[s.Account.Name]:
-		g.Action, g.Reason = renewal, "the account of its token is gone"
+		g.Action, g.Reason = renewal, "the account of its token was deleted"
 	case !target.Address.Is(&s):
 		g.Action, g.Reason = renewal, "the address of the API server differs"
 	case renew:

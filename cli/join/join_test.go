@@ -67,7 +67,7 @@ func TestIdentify(t *testing.T) {
 	}{
 		"two clusters":            {[]*clusterState{state("one"), state("two")}, nil},
 		"one cluster twice":       {[]*clusterState{state("one"), state("two", func(s *clusterState) { s.UID = "uid-one" })}, []string{"two: is the same cluster as one"}},
-		"one name twice":          {[]*clusterState{state("one"), state("two", func(s *clusterState) { s.Istiods[0].ClusterID = "one" })}, []string{"two: its istiod calls the cluster one, as that of one does; set another global.multiCluster.clusterName"}},
+		"one name twice":          {[]*clusterState{state("one"), state("two", func(s *clusterState) { s.Istiods[0].ClusterID = "one" })}, []string{"two: its cluster name is one, like that of one; set another global.multiCluster.clusterName"}},
 		"Istio's default":         {[]*clusterState{state("one", func(s *clusterState) { s.Istiods[0].ClusterID = "Kubernetes" }), state("two")}, []string{`one: its istiod calls the cluster "Kubernetes", but names of Secrets`}},
 		"a name of another shape": {[]*clusterState{state("one", func(s *clusterState) { s.Istiods[0].ClusterID = "a/../b" }), state("two")}, []string{`one: its istiod calls the cluster "a/../b"`}},
 		"a name for a terminal":   {[]*clusterState{state("one", func(s *clusterState) { s.Istiods[0].ClusterID = "\x1b[2J" }), state("two")}, []string{`one: its istiod calls the cluster "\x1b[2J"`}},
@@ -114,10 +114,10 @@ func TestProblems(t *testing.T) {
 		"a root change": {state("one"), state("two", func(s *clusterState) { s.Roots = append(slices.Clone(others), roots...) }), joinRequest{}, []string{"a root change is in progress; complete it"}},
 		"a loopback server": {state("one", func(s *clusterState) {
 			s.Address.Server, s.Addresses = "https://127.0.0.1:6443", []string{"https://172.18.0.2:6443"}
-		}), state("two"), joinRequest{}, []string{"one: the kubeconfig's server https://127.0.0.1:6443 is this machine, which no Pod reaches; give the address that Pods of the other clusters reach by --api-server one=https://HOST:PORT (in the cluster's own network it is https://172.18.0.2:6443)"}},
+		}), state("two"), joinRequest{}, []string{"one: the kubeconfig's server https://127.0.0.1:6443 is an address of this machine, which no Pod can reach; pass an address that Pods of the other clusters can reach, with --api-server one=https://HOST:PORT (in the cluster's own network it is https://172.18.0.2:6443)"}},
 		"a loopback server, given": {state("one", func(s *clusterState) { s.Address.Server = "https://127.0.0.1:6443" }), state("two"), joinRequest{Given: map[string]string{"one": "https://127.0.0.1:6443"}}, nil},
-		"no TLS":                   {state("one", func(s *clusterState) { s.Address.Server = "http://one.example" }), state("two"), joinRequest{}, []string{"one: the server in the kubeconfig is of no use to istiod: expected https://HOST:PORT"}},
-		"a server for a terminal":  {state("one", func(s *clusterState) { s.Address.Server = "https://one\x1b[2J" }), state("two"), joinRequest{}, []string{"one: the server in the kubeconfig is of no use to istiod: it is no URL"}},
+		"no TLS":                   {state("one", func(s *clusterState) { s.Address.Server = "http://one.example" }), state("two"), joinRequest{}, []string{"one: istiod cannot use the server in the kubeconfig: expected https://HOST:PORT"}},
+		"a server for a terminal":  {state("one", func(s *clusterState) { s.Address.Server = "https://one\x1b[2J" }), state("two"), joinRequest{}, []string{"one: istiod cannot use the server in the kubeconfig: it is not a URL"}},
 		"TLS without a check":      {state("one", func(s *clusterState) { s.Insecure = true }), state("two"), joinRequest{}, []string{"one: the kubeconfig has insecure-skip-tls-verify"}},
 		"an istiod that crashes":   {state("one", func(s *clusterState) { s.Istiods[0].Crashes = true }), state("two"), joinRequest{}, []string{"one: istiod istio-system/istiod has PILOT_ENABLE_REMOTE_CREDENTIALS_CONTROLLER=false, with which Istio 1.31 crashes"}},
 		"overlapping Pods":         {state("one", ranges("10.244.0.0/24")), state("two", ranges("10.244.0.0/16")), joinRequest{}, []string{"two: Pods have addresses in 10.244.0.0/16, and Pods of one in 10.244.0.0/24: no network routes them"}},
@@ -128,13 +128,13 @@ func TestProblems(t *testing.T) {
 			nil,
 		},
 		"a network without a name": {state("one", gateways("n1")), state("two"), joinRequest{Networks: map[string]string{"one": "n1"}}, []string{"two: --network is missing; name the network of every context"}},
-		"another network":          {state("one", network("n1"), gateways("n2")), state("two", gateways("n2")), joinRequest{Networks: map[string]string{"one": "n2", "two": "n2"}}, []string{"one: namespace istio-system has network n1, not n2; join changes no network"}},
+		"another network":          {state("one", network("n1"), gateways("n2")), state("two", gateways("n2")), joinRequest{Networks: map[string]string{"one": "n2", "two": "n2"}}, []string{"one: namespace istio-system has network n1, not n2; join does not change a network"}},
 		"no gateway":               {state("one", gateways("n1")), state("two", gateways("n1")), joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, []string{"two: network n2 has no east-west gateway"}},
-		"no label":                 {state("one", gateways("n1")), state("two"), joinRequest{Networks: map[string]string{"one": "n1", "two": "-"}}, []string{`two: --network "-" is no value of a label`}},
+		"no label":                 {state("one", gateways("n1")), state("two"), joinRequest{Networks: map[string]string{"one": "n1", "two": "-"}}, []string{`two: --network "-" is not a valid label value`}},
 		"several clusters in one Secret": {
 			state("one", with(remotes.Secret{Key: types.NamespacedName{Namespace: "istio-system", Name: "all"}, Clusters: []string{"three", "two"}, Unclear: "it holds the kubeconfigs of 2 clusters"})), state("two"),
 			joinRequest{},
-			[]string{"one: Secret istio-system/all is not changed, since it is no remote secret for cluster two alone with the token of a service account: it holds the kubeconfigs of 2 clusters; move what it holds, then kubectl --context=one delete secret -n istio-system all"},
+			[]string{"one: Secret istio-system/all is not changed, because it is not a remote secret for cluster two alone with the token of a service account: it holds the kubeconfigs of 2 clusters; move its content, then kubectl --context=one delete secret -n istio-system all"},
 		},
 		"the name for another cluster": {
 			state("one", with(joined(func(s *remotes.Secret) { s.Clusters = []string{"three"} }))), state("two"),
@@ -144,7 +144,7 @@ func TestProblems(t *testing.T) {
 		"two Secrets for a cluster": {
 			state("one", with(joined(), joined(func(s *remotes.Secret) { s.Key.Name = "second" }))), state("two"),
 			joinRequest{},
-			[]string{"one: the Secrets istio-system/istio-remote-secret-two and istio-system/second both name cluster two, and istiod uses the first that it sees; delete one: kubectl --context=one delete secret -n istio-system second"},
+			[]string{"one: the Secrets istio-system/istio-remote-secret-two and istio-system/second both name cluster two, and istiod uses the first one that it reads; delete one: kubectl --context=one delete secret -n istio-system second"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestGrants(t *testing.T) {
 		"expires soon":         {[]remotes.Secret{joined(func(s *remotes.Secret) { s.Expires = now.Add(20 * time.Minute) })}, state("two"), false, renewal, "less than a third of its token's lifetime remains"},
 		"another address":      {[]remotes.Secret{joined(func(s *remotes.Secret) { s.Server = "https://old.example" })}, state("two"), false, renewal, "the address of the API server differs"},
 		"another CA":           {[]remotes.Secret{joined(func(s *remotes.Secret) { s.CA = nil })}, state("two"), false, renewal, "the address of the API server differs"},
-		"another account":      {[]remotes.Secret{joined(func(s *remotes.Secret) { s.AccountUID = "u-old" })}, state("two"), false, renewal, "the account of its token is gone"},
+		"another account":      {[]remotes.Secret{joined(func(s *remotes.Secret) { s.AccountUID = "u-old" })}, state("two"), false, renewal, "the account of its token was deleted"},
 		"reads all Secrets":    {[]remotes.Secret{joined(foreign)}, state("two", reads), false, replace, "it uses account istio-system/istio-reader-service-account, which may read every Secret of two"},
 		"another's, limited":   {[]remotes.Secret{joined(foreign)}, state("two"), true, keep, "it uses account istio-system/istio-reader-service-account, which may not read the Secrets of all namespaces"},
 		"another's, expired":   {[]remotes.Secret{joined(foreign, func(s *remotes.Secret) { s.Expires = now })}, state("two"), false, replace, "it uses account istio-system/istio-reader-service-account, and its token has expired"},
@@ -217,7 +217,7 @@ func TestParsePairs(t *testing.T) {
 	t.Parallel()
 	contexts := []string{"a", "b=c"}
 	for value, want := range map[string]string{
-		"a=x": "", "b=c=x": "", "a": "expected CONTEXT=NAME", "=x": "expected CONTEXT=NAME", "a=": "expected CONTEXT=NAME", "d=x": `"d" is none of the contexts`,
+		"a=x": "", "b=c=x": "", "a": "expected CONTEXT=NAME", "=x": "expected CONTEXT=NAME", "a=": "expected CONTEXT=NAME", "d=x": `"d" is not one of the contexts`,
 	} {
 		_, err := parsePairs("network", "NAME", []string{value}, contexts)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -36,18 +36,20 @@ func LeaveCommand() *cobra.Command {
 	var f leaveFlags
 	cmd := &cobra.Command{
 		Use:   "leave [CLUSTER...]",
-		Short: "Take back what join made",
-		Long: `Takes back what join made: in the cluster of each context, the remote secrets for the
-given clusters, and the accounts and roles that these clusters' istiods use. The tokens
-of a deleted account are invalid at once. A context whose own cluster is given loses
-everything that join made there. The clusters are given by name, as istiod calls them,
-so that one that is gone or does not answer can leave too. Without a name, the clusters
-of all contexts leave each other.
+		Short: "Undo join",
+		Long: `Undoes join. In the cluster of each context, it removes the remote secrets for the named
+clusters, and the accounts and roles that these clusters' istiods use. The tokens of a
+deleted account are invalid at once. If a context's own cluster is named, all objects of
+join there are removed.
 
-It removes no remote secret that join did not make, and no label of a network. Running
-it again is harmless.
+Name each cluster by the CLUSTER_ID of its istiod: a cluster that is deleted or does not
+answer can then leave too. Without a name, the clusters of all contexts leave each
+other.
 
-Exit codes: 0 nothing of it is left; 2 a request failed, or the flags are wrong.`,
+Remote secrets that join did not create, and network labels of namespaces, remain. You
+can run it again at any time.
+
+Exit codes: 0 no object of join remains; 2 a request failed, or the flags are wrong.`,
 		Example: `  # cluster-3 leaves the mesh of three clusters
   kubectl istiod-agent leave cluster-3 --context cluster-1 --context cluster-2 --context cluster-3
 
@@ -83,7 +85,7 @@ type leaveResult struct {
 func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
 	for _, name := range leaving {
 		if len(validation.IsDNS1123Label(name)) > 0 {
-			return fmt.Errorf("%q is no name of a joined cluster; istiod has it as CLUSTER_ID", name)
+			return fmt.Errorf("%q is not a valid cluster name: expected the CLUSTER_ID of its istiod, in lower-case letters, digits and dashes", name)
 		}
 	}
 	ctx := cmd.Context()
@@ -239,13 +241,13 @@ func (r *leaveResult) print(out io.Writer, dryRun bool) {
 		fmt.Fprintf(out, "%s: %s %s\n", r.Context, removed, verb)
 	}
 	for _, remaining := range r.Remaining {
-		fmt.Fprintf(out, "%s: Secret %s stays, since join did not make it; remove it by %s delete secret -n %s %s\n", r.Context, remaining, r.kubectl, shell.Quote(r.state.Namespace), shell.Quote(remaining[len(r.state.Namespace)+1:]))
+		fmt.Fprintf(out, "%s: Secret %s remains, because join did not create it; to remove it: %s delete secret -n %s %s\n", r.Context, remaining, r.kubectl, shell.Quote(r.state.Namespace), shell.Quote(remaining[len(r.state.Namespace)+1:]))
 	}
 	switch {
 	case r.Error != "":
 		terminal.Paint(out, terminal.Red, r.Context+": "+r.Error)
 		fmt.Fprintln(out)
 	case len(r.Removed)+len(r.Remaining) == 0:
-		fmt.Fprintf(out, "%s: nothing of join is left\n", r.Context)
+		fmt.Fprintf(out, "%s: no object of join remains\n", r.Context)
 	}
 }

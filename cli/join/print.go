@@ -42,7 +42,7 @@ type secretResult struct {
 	Reason string `json:"reason,omitempty"`
 	// Expires is the end of the token (RFC 3339); absent in a dry run that would make one, and for a token without an end.
 	Expires *time.Time `json:"expires,omitempty"`
-	// StillValid is a Secret with another token of the replaced account, which nothing takes back.
+	// StillValid is a Secret with another token of the replaced account, which nothing revokes.
 	StillValid string `json:"stillValid,omitempty"`
 }
 
@@ -62,7 +62,7 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 			c.Changes = append(c.Changes, "Gateway "+t.Namespace+"/"+exposeGateway+" created, which passes services through to other networks")
 		}
 		if a.plan.Restart[i] {
-			c.Changes = append(c.Changes, "istiod restarted, since it uses the old token until then")
+			c.Changes = append(c.Changes, "istiod restarted, because it uses the old token until then")
 		}
 		for _, g := range a.plan.Grants {
 			if g.reader != i {
@@ -102,7 +102,7 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 	case f.dryRun:
 		r.Next = "kubectl istiod-agent join" + f.arguments() + f.ownArguments()
 	case problem:
-		r.Next = "look for the cluster in istiod's log; where no Pod reaches the API server, join again with --api-server; to take everything back: kubectl istiod-agent leave" + f.arguments()
+		r.Next = "search istiod's log for the name of that cluster. If istiod cannot connect to its API server, join again with --api-server. To undo join: kubectl istiod-agent leave" + f.arguments()
 	case !first.IsZero():
 		r.Next = "before " + first.UTC().Format(time.RFC3339) + ", when the first token expires: kubectl istiod-agent join" + f.arguments() + f.ownArguments()
 	}
@@ -135,7 +135,7 @@ func (r *result) print(out io.Writer, dryRun bool) {
 			terminal.Paint(out, terminal.Red, c.Context+": "+terminal.OneLine(c.Message))
 			fmt.Fprintln(out)
 		case c.Message != "":
-			fmt.Fprintf(out, "%s: whether istiod has endpoints of the other clusters could not be read: %s\n", c.Context, terminal.OneLine(c.Message))
+			fmt.Fprintf(out, "%s: not known whether istiod has endpoints of the other clusters: %s\n", c.Context, terminal.OneLine(c.Message))
 		}
 	}
 	for _, note := range r.Notes {

@@ -128,7 +128,7 @@ func (t *target) readShards(ctx context.Context, pod *corev1.Pod, names []string
 	switch response.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
-		return nil, errors.New(subject + ": it has no debug pages (ENABLE_DEBUG_ON_HTTP=false); look for the cluster in its log")
+		return nil, errors.New(subject + ": istiod serves no debug pages (ENABLE_DEBUG_ON_HTTP=false); search its log for the names of the other clusters")
 	default:
 		return nil, fmt.Errorf("%s: status %d", subject, response.StatusCode)
 	}

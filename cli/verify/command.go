@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package verify proves that clusters trust the same root, by the roots that istiods have published and by handshakes between
-// workloads.
+// Package verify proves that clusters trust the same root: by the roots that istiods have published, by handshakes between
+// workloads, and by calls between Pods.
 package verify
 
 import (
@@ -67,11 +67,12 @@ kubectl port-forward does, or at --istiod-address. This needs permission to crea
 serviceaccounts/token and pods/portforward.
 
 With --traffic, the command starts a server and a client in each context, as workloads
-without a proxy, and every client calls every server by its name in the mesh. It prints
-for each pair whether it calls, does not reach, or is refused because of another root.
-The clusters must be joined (kubectl istiod-agent join) and on one network. The Pods are
-in a namespace of their own, which is removed in any case; if that fails, the command
-prints how. This needs permission to create and delete namespaces, and to create what is
+without a proxy, and every client calls every server by its name in the mesh. For each
+pair, it prints whether the client calls the server, does not reach it, or is refused
+because of another root. The clusters must be joined (kubectl istiod-agent join) and on
+one network. The Pods are in a namespace of their own, which the command removes at the
+end, also after a failure. If that fails, it prints the command that removes it. This
+needs permission to create and delete namespaces, and to create Pods and other objects
 in them.
 
 Exit codes: 0 everything is as expected; 1 something differs; 2 a request failed, or
@@ -96,7 +97,7 @@ the flags are wrong.`,
 	set.BoolVar(&f.handshake, "handshake", false, "do mutual TLS handshakes between workloads of every two contexts")
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
-	set.BoolVar(&f.traffic, "traffic", false, "start Pods that call between every two contexts, and remove them")
+	set.BoolVar(&f.traffic, "traffic", false, "call between Pods of every two contexts: start the Pods, and remove them")
 	set.StringVar(&f.pods.Image, "traffic-image", podDefaults().Image, "`image` of the Pods of --traffic")
 	set.DurationVar(&f.pods.Timeout, "traffic-timeout", podDefaults().Timeout, "`time` limit for the Pods of --traffic to start")
 	f.Flag.Add(cmd, wide)

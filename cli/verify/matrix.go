@@ -28,7 +28,7 @@ func podDefaults() traffic.Options {
 }
 
 // callAll calls between Pods of every two contexts, and within each context. unknown reports that some pair was not tried, or that
-// something is left in a cluster.
+// an object remains in a cluster.
 func callAll(ctx context.Context, contexts []contextRoots, options traffic.Options, progress *terminal.Progress) (lines []finding, unknown bool) {
 	var taking []traffic.Cluster
 	for _, c := range contexts {
@@ -73,7 +73,7 @@ func trafficFindings(taking []traffic.Cluster, matrix *traffic.Matrix) (lines []
 			case result.Outcome != "":
 				line.OK, line.Detail = result.Outcome == contract.Calls, describe(result, from, to)
 			case matrix.Errors[i] != nil || matrix.Errors[j] != nil:
-				continue // the error's own line says it
+				continue // the error has a line of its own
 			default:
 				unknown = true
 				line.Detail = fmt.Sprintf("is not tried: the networks %q and %q are connected by gateways, which only sidecars and ztunnel can pass",
@@ -91,7 +91,7 @@ func trafficFindings(taking []traffic.Cluster, matrix *traffic.Matrix) (lines []
 	return lines, unknown
 }
 
-// describe is the outcome of a pair in words, with the next step.
+// describe returns the outcome of a pair as text, with the next step.
 func describe(result contract.Result, from, to traffic.Cluster) string {
 	detail := terminal.OneLine(result.Detail)
 	switch result.Outcome {
@@ -100,7 +100,7 @@ func describe(result contract.Result, from, to traffic.Cluster) string {
 	case contract.OtherRoot:
 		return "is refused: other root: " + detail
 	case contract.Unreachable:
-		return "does not reach: istiod sends an endpoint, and no connection to it succeeds: " + detail + "; check that the Pods' networks route to each other"
+		return "does not reach: istiod sends an endpoint, and no connection to it succeeds: " + detail + "; check routes, firewalls and network policies between the Pods"
 	case contract.Unknown:
 		if from.Context == to.Context {
 			return "does not reach: istiod knows no endpoint in its own cluster: " + detail + "; if its MeshConfig has discoverySelectors, they must match the label istiod-agent.io/traffic=true"

@@ -34,7 +34,7 @@ func TestTrafficFindings(t *testing.T) {
 		"all call":       {taking("", ""), matrix(contract.Calls, ""), false, "calls"},
 		"another root":   {taking("", ""), matrix(contract.OtherRoot, "x509:\nno"), false, "is refused: other root: x509: no"},
 		"not joined":     {taking("", ""), matrix(contract.Unknown, "x"), false, `run kubectl istiod-agent join --context=one --context='two'\''s'`},
-		"no route":       {taking("", ""), matrix(contract.Unreachable, "timeout"), false, "does not reach: istiod sends an endpoint, and no connection to it succeeds: timeout; check that"},
+		"no route":       {taking("", ""), matrix(contract.Unreachable, "timeout"), false, "does not reach: istiod sends an endpoint, and no connection to it succeeds: timeout; check routes"},
 		"no mutual TLS":  {taking("", ""), matrix(contract.Plaintext, "no TLS"), false, "is refused: no TLS"},
 		"something":      {taking("", ""), matrix(contract.Failed, "odd"), false, "does not reach: odd"},
 		"other networks": {taking("a", "b"), matrix("", ""), true, `is not tried: the networks "a" and "b"`},

@@ -151,7 +151,7 @@ var ranks = []networkingv1.FederationState{networkingv1.Joined, networkingv1.Fed
 func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkingv1.FederationState, string) {
 	switch {
 	case remote == nil:
-		return networkingv1.FederationUnknown, "istiod's agent has not reported the remote clusters yet; one of an older version does so after a restart of istiod"
+		return networkingv1.FederationUnknown, "istiod's agent has not reported the remote clusters yet; if the agent is older than this release, restart istiod"
 	case remote.Error != "":
 		return networkingv1.FederationUnknown, "the remote clusters are unknown: " + remote.Error
 	}
@@ -163,7 +163,7 @@ func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkin
 	case at < 0 && remote.Count > len(remote.Clusters):
 		return networkingv1.FederationUnknown, fmt.Sprintf("it may be one of %d remote clusters that the agent does not list", remote.Count-len(remote.Clusters))
 	case at < 0:
-		return networkingv1.NoAccess, fmt.Sprintf("istiod has no access to %s: check this name in spec.meshes, then run %s with your contexts of these clusters", other, join)
+		return networkingv1.NoAccess, fmt.Sprintf("istiod has no access to %s: check this name in spec.meshes, then run %s with your kubeconfig's contexts for these clusters", other, join)
 	}
 	switch state := remote.Clusters[at].State; state {
 	case certificatesv1.RemoteSynced:
@@ -171,7 +171,7 @@ func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkin
 	case certificatesv1.RemoteSyncing:
 		return networkingv1.NotSynced, "istiod reads it for the first time"
 	default:
-		return networkingv1.NotSynced, fmt.Sprintf("%s; to replace the token, run %s --renew with your contexts of these clusters", state.Problem(), join)
+		return networkingv1.NotSynced, fmt.Sprintf("%s; to renew the token, run %s --renew with your kubeconfig's contexts for these clusters", state.Problem(), join)
 	}
 }
 

@@ -53,7 +53,7 @@ func TestFederation(t *testing.T) {
 		},
 		"an expired token": {
 			meshes: []string{ours, theirs}, replicas: []certificatesv1.CertificateStatus{sees("cluster-2=Failing")},
-			want:      []string{"cluster-2: NotSynced: istiod's requests to its API server fail, most often because the token of the remote secret has expired; to replace the token, run " + join + "cluster-2 --renew"},
+			want:      []string{"cluster-2: NotSynced: istiod's requests to its API server fail, most often because the token of the remote secret has expired; to renew the token, run " + join + "cluster-2 --renew"},
 			condition: "False NotSynced: 0 of 1 joined; ",
 		},
 		"an API server that cannot be reached": {

@@ -57,7 +57,7 @@ func TestFederation(t *testing.T) {
 		m.remote.cut()
 		return contains(m.istiod.Process().Output(), "Unauthorized")
 	})
-	m.reports(t, "Failing", "NotSynced", "False NotSynced", "istiod's requests to its API server fail, most often because the token of the remote secret has expired; to replace the token, run kubectl istiod-agent join --context cluster-1 --context cluster-2 --renew with")
+	m.reports(t, "Failing", "NotSynced", "False NotSynced", "istiod's requests to its API server fail, most often because the token of the remote secret has expired; to renew the token, run kubectl istiod-agent join --context cluster-1 --context cluster-2 --renew with")
 	m.log(t, "refused")
 	m.run(t, "status").Wants(t, 1, "0/1", "istio-system/istiod-0: remote cluster cluster-2: istiod's requests to its API server fail")
 	m.run(t, "check").Wants(t, 1, "remote cluster cluster-2: istiod's requests to its API server fail", "kubectl istiod-agent join")

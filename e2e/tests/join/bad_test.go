@@ -65,13 +65,13 @@ func TestBadInput(t *testing.T) {
 		run(t, config, "join", "--context=cluster-1").Wants(t, 2, "--context: expected at least two")
 	})
 	t.Run("flags", func(t *testing.T) {
-		run(t, config, joinBoth("--network=elsewhere=n1")...).Wants(t, 2, `--network "elsewhere=n1": "elsewhere" is none of the contexts given by --context`)
+		run(t, config, joinBoth("--network=elsewhere=n1")...).Wants(t, 2, `--network "elsewhere=n1": "elsewhere" is not one of the contexts in --context`)
 		run(t, config, both("join", "--api-server=cluster-1=http://192.0.2.1")...).Wants(t, 2, "--api-server of context cluster-1: expected https://HOST:PORT")
 		run(t, config, joinBoth("--token-ttl=1m")...).Wants(t, 2, "--token-ttl: expected 10m0s to ")
-		run(t, config, append(both("leave"), "Not_A_Cluster")...).Wants(t, 2, `"Not_A_Cluster" is no name of a joined cluster`)
+		run(t, config, append(both("leave"), "Not_A_Cluster")...).Wants(t, 2, `"Not_A_Cluster" is not a valid cluster name`)
 	})
 	t.Run("a context that cannot be reached", func(t *testing.T) {
-		run(t, config, joinBoth("--context=away")...).Wants(t, 2, "no context was changed, since not all of them can be read", "away: ", "check the cluster's address and your login: kubectl --context=away version")
+		run(t, config, joinBoth("--context=away")...).Wants(t, 2, "no context was changed, because not all of them can be read", "away: ", "check the cluster's address and your login: kubectl --context=away version")
 		run(t, config, joinBoth("--context=unknown")...).Wants(t, 2, `the kubeconfig has no context "unknown"; kubectl config get-contexts`)
 		nothing(t)
 	})
@@ -106,7 +106,7 @@ func TestBadInput(t *testing.T) {
 			}
 			return err
 		})
-		run(t, config, joinBoth("--network=cluster-1=n1", "--network=cluster-2=n3")...).Wants(t, 1, "cluster-2: namespace istio-system has network n2, not n3; join changes no network")
+		run(t, config, joinBoth("--network=cluster-1=n1", "--network=cluster-2=n3")...).Wants(t, 1, "cluster-2: namespace istio-system has network n2, not n3; join does not change a network")
 		run(t, config, both("leave")...).Wants(t, 0, "cluster-1: Gateway istio-system/cross-network-gateway removed")
 		nothing(t)
 	})
@@ -187,11 +187,11 @@ func TestTakenBack(t *testing.T) {
 		must(t, plugin.Kubeconfig(config, map[string]string{"cluster-1": admin, "cluster-2": limited}))
 		return run(t, config, joinBoth()...)
 	}
-	join("maker").Wants(t, 2, "cluster-2: requesting a token of account istio-system/istiod-agent-remote-cluster-1", "get the right to create serviceaccounts/token", "all that was made was taken back")
+	join("maker").Wants(t, 2, "cluster-2: requesting a token of account istio-system/istiod-agent-remote-cluster-1", "get the right to create serviceaccounts/token", "all changes were undone")
 	if left := first.objects(t) + second.objects(t); left != "" {
 		t.Errorf("there is %s", left)
 	}
-	join("stayer").Wants(t, 2, "some of what was made could not be taken back; undo it by",
+	join("stayer").Wants(t, 2, "some changes could not be undone; undo them with:",
 		"kubectl --context=cluster-2 delete serviceaccounts istiod-agent-remote-cluster-1 -n istio-system",
 		"kubectl --context=cluster-2 delete clusterroles.rbac.authorization.k8s.io istiod-agent-remote:istio-system:cluster-1")
 	if left := first.objects(t); left != "" {

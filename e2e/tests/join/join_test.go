@@ -26,7 +26,7 @@ func TestJoin(t *testing.T) {
 
 	run(t, config, both("join", "--dry-run")...).Wants(t, 1, "cluster-1: the kubeconfig's server https://127.0.0.1:", "--api-server cluster-1=https://HOST:PORT", "cluster-2: ")
 	run(t, config, joinBoth("--dry-run")...).Wants(t, 0, "cluster-1: remote secret for cluster-2 would be created", "Next: kubectl istiod-agent join --context=cluster-1")
-	run(t, config, both("leave")...).Wants(t, 0, "cluster-1: nothing of join is left", "cluster-2: nothing of join is left")
+	run(t, config, both("leave")...).Wants(t, 0, "cluster-1: no object of join remains", "cluster-2: no object of join remains")
 	run(t, config, joinBoth()...).Wants(t, 0, "cluster-1: remote secret for cluster-2 created, expires ", "cluster-1: every istiod has endpoints of the other clusters", "cluster-2: every istiod has endpoints")
 	must(t, first.serves(t.Context(), "cluster-2", "remote", "10.2.0.1"))
 	must(t, second.serves(t.Context(), "cluster-1", "local", "10.1.0.1"))
@@ -36,7 +36,7 @@ func TestJoin(t *testing.T) {
 	must(t, second.Delete(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "istiod-agent-remote-cluster-1"}}))
 	served := func() error { return first.serves(t.Context(), "cluster-2", "remote", "10.2.0.1") }
 	first.rollout(t, func() plugin.Result { return run(t, config, joinBoth()...) }, served).Wants(t, 0,
-		"cluster-1: token for cluster-2 renewed: the account of its token is gone, expires ", "cluster-2: remote secret for cluster-1 kept", "cluster-1: istiod restarted")
+		"cluster-1: token for cluster-2 renewed: the account of its token was deleted, expires ", "cluster-2: remote secret for cluster-1 kept", "cluster-1: istiod restarted")
 	second.service(t, "later", "10.2.0.2")
 	first.wantServed(t, "cluster-2", "later", "10.2.0.2")
 
@@ -47,5 +47,5 @@ func TestJoin(t *testing.T) {
 		}
 		return nil
 	})
-	run(t, config, both("leave")...).Wants(t, 0, "cluster-1: nothing of join is left")
+	run(t, config, both("leave")...).Wants(t, 0, "cluster-1: no object of join remains")
 }
