@@ -233,7 +233,7 @@ var claims = map[string]map[string]string{
 		"The accounts of `kubectl":        "e2e/tests/join.TestKeysOfOtherClusters e2e/tests/join.TestRights cli/remotes.TestRules",
 		"The istiods of a cluster have":   "e2e/tests/join.TestJoin",
 		"`leave` deletes it":              "e2e/tests/join.TestJoin",
-		"`join` runs with your rights":    "e2e/tests/join.TestJoin e2e/tests/join.TestTakenBack",
+		"`join` runs with your rights":    "e2e/tests/join.TestJoin e2e/tests/join.TestBadInput e2e/tests/join.TestTakenBack",
 		"A reader of a remote secret can": limit,
 	},
 	"Copies of the key": {

@@ -62,9 +62,9 @@ func remoteProblems(contexts []contextStatus, now time.Time) (problems, notes []
 			switch {
 			case r.Expires == nil:
 			case !now.Before(r.Expires.Time):
-				problems = append(problems, fmt.Sprintf("%s: the token for cluster %s expired at %s, so istiod sees no changes there; make a new one by kubectl istiod-agent join", c.Context, r.Cluster, r.Expires.UTC().Format(time.RFC3339)))
+				problems = append(problems, fmt.Sprintf("%s: the token for cluster %s expired at %s, so istiod reads no changes there; renew it with kubectl istiod-agent join", c.Context, r.Cluster, r.Expires.UTC().Format(time.RFC3339)))
 			case r.soon:
-				notes = append(notes, fmt.Sprintf("%s: the token for cluster %s expires at %s; make a new one by kubectl istiod-agent join", c.Context, r.Cluster, r.Expires.UTC().Format(time.RFC3339)))
+				notes = append(notes, fmt.Sprintf("%s: the token for cluster %s expires at %s; renew it with kubectl istiod-agent join", c.Context, r.Cluster, r.Expires.UTC().Format(time.RFC3339)))
 			}
 		}
 	}

@@ -76,7 +76,7 @@ func trafficFindings(taking []traffic.Cluster, matrix *traffic.Matrix) (lines []
 				continue // the error has a line of its own
 			default:
 				unknown = true
-				line.Detail = fmt.Sprintf("is not tried: the networks %q and %q are connected by gateways, which only sidecars and ztunnel can pass",
+				line.Detail = fmt.Sprintf("is not tried: the networks %q and %q are connected by gateways, which only sidecars and ztunnel can pass; test with workloads that have sidecars",
 					from.Istiod.Network, to.Istiod.Network)
 			}
 			lines = append(lines, line)
