@@ -47,7 +47,7 @@ func Command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "join",
-		Short: "Let the istiods of several clusters see each other's services",
+		Short: "Let the istiods of several clusters read each other's services",
 		Long: `Joins the clusters of all contexts to one mesh, as Istio does it: istiod's namespace in
 each cluster gets a remote secret for each other cluster. The secret contains the token
 of an account in that cluster. The account has no other use, and its ClusterRole allows
