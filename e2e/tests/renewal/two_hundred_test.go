@@ -5,6 +5,7 @@ package renewal
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strconv"
@@ -114,6 +115,10 @@ const requested = `istiod_agent_renewals_total{outcome="success",reason="RenewRe
 
 // workloads requests workload certificates from istiod one after the other until the caller calls the function that it
 // returns, which returns their number and the errors.
+//
+// A certificate that istiod signed under the former CA, and sent with the new one's chain, is requested again: istiod reads
+// key and chain one after the other, and loads a CA in between if it must (Istio security/pkg/pki/ca/ca.go,
+// signWithCertChain). The next one must be right.
 func (m *mesh) workloads(t *testing.T) (stop func() (signed int, failed error)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -123,7 +128,12 @@ func (m *mesh) workloads(t *testing.T) (stop func() (signed int, failed error)) 
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			if err := m.signs(ctx); err == nil {
+			err := m.signs(ctx)
+			if _, mixed := errors.AsType[x509.UnknownAuthorityError](err); mixed {
+				t.Log("istiod sent a certificate with the chain of its next CA")
+				err = m.signs(ctx)
+			}
+			if err == nil {
 				signed++
 			} else if ctx.Err() == nil { // else it was cut off
 				failed = append(failed, err)
