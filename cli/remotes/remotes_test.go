@@ -194,7 +194,7 @@ type pages struct {
 }
 
 func (p *pages) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	p.page.DeepCopyInto(list.(*corev1.SecretList)) //nolint:forcetypeassert // List lists Secrets
+	p.page.DeepCopyInto(list.(*corev1.SecretList))
 	if p.left--; p.left != 0 {
 		list.SetContinue("more")
 	}

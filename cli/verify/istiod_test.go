@@ -54,7 +54,8 @@ func TestIstiodPod(t *testing.T) {
 		"no label":                     {[]client.Object{namespace("istio-system", ""), deployment("istio-system"), pod("istio-system", true)}, "istio-system", ""},
 		"no label, a tenant's Pod":     {[]client.Object{namespace("istio-system", ""), deployment("istio-system"), pod("istio-system", true), pod("a-tenant", true)}, "istio-system", ""},
 		"no label, two Deployments": {
-			[]client.Object{deployment("istio-system"), deployment("a-tenant"), pod("istio-system", true), pod("a-tenant", true)}, "",
+			[]client.Object{deployment("istio-system"), deployment("a-tenant"), pod("istio-system", true), pod("a-tenant", true)},
+			"",
 			"there are istiods in the namespaces a-tenant, istio-system, and no label tells which is the mesh's; label its namespace, which also lets the agent be injected there: kubectl label namespace NAME istiod-agent.io/injection=enabled",
 		},
 		"no label, revisions": {[]client.Object{deployment("istio-system"), &appsv1.Deployment{ObjectMeta: of("istio-system", "istiod-canary")}, pod("istio-system", true)}, "istio-system", ""},
