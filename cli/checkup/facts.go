@@ -115,7 +115,7 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
 	facts.CertManager = readCertManager(ctx, cluster.Client, facts)
 	facts.Ambient = readAmbient(ctx, cluster.Client, facts)
-	facts.Remotes = readRemotes(ctx, cluster.Client, facts.Istiods.Value)
+	facts.Remotes = readRemotes(ctx, cluster.Client, facts.Istiods.Value, facts.Namespaces.Value)
 	facts.Bundle = readBundle(ctx, cluster.Client, facts)
 	if namespace := probedNamespace(facts); namespace != "" {
 		facts.Probe = probe(ctx, cluster.Client, namespace, target)

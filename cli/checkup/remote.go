@@ -30,10 +30,15 @@ type remoteState struct {
 // maxAccounts is the most accounts whose rights are checked.
 const maxAccounts = 200
 
-func readRemotes(ctx context.Context, c client.Client, istiods []istiodState) (found remoteState) {
+// readRemotes reads the namespaces whose istiods are injected: a tenant may create an istiod and Secrets in its own. In a cluster
+// without such a namespace, it reads those of all istiods.
+func readRemotes(ctx context.Context, c client.Client, istiods []istiodState, all []namespaceState) (found remoteState) {
 	var namespaces []string
+	labelled := func(n namespaceState) bool { return n.Labelled }
+	anyLabelled := slices.ContainsFunc(all, labelled)
 	for _, istiod := range istiods {
-		if !slices.Contains(namespaces, istiod.Namespace) {
+		injected := slices.ContainsFunc(all, func(n namespaceState) bool { return n.Name == istiod.Namespace && n.Labelled })
+		if (injected || !anyLabelled) && !slices.Contains(namespaces, istiod.Namespace) {
 			namespaces = append(namespaces, istiod.Namespace)
 		}
 	}
@@ -87,7 +92,7 @@ func (d *decision) remotes() {
 		}
 	}
 	if len(good) > 0 {
-		d.add(levelOK, subject, "for "+terminal.Names(good, maxNames)+": their accounts are those of kubectl istiod-agent join, and their tokens are valid", "")
+		d.add(levelOK, subject, "for "+terminal.Names(good, maxNames)+": their accounts are named as those of kubectl istiod-agent join, and their tokens have not expired", "")
 	}
 	for _, account := range found.Accounts.Value {
 		d.add(levelFail, "account "+account.String(), "is for another cluster's istiod, and may read every Secret of this cluster: a role besides that of join grants it",
@@ -111,6 +116,10 @@ func (d *decision) remote(s *remotes.Secret) (good string) {
 	}
 	cluster := terminal.Line(s.Clusters[0])
 	switch {
+	case s.Unsafe != "":
+		d.add(levelFail, subject, fmt.Sprintf("is not a safe connection to cluster %s: %s", cluster, s.Unsafe),
+			fmt.Sprintf("%s delete secret -n %s %s, and then %s", d.kubectl, shell.Quote(s.Key.Namespace), shell.Quote(s.Key.Name), joinAgain))
+		return ""
 	case s.Expired(d.now):
 		d.add(levelFail, subject, fmt.Sprintf("its token expired at %s: istiod sees no changes of cluster %s", s.Expires.UTC().Format(time.RFC3339), cluster), joinAgain)
 		return ""

@@ -3,12 +3,16 @@
 package join
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
@@ -83,9 +87,15 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 				}
 			}
 			if g.TokenSecret.Name != "" {
-				s.StillValid = g.TokenSecret.String()
-				r.Notes = append(r.Notes, fmt.Sprintf("%s: the token in Secret %s stays valid; if nothing else uses it: %s delete secret -n %s %s",
-					a.targets[g.target].Context, g.TokenSecret, a.targets[g.target].Kubectl, shell.Quote(g.TokenSecret.Namespace), shell.Quote(g.TokenSecret.Name)))
+				of := a.targets[g.target]
+				if a.holdsToken(g) {
+					s.StillValid = g.TokenSecret.String()
+					r.Notes = append(r.Notes, fmt.Sprintf("%s: the token in Secret %s stays valid; if nothing else uses it: %s delete secret -n %s %s",
+						of.Context, g.TokenSecret, of.Kubectl, shell.Quote(g.TokenSecret.Namespace), shell.Quote(g.TokenSecret.Name)))
+				} else {
+					r.Notes = append(r.Notes, fmt.Sprintf("%s: the replaced token may stay valid; look for a Secret with it: %s get secrets -A --field-selector=type=%s",
+						of.Context, of.Kubectl, corev1.SecretTypeServiceAccountToken))
+				}
 			}
 			c.Secrets = append(c.Secrets, s)
 		}
@@ -108,6 +118,25 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 	}
 	err := f.Write(out, r, func(out io.Writer) { r.print(out, f.dryRun) })
 	return exit.Result(err, unknown, problem)
+}
+
+// lookupTimeout limits the request of holdsToken.
+const lookupTimeout = 10 * time.Second
+
+// holdsToken reports whether the Secret that the replaced token names holds a token of the same account. Nobody has verified
+// the token: whoever wrote it may have named any Secret.
+func (a *application) holdsToken(g *grant) bool {
+	secrets := a.targets[g.reader].Secrets
+	replaced := slices.IndexFunc(secrets, func(s remotes.Secret) bool { return s.Key == g.Secret })
+	if replaced < 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	var stored corev1.Secret
+	err := a.targets[g.target].cluster.Client.Get(ctx, g.TokenSecret, &stored)
+	return err == nil && stored.Type == corev1.SecretTypeServiceAccountToken &&
+		stored.Namespace == secrets[replaced].Account.Namespace && stored.Annotations[corev1.ServiceAccountNameKey] == secrets[replaced].Account.Name
 }
 
 // maxNames is the most names of clusters in a line.

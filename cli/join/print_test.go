@@ -8,9 +8,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 )
 
@@ -40,6 +48,45 @@ func written(a *application, served ...servedResult) *application {
 	return a
 }
 
+// replaced replaces a secret with a foreign token, which names Secret reader-token of the other cluster. found are the objects there.
+func replaced(t *testing.T, found ...client.Object) *application {
+	t.Helper()
+	two, s := state("two"), joined(foreign)
+	two.ReadSecrets.Insert(s.Account)
+	a := planned(t, joinRequest{Restart: true}, state("one", with(s)), two)
+	a.targets[1].cluster = &clusters.Cluster{Client: fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(found...).Build()}
+	return a
+}
+
+func named(account string, kind corev1.SecretType) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "reader-token", Annotations: map[string]string{corev1.ServiceAccountNameKey: account}}, Type: kind,
+	}
+}
+
+// Nobody has verified the replaced token, whose writer chose the names in it: join advises to delete no other Secret.
+func TestReplacedTokenOfNobody(t *testing.T) {
+	t.Parallel()
+	for name, found := range map[string][]client.Object{
+		"no Secret":              nil,
+		"another account's":      {named("backup", corev1.SecretTypeServiceAccountToken)},
+		"another type of Secret": {named("istio-reader-service-account", corev1.SecretTypeOpaque)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := flags{restart: true, ttl: defaultTTL}
+			var out bytes.Buffer
+			if err := f.printResult(&out, written(replaced(t, found...), servedResult{}, servedResult{})); err != nil {
+				t.Fatal(err)
+			}
+			const look = "two: the replaced token may stay valid; look for a Secret with it: kubectl --context=two get secrets -A --field-selector=type=kubernetes.io/service-account-token\n"
+			if got := out.String(); !strings.Contains(got, look) || strings.Contains(got, "delete secret") || strings.Contains(got, "reader-token") {
+				t.Errorf("got\n%s", got)
+			}
+		})
+	}
+}
+
 func TestOutput(t *testing.T) {
 	t.Parallel()
 	hundred := func() (states []*clusterState) {
@@ -47,12 +94,6 @@ func TestOutput(t *testing.T) {
 			states = append(states, state(fmt.Sprintf("cluster-%d", i)))
 		}
 		return states[:100:100]
-	}
-	replaced := func() *application {
-		two := state("two")
-		s := joined(foreign)
-		two.ReadSecrets.Insert(s.Account)
-		return planned(t, joinRequest{Restart: true}, state("one", with(s)), two)
 	}
 	gateways := func(s *clusterState) { s.Gateways = []string{"n1", "n2"} }
 	for name, test := range map[string]struct {
@@ -64,7 +105,7 @@ func TestOutput(t *testing.T) {
 		"hundred":         {flags{dryRun: true, restart: true}, planned(t, joinRequest{}, hundred()...), 0},
 		"joined":          {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{}, servedResult{}), 0},
 		"kept":            {flags{restart: true}, written(planned(t, joinRequest{}, state("one", with(joined())), state("two")), servedResult{}, servedResult{}), 0},
-		"replaced":        {flags{restart: true}, written(replaced(), servedResult{}, servedResult{}), 0},
+		"replaced":        {flags{restart: true}, written(replaced(t, named("istio-reader-service-account", corev1.SecretTypeServiceAccountToken)), servedResult{}, servedResult{}), 0},
 		"without restart": {flags{}, written(planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two"))), 0},
 		"not served":      {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{Problem: "istiod istio-system/istiod-0 has no endpoints of two after 5m"}, servedResult{Unknown: "forwarding a port: forbidden"}), 2},
 		"networks": {

@@ -11,10 +11,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
@@ -37,7 +39,13 @@ const (
 const (
 	// maxKubeconfig is the most bytes of a kubeconfig that is parsed; those with a token have five kilobytes.
 	maxKubeconfig = 64 << 10
-	pageSize      = 50
+	// maxNodes is the most YAML nodes of a kubeconfig; those of remote secrets have thirty.
+	maxNodes = 5000
+	pageSize = 50
+	// maxSecrets is the most remote secrets, and the most clusters in them, that are read.
+	maxSecrets = 1000
+	// maxPages is the most answers that are read: an API server may return fewer objects than pageSize.
+	maxPages = 10 * maxSecrets / pageSize
 )
 
 // Secret is a remote secret, without its token.
@@ -50,6 +58,8 @@ type Secret struct {
 	// Unclear is why the secret is none that `join` understands; empty for a single kubeconfig with the token of a service
 	// account. The fields below are then set.
 	Unclear string
+	// Unsafe is why the connection to the other cluster is not one that `join` would make: others may read or answer it.
+	Unsafe string
 
 	Server, TLSServerName string
 	CA                    []byte // PEM
@@ -70,22 +80,30 @@ func (s *Secret) EndsSoon(now time.Time) bool {
 // Expired reports whether the token has expired.
 func (s *Secret) Expired(now time.Time) bool { return !s.Expires.IsZero() && !now.Before(s.Expires) }
 
-// List reads the remote secrets of an istiod's namespace, or with "" of all namespaces.
+// List reads the remote secrets of an istiod's namespace, or with "" of all namespaces. More than maxSecrets are an error.
 func List(ctx context.Context, reader client.Reader, namespace string) ([]Secret, error) {
 	var found []Secret
-	for more := ""; ; {
+	known := 0
+	more := ""
+	for range maxPages {
 		var page corev1.SecretList
 		if err := reader.List(ctx, &page, client.InNamespace(namespace), client.MatchingLabels{istio.RemoteSecretLabel: "true"}, client.Limit(pageSize), client.Continue(more)); err != nil {
 			return nil, err
 		}
 		for i := range page.Items {
+			if known += max(1, len(page.Items[i].Data)); known > maxSecrets {
+				return nil, errTooMany
+			}
 			found = append(found, Parse(&page.Items[i]))
 		}
 		if more = page.Continue; more == "" {
 			return found, nil
 		}
 	}
+	return nil, errTooMany
 }
+
+var errTooMany = fmt.Errorf("there are more than %d remote secrets, or clusters in them (label %s); no mesh has as many: delete those that no istiod needs", maxSecrets, istio.RemoteSecretLabel)
 
 // Parse reads a remote secret.
 func Parse(secret *corev1.Secret) Secret {
@@ -109,6 +127,9 @@ func (s *Secret) read(kubeconfig []byte) error {
 	if len(kubeconfig) > maxKubeconfig {
 		return fmt.Errorf("its kubeconfig is larger than %d KiB", maxKubeconfig>>10)
 	}
+	if err := plainYAML(kubeconfig); err != nil {
+		return err
+	}
 	config, err := clientcmd.Load(kubeconfig)
 	if err != nil {
 		return errors.New("its kubeconfig does not parse")
@@ -126,10 +147,47 @@ func (s *Secret) read(kubeconfig []byte) error {
 		return err
 	}
 	s.Server, s.TLSServerName, s.CA = cluster.Server, cluster.TLSServerName, bytes.TrimSpace(cluster.CertificateAuthorityData)
-	if cluster.InsecureSkipTLSVerify || cluster.CertificateAuthority != "" || cluster.ProxyURL != "" {
+	if s.Unsafe = unsafe(cluster); s.Unsafe != "" {
 		s.Server = "" // differs from every server that join would write
 	}
 	return nil
+}
+
+// plainYAML returns an error for a kubeconfig with aliases, which would be expanded to any size, or with too many nodes. It expands
+// nothing itself.
+func plainYAML(kubeconfig []byte) error {
+	var document yaml.Node
+	if err := yaml.Unmarshal(kubeconfig, &document); err != nil {
+		return errors.New("its kubeconfig does not parse")
+	}
+	pending := []*yaml.Node{&document}
+	for count := 0; len(pending) > 0; count++ {
+		node := pending[len(pending)-1]
+		switch pending = append(pending[:len(pending)-1], node.Content...); {
+		case node.Kind == yaml.AliasNode:
+			return errors.New("its kubeconfig has YAML aliases")
+		case count >= maxNodes:
+			return fmt.Errorf("its kubeconfig has more than %d YAML nodes", maxNodes)
+		}
+	}
+	return nil
+}
+
+// unsafe returns which field makes a connection unsafe; empty for none.
+func unsafe(cluster *clientcmdapi.Cluster) string {
+	server, err := url.Parse(cluster.Server)
+	switch {
+	case cluster.InsecureSkipTLSVerify:
+		return "its kubeconfig has insecure-skip-tls-verify, so anyone on the way may answer and gets the token"
+	case cluster.ProxyURL != "":
+		return "its kubeconfig has proxy-url, which join never writes"
+	case cluster.CertificateAuthority != "":
+		return "its kubeconfig names a file as certificate-authority, which join never writes"
+	case err != nil || server.Scheme != "https":
+		return "its server is not https://HOST:PORT"
+	default:
+		return ""
+	}
 }
 
 // onlyToken reports whether a user without its token has no other login.

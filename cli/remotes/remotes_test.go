@@ -3,9 +3,11 @@
 package remotes_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 )
@@ -56,7 +59,7 @@ func TestSecretAndParse(t *testing.T) {
 		t.Errorf("labels %v, annotations %v", secret.Labels, secret.Annotations)
 	}
 	got := remotes.Parse(secret)
-	if got.Unclear != "" || !got.Joined || !address.Is(&got) || got.Account.String() != "istio-system/"+use.AccountName() || got.AccountUID != "u-1" ||
+	if got.Unclear != "" || got.Unsafe != "" || !got.Joined || !address.Is(&got) || got.Account.String() != "istio-system/"+use.AccountName() || got.AccountUID != "u-1" ||
 		!got.IssuedAt.Equal(issued) || !got.Expires.Equal(expires) || !slices.Equal(got.Clusters, []string{"cluster-2"}) {
 		t.Errorf("got %+v", got)
 	}
@@ -119,12 +122,83 @@ func TestUnclear(t *testing.T) {
 // A connection that istiod cannot use, or that is not verified, is never equal to one of join.
 func TestOtherAddress(t *testing.T) {
 	t.Parallel()
-	for _, cluster := range []string{"insecure-skip-tls-verify: true", "certificate-authority: /etc/ca", "proxy-url: http://192.0.2.9"} {
-		got := remotes.Parse(&corev1.Secret{Data: map[string][]byte{"a": []byte("apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'https://192.0.2.1', " + cluster + "}}]\nusers: [{name: u, user: {token: " + jwt(valid) + "}}]\n")}})
-		if got.Unclear != "" || (remotes.Address{Server: "https://192.0.2.1"}).Is(&got) {
+	for _, cluster := range []string{"insecure-skip-tls-verify: true", "certificate-authority: /etc/ca", "proxy-url: http://192.0.2.9", "server: 'http://192.0.2.1'", "server: '192.0.2.1:6443'", "server: '://'"} {
+		if !strings.HasPrefix(cluster, "server:") {
+			cluster += ", server: 'https://192.0.2.1'"
+		}
+		got := remotes.Parse(&corev1.Secret{Data: map[string][]byte{"a": []byte("apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {" + cluster + "}}]\nusers: [{name: u, user: {token: " + jwt(valid) + "}}]\n")}})
+		if got.Unclear != "" || got.Unsafe == "" || (remotes.Address{Server: "https://192.0.2.1"}).Is(&got) {
 			t.Errorf("%s: %+v", cluster, got)
 		}
 	}
+}
+
+// bomb is YAML of a few kilobytes that expands to gigabytes.
+func bomb() []byte {
+	return []byte("a: &a " + strings.Repeat("x", 30<<10) + "\nb: &b [" + strings.Repeat("*a,", 1000) + "]\nc: &c [" + strings.Repeat("*b,", 1000) + "]\nd: [" + strings.Repeat("*c,", 1000) + "]\n")
+}
+
+// Aliases are refused before anything expands them.
+func TestExpansion(t *testing.T) {
+	t.Parallel()
+	for want, kubeconfig := range map[string][]byte{
+		"its kubeconfig has YAML aliases":              bomb(),
+		"its kubeconfig has more than 5000 YAML nodes": []byte("a: [" + strings.Repeat("1,", 5000) + "]\n"),
+	} {
+		if got := remotes.Parse(&corev1.Secret{Data: map[string][]byte{"c": kubeconfig}}); got.Unclear != want {
+			t.Errorf("got %q, want %q", got.Unclear, want)
+		}
+	}
+}
+
+// A person who lists Secrets gets an error, and no endless loop, where somebody has created too many or the API server has no end.
+func TestTooMany(t *testing.T) {
+	t.Parallel()
+	page := func(count, keys int) *corev1.SecretList {
+		list := &corev1.SecretList{Items: make([]corev1.Secret, count)}
+		for i := range list.Items {
+			list.Items[i].Data = map[string][]byte{}
+			for k := range keys {
+				list.Items[i].Data[strconv.Itoa(k)] = nil
+			}
+		}
+		return list
+	}
+	for name, test := range map[string]struct {
+		page  *corev1.SecretList
+		pages int // 0 for no end
+		fails bool
+	}{
+		"as many as allowed": {page(50, 1), 20, false},
+		"one page more":      {page(50, 1), 21, true},
+		"no end":             {page(50, 1), 0, true},
+		"no end, and empty":  {page(0, 0), 0, true},
+		"no keys":            {page(50, 0), 0, true},
+		"many keys":          {page(1, 1001), 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := remotes.List(t.Context(), &pages{page: test.page, left: test.pages}, "")
+			if test.fails && (err == nil || !strings.Contains(err.Error(), "more than 1000 remote secrets")) || !test.fails && (err != nil || len(got) != 1000) {
+				t.Errorf("%d, %v", len(got), err)
+			}
+		})
+	}
+}
+
+// pages is an API server that answers each request with the same page.
+type pages struct {
+	client.Reader
+	page *corev1.SecretList
+	left int
+}
+
+func (p *pages) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	p.page.DeepCopyInto(list.(*corev1.SecretList))
+	if p.left--; p.left != 0 {
+		list.SetContinue("more")
+	}
+	return nil
 }
 
 // Times that no calendar has do not become other times.
@@ -165,6 +239,8 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(secret.Data["cluster-2"])
+	f.Add(bomb())
+	f.Add([]byte("apiVersion: v1\nkind: Config\nclusters: &c []\nusers: *c\n"))
 	f.Fuzz(func(t *testing.T, kubeconfig []byte) {
 		got := remotes.Parse(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Data: map[string][]byte{"c": kubeconfig}})
 		if (got.Unclear == "") != (got.Account != types.NamespacedName{}) && got.Unclear == "" {

@@ -98,7 +98,7 @@ func readContext(ctx context.Context, cluster *clusters.Cluster, err error, name
 		var found []replicaStatus
 		found, err = readReplicas(ctx, cluster, namespace, now)
 		r.Replicas = append(r.Replicas, found...)
-		r.RemoteSecrets = readRemoteSecrets(ctx, cluster, found, now)
+		r.RemoteSecrets = readRemoteSecrets(ctx, cluster, namespace, found, now)
 	}
 	if err != nil {
 		r.Error = terminal.OneLine(err.Error())

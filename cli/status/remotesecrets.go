@@ -29,11 +29,19 @@ type remoteSecret struct {
 	soon bool
 }
 
-// readRemoteSecrets reads the remote secrets beside the replicas. A person without the right to read Secrets has none.
-func readRemoteSecrets(ctx context.Context, cluster *clusters.Cluster, replicas []replicaStatus, now time.Time) (found []remoteSecret) {
-	var namespaces []string
+// readRemoteSecrets reads the remote secrets of the namespaces whose istiods are injected or, in a cluster without any, of those
+// with replicas. chosen is the namespace of --namespace. A person without the right to read Secrets has none.
+func readRemoteSecrets(ctx context.Context, cluster *clusters.Cluster, chosen string, replicas []replicaStatus, now time.Time) (found []remoteSecret) {
+	var injected, namespaces []string
+	if chosen == "" {
+		var err error
+		if injected, err = clusters.InjectedNamespaces(ctx, cluster.Client); err != nil {
+			return nil // any of the replicas may be a tenant's
+		}
+	}
 	for i := range replicas {
-		if namespace := replicas[i].Namespace; !slices.Contains(namespaces, namespace) {
+		namespace := replicas[i].Namespace
+		if (len(injected) == 0 || slices.Contains(injected, namespace)) && !slices.Contains(namespaces, namespace) {
 			namespaces = append(namespaces, namespace)
 		}
 	}

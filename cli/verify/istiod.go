@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,13 +27,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/verify/workload"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
+	"github.com/istiod-agent/istiod-agent/patches"
 )
 
 const (
 	// audience of the tokens that istiod accepts (its TOKEN_AUDIENCES).
 	audience = "istio-ca"
+	// maxNames is the most namespaces that are named in an error.
+	maxNames = 6
 	// tokenSeconds is the shortest lifetime of a token that the API server issues.
 	tokenSeconds = 600
 )
@@ -83,21 +88,56 @@ func obtainWorkload(ctx context.Context, cluster *clusters.Cluster, bundles Publ
 	return found, nil
 }
 
-// istiodPod returns a ready Pod of istiod, or any Pod without a ready one.
+// istiodPod returns a ready Pod of istiod, or any Pod without a ready one. It decides who receives a token, and by which roots
+// that server is verified, so it takes no Pod of another namespace than istiodNamespaces.
 func istiodPod(ctx context.Context, cluster *clusters.Cluster) (*corev1.Pod, error) {
+	namespaces, err := istiodNamespaces(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
 	var pods corev1.PodList
 	if err := cluster.Client.List(ctx, &pods, client.MatchingLabels(istio.IstiodLabels)); err != nil {
 		return nil, cluster.Explain("listing istiod's Pods", "list", "pods", err)
 	}
+	pods.Items = slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return !slices.Contains(namespaces, pod.Namespace) })
 	ready := slices.IndexFunc(pods.Items, func(pod corev1.Pod) bool {
 		return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 		})
 	})
 	if len(pods.Items) == 0 {
-		return nil, errors.New("there is no Pod of istiod (label app=istiod) to request a workload's certificate from")
+		return nil, fmt.Errorf("there is no Pod of istiod (label app=istiod) in %s to request a workload's certificate from", terminal.Names(namespaces, maxNames))
 	}
 	return &pods.Items[max(0, ready)], nil
+}
+
+// istiodNamespaces returns the namespaces whose istiods are injected. A cluster without any, as before the agent is installed, has
+// the one with istiod's Deployment.
+func istiodNamespaces(ctx context.Context, cluster *clusters.Cluster) ([]string, error) {
+	namespaces, err := clusters.InjectedNamespaces(ctx, cluster.Client)
+	if err != nil {
+		return nil, cluster.Explain("listing the namespaces with label "+patches.InjectionLabel, "list", "namespaces", err)
+	}
+	if len(namespaces) > 0 {
+		return namespaces, nil
+	}
+	var deployments appsv1.DeploymentList
+	if err := cluster.Client.List(ctx, &deployments, client.MatchingLabels(istio.IstiodLabels)); err != nil {
+		return nil, cluster.Explain("listing istiod's Deployments", "list", "deployments.apps", err)
+	}
+	for i := range deployments.Items {
+		namespaces = append(namespaces, deployments.Items[i].Namespace)
+	}
+	slices.Sort(namespaces)
+	switch namespaces = slices.Compact(namespaces); len(namespaces) {
+	case 0:
+		return nil, errors.New("there is no Deployment of istiod (label app=istiod) to request a workload's certificate from")
+	case 1:
+		return namespaces, nil
+	default:
+		return nil, fmt.Errorf("there are istiods in the namespaces %s, and no label tells which is the mesh's; label its namespace, which also lets the agent be injected there: %s label namespace NAME %s=%s",
+			terminal.Names(namespaces, maxNames), cluster.Kubectl(), patches.InjectionLabel, patches.InjectionEnabled)
+	}
 }
 
 // Forward is `kubectl port-forward` to a port of istiod; stop ends it.

@@ -225,7 +225,7 @@ func contexts(t *testing.T) (file string) {
 func allowReader(t *testing.T) {
 	t.Helper()
 	must(t, one.Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reader"}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{"", "apps"}, Resources: []string{"pods", "configmaps", "deployments"}, Verbs: []string{"get", "list"}},
+		{APIGroups: []string{"", "apps"}, Resources: []string{"namespaces", "pods", "configmaps", "deployments"}, Verbs: []string{"get", "list"}},
 		{APIGroups: []string{"certificates.mesh.gloo.solo.io", "networking.mesh.gloo.solo.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
 	}}))
 	must(t, one.Create(t.Context(), &rbacv1.ClusterRoleBinding{

@@ -94,6 +94,7 @@ func (s *side) published(t *testing.T) {
 	clients, err := kubernetes.NewForConfig(s.Plane.Config)
 	must(t, err)
 	must(t, serviceaccount.Ensure(ctx, clients, istioNamespace, "istiod"))
+	must(t, s.SetInjection(ctx, istioNamespace, true))
 	root, err := vaultserver.FastRoot()
 	must(t, err)
 	for _, object := range []client.Object{
