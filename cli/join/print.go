@@ -5,8 +5,11 @@ package join
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
@@ -17,6 +20,8 @@ type result struct {
 	Contexts []contextResult `json:"contexts"`
 	Notes    []string        `json:"notes,omitempty"`
 	Next     string          `json:"next,omitempty"`
+	// Proof is the command that shows whether Pods reach each other; absent where it cannot, and unless the clusters are joined.
+	Proof string `json:"proof,omitempty"`
 }
 
 type contextResult struct {
@@ -106,8 +111,17 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 	case !first.IsZero():
 		r.Next = "before " + first.UTC().Format(time.RFC3339) + ", when the first token expires: kubectl istiod-agent join" + f.arguments() + f.ownArguments()
 	}
+	if !f.dryRun && !problem && !unknown && oneNetworkOf(a) {
+		r.Proof = "kubectl istiod-agent verify --traffic" + f.contexts() + f.Arguments()
+	}
 	err := f.Write(out, r, func(out io.Writer) { r.print(out, f.dryRun) })
 	return exit.Result(err, unknown, problem)
+}
+
+// oneNetworkOf reports whether all contexts are on one network. `verify --traffic` tries no calls to another one.
+func oneNetworkOf(a *application) bool {
+	names := sets.New(slices.Collect(maps.Values(a.request.Networks))...)
+	return names.Len() < 2
 }
 
 // maxNames is the most names of clusters in a line.
@@ -144,6 +158,9 @@ func (r *result) print(out io.Writer, dryRun bool) {
 	}
 	if r.Next != "" {
 		fmt.Fprintf(out, "\nNext: %s\n", r.Next)
+	}
+	if r.Proof != "" {
+		fmt.Fprintf(out, "To prove that Pods reach each other: %s\n", r.Proof)
 	}
 }
 
