@@ -13,9 +13,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
@@ -94,11 +94,11 @@ const rootCAConfigMap = "kube-root-ca.crt"
 func (s *clusterState) override(ctx context.Context, cluster *clusters.Cluster, server string) error {
 	s.Address.Server, s.Address.TLSServerName = server, ""
 	config, err := cluster.Get(ctx, corev1.SchemeGroupVersion.WithKind("ConfigMap"), types.NamespacedName{Namespace: s.Namespace, Name: rootCAConfigMap})
-	if client.IgnoreNotFound(err) != nil {
-		return cluster.Explain("reading ConfigMap "+rootCAConfigMap, "get", "configmaps", err)
+	if apierrors.IsNotFound(err) {
+		return nil
 	}
 	if err != nil {
-		return nil //nolint:nilerr // there is none
+		return cluster.Explain("reading ConfigMap "+rootCAConfigMap, "get", "configmaps", err)
 	}
 	text, _, _ := unstructured.NestedString(config.Object, "data", "ca.crt")
 	switch ca := trim([]byte(text)); {

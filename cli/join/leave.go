@@ -198,7 +198,7 @@ func (f *leaveFlags) removeSecrets(ctx context.Context, r *leaveResult) error {
 			r.stays(secret.Key, "join did not create it", deletion)
 		case secret.Joined && r.strangers.Has(secret.Clusters[0]):
 			name := secret.Clusters[0]
-			r.stays(secret.Key, "it is of another cluster than the context whose istiod has the name "+name+": neither the account of its token nor its address is there", r.state.leaveCommand(name))
+			r.stays(secret.Key, "the context whose istiod is named "+name+" has neither the account of its token nor its address: it may be of another cluster", r.state.leaveCommand(name))
 		}
 	}
 	if left > 0 {
