@@ -13,9 +13,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
@@ -89,15 +89,23 @@ func parsePairs(flag, form string, values, contexts []string) (map[string]string
 // rootCAConfigMap publishes the CA of the API server in each namespace (pkg/controller/certificates/rootcacertpublisher, Kubernetes 1.37).
 const rootCAConfigMap = "kube-root-ca.crt"
 
-// override sets another address. Its CA is the cluster's own, as for Pods, or else that of the kubeconfig.
+// override sets another address. Its CA is the kubeconfig's, which the cluster cannot choose. Without one, it is the cluster's own, as
+// for Pods.
 func (s *clusterState) override(ctx context.Context, cluster *clusters.Cluster, server string) error {
 	s.Address.Server, s.Address.TLSServerName = server, ""
 	config, err := cluster.Get(ctx, corev1.SchemeGroupVersion.WithKind("ConfigMap"), types.NamespacedName{Namespace: s.Namespace, Name: rootCAConfigMap})
-	if client.IgnoreNotFound(err) != nil {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
 		return cluster.Explain("reading ConfigMap "+rootCAConfigMap, "get", "configmaps", err)
 	}
-	if ca, _, _ := unstructured.NestedString(config.Object, "data", "ca.crt"); err == nil && ca != "" {
-		s.Address.CA = trim([]byte(ca))
+	text, _, _ := unstructured.NestedString(config.Object, "data", "ca.crt")
+	switch ca := trim([]byte(text)); {
+	case len(s.Address.CA) == 0:
+		s.Address.CA = ca
+	case len(ca) > 0:
+		s.OtherCA = !bytes.Equal(ca, s.Address.CA)
 	}
 	return nil
 }

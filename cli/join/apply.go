@@ -137,7 +137,7 @@ func (a *application) writeAccounts(ctx context.Context, i int, dryRun bool) err
 		}
 		account, role, binding := g.Account(g.MeshConfigs)
 		for _, object := range []client.Object{account, role, binding} {
-			if err := a.put(ctx, i, object, false, dryRun); err != nil {
+			if err := a.put(ctx, i, object, "", dryRun); err != nil {
 				return err
 			}
 		}
@@ -189,15 +189,16 @@ func (a *application) writeSecrets(ctx context.Context, i int, tokens []token, d
 			}
 			g.Expires = tokens[n].expires
 		}
-		if err := a.put(ctx, i, secret, g.Action != create, dryRun); err != nil {
-			return err
+		if err := a.put(ctx, i, secret, g.Version, dryRun); err != nil {
+			return withoutToken(err, tokens[n].text)
 		}
 	}
 	return nil
 }
 
-// put creates an object, or corrects it. Unless force is true, an existing one must be of join.
-func (a *application) put(ctx context.Context, i int, desired client.Object, force, dryRun bool) error {
+// put creates an object, or corrects it. Without a version, an existing one must be of join. With one, which is a resourceVersion, it
+// corrects that object alone, of join or not.
+func (a *application) put(ctx context.Context, i int, desired client.Object, version string, dryRun bool) error {
 	c := a.targets[i].cluster
 	gvk, err := apiutil.GVKForObject(desired, c.Client.Scheme())
 	if err != nil {
@@ -217,7 +218,10 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, for
 	if key.Namespace != "" {
 		removal += " -n " + shell.Quote(key.Namespace)
 	}
+	changed := fmt.Errorf("%s was changed by somebody else meanwhile; run join again", name)
 	switch err := c.Client.Get(ctx, key, stored); {
+	case err == nil && version != "" && stored.GetResourceVersion() != version || version != "" && apierrors.IsNotFound(err):
+		return changed
 	case apierrors.IsNotFound(err):
 		created, _ := desired.DeepCopyObject().(client.Object)
 		err := c.Client.Create(ctx, created, a.createOptions(dryRun)...)
@@ -230,7 +234,7 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, for
 		return c.Explain("creating "+name, "create", plural, err)
 	case err != nil:
 		return c.Explain("reading "+name, "get", plural, err)
-	case !force && stored.GetLabels()[remotes.PartnerLabel] != desired.GetLabels()[remotes.PartnerLabel]:
+	case version == "" && stored.GetLabels()[remotes.PartnerLabel] != desired.GetLabels()[remotes.PartnerLabel]:
 		return fmt.Errorf("%s exists, and join did not make it; if nothing uses it: %s", name, removal)
 	}
 	before, _ := stored.DeepCopyObject().(client.Object)
@@ -249,6 +253,9 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, for
 			before.SetResourceVersion(stored.GetResourceVersion())
 			return c.Client.Update(ctx, before, owner)
 		})
+	}
+	if apierrors.IsConflict(err) {
+		return changed
 	}
 	return c.Explain("updating "+name, "update", plural, err)
 }

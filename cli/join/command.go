@@ -254,14 +254,19 @@ func readAccess(ctx context.Context, targets []*target) error {
 
 // arguments returns the flags of a command about the same contexts.
 func (f *flags) arguments() string {
+	namespace := ""
+	if f.namespace != "" {
+		namespace = " --namespace=" + shell.Quote(f.namespace)
+	}
+	return f.contexts() + namespace + f.Arguments()
+}
+
+func (f *flags) contexts() string {
 	var out strings.Builder
 	for _, name := range f.Contexts {
 		out.WriteString(" --context=" + shell.Quote(name))
 	}
-	if f.namespace != "" {
-		out.WriteString(" --namespace=" + shell.Quote(f.namespace))
-	}
-	return out.String() + f.Arguments()
+	return out.String()
 }
 
 // ownArguments returns the flags of join that a further join needs too.

@@ -39,6 +39,8 @@ type grant struct {
 	// Reason is why a secret is renewed, replaced or kept.
 	Reason string
 	Secret types.NamespacedName
+	// Version is the resourceVersion of the Secret that is renewed or replaced.
+	Version string
 	// Expires is the end of a kept token.
 	Expires     time.Time
 	Address     remotes.Address
@@ -116,6 +118,43 @@ func (s *clusterState) istiodNames() (names []string) {
 	return names
 }
 
+// maxRevisions is the most revisions of a cluster's istiod: each is a name in a ClusterRole of the other clusters.
+const maxRevisions = 20
+
+func (s *clusterState) revisions() (revisions []string) {
+	for _, istiod := range s.Istiods {
+		revisions = append(revisions, istiod.Revision)
+	}
+	slices.Sort(revisions)
+	return slices.Compact(revisions)
+}
+
+// revisionProblems checks what this cluster's API server puts into the roles of the others.
+func (s *clusterState) revisionProblems() (problems []string) {
+	revisions := s.revisions()
+	if len(revisions) > maxRevisions {
+		return []string{fmt.Sprintf("%s: namespace %s has istiods of %d revisions, and join gives at most %d access to the other clusters; remove those that no workload uses", s.Context, s.Namespace, len(revisions), maxRevisions)}
+	}
+	for _, revision := range revisions {
+		if len(validation.IsDNS1123Label(revision)) > 0 {
+			problems = append(problems, fmt.Sprintf("%s: an istiod of namespace %s has the revision %q (REVISION of its Deployment), but a revision has lower-case letters, digits and dashes, at most 63", s.Context, s.Namespace, revision))
+		}
+	}
+	return problems
+}
+
+// is reports whether a remote secret is of this cluster: its token is of an account here, or its address that of the API server.
+// An API server can answer with any name, but it does not know the UID of another cluster's account.
+func (s *clusterState) is(secret *remotes.Secret) bool {
+	uid := s.Accounts[secret.Account]
+	return uid != "" && uid == secret.AccountUID || s.Address.Is(secret)
+}
+
+// leaveCommand removes what join made in this context for another cluster.
+func (s *clusterState) leaveCommand(name string) string {
+	return "kubectl istiod-agent leave " + shell.Quote(name) + strings.TrimPrefix(s.Kubectl, "kubectl") + " --namespace=" + shell.Quote(s.Namespace)
+}
+
 // decide returns the changes, or all problems, each with its remedy.
 func decide(request joinRequest, states []*clusterState, now time.Time) (plan *joinPlan, problems []string) {
 	plan = &joinPlan{Restart: make([]bool, len(states)), Label: make([]bool, len(states)), Expose: make([]bool, len(states))}
@@ -126,8 +165,13 @@ func decide(request joinRequest, states []*clusterState, now time.Time) (plan *j
 		for _, istiod := range s.Istiods {
 			if istiod.Crashes {
 				problems = append(problems, fmt.Sprintf("%s: istiod %s/%s has %s=false, with which Istio 1.31 crashes on the first remote secret; remove it: %s set env -n %s deployment/%s %s-",
-					s.Context, s.Namespace, istiod.Name, istio.RemoteCredentialsVariable, s.Kubectl, s.Namespace, istiod.Name, istio.RemoteCredentialsVariable))
+					s.Context, s.Namespace, istiod.Name, istio.RemoteCredentialsVariable, s.Kubectl, shell.Quote(s.Namespace), shell.Quote(istiod.Name), istio.RemoteCredentialsVariable))
 			}
+		}
+		problems = append(problems, s.revisionProblems()...)
+		if s.OtherCA {
+			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the CA in the kubeconfig, which the remote secrets get, differs from that in ConfigMap %s/%s; if istiod does not trust the address of --api-server, give the kubeconfig the CA of that address (certificate-authority-data)",
+				s.Context, s.Namespace, rootCAConfigMap))
 		}
 	}
 	problems = append(problems, rootProblems(states)...)
@@ -141,11 +185,9 @@ func decide(request joinRequest, states []*clusterState, now time.Time) (plan *j
 				Use:    remotes.Use{Reader: reader.name(), Target: target.name(), ReaderNamespace: reader.Namespace, TargetNamespace: target.Namespace},
 				reader: r, target: t, Address: target.Address,
 			}
-			for _, istiod := range reader.Istiods {
-				g.MeshConfigs = append(g.MeshConfigs, istiod.MeshConfig)
+			for _, revision := range reader.revisions() {
+				g.MeshConfigs = append(g.MeshConfigs, istio.MeshConfigMap(revision))
 			}
-			slices.Sort(g.MeshConfigs)
-			g.MeshConfigs = slices.Compact(g.MeshConfigs)
 			if problem := g.decide(reader, target, request.Renew, now); problem != "" {
 				problems = append(problems, reader.Context+": "+problem)
 			}
@@ -251,7 +293,7 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 		return fmt.Sprintf("%s delete secret -n %s %s", reader.Kubectl, shell.Quote(s.Key.Namespace), shell.Quote(s.Key.Name))
 	}
 	if len(found) > 1 {
-		return fmt.Sprintf("the Secrets %s and %s both name cluster %s, and istiod uses the first one that it reads; delete one: %s", found[0].Key, found[1].Key, g.Target, remove(found[1]))
+		return fmt.Sprintf("the Secrets %s and %s both name cluster %s, and istiod uses the first one that it reads; delete one: %s", found[0].Key, found[1].Key, g.Target, remove(superfluous(found[0], found[1], g.Secret)))
 	}
 	s := found[0]
 	if s.Unclear == "" && s.Clusters[0] != g.Target {
@@ -260,7 +302,15 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 	if s.Unclear != "" {
 		return fmt.Sprintf("Secret %s is not changed, because it is not a remote secret for cluster %s alone with the token of a service account: %s; move its content, then %s", s.Key, g.Target, s.Unclear, remove(s))
 	}
-	g.Secret, g.Action, g.Expires = s.Key, keep, s.Expires
+	if !target.is(&s) {
+		command := reader.leaveCommand(g.Target)
+		if !s.Joined {
+			command = remove(s)
+		}
+		return fmt.Sprintf("Secret %s is of another cluster that is named %s too: neither the account of its token nor its address is of context %s; if %s was made anew, remove its old access, and join again: %s; else one of both needs another name: %s",
+			s.Key, g.Target, target.Context, g.Target, command, renameCluster)
+	}
+	g.Secret, g.Version, g.Action, g.Expires = s.Key, s.ResourceVersion, keep, s.Expires
 	if s.Account != (types.NamespacedName{Namespace: target.Namespace, Name: g.AccountName()}) {
 		g.foreign(&s, target, now)
 		return ""
@@ -268,7 +318,7 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 	switch {
 	case s.Expired(now):
 		g.Action, g.Reason = renewal, "its token has expired"
-	case s.AccountUID != target.Accounts[s.Account.Name]:
+	case s.AccountUID != target.Accounts[s.Account]:
 		g.Action, g.Reason = renewal, "the account of its token was deleted"
 	case !target.Address.Is(&s):
 		g.Action, g.Reason = renewal, "the address of the API server differs"
@@ -278,6 +328,15 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 		g.Action, g.Reason = renewal, "less than a third of its token's lifetime remains"
 	}
 	return ""
+}
+
+// superfluous returns which of two Secrets for a cluster to delete: the one that join did not make, or else the one without the
+// name that join gives.
+func superfluous(a, b remotes.Secret, name types.NamespacedName) remotes.Secret {
+	if a.Joined != b.Joined && b.Joined || a.Joined == b.Joined && b.Key == name {
+		return a
+	}
+	return b
 }
 
 // foreign decides about a remote secret with another account's token.

@@ -27,14 +27,18 @@ var (
 func state(name string, change ...func(*clusterState)) *clusterState {
 	s := &clusterState{
 		Context: name, Kubectl: "kubectl --context=" + name, UID: types.UID("uid-" + name), Namespace: "istio-system",
-		Istiods: []istiodState{{Name: "istiod", ClusterID: name, MeshConfig: "istio"}}, Roots: roots,
+		Istiods: []istiodState{{Name: "istiod", ClusterID: name, Revision: "default"}}, Roots: roots,
 		Address:  remotes.Address{Server: "https://" + name + ".example:6443", CA: []byte("CA")},
-		Accounts: map[string]types.UID{"istiod-agent-remote-one": "u-one", "istiod-agent-remote-two": "u-two"}, ReadSecrets: sets.New[types.NamespacedName](),
+		Accounts: map[types.NamespacedName]types.UID{named("istiod-agent-remote-one"): "u-one", named("istiod-agent-remote-two"): "u-two"}, ReadSecrets: sets.New[types.NamespacedName](),
 	}
 	for _, each := range change {
 		each(s)
 	}
 	return s
+}
+
+func named(name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: "istio-system", Name: name}
 }
 
 func with(secrets ...remotes.Secret) func(*clusterState) {

@@ -4,6 +4,7 @@ package join
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -44,7 +46,7 @@ join there are removed.
 
 Name each cluster by the CLUSTER_ID of its istiod: a cluster that is deleted or does not
 answer can then leave too. Without a name, the clusters of all contexts leave each
-other.
+other; the access of another cluster with such a name remains.
 
 Remote secrets that join did not create, and network labels of namespaces, remain. You
 can run it again at any time.
@@ -72,14 +74,18 @@ type leaveResult struct {
 	Cluster string `json:"cluster,omitempty"`
 	// Removed are kinds and names; with --dry-run, what would be removed.
 	Removed []string `json:"removed"`
-	// Remaining are remote secrets for the clusters that join did not make.
+	// Remaining are remote secrets for the clusters, which join did not make or which hold others too.
 	Remaining []string `json:"remaining,omitempty"`
 	Error     string   `json:"error,omitempty"`
 
-	kubectl string
-	state   *clusterState
-	cluster *clusters.Cluster
-	err     error
+	// partners are the clusters whose access is removed; nil for all. strangers are others with the names of contexts.
+	partners, strangers sets.Set[string]
+	// remaining are why each of Remaining stays, and the command that removes it.
+	remaining []string
+	kubectl   string
+	state     *clusterState
+	cluster   *clusters.Cluster
+	err       error
 }
 
 func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
@@ -96,6 +102,9 @@ func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
 		if err == nil {
 			progress.Update(cluster.Context, "reading")
 			r.state, r.err = readIdentity(ctx, cluster, f.namespace, true)
+			if r.err == nil && len(leaving) == 0 {
+				r.err = errors.Join(r.state.readAccounts(ctx, cluster), r.state.readAddress(ctx, cluster))
+			}
 			progress.Remove(cluster.Context)
 		}
 		if r.err == nil {
@@ -103,24 +112,23 @@ func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
 		}
 		return r
 	})
-	partners := sets.New(leaving...)
 	for _, r := range all {
-		if len(leaving) == 0 && r.Cluster != "" {
-			partners.Insert(r.Cluster)
+		switch {
+		case r.err != nil:
+		case len(leaving) == 0:
+			r.meet(all)
+		case !slices.Contains(leaving, r.Cluster):
+			r.partners = sets.New(leaving...)
 		}
 	}
 	// Remote secrets first, so that no istiod meets an account that is gone.
-	for _, step := range []func(context.Context, *leaveResult, sets.Set[string]) error{f.removeSecrets, f.removeAccounts} {
+	for _, step := range []func(context.Context, *leaveResult) error{f.removeSecrets, f.removeAccounts} {
 		for _, r := range all {
 			if r.err != nil {
 				continue
 			}
-			of := partners
-			if len(leaving) > 0 && partners.Has(r.Cluster) {
-				of = nil // of every cluster
-			}
 			progress.Update(r.Context, "removing")
-			r.err = step(ctx, r, of)
+			r.err = step(ctx, r)
 			progress.Remove(r.Context)
 		}
 	}
@@ -139,28 +147,58 @@ func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
 	return exit.Result(err, failed, false)
 }
 
-// among reports whether an object of join is for one of the partners; nil are all.
-func among(partners sets.Set[string], object client.Object) bool {
-	partner := object.GetLabels()[remotes.PartnerLabel]
-	return partner != "" && (partners == nil || partners.Has(partner))
+// meet sets the partners to the clusters of all contexts. Their names are what their API servers answer: one with the name of a
+// cluster that this one has joined before must be that cluster.
+func (r *leaveResult) meet(all []*leaveResult) {
+	r.partners, r.strangers = sets.New[string](), sets.New[string]()
+	for _, other := range all {
+		if other.err != nil || other.Cluster == "" {
+			continue
+		}
+		stranger := other != r && slices.ContainsFunc(r.state.Secrets, func(s remotes.Secret) bool {
+			return s.Joined && s.Clusters[0] == other.Cluster && !other.state.is(&s)
+		})
+		if stranger {
+			r.strangers.Insert(other.Cluster)
+		} else {
+			r.partners.Insert(other.Cluster)
+		}
+	}
+	r.strangers = r.strangers.Difference(r.partners)
 }
 
-func (f *leaveFlags) removeSecrets(ctx context.Context, r *leaveResult, partners sets.Set[string]) error {
+// concerns reports whether the access of a cluster is removed.
+func (r *leaveResult) concerns(cluster string) bool {
+	return r.partners == nil || r.partners.Has(cluster)
+}
+
+// stays notes a remote secret that is not removed. instead is the command that removes it.
+func (r *leaveResult) stays(key types.NamespacedName, why, instead string) {
+	r.Remaining = append(r.Remaining, key.String())
+	r.remaining = append(r.remaining, fmt.Sprintf("Secret %s remains, because %s; to remove it: %s", key, why, instead))
+}
+
+func (f *leaveFlags) removeSecrets(ctx context.Context, r *leaveResult) error {
 	left := 0
 	for _, secret := range r.state.Secrets {
 		object := &corev1.Secret{}
 		object.Namespace, object.Name = secret.Key.Namespace, secret.Key.Name
-		concerned := slices.ContainsFunc(secret.Clusters, func(name string) bool { return partners == nil || partners.Has(name) })
+		concerned := slices.ContainsFunc(secret.Clusters, r.concerns)
+		deletion := fmt.Sprintf("%s delete secret -n %s %s", r.kubectl, shell.Quote(secret.Key.Namespace), shell.Quote(secret.Key.Name))
+		left++
 		switch {
 		case concerned && secret.Joined:
 			if err := f.remove(ctx, r, "Secret", "secrets", object); err != nil {
 				return err
 			}
+			left--
+		case concerned && len(secret.Clusters) > 1:
+			r.stays(secret.Key, secret.Unclear+"; move those that stay to another Secret", deletion)
 		case concerned:
-			r.Remaining = append(r.Remaining, secret.Key.String())
-			left++
-		default:
-			left++
+			r.stays(secret.Key, "join did not create it", deletion)
+		case secret.Joined && r.strangers.Has(secret.Clusters[0]):
+			name := secret.Clusters[0]
+			r.stays(secret.Key, "the context whose istiod is named "+name+" has neither the account of its token nor its address: it may be of another cluster", r.state.leaveCommand(name))
 		}
 	}
 	if left > 0 {
@@ -175,6 +213,9 @@ func (f *leaveFlags) removeSecrets(ctx context.Context, r *leaveResult, partners
 		return r.cluster.Explain("listing Gateways", "list", "gateways.networking.istio.io", err)
 	}
 	for i := range gateways {
+		if gateways[i].GetName() != exposeGateway {
+			continue
+		}
 		if err := f.remove(ctx, r, "Gateway", "gateways.networking.istio.io", &gateways[i]); err != nil {
 			return err
 		}
@@ -182,7 +223,7 @@ func (f *leaveFlags) removeSecrets(ctx context.Context, r *leaveResult, partners
 	return nil
 }
 
-func (f *leaveFlags) removeAccounts(ctx context.Context, r *leaveResult, partners sets.Set[string]) error {
+func (f *leaveFlags) removeAccounts(ctx context.Context, r *leaveResult) error {
 	lists := []struct {
 		kind, resource string
 		list           client.ObjectList
@@ -202,7 +243,7 @@ func (f *leaveFlags) removeAccounts(ctx context.Context, r *leaveResult, partner
 		}
 		for _, item := range objects {
 			object, ok := item.(client.Object)
-			if !ok || !among(partners, object) || l.namespace == "" && object.GetName() != r.roleName(object) {
+			if !ok || !r.made(object, l.namespace) {
 				continue
 			}
 			if err := f.remove(ctx, r, l.kind, l.resource, object); err != nil {
@@ -213,9 +254,16 @@ func (f *leaveFlags) removeAccounts(ctx context.Context, r *leaveResult, partner
 	return nil
 }
 
-// roleName returns the name of a role for this mesh: others of the cluster have their own.
-func (r *leaveResult) roleName(object client.Object) string {
-	return remotes.Use{Reader: object.GetLabels()[remotes.PartnerLabel], TargetNamespace: r.state.Namespace}.RoleName()
+// made reports whether join made an object for this mesh and for a cluster whose access is removed: it has the label, and the name
+// that join gives. A label alone can be on anything, and other meshes of the cluster have their own roles.
+func (r *leaveResult) made(object client.Object, namespace string) bool {
+	partner := object.GetLabels()[remotes.PartnerLabel]
+	use := remotes.Use{Reader: partner, TargetNamespace: r.state.Namespace}
+	name := use.AccountName()
+	if namespace == "" {
+		name = use.RoleName()
+	}
+	return partner != "" && r.concerns(partner) && object.GetNamespace() == namespace && object.GetName() == name
 }
 
 func (f *leaveFlags) remove(ctx context.Context, r *leaveResult, kind, resource string, object client.Object) error {
@@ -238,10 +286,10 @@ func (r *leaveResult) print(out io.Writer, dryRun bool) {
 		verb = "would be removed"
 	}
 	for _, removed := range r.Removed {
-		fmt.Fprintf(out, "%s: %s %s\n", r.Context, removed, verb)
+		fmt.Fprintf(out, "%s: %s %s\n", r.Context, terminal.Line(removed), verb)
 	}
-	for _, remaining := range r.Remaining {
-		fmt.Fprintf(out, "%s: Secret %s remains, because join did not create it; to remove it: %s delete secret -n %s %s\n", r.Context, remaining, r.kubectl, shell.Quote(r.state.Namespace), shell.Quote(remaining[len(r.state.Namespace)+1:]))
+	for _, remaining := range r.remaining {
+		fmt.Fprintf(out, "%s: %s\n", r.Context, terminal.Line(remaining))
 	}
 	switch {
 	case r.Error != "":

@@ -53,7 +53,7 @@ func (a *application) writeNetwork(ctx context.Context, i int, dryRun bool) erro
 		if err := labelNetwork(ctx, t.cluster, t.Namespace, a.request.Networks[t.Context], dryRun); err != nil {
 			return err
 		}
-		a.record(dryRun, fmt.Sprintf("%s label namespace %s %s-", t.Kubectl, t.Namespace, istio.NetworkLabel), func(ctx context.Context) error {
+		a.record(dryRun, fmt.Sprintf("%s label namespace %s %s-", t.Kubectl, shell.Quote(t.Namespace), istio.NetworkLabel), func(ctx context.Context) error {
 			return labelNetwork(ctx, t.cluster, t.Namespace, nil, false)
 		})
 	}

@@ -6,10 +6,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
@@ -21,6 +23,8 @@ type result struct {
 	Contexts []contextResult `json:"contexts"`
 	Notes    []string        `json:"notes,omitempty"`
 	Next     string          `json:"next,omitempty"`
+	// Proof is the command that shows whether Pods reach each other; absent where it cannot, and unless the clusters are joined.
+	Proof string `json:"proof,omitempty"`
 }
 
 type contextResult struct {
@@ -116,6 +120,9 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 	case !first.IsZero():
 		r.Next = "before " + first.UTC().Format(time.RFC3339) + ", when the first token expires: kubectl istiod-agent join" + f.arguments() + f.ownArguments()
 	}
+	if !f.dryRun && !problem && !unknown && oneNetworkOf(a) {
+		r.Proof = "kubectl istiod-agent verify --traffic" + f.contexts() + f.Arguments()
+	}
 	err := f.Write(out, r, func(out io.Writer) { r.print(out, f.dryRun) })
 	return exit.Result(err, unknown, problem)
 }
@@ -137,6 +144,12 @@ func (a *application) holdsToken(g *grant) bool {
 	err := a.targets[g.target].cluster.Client.Get(ctx, g.TokenSecret, &stored)
 	return err == nil && stored.Type == corev1.SecretTypeServiceAccountToken &&
 		stored.Namespace == secrets[replaced].Account.Namespace && stored.Annotations[corev1.ServiceAccountNameKey] == secrets[replaced].Account.Name
+}
+
+// oneNetworkOf reports whether all contexts are on one network. `verify --traffic` tries no calls to another one.
+func oneNetworkOf(a *application) bool {
+	names := sets.New(slices.Collect(maps.Values(a.request.Networks))...)
+	return names.Len() < 2
 }
 
 // maxNames is the most names of clusters in a line.
@@ -173,6 +186,9 @@ func (r *result) print(out io.Writer, dryRun bool) {
 	}
 	if r.Next != "" {
 		fmt.Fprintf(out, "\nNext: %s\n", r.Next)
+	}
+	if r.Proof != "" {
+		fmt.Fprintf(out, "To prove that Pods reach each other: %s\n", r.Proof)
 	}
 }
 

@@ -58,7 +58,7 @@ func replaced(t *testing.T, found ...client.Object) *application {
 	return a
 }
 
-func named(account string, kind corev1.SecretType) *corev1.Secret {
+func tokenSecret(account string, kind corev1.SecretType) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "reader-token", Annotations: map[string]string{corev1.ServiceAccountNameKey: account}}, Type: kind,
 	}
@@ -69,8 +69,8 @@ func TestReplacedTokenOfNobody(t *testing.T) {
 	t.Parallel()
 	for name, found := range map[string][]client.Object{
 		"no Secret":              nil,
-		"another account's":      {named("backup", corev1.SecretTypeServiceAccountToken)},
-		"another type of Secret": {named("istio-reader-service-account", corev1.SecretTypeOpaque)},
+		"another account's":      {tokenSecret("backup", corev1.SecretTypeServiceAccountToken)},
+		"another type of Secret": {tokenSecret("istio-reader-service-account", corev1.SecretTypeOpaque)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -105,7 +105,7 @@ func TestOutput(t *testing.T) {
 		"hundred":         {flags{dryRun: true, restart: true}, planned(t, joinRequest{}, hundred()...), 0},
 		"joined":          {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{}, servedResult{}), 0},
 		"kept":            {flags{restart: true}, written(planned(t, joinRequest{}, state("one", with(joined())), state("two")), servedResult{}, servedResult{}), 0},
-		"replaced":        {flags{restart: true}, written(replaced(t, named("istio-reader-service-account", corev1.SecretTypeServiceAccountToken)), servedResult{}, servedResult{}), 0},
+		"replaced":        {flags{restart: true}, written(replaced(t, tokenSecret("istio-reader-service-account", corev1.SecretTypeServiceAccountToken)), servedResult{}, servedResult{}), 0},
 		"without restart": {flags{}, written(planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two"))), 0},
 		"not served":      {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{Problem: "istiod istio-system/istiod-0 has no endpoints of two after 5m"}, servedResult{Unknown: "forwarding a port: forbidden"}), 2},
 		"networks": {

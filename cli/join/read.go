@@ -49,9 +49,11 @@ type clusterState struct {
 	// Addresses are those of the API server itself, where Address is of no use to a Pod.
 	Addresses []string
 	Insecure  bool
-	Secrets   []remotes.Secret
-	// Accounts are the UIDs of the accounts of join, by name.
-	Accounts map[string]types.UID
+	// OtherCA is true if, with another address than the kubeconfig's, the cluster publishes another CA than the kubeconfig has.
+	OtherCA bool
+	Secrets []remotes.Secret
+	// Accounts are the UIDs of the accounts of join, and of those in other contexts' remote secrets.
+	Accounts map[types.NamespacedName]types.UID
 	// ReadSecrets are the accounts, of other contexts' remote secrets, that may list the Secrets of all namespaces.
 	ReadSecrets sets.Set[types.NamespacedName]
 	// Gateways and Exposed are set with --network: the networks that a Service with an east-west port names, and whether a Gateway
@@ -62,7 +64,7 @@ type clusterState struct {
 
 // istiodState is a Deployment of istiod.
 type istiodState struct {
-	Name, ClusterID, MeshConfig string
+	Name, ClusterID, Revision string
 	// Crashes is istio.CrashesOnRemoteSecrets.
 	Crashes bool
 }
@@ -125,7 +127,7 @@ func (s *clusterState) readIstiods(ctx context.Context, cluster *clusters.Cluste
 			namespaces = append(namespaces, s.Namespace)
 		}
 		s.Istiods = append(s.Istiods, istiodState{
-			Name: deployment.GetName(), ClusterID: istio.ClusterID(deployment), MeshConfig: istio.MeshConfigMap(istio.Revision(deployment)),
+			Name: deployment.GetName(), ClusterID: istio.ClusterID(deployment), Revision: istio.Revision(deployment),
 			Crashes: istio.CrashesOnRemoteSecrets(deployment),
 		})
 	}
@@ -197,9 +199,9 @@ func (s *clusterState) readAccounts(ctx context.Context, cluster *clusters.Clust
 	if err := cluster.Client.List(ctx, &accounts, client.InNamespace(s.Namespace), client.HasLabels{remotes.PartnerLabel}); err != nil {
 		return cluster.Explain("listing the accounts of other clusters in namespace "+s.Namespace, "list", "serviceaccounts", err)
 	}
-	s.Accounts = map[string]types.UID{}
+	s.Accounts = map[types.NamespacedName]types.UID{}
 	for i := range accounts.Items {
-		s.Accounts[accounts.Items[i].Name] = accounts.Items[i].UID
+		s.Accounts[client.ObjectKeyFromObject(&accounts.Items[i])] = accounts.Items[i].UID
 	}
 	return nil
 }
@@ -239,7 +241,7 @@ func (s *clusterState) readAddress(ctx context.Context, cluster *clusters.Cluste
 	for _, port := range slice.Ports {
 		for _, endpoint := range slice.Endpoints {
 			for _, address := range endpoint.Addresses {
-				if parsed, err := netip.ParseAddr(address); err == nil && port.Port != nil {
+				if parsed, err := netip.ParseAddr(address); err == nil && parsed.Zone() == "" && port.Port != nil {
 					s.Addresses = append(s.Addresses, "https://"+netip.AddrPortFrom(parsed, uint16(*port.Port)).String()) //nolint:gosec // the API server validates ports
 				}
 			}
@@ -279,7 +281,7 @@ func exposes(gateway *unstructured.Unstructured) bool {
 	})
 }
 
-// readAccess looks up whether the accounts of other contexts' remote secrets may list all Secrets here.
+// readAccess looks up the accounts of other contexts' remote secrets, and whether they may list all Secrets here.
 func (s *clusterState) readAccess(ctx context.Context, cluster *clusters.Cluster, accounts sets.Set[types.NamespacedName]) error {
 	s.ReadSecrets = sets.New[types.NamespacedName]()
 	for account := range accounts {
@@ -290,6 +292,11 @@ func (s *clusterState) readAccess(ctx context.Context, cluster *clusters.Cluster
 		if reads {
 			s.ReadSecrets.Insert(account)
 		}
+		var found corev1.ServiceAccount
+		if err := client.IgnoreNotFound(cluster.Client.Get(ctx, account, &found)); err != nil {
+			return cluster.Explain(fmt.Sprintf("reading account %s", account), "get", "serviceaccounts", err)
+		}
+		s.Accounts[account] = found.UID
 	}
 	return nil
 }

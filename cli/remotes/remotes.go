@@ -53,8 +53,10 @@ type Secret struct {
 	Key types.NamespacedName
 	// Clusters are the data keys, sorted.
 	Clusters []string
-	// Joined is true for a secret of `join`.
+	// Joined is true for a secret of `join` with the one cluster that its label names.
 	Joined bool
+	// ResourceVersion is that of the read object.
+	ResourceVersion string
 	// Unclear is why the secret is none that `join` understands; empty for a single kubeconfig with the token of a service
 	// account. The fields below are then set.
 	Unclear string
@@ -107,7 +109,7 @@ var errTooMany = fmt.Errorf("there are more than %d remote secrets, or clusters 
 
 // Parse reads a remote secret.
 func Parse(secret *corev1.Secret) Secret {
-	s := Secret{Key: client.ObjectKeyFromObject(secret), Joined: secret.Labels[PartnerLabel] != ""}
+	s := Secret{Key: client.ObjectKeyFromObject(secret), ResourceVersion: secret.ResourceVersion}
 	for name := range secret.Data {
 		s.Clusters = append(s.Clusters, name)
 	}
@@ -116,6 +118,7 @@ func Parse(secret *corev1.Secret) Secret {
 		s.Unclear = fmt.Sprintf("it holds the kubeconfigs of %d clusters", len(s.Clusters))
 		return s
 	}
+	s.Joined = secret.Labels[PartnerLabel] == s.Clusters[0]
 	if err := s.read(secret.Data[s.Clusters[0]]); err != nil {
 		s.Unclear = err.Error()
 	}

