@@ -177,7 +177,8 @@ func (a *application) writeSecrets(ctx context.Context, i int, tokens []token, d
 		if g.reader != i || g.Action == keep {
 			continue
 		}
-		secret, err := g.Use.Secret(g.Secret.Name, g.Address, tokens[n].text, tokens[n].expires)
+		issued := tokens[n] //nolint:gosec // there is one for each grant
+		secret, err := g.Use.Secret(g.Secret.Name, g.Address, issued.text, issued.expires)
 		if err != nil {
 			return fmt.Errorf("the remote secret for %s: %w", g.Target, err)
 		}
@@ -187,10 +188,10 @@ func (a *application) writeSecrets(ctx context.Context, i int, tokens []token, d
 			if parsed := remotes.Parse(secret); parsed.Unclear != "" || parsed.Account != want || !parsed.Expires.After(time.Now()) {
 				return fmt.Errorf("the API server of cluster %s issued no valid token of account %s", g.Target, want)
 			}
-			g.Expires = tokens[n].expires
+			g.Expires = issued.expires
 		}
 		if err := a.put(ctx, i, secret, g.Version, dryRun); err != nil {
-			return withoutToken(err, tokens[n].text)
+			return withoutToken(err, issued.text)
 		}
 	}
 	return nil

@@ -340,10 +340,10 @@ func TestLeaveByLabelAndName(t *testing.T) {
 // A Secret with a further cluster stays, and so does one of a namespace with a shorter name, which join did not make.
 func TestLeaveSecrets(t *testing.T) {
 	t.Parallel()
-	parsed := func(namespace, name, partner string, clusters ...string) remotes.Secret {
+	parsed := func(namespace, name, partner string, keys ...string) remotes.Secret {
 		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labelled(partner)}, Data: map[string][]byte{}}
-		for _, cluster := range clusters {
-			s.Data[cluster] = []byte("x")
+		for _, key := range keys {
+			s.Data[key] = []byte("x")
 		}
 		return remotes.Parse(s)
 	}
