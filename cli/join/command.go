@@ -178,7 +178,7 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 		}
 	}
 	progress.Done()
-	return f.printResult(cmd.OutOrStdout(), a)
+	return f.printResult(ctx, cmd.OutOrStdout(), a)
 }
 
 func refuse(problems []string) error {

@@ -54,7 +54,7 @@ type secretResult struct {
 	StillValid string `json:"stillValid,omitempty"`
 }
 
-func (f *flags) printResult(out io.Writer, a *application) error {
+func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) error {
 	r := &result{Contexts: []contextResult{}, Notes: append(a.plan.Notes, a.notes...)}
 	problem, unknown := false, false
 	var first time.Time
@@ -92,7 +92,7 @@ func (f *flags) printResult(out io.Writer, a *application) error {
 			}
 			if g.TokenSecret.Name != "" {
 				of := a.targets[g.target]
-				if a.holdsToken(g) {
+				if a.holdsToken(ctx, g) {
 					s.StillValid = g.TokenSecret.String()
 					r.Notes = append(r.Notes, fmt.Sprintf("%s: the token in Secret %s stays valid; if nothing else uses it: %s delete secret -n %s %s",
 						of.Context, g.TokenSecret, of.Kubectl, shell.Quote(g.TokenSecret.Namespace), shell.Quote(g.TokenSecret.Name)))
@@ -132,13 +132,13 @@ const lookupTimeout = 10 * time.Second
 
 // holdsToken reports whether the Secret that the replaced token names holds a token of the same account. Nobody has verified
 // the token: whoever wrote it may have named any Secret.
-func (a *application) holdsToken(g *grant) bool {
+func (a *application) holdsToken(ctx context.Context, g *grant) bool {
 	secrets := a.targets[g.reader].Secrets
 	replaced := slices.IndexFunc(secrets, func(s remotes.Secret) bool { return s.Key == g.Secret })
 	if replaced < 0 {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	var stored corev1.Secret
 	err := a.targets[g.target].cluster.Client.Get(ctx, g.TokenSecret, &stored)

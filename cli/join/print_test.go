@@ -76,7 +76,7 @@ func TestReplacedTokenOfNobody(t *testing.T) {
 			t.Parallel()
 			f := flags{restart: true, ttl: defaultTTL}
 			var out bytes.Buffer
-			if err := f.printResult(&out, written(replaced(t, found...), servedResult{}, servedResult{})); err != nil {
+			if err := f.printResult(t.Context(), &out, written(replaced(t, found...), servedResult{}, servedResult{})); err != nil {
 				t.Fatal(err)
 			}
 			const look = "two: the replaced token may stay valid; look for a Secret with it: kubectl --context=two get secrets -A --field-selector=type=kubernetes.io/service-account-token\n"
@@ -120,7 +120,7 @@ func TestOutput(t *testing.T) {
 				test.flags.Contexts = append(test.flags.Contexts, s.Context)
 			}
 			var out bytes.Buffer
-			err := test.flags.printResult(&out, test.of)
+			err := test.flags.printResult(t.Context(), &out, test.of)
 			code := 0
 			if coded, ok := err.(*exit.Error); ok { //nolint:errorlint // printResult returns it as it is
 				code = coded.Code
