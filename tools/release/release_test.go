@@ -79,7 +79,7 @@ func TestRelease(t *testing.T) {
 		})
 		wantChart(t, top, place, images)
 		wantSigned(t, top, place, images, published)
-		wantVerifiable(t, top)
+		wantVerifiable(t, top, place, images)
 		if again := command(t, top, "bash", "hack/push.sh", place, tag); again != published {
 			t.Errorf("pushed again, the release is\n%s\nand was\n%s", again, published)
 		}

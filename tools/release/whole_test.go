@@ -48,7 +48,7 @@ func TestWholeRelease(t *testing.T) {
 	})
 	wantChart(t, top, place, images)
 	wantSigned(t, top, place, images, published)
-	wantVerifiable(t, top)
+	wantVerifiable(t, top, place, images)
 	wantOnGitHub(t, top)
 }
 
