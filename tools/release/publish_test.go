@@ -20,7 +20,7 @@ import (
 
 // The tag of a release, its chart and its changelog have one version, or nothing is built.
 func TestReleaseCheck(t *testing.T) {
-	for name, test := range map[string]struct{ version, chart, appVersion, changelog, want string }{
+	for situation, test := range map[string]struct{ version, chart, appVersion, changelog, want string }{
 		"a release":                    {version: "v0.2.0"},
 		"a pre-release":                {version: "v0.3.0-rc.1", chart: "0.3.0-rc.1", appVersion: "0.3.0-rc.1"},
 		"a pre-release of no changes":  {version: "v0.3.0-rc.1", chart: "0.3.0-rc.1", appVersion: "0.3.0-rc.1", changelog: "## [Unreleased]\n\n## [0.2.0]\n", want: "no section [Unreleased]"},
@@ -32,11 +32,11 @@ func TestReleaseCheck(t *testing.T) {
 		"a version without v":          {version: "0.2.0", want: "expected a tag such as v0.2.0"},
 		"a version without patch":      {version: "v0.2", want: "expected a tag such as v0.2.0"},
 		"a command":                    {version: "v0.2.0-$(id)", want: "expected a tag such as v0.2.0"},
-		"a second line":                {version: "v0.2.0\nv0.2.0", want: "expected a tag such as v0.2.0"},
+		"a second line":                {version: "v0.2.0\nv0.3.0", want: "expected a tag such as v0.2.0"},
 		"a pre-release without a name": {version: "v0.2.0-", want: "expected a tag such as v0.2.0"},
 		"nothing":                      {want: "expected a tag such as v0.2.0"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(situation, func(t *testing.T) {
 			changelog := cmp.Or(test.changelog, "## [Unreleased]\n\n- c\n\n## [0.2.0] - 2026-01-02\n\n- a\n")
 			top := sourcesOf(t, changelog, cmp.Or(test.chart, "0.2.0"), cmp.Or(test.appVersion, "0.2.0"))
 			if test.want == "" {
@@ -109,7 +109,7 @@ func wantOnGitHub(t *testing.T, top string) {
 	for line := range strings.Lines(string(read(t, filepath.Join(dist, "checksums.txt")))) {
 		files = strings.Fields(line)[1] + " " + files
 	}
-	for name, test := range map[string]struct {
+	for situation, test := range map[string]struct {
 		version, view, published string
 		calls                    []string // after that of the view
 		fails                    string
@@ -122,7 +122,7 @@ func wantOnGitHub(t *testing.T, top string) {
 		"no answer":       {view: "echo connection refused >&2; exit 1", fails: "connection refused"},
 		"no such release": {view: "echo HTTP 404: Not Found >&2; exit 1", fails: "HTTP 404"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(situation, func(t *testing.T) {
 			version := cmp.Or(test.version, "v"+tag)
 			stub := t.TempDir()
 			must(t, os.WriteFile(filepath.Join(stub, "gh"), []byte("#!/bin/sh\necho \"$*\" >>"+stub+"/calls.txt\ncase $2 in\n"+
