@@ -81,6 +81,28 @@ func TestTheVersionsAreTheTests(t *testing.T) {
 	}
 }
 
+// Who builds the images by these pages gets those that the chart installs.
+func TestImagesAreOfTheChartsVersion(t *testing.T) {
+	t.Parallel()
+	version := regexp.MustCompile(`(?m)^appVersion: (\S+)$`).FindStringSubmatch(read(t, "../charts/istiod-agent/Chart.yaml").text)
+	if version == nil {
+		t.Fatal("the chart has no appVersion")
+	}
+	named := regexp.MustCompile(`make (?:image|plugin) VERSION=v([^\s` + "`" + `]+)|dist/istiod-agent(?:-[a-z]+)*-([0-9]\S*)-amd64\.tar`)
+	found := 0
+	for _, page := range append(pages(t), read(t, "../README.md")) {
+		for _, match := range named.FindAllStringSubmatch(page.text, -1) {
+			found++
+			if match[1]+match[2] != version[1] {
+				t.Errorf("%s: %s, and the chart installs %s", page.file, match[0], version[1])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("found %d commands", found)
+	}
+}
+
 // Each difference of OpenBao names the file that it was read in, and tests that exist; each case of the tests is a row.
 func TestOpenBaoDifferences(t *testing.T) {
 	t.Parallel()
