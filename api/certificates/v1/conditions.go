@@ -35,7 +35,7 @@ const RootEndsSoon = 90 * 24 * time.Hour
 // ReasonFilesLost is the reason of a Pod whose files differ from the published set.
 const ReasonFilesLost = "FilesLost"
 
-// Reasons of the conditions, besides those that Pods report; docs/agent.md lists all.
+// Reasons of the conditions, besides those that Pods report; docs/reasons.md lists all.
 const (
 	reasonInitial        = "Initial"
 	reasonPublished      = "Published"
