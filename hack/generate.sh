@@ -23,5 +23,8 @@ reference() {
 reference api "$(sample IssuedCertificate issuedcertificate-local-key)" "$(sample VirtualMesh virtualmesh-cert-manager)"
 reference configuration "$(sample InjectionConfiguration injection)"
 
+# The page of the reasons, from the comments of their constants.
+go -C tools run ./reasons --root ..
+
 # The chart's CRDs, its values schema, its values table, and config/ for kustomize.
 go -C tools run ./chart --root ..

@@ -83,9 +83,9 @@ One of {{ range $i, $value := .EnumValues }}{{ if $i }}, {{ end }}`{{ .Name }}`{
 {{- else }}{{ markdownRenderTypeLink . }}{{ end }}
 {{- end }}
 
-{{- /* A constant's comment, without its name. */ -}}
+{{- /* A constant's comment, without its name and without a reason's remedy (tools/reasons). */ -}}
 {{- define "meaning" }}
-{{- with regexReplaceAll "^[A-Z][A-Za-z0-9]*(:| is)? " (. | replace "\n" " " | trim) "" }}{{ template "prose" (print (substr 0 1 . | upper) (substr 1 -1 .)) }}{{ end }}
+{{- with regexReplaceAll "^[A-Z][A-Za-z0-9]*(:| is)? " (regexReplaceAll "(?s)\nRemedy:.*" . "" | replace "\n" " " | trim) "" }}{{ template "prose" (print (substr 0 1 . | upper) (substr 1 -1 .)) }}{{ end }}
 {{- end }}
 
 {{- /* What the API server checks of a field besides its type. What it checks of the type is shown there. */ -}}
