@@ -396,6 +396,9 @@ golden: ## Update the golden files of the tests; review the difference before yo
 .build/controller-gen: tools/go.mod
 	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen
 
+.build/crd-ref-docs: tools/crd-ref-docs/go.mod
+	@hack/build.sh $@ tools/crd-ref-docs github.com/elastic/crd-ref-docs
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf .build bin dist
