@@ -70,8 +70,11 @@ PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
 plugin: $(foreach platform,$(PLATFORMS),bin/plugin/$(platform)/kubectl-istiod_agent bin/plugin/$(platform)/kubectl-istiod_agent.licenses) ## Write the kubectl plugin's archives, and its manifest for krew, to dist/
 	@go -C tools run ./krew --root $(CURDIR) --version $(VERSION) --created $(SOURCE_DATE_EPOCH) --output $(CURDIR)/dist
 
+# The image of verify --traffic, which a release sets to name it by its digest.
+set_traffic_image = $(if $(TRAFFIC_IMAGE),-X github.com/istiod-agent/istiod-agent/cli/verify.trafficImage=$(TRAFFIC_IMAGE))
+
 bin/plugin/%/kubectl-istiod_agent: FORCE
-	@GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) hack/build.sh $@ . ./cmd/kubectl-istiod_agent "$(set_version)"
+	@GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) hack/build.sh $@ . ./cmd/kubectl-istiod_agent "$(set_version) $(set_traffic_image)"
 
 # --- A release ----------------------------------------------------------------
 
@@ -80,14 +83,17 @@ release: ## Write a release to dist/: images of both architectures, chart, plugi
 	@rm -rf dist
 	@$(MAKE) --no-print-directory image ARCH=amd64
 	@$(MAKE) --no-print-directory image ARCH=arm64
-	@$(MAKE) --no-print-directory plugin release-files
+	@hack/build.sh .build/release/release tools ./release
+	@.build/release/release images $(release_flags) $(IMAGES)
+	@$(MAKE) --no-print-directory plugin TRAFFIC_IMAGE=$$(grep '/istiod-agent-traffic:' dist/images.txt)
+	@$(MAKE) --no-print-directory release-files
+
+release_flags = --registry $(REGISTRY) --tag $(tag) --created $(SOURCE_DATE_EPOCH) --dist dist
 
 # What is made of the images and of the plugin's archives, and the checksums of all but the images, which a registry has.
 .PHONY: release-files
 release-files: helm
-	@hack/build.sh .build/release/release tools ./release
-	@.build/release/release --registry $(REGISTRY) --tag $(tag) --created $(SOURCE_DATE_EPOCH) --dist dist \
-		--chart charts/istiod-agent --staged-chart .build/release/istiod-agent $(IMAGES)
+	@.build/release/release files $(release_flags) --chart charts/istiod-agent --staged-chart .build/release/istiod-agent
 	@$(HELM_BINARY) package .build/release/istiod-agent --version $(tag) --app-version $(tag) --destination dist
 	@cd dist && sha256sum $$(ls | grep -v -e '\.tar$$' -e '^checksums.txt$$') >checksums.txt
 

@@ -69,6 +69,7 @@ func TestEveryCallOfThePluginIsRight(t *testing.T) {
 
 func checkCall(t *testing.T, page string, command *cobra.Command, rest string) {
 	t.Helper()
+	command.InitDefaultHelpFlag() // as Execute does
 	for word := range strings.FieldsSeq(rest) {
 		name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
 		name = strings.TrimRight(name, ",.;:)")

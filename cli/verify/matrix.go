@@ -3,6 +3,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -19,10 +20,13 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
+// trafficImage is the image of the Pods with its digest. The build of a release sets it (Makefile).
+var trafficImage string
+
 // podDefaults are the options without a flag. The image is of the plugin's own release.
 func podDefaults() traffic.Options {
 	return traffic.Options{
-		Image:   "ghcr.io/istiod-agent/istiod-agent-traffic:" + strings.TrimPrefix(version.Version, "v"),
+		Image:   cmp.Or(trafficImage, "ghcr.io/istiod-agent/istiod-agent-traffic:"+strings.TrimPrefix(version.Version, "v")),
 		Timeout: 2 * time.Minute,
 	}
 }

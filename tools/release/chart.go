@@ -15,7 +15,7 @@ import (
 // stageChart copies the chart's source, with the images' registry and digests in its values. All files have the release's
 // time, which `helm package` takes over.
 func (r *release) stageChart(source, target string, digests map[string]string) error {
-	if err := os.RemoveAll(target); err != nil {
+	if err := os.RemoveAll(target); err != nil { //nolint:gosec // an argument
 		return err
 	}
 	if err := os.CopyFS(target, os.DirFS(source)); err != nil {

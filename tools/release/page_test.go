@@ -32,9 +32,9 @@ func wantVerifiable(t *testing.T, top, place string, images []string) {
 	stub, workspace := t.TempDir(), t.TempDir()
 	release := filepath.Join(workspace, "release")
 	for program, text := range map[string]string{
-		"gh":   `[ "$1" != release ] || { mkdir release; cp ` + top + `/dist/* release; rm release/*.tar; touch release/checksums.txt.sigstore.json; }`,
-		"git":  `mkdir -p source/dist; cp ` + top + `/dist/checksums.txt source/dist`,
-		"make": "", "kubectl": "", "helm": "", "cosign": "",
+		"gh":      `[ "$1" != release ] || { mkdir release; cp ` + top + `/dist/* release; rm release/*.tar; touch release/checksums.txt.sigstore.json; }`,
+		"git":     `mkdir -p source/dist; cp ` + top + `/dist/checksums.txt source/dist`,
+		"kubectl": `grep /istiod-agent-traffic: images.txt | sed "s/^/--traffic-image /"`, "make": "", "helm": "", "cosign": "",
 	} {
 		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700))
 	}
@@ -73,8 +73,5 @@ func wantVerifiable(t *testing.T, top, place string, images []string) {
 	}
 	if strings.Contains(string(output), "not in images.txt") || strings.Count(string(output), "verified: ") != len(attested)+len(images) {
 		t.Errorf("the page's commands print\n%s", output)
-	}
-	if traffic := regexp.MustCompile(`--traffic-image (\S+/istiod-agent-traffic:` + regexp.QuoteMeta(tag) + `@sha256:[0-9a-f]{64}) `).FindStringSubmatch(calls); traffic == nil {
-		t.Errorf("no digest of the image for verify --traffic in\n%s", calls)
 	}
 }

@@ -190,12 +190,11 @@ func makeRelease(t *testing.T, top, tools, place string, images []string) {
 				"--output", filepath.Join(dist, image+"-"+tag+"-"+architecture+".tar"))
 		}
 	}
+	flags := []string{"--registry", place, "--tag", tag, "--created", created, "--dist", dist}
+	must(t, run(slices.Concat([]string{"images"}, flags, images), io.Discard))
 	command(t, top, filepath.Join(tools, "krew"), "--version", "v"+tag, "--created", created, "--output", dist)
 	staged := filepath.Join(top, "staged", "istiod-agent")
-	must(t, run(append([]string{
-		"--registry", place, "--tag", tag, "--created", created, "--dist", dist,
-		"--chart", filepath.Join(top, "charts", "istiod-agent"), "--staged-chart", staged,
-	}, images...), io.Discard))
+	must(t, run(slices.Concat([]string{"files"}, flags, []string{"--chart", filepath.Join(top, "charts", "istiod-agent"), "--staged-chart", staged}), io.Discard))
 	helm(t, "package", staged, "--version", tag, "--app-version", tag, "--destination", dist)
 	checksums := regexp.MustCompile(`(?m)^\t@(cd dist && sha256sum .*)$`).FindSubmatch(read(t, filepath.Join(root, "Makefile")))
 	if checksums == nil {

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -30,12 +32,16 @@ func TestWholeRelease(t *testing.T) {
 			wantImageSBOM(t, dist, image, architecture, program(image, architecture))
 		}
 	}
+	traffic := regexp.MustCompile(`(?m)^\S+/istiod-agent-traffic:\S+$`).Find(read(t, filepath.Join(dist, list)))
 	for _, platform := range []string{"linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"} {
 		built := filepath.Join(top, "bin", "plugin", platform, plugin)
 		wantArchiveSBOM(t, dist, platform, built)
 		files, err := unpack(read(t, filepath.Join(dist, plugin+"-"+platform+".tar.gz")))
 		must(t, err)
 		wantLicences(t, string(files["licenses.txt"]), built)
+		if traffic == nil || !bytes.Contains(files[plugin], traffic) {
+			t.Errorf("the plugin for %s does not name the image %q", platform, traffic)
+		}
 	}
 	wantCount(t, dist, "*.spdx.json", 2*len(images)+4)
 	wantChecksums(t, dist)
