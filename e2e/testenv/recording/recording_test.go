@@ -129,7 +129,7 @@ func TestPictures(t *testing.T) {
 		must(t, err)
 		drawn := strings.TrimSuffix(file, ".cast") + ".svg"
 		if *update {
-			must(t, os.WriteFile(drawn, picture, 0o644)) //nolint:gosec // a file of the repository
+			must(t, os.WriteFile(drawn, picture, 0o644))
 		}
 		committed, err := os.ReadFile(drawn)
 		must(t, err)

@@ -98,7 +98,7 @@ func (s *session) compare(t *testing.T) {
 		if found := foreign.Find(content); found != nil {
 			t.Fatalf("the recording shows %.12s…", found)
 		}
-		must(t, os.WriteFile(file+".cast", content, 0o644)) //nolint:gosec // a file of the repository
+		must(t, os.WriteFile(file+".cast", content, 0o644))
 		t.Log("draw it: go test ./testenv/recording -update")
 		return
 	}
