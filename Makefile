@@ -91,6 +91,11 @@ release-files: helm
 	@$(HELM_BINARY) package .build/release/istiod-agent --version $(tag) --app-version $(tag) --destination dist
 	@cd dist && sha256sum $$(ls | grep -v -e '\.tar$$' -e '^checksums.txt$$') >checksums.txt
 
+# Not a part of make test, which tests a release of the programs for one platform.
+.PHONY: release-test
+release-test: push-tools ## Write a release of all platforms twice, compare and check it, without the network (ten minutes on two cores)
+	@WHOLE_RELEASE=1 go -C tools test -count=1 -timeout 60m -v -run TestWholeRelease ./release
+
 HELM_BINARY := .build/helm/helm
 .PHONY: helm
 helm:
@@ -366,6 +371,11 @@ lint: .build/golangci-lint .build/actionlint ## Check the source of all four Go 
 vulnerabilities: ## Look for known vulnerabilities in what the programs call, over the network
 	@hack/build.sh .build/govulncheck tools/govulncheck golang.org/x/vuln/cmd/govulncheck
 	@.build/govulncheck ./... && .build/govulncheck -C traffic ./...
+
+# Not a part of make test: it downloads what only the tests of other modules import.
+.PHONY: verify-tidy
+verify-tidy: ## Fail when a go.mod or go.sum is not what `go mod tidy` writes, over the network
+	@status=0; for module in $$(git ls-files '*go.mod' | xargs -n 1 dirname); do go -C $$module mod tidy -diff || status=1; done; exit $$status
 
 .PHONY: generate
 generate: ## Write all generated files again
