@@ -351,6 +351,10 @@ site/node_modules/.package-lock.json: site/package-lock.json
 site: site/node_modules/.package-lock.json ## Build the documentation site into dist/site (Node.js 20 or newer; BASE=/path/ where it is served)
 	@VERSION=$(VERSION) npm --prefix site run --silent build
 
+.PHONY: site-versions
+site-versions: site/node_modules/.package-lock.json ## Build the site with the documentation of every release (git tags) into dist/site
+	@npm --prefix site run --silent build-versions
+
 .PHONY: site-test
 ifeq ($(shell command -v npm),)
 site-test:

@@ -83,6 +83,34 @@ func TestEveryRelativeLinkResolves(t *testing.T) {
 	}
 }
 
+// A reader finds every page from the README and from the site's first page.
+func TestEveryPageIsListed(t *testing.T) {
+	readme, index := read(t, "../README.md").text, read(t, "index.md").text
+	for _, p := range pages(t) {
+		if p.file == "index.md" {
+			continue
+		}
+		if !strings.Contains(readme, "(docs/"+p.file) {
+			t.Errorf("the README does not link to %s", p.file)
+		}
+		if !strings.Contains(index, "("+p.file) {
+			t.Errorf("index.md does not link to %s", p.file)
+		}
+	}
+}
+
+// The site takes what looks like an HTML element or a template for one.
+func TestAngleBracketsAreCode(t *testing.T) {
+	markup := regexp.MustCompile(`<[A-Za-z/]|\{\{`)
+	for _, p := range pages(t) {
+		for line := range strings.Lines(inlineCode.ReplaceAllString(p.prose(), "")) {
+			if markup.MatchString(line) {
+				t.Errorf("%s: %s", p.file, line)
+			}
+		}
+	}
+}
+
 func TestEveryYAMLBlockParses(t *testing.T) {
 	blocks := 0
 	for _, p := range pages(t) {

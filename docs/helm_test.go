@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -100,7 +101,7 @@ func shownTexts(t *testing.T) map[string][]string {
 		}
 		file := filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator)))
 		if entry.IsDir() {
-			if path != ".." && (strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".github" || entry.Name() == "dist" || entry.Name() == "bin") {
+			if path != ".." && (strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".github" || slices.Contains([]string{"bin", "dist", "node_modules"}, entry.Name())) {
 				return filepath.SkipDir
 			}
 			return nil

@@ -136,7 +136,7 @@ func markdownFiles(t *testing.T) (files []string) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != ".." && (strings.HasPrefix(entry.Name(), ".") || slices.Contains([]string{"bin", "dist", "testdata"}, entry.Name())):
+		case entry.IsDir() && path != ".." && (strings.HasPrefix(entry.Name(), ".") || slices.Contains([]string{"bin", "dist", "node_modules", "testdata"}, entry.Name())):
 			return filepath.SkipDir
 		case entry.Type().IsRegular() && filepath.Ext(path) == ".md":
 			files = append(files, filepath.ToSlash(path))

@@ -2,32 +2,42 @@
 
 // Tests the built site in a real browser: npm run build && npm test
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
+import { tmpdir } from 'node:os'
 import { extname, join, normalize } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import AxeBuilder from '@axe-core/playwright'
 import { chromium } from 'playwright-core'
 
+import { buildAll, versions } from './versions.js'
+
 const root = fileURLToPath(new URL('../dist/site/', import.meta.url))
 const docs = new URL('../docs/', import.meta.url)
 const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.json': 'application/json', '.svg': 'image/svg+xml' }
 
 const pages = (await readdir(root)).filter((name) => name.endsWith('.html') && name !== '404.html')
-const server = createServer(async (request, response) => {
-  const path = normalize(decodeURIComponent(new URL(request.url, 'http://localhost').pathname))
-  try {
-    const content = await readFile(join(root, path.endsWith('/') ? path + 'index.html' : path))
-    response.writeHead(200, { 'Content-Type': types[extname(path)] ?? 'text/html' }).end(content)
-  } catch {
-    response.writeHead(404).end()
-  }
-})
-let browser, origin
+let browser, origin, server
+
+// serve serves a folder, and returns the server.
+async function serve(folder) {
+  const server = createServer(async (request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url, 'http://localhost').pathname))
+    try {
+      const content = await readFile(join(folder, path.endsWith('/') ? path + 'index.html' : path))
+      response.writeHead(200, { 'Content-Type': types[extname(path)] ?? 'text/html' }).end(content)
+    } catch {
+      response.writeHead(404).end()
+    }
+  })
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return server
+}
 
 before(async () => {
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  server = await serve(root)
   origin = `http://127.0.0.1:${server.address().port}`
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
@@ -53,7 +63,7 @@ async function open(page, settings = {}) {
 }
 
 test('pages render, and their links have a target', { timeout: 300_000 }, async () => {
-  assert.ok(pages.length >= 19, `${pages.length} pages`)
+  assert.ok(pages.length >= 29, `${pages.length} pages`)
   const anchors = new Map(), links = []
   for (const page of pages) {
     const { tab, problems, close } = await open(page)
@@ -114,4 +124,48 @@ test('the search finds every reason key', { timeout: 300_000 }, async () => {
       .catch(() => assert.fail(`the search does not find ${key}`))
   }
   await close()
+})
+
+test('versions are the newest patches of each minor version, and main', () => {
+  assert.deepEqual(versions(['', 'other']), [{ name: 'main', ref: 'HEAD', path: '' }])
+  assert.deepEqual(versions(['v0.9.0', 'v0.10.1', 'v0.10.0', 'v0.10.10', 'v1.0.0-rc.1', 'v0.9', 'v0.10.2']), [
+    { name: 'v0.10 (newest)', ref: 'v0.10.10', path: '' },
+    { name: 'v0.9', ref: 'v0.9.0', path: 'v0.9/' },
+    { name: 'main', ref: 'HEAD', path: 'main/' },
+  ])
+})
+
+test('the menu leads from each version to the others', { timeout: 300_000 }, async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'versions-'))
+  const git = (...args) => execFileSync('git', ['-C', folder, '-c', 'user.name=test', '-c', 'user.email=test@example.com', ...args])
+  let other
+  try {
+    await mkdir(join(folder, 'docs'))
+    git('init', '-q')
+    for (const release of ['v0.1.0', 'v0.2.0', 'none']) {
+      await writeFile(join(folder, 'docs', 'index.md'), `# Documentation of ${release}\n\n[LICENSE](../LICENSE)\n`)
+      git('add', '.')
+      git('commit', '-q', '-m', release)
+      if (release !== 'none') git('tag', release)
+    }
+    buildAll(folder, join(folder, 'out'))
+    other = await serve(join(folder, 'out'))
+    const at = `http://127.0.0.1:${other.address().port}/`
+    const tab = await browser.newPage()
+    for (const [start, release, ref] of [['', 'v0.2.0', 'v0.2.0'], ['v0.1/', 'v0.1.0', 'v0.1.0'], ['main/', 'none', 'main']]) {
+      await tab.goto(at + start, { waitUntil: 'networkidle' })
+      assert.equal((await tab.locator('h1').innerText()).trim(), `Documentation of ${release}`)
+      assert.match(await tab.locator('.vp-doc a', { hasText: 'LICENSE' }).getAttribute('href'), new RegExp(`/blob/${ref}/LICENSE$`))
+      const menu = tab.locator('.VPNavBarMenuGroup')
+      await menu.locator('button').hover()
+      const found = await menu.locator('a').evaluateAll((all) => all.map((a) => [a.textContent.trim(), a.href]))
+      assert.deepEqual(found.slice(0, 3), [['v0.2 (newest)', at], ['v0.1', at + 'v0.1/'], ['main', at + 'main/']])
+    }
+    await tab.locator('.VPNavBarMenuGroup a', { hasText: 'v0.1' }).click()
+    await tab.getByRole('heading', { name: 'Documentation of v0.1.0' }).waitFor()
+    await tab.close()
+  } finally {
+    other?.close()
+    await rm(folder, { recursive: true })
+  }
 })

@@ -57,7 +57,7 @@ const (
 	// that owns the mesh. The controller retries.
 	//
 	// Remedy: follow the messages in `status.errors`.
-	reasonFailed = "Failed"
+	reasonFailed              = "Failed"
 	reasonNamespaceNotAllowed = "NamespaceNotAllowed"
 )
 

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The documentation site: the pages of docs/, as they are on GitHub.
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitepress'
 
 const repository = 'https://github.com/istiod-agent/istiod-agent'
 const icon = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#0969da"/><g fill="none" stroke="#fff" stroke-width="3"><circle cx="11" cy="16" r="5"/><path d="M16 16h11v5M22 16v4"/></g></svg>`
+// Of this build; versions.js sets all of them, and make site the first.
 const version = process.env.VERSION || 'main'
+const ref = process.env.REF || 'main'
+const docs = resolve(fileURLToPath(new URL('../../docs', import.meta.url)), process.env.DOCS || '.')
+const versions = JSON.parse(process.env.VERSIONS || '[]')
 
 // A page links to a file outside docs/ by its path in the repository.
 function repositoryLinks(md) {
@@ -15,7 +21,7 @@ function repositoryLinks(md) {
       for (const token of block.children ?? []) {
         const href = token.type === 'link_open' && token.attrGet('href')
         if (href && href.startsWith('../')) {
-          token.attrSet('href', `${repository}/blob/main/${href.slice(3)}`)
+          token.attrSet('href', `${repository}/blob/${ref}/${href.slice(3)}`)
           token.attrSet('target', '_blank')
           token.attrSet('rel', 'noreferrer')
         }
@@ -31,8 +37,8 @@ export default defineConfig({
   // A key in a square: without an icon of its own, a browser asks for one that is not there.
   head: [['link', { rel: 'icon', type: 'image/svg+xml', href: `data:image/svg+xml,${encodeURIComponent(icon)}` }]],
   base: process.env.BASE || '/',
-  srcDir: '../docs',
-  outDir: '../dist/site',
+  srcDir: docs,
+  outDir: process.env.OUTPUT || '../dist/site',
   // The pages are outside the folder of the modules.
   vite: { resolve: { alias: { vue: fileURLToPath(new URL('../node_modules/vue', import.meta.url)) } } },
   // GitHub's own heading ids, which the pages link to.
@@ -44,7 +50,8 @@ export default defineConfig({
   themeConfig: {
     nav: [
       { text: 'Documentation', link: '/' },
-      { text: version, items: [{ text: 'Releases', link: `${repository}/releases` }, { text: 'Changes', link: `${repository}/blob/main/CHANGELOG.md` }] },
+      // The other versions are sites of their own: a target makes the browser load them.
+      { text: version, items: [...versions.map(({ name, path }) => ({ text: name, link: path, target: '_self' })), { text: 'Releases', link: `${repository}/releases` }, { text: 'Changes', link: `${repository}/blob/main/CHANGELOG.md` }] },
     ],
     sidebar: [
       { text: 'Begin', items: pages({ 'try-it': 'Try it', concepts: 'Concepts', comparison: 'Comparison', faq: 'Questions and answers' }) },
@@ -60,13 +67,14 @@ export default defineConfig({
     ],
     outline: [2, 3],
     search: { provider: 'local', options: { detailedView: true } },
-    editLink: { pattern: `${repository}/edit/main/docs/:path`, text: 'Edit this page' },
+    editLink: ref !== 'main' ? undefined : { pattern: `${repository}/edit/main/docs/:path`, text: 'Edit this page' },
     socialLinks: [{ icon: 'github', link: repository }],
   },
 })
 
+// pages are those of the titles that this version has.
 function pages(titles) {
-  return Object.entries(titles).map(([page, text]) => ({ text, link: `/${page}` }))
+  return Object.entries(titles).filter(([page]) => existsSync(join(docs, `${page}.md`))).map(([page, text]) => ({ text, link: `/${page}` }))
 }
 
 // githubSlug is the id that GitHub gives a heading.

@@ -48,7 +48,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(*root, "docs", "reasons.md"), []byte(page), 0o644); err != nil { //nolint:gosec // a page for everybody
+	if err := os.WriteFile(filepath.Join(*root, "docs", "reasons.md"), []byte(page), 0o644); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -217,10 +217,10 @@ func (s *section) keys(documented map[string]declaration) (keys []string) {
 // markdown returns a comment as Markdown: a paragraph in one line, indented code in a code block.
 func markdown(comment string) string {
 	var out strings.Builder
-	for _, paragraph := range strings.Split(strings.TrimSpace(comment), "\n\n") {
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(comment), "\n\n") {
 		out.WriteString("\n")
-		if strings.HasPrefix(paragraph, "\t") {
-			fmt.Fprintf(&out, "```\n%s\n```\n", strings.ReplaceAll(strings.TrimPrefix(paragraph, "\t"), "\n\t", "\n"))
+		if code, ok := strings.CutPrefix(paragraph, "\t"); ok {
+			fmt.Fprintf(&out, "```\n%s\n```\n", strings.ReplaceAll(code, "\n\t", "\n"))
 			continue
 		}
 		for i, line := range strings.Split(paragraph, "\n") {

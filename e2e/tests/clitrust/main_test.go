@@ -149,8 +149,8 @@ func run(t *testing.T, kubeconfig, stdin string, arguments ...string) plugin.Res
 	return r
 }
 
-// eventually runs the command until it ends as expected.
+// eventually runs the command until it ends as expected. A new leader of the istiods publishes its roots after up to a minute.
 func eventually(t *testing.T, kubeconfig string, arguments []string, code int, texts ...string) {
 	t.Helper()
-	cluster.Eventually(t, fmt.Sprintf("%q reports it", arguments), func() error { return run(t, kubeconfig, "", arguments...).Check(code, texts...) })
+	cluster.Within(t, 2*time.Minute, fmt.Sprintf("%q reports it", arguments), func() error { return run(t, kubeconfig, "", arguments...).Check(code, texts...) })
 }

@@ -37,6 +37,7 @@ func TestTrust(t *testing.T) {
 	twoRoots(t, config, root)
 	oneRoot(t, config, root, other)
 	healthy(t, config, root)
+	record(t, config, root)
 	allowReader(t)
 	brokenStatus(t, config, first)
 	brokenVerify(t, config, first)
@@ -77,7 +78,8 @@ func oneRoot(t *testing.T, config, root string, other *side) {
 
 	other.start(t) // the rollout that the injection is
 	other.stopOwn(t)
-	run(t, config, "", inBoth("rotate-root", "trust-both", "--new-root", root)...).Wants(t, 0,
+	s := newSession(t, "rotate-root", "Change the root of trust of two clusters", config, root)
+	s.run(t, "kubectl istiod-agent rotate-root trust-both --new-root new-root.pem --context cluster-1 --context cluster-2").Wants(t, 0,
 		"cluster-1: gloo-mesh/virtual-mesh: trust-both is complete: every replica of istiod has confirmed it",
 		"\n  kubectl istiod-agent rotate-root sign-with-new --context=cluster-1 --context=cluster-2")
 	run(t, config, "", inBoth("rotate-root")...).Wants(t, 0, "cluster-1: gloo-mesh/virtual-mesh: TrustBoth: every istiod of this cluster publishes all roots")
@@ -86,9 +88,13 @@ func oneRoot(t *testing.T, config, root string, other *side) {
 	eventually(t, config, inBoth("verify", "--handshake"), 0, "holds all 2 roots", "ok    cluster-1: handshake with cluster-2: succeeds")
 
 	run(t, config, "", inBoth("rotate-root", "drop-old")...).Wants(t, 1, "cluster-2: it is only at TrustBoth; continue to sign-with-new first")
-	run(t, config, "", inBoth("rotate-root", "sign-with-new", "--now")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: sign-with-new is complete")
+	const later = "Hours later, when every workload has renewed its certificate:"
+	s.comment(later)
+	s.run(t, "kubectl istiod-agent rotate-root sign-with-new --now --context cluster-1 --context cluster-2").Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: sign-with-new is complete")
 	run(t, config, "", inBoth("rotate-root", "none")...).Wants(t, 1, "cluster-1: it is at SignWithNew and cannot go back")
-	run(t, config, "", inBoth("rotate-root", "drop-old")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: drop-old is complete", "rotate-root none")
+	s.comment(later)
+	s.run(t, "kubectl istiod-agent rotate-root drop-old --context cluster-1 --context cluster-2").Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: drop-old is complete", "rotate-root none")
+	s.compare(t)
 	run(t, config, "", inBoth("rotate-root", "none")...).Wants(t, 0, nothing)
 }
 

@@ -136,7 +136,7 @@ Rules:
 {{- $last := "(?:<[^>]+>|[^ ,;().:<])" }}
 {{- $code := list
   (print "(?:https?|spiffe)://" $part "*" $last)  "https?://"
-  (print "[\\w.-]*<[^>]+>" $part "*" $last)  (print "\\b[a-z][a-z.-]*/" $part "+" $last)  (print "(?:\\.\\.\\.)?/" $part "+" $last)
+  (print "[\\w.-]*<[^>]+>" $part "*" $last)  (print "\\b[a-z][a-z.-]*/" $part "*" $last)  (print "(?:\\.\\.\\.)?/" $part "*" $last)
   (print "[a-z-]*\\*" $part "*" $last)
   "\\.?\\b[a-z][a-z-]*(?:\\.[a-zA-Z]+)+\\b"  "\\b[a-z]+[A-Z]\\w*(?:\\.\\w+)*\\b"  "\\b[A-Z]+_[A-Z_]+(?:=\\w+)?"  "selectors: \\[\\{\\}\\]" }}
 {{- regexReplaceAll (print "(" (join "|" $code) ")") $text "`$1`" }}
