@@ -3,6 +3,7 @@
 package join
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -56,10 +57,17 @@ type clusterState struct {
 	Accounts map[types.NamespacedName]types.UID
 	// ReadSecrets are the accounts, of other contexts' remote secrets, that may list the Secrets of all namespaces.
 	ReadSecrets sets.Set[types.NamespacedName]
-	// Gateways and Exposed are set with --network: the networks that a Service with an east-west port names, and whether a Gateway
-	// passes services through.
-	Gateways []string
+	// Gateways and Exposed are set with --network: the Services with an east-west port, and whether a Gateway passes services
+	// through.
+	Gateways []gatewayService
 	Exposed  bool
+}
+
+// gatewayService is the Service of an east-west gateway.
+type gatewayService struct {
+	Network string
+	// Addresses are the hosts outside the cluster. Only the API server vouches for them.
+	Addresses []string
 }
 
 // istiodState is a Deployment of istiod.
@@ -258,7 +266,7 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 	}
 	for i := range services.Items {
 		if slices.ContainsFunc(services.Items[i].Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == istio.EastWestPort }) {
-			s.Gateways = append(s.Gateways, services.Items[i].Labels[istio.NetworkLabel])
+			s.Gateways = append(s.Gateways, gatewayService{services.Items[i].Labels[istio.NetworkLabel], externalAddresses(&services.Items[i])})
 		}
 	}
 	gateways, err := cluster.List(ctx, gatewayKind)
@@ -267,6 +275,20 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 	}
 	s.Exposed = slices.ContainsFunc(gateways, func(gateway unstructured.Unstructured) bool { return exposes(&gateway) })
 	return nil
+}
+
+// externalAddresses returns a Service's hosts outside the cluster (Istio pilot/pkg/serviceregistry/kube/conversion.go, ConvertService).
+func externalAddresses(service *corev1.Service) (hosts []string) {
+	for _, ingress := range service.Status.LoadBalancer.Ingress {
+		if host := cmp.Or(ingress.IP, ingress.Hostname); host != "" {
+			hosts = append(hosts, host)
+		}
+	}
+	return append(hosts, service.Spec.ExternalIPs...)
+}
+
+func (s *clusterState) hasGateway(network string) bool {
+	return slices.ContainsFunc(s.Gateways, func(g gatewayService) bool { return g.Network == network })
 }
 
 // exposes reports whether a Gateway passes TLS through to every service.
