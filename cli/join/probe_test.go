@@ -56,8 +56,10 @@ func TestConnections(t *testing.T) {
 		"a changed address": {state("one", with(joined(func(s *remotes.Secret) { s.Server = "https://old.example" }))), state("two"), joinRequest{}, []string{"one" + server("two"), "one to Pods of two istiod-agent-run-1", "two" + server("one"), "two to Pods of one istiod-agent-run-0"}, nil},
 		"another's, limited, at another address": {
 			state("one", with(joined(foreign, func(s *remotes.Secret) { s.Server, s.AccountUID = "https://old.example", "u-reader" }))),
-			state("two", func(s *clusterState) { s.Accounts[named("istio-reader-service-account")] = "u-reader" }), joinRequest{},
-			[]string{"two" + server("one"), "two to Pods of one istiod-agent-run-0"}, nil,
+			state("two", func(s *clusterState) { s.Accounts[named("istio-reader-service-account")] = "u-reader" }),
+			joinRequest{},
+			[]string{"two" + server("one"), "two to Pods of one istiod-agent-run-0"},
+			nil,
 		},
 		"a public CA": {state("one"), state("two", func(s *clusterState) { s.Address.CA = nil }), joinRequest{}, []string{
 			"one" + server("two"), "one to Pods of two istiod-agent-run-1", "two" + server("one"), "two to Pods of one istiod-agent-run-0",

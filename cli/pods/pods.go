@@ -73,7 +73,7 @@ func Await(ctx context.Context, cluster *clusters.Cluster, key client.ObjectKey,
 			if done, waiting, err = state(&pod); done || err != nil {
 				return err
 			}
-		} else if ctx.Err() == nil {
+		} else if !ends(ctx) {
 			return cluster.Explain("reading Pod "+key.Name, "get", "pods", err)
 		}
 		progress.Update(cluster.Context, "Pod %s waits for %s", key.Name, waiting)
@@ -83,6 +83,12 @@ func Await(ctx context.Context, cluster *clusters.Cluster, key client.ObjectKey,
 		case <-time.After(PollInterval):
 		}
 	}
+}
+
+// ends reports whether ctx has ended, or ends so soon that the client sends no request any more (golang.org/x/time/rate, Limiter.Wait).
+func ends(ctx context.Context) bool {
+	deadline, limited := ctx.Deadline()
+	return ctx.Err() != nil || limited && time.Until(deadline) < PollInterval
 }
 
 // Remove deletes an object and waits until it is gone, for at most RemovalLimit, also when ctx has ended. The result is empty
@@ -97,7 +103,7 @@ func Remove(ctx context.Context, cluster *clusters.Cluster, object client.Object
 		case apierrors.IsNotFound(err):
 			return ""
 		case err == nil || apierrors.IsConflict(err): // it is being deleted
-		case ctx.Err() == nil:
+		case !ends(ctx):
 			reason = err.Error()
 		}
 		over := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
@@ -114,10 +120,10 @@ func Remove(ctx context.Context, cluster *clusters.Cluster, object client.Object
 	}
 }
 
-// Name is an object in a namespace, for Remove.
-func Name(resource string, object client.Object) string {
-	if object.GetNamespace() == "" {
-		return resource + " " + shell.Quote(object.GetName())
+// Name is an object for Remove. resources is the name of its kind for kubectl, as "pod".
+func Name(resources string, object client.Object) string {
+	if object.GetNamespace() != "" {
+		resources += " -n " + shell.Quote(object.GetNamespace())
 	}
-	return resource + " -n " + shell.Quote(object.GetNamespace()) + " " + shell.Quote(object.GetName())
+	return resources + " " + shell.Quote(object.GetName())
 }
