@@ -49,7 +49,7 @@ func (p Prober) All(ctx context.Context, endpoints []probe.Endpoint) []probe.Res
 	return results
 }
 
-// until returns the last result that is not only the end of ctx.
+// until returns the last result. Timeout replaces no other: it may be the end of ctx, or of hosts that limit how often they refuse.
 func (p Prober) until(ctx context.Context, endpoint probe.Endpoint) probe.Result {
 	result := probe.Result{Outcome: probe.Timeout}
 	for {
@@ -57,8 +57,8 @@ func (p Prober) until(ctx context.Context, endpoint probe.Endpoint) probe.Result
 		if err == nil {
 			return probe.Result{Outcome: probe.Reached}
 		}
-		if ctx.Err() == nil {
-			result = classify(err)
+		if last := classify(err); last.Outcome != probe.Timeout {
+			result = last
 		}
 		select {
 		case <-ctx.Done():
@@ -157,7 +157,7 @@ func classify(err error) probe.Result {
 		return is(probe.Refused)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return is(probe.NoRoute)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.As(err, &timeout) && timeout.Timeout():
 		return is(probe.Timeout)
 	}
 	return probe.Result{Outcome: probe.Failed, Detail: cause(err)}
