@@ -90,8 +90,8 @@ func (p *joinPlan) connections(request joinRequest, states []*clusterState, run 
 }
 
 // answer is what the Pod of a context sends. Two Pods of a run can have one address, in clusters with the same Pod network.
-func answer(run string, context int) string {
-	return "istiod-agent-" + run + "-" + strconv.Itoa(context)
+func answer(run string, target int) string {
+	return "istiod-agent-" + run + "-" + strconv.Itoa(target)
 }
 
 // gatewayAddress returns the first valid address of a network's east-west gateways; empty for none.

@@ -72,3 +72,39 @@ func TestClient(t *testing.T) {
 		t.Errorf("the Pod lives %d seconds", *pod.Spec.ActiveDeadlineSeconds)
 	}
 }
+
+// The Pods have an account that no role names, and one token, for istiod alone.
+func TestObjects(t *testing.T) {
+	t.Parallel()
+	s := site{istiod: Istiod{"istiod.istio-system.svc", "cluster-1", "cluster.local", ""}, namespace: "ns", index: 0, image: "x", lifetime: time.Minute}
+	found := 0
+	for _, object := range append(s.objects(), s.client(time.Second, []int{0})) {
+		if kind := object.GetObjectKind().GroupVersionKind().Kind; strings.HasPrefix(kind, "Role") || strings.HasPrefix(kind, "ClusterRole") {
+			t.Errorf("there is a %s", kind)
+		}
+		pod, ok := object.(*corev1.Pod)
+		if !ok {
+			continue
+		}
+		found++
+		if *pod.Spec.AutomountServiceAccountToken || pod.Spec.ServiceAccountName != account {
+			t.Errorf("%s has the account's own token", pod.Name)
+		}
+		for _, volume := range pod.Spec.Volumes {
+			if volume.Projected == nil {
+				continue
+			}
+			for _, source := range volume.Projected.Sources {
+				if token := source.ServiceAccountToken; token == nil || token.Audience != "istio-ca" {
+					t.Errorf("%s has %+v", pod.Name, source)
+				}
+			}
+		}
+		if arguments := strings.Join(pod.Spec.Containers[0].Args, " "); strings.Contains(arguments, "--certificate-lifetime") {
+			t.Errorf("its certificate has another lifetime: %s", arguments)
+		}
+	}
+	if found != 2 {
+		t.Errorf("there are %d Pods", found)
+	}
+}

@@ -125,11 +125,13 @@ func TestProbe(t *testing.T) {
 		want      []string
 	}{
 		"Pods without a route": {
-			probeNode{"10.2.0.1", fails(func(e probe.Endpoint) bool { return e.Address == "10.1.0.1:8080" }, probe.Timeout)}, nil, 1,
+			probeNode{"10.2.0.1", fails(func(e probe.Endpoint) bool { return e.Address == "10.1.0.1:8080" }, probe.Timeout)},
+			nil, 1,
 			[]string{"no context was changed:", "cluster-2: Pods do not reach those of cluster-1 at 10.1.0.1:8080: no answer in time; connect the Pod networks"},
 		},
 		"an API server with another certificate": {
-			probeNode{"10.2.0.1", fails(func(e probe.Endpoint) bool { return e.Server == one.Plane.Config.Host }, probe.BadCertificate)}, nil, 1,
+			probeNode{"10.2.0.1", fails(func(e probe.Endpoint) bool { return e.Server == one.Plane.Config.Host }, probe.BadCertificate)},
+			nil, 1,
 			[]string{"no context was changed:", "cluster-2: Pods do not reach the API server of cluster-1 at https://127.0.0.1:", "give context cluster-1 the CA of this address"},
 		},
 		"a hostile address":       {probeNode{"169.254.169.254", reached}, nil, 2, []string{"could not check that the clusters reach each other", `cluster-2: the API server reports "169.254.169.254" as the address of a Pod`, without}},
@@ -237,9 +239,8 @@ func (s *side) watchRemovals(t *testing.T) (expect func(n int)) {
 func TestProbeRights(t *testing.T) {
 	root := newRoot()
 	first, second := newSide(t, one, "cluster-1", root, nil), newSide(t, two, "cluster-2", root, nil)
-	ctx := context.WithoutCancel(t.Context())
 	for _, s := range []*side{first, second} {
-		must(t, serviceaccount.Ensure(ctx, s.clients, namespace, "default"))
+		must(t, serviceaccount.Ensure(t.Context(), s.clients, namespace, "default"))
 	}
 	admin, err := one.Plane.Kubeconfig("admin", "system:masters")
 	must(t, err)
@@ -263,9 +264,10 @@ func TestProbeRights(t *testing.T) {
 				ObjectMeta: labelled, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "prober"},
 				Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "prober"}},
 			}
-			must(t, two.Create(ctx, role))
-			must(t, two.Create(ctx, binding))
+			must(t, two.Create(t.Context(), role))
+			must(t, two.Create(t.Context(), binding))
 			t.Cleanup(func() {
+				ctx := context.WithoutCancel(t.Context())
 				must(t, two.Delete(ctx, role))
 				must(t, two.Delete(ctx, binding))
 				must(t, two.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace), client.HasLabels{pods.Label}))
