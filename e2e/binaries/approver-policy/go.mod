@@ -3,9 +3,7 @@ module github.com/istiod-agent/istiod-agent/e2e/binaries/approver-policy
 
 go 1.26.0
 
-require (
-	github.com/cert-manager/approver-policy v0.28.0
-)
+require github.com/cert-manager/approver-policy v0.28.0
 
 require (
 	cel.dev/cel-go v0.32.0 // indirect
