@@ -25,10 +25,10 @@ import (
 const (
 	// Label marks the Pods, or their namespace, for a person who looks for what a killed command has left.
 	Label = "istiod-agent.io/traffic"
-	// PollInterval is how often a Pod or a deletion is read.
-	PollInterval = 500 * time.Millisecond
-	// RemovalLimit is the time in which deleted objects must be gone.
-	RemovalLimit = time.Minute
+	// pollInterval is how often a Pod or a deletion is read.
+	pollInterval = 500 * time.Millisecond
+	// removalLimit is the time in which deleted objects must be gone.
+	removalLimit = time.Minute
 )
 
 // NotInMesh are labels that keep istiod and ztunnel from a Pod (Istio pkg/kube/inject, cni/pkg/util/podutil.go).
@@ -80,7 +80,7 @@ func Await(ctx context.Context, cluster *clusters.Cluster, key client.ObjectKey,
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("pod %s was not ready %s: it waited for %s", key, terminal.WaitEnd(ctx, limit), waiting)
-		case <-time.After(PollInterval):
+		case <-time.After(pollInterval):
 		}
 	}
 }
@@ -88,13 +88,13 @@ func Await(ctx context.Context, cluster *clusters.Cluster, key client.ObjectKey,
 // ends reports whether ctx has ended, or ends so soon that the client sends no request any more (golang.org/x/time/rate, Limiter.Wait).
 func ends(ctx context.Context) bool {
 	deadline, limited := ctx.Deadline()
-	return ctx.Err() != nil || limited && time.Until(deadline) < PollInterval
+	return ctx.Err() != nil || limited && time.Until(deadline) < pollInterval
 }
 
-// Remove deletes an object and waits until it is gone, for at most RemovalLimit, also when ctx has ended. The result is empty
+// Remove deletes an object and waits until it is gone, for at most removalLimit, also when ctx has ended. The result is empty
 // then; else it has the command that removes the object. name is the object for kubectl, as "pod -n NAMESPACE NAME".
 func Remove(ctx context.Context, cluster *clusters.Cluster, object client.Object, name string) (left string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RemovalLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removalLimit)
 	defer cancel()
 	reason := "it is still being deleted"
 	for {
@@ -111,7 +111,7 @@ func Remove(ctx context.Context, cluster *clusters.Cluster, object client.Object
 			select {
 			case <-ctx.Done():
 				over = true
-			case <-time.After(PollInterval):
+			case <-time.After(pollInterval):
 			}
 		}
 		if over {
