@@ -355,7 +355,7 @@ func (p *probing) remove(ctx context.Context) []string {
 			if pod == nil {
 				continue
 			}
-			if text := pods.Remove(ctx, p.targets[i].cluster, pod, pods.Name("pod", pod)); text != "" {
+			if text := pods.Remove(ctx, p.targets[i].cluster, "pod", pod); text != "" {
 				left = append(left, text)
 			}
 		}

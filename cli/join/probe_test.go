@@ -101,6 +101,29 @@ func TestNoConnections(t *testing.T) {
 	}
 }
 
+// A Pod of one of a hundred clusters makes all its connections, and reports them in a termination message.
+func TestHundredProbes(t *testing.T) {
+	t.Parallel()
+	var states []*clusterState
+	for i := range 100 {
+		states = append(states, state(fmt.Sprintf("cluster-%d", i)))
+	}
+	plan, problems := decide(joinRequest{}, states, now)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	all, _ := plan.connections(joinRequest{}, states, "run")
+	first := 0
+	for _, c := range all {
+		if c.reader == 0 {
+			first++
+		}
+	}
+	if first != 2*99 || first > probe.MaxEndpoints || len(all) != 100*first {
+		t.Errorf("%d connections, %d of the first Pod", len(all), first)
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	t.Parallel()
 	states := []*clusterState{state("one"), state("it's two")}

@@ -92,8 +92,8 @@ func ends(ctx context.Context) bool {
 }
 
 // Remove deletes an object and waits until it is gone, for at most removalLimit, also when ctx has ended. The result is empty
-// then; else it has the command that removes the object. name is the object for kubectl, as "pod -n NAMESPACE NAME".
-func Remove(ctx context.Context, cluster *clusters.Cluster, object client.Object, name string) (left string) {
+// then; else it has the command that removes the object. kind is a resource of kubectl, as "pod".
+func Remove(ctx context.Context, cluster *clusters.Cluster, kind string, object client.Object) (left string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removalLimit)
 	defer cancel()
 	reason := "it is still being deleted"
@@ -115,15 +115,11 @@ func Remove(ctx context.Context, cluster *clusters.Cluster, object client.Object
 			}
 		}
 		if over {
-			return fmt.Sprintf("%s is not removed (%s); remove it: %s delete %s", name, terminal.OneLine(reason), cluster.Kubectl(), name)
+			name, arguments := object.GetName(), shell.Quote(object.GetName())
+			if namespace := object.GetNamespace(); namespace != "" {
+				name, arguments = namespace+"/"+name, "-n "+shell.Quote(namespace)+" "+arguments
+			}
+			return fmt.Sprintf("%s %s is not removed (%s); remove it: %s delete %s %s", kind, name, terminal.OneLine(reason), cluster.Kubectl(), kind, arguments)
 		}
 	}
-}
-
-// Name is an object for Remove. resources is the name of its kind for kubectl, as "pod".
-func Name(resources string, object client.Object) string {
-	if object.GetNamespace() != "" {
-		resources += " -n " + shell.Quote(object.GetNamespace())
-	}
-	return resources + " " + shell.Quote(object.GetName())
 }

@@ -176,5 +176,5 @@ func (r *run) remove(ctx context.Context) (left string) {
 	r.progress.Update(r.Context, "removing namespace %s", r.site.namespace)
 	defer r.progress.Remove(r.Context)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.site.namespace}}
-	return pods.Remove(ctx, r.Cluster.Cluster, namespace, pods.Name("namespace", namespace))
+	return pods.Remove(ctx, r.Cluster.Cluster, "namespace", namespace)
 }

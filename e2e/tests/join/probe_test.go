@@ -250,12 +250,13 @@ func TestProbeRights(t *testing.T) {
 		left int
 	}{
 		"no creation": {[]string{"get", "list"}, []string{"cluster-2: creating Pod istio-system/istiod-agent-listener-", "get the right to create pods (kubectl --context=cluster-2 auth can-i create pods -A)", "To join without this check: "}, 0},
-		"no deletion": {[]string{"get", "list", "create"}, []string{"cluster-2: pod -n istio-system istiod-agent-listener-", "remove it: kubectl --context=cluster-2 delete pod -n istio-system istiod-agent-listener-"}, 1},
+		"no deletion": {[]string{"get", "list", "create"}, []string{"cluster-2: pod istio-system/istiod-agent-listener-", "remove it: kubectl --context=cluster-2 delete pod -n istio-system istiod-agent-listener-"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			labelled := metav1.ObjectMeta{Name: "prober"}
 			role := &rbacv1.ClusterRole{ObjectMeta: labelled, Rules: append(remotes.Rules([]string{"istio"}), []rbacv1.PolicyRule{
 				{APIGroups: []string{"", "apps"}, Resources: []string{"namespaces", "nodes", "services", "secrets", "configmaps", "deployments"}, Verbs: []string{"get", "list"}},
+				{APIGroups: []string{"networking.mesh.gloo.solo.io"}, Resources: []string{"virtualmeshes"}, Verbs: []string{"list"}},
 				{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: test.pods},
 				{APIGroups: []string{""}, Resources: []string{"secrets", "serviceaccounts"}, Verbs: []string{"*"}},
 				{APIGroups: []string{"rbac.authorization.k8s.io"}, Resources: []string{"clusterroles", "clusterrolebindings"}, Verbs: []string{"*"}},
