@@ -83,7 +83,7 @@ func (p *joinPlan) connections(request joinRequest, states []*clusterState, run 
 		if address := target.gatewayAddress(network); address != "" {
 			all = append(all, connection{g.reader, g.target, gateways, probe.Endpoint{Address: address}})
 		} else {
-			note(fmt.Sprintf("%s: no Service of the east-west gateway of network %s has a load balancer's address or an external IP, so join did not check that the other networks reach it", target.Context, network))
+			note(fmt.Sprintf("%s: the east-west gateway of network %s has no external address, or no port %d, so join did not check that the other networks reach it", target.Context, network, target.gatewayPort()))
 		}
 	}
 	return all, notes
@@ -94,13 +94,24 @@ func answer(run string, target int) string {
 	return "istiod-agent-" + run + "-" + strconv.Itoa(target)
 }
 
-// gatewayAddress returns the first valid address of a network's east-west gateways; empty for none.
+// gatewayPort is a port that gateways listen at. They do at istio.EastWestPort only once a Gateway exposes services.
+func (s *clusterState) gatewayPort() int {
+	if s.Exposed {
+		return istio.EastWestPort
+	}
+	return istio.GatewayStatusPort
+}
+
+// gatewayAddress returns the first valid address (HOST:PORT) of a network's east-west gateways; empty for none.
 func (s *clusterState) gatewayAddress(network string) string {
 	for _, gateway := range s.Gateways {
-		for _, host := range gateway.Addresses {
+		if gateway.Network != network || !s.Exposed && !gateway.Status {
+			continue
+		}
+		for _, host := range gateway.Hosts {
 			address, err := netip.ParseAddr(host)
-			if gateway.Network == network && (err == nil && !probe.IsBarred(address) || err != nil && len(validation.IsDNS1123Subdomain(host)) == 0) {
-				return net.JoinHostPort(host, strconv.Itoa(istio.EastWestPort))
+			if err == nil && !probe.IsBarred(address) || err != nil && len(validation.IsDNS1123Subdomain(host)) == 0 {
+				return net.JoinHostPort(host, strconv.Itoa(s.gatewayPort()))
 			}
 		}
 	}

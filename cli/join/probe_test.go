@@ -23,9 +23,14 @@ func (c *connection) line(states []*clusterState) string {
 
 func TestConnections(t *testing.T) {
 	t.Parallel()
-	gateway := func(addresses ...string) func(*clusterState) {
+	gateway := func(hosts ...string) func(*clusterState) {
 		return func(s *clusterState) {
-			s.Gateways = append(s.Gateways, gatewayService{"net-" + s.Context, addresses}, gatewayService{"other", []string{"198.51.100.9"}})
+			s.Gateways, s.Exposed = append(s.Gateways, gatewayService{"net-" + s.Context, hosts, false}, gatewayService{"other", []string{"198.51.100.9"}, true}), true
+		}
+	}
+	unexposed := func(status bool) func(*clusterState) {
+		return func(s *clusterState) {
+			s.Gateways = append(s.Gateways, gatewayService{"net-" + s.Context, []string{"192.0.2.3"}, status})
 		}
 	}
 	both := joinRequest{Networks: map[string]string{"one": "net-one", "two": "net-two"}}
@@ -46,10 +51,14 @@ func TestConnections(t *testing.T) {
 		}, nil},
 		"a gateway by IPv6, one without an address": {state("one", gateway("2001:db8::1")), state("two", gateway()), both, []string{
 			"one" + server("two"), "two" + server("one"), "two to east-west gateways of one [2001:db8::1]:15443",
-		}, []string{"two: no Service of the east-west gateway of network net-two has a load balancer's address"}},
+		}, []string{"two: the east-west gateway of network net-two has no external address, or no port 15443, so join did not check"}},
+		// Port 15443 is closed until join has created its Gateway.
+		"gateways before the first join": {state("one", unexposed(true)), state("two", unexposed(false)), both, []string{
+			"one" + server("two"), "two" + server("one"), "two to east-west gateways of one 192.0.2.3:15021",
+		}, []string{"two: the east-west gateway of network net-two has no external address, or no port 15021"}},
 		"hostile gateways": {state("one", gateway("169.254.169.254", "127.0.0.1", "::ffff:127.0.0.1", "a b", "\x1b[2J", "a:1", "-")), state("two", gateway("fe80::1%eth0", "192.0.2.2")), both, []string{
 			"one" + server("two"), "one to east-west gateways of two 192.0.2.2:15443", "two" + server("one"),
-		}, []string{"one: no Service of the east-west gateway of network net-one"}},
+		}, []string{"one: the east-west gateway of network net-one"}},
 		// Its istiod uses the address already, and a renewal must not depend on Pods.
 		"a kept secret":     {state("one", with(joined())), state("two"), joinRequest{}, []string{"two" + server("one"), "two to Pods of one istiod-agent-run-0"}, nil},
 		"a renewed token":   {state("one", with(joined())), state("two"), joinRequest{Renew: true}, []string{"two" + server("one"), "two to Pods of one istiod-agent-run-0"}, nil},
@@ -165,11 +174,11 @@ func TestPodAddress(t *testing.T) {
 	}
 }
 
-func TestExternalAddresses(t *testing.T) {
+func TestExternalHosts(t *testing.T) {
 	t.Parallel()
 	service := &corev1.Service{Spec: corev1.ServiceSpec{ExternalIPs: []string{"192.0.2.3"}}}
 	service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{}, {IP: "192.0.2.1"}, {Hostname: "gateway.example"}}
-	if got := externalAddresses(service); !slices.Equal(got, []string{"192.0.2.1", "gateway.example", "192.0.2.3"}) {
+	if got := externalHosts(service); !slices.Equal(got, []string{"192.0.2.1", "gateway.example", "192.0.2.3"}) {
 		t.Errorf("got %q", got)
 	}
 }

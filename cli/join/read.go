@@ -66,8 +66,10 @@ type clusterState struct {
 // gatewayService is the Service of an east-west gateway.
 type gatewayService struct {
 	Network string
-	// Addresses are the hosts outside the cluster. Only the API server vouches for them.
-	Addresses []string
+	// Hosts are its addresses outside the cluster. Only the API server vouches for them.
+	Hosts []string
+	// Status is true if it has istio.GatewayStatusPort.
+	Status bool
 }
 
 // istiodState is a Deployment of istiod.
@@ -265,8 +267,12 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 		return cluster.Explain("listing the Services of east-west gateways", "list", "services", err)
 	}
 	for i := range services.Items {
-		if slices.ContainsFunc(services.Items[i].Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == istio.EastWestPort }) {
-			s.Gateways = append(s.Gateways, gatewayService{services.Items[i].Labels[istio.NetworkLabel], externalAddresses(&services.Items[i])})
+		service := &services.Items[i]
+		has := func(number int32) bool {
+			return slices.ContainsFunc(service.Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == number })
+		}
+		if has(istio.EastWestPort) {
+			s.Gateways = append(s.Gateways, gatewayService{service.Labels[istio.NetworkLabel], externalHosts(service), has(istio.GatewayStatusPort)})
 		}
 	}
 	gateways, err := cluster.List(ctx, gatewayKind)
@@ -277,8 +283,8 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 	return nil
 }
 
-// externalAddresses returns a Service's hosts outside the cluster (Istio pilot/pkg/serviceregistry/kube/conversion.go, ConvertService).
-func externalAddresses(service *corev1.Service) (hosts []string) {
+// externalHosts returns a Service's hosts outside the cluster (Istio pilot/pkg/serviceregistry/kube/conversion.go, ConvertService).
+func externalHosts(service *corev1.Service) (hosts []string) {
 	for _, ingress := range service.Status.LoadBalancer.Ingress {
 		if host := cmp.Or(ingress.IP, ingress.Hostname); host != "" {
 			hosts = append(hosts, host)

@@ -149,6 +149,14 @@ func TestProbe(t *testing.T) {
 			nothingLeft(t, first, second)
 		})
 	}
+	t.Run("a gateway", func(t *testing.T) {
+		first.gateway(t, "n1")
+		second.gateway(t, "n2")
+		probeNode{"", fails(func(e probe.Endpoint) bool { return e.Address == "192.0.2.22:15021" }, probe.Refused)}.run(t, first)
+		probeNode{"", reached}.run(t, second)
+		run(t, config, probeBoth("--network=cluster-1=n1", "--network=cluster-2=n2")...).Wants(t, 1, "no context was changed:\n  cluster-1: Pods do not reach the east-west gateway of cluster-2 at 192.0.2.22:15021: connection refused; allow the connection")
+		nothingLeft(t, first, second)
+	})
 	t.Run("no node", func(t *testing.T) {
 		probeNode{"10.1.0.1", reached}.run(t, first)
 		run(t, config, probeBoth("--traffic-timeout=1s")...).Wants(t, 2, "cluster-2: pod istio-system/istiod-agent-listener-", " was not ready after 1s: it waited for its container", without)
