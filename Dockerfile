@@ -42,7 +42,7 @@ ARG TARGETARCH
 ARG VERSION
 ARG REVISION
 LABEL org.opencontainers.image.title="istiod-agent-traffic" \
-      org.opencontainers.image.description="Serves and calls in the mesh for kubectl istiod-agent verify --traffic" \
+      org.opencontainers.image.description="Connects and calls between clusters for kubectl istiod-agent join and verify --traffic" \
       org.opencontainers.image.source="https://github.com/istiod-agent/istiod-agent" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \

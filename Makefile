@@ -70,8 +70,8 @@ PLATFORMS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
 plugin: $(foreach platform,$(PLATFORMS),bin/plugin/$(platform)/kubectl-istiod_agent bin/plugin/$(platform)/kubectl-istiod_agent.licenses) ## Write the kubectl plugin's archives, and its manifest for krew, to dist/
 	@go -C tools run ./krew --root $(CURDIR) --version $(VERSION) --created $(SOURCE_DATE_EPOCH) --output $(CURDIR)/dist
 
-# The image of verify --traffic, which a release sets to name it by its digest.
-set_traffic_image = $(if $(TRAFFIC_IMAGE),-X github.com/istiod-agent/istiod-agent/cli/verify.trafficImage=$(TRAFFIC_IMAGE))
+# The image of the Pods of verify --traffic and join, which a release sets to name it by its digest.
+set_traffic_image = $(if $(TRAFFIC_IMAGE),-X github.com/istiod-agent/istiod-agent/cli/pods.released=$(TRAFFIC_IMAGE))
 
 bin/plugin/%/kubectl-istiod_agent: FORCE
 	@GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) hack/build.sh $@ . ./cmd/kubectl-istiod_agent "$(set_version) $(set_traffic_image)"

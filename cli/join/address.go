@@ -49,19 +49,24 @@ func loopback(server string) bool {
 	return address.Unmap().IsLoopback() || address.IsUnspecified()
 }
 
+// addressAdvice is how to name another address of the API server.
+func (s *clusterState) addressAdvice() string {
+	advice := fmt.Sprintf("pass an address that Pods of the other clusters can reach, with --api-server %s=https://HOST:PORT", shell.Quote(s.Context))
+	if len(s.Addresses) > 0 {
+		advice += " (in the cluster's own network it is " + strings.Join(s.Addresses, ", ") + ")"
+	}
+	return advice
+}
+
 // usable returns why the address of a context's API server cannot be used in a remote secret, with the remedy.
 func (s *clusterState) usable(given bool) error {
-	override := fmt.Sprintf("pass an address that Pods of the other clusters can reach, with --api-server %s=https://HOST:PORT", shell.Quote(s.Context))
-	if len(s.Addresses) > 0 {
-		override += " (in the cluster's own network it is " + strings.Join(s.Addresses, ", ") + ")"
-	}
 	switch err := checkServer(s.Address.Server); {
 	case err != nil:
-		return fmt.Errorf("istiod cannot use the server in the kubeconfig: %w; %s", err, override)
+		return fmt.Errorf("istiod cannot use the server in the kubeconfig: %w; %s", err, s.addressAdvice())
 	case s.Insecure:
 		return errors.New("the kubeconfig has insecure-skip-tls-verify, so the identity of the API server is not verified; set certificate-authority-data instead")
 	case loopback(s.Address.Server) && !given:
-		return fmt.Errorf("the kubeconfig's server %s is an address of this machine, which no Pod can reach; %s", s.Address.Server, override)
+		return fmt.Errorf("the kubeconfig's server %s is an address of this machine, which no Pod can reach; %s", s.Address.Server, s.addressAdvice())
 	}
 	return nil
 }

@@ -38,6 +38,8 @@ type application struct {
 	mu      sync.Mutex
 	changes []change
 	notes   []string
+	// reached are what Pods of each context have connected to, for each kind; nil where no Pod was started.
+	reached [][]destination
 	// served are the results of await, by context.
 	served []servedResult
 }
@@ -61,16 +63,24 @@ const (
 	undoTimeout = time.Minute
 )
 
-// apply makes all changes or none. A server-side dry run first finds what an API server refuses.
-func (a *application) apply(ctx context.Context) error {
-	defer func() {
-		for _, t := range a.targets {
-			a.progress.Remove(t.Context)
-		}
-	}()
+// rehearse finds what an API server refuses, in a server-side dry run.
+func (a *application) rehearse(ctx context.Context) error {
+	defer a.endProgress()
 	if err := a.write(ctx, true); err != nil {
 		return fmt.Errorf("no context was changed: %w", err)
 	}
+	return nil
+}
+
+func (a *application) endProgress() {
+	for _, t := range a.targets {
+		a.progress.Remove(t.Context)
+	}
+}
+
+// apply makes all changes or none.
+func (a *application) apply(ctx context.Context) error {
+	defer a.endProgress()
 	err := a.write(ctx, false)
 	if err == nil {
 		return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/output"
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
@@ -33,6 +34,8 @@ type flags struct {
 	renew, dryRun bool
 	wait, restart bool
 	timeout       time.Duration
+	probe         bool
+	pods          pods.Options
 }
 
 const (
@@ -58,8 +61,12 @@ less than a third of their lifetime left.
 
 Before it writes, join checks each context: the cluster answers; its name is distinct
 (CLUSTER_ID of istiod, which must match the VirtualMesh); its root of trust is that of
-the others; Pods can use the address of its API server; and its Pod network does not
-overlap with another one. If a write fails, join undoes its changes.
+the others; and its Pod network does not overlap with another one. For clusters that
+istiod does not read yet, join then starts a Pod in istiod's namespace of each context.
+It connects to the API servers of the others at the addresses of the remote secrets,
+and to a second Pod of the others, or to their east-west gateways. join removes these
+Pods before it writes. --probe=false omits them. If a write fails, join undoes its
+changes.
 
 istiod reads services and endpoints with these rights, but it cannot list Secrets. It
 therefore reports the cluster's state as timeout, and each start of istiod takes 30
@@ -69,7 +76,7 @@ one rollout per cluster, without interrupting traffic, unless --restart=false.
 
 Without --network, Pods of all clusters must reach each other directly. With --network,
 join labels istiod's namespaces, and passes services through the east-west gateways,
-which must exist. To prove that Pods reach each other, run verify --traffic.
+which must exist. To prove that workloads call each other, run verify --traffic.
 
 Tokens expire, and the API server may shorten --token-ttl. Run join again before they
 expire, for example in a scheduled job. leave undoes join.
@@ -100,6 +107,8 @@ the flags are wrong.`,
 	set.BoolVar(&f.restart, "restart", true, "restart the istiods whose token is renewed or replaced")
 	set.BoolVar(&f.wait, "wait", true, "wait until every istiod has endpoints of the other clusters")
 	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "`time` limit of --wait")
+	set.BoolVar(&f.probe, "probe", true, "first connect from Pods of each context to the others, and write only if all are reached")
+	f.pods.Add(cmd, "--probe")
 	f.Flag.Add(cmd)
 	f.Flags.Add(cmd)
 	exit.Codes(cmd)
@@ -126,6 +135,10 @@ func (f *flags) check() (request joinRequest, err error) {
 		err = fmt.Errorf("--token-ttl: expected %s to %s, got %s", minTTL, maxTTL, f.ttl)
 	case f.timeout <= 0:
 		err = fmt.Errorf("--timeout: expected a positive duration, got %s", f.timeout)
+	case f.pods != pods.Defaults() && !f.probe:
+		err = errors.New("--traffic-image and --traffic-timeout require --probe")
+	case f.pods.Timeout <= 0:
+		err = fmt.Errorf("--traffic-timeout: expected a positive duration, got %s", f.pods.Timeout)
 	}
 	request.Renew, request.Restart = f.renew, f.restart
 	return request, err
@@ -165,6 +178,14 @@ func (f *flags) run(cmd *cobra.Command, _ []string) error {
 	}
 	a := &application{targets: targets, plan: plan, request: request, ttl: f.ttl, progress: progress}
 	if !f.dryRun {
+		if err := a.rehearse(ctx); err != nil {
+			return err
+		}
+		if f.probe {
+			if err := f.reach(ctx, a); err != nil {
+				return err
+			}
+		}
 		if err := a.apply(ctx); err != nil {
 			return err
 		}
@@ -281,5 +302,16 @@ func (f *flags) ownArguments() string {
 	if f.ttl != defaultTTL {
 		out.WriteString(" --token-ttl=" + f.ttl.String())
 	}
-	return out.String()
+	if !f.probe {
+		out.WriteString(" --probe=false")
+	}
+	return out.String() + f.imageArgument()
+}
+
+// imageArgument returns the flag with the image of Pods, if there is one.
+func (f *flags) imageArgument() string {
+	if f.pods.Image == "" {
+		return ""
+	}
+	return " --traffic-image=" + shell.Quote(f.pods.Image)
 }

@@ -42,8 +42,10 @@ type grant struct {
 	// Version is the resourceVersion of the Secret that is renewed or replaced.
 	Version string
 	// Expires is the end of a kept token.
-	Expires     time.Time
-	Address     remotes.Address
+	Expires time.Time
+	Address remotes.Address
+	// New is true if the reader's istiod does not use the address yet. Then a Pod connects to it first.
+	New         bool
 	MeshConfigs []string
 	// TokenSecret holds another token of the replaced account, which stays valid.
 	TokenSecret types.NamespacedName
@@ -241,7 +243,7 @@ func (p *joinPlan) networks(request joinRequest, states []*clusterState) (proble
 				s.Context, s.Namespace, s.Network, network, shell.Quote(s.Context+"="+s.Network)))
 		case len(validation.IsValidLabelValue(network)) > 0:
 			problems = append(problems, fmt.Sprintf("%s: --network %q is not a valid label value: expected letters, digits, '-', '_' and '.', at most 63", s.Context, network))
-		case !slices.Contains(s.Gateways, network):
+		case !s.hasGateway(network):
 			problems = append(problems, fmt.Sprintf("%s: network %s has no east-west gateway: no Service with label %s=%s has a port %d; install one (Istio's samples/multicluster/gen-eastwest-gateway.sh --network %s)",
 				s.Context, network, istio.NetworkLabel, network, istio.EastWestPort, shell.Quote(network)))
 		}
@@ -250,15 +252,16 @@ func (p *joinPlan) networks(request joinRequest, states []*clusterState) (proble
 	return problems
 }
 
+const severalNetworks = "name the network of each context by --network CONTEXT=NAME, with an east-west gateway in each"
+
 func oneNetwork(states []*clusterState) (problems []string) {
-	const several = "name the network of each context by --network CONTEXT=NAME, with an east-west gateway in each"
 	for i, s := range states {
 		if s.Network != states[0].Network {
-			return []string{fmt.Sprintf("the networks differ: %s is in %s, %s in %s; %s", states[0].Context, cmp.Or(states[0].Network, "none"), s.Context, cmp.Or(s.Network, "none"), several)}
+			return []string{fmt.Sprintf("the networks differ: %s is in %s, %s in %s; %s", states[0].Context, cmp.Or(states[0].Network, "none"), s.Context, cmp.Or(s.Network, "none"), severalNetworks)}
 		}
 		for _, other := range states[:i] {
 			if a, b, found := overlap(s.PodRanges, other.PodRanges); found {
-				problems = append(problems, fmt.Sprintf("%s: Pods have addresses in %s, and Pods of %s in %s: no network routes them between the clusters; %s", s.Context, a, other.Context, b, several))
+				problems = append(problems, fmt.Sprintf("%s: Pods have addresses in %s, and Pods of %s in %s: no network routes them between the clusters; %s", s.Context, a, other.Context, b, severalNetworks))
 				break
 			}
 		}
@@ -286,7 +289,7 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 			found = append(found, secret)
 		}
 	}
-	if len(found) == 0 {
+	if g.New = len(found) == 0; g.New {
 		return ""
 	}
 	remove := func(s remotes.Secret) string {
@@ -310,7 +313,7 @@ func (g *grant) decide(reader, target *clusterState, renew bool, now time.Time) 
 		return fmt.Sprintf("Secret %s is of another cluster that is named %s too: neither the account of its token nor its address is of context %s; if %s was made anew, remove its old access, and join again: %s; else one of both needs another name: %s",
 			s.Key, g.Target, target.Context, g.Target, command, renameCluster)
 	}
-	g.Secret, g.Version, g.Action, g.Expires = s.Key, s.ResourceVersion, keep, s.Expires
+	g.Secret, g.Version, g.Action, g.Expires, g.New = s.Key, s.ResourceVersion, keep, s.Expires, !target.Address.Is(&s)
 	if s.Account != (types.NamespacedName{Namespace: target.Namespace, Name: g.AccountName()}) {
 		g.foreign(&s, target, now)
 		return ""

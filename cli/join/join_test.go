@@ -107,7 +107,13 @@ func TestProblems(t *testing.T) {
 		return func(s *clusterState) { s.PodRanges = []netip.Prefix{netip.MustParsePrefix(prefix)} }
 	}
 	network := func(name string) func(*clusterState) { return func(s *clusterState) { s.Network = name } }
-	gateways := func(names ...string) func(*clusterState) { return func(s *clusterState) { s.Gateways = names } }
+	gateways := func(names ...string) func(*clusterState) {
+		return func(s *clusterState) {
+			for _, name := range names {
+				s.Gateways = append(s.Gateways, gatewayService{Network: name})
+			}
+		}
+	}
 	for name, test := range map[string]struct {
 		one, two *clusterState
 		request  joinRequest

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,8 +31,10 @@ type result struct {
 type contextResult struct {
 	Context string `json:"context"`
 	// Cluster is the name by istiod's CLUSTER_ID.
-	Cluster string         `json:"cluster"`
-	Network string         `json:"network,omitempty"`
+	Cluster string `json:"cluster"`
+	Network string `json:"network,omitempty"`
+	// Reached are what Pods of this context have connected to in the others, before join wrote; absent where join started none.
+	Reached []destination  `json:"reached,omitempty"`
 	Secrets []secretResult `json:"remoteSecrets"`
 	// Changes are further changes, as text.
 	Changes []string `json:"changes,omitempty"`
@@ -56,12 +59,22 @@ type secretResult struct {
 
 func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) error {
 	r := &result{Contexts: []contextResult{}, Notes: append(a.plan.Notes, a.notes...)}
+	switch {
+	case !a.plan.connects():
+	case f.dryRun:
+		r.Notes = append(r.Notes, "a dry run starts no Pods, so it does not check that the clusters reach each other")
+	case !f.probe:
+		r.Notes = append(r.Notes, "with --probe=false, join did not check that the clusters reach each other")
+	}
 	problem, unknown := false, false
 	var first time.Time
 	for i, t := range a.targets {
 		c := contextResult{Context: t.Context, Cluster: t.name(), Network: t.Network, Secrets: []secretResult{}}
 		if network := a.request.Networks[t.Context]; network != "" {
 			c.Network = network
+		}
+		if a.reached != nil {
+			c.Reached = a.reached[i]
 		}
 		if a.plan.Label[i] {
 			c.Changes = append(c.Changes, "namespace "+t.Namespace+" labelled with network "+c.Network)
@@ -121,7 +134,7 @@ func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) 
 		r.Next = "before " + first.UTC().Format(time.RFC3339) + ", when the first token expires: kubectl istiod-agent join" + f.arguments() + f.ownArguments()
 	}
 	if !f.dryRun && !problem && !unknown && oneNetworkOf(a) {
-		r.Proof = "kubectl istiod-agent verify --traffic" + f.contexts() + f.Arguments()
+		r.Proof = "kubectl istiod-agent verify --traffic" + f.contexts() + f.Arguments() + f.imageArgument()
 	}
 	err := f.Write(out, r, func(out io.Writer) { r.print(out, f.dryRun) })
 	return exit.Result(err, unknown, problem)
@@ -161,6 +174,9 @@ func (r *result) print(out io.Writer, dryRun bool) {
 		if dryRun {
 			would = "would be "
 		}
+		if len(c.Reached) > 0 {
+			fmt.Fprintf(out, "%s: Pods reach the %s of the other clusters\n", c.Context, kinds(c.Reached))
+		}
 		for _, group := range c.groups() {
 			fmt.Fprintf(out, "%s: %s\n", c.Context, terminal.OneLine(group.text(would)))
 		}
@@ -188,8 +204,16 @@ func (r *result) print(out io.Writer, dryRun bool) {
 		fmt.Fprintf(out, "\nNext: %s\n", r.Next)
 	}
 	if r.Proof != "" {
-		fmt.Fprintf(out, "To prove that Pods reach each other: %s\n", r.Proof)
+		fmt.Fprintf(out, "To prove that workloads call each other: %s\n", r.Proof)
 	}
+}
+
+func kinds(all []destination) string {
+	names := make([]string, len(all))
+	for i, kind := range all {
+		names[i] = string(kind)
+	}
+	return strings.Join(names, " and ")
 }
 
 // group are remote secrets with the same result.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/exit"
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 )
 
 var update = flag.Bool("update", false, "accept what is printed as the golden files")
@@ -74,7 +75,7 @@ func TestReplacedTokenOfNobody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := flags{restart: true, ttl: defaultTTL}
+			f := flags{restart: true, ttl: defaultTTL, probe: true}
 			var out bytes.Buffer
 			if err := f.printResult(t.Context(), &out, written(replaced(t, found...), servedResult{}, servedResult{})); err != nil {
 				t.Fatal(err)
@@ -95,7 +96,11 @@ func TestOutput(t *testing.T) {
 		}
 		return states[:100:100]
 	}
-	gateways := func(s *clusterState) { s.Gateways = []string{"n1", "n2"} }
+	withGateways := func(s *clusterState) { s.Gateways = []gatewayService{{Network: "n1"}, {Network: "n2"}} }
+	reached := func(a *application, each ...destination) *application {
+		a.reached = [][]destination{each, each}
+		return a
+	}
 	for name, test := range map[string]struct {
 		flags flags
 		of    *application
@@ -103,19 +108,20 @@ func TestOutput(t *testing.T) {
 	}{
 		"dry run":         {flags{dryRun: true, restart: true}, planned(t, joinRequest{}, state("one"), state("two"), state("three")), 0},
 		"hundred":         {flags{dryRun: true, restart: true}, planned(t, joinRequest{}, hundred()...), 0},
-		"joined":          {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{}, servedResult{}), 0},
+		"joined":          {flags{restart: true}, reached(written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{}, servedResult{}), apiServers, podNetwork), 0},
+		"without probe":   {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two"))), 0},
 		"kept":            {flags{restart: true}, written(planned(t, joinRequest{}, state("one", with(joined())), state("two")), servedResult{}, servedResult{}), 0},
 		"replaced":        {flags{restart: true}, written(replaced(t, tokenSecret("istio-reader-service-account", corev1.SecretTypeServiceAccountToken)), servedResult{}, servedResult{}), 0},
-		"without restart": {flags{}, written(planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two"))), 0},
+		"without restart": {flags{pods: pods.Options{Image: "registry.example/traffic:1"}}, written(planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two"))), 0},
 		"not served":      {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{Problem: "istiod istio-system/istiod-0 has no endpoints of two after 5m"}, servedResult{Unknown: "forwarding a port: forbidden"}), 2},
 		"networks": {
 			flags{restart: true, networks: []string{"one=n1", "two=n2"}},
-			written(planned(t, joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, state("one", gateways), state("two", gateways))), 0,
+			reached(written(planned(t, joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, state("one", withGateways), state("two", withGateways))), apiServers, gateways), 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test.flags.ttl = defaultTTL
+			test.flags.ttl, test.flags.probe = defaultTTL, name != "without probe"
 			for _, s := range test.of.targets {
 				test.flags.Contexts = append(test.flags.Contexts, s.Context)
 			}

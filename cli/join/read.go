@@ -3,6 +3,7 @@
 package join
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -56,10 +57,19 @@ type clusterState struct {
 	Accounts map[types.NamespacedName]types.UID
 	// ReadSecrets are the accounts, of other contexts' remote secrets, that may list the Secrets of all namespaces.
 	ReadSecrets sets.Set[types.NamespacedName]
-	// Gateways and Exposed are set with --network: the networks that a Service with an east-west port names, and whether a Gateway
-	// passes services through.
-	Gateways []string
+	// Gateways and Exposed are set with --network: the Services with an east-west port, and whether a Gateway passes services
+	// through.
+	Gateways []gatewayService
 	Exposed  bool
+}
+
+// gatewayService is the Service of an east-west gateway.
+type gatewayService struct {
+	Network string
+	// Hosts are its addresses outside the cluster. Only the API server vouches for them.
+	Hosts []string
+	// Status is true if it has istio.GatewayStatusPort.
+	Status bool
 }
 
 // istiodState is a Deployment of istiod.
@@ -257,8 +267,12 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 		return cluster.Explain("listing the Services of east-west gateways", "list", "services", err)
 	}
 	for i := range services.Items {
-		if slices.ContainsFunc(services.Items[i].Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == istio.EastWestPort }) {
-			s.Gateways = append(s.Gateways, services.Items[i].Labels[istio.NetworkLabel])
+		service := &services.Items[i]
+		has := func(number int32) bool {
+			return slices.ContainsFunc(service.Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == number })
+		}
+		if has(istio.EastWestPort) {
+			s.Gateways = append(s.Gateways, gatewayService{service.Labels[istio.NetworkLabel], externalHosts(service), has(istio.GatewayStatusPort)})
 		}
 	}
 	gateways, err := cluster.List(ctx, gatewayKind)
@@ -267,6 +281,20 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 	}
 	s.Exposed = slices.ContainsFunc(gateways, func(gateway unstructured.Unstructured) bool { return exposes(&gateway) })
 	return nil
+}
+
+// externalHosts returns a Service's hosts outside the cluster (Istio pilot/pkg/serviceregistry/kube/conversion.go, ConvertService).
+func externalHosts(service *corev1.Service) (hosts []string) {
+	for _, ingress := range service.Status.LoadBalancer.Ingress {
+		if host := cmp.Or(ingress.IP, ingress.Hostname); host != "" {
+			hosts = append(hosts, host)
+		}
+	}
+	return append(hosts, service.Spec.ExternalIPs...)
+}
+
+func (s *clusterState) hasGateway(network string) bool {
+	return slices.ContainsFunc(s.Gateways, func(g gatewayService) bool { return g.Network == network })
 }
 
 // exposes reports whether a Gateway passes TLS through to every service.

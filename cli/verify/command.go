@@ -20,9 +20,9 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/output"
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
-	"github.com/istiod-agent/istiod-agent/cli/verify/traffic"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
@@ -40,7 +40,7 @@ type flags struct {
 	addresses []string
 
 	traffic bool
-	pods    traffic.Options
+	pods    pods.Options
 }
 
 // wide prints a line for each namespace; by default namespaces with the same result share a line.
@@ -98,8 +98,7 @@ the flags are wrong.`,
 	set.StringVar(&f.account, "service-account", "default/default", "`namespace/name` of the workload's service account for --handshake")
 	set.StringArrayVar(&f.addresses, "istiod-address", nil, "`CONTEXT=HOST:PORT` of istiod's port 15012 for --handshake; may be repeated (default: through the API server)")
 	set.BoolVar(&f.traffic, "traffic", false, "call between Pods of every two contexts: start the Pods, and remove them")
-	set.StringVar(&f.pods.Image, "traffic-image", podDefaults().Image, "`image` of the Pods of --traffic")
-	set.DurationVar(&f.pods.Timeout, "traffic-timeout", podDefaults().Timeout, "`time` limit for the Pods of --traffic to start")
+	f.pods.Add(cmd, "--traffic")
 	f.Flag.Add(cmd, wide)
 	f.Flags.Add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("root", "vault")
@@ -161,7 +160,7 @@ func (f *flags) check() (account serviceAccount, addresses map[string]string, er
 		err = errors.New("--filename and --virtual-mesh require --vault")
 	case len(addresses) > 0 && !f.handshake:
 		err = errors.New("--istiod-address requires --handshake")
-	case f.pods != podDefaults() && !f.traffic:
+	case f.pods != pods.Defaults() && !f.traffic:
 		err = errors.New("--traffic-image and --traffic-timeout require --traffic")
 	case f.pods.Timeout <= 0:
 		err = fmt.Errorf("--traffic-timeout: expected a positive duration, got %s", f.pods.Timeout)

@@ -3,65 +3,51 @@
 package verify
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/cli/verify/traffic"
 	contract "github.com/istiod-agent/istiod-agent/internal/traffic"
-	"github.com/istiod-agent/istiod-agent/internal/version"
 )
-
-// trafficImage is the image of the Pods with its digest. The build of a release sets it (Makefile).
-var trafficImage string
-
-// podDefaults are the options without a flag. The image is of the plugin's own release.
-func podDefaults() traffic.Options {
-	return traffic.Options{
-		Image:   cmp.Or(trafficImage, "ghcr.io/istiod-agent/istiod-agent-traffic:"+strings.TrimPrefix(version.Version, "v")),
-		Timeout: 2 * time.Minute,
-	}
-}
 
 // callAll calls between Pods of every two contexts, and within each context. unknown reports that some pair was not tried, or that
 // an object remains in a cluster.
-func callAll(ctx context.Context, contexts []contextRoots, options traffic.Options, progress *terminal.Progress) (lines []finding, unknown bool) {
+func callAll(ctx context.Context, contexts []contextRoots, options pods.Options, progress *terminal.Progress) (lines []finding, unknown bool) {
 	var taking []traffic.Cluster
 	for _, c := range contexts {
 		if c.err != nil {
 			continue
 		}
-		istiod, err := readIstiod(ctx, c.cluster)
+		istiod, image, err := readIstiod(ctx, c.cluster, options)
 		if err != nil {
 			unknown = true
 			lines = append(lines, finding{Context: c.cluster.Context, What: "traffic", Detail: terminal.OneLine(err.Error())})
 			continue
 		}
-		taking = append(taking, traffic.Cluster{Cluster: c.cluster, Istiod: istiod})
+		taking = append(taking, traffic.Cluster{Cluster: c.cluster, Istiod: istiod, Image: image})
 	}
-	matrix := traffic.Run(ctx, taking, options, progress)
+	matrix := traffic.Run(ctx, taking, options.Timeout, progress)
 	found, untried := trafficFindings(taking, matrix)
 	return append(lines, found...), unknown || untried
 }
 
-func readIstiod(ctx context.Context, cluster *clusters.Cluster) (traffic.Istiod, error) {
+func readIstiod(ctx context.Context, cluster *clusters.Cluster, options pods.Options) (istiod traffic.Istiod, image string, err error) {
 	pod, err := istiodPod(ctx, cluster)
 	if err != nil {
-		return traffic.Istiod{}, err
+		return istiod, "", err
 	}
 	var namespace corev1.Namespace
 	if err := cluster.Client.Get(ctx, client.ObjectKey{Name: pod.Namespace}, &namespace); err != nil {
-		return traffic.Istiod{}, cluster.Explain("reading istiod's namespace", "get", "namespaces", err)
+		return istiod, "", cluster.Explain("reading istiod's namespace", "get", "namespaces", err)
 	}
-	return traffic.ReadIstiod(pod, namespace.Labels), nil
+	return traffic.ReadIstiod(pod, namespace.Labels), options.ImageFor(pod), nil
 }
 
 // trafficFindings makes lines of a matrix.

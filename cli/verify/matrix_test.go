@@ -75,16 +75,3 @@ func TestTrafficFindings(t *testing.T) {
 		t.Errorf("got %+v", lines)
 	}
 }
-
-// The plugin of a release has the image's digest; any other has its own version.
-func TestImageOfThePods(t *testing.T) {
-	if got, want := podDefaults().Image, "ghcr.io/istiod-agent/istiod-agent-traffic:0.0.0-dev"; got != want {
-		t.Errorf("the image is %s, want %s", got, want)
-	}
-	const linked = "registry.test/istiod-agent-traffic:0.2.0@sha256:0123"
-	trafficImage = linked
-	defer func() { trafficImage = "" }()
-	if got := podDefaults().Image; got != linked {
-		t.Errorf("the image is %s, want %s", got, linked)
-	}
-}

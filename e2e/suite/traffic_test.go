@@ -19,7 +19,10 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
+	"github.com/istiod-agent/istiod-agent/cli/pods"
+	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/node"
 )
 
 // `verify --traffic` starts Pods that call each other, and removes them, also when it is interrupted.
@@ -49,22 +52,7 @@ func TestTraffic(t *testing.T) {
 			noTrafficNamespace(ctx, t)
 		})).
 		Assess("an interruption leaves nothing", step(func(ctx context.Context, t *testing.T) {
-			command := trafficCommand(ctx, t)
-			progress, err := command.StderrPipe()
-			must(t, err)
-			must(t, command.Start())
-			lines := bufio.NewScanner(progress)
-			for lines.Scan() {
-				if strings.Contains(lines.Text(), "Pod server waits for") {
-					must(t, command.Process.Signal(os.Interrupt))
-					break
-				}
-			}
-			_, err = io.Copy(io.Discard, progress)
-			must(t, err)
-			if command.Wait() == nil {
-				t.Error("it succeeded")
-			}
+			interrupt(t, trafficCommand(ctx, t), "Pod server waits for")
 			noTrafficNamespace(ctx, t)
 		})).
 		Assess("an image that cannot be pulled is named", step(func(ctx context.Context, t *testing.T) {
@@ -93,8 +81,31 @@ func TestSeveralClusters(t *testing.T) {
 			}
 			return ctx
 		}).
+		Assess("clusters whose networks do not route are not joined", step(func(ctx context.Context, t *testing.T) {
+			if started == nil {
+				t.Skip("the networks of these clusters are not this test's")
+			}
+			one, two := clusters[0].name, clusters[1].name
+			notJoined(ctx, t, node.CutPods,
+				fmt.Sprintf("%[1]s: Pods do not reach those of %[2]s at 10.", one, two), fmt.Sprintf("%[2]s: Pods do not reach those of %[1]s at 10.", one, two),
+				": no answer in time; connect the Pod networks (routes, firewalls, network policies), or name the network of each context by --network CONTEXT=NAME")
+			notJoined(ctx, t, node.CutAPIServer,
+				fmt.Sprintf("%[1]s: Pods do not reach the API server of %[2]s at https://", one, two),
+				": no route to the host; allow the connection (routes, firewalls, DNS), or pass an address that Pods of the other clusters can reach, with --api-server "+two+"=https://HOST:PORT")
+		})).
+		Assess("an interruption before that leaves nothing", step(func(ctx context.Context, t *testing.T) {
+			command := joinCommand(ctx, t)
+			interrupt(t, command, "Pod istiod-agent-")
+			nothingOfJoin(ctx, t)
+		})).
 		Assess("join", step(func(ctx context.Context, t *testing.T) {
-			runPage(ctx, t, "Join")
+			output := runPage(ctx, t, "Join")
+			for _, cluster := range clusters {
+				if want := cluster.name + ": Pods reach the API servers and Pods of the other clusters"; !strings.Contains(output, want) {
+					t.Errorf("no %q in\n%s", want, output)
+				}
+			}
+			noProbe(ctx, t)
 		})).
 		Assess("Pods of each cluster call those of the other", step(func(ctx context.Context, t *testing.T) {
 			output := runPage(ctx, t, "Prove it by calls")
@@ -129,8 +140,8 @@ func TestSeveralClusters(t *testing.T) {
 		Feature())
 }
 
-// runPage runs the commands of a section of docs/multicluster.md, but those for kind, and returns their output. The contexts,
-// the addresses of the API servers and the image of the traffic are those of the clusters.
+// runPage runs the commands of a section of docs/multicluster.md, but those for kind, and returns their output. The contexts and
+// the addresses of the API servers are those of the clusters. The image of the Pods is that beside the installed agent's.
 func runPage(ctx context.Context, t *testing.T, section string) (output string) {
 	t.Helper()
 	blocks, err := scripts(filepath.Join(folder, "docs", "multicluster.md"), section)
@@ -138,9 +149,7 @@ func runPage(ctx context.Context, t *testing.T, section string) (output string) 
 	var contexts, servers string
 	for _, cluster := range clusters {
 		contexts += " --context=" + cluster.name
-		address, err := shell(ctx, "kubectl get endpointslices -n default kubernetes --context="+cluster.name+` -o jsonpath='{.endpoints[0].addresses[0]}:{.ports[0].port}'`)
-		must(t, err)
-		servers += " --api-server=" + cluster.name + "=https://" + address
+		servers += " --api-server=" + cluster.name + "=" + cluster.server(ctx, t)
 	}
 	for _, block := range blocks {
 		if strings.Contains(block, "--context kind-") {
@@ -148,11 +157,8 @@ func runPage(ctx context.Context, t *testing.T, section string) (output string) 
 		}
 		for line := range strings.Lines(block) {
 			line = strings.Replace(strings.TrimSpace(line), " --context cluster-1 --context cluster-2", contexts, 1)
-			switch {
-			case strings.HasPrefix(line, "kubectl istiod-agent join "):
+			if strings.HasPrefix(line, "kubectl istiod-agent join ") {
 				line += servers
-			case strings.HasPrefix(line, "kubectl istiod-agent verify --traffic "):
-				line += " --traffic-image=" + trafficImage(t)
 			}
 			printed, err := shell(ctx, line)
 			t.Logf("$ %s\n%s", line, printed)
@@ -161,6 +167,91 @@ func runPage(ctx context.Context, t *testing.T, section string) (output string) 
 		}
 	}
 	return output
+}
+
+// server is the URL of the API server in the cluster's own network.
+func (c *target) server(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	address, err := shell(ctx, "kubectl get endpointslices -n default kubernetes --context="+c.name+` -o jsonpath='{.endpoints[0].addresses[0]}:{.ports[0].port}'`)
+	must(t, err)
+	return "https://" + address
+}
+
+// joinCommand is `kubectl istiod-agent join` with all clusters.
+func joinCommand(ctx context.Context, t *testing.T) *exec.Cmd {
+	t.Helper()
+	limited, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	t.Cleanup(cancel)
+	command := exec.CommandContext(limited, "kubectl", "istiod-agent", "join")
+	for _, cluster := range clusters {
+		command.Args = append(command.Args, "--context="+cluster.name, "--api-server="+cluster.name+"="+cluster.server(ctx, t))
+	}
+	return command
+}
+
+// notJoined expects that join refuses the clusters while a route from the first to the second is cut, and leaves nothing.
+func notJoined(ctx context.Context, t *testing.T, cut func(ctx context.Context, from, to *node.Cluster) (func(context.Context) error, error), want ...string) {
+	t.Helper()
+	restore, err := cut(ctx, started.All[0], started.All[1])
+	must(t, err)
+	defer func() { must(t, restore(context.WithoutCancel(ctx))) }()
+	command := joinCommand(ctx, t)
+	output, err := command.CombinedOutput()
+	t.Logf("%s", output)
+	if command.ProcessState.ExitCode() != 1 {
+		t.Errorf("%v", err)
+	}
+	for _, text := range append(want, "no context was changed:") {
+		if !strings.Contains(string(output), text) {
+			t.Errorf("no %q", text)
+		}
+	}
+	nothingOfJoin(ctx, t)
+}
+
+// nothingOfJoin expects no object of join in any cluster.
+func nothingOfJoin(ctx context.Context, t *testing.T) {
+	t.Helper()
+	noProbe(ctx, t)
+	for _, cluster := range clusters {
+		for _, resources := range []string{"secrets", "serviceaccounts", "clusterroles", "clusterrolebindings"} {
+			if left := cluster.kubectl(ctx, t, "get "+resources+" -A -o name -l "+remotes.PartnerLabel); strings.TrimSpace(left) != "" {
+				t.Errorf("%s has %s", cluster.name, left)
+			}
+		}
+	}
+}
+
+// noProbe expects that join has removed its Pods.
+func noProbe(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, cluster := range clusters {
+		left, err := cluster.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: pods.Label})
+		must(t, err)
+		for _, pod := range left.Items {
+			t.Errorf("%s: Pod %s/%s is left", cluster.name, pod.Namespace, pod.Name)
+		}
+	}
+}
+
+// interrupt runs a command until it prints a text, presses Ctrl-C, and expects that it fails.
+func interrupt(t *testing.T, command *exec.Cmd, text string) {
+	t.Helper()
+	progress, err := command.StderrPipe()
+	must(t, err)
+	must(t, command.Start())
+	lines := bufio.NewScanner(progress)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), text) {
+			must(t, command.Process.Signal(os.Interrupt))
+			break
+		}
+	}
+	_, err = io.Copy(io.Discard, progress)
+	must(t, err)
+	if command.Wait() == nil {
+		t.Error("it succeeded")
+	}
 }
 
 // rename installs istiod again with settings for the name of its cluster.

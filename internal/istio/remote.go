@@ -25,6 +25,9 @@ const (
 	NetworkLabel = "topology.istio.io/network"
 	// EastWestPort is where a gateway receives traffic from other networks (samples/multicluster/expose-services.yaml).
 	EastWestPort = 15443
+	// GatewayStatusPort is where a gateway reports its health, whether or not it has a configuration
+	// (samples/multicluster/gen-eastwest-gateway.sh).
+	GatewayStatusPort = 15021
 
 	// MonitoringPort is where istiod serves its metrics (pilot/cmd/pilot-discovery/app/cmd.go, monitoringAddr).
 	MonitoringPort = 15014

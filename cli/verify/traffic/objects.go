@@ -8,12 +8,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	contract "github.com/istiod-agent/istiod-agent/internal/traffic"
 )
@@ -27,8 +27,6 @@ const (
 	// Ports of the server.
 	servicePort = 8080
 	readyPort   = 8081
-	// label marks the namespaces, for a person who looks for what a killed command has left.
-	label = "istiod-agent.io/traffic"
 )
 
 // site is the part of a run in one cluster.
@@ -56,7 +54,7 @@ func (s *site) host(index int) string {
 func (s *site) objects() []client.Object {
 	return []client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace, Labels: map[string]string{
-			label:                                "true",
+			pods.Label:                           "true",
 			"pod-security.kubernetes.io/enforce": "restricted",
 			"istio-injection":                    "disabled",
 			"istio.io/dataplane-mode":            "none",
@@ -114,42 +112,29 @@ func (s *site) pod(name string, arguments []string, change func(*corev1.Containe
 	field := func(name, path string) corev1.EnvVar {
 		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
 	}
-	container := corev1.Container{
-		Name: name, Image: s.image, ImagePullPolicy: corev1.PullIfNotPresent,
-		Args: append(arguments, "--istiod="+istiod, "--istiod-name="+s.istiod.Service, "--token-file="+tokens+"/istio-token", "--root-file="+roots+"/"+istio.RootCertFile),
-		Env: []corev1.EnvVar{
-			field("POD_IP", "status.podIP"),
-			{Name: contract.BootstrapVariable, Value: contract.Bootstrap(istiod, contract.Node{
-				Name: name, Namespace: s.namespace, IP: "$(POD_IP)", ServiceAccount: account,
-				Cluster: s.istiod.ClusterID, Network: s.istiod.Network, Domain: s.istiod.Domain, Labels: labels,
-			})},
-		},
-		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")},
-			Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")},
-		},
-		SecurityContext: &corev1.SecurityContext{
-			AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-		},
-		VolumeMounts: []corev1.VolumeMount{{Name: "istio-token", MountPath: tokens, ReadOnly: true}, {Name: "istiod-ca-cert", MountPath: roots, ReadOnly: true}},
-	}
-	change(&container)
 	meta := s.meta(name)
 	meta.Labels, meta.Annotations = labels, map[string]string{"sidecar.istio.io/inject": "false"}
-	return &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{
-		ServiceAccountName: account, AutomountServiceAccountToken: new(false), EnableServiceLinks: new(false),
-		RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: new(int64(2)),
-		ActiveDeadlineSeconds: new(int64(s.lifetime / time.Second)),
-		SecurityContext:       &corev1.PodSecurityContext{RunAsNonRoot: new(true), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
-		Containers:            []corev1.Container{container},
-		Volumes: []corev1.Volume{
-			{Name: "istio-token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
-				ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "istio-token", Audience: "istio-ca", ExpirationSeconds: new(int64(3600))},
-			}}}}},
-			{Name: "istiod-ca-cert", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-				LocalObjectReference: corev1.LocalObjectReference{Name: istio.RootConfigMap},
-			}}},
-		},
-	}}
+	arguments = append(arguments, "--istiod="+istiod, "--istiod-name="+s.istiod.Service, "--token-file="+tokens+"/istio-token", "--root-file="+roots+"/"+istio.RootCertFile)
+	pod := pods.New(meta, s.image, arguments, s.lifetime)
+	container := &pod.Spec.Containers[0]
+	container.Name = name
+	container.Env = []corev1.EnvVar{
+		field("POD_IP", "status.podIP"),
+		{Name: contract.BootstrapVariable, Value: contract.Bootstrap(istiod, contract.Node{
+			Name: name, Namespace: s.namespace, IP: "$(POD_IP)", ServiceAccount: account,
+			Cluster: s.istiod.ClusterID, Network: s.istiod.Network, Domain: s.istiod.Domain, Labels: labels,
+		})},
+	}
+	container.VolumeMounts = []corev1.VolumeMount{{Name: "istio-token", MountPath: tokens, ReadOnly: true}, {Name: "istiod-ca-cert", MountPath: roots, ReadOnly: true}}
+	change(container)
+	pod.Spec.ServiceAccountName = account
+	pod.Spec.Volumes = []corev1.Volume{
+		{Name: "istio-token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
+			ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "istio-token", Audience: "istio-ca", ExpirationSeconds: new(int64(3600))},
+		}}}}},
+		{Name: "istiod-ca-cert", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: istio.RootConfigMap},
+		}}},
+	}
+	return pod
 }

@@ -6,18 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	contract "github.com/istiod-agent/istiod-agent/internal/traffic"
 )
@@ -26,14 +25,8 @@ import (
 type Cluster struct {
 	*clusters.Cluster
 	Istiod Istiod
-}
-
-// Options of a run.
-type Options struct {
 	// Image of the Pods.
 	Image string
-	// Timeout for the Pods to start.
-	Timeout time.Duration
 }
 
 // Matrix is the result of a run. All slices have the order of the clusters.
@@ -46,18 +39,13 @@ type Matrix struct {
 	Left []string
 }
 
-const (
-	// callLimit is the time for all calls of a client. It includes the time in which endpoints reach istiods, and the 15 seconds
-	// after which gRPC reports a service that istiod does not send.
-	callLimit = 40 * time.Second
-	// removalLimit is the time in which a namespace must be gone.
-	removalLimit = time.Minute
-	pollInterval = 500 * time.Millisecond
-)
+// callLimit is the time for all calls of a client. It includes the time in which endpoints reach istiods, and the 15 seconds after
+// which gRPC reports a service that istiod does not send.
+const callLimit = 40 * time.Second
 
 // Run starts the Pods in all clusters, lets every client call every server on its network, and removes them, also when ctx ends
-// before.
-func Run(ctx context.Context, all []Cluster, options Options, progress *terminal.Progress) *Matrix {
+// before. timeout is for the Pods to start.
+func Run(ctx context.Context, all []Cluster, timeout time.Duration, progress *terminal.Progress) *Matrix {
 	m := &Matrix{Calls: make([][]contract.Result, len(all)), Errors: make([]error, len(all)), Left: make([]string, len(all))}
 	namespace := "istiod-agent-traffic-" + rand.String(5)
 	runs := make([]*run, len(all))
@@ -65,7 +53,7 @@ func Run(ctx context.Context, all []Cluster, options Options, progress *terminal
 		m.Calls[i] = make([]contract.Result, len(all))
 		runs[i] = &run{
 			Cluster: c, progress: progress,
-			site: site{istiod: c.Istiod, namespace: namespace, index: i, image: options.Image, lifetime: options.Timeout + callLimit + time.Minute},
+			site: site{istiod: c.Istiod, namespace: namespace, index: i, image: c.Image, lifetime: timeout + callLimit + time.Minute},
 		}
 	}
 	each := func(step func(i int)) {
@@ -77,9 +65,9 @@ func Run(ctx context.Context, all []Cluster, options Options, progress *terminal
 	}
 	defer each(func(i int) { m.Left[i] = runs[i].remove(ctx) }) // each waits
 
-	limited, cancel := context.WithTimeout(ctx, options.Timeout)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	each(func(i int) { m.Errors[i] = runs[i].serve(limited, options.Timeout) })
+	each(func(i int) { m.Errors[i] = runs[i].serve(limited, timeout) })
 	each(func(i int) {
 		var servers []int
 		for j := range runs {
@@ -124,19 +112,13 @@ func (r *run) serve(ctx context.Context, limit time.Duration) error {
 	for _, object := range r.site.objects() {
 		err := r.create(ctx, object)
 		if _, ok := object.(*corev1.Namespace); ok {
-			r.created = err == nil || !refused(err)
+			r.created = err == nil || !pods.Refused(err)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return r.await(ctx, serverPod, limit, serverState)
-}
-
-// refused reports whether the API server has answered that it did not do what it was asked; without an answer it may have.
-func refused(err error) bool {
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	return ok && status.ErrStatus.Code >= http.StatusBadRequest && status.ErrStatus.Code < http.StatusInternalServerError
+	return r.await(ctx, serverPod, limit, pods.Ready("its certificate and its configuration from istiod"))
 }
 
 // call starts the client and returns its result for each server.
@@ -148,11 +130,8 @@ func (r *run) call(ctx context.Context, servers []int) ([]contract.Result, error
 	if err := r.create(ctx, r.site.client(callLimit, servers)); err != nil {
 		return nil, err
 	}
-	message := ""
-	if err := r.await(ctx, clientPod, limit, func(pod *corev1.Pod) (ended bool, waiting string, err error) {
-		message, ended, waiting, err = clientState(pod)
-		return ended, waiting, err
-	}); err != nil {
+	var message string
+	if err := r.await(ctx, clientPod, limit, pods.Ended("the answers of the servers", &message)); err != nil {
 		return nil, err
 	}
 	targets := make([]string, len(servers))
@@ -164,6 +143,10 @@ func (r *run) call(ctx context.Context, servers []int) ([]contract.Result, error
 		return nil, fmt.Errorf("pod %s/%s: %w", r.site.namespace, clientPod, err)
 	}
 	return results, nil
+}
+
+func (r *run) await(ctx context.Context, name string, limit time.Duration, state pods.State) error {
+	return pods.Await(ctx, r.Cluster.Cluster, client.ObjectKey{Namespace: r.site.namespace, Name: name}, limit, r.progress, state)
 }
 
 func (r *run) create(ctx context.Context, object client.Object) error {
@@ -185,58 +168,13 @@ var resources = map[string]string{
 	"PeerAuthentication": "peerauthentications.security.istio.io", "DestinationRule": "destinationrules.networking.istio.io",
 }
 
-// await reads a Pod until its state is done or has an error, or ctx ends.
-func (r *run) await(ctx context.Context, name string, limit time.Duration, state func(*corev1.Pod) (done bool, waiting string, err error)) error {
-	var pod corev1.Pod
-	waiting := "its first state"
-	for {
-		if err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.site.namespace, Name: name}, &pod); err == nil {
-			var done bool
-			if done, waiting, err = state(&pod); done || err != nil {
-				return err
-			}
-		} else if ctx.Err() == nil {
-			return r.Explain("reading Pod "+name, "get", "pods", err)
-		}
-		r.progress.Update(r.Context, "Pod %s waits for %s", name, waiting)
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("pod %s/%s was not ready %s: it waited for %s", r.site.namespace, name, terminal.WaitEnd(ctx, limit), waiting)
-		case <-time.After(pollInterval):
-		}
-	}
-}
-
-// remove deletes the namespace and waits until it is gone. The result is empty then. It goes on when ctx has ended.
+// remove deletes the namespace and waits until it is gone. The result is empty then. It continues when ctx has ended.
 func (r *run) remove(ctx context.Context) (left string) {
 	if !r.created {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removalLimit)
-	defer cancel()
 	r.progress.Update(r.Context, "removing namespace %s", r.site.namespace)
 	defer r.progress.Remove(r.Context)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.site.namespace}}
-	reason := "it is still being deleted"
-	for {
-		err := r.Client.Delete(ctx, namespace)
-		switch {
-		case apierrors.IsNotFound(err):
-			return ""
-		case err == nil || apierrors.IsConflict(err): // it is being deleted
-		case ctx.Err() == nil:
-			reason = err.Error()
-		}
-		over := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
-		if !over {
-			select {
-			case <-ctx.Done():
-				over = true
-			case <-time.After(pollInterval):
-			}
-		}
-		if over {
-			return fmt.Sprintf("namespace %s is not removed (%s); remove it: %s delete namespace %s", r.site.namespace, terminal.OneLine(reason), r.Kubectl(), r.site.namespace)
-		}
-	}
+	return pods.Remove(ctx, r.Cluster.Cluster, "namespace", namespace)
 }

@@ -4,15 +4,12 @@ package traffic
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	contract "github.com/istiod-agent/istiod-agent/internal/traffic"
 )
@@ -49,88 +46,6 @@ func TestReadIstiod(t *testing.T) {
 	}
 }
 
-// hostile is a message of a Pod's status.
-var hostile = "\x1b[2J\nbad " + strings.Repeat("x", 5000)
-
-func TestStates(t *testing.T) {
-	t.Parallel()
-	container := func(state corev1.ContainerState) corev1.PodStatus {
-		return corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: state}}}
-	}
-	waiting := func(reason string) corev1.PodStatus {
-		return container(corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: hostile}})
-	}
-	terminated := func(code int32) corev1.PodStatus {
-		return container(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: "Error", Message: hostile}})
-	}
-	unscheduled := corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: hostile}}}
-	for name, test := range map[string]struct {
-		status         corev1.PodStatus
-		server, client string // what it waits for, or the start of the error; "done"
-		hostile        bool   // the API server sends no containers
-	}{
-		"new":             {corev1.PodStatus{}, "its container", "its container", false},
-		"no node":         {unscheduled, "a node: ", "a node: ", false},
-		"no volume":       {waiting("ContainerCreating"), "its container (ContainerCreating", "its container (ContainerCreating", false},
-		"no image":        {waiting("ImagePullBackOff"), "pod ns/x: image example.com/x:1 cannot be pulled (ImagePullBackOff", "pod ns/x: image example.com/x:1 cannot be pulled", false},
-		"running":         {container(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), "its certificate and its configuration", "the answers of the servers", false},
-		"ended with 1":    {terminated(1), "pod ns/x ended with code 1 (Error): ", "pod ns/x ended with code 1 (Error): ", false},
-		"ended with 0":    {terminated(0), "pod ns/x ended with code 0", "done", false},
-		"evicted":         {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: hostile}, "pod ns/x failed (Evicted)", "pod ns/x failed (Evicted)", false},
-		"a ready server":  {corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}, "done", "its container", false},
-		"several reasons": {corev1.PodStatus{Conditions: unscheduled.Conditions, ContainerStatuses: waiting("ErrImagePull").ContainerStatuses}, "a node: ", "a node: ", false},
-		"no containers":   {waiting("ErrImagePull"), "pod ns/x: image  cannot be pulled (ErrImagePull", "pod ns/x: image  cannot be pulled", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			pod := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "x"}, Status: test.status,
-				Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: "example.com/x:1"}}},
-			}
-			if test.hostile {
-				pod.Spec.Containers = nil
-			}
-			expect := func(kind, want string, done bool, waiting string, err error) {
-				t.Helper()
-				got := waiting
-				if err != nil {
-					got = err.Error()
-				}
-				if done {
-					got = "done"
-				}
-				if !strings.HasPrefix(got, want) || strings.ContainsAny(got, "\x1b\n") || len(got) > 500 {
-					t.Errorf("%s: got %q, want %q", kind, got, want)
-				}
-			}
-			ready, waits, err := serverState(pod)
-			expect("server", test.server, ready, waits, err)
-			_, ended, waits, err := clientState(pod)
-			expect("client", test.client, ended, waits, err)
-		})
-	}
-}
-
-// Only an answer that refuses shows that nothing was created.
-func TestRefused(t *testing.T) {
-	t.Parallel()
-	resource := schema.GroupResource{Resource: "namespaces"}
-	for name, test := range map[string]struct {
-		err  error
-		want bool
-	}{
-		"forbidden":           {apierrors.NewForbidden(resource, "x", errors.New("no")), true},
-		"exists":              {apierrors.NewAlreadyExists(resource, "x"), true},
-		"the server's fault":  {apierrors.NewInternalError(errors.New("etcd")), false},
-		"no answer":           {errors.New("connection reset by peer"), false},
-		"the server is tired": {apierrors.NewServerTimeout(resource, "create", 1), false},
-	} {
-		if got := refused(test.err); got != test.want {
-			t.Errorf("%s: got %v", name, got)
-		}
-	}
-}
-
 // The client is told the servers by the mesh's names, and the bootstrap its identity.
 func TestClient(t *testing.T) {
 	t.Parallel()
@@ -155,5 +70,41 @@ func TestClient(t *testing.T) {
 	}
 	if *pod.Spec.ActiveDeadlineSeconds != 60 {
 		t.Errorf("the Pod lives %d seconds", *pod.Spec.ActiveDeadlineSeconds)
+	}
+}
+
+// The Pods have an account that no role names, and one token, for istiod alone.
+func TestObjects(t *testing.T) {
+	t.Parallel()
+	s := site{istiod: Istiod{"istiod.istio-system.svc", "cluster-1", "cluster.local", ""}, namespace: "ns", index: 0, image: "x", lifetime: time.Minute}
+	found := 0
+	for _, object := range append(s.objects(), s.client(time.Second, []int{0})) {
+		if kind := object.GetObjectKind().GroupVersionKind().Kind; strings.HasPrefix(kind, "Role") || strings.HasPrefix(kind, "ClusterRole") {
+			t.Errorf("there is a %s", kind)
+		}
+		pod, ok := object.(*corev1.Pod)
+		if !ok {
+			continue
+		}
+		found++
+		if *pod.Spec.AutomountServiceAccountToken || pod.Spec.ServiceAccountName != account {
+			t.Errorf("%s has the account's own token", pod.Name)
+		}
+		for _, volume := range pod.Spec.Volumes {
+			if volume.Projected == nil {
+				continue
+			}
+			for _, source := range volume.Projected.Sources {
+				if token := source.ServiceAccountToken; token == nil || token.Audience != "istio-ca" {
+					t.Errorf("%s has %+v", pod.Name, source)
+				}
+			}
+		}
+		if arguments := strings.Join(pod.Spec.Containers[0].Args, " "); strings.Contains(arguments, "--certificate-lifetime") {
+			t.Errorf("its certificate has another lifetime: %s", arguments)
+		}
+	}
+	if found != 2 {
+		t.Errorf("there are %d Pods", found)
 	}
 }

@@ -59,9 +59,6 @@ func (c *Cluster) link() string { return "ia" + strconv.Itoa(c.index) }
 
 // Join connects the Pod networks of two clusters, as in a flat network, and each with the other's API server.
 func Join(ctx context.Context, a, b *Cluster) error {
-	between := func(of *Cluster, other *Cluster) string {
-		return fmt.Sprintf("10.213.%d%d.%d", a.index, b.index, 1+btoi(of.index > other.index))
-	}
 	if err := ip(ctx, "-n", a.namespace, "link", "add", "to-"+b.Name, "type", "veth", "peer", "name", "to-"+a.Name, "netns", b.namespace); err != nil {
 		return err
 	}
@@ -78,6 +75,29 @@ func Join(ctx context.Context, a, b *Cluster) error {
 		}
 	}
 	return nil
+}
+
+// between is the address of one end of the link between two clusters.
+func between(of, other *Cluster) string {
+	return fmt.Sprintf("10.213.%d%d.%d", min(of.index, other.index), max(of.index, other.index), 1+btoi(of.index > other.index))
+}
+
+// CutPods makes a cluster drop what it sends to the Pods of another one, until restore is called.
+func CutPods(ctx context.Context, from, to *Cluster) (restore func(context.Context) error, err error) {
+	return cut(ctx, from, to, to.address.pods, "blackhole")
+}
+
+// CutAPIServer makes a cluster answer, to what it would send to the API server of another one, that there is no route, until restore
+// is called.
+func CutAPIServer(ctx context.Context, from, to *Cluster) (restore func(context.Context) error, err error) {
+	return cut(ctx, from, to, to.address.node, "unreachable")
+}
+
+func cut(ctx context.Context, from, to *Cluster, destination, kind string) (func(context.Context) error, error) {
+	err := ip(ctx, "-n", from.namespace, "route", "replace", kind, destination)
+	return func(ctx context.Context) error {
+		return ip(ctx, "-n", from.namespace, "route", "replace", destination, "via", between(to, from))
+	}, err
 }
 
 func btoi(b bool) int {

@@ -128,7 +128,7 @@ func (s *side) gateway(t *testing.T, network string) {
 	ctx := context.WithoutCancel(t.Context())
 	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-eastwestgateway", Namespace: namespace, Labels: map[string]string{"istio": "eastwestgateway", "topology.istio.io/network": network}},
-		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"istio": "eastwestgateway"}, Ports: []corev1.ServicePort{{Name: "tls", Port: 15443}}},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"istio": "eastwestgateway"}, Ports: []corev1.ServicePort{{Name: "status-port", Port: 15021}, {Name: "tls", Port: 15443}}},
 	}
 	must(t, s.Create(ctx, service))
 	service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.2" + network[1:]}}

@@ -319,12 +319,16 @@ func run(t *testing.T, kubeconfig string, arguments ...string) plugin.Result {
 	return r
 }
 
-// both are the arguments for both contexts, whose API servers are on loopback, where the istiods of this test reach them.
+// both are the arguments for both contexts, whose API servers are on loopback, where the istiods of this test reach them. No Pod
+// runs here: joinBoth starts none.
 func both(command ...string) []string {
 	return append(command, "--context=cluster-1", "--context=cluster-2")
 }
 
-func joinBoth(more ...string) []string {
+func joinBoth(more ...string) []string { return probeBoth(append(more, "--probe=false")...) }
+
+// probeBoth is joinBoth that starts Pods first.
+func probeBoth(more ...string) []string {
 	return append(append(both("join"), "--api-server=cluster-1="+one.Plane.Config.Host, "--api-server=cluster-2="+two.Plane.Config.Host), more...)
 }
 

@@ -58,10 +58,10 @@ func (s *side) start(t *testing.T) {
 	s.Start(t, istiodserver.Options{Env: map[string]string{"ISTIO_MULTIROOT_MESH": "true"}})
 }
 
-// join joins the clusters by the plugin. No Pod of istiod runs here, so the calls show in place of --wait that endpoints arrive.
+// join joins the clusters by the plugin. No Pod runs here, so the calls show in place of --probe and --wait that endpoints arrive.
 func join(t *testing.T, kubeconfig string, sides ...*side) {
 	t.Helper()
-	arguments := []string{"join", "--wait=false"}
+	arguments := []string{"join", "--wait=false", "--probe=false"}
 	for _, s := range sides {
 		arguments = append(arguments, "--api-server="+s.Name+"="+s.Plane.Config.Host)
 	}

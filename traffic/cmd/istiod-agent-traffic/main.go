@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command istiod-agent-traffic is a server and a client of the mesh, for `kubectl istiod-agent verify --traffic`.
+// Command istiod-agent-traffic is a server and a client of the mesh, for `kubectl istiod-agent verify --traffic`, and connects Pods
+// of clusters for `kubectl istiod-agent join`.
 package main
 
 import (
@@ -39,7 +40,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.AddCommand(serverCommand(), clientCommand(), version.Command())
+	cmd.AddCommand(serverCommand(), clientCommand(), listenCommand(), probeCommand(), version.Command())
 	return cmd
 }
 
@@ -134,7 +135,7 @@ func clientCommand() *cobra.Command {
 	}
 	addIdentity(cmd, &options)
 	cmd.Flags().StringArrayVar(&targets, "target", nil, "`NAME=HOST:PORT` of a service in the mesh; may be repeated")
-	cmd.Flags().StringVar(&report, "report", "/dev/termination-log", "`file` for the outcomes")
+	cmd.Flags().StringVar(&report, "report", defaultReport, "`file` for the outcomes")
 	cmd.Flags().DurationVar(&limit, "limit", 30*time.Second, "time for all calls")
 	return cmd
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package traffic
+package pods
 
 import (
 	"cmp"
@@ -13,36 +13,44 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// serverState reports whether the server is ready, or what it waits for. An error is one that waiting does not end.
-func serverState(pod *corev1.Pod) (ready bool, waiting string, err error) {
-	if slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	}) {
-		return true, "", nil
+// State reports whether a Pod is as expected, or what it waits for. An error is one that waiting does not end.
+type State func(pod *corev1.Pod) (done bool, waiting string, err error)
+
+// Ready is the State of a Pod that serves. running is what it waits for while its container runs.
+func Ready(running string) State {
+	return func(pod *corev1.Pod) (ready bool, waiting string, err error) {
+		if slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}) {
+			return true, "", nil
+		}
+		status, waiting, err := containerState(pod)
+		if err != nil || waiting != "" {
+			return false, waiting, err
+		}
+		if terminated := status.State.Terminated; terminated != nil {
+			return false, "", ended(pod, terminated)
+		}
+		return false, running, nil
 	}
-	status, waiting, err := containerState(pod)
-	if err != nil || waiting != "" {
-		return false, waiting, err
-	}
-	if terminated := status.State.Terminated; terminated != nil {
-		return false, "", ended(pod, terminated)
-	}
-	return false, "its certificate and its configuration from istiod", nil
 }
 
-// clientState returns the termination message of a client that has ended, or what it waits for.
-func clientState(pod *corev1.Pod) (message string, done bool, waiting string, err error) {
-	status, waiting, err := containerState(pod)
-	if err != nil || waiting != "" {
-		return "", false, waiting, err
-	}
-	switch terminated := status.State.Terminated; {
-	case terminated == nil:
-		return "", false, "the answers of the servers", nil
-	case terminated.ExitCode != 0:
-		return "", false, "", ended(pod, terminated)
-	default:
-		return terminated.Message, true, "", nil
+// Ended is the State of a Pod that ends with code 0, whose termination message it stores. The message is not cleaned.
+func Ended(running string, message *string) State {
+	return func(pod *corev1.Pod) (done bool, waiting string, err error) {
+		status, waiting, err := containerState(pod)
+		if err != nil || waiting != "" {
+			return false, waiting, err
+		}
+		switch terminated := status.State.Terminated; {
+		case terminated == nil:
+			return false, running, nil
+		case terminated.ExitCode != 0:
+			return false, "", ended(pod, terminated)
+		default:
+			*message = terminated.Message
+			return true, "", nil
+		}
 	}
 }
 

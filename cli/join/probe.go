@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package join
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istiod-agent/istiod-agent/cli/pods"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
+	"github.com/istiod-agent/istiod-agent/internal/probe"
+)
+
+// destination is a kind of endpoints in another cluster.
+type destination string
+
+const (
+	apiServers destination = "API servers"
+	podNetwork destination = "Pods"
+	gateways   destination = "east-west gateways"
+)
+
+// connection is one that a Pod of the reader's cluster must be able to make, since the reader's istiod, or proxies that it
+// configures, will make it.
+type connection struct {
+	reader, target int // as in grant
+	to             destination
+	// endpoint of another cluster's Pods has no address until they run.
+	endpoint probe.Endpoint
+}
+
+const (
+	// connectLimit is the time for all connections of a Pod, and reportLimit that until the result is read.
+	connectLimit = 10 * time.Second
+	reportLimit  = connectLimit + 50*time.Second
+	listenPort   = 8080
+	// maxCA is the most bytes of an API server's CA, which is an argument of the Pod's program.
+	maxCA = 64 << 10
+	// maxProblems is the most failed connections that are printed.
+	maxProblems = 20
+)
+
+// connections returns what Pods must connect to before the plan is carried out, and what they cannot check. run distinguishes the
+// answers of this run's Pods.
+func (p *joinPlan) connections(request joinRequest, states []*clusterState, run string) (all []connection, notes []string) {
+	noted := map[string]bool{}
+	note := func(text string) {
+		if !noted[text] {
+			noted[text], notes = true, append(notes, text)
+		}
+	}
+	for _, g := range p.Grants {
+		if g.Action == keep || !g.New {
+			continue
+		}
+		target := states[g.target]
+		server := probe.Endpoint{Server: g.Address.Server, ServerName: g.Address.TLSServerName, CA: g.Address.CA}
+		if len(server.CA) == 0 {
+			note(target.Context + ": the kubeconfig has no CA, so join did not verify the API server's certificate")
+		}
+		all = append(all, connection{g.reader, g.target, apiServers, server})
+		network := request.Networks[target.Context]
+		if request.Networks[states[g.reader].Context] == network {
+			all = append(all, connection{g.reader, g.target, podNetwork, probe.Endpoint{Answer: answer(run, g.target)}})
+			continue
+		}
+		if address := target.gatewayAddress(network); address != "" {
+			all = append(all, connection{g.reader, g.target, gateways, probe.Endpoint{Address: address}})
+		} else {
+			note(fmt.Sprintf("%s: the east-west gateway of network %s has no external address, or no port %d, so join did not check that the other networks reach it", target.Context, network, target.gatewayPort()))
+		}
+	}
+	return all, notes
+}
+
+// answer is what the Pod of a context sends. Two Pods of a run can have one address, in clusters with the same Pod network.
+func answer(run string, target int) string {
+	return "istiod-agent-" + run + "-" + strconv.Itoa(target)
+}
+
+// gatewayPort is a port that gateways listen at. They do at istio.EastWestPort only once a Gateway exposes services.
+func (s *clusterState) gatewayPort() int {
+	if s.Exposed {
+		return istio.EastWestPort
+	}
+	return istio.GatewayStatusPort
+}
+
+// gatewayAddress returns the first valid address (HOST:PORT) of a network's east-west gateways; empty for none.
+func (s *clusterState) gatewayAddress(network string) string {
+	for _, gateway := range s.Gateways {
+		if gateway.Network != network || !s.Exposed && !gateway.Status {
+			continue
+		}
+		for _, host := range gateway.Hosts {
+			address, err := netip.ParseAddr(host)
+			if err == nil && !probe.IsBarred(address) || err != nil && len(validation.IsDNS1123Subdomain(host)) == 0 {
+				return net.JoinHostPort(host, strconv.Itoa(s.gatewayPort()))
+			}
+		}
+	}
+	return ""
+}
+
+// connects reports whether the plan needs any connection.
+func (p *joinPlan) connects() bool {
+	return slices.ContainsFunc(p.Grants, func(g *grant) bool { return g.Action != keep && g.New })
+}
+
+// describe returns why a connection failed, with the next step.
+func (c *connection) describe(states []*clusterState, result probe.Result) string {
+	reader, target := states[c.reader].Context, states[c.target]
+	advice := target.addressAdvice()
+	at, next := c.endpoint.Address, ""
+	what := map[destination]string{
+		apiServers: "the API server of " + target.Context, podNetwork: "those of " + target.Context, gateways: "the east-west gateway of " + target.Context,
+	}[c.to]
+	switch c.to {
+	case apiServers:
+		at, next = c.endpoint.Server, "allow the connection (routes, firewalls, DNS), or "+advice
+		if result.Outcome == probe.BadCertificate {
+			next = fmt.Sprintf("give context %s the CA of this address (certificate-authority-data in the kubeconfig), or %s", target.Context, advice)
+		}
+	case podNetwork:
+		next = "connect the Pod networks (routes, firewalls, network policies), or " + severalNetworks
+	case gateways:
+		next = "allow the connection (load balancer, firewalls), or correct the address of the gateway's Service"
+	}
+	return fmt.Sprintf("%s: Pods do not reach %s at %s: %s; %s", reader, what, at, cause(result), next)
+}
+
+func cause(result probe.Result) string {
+	text := map[probe.Outcome]string{
+		probe.NoName: "the name does not resolve", probe.Timeout: "no answer in time", probe.Refused: "connection refused",
+		probe.NoRoute: "no route to the host", probe.BadCertificate: "its certificate is not valid for the CA and the name in the kubeconfig",
+		probe.Another: "another program answers there, so the clusters use the same addresses", probe.Barred: "the address leads to the Pod itself or its node",
+	}[result.Outcome]
+	text = cmp.Or(text, "the connection failed")
+	if result.Detail != "" {
+		text += " (" + result.Detail + ")"
+	}
+	return text
+}
+
+// reach lets Pods make all connections, and returns an error unless all succeed. No Pod remains.
+func (f *flags) reach(ctx context.Context, a *application) error {
+	p := &probing{application: a, options: f.pods, suffix: rand.String(5), listeners: make([]*corev1.Pod, len(a.targets)), probes: make([]*corev1.Pod, len(a.targets))}
+	states, err := statesOf(a.targets)
+	if err != nil {
+		return err
+	}
+	connections, notes := a.plan.connections(a.request, states, p.suffix)
+	if len(connections) == 0 {
+		return nil
+	}
+	defer a.endProgress()
+	problems, err := p.connect(ctx, connections)
+	failed := append(texts(err), p.remove(ctx)...)
+	switch {
+	case len(failed) > 0:
+		without := *f
+		without.probe, without.pods = false, pods.Defaults()
+		return fmt.Errorf("no context was changed, because join could not check that the clusters reach each other:\n  %s\nTo join without this check: kubectl istiod-agent join%s",
+			strings.Join(lines(append(failed, problems...)), "\n  "), without.arguments()+without.ownArguments())
+	case len(problems) > 0:
+		if more := len(problems) - maxProblems; more > 0 {
+			problems = append(problems[:maxProblems], fmt.Sprintf("and %d more", more))
+		}
+		return refuse(problems)
+	}
+	for _, text := range notes {
+		a.note(text)
+	}
+	a.reached = make([][]destination, len(a.targets))
+	for _, c := range connections {
+		if !slices.Contains(a.reached[c.reader], c.to) {
+			a.reached[c.reader] = append(a.reached[c.reader], c.to)
+		}
+	}
+	return nil
+}
+
+// probing are the Pods of a run: one that listens for those of other clusters, and one that connects. An element is nil where a
+// context has no such Pod.
+type probing struct {
+	*application
+	options           pods.Options
+	suffix            string
+	listeners, probes []*corev1.Pod
+}
+
+// connect starts the Pods and returns the failed connections as text.
+func (p *probing) connect(ctx context.Context, connections []connection) (problems []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.options.Timeout+reportLimit)
+	defer cancel()
+	images := make([]string, len(p.targets))
+	addresses := make([]string, len(p.targets))
+	if err := p.each("starting a Pod", func(i int) (err error) {
+		uses := func(c connection) bool { return c.reader == i || c.target == i && c.to == podNetwork }
+		if !slices.ContainsFunc(connections, uses) {
+			return nil
+		}
+		if images[i], err = p.image(ctx, i); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(connections, func(c connection) bool { return c.target == i && c.to == podNetwork }) {
+			addresses[i], err = p.listen(ctx, i, images[i])
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	states, err := statesOf(p.targets)
+	if err != nil {
+		return nil, err
+	}
+	byReader := make([][]string, len(p.targets))
+	err = p.each("connecting to the other clusters", func(i int) error {
+		var own []connection
+		for _, c := range connections {
+			if c.reader == i {
+				if c.to == podNetwork {
+					c.endpoint.Address = addresses[c.target]
+				}
+				own = append(own, c)
+			}
+		}
+		if len(own) == 0 {
+			return nil
+		}
+		results, err := p.probe(ctx, i, images[i], own)
+		mu.Lock()
+		defer mu.Unlock()
+		for n, result := range results {
+			if result.Outcome != probe.Reached {
+				byReader[i] = append(byReader[i], own[n].describe(states, result))
+			}
+		}
+		return err
+	})
+	return slices.Concat(byReader...), err
+}
+
+// image returns the image of the Pods in a context.
+func (p *probing) image(ctx context.Context, i int) (string, error) {
+	t := p.targets[i]
+	if p.options.Image != "" {
+		return p.options.Image, nil
+	}
+	var list corev1.PodList
+	if err := t.cluster.Client.List(ctx, &list, client.InNamespace(t.Namespace), client.MatchingLabels(istio.IstiodLabels), client.Limit(1)); err != nil {
+		return "", t.cluster.Explain("listing istiod's Pods", "list", "pods", err)
+	}
+	if len(list.Items) == 0 {
+		return p.options.ImageFor(nil), nil
+	}
+	return p.options.ImageFor(&list.Items[0]), nil
+}
+
+// listen starts the Pod that answers connections, and returns where (HOST:PORT).
+func (p *probing) listen(ctx context.Context, i int, image string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.options.Timeout)
+	defer cancel()
+	arguments := []string{"listen", "--address=:" + strconv.Itoa(listenPort), "--answer=" + answer(p.suffix, i)}
+	pod := p.pod(i, "istiod-agent-listener-", image, arguments)
+	if err := p.create(ctx, i, pod, p.listeners); err != nil {
+		return "", err
+	}
+	var address netip.Addr
+	ready := pods.Ready("its start")
+	err := pods.Await(ctx, p.targets[i].cluster, client.ObjectKeyFromObject(pod), p.options.Timeout, p.progress, func(pod *corev1.Pod) (bool, string, error) {
+		done, waiting, err := ready(pod)
+		if !done || err != nil {
+			return done, waiting, err
+		}
+		if pod.Status.PodIP == "" {
+			return false, "its address", nil
+		}
+		address, err = podAddress(pod.Status.PodIP)
+		return true, "", err
+	})
+	return netip.AddrPortFrom(address, listenPort).String(), err
+}
+
+// podAddress parses the address of a Pod. Only the API server vouches for it, and Pods of the other clusters connect to it.
+func podAddress(text string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(text)
+	if err != nil || address.Zone() != "" || probe.IsBarred(address) {
+		return netip.Addr{}, fmt.Errorf("the API server reports %.50q as the address of a Pod; expected one that other hosts can have", text)
+	}
+	return address, nil
+}
+
+// probe starts the Pod that makes connections of one reader, and returns the results in their order.
+func (p *probing) probe(ctx context.Context, i int, image string, connections []connection) ([]probe.Result, error) {
+	limit := p.options.Timeout + reportLimit
+	if len(connections) > probe.MaxEndpoints {
+		return nil, fmt.Errorf("a Pod can make at most %d connections, and needs %d; join fewer clusters at once", probe.MaxEndpoints, len(connections))
+	}
+	arguments := []string{"probe", "--limit=" + connectLimit.String()}
+	for _, c := range connections {
+		if len(c.endpoint.CA) > maxCA {
+			return nil, fmt.Errorf("the CA of %s has %d bytes; expected at most %d", p.targets[c.target].Context, len(c.endpoint.CA), maxCA)
+		}
+		text, err := json.Marshal(c.endpoint)
+		if err != nil {
+			return nil, err
+		}
+		arguments = append(arguments, "--endpoint="+string(text))
+	}
+	pod := p.pod(i, "istiod-agent-probe-", image, arguments)
+	if err := p.create(ctx, i, pod, p.probes); err != nil {
+		return nil, err
+	}
+	var message string
+	if err := pods.Await(ctx, p.targets[i].cluster, client.ObjectKeyFromObject(pod), limit, p.progress, pods.Ended("its connections", &message)); err != nil {
+		return nil, err
+	}
+	results, err := probe.Decode(message, len(connections))
+	if err != nil {
+		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return results, nil
+}
+
+// pod returns a Pod in istiod's namespace, whose rules for outgoing connections are istiod's. Its labels select it for no Service of
+// istiod.
+func (p *probing) pod(i int, prefix, image string, arguments []string) *corev1.Pod {
+	labels := pods.NotInMesh()
+	labels[pods.Label] = "true"
+	meta := metav1.ObjectMeta{Namespace: p.targets[i].Namespace, Name: prefix + p.suffix, Labels: labels, Annotations: map[string]string{"sidecar.istio.io/inject": "false"}}
+	return pods.New(meta, image, arguments, p.options.Timeout+reportLimit+time.Minute)
+}
+
+// create creates a Pod, and records it for remove unless the API server refuses it.
+func (p *probing) create(ctx context.Context, i int, pod *corev1.Pod, in []*corev1.Pod) error {
+	err := p.targets[i].cluster.Client.Create(ctx, pod, owner)
+	if err == nil || !pods.Refused(err) {
+		in[i] = pod
+	}
+	return p.targets[i].cluster.Explain("creating Pod "+pod.Namespace+"/"+pod.Name+", which would connect to the other clusters", "create", "pods", err)
+}
+
+// remove removes all Pods, and returns a text for each that remains.
+func (p *probing) remove(ctx context.Context) []string {
+	return texts(p.each("removing the Pods", func(i int) error {
+		var left []string
+		for _, pod := range []*corev1.Pod{p.probes[i], p.listeners[i]} {
+			if pod == nil {
+				continue
+			}
+			if text := pods.Remove(ctx, p.targets[i].cluster, "pod", pod); text != "" {
+				left = append(left, text)
+			}
+		}
+		if len(left) > 0 {
+			return errors.New(strings.Join(left, "; "))
+		}
+		return nil
+	}))
+}
+
+// texts returns the errors of each, one by one.
+func texts(err error) (all []string) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return []string{err.Error()}
+	}
+	for _, one := range joined.Unwrap() {
+		all = append(all, one.Error())
+	}
+	return all
+}
