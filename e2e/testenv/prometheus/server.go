@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/config"
 	promdiscovery "github.com/prometheus/prometheus/discovery"
 	_ "github.com/prometheus/prometheus/discovery/kubernetes" // kubernetes_sd_configs
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
@@ -76,7 +78,7 @@ func apiserverJob(cluster *rest.Config) object {
 	return object{
 		"job_name": "apiserver", "scheme": "https",
 		"tls_config":     object{"ca": string(cluster.CAData), "cert": string(cluster.CertData), "key": string(cluster.KeyData)},
-		"static_configs": []object{{"targets": []string{cluster.Host[len("https://"):]}}},
+		"static_configs": []object{{"targets": []string{strings.Trim(strings.TrimPrefix(cluster.Host, "https:"), "/")}}},
 		// An API server has thousands of series.
 		"metric_relabel_configs": []object{keep("apiserver_admission_webhook_.*", "__name__")},
 	}
@@ -166,7 +168,7 @@ func (s *Server) Targets() (healthy []map[string]string) {
 	for _, targets := range s.scrapes.TargetsActive() {
 		for _, target := range targets {
 			if target.Health() == scrape.HealthGood {
-				found := target.Labels(nil)
+				found := target.Labels(labels.NewBuilder(labels.EmptyLabels()))
 				healthy = append(healthy, found.Map())
 			}
 		}
