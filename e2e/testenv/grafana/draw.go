@@ -208,29 +208,27 @@ func legendLines(names []string, width float64) (lines [][]string) {
 	return lines
 }
 
+// seconds are round times.
+var seconds = []float64{
+	.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200,
+	day, 2 * day, 5 * day, 10 * day, 20 * day, 50 * day, 100 * day, 200 * day, 500 * day, 1000 * day, 2000 * day, 5000 * day,
+}
+
+const day = 86400.0
+
 // axis returns round values that include least and most, and their distance.
 func axis(panel *Panel, least, most float64) (ticks []float64, step float64) {
-	steps := []float64{}
-	for power := math.Pow(10, -4); power < 1e10; power *= 10 {
-		steps = append(steps, power, 2*power, 5*power)
-	}
-	if panel.FieldConfig.Defaults.Unit == "s" {
-		steps = slices.DeleteFunc(steps, func(step float64) bool { return step > 10 })
-		for _, unit := range []float64{1, 60, 3600, 86400} {
-			for _, n := range []float64{15, 30, 60, 120, 300, 600, 1200} {
-				steps = append(steps, n*unit)
-			}
+	steps := seconds
+	if panel.FieldConfig.Defaults.Unit == "" {
+		steps = nil
+		for power := 1.0; power < 1e10; power *= 10 { // counts
+			steps = append(steps, power, 2*power, 5*power)
 		}
-		slices.Sort(steps)
 	}
-	const most5 = 5
 	for _, step = range steps {
-		if (most-least)/step <= most5 {
+		if (most-least)/step <= 5 {
 			break
 		}
-	}
-	if panel.FieldConfig.Defaults.Unit == "" {
-		step = max(step, 1) // counts
 	}
 	for tick := math.Floor(least/step) * step; ; tick += step {
 		ticks = append(ticks, tick)
@@ -251,7 +249,7 @@ func format(panel *Panel, value, step float64) string {
 	for _, unit := range []struct {
 		seconds float64
 		name    string
-	}{{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}} {
+	}{{day, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}} {
 		if step >= unit.seconds && (unit.seconds == 1 || math.Mod(step, unit.seconds) == 0) {
 			return strconv.FormatFloat(value/unit.seconds, 'f', -1, 64) + " " + unit.name
 		}
@@ -274,8 +272,12 @@ func (d *drawing) text(x, y float64, class, anchor, text string) {
 
 // path draws the parts of a line, and a dot for a part of one point.
 func (d *drawing) path(series int, parts [][][2]float64) {
-	var line strings.Builder
+	var line, dots strings.Builder
 	for _, part := range parts {
+		if len(part) == 1 {
+			dots.WriteString("M" + number(part[0][0]) + " " + number(part[0][1]) + "h0") // with round ends
+			continue
+		}
 		for i, point := range part {
 			letter := "L"
 			if i == 0 {
@@ -283,11 +285,12 @@ func (d *drawing) path(series int, parts [][][2]float64) {
 			}
 			line.WriteString(letter + number(point[0]) + " " + number(point[1]))
 		}
-		if len(part) == 1 {
-			line.WriteString("h0") // with round ends
+	}
+	for _, path := range [][2]string{{"line", line.String()}, {"dots", dots.String()}} {
+		if path[1] != "" {
+			d.printf(`<path class="%s s%d" d="%s"/>`, path[0], series%len(colors), path[1])
 		}
 	}
-	d.printf(`<path class="line s%d" d="%s"/>`, series%len(colors), line.String())
 }
 
 func (d *drawing) style() {
@@ -301,7 +304,8 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .back { fill: #f6f8fa; }
 .panel { fill: #ffffff; stroke: #d1d9e0; }
 .grid { fill: none; stroke: #d1d9e0; stroke-width: .7; }
-.line { fill: none; stroke-width: 1.6; stroke-linecap: round; stroke-linejoin: round; }`)
+.line { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
+.dots { fill: none; stroke-width: 5; stroke-linecap: round; }`)
 	for i, color := range colors {
 		d.printf(".s%d { stroke: %s; }", i, color[0])
 	}

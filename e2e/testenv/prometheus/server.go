@@ -29,8 +29,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Interval of the scrapes.
-const Interval = time.Second
+// Interval of the scrapes, and their time limit.
+const Interval = 2 * time.Second
 
 // Server is a Prometheus: it discovers the targets of the chart's monitors at an API server, scrapes them, and answers queries.
 // It has no HTTP server.

@@ -49,7 +49,7 @@ var shared *cluster.Cluster
 var values = helm.Values{
 	"clusterName":    "cluster-1",
 	"bundleEndpoint": helm.Values{"enabled": true, "secretName": "trust"},
-	"prometheusRule": helm.Values{"caExpirySeconds": 5},
+	"prometheusRule": helm.Values{"caExpirySeconds": 1},
 }
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, nil) }
@@ -64,7 +64,8 @@ type mesh struct {
 
 type istiod struct {
 	*agents.Pod
-	sidecar *agents.Sidecar
+	sidecar     *agents.Sidecar
+	certificate *unstructured.Unstructured
 }
 
 // start starts all of the mesh and a Prometheus, and returns once that has scraped each program.
@@ -102,6 +103,10 @@ func start(t *testing.T) *mesh {
 		return nil
 	})
 	m.eventually(t, "the bundle endpoint serves the root that istiod publishes", `min(istiod_agent_webhook_bundle_current)`, 1)
+	for _, istiod := range m.istiods { // so that their CAs are of the same age
+		must(t, agents.Renew(ctx, shared, istiod.certificate, "once"))
+	}
+	m.counted(t, "success", "RenewRequested", 1)
 	return m
 }
 
@@ -170,13 +175,14 @@ func (m *mesh) addIstiod(t *testing.T, namespace, pod, address string, change fu
 	runPod(t, deployment, pod, address)
 	running, err := agents.NewPod(ctx, shared, namespace, pod, istiodserver.TmpfsDir(t), t.TempDir())
 	must(t, err)
-	_, err = shared.ServerSideApply(ctx, running.Certificate(m.vault.Address, func(vault, certOptions map[string]any) {
+	certificate := running.Certificate(m.vault.Address, func(vault, certOptions map[string]any) {
 		delete(vault, "csrPath")
 		certOptions["ecKeyCurve"] = "P-256"
 		if change != nil {
 			change(vault, certOptions)
 		}
-	}))
+	})
+	_, err = shared.ServerSideApply(ctx, certificate)
 	must(t, err)
 	if output, err := running.Init(ctx); err != nil {
 		t.Fatal(err, output)
@@ -199,7 +205,7 @@ func (m *mesh) addIstiod(t *testing.T, namespace, pod, address string, change fu
 		}
 	})
 	m.prometheus.Behind(net.JoinHostPort(address, "15085"), sidecar.Address())
-	m.istiods = append(m.istiods, &istiod{running, sidecar})
+	m.istiods = append(m.istiods, &istiod{running, sidecar, certificate})
 }
 
 // install applies istiod's Deployment of Istio's chart in a labelled namespace.
@@ -279,12 +285,12 @@ func refused(t *testing.T, namespace string) {
 	}
 }
 
-// counted waits until each agent has so many renewals with an outcome.
-func (m *mesh) counted(t *testing.T, outcome string, least float64) {
+// counted waits until each agent has so many renewals with an outcome and a reason.
+func (m *mesh) counted(t *testing.T, outcome, reason string, least float64) {
 	t.Helper()
 	for _, istiod := range m.istiods {
-		expression := fmt.Sprintf(`sum(istiod_agent_renewals_total{namespace=%q,outcome=%q})`, istiod.Namespace, outcome)
-		m.eventually(t, fmt.Sprintf("istiod in %s has %v times: %s", istiod.Namespace, least, outcome), expression, least)
+		expression := fmt.Sprintf(`sum(istiod_agent_renewals_total{namespace=%q,outcome=%q,reason=%q})`, istiod.Namespace, outcome, reason)
+		m.eventually(t, fmt.Sprintf("%s/%s counts %v times %s: %s", istiod.Namespace, istiod.Name, least, outcome, reason), expression, least)
 	}
 }
 
