@@ -243,7 +243,7 @@ func (m *mesh) dashboard(t *testing.T, began, healthy, ended time.Time) {
 	ctx := t.Context()
 	picture := &grafana.Picture{
 		Dashboard: m.parse(t), Data: map[string]promql.Matrix{}, From: began, To: ended, Step: step,
-		Caption: "A test: two istiods whose CAs live for a minute. " + fmt.Sprintf("Vault is sealed from %s on, until renewals are overdue.", clock(healthy.Sub(began))),
+		Caption: fmt.Sprintf("A test of a few minutes: two istiods whose CAs live for a minute. Vault is sealed from minute %s on, until renewals are overdue.", clock(healthy.Sub(began))),
 		Description: "The panels of the dashboard with the data of a test. The time until each CA expires is a sawtooth: each renewal raises it. " +
 			"While Vault is sealed, the time until each renewal falls below zero, and the renewals show failures; then both istiods renew. " +
 			"The webhook's answers show a refused istiod, and one remote cluster cannot be read.",
