@@ -37,10 +37,16 @@ const (
 	letter  = 6.3 // the mean width of a letter of the legend
 )
 
-// colors are the numbers of distinct series: the rest begins again.
-var colors = [][2]string{ // light, dark
-	{"#0969da", "#4493f8"}, {"#bc4c00", "#f0883e"}, {"#1a7f37", "#3fb950"}, {"#8250df", "#ab7df8"},
-	{"#cf222e", "#ff7b72"}, {"#9a6700", "#d29922"}, {"#bf3989", "#f778ba"}, {"#1b7c83", "#39c5cf"},
+// colors of the series of a panel, which are used again after the last one.
+var colors = []struct{ light, dark string }{
+	{"#0969da", "#4493f8"},
+	{"#bc4c00", "#f0883e"},
+	{"#1a7f37", "#3fb950"},
+	{"#8250df", "#ab7df8"},
+	{"#cf222e", "#ff7b72"},
+	{"#9a6700", "#d29922"},
+	{"#bf3989", "#f778ba"},
+	{"#1b7c83", "#39c5cf"},
 }
 
 // SVG draws the dashboard, for a light and a dark background.
@@ -307,7 +313,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 .dots { fill: none; stroke-width: 5; stroke-linecap: round; }`)
 	for i, color := range colors {
-		d.printf(".s%d { stroke: %s; }", i, color[0])
+		d.printf(".s%d { stroke: %s; }", i, color.light)
 	}
 	d.printf(`@media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc; }
@@ -316,7 +322,7 @@ text { fill: #f0f6fc; }
 .panel { fill: #0d1117; stroke: #3d444d; }
 .grid { stroke: #3d444d; }`)
 	for i, color := range colors {
-		d.printf(".s%d { stroke: %s; }", i, color[1])
+		d.printf(".s%d { stroke: %s; }", i, color.dark)
 	}
 	d.printf("}\n</style>")
 }

@@ -7,6 +7,7 @@ package prometheus
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
@@ -40,15 +41,11 @@ func FromChart(ctx context.Context, release helm.Release, values helm.Values) (*
 		return nil, err
 	}
 	all := helm.Values{}
-	for name, value := range values {
-		all[name] = value
-	}
+	maps.Copy(all, values)
 	for _, name := range []string{"podMonitor", "serviceMonitor", "prometheusRule", "dashboard"} {
 		part := helm.Values{"enabled": true}
 		if given, ok := values[name].(helm.Values); ok {
-			for key, value := range given {
-				part[key] = value
-			}
+			maps.Copy(part, given)
 		}
 		all[name] = part
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -178,7 +179,7 @@ func (m *mesh) known(t *testing.T) {
 func (m *mesh) exists(t *testing.T, metric string, matcher *labels.Matcher) bool {
 	t.Helper()
 	selector := fmt.Sprintf(`count(last_over_time({__name__=%q,%s}[10m]))`, metric, matcher)
-	if matcher.Name == labels.MetricName {
+	if matcher.Name == model.MetricNameLabel {
 		selector = fmt.Sprintf(`count(last_over_time({__name__=%q}[10m]))`, metric)
 	}
 	found, err := m.prometheus.Query(t.Context(), selector, time.Now())
@@ -200,7 +201,7 @@ func (m *mesh) page(t *testing.T) {
 	}
 	histogram := regexp.MustCompile("_(bucket|sum|count)$")
 	for _, sample := range found {
-		name := histogram.ReplaceAllString(sample.Metric.Get(labels.MetricName), "")
+		name := histogram.ReplaceAllString(sample.Metric.Get(model.MetricNameLabel), "")
 		if !strings.Contains(string(content), "`"+name+"`") && !strings.Contains(string(content), "`"+name+"{") {
 			t.Errorf("docs/monitoring.md does not describe %s", name)
 		}
@@ -268,7 +269,7 @@ func (m *mesh) dashboard(t *testing.T, began, healthy, ended time.Time) {
 	must(t, err)
 	file := filepath.Join(root, "docs", "pictures", "dashboard.svg")
 	if *update {
-		must(t, os.WriteFile(file, []byte(drawn), 0o644)) //nolint:gosec // a page of the docs
+		must(t, os.WriteFile(file, []byte(drawn), 0o644))
 	}
 	content, err := os.ReadFile(file)
 	must(t, err)
