@@ -222,7 +222,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%q fire, want %q", firing, want)
 			}
 			if len(found[name].first) != 1 {
-				t.Fatalf("it fires as %v, want once", found[name].first)
+				t.Fatalf("%d alerts fire, want one", len(found[name].first))
 			}
 			alert := found[name].first[0]
 			if got := alert.Annotations.Get("summary"); got != fault.summary {
@@ -289,7 +289,7 @@ func TestNoFault(t *testing.T) {
 			mesh := healthy()
 			change(mesh)
 			for alert, found := range evaluate(t, mesh, 120) {
-				t.Errorf("%s fires in the minutes %s: %v", alert, found.minutes, found.first)
+				t.Errorf("%s fires in the minutes %s: %s", alert, found.minutes, found.first[0].Annotations.Get("summary"))
 			}
 		})
 	}
