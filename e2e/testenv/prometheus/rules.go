@@ -87,12 +87,3 @@ func (r *Rules) Eval(ctx context.Context, at time.Time) (map[string][]*Alert, er
 	}
 	return active, errors.Join(failed...)
 }
-
-// For returns the `for` of each alert by name.
-func (r *Rules) For() map[string]time.Duration {
-	durations := map[string]time.Duration{}
-	for _, each := range r.alerting() {
-		durations[each.Name()] = each.HoldDuration()
-	}
-	return durations
-}
