@@ -397,6 +397,10 @@ golden: ## Update the golden files of the tests; review the difference before yo
 	@go test ./golden ./cli/status ./cli/vaultside -update
 	@cd e2e && go test ./tests/chart -update
 
+.PHONY: picture
+picture: servers ## Draw the dashboard in docs/pictures again, from a run of three minutes
+	@cd e2e && go test -count=1 ./tests/monitoring -update
+
 .build/golangci-lint: tools/go.mod
 	@hack/build.sh $@ tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 

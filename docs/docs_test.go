@@ -48,14 +48,14 @@ func TestEveryMetricOfTheAgentIsExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := read(t, "agent.md").text
+	text := read(t, "monitoring.md").text
 	found := regexp.MustCompile(`gauge\("(\w+)"\)|"istiod_agent_(\w+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(found) < 8 {
 		t.Fatalf("found only %q", found)
 	}
 	for _, match := range found {
 		if name := "istiod_agent_" + match[1] + match[2]; !strings.Contains(text, "`"+name) {
-			t.Errorf("agent.md does not explain %s", name)
+			t.Errorf("monitoring.md does not explain %s", name)
 		}
 	}
 }

@@ -337,6 +337,9 @@ func (p *Pod) Sidecar(ctx context.Context, arguments ...string) (*Sidecar, error
 	return s, nil
 }
 
+// Address returns HOST:PORT of the health port.
+func (s *Sidecar) Address() string { return s.address }
+
 // Get returns the body of a path of the health port. A status other than 200 is an error.
 func (s *Sidecar) Get(ctx context.Context, path string) (string, error) {
 	return process.Get(ctx, "http://"+s.address+path)

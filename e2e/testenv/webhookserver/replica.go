@@ -49,6 +49,11 @@ func startReplica(program []string, kubeconfig, dir string, config map[string]an
 // Address returns HOST:PORT of admission.
 func (r *Replica) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port)) }
 
+// MetricsAddress returns HOST:PORT of /metrics.
+func (r *Replica) MetricsAddress() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.MetricsPort))
+}
+
 // Exited is closed when the process has ended.
 func (r *Replica) Exited() <-chan struct{} { return r.process.Exited() }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -53,10 +54,11 @@ func TestAgentNetworkPolicy(t *testing.T) {
 	if admits(t, ours, pods, 15014) || len(ours.Spec.Ingress[0].From) == 0 {
 		t.Error("the page's NetworkPolicy admits more than Prometheus to the agent's port")
 	}
-	podMonitor := render(t, standard, helm.Values{"podMonitor": helm.Values{"enabled": true}}).one(t, "PodMonitor")
-	endpoints, _, _ := unstructured.NestedSlice(podMonitor.Object, "spec", "podMetricsEndpoints")
-	if port := endpoints[0].(map[string]any)["portNumber"]; fmt.Sprint(port) != fmt.Sprint(agentPort) {
-		t.Errorf("the PodMonitor reads port %v", port)
+	podMonitor := typed[monitoringv1.PodMonitor](t, render(t, standard, helm.Values{"podMonitor": helm.Values{"enabled": true}}).one(t, "PodMonitor"))
+	for _, relabeling := range podMonitor.Spec.PodMetricsEndpoints[0].RelabelConfigs {
+		if relabeling.TargetLabel == "__address__" && !strings.HasSuffix(*relabeling.Replacement, ":"+fmt.Sprint(agentPort)) {
+			t.Errorf("the PodMonitor reads %s", *relabeling.Replacement)
+		}
 	}
 }
 
