@@ -192,12 +192,20 @@ CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-ma
 APPROVER_BINARY  := .build/approver-policy-$(APPROVER_POLICY)/approver-policy
 TRUST_MANAGER_BINARY := .build/trust-manager-$(TRUST_MANAGER)/trust-manager
 
+# KUBEBUILDER_ASSETS names a folder that has both. ENVTEST_INSTALLED_ONLY=1 downloads nothing, as in setup-envtest.
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
 control-plane:
 else
-control-plane: $(ETCD_BINARY) $(APISERVER_BINARY) ## Build kube-apiserver and etcd, unless KUBEBUILDER_ASSETS names a folder that has them
+control-plane: $(if $(ENVTEST_INSTALLED_ONLY),,ready-made) $(ETCD_BINARY) $(APISERVER_BINARY) ## Get kube-apiserver and etcd: ready-made within seconds, else built; or set KUBEBUILDER_ASSETS to their folder
 endif
+
+# Those of setup-envtest, of the same minor release: KUBERNETES itself is seldom there.
+.PHONY: ready-made
+ready-made:
+	@test -x $(APISERVER_BINARY) -a -x $(ETCD_BINARY) || { hack/build.sh .build/e2e/envtest e2e ./cmd/envtest && \
+		.build/e2e/envtest --kubernetes $(KUBERNETES) --apiserver $(APISERVER_BINARY) --etcd $(ETCD_BINARY) $(if $(ENVTEST_INDEX),--index $(ENVTEST_INDEX)); } || \
+		echo "kube-apiserver and etcd are built from source."
 
 $(ETCD_BINARY):
 	@echo "Building etcd $(ETCD), once."
