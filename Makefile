@@ -113,13 +113,16 @@ push: push-tools ## Push images and chart of dist/, as make release has written 
 
 # --- Seeing it work ----------------------------------------------------------
 
+# What is built first is shown first: the patch by the plugin, the injection by the API server, then the CA by Vault and istiod.
 .PHONY: demo
-demo: control-plane ## Install istiod into a real API server, show the injection, and that its CA comes from Vault
+demo: bin/kubectl-istiod_agent ## See the injection, and istiod with a CA from Vault, on this machine (KEEP=1 leaves it running, to try)
+	@hack/injection.sh
+	@$(MAKE) -s --no-print-directory control-plane
 	@hack/build.sh .build/demo e2e ./cmd/demo
-	@test -x $(VAULT_BINARY) -a -x $(ISTIOD_BINARY) || { (cd e2e && ../.build/demo injection) && \
-		echo "That was the injection. What comes of it is shown once Vault and istiod are built."; }
-	@$(MAKE) -s --no-print-directory $(VAULT_BINARY) $(ISTIOD_BINARY)
-	@cd e2e && ../.build/demo
+	@cd e2e && exec ../.build/demo $(if $(KEEP),--keep)
+
+.PHONY: demo-servers
+demo-servers: $(VAULT_BINARY) $(ISTIOD_BINARY)
 
 .PHONY: test
 test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration, e2e-core (what CI runs)
