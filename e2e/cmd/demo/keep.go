@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
@@ -24,7 +27,7 @@ var goOn = []command{
 
 // keep prints the commands to try and waits for the signal.
 func (d *demo) keep(ctx context.Context) error {
-	kubeconfig, err := d.cluster.Plane.Kubeconfig("demo", "system:masters")
+	kubeconfig, err := d.kubeconfig()
 	if err != nil {
 		return err
 	}
@@ -50,20 +53,36 @@ func (d *demo) keep(ctx context.Context) error {
 	}
 }
 
+// kubeconfig writes an administrator's kubeconfig, whose context is called demo.
+func (d *demo) kubeconfig() (file string, err error) {
+	administrator, err := d.cluster.Plane.Kubeconfig("administrator", "system:masters")
+	if err != nil {
+		return "", err
+	}
+	config, err := clientcmd.LoadFromFile(administrator)
+	if err != nil {
+		return "", err
+	}
+	config.Contexts = map[string]*clientcmdapi.Context{"demo": config.Contexts[config.CurrentContext]}
+	config.CurrentContext = "demo"
+	file = filepath.Join(d.mesh.dir, "kubeconfig")
+	return file, clientcmd.WriteToFile(*config, file)
+}
+
 // toTry returns commands for the running demo. The last ones are for those who have kubectl.
 func toTry(kubeconfig, certificate string) ([]command, error) {
 	root, err := built.Root()
 	if err != nil {
 		return nil, err
 	}
-	plugin := filepath.Join("bin", "kubectl-istiod_agent")
+	program := filepath.Join("bin", "kubectl-istiod_agent")
 	commands := []command{
 		{"cd " + root, ""},
 		{"export KUBECONFIG=" + kubeconfig, ""},
-		{plugin + " status", "each istiod's CA"},
-		{plugin + " check", "the installation"},
-		{plugin + " verify", "one root in all namespaces"},
-		{plugin + " renew " + certificate + " -n " + namespace, "another renewal"},
+		{program + " status", "each istiod's CA"},
+		{program + " check", "the installation"},
+		{program + " verify", "one root in all namespaces"},
+		{program + " renew " + certificate + " -n " + namespace, "another renewal"},
 	}
 	if _, err := exec.LookPath("kubectl"); err == nil {
 		commands = append(commands, command{"kubectl get virtualmeshes,issuedcertificates -A", "the objects behind it"})

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
@@ -106,21 +107,26 @@ func (d *demo) stop() error {
 	})
 }
 
-// start starts the API server.
+// start starts the API server, and builds this project's programs meanwhile.
 func (d *demo) start(ctx context.Context) error {
 	d.steps.title("The injection in a real API server")
-	if err := d.steps.step("start etcd and kube-apiserver on loopback", func() (err error) {
-		d.cluster, err = cluster.Start()
-		return err
-	}); err != nil {
-		return err
-	}
-	d.started("the webhook, kube-apiserver and etcd", func() error { return d.cluster.Stop() })
-	return d.steps.building("go build ./cmd/istiod-agent-webhook ./cmd/istiod-agent", func() error {
-		if _, err := built.Webhook(ctx); err != nil {
+	return d.steps.building("start etcd and kube-apiserver on loopback; meanwhile go build ./cmd/istiod-agent-webhook ./cmd/istiod-agent", func() error {
+		var group errgroup.Group
+		group.Go(func() (err error) {
+			d.cluster, err = cluster.Start()
 			return err
+		})
+		group.Go(func() error {
+			if _, err := built.Webhook(ctx); err != nil {
+				return err
+			}
+			_, err := built.Agent(ctx)
+			return err
+		})
+		err := group.Wait()
+		if d.cluster != nil {
+			d.started("the webhook, kube-apiserver and etcd", d.cluster.Stop)
 		}
-		_, err := built.Agent(ctx)
 		return err
 	})
 }

@@ -92,7 +92,7 @@ func (s *summary) print(to *steps) {
 		{"root", fmt.Sprintf("%s, SHA-256 %s…, of Vault; the same in ConfigMap istio-ca-root-cert", s.root.Subject, fingerprint(s.root))},
 		{"istiod's CA", fmt.Sprintf("%s, until %s", s.ca.URIs[0], s.ca.NotAfter.UTC().Format(time.DateOnly))},
 		{"renewal", fmt.Sprintf("serial %s to %s in %.1f s; istiod is still process %d", short(s.before), short(s.after), s.renewal.Seconds(), s.process)},
-		{"the CA's key", fmt.Sprintf("is in memory: %s (%s, tmpfs)", s.keyFile, s.mode)},
+		{"the CA's key", fmt.Sprintf("is in memory: %s (%#o, tmpfs)", s.keyFile, s.mode)},
 		{"", fmt.Sprintf("is not in etcd: not in %s bytes, neither as PEM or DER nor in base64;", grouped(s.searched))},
 		{"", "the same search finds the root, which is public"},
 	} {

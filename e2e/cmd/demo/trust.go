@@ -38,7 +38,9 @@ type mesh struct {
 	// root is Vault's root, in PEM.
 	root []byte
 	// cacerts is istiod's folder in memory.
-	cacerts     string
+	cacerts string
+	// dir is for other files.
+	dir         string
 	pod         *agents.Pod
 	certificate *unstructured.Unstructured
 	istiod      *istiodserver.Server
@@ -74,12 +76,11 @@ func (d *demo) trust(ctx context.Context) (err error) {
 	}
 	d.started("the folder in memory", remove)
 	m.cacerts = cacerts
-	dir, err := os.MkdirTemp("", "istiod-agent-demo-")
-	if err != nil {
+	if m.dir, err = os.MkdirTemp("", "istiod-agent-demo-"); err != nil {
 		return err
 	}
-	d.started("temporary files", func() error { return os.RemoveAll(dir) })
-	if m.pod, err = agents.NewPod(ctx, d.cluster, namespace, "istiod-demo", cacerts, dir); err != nil {
+	d.started("temporary files", func() error { return os.RemoveAll(m.dir) })
+	if err := d.schedule(ctx); err != nil {
 		return err
 	}
 	if err := s.step("kubectl create namespace gloo-mesh; kubectl apply -f virtual-mesh.yaml (the guide's, but for this Vault's address)", func() error {
@@ -126,6 +127,18 @@ func (d *demo) trust(ctx context.Context) (err error) {
 		d.started("the sidecar", func() error { return sidecar.Stop(10 * time.Second) })
 		return nil
 	})
+}
+
+// schedule creates the Pod that the ReplicaSet's controller creates.
+func (d *demo) schedule(ctx context.Context) (err error) {
+	const name = "istiod-demo"
+	object := cluster.Pod(namespace, &d.istiod.Spec.Template)
+	object.GenerateName, object.Name = "", name
+	if err := d.cluster.Create(ctx, object); err != nil {
+		return err
+	}
+	d.mesh.pod, err = agents.NewPod(ctx, d.cluster, namespace, name, d.mesh.cacerts, d.mesh.dir)
+	return err
 }
 
 // apply applies the guide's VirtualMesh.
