@@ -58,8 +58,15 @@ compile_progress() {
   fi
 }
 
+# Go does not link again over a program that is as it would link it.
+[ ! -x "$output" ] || ln -f "$output" "$output.$$.new" 2>/dev/null || true
+
 during download
 main=$(tail -n 1 "$logs/packages") # the package itself comes after all that it needs
 during compile
-mv "$output.$$.new" "$output"
+if [ "$output.$$.new" -ef "$output" ]; then
+  rm "$output.$$.new"
+else
+  mv "$output.$$.new" "$output"
+fi
 [ "$SECONDS" -lt 8 ] || say "built"

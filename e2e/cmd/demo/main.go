@@ -110,7 +110,7 @@ func (d *demo) stop() error {
 // start starts the API server, and builds this project's programs meanwhile.
 func (d *demo) start(ctx context.Context) error {
 	d.steps.title("The injection in a real API server")
-	return d.steps.building("start etcd and kube-apiserver on loopback; meanwhile go build ./cmd/istiod-agent-webhook ./cmd/istiod-agent", func() error {
+	return d.steps.step("start etcd and kube-apiserver on loopback; meanwhile go build ./cmd/istiod-agent-webhook ./cmd/istiod-agent", func() error {
 		var group errgroup.Group
 		group.Go(func() (err error) {
 			d.cluster, err = cluster.Start()
