@@ -51,7 +51,7 @@ func main() {
 	}
 	if err = errors.Join(err, stopErr); err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", terminal.Plain(err.Error()))
-		os.Exit(1) //nolint:gocritic // the deferred call only stops the delivery of signals
+		os.Exit(1)
 	}
 	if kept {
 		fmt.Println("\nEverything is stopped, and no file is left.")

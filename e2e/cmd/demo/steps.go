@@ -114,7 +114,7 @@ func (s *steps) next(title string, commands []command) {
 		if each.shows == "" {
 			fmt.Printf("  %s\n", each.line)
 		} else {
-			fmt.Printf("  %-46s  # %s\n", each.line, each.shows)
+			fmt.Printf("  %-48s  # %s\n", each.line, each.shows)
 		}
 	}
 }

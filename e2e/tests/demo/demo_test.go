@@ -67,7 +67,7 @@ func TestKeep(t *testing.T) {
 	d.checkNothingLeft(t, children)
 }
 
-// Whatever ends make alone, in the middle, leaves nothing either.
+// A signal to make alone, in the middle of a run, leaves nothing either.
 func TestTerminated(t *testing.T) {
 	d := start(t)
 	d.wait(t, "Vault", func() error { return d.prints("start Vault on loopback") })
@@ -214,8 +214,11 @@ func (d *demo) checkCommands(t *testing.T) {
 	_, end, _ := strings.Cut(d.process.Output(), "\nIt is still running: try, in another terminal\n\n")
 	block, _, _ := strings.Cut(end, "\n\n")
 	want := []struct{ command, shows string }{
-		{"status", "istiod-demo   Ready "}, {"check", "ok       Vault "}, {"verify", "ok    demo: "},
-		{"renew", "uses CA certificate"}, {"kubectl get", "istiod-istio-system-cluster-1 "},
+		{"status", "istiod-demo   Ready "},
+		{"check", "ok       Vault "},
+		{"verify", "ok    demo: "},
+		{"renew", "uses CA certificate"},
+		{"kubectl get", "istiod-istio-system-cluster-1 "},
 	}
 	var set []string // the lines that set up the shell
 	for line := range strings.Lines(block) {
