@@ -119,13 +119,16 @@ push: push-tools ## Push images and chart of dist/, as make release has written 
 
 # --- Seeing it work ----------------------------------------------------------
 
+# What is built first is shown first: the patch by the plugin, the injection by the API server, then the CA by Vault and istiod.
 .PHONY: demo
-demo: control-plane ## Install istiod into a real API server, show the injection, and that its CA comes from Vault
+demo: bin/kubectl-istiod_agent ## See the injection, and istiod with a CA from Vault, on this machine (KEEP=1 leaves it running, to try)
+	@hack/injection.sh
+	@$(MAKE) -s --no-print-directory control-plane
 	@hack/build.sh .build/demo e2e ./cmd/demo
-	@test -x $(VAULT_BINARY) -a -x $(ISTIOD_BINARY) || { (cd e2e && ../.build/demo injection) && \
-		echo "That was the injection. What comes of it is shown once Vault and istiod are built."; }
-	@$(MAKE) -s --no-print-directory $(VAULT_BINARY) $(ISTIOD_BINARY)
-	@cd e2e && ../.build/demo
+	@cd e2e && exec ../.build/demo $(if $(KEEP),--keep)
+
+.PHONY: demo-servers
+demo-servers: $(VAULT_BINARY) $(ISTIOD_BINARY)
 
 .PHONY: test
 test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration, e2e-core (what CI runs)
@@ -198,12 +201,20 @@ CERT_MANAGER_BINARIES := $(addprefix .build/cert-manager-$(CERT_MANAGER)/cert-ma
 APPROVER_BINARY  := .build/approver-policy-$(APPROVER_POLICY)/approver-policy
 TRUST_MANAGER_BINARY := .build/trust-manager-$(TRUST_MANAGER)/trust-manager
 
+# KUBEBUILDER_ASSETS names a folder that has both. ENVTEST_INSTALLED_ONLY=1 downloads nothing, as in setup-envtest.
 .PHONY: control-plane
 ifdef KUBEBUILDER_ASSETS
 control-plane:
 else
-control-plane: $(ETCD_BINARY) $(APISERVER_BINARY) ## Build kube-apiserver and etcd, unless KUBEBUILDER_ASSETS names a folder that has them
+control-plane: $(if $(ENVTEST_INSTALLED_ONLY),,ready-made) $(ETCD_BINARY) $(APISERVER_BINARY) ## Get kube-apiserver and etcd: ready-made within seconds, else built; or set KUBEBUILDER_ASSETS to their folder
 endif
+
+# Those of setup-envtest, of the same minor release: KUBERNETES itself is seldom there.
+.PHONY: ready-made
+ready-made:
+	@test -x $(APISERVER_BINARY) -a -x $(ETCD_BINARY) || { hack/build.sh .build/e2e/envtest e2e ./cmd/envtest && \
+		.build/e2e/envtest --kubernetes $(KUBERNETES) --apiserver $(APISERVER_BINARY) --etcd $(ETCD_BINARY) $(if $(ENVTEST_INDEX),--index $(ENVTEST_INDEX)); } || \
+		echo "kube-apiserver and etcd are built from source."
 
 $(ETCD_BINARY):
 	@echo "Building etcd $(ETCD), once."

@@ -26,7 +26,7 @@ var (
 
 // upgradesOfOthers are the commands that need no flag, by file, each with its reason.
 var upgradesOfOthers = map[string]map[string]string{
-	"e2e/cmd/demo/main.go": {
+	"e2e/cmd/demo/injection.go": {
 		"helm upgrade istiod istio/istiod, with nothing new": "a title of the demo; the release is Istio's",
 	},
 	"e2e/suite/life_test.go": {

@@ -3,7 +3,7 @@
 #
 #   hack/build.sh OUTPUT MODULE_DIR PACKAGE [LDFLAGS]
 #
-# Prints the progress every 15 seconds, and nothing for a shorter build.
+# Prints the progress every 8 seconds, and nothing for a shorter build.
 # The program appears under its name only when it is whole.
 set -euo pipefail
 
@@ -24,14 +24,14 @@ trap 'exit 130' INT TERM
 say() { printf '  %s: %s after %dm%02ds\n' "$name" "$1" $((SECONDS / 60)) $((SECONDS % 60)) >&2; }
 
 # during STEP: runs it in the background, tells its progress, and gives its exit status.
+next=8
 during() {
-  local next=$((SECONDS + 15))
   "$1" &
   child=$!
   while kill -0 "$child" 2>/dev/null; do
     if [ "$SECONDS" -ge "$next" ]; then
       say "$("$1_progress")"
-      next=$((SECONDS + 15))
+      next=$((SECONDS + 8))
     fi
     sleep 0.2
   done
@@ -58,8 +58,15 @@ compile_progress() {
   fi
 }
 
+# Go does not link again over a program that is as it would link it.
+[ ! -x "$output" ] || ln -f "$output" "$output.$$.new" 2>/dev/null || true
+
 during download
 main=$(tail -n 1 "$logs/packages") # the package itself comes after all that it needs
 during compile
-mv "$output.$$.new" "$output"
-[ "$SECONDS" -lt 15 ] || say "built"
+if [ "$output.$$.new" -ef "$output" ]; then
+  rm "$output.$$.new"
+else
+  mv "$output.$$.new" "$output"
+fi
+[ "$SECONDS" -lt 8 ] || say "built"

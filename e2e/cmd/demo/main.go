@@ -2,31 +2,28 @@
 
 // Command demo shows the product's main job on this machine. It starts an API server and the webhook on loopback, installs
 // istiod from Istio's chart, and prints the stored Deployment. Then it sets up a Vault by the guide, runs the containers of
-// the stored Pod template as local processes, and shows that the mesh's root is Vault's and that istiod loads a renewed CA.
-// It exits with 1 and the reason if that fails, and stops everything that it started.
+// the stored Pod template as local processes, and shows that the mesh's root is Vault's, that istiod loads a renewed CA, and
+// that the CA's key is not in etcd. It exits with 1 and the reason if that fails, and stops everything that it started.
 //
-// With the argument "injection" it ends after the Deployment, so that neither Vault nor istiod must be built.
+// With --keep everything runs until Ctrl-C. `make demo` shows the injected patch before it builds this program.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/istio"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 const (
@@ -35,142 +32,101 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	keep := flag.Bool("keep", false, "leave everything running until Ctrl-C")
+	flag.Parse()
+	// A terminal that is closed sends SIGHUP.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := demo(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("interrupted; everything that was started is stopped")
-		}
-		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+	d := &demo{steps: newSteps()}
+	kept := false
+	err := d.run(ctx)
+	if err == nil && *keep {
+		kept = true
+		err = d.keep(ctx)
+	}
+	interrupted := ctx.Err() != nil && !kept
+	stopErr := d.stop()
+	if interrupted {
+		err = errors.New("interrupted; everything that was started is stopped")
+	}
+	if err = errors.Join(err, stopErr); err != nil {
+		fmt.Fprintln(os.Stderr, "\ndemo:", terminal.Plain(err.Error()))
 		os.Exit(1)
 	}
+	if kept {
+		fmt.Println("\nEverything is stopped, and no file is left.")
+		return
+	}
+	d.steps.table()
+	d.summary.print(d.steps)
+	d.steps.next("Go on with", goOn)
 }
 
-func demo(ctx context.Context) (err error) {
-	s := newSteps()
-	if err := s.step("go build ./cmd/istiod-agent-webhook", func() error {
-		_, err := built.Webhook(ctx)
-		return err
-	}); err != nil {
-		return err
-	}
-
-	var c *cluster.Cluster
-	defer func() {
-		if c != nil {
-			err = errors.Join(err, s.step("stop the webhook, kube-apiserver and etcd", c.Stop))
-			s.table()
-		}
-	}()
-	if err := s.step("start etcd and kube-apiserver on loopback", func() (err error) {
-		c, err = cluster.Start()
-		return err
-	}); err != nil {
-		return err
-	}
-	if err := install(ctx, s, c); err != nil {
-		return err
-	}
-	stored, err := show(ctx, s, c)
-	if err != nil || len(os.Args) > 1 && os.Args[1] == "injection" {
-		return err
-	}
-	return trust(ctx, s, c, &stored.Spec.Template.Spec)
+// demo is what runs, and what it has shown.
+type demo struct {
+	steps   *steps
+	cluster *cluster.Cluster
+	// istiod is the stored Deployment.
+	istiod  *appsv1.Deployment
+	mesh    mesh
+	summary summary
+	// stops end what was started, in the order of the starts.
+	stops []stop
 }
 
-// install runs a person's commands.
-func install(ctx context.Context, s *steps, c *cluster.Cluster) error {
-	release := helm.Release{Name: "istiod", Namespace: namespace}
-	for _, each := range []struct {
-		command string
-		run     func() error
-	}{
-		{"kubectl create namespace " + namespace, func() error {
-			return c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
-		}},
-		{"helm install istiod-agent charts/istiod-agent -n istiod-agent-system --set clusterName=cluster-1, and start its webhook", func() error {
-			return c.Install(ctx, webhookserver.Options{Values: helm.Values{"clusterName": "cluster-1"}})
-		}},
-		{"kubectl label namespace " + namespace + " " + cluster.InjectionLabel + "=enabled", func() error {
-			return c.SetInjection(ctx, namespace, true)
-		}},
-		{"helm install istio-base istio/base -n " + namespace, func() error {
-			chart, err := istio.Base()
-			if err != nil {
-				return err
-			}
-			return c.Helm.Install(ctx, helm.Release{Name: "istio-base", Namespace: namespace}, chart, nil)
-		}},
-		{"helm install istiod istio/istiod -n " + namespace + " --set global.tag=" + istioTag, func() error {
-			chart, err := istio.Discovery()
-			if err != nil {
-				return err
-			}
-			return c.Helm.Install(ctx, release, chart, istio.Values(namespace, istioTag))
-		}},
-		{"helm upgrade istiod istio/istiod, with nothing new", func() error {
-			chart, err := istio.Discovery()
-			if err != nil {
-				return err
-			}
-			return c.Helm.Upgrade(ctx, release, chart, istio.Values(namespace, istioTag))
-		}},
-	} {
-		if err := s.step(each.command, each.run); err != nil {
+type stop struct {
+	what string
+	run  func() error
+}
+
+func (d *demo) run(ctx context.Context) error {
+	for _, part := range []func(context.Context) error{d.start, d.install, d.show, d.servers, d.trust, d.renewed, d.key} {
+		if err := part(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// show prints the stored Deployment and checks it point by point.
-func show(ctx context.Context, s *steps, c *cluster.Cluster) (stored *appsv1.Deployment, err error) {
-	var (
-		without *appsv1.Deployment
-		report  []string
-	)
-	stored = &appsv1.Deployment{}
-	if err := s.step("read the stored Deployment", func() error {
-		rendered, err := istio.Deployment(ctx, namespace, istio.Values(namespace, istioTag))
-		if err != nil {
-			return err
-		}
-		if without, err = c.WithoutWebhook(ctx, rendered); err != nil {
-			return err
-		}
-		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "istiod"}, stored); err != nil {
-			return err
-		}
-		report, err = webhooksReport(ctx, c)
-		return err
-	}); err != nil {
-		return nil, err
-	}
+// started remembers how to stop something.
+func (d *demo) started(what string, run func() error) { d.stops = append(d.stops, stop{what, run}) }
 
-	difference, err := unifiedDifference(without, stored)
-	if err != nil {
-		return nil, err
+// stop stops everything, the last first.
+func (d *demo) stop() error {
+	if len(d.stops) == 0 {
+		return nil
 	}
-	s.title("istiod's Deployment: as applied (-) and as stored (+)")
-	s.difference(difference)
-	s.title("The webhook's report")
-	for _, line := range report {
-		fmt.Println(line)
-	}
-
-	points := injected.Check(&without.Spec.Template, &stored.Spec.Template, injected.Default(c.Webhook.AgentImage()))
-	points = append(points, injected.Point{Name: "the upgrade with nothing new has restarted nothing", Err: sameGeneration(stored)})
-	s.title("What must hold")
-	s.points(points)
-	if missing := injected.Missing(points); len(missing) > 0 {
-		return nil, fmt.Errorf("the stored Deployment is wrong: %d of %d points do not hold", len(missing), len(points))
-	}
-	return stored, nil
+	return d.steps.step("stop everything", func() error {
+		var failed []error
+		for _, each := range slices.Backward(d.stops) {
+			if err := each.run(); err != nil {
+				failed = append(failed, fmt.Errorf("stopping %s: %w", each.what, err))
+			}
+		}
+		return errors.Join(failed...)
+	})
 }
 
-func sameGeneration(stored *appsv1.Deployment) error {
-	if stored.Generation != 1 {
-		return fmt.Errorf("the Deployment is at generation %d", stored.Generation)
-	}
-	return nil
+// start starts the API server, and builds this project's programs meanwhile.
+func (d *demo) start(ctx context.Context) error {
+	d.steps.title("The injection in a real API server")
+	return d.steps.step("start etcd and kube-apiserver on loopback; meanwhile go build ./cmd/istiod-agent-webhook ./cmd/istiod-agent", func() error {
+		var group errgroup.Group
+		group.Go(func() (err error) {
+			d.cluster, err = cluster.Start()
+			return err
+		})
+		group.Go(func() error {
+			if _, err := built.Webhook(ctx); err != nil {
+				return err
+			}
+			_, err := built.Agent(ctx)
+			return err
+		})
+		err := group.Wait()
+		if d.cluster != nil {
+			d.started("the webhook, kube-apiserver and etcd", d.cluster.Stop)
+		}
+		return err
+	})
 }

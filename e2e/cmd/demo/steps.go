@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
@@ -29,8 +30,34 @@ func newSteps() *steps {
 	return &steps{start: time.Now(), coloured: terminal && os.Getenv("NO_COLOR") == ""}
 }
 
-// step prints a step's name and runs it.
+// step prints a step's name and runs it. It is never silent for long.
 func (s *steps) step(name string, run func() error) error {
+	return s.building(name, func() error {
+		start, tick, done := time.Now(), time.NewTicker(interval), make(chan struct{})
+		defer tick.Stop()
+		var reported sync.WaitGroup
+		reported.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case now := <-tick.C:
+					fmt.Printf("         … %s so far\n", now.Sub(start).Round(time.Second))
+				}
+			}
+		})
+		err := run()
+		close(done)
+		reported.Wait()
+		return err
+	})
+}
+
+// interval is the time between two lines of progress.
+const interval = 5 * time.Second
+
+// building is step for what prints its own progress.
+func (s *steps) building(name string, run func() error) error {
 	start := time.Now()
 	fmt.Printf("%6.1fs  %s\n", start.Sub(s.start).Seconds(), name)
 	if err := run(); err != nil {
@@ -78,6 +105,18 @@ func (s *steps) table() {
 		fmt.Printf("%6.1fs  %s\n", each.took.Seconds(), each.name)
 	}
 	fmt.Printf("%6.1fs  in all\n", time.Since(s.start).Seconds())
+}
+
+// next prints commands, each with what it shows as a comment, so that a whole line can be copied.
+func (s *steps) next(title string, commands []command) {
+	s.title(title)
+	for _, each := range commands {
+		if each.shows == "" {
+			fmt.Printf("  %s\n", each.line)
+		} else {
+			fmt.Printf("  %-48s  # %s\n", each.line, each.shows)
+		}
+	}
 }
 
 func (s *steps) colour(code, text string) string {

@@ -5,14 +5,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,22 +26,47 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // patience is the timeout of each condition.
 const patience = time.Minute
 
-// trust does the kubelet's work: it runs the containers of the stored Pod template as local processes, in a Pod's order.
-func trust(ctx context.Context, s *steps, c *cluster.Cluster, template *corev1.PodSpec) (err error) {
-	var stops []func() error
-	defer func() {
-		slices.Reverse(stops)
-		for _, stop := range stops {
-			err = errors.Join(err, stop())
-		}
-	}()
-	vault, root, err := guide(ctx, s, c, &stops)
+// mesh is what runs for the mesh's trust.
+type mesh struct {
+	vault *vaultserver.Server
+	// root is Vault's root, in PEM.
+	root []byte
+	// cacerts is istiod's folder in memory.
+	cacerts string
+	// dir is for other files.
+	dir         string
+	pod         *agents.Pod
+	certificate *unstructured.Unstructured
+	istiod      *istiodserver.Server
+	// keys are istiod's CA keys so far, in PEM.
+	keys [][]byte
+}
+
+// servers builds Vault and istiod, unless they are built.
+func (d *demo) servers(ctx context.Context) error {
+	root, err := built.Root()
 	if err != nil {
+		return err
+	}
+	d.steps.title("The CA from Vault")
+	build := exec.CommandContext(ctx, "make", "--silent", "--no-print-directory", "-C", root, "demo-servers")
+	build.Env = append(os.Environ(), "MAKEFLAGS=")
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	build.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a group, to which the signal goes
+	build.Cancel = func() error { return syscall.Kill(-build.Process.Pid, syscall.SIGTERM) }
+	return d.steps.building("make demo-servers: Vault and istiod, which are built once", build.Run)
+}
+
+// trust does the kubelet's work: it runs the containers of the stored Pod template as local processes, in a Pod's order.
+func (d *demo) trust(ctx context.Context) (err error) {
+	s, m, template := d.steps, &d.mesh, &d.istiod.Spec.Template.Spec
+	if err := d.guide(ctx); err != nil {
 		return err
 	}
 
@@ -50,34 +74,33 @@ func trust(ctx context.Context, s *steps, c *cluster.Cluster, template *corev1.P
 	if err != nil {
 		return err
 	}
-	stops = append(stops, remove)
-	dir, err := os.MkdirTemp("", "istiod-agent-demo-")
-	if err != nil {
+	d.started("the folder in memory", remove)
+	m.cacerts = cacerts
+	if m.dir, err = os.MkdirTemp("", "istiod-agent-demo-"); err != nil {
 		return err
 	}
-	stops = append(stops, func() error { return os.RemoveAll(dir) })
-	pod, err := agents.NewPod(ctx, c, namespace, "istiod-demo", cacerts, dir)
-	if err != nil {
+	d.started("temporary files", func() error { return os.RemoveAll(m.dir) })
+	if err := d.schedule(ctx); err != nil {
 		return err
 	}
 	if err := s.step("kubectl create namespace gloo-mesh; kubectl apply -f virtual-mesh.yaml (the guide's, but for this Vault's address)", func() error {
-		return apply(ctx, c, vault.Address)
+		return apply(ctx, d.cluster, m.vault.Address)
 	}); err != nil {
 		return err
 	}
-	certificate := pod.Certificate(vault.Address, nil)
+	m.certificate = m.pod.Certificate(m.vault.Address, nil)
 	if err := s.step("kubectl wait virtualmesh virtual-mesh -n gloo-mesh --for=condition=Ready", func() error {
-		return eventually(ctx, func() error { return ready(ctx, c) })
+		return eventually(ctx, func() error { return ready(ctx, d.cluster) })
 	}); err != nil {
 		return err
 	}
 
 	first, last := template.InitContainers[0], template.Containers[len(template.Containers)-1]
 	if err := s.step("run init container "+first.Name+": "+strings.Join(first.Args, " "), func() error {
-		if err := pod.Inject(first); err != nil {
+		if err := m.pod.Inject(first); err != nil {
 			return err
 		}
-		output, err := pod.Command(ctx, first.Args...).CombinedOutput()
+		output, err := m.pod.Command(ctx, first.Args...).CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("%w:\n%s", err, output)
 		}
@@ -85,27 +108,37 @@ func trust(ctx context.Context, s *steps, c *cluster.Cluster, template *corev1.P
 	}); err != nil {
 		return err
 	}
-	var istiod *istiodserver.Server
 	if err := s.step("run istiod, its ROOT_CA_DIR in memory", func() (err error) {
-		istiod, err = istiodserver.Start(ctx, istiodserver.Options{Plane: c.Plane, Namespace: namespace, CACerts: cacerts})
+		m.istiod, err = istiodserver.Start(ctx, istiodserver.Options{Plane: d.cluster.Plane, Namespace: namespace, CACerts: cacerts})
 		return err
 	}); err != nil {
 		return err
 	}
-	stops = append(stops, istiod.Stop)
-	pod.IstiodAddress = istiod.SecureAddress
-	var sidecar *agents.Sidecar
-	if err := s.step("run container "+last.Name+": "+strings.Join(last.Args, " "), func() (err error) {
-		if err = pod.Inject(last); err != nil {
+	d.started("istiod", m.istiod.Stop)
+	m.pod.IstiodAddress, m.pod.MonitoringAddress = m.istiod.SecureAddress, m.istiod.MonitoringAddress
+	return s.step("run container "+last.Name+": "+strings.Join(last.Args, " "), func() error {
+		if err := m.pod.Inject(last); err != nil {
 			return err
 		}
-		sidecar, err = pod.Sidecar(ctx)
-		return err
-	}); err != nil {
+		sidecar, err := m.pod.Sidecar(ctx)
+		if err != nil {
+			return err
+		}
+		d.started("the sidecar", func() error { return sidecar.Stop(10 * time.Second) })
+		return nil
+	})
+}
+
+// schedule creates the Pod that the ReplicaSet's controller creates.
+func (d *demo) schedule(ctx context.Context) (err error) {
+	const name = "istiod-demo"
+	object := cluster.Pod(namespace, &d.istiod.Spec.Template)
+	object.GenerateName, object.Name = "", name
+	if err := d.cluster.Create(ctx, object); err != nil {
 		return err
 	}
-	stops = append(stops, func() error { return sidecar.Stop(10 * time.Second) })
-	return renewed(ctx, s, c, certificate, istiod, root, cacerts)
+	d.mesh.pod, err = agents.NewPod(ctx, d.cluster, namespace, name, d.mesh.cacerts, d.mesh.dir)
+	return err
 }
 
 // apply applies the guide's VirtualMesh.
@@ -148,44 +181,47 @@ func ready(ctx context.Context, c *cluster.Cluster) error {
 }
 
 // guide sets up Vault by the guide's commands.
-func guide(ctx context.Context, s *steps, c *cluster.Cluster, stops *[]func() error) (*vaultserver.Server, []byte, error) {
-	var vault *vaultserver.Server
-	if err := s.step("start Vault on loopback, in dev mode", func() (err error) {
-		vault, err = vaultserver.Start(ctx, vaultserver.Options{})
+func (d *demo) guide(ctx context.Context) error {
+	if err := d.steps.step("start Vault on loopback, in dev mode", func() (err error) {
+		d.mesh.vault, err = vaultserver.Start(ctx, vaultserver.Options{})
 		return err
 	}); err != nil {
-		return nil, nil, err
+		return err
 	}
-	*stops = append(*stops, vault.Stop)
-	guide, err := vault.NewGuide(vaultserver.GuideOptions{Cluster: c.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace})
+	d.started("Vault", d.mesh.vault.Stop)
+	guide, err := d.mesh.vault.NewGuide(vaultserver.GuideOptions{Cluster: d.cluster.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, step := range guide.Steps {
 		command, _, more := strings.Cut(step.Command, "\n")
 		if more {
 			command += " …"
 		}
-		if err := s.step(command, func() error { return step.Run(ctx) }); err != nil {
-			return nil, nil, err
+		if err := d.steps.step(command, func() error { return step.Run(ctx) }); err != nil {
+			return err
 		}
 	}
-	return vault, guide.Root.Certificate, nil
+	d.mesh.root = guide.Root.Certificate
+	return nil
 }
 
 // renewed shows that istiod uses Vault's CA, and that it loads a renewed one without a restart.
-func renewed(ctx context.Context, s *steps, c *cluster.Cluster, certificate *unstructured.Unstructured, istiod *istiodserver.Server, root []byte, cacerts string) error {
-	var before, after string
+func (d *demo) renewed(ctx context.Context) error {
+	s, m, found := d.steps, &d.mesh, &d.summary
 	if err := s.step("wait until istiod is seen to sign under Vault's CA", func() (err error) {
-		before, err = confirmed(ctx, c, certificate, "")
+		found.before, err = confirmed(ctx, d.cluster, m.certificate, "")
 		return err
 	}); err != nil {
 		return err
 	}
+	if err := m.readKey(); err != nil {
+		return err
+	}
 	if err := s.step(`kubectl get cm istio-ca-root-cert -o json | jq -r '.data["root-cert.pem"]' | diff root-cert.pem -`, func() error {
 		return eventually(ctx, func() error {
-			published, err := istiod.PublishedRoot(ctx, namespace)
-			if err == nil && !bytes.Equal(bytes.TrimSpace(published), bytes.TrimSpace(root)) {
+			published, err := m.istiod.PublishedRoot(ctx, namespace)
+			if err == nil && !bytes.Equal(bytes.TrimSpace(published), bytes.TrimSpace(m.root)) {
 				err = errors.New("the root in the ConfigMap is not Vault's")
 			}
 			return err
@@ -193,36 +229,29 @@ func renewed(ctx context.Context, s *steps, c *cluster.Cluster, certificate *uns
 	}); err != nil {
 		return err
 	}
-	process := istiod.Process().PID()
-	if err := s.step("kubectl annotate issuedcertificate "+certificate.GetName()+" istiod-agent.io/renew=now, and wait until it is confirmed", func() (err error) {
-		if err := agents.Renew(ctx, c, certificate, "now"); err != nil {
+	found.process = m.istiod.Process().PID()
+	started := time.Now()
+	if err := s.step("kubectl annotate issuedcertificate "+m.certificate.GetName()+" istiod-agent.io/renew=now, and wait until it is confirmed", func() (err error) {
+		if err := agents.Renew(ctx, d.cluster, m.certificate, "now"); err != nil {
 			return err
 		}
-		after, err = confirmed(ctx, c, certificate, before)
+		found.after, err = confirmed(ctx, d.cluster, m.certificate, found.before)
 		return err
 	}); err != nil {
 		return err
 	}
-	if now := istiod.Process().PID(); now != process {
-		return fmt.Errorf("istiod was restarted: its process was %d and is %d", process, now)
+	found.renewal = time.Since(started)
+	if now := m.istiod.Process().PID(); now != found.process {
+		return fmt.Errorf("istiod was restarted: its process was %d and is %d", found.process, now)
 	}
+	return m.readKey()
+}
 
-	content, err := os.ReadFile(filepath.Join(cacerts, "ca-cert.pem"))
-	if err != nil {
-		return err
-	}
-	block, _ := pem.Decode(content)
-	ca, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return err
-	}
-	s.title("The mesh's trust")
-	fmt.Printf("  root          %s, in Vault and in ConfigMap istio-ca-root-cert: no difference\n", ca.Issuer)
-	fmt.Printf("  istiod's CA   %s, before the renewal\n", before)
-	fmt.Printf("                %s, after it: confirmed, and istiod is still process %d\n", after, process)
-	fmt.Printf("  for           %s\n", ca.URIs[0])
-	fmt.Printf("  valid until   %s (Vault's default maximum; see docs/vault.md)\n", ca.NotAfter.UTC().Format(time.RFC3339))
-	return nil
+// readKey remembers istiod's current CA key.
+func (m *mesh) readKey() error {
+	key, err := os.ReadFile(filepath.Join(m.cacerts, istio.CAKeyFile))
+	m.keys = append(m.keys, key)
+	return err
 }
 
 // confirmed waits until istiod uses a certificate other than the one named, and returns its serial number.

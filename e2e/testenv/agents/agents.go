@@ -175,11 +175,7 @@ func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, d
 	if p.Kubeconfig, err = c.Plane.Kubeconfig(user, groups...); err != nil {
 		return nil, err
 	}
-	token, err := serviceaccount.Token(ctx, clients, namespace, ServiceAccount)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(p.TokenFile, []byte(token), 0o600); err != nil {
+	if err := p.WriteToken(ctx, c); err != nil {
 		return nil, err
 	}
 	// No kubelet runs the Pod, but it must exist: the controller removes the status entries of missing Pods.
@@ -191,6 +187,19 @@ func NewPod(ctx context.Context, c *cluster.Cluster, namespace, name, cacerts, d
 		Spec: corev1.PodSpec{ServiceAccountName: ServiceAccount, Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
 	}
 	return p, client.IgnoreAlreadyExists(c.Create(ctx, object))
+}
+
+// WriteToken writes a new token of the service account, as the kubelet does before the old one ends. It is valid for an hour.
+func (p *Pod) WriteToken(ctx context.Context, c *cluster.Cluster) error {
+	clients, err := kubernetes.NewForConfig(c.Plane.Config)
+	if err != nil {
+		return err
+	}
+	token, err := serviceaccount.Token(ctx, clients, p.Namespace, ServiceAccount)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(p.TokenFile, []byte(token), 0o600)
 }
 
 func apply(ctx context.Context, c *cluster.Cluster, content, namespace string) error {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"syscall"
 )
 
 // ControlPlane returns the paths of kube-apiserver and etcd: in KUBEBUILDER_ASSETS if it is set, else in the folder that
@@ -223,8 +224,10 @@ func build(ctx context.Context, module, pkg string) (string, error) {
 	build := exec.CommandContext(ctx, filepath.Join(root, "hack", "build.sh"), path, module, pkg)
 	build.Dir = root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, output)
+	build.Cancel = func() error { return build.Process.Signal(syscall.SIGTERM) } // it ends the compiler, and removes its files
+	build.Stderr = os.Stderr                                                     // its progress, if it takes long, and the compiler's errors
+	if err := build.Run(); err != nil {
+		return "", fmt.Errorf("building %s: %w", pkg, err)
 	}
 	return path, nil
 }

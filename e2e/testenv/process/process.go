@@ -82,6 +82,9 @@ func (p *Process) Output() string { return p.output.String() }
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
+// ExitCode returns the exit code once Exited is closed: -1 if a signal ended the process.
+func (p *Process) ExitCode() int { return p.command.ProcessState.ExitCode() }
+
 // WaitUntil calls ask until it returns no error. It fails, with the last lines of the process's output, when the process
 // or the context ends first.
 func (p *Process) WaitUntil(ctx context.Context, what string, ask func(context.Context) error) error {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
@@ -23,7 +24,11 @@ func TestUnservedPolicy(t *testing.T) {
 		"runtime-config": version + "mutatingadmissionpolicies=false," + version + "mutatingadmissionpolicybindings=false",
 	})
 	err := c.Install(t.Context(), webhookserver.Options{Values: by("policy", "deployments")})
-	const want = "injection.by: policy needs Kubernetes 1.36 or later with MutatingAdmissionPolicy, which this API server (v1.37.2) does not serve; use webhook"
+	running, versionErr := discovery.NewDiscoveryClientForConfigOrDie(c.Plane.Config).ServerVersion()
+	if versionErr != nil {
+		t.Fatal(versionErr)
+	}
+	want := "injection.by: policy needs Kubernetes 1.36 or later with MutatingAdmissionPolicy, which this API server (" + running.GitVersion + ") does not serve; use webhook"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}

@@ -39,11 +39,11 @@ func TestTwoHundredRenewals(t *testing.T) {
 		}
 		// The keys of istiod's CAs are nowhere in etcd; the issuer's, in a Secret, is found by the same search.
 		for _, key := range [][]byte{keys[0], keys[len(keys)/2], keys[len(keys)-1]} {
-			if found, err := shared.Plane.Stored(key); found || err != nil {
+			if found, _, err := shared.Plane.Stored(key); found || err != nil {
 				t.Errorf("a key of istiod's CA is in etcd: %t (%v)", found, err)
 			}
 		}
-		if found, err := shared.Plane.Stored(issuerKey); !found || err != nil {
+		if found, _, err := shared.Plane.Stored(issuerKey); !found || err != nil {
 			t.Errorf("the issuer's key is not found in etcd: %v", err)
 		}
 	})
