@@ -91,6 +91,11 @@ release-files: helm
 	@$(HELM_BINARY) package .build/release/istiod-agent --version $(tag) --app-version $(tag) --destination dist
 	@cd dist && sha256sum $$(ls | grep -v -e '\.tar$$' -e '^checksums.txt$$') >checksums.txt
 
+# Not a part of make test, which tests a release of the programs for one platform.
+.PHONY: release-test
+release-test: push-tools ## Write a release of all platforms twice, compare and check it, without the network (ten minutes on two cores)
+	@WHOLE_RELEASE=1 go -C tools test -count=1 -timeout 60m -v -run TestWholeRelease ./release
+
 HELM_BINARY := .build/helm/helm
 .PHONY: helm
 helm:
@@ -364,6 +369,11 @@ vulnerabilities: ## Look for known vulnerabilities in what the programs call, ov
 	@hack/build.sh .build/govulncheck tools/govulncheck golang.org/x/vuln/cmd/govulncheck
 	@.build/govulncheck ./... && .build/govulncheck -C traffic ./...
 
+# Not a part of make test: it downloads what only the tests of other modules import.
+.PHONY: verify-tidy
+verify-tidy: ## Fail when a go.mod or go.sum is not what `go mod tidy` writes, over the network
+	@status=0; for module in $$(git ls-files '*go.mod' | xargs -n 1 dirname); do go -C $$module mod tidy -diff || status=1; done; exit $$status
+
 .PHONY: generate
 generate: ## Write all generated files again
 	@hack/generate.sh
@@ -390,6 +400,9 @@ golden: ## Update the golden files of the tests; review the difference before yo
 
 .build/controller-gen: tools/go.mod
 	@hack/build.sh $@ tools sigs.k8s.io/controller-tools/cmd/controller-gen
+
+.build/crd-ref-docs: tools/crd-ref-docs/go.mod
+	@hack/build.sh $@ tools/crd-ref-docs github.com/elastic/crd-ref-docs
 
 .PHONY: clean
 clean: ## Remove everything that was built

@@ -97,13 +97,25 @@ func (a *Agent) limitedBy() string {
 	return a.set.LimitedBy(requestedTTL(&a.desired.Spec))
 }
 
+// Reasons of conditions besides those that package certificatesv1 derives.
+//
+//reasons:page condition
+const (
+	// reasonUnboundedPathLength: istiod's CA has no path length of 0, and no issuer above limits it to that: it may
+	// sign further CAs.
+	//
+	// Remedy: use an issuer whose own certificate has a [path length](cert-manager.md#path-length) of 1, and remove
+	// `allowUnboundedPathLength`.
+	reasonUnboundedPathLength = "UnboundedPathLength"
+)
+
 // unlimited returns the condition that istiod's CA may sign further CAs, where the source gave such a one.
 func (a *Agent) unlimited() []metav1.Condition {
 	if _, adopted := a.nextSource(); adopted || a.state.Published() == nil || a.set.SignsNoCAs() {
 		return nil
 	}
 	return []metav1.Condition{{
-		Type: certificatesv1.PathLengthLimitedCondition, Status: metav1.ConditionFalse, Reason: "UnboundedPathLength",
+		Type: certificatesv1.PathLengthLimitedCondition, Status: metav1.ConditionFalse, Reason: reasonUnboundedPathLength,
 		Message: fmt.Sprintf("istiod's CA certificate %s has no path length of 0, and no issuer above limits it to that: it may sign further CAs. "+
 			"Use an issuer whose own certificate has a path length of 1, and remove allowUnboundedPathLength.", a.set.SerialNumber()),
 	}}

@@ -77,8 +77,22 @@ func unlessOrdinary(spec *admissionv1.ValidatingAdmissionPolicySpec) {
 	}
 }
 
-// policyCannot is the reason for what only the webhook can do.
-const policyCannot = "PolicyCannot"
+// Reasons besides those of package patches.
+//
+//reasons:page injection
+const (
+	// policyCannot: Denied by the policy `istiod-agent-decision` (`injection.by=policy`): the webhook could do this,
+	// and a policy cannot.
+	//
+	// Remedy: by the message:
+	//
+	//   - `volume … cannot be recorded`: the volume at `/etc/cacerts` is of a kind that CEL cannot write down, such
+	//     as a Secret with `items` or a projected volume. Replace it by a Secret without `items`, which the
+	//     injection replaces anyway. Or [commit the injected form](gitops.md#commit-the-injected-form).
+	//   - `annotation istiod-agent.io/original records a volume …`: an opt-out must restore such a volume, which
+	//     the webhook recorded earlier. Run `kubectl istiod-agent uninject` on the manifest, and apply the result.
+	policyCannot = "PolicyCannot"
+)
 
 // reason is the audit annotation. After the injection nothing distinguishes an object that was injected before.
 func reason() []admissionv1.AuditAnnotation {

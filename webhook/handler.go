@@ -26,8 +26,16 @@ const (
 	PodPath        = "/mutate--v1-pod"
 )
 
-// podIsImmutable: an existing Pod cannot get the containers that the injection adds.
-const podIsImmutable patches.Reason = "PodIsImmutable"
+// Reasons besides those of package patches.
+//
+//reasons:page injection
+const (
+	// podIsImmutable: Allowed, unchanged: a change of an existing Pod, which cannot get new containers and volumes.
+	// The chart does not send such changes to the webhook, so a user added `UPDATE` to the webhook configuration.
+	//
+	// Remedy: remove it there.
+	podIsImmutable patches.Reason = "PodIsImmutable"
+)
 
 // Handler answers the admission reviews of one kind.
 type Handler struct {

@@ -26,14 +26,29 @@ import (
 const VirtualMeshPath = "/validate-networking-mesh-gloo-solo-io-v1-virtualmesh"
 
 // The reasons of responses about VirtualMeshes.
+//
+//reasons:page virtualmesh
 const (
-	// validVirtualMesh: the controller can act on it.
+	// validVirtualMesh: Allowed, unchanged: a valid [VirtualMesh](virtual-mesh.md). Fields that the controller does
+	// not act on cause warnings.
+	//
+	// Remedy: none.
 	validVirtualMesh patches.Reason = "ValidVirtualMesh"
-	// invalidVirtualMesh: it has mistakes, which the response lists.
+	// invalidVirtualMesh: Denied: an invalid `VirtualMesh`. The message lists every mistake with its field.
+	//
+	// Remedy: correct the fields. The [API reference](api.md#virtualmeshspec) and `kubectl explain virtualmesh.spec`
+	// describe them.
 	invalidVirtualMesh patches.Reason = "InvalidVirtualMesh"
-	// unchangedSpecification: other parts change, for example to remove an invalid VirtualMesh.
+	// unchangedSpecification: Allowed, unchanged: a change of a `VirtualMesh`'s labels, annotations or finalizers.
+	//
+	// Remedy: none.
 	unchangedSpecification patches.Reason = "UnchangedSpecification"
-	// namespaceNotAllowed: another program may act on it, since the API is Gloo Mesh's.
+	// namespaceNotAllowed: Allowed, unchanged, with a warning; also a reason of the condition `Ready`. The
+	// `VirtualMesh` is in a namespace whose `VirtualMesh`es [do not count](virtual-mesh.md#which-virtualmeshes-count).
+	// It may be for another program, such as Gloo Mesh.
+	//
+	// Remedy: if it is for istiod-agent, create it in one of the namespaces in the message, or add its namespace to
+	// the chart's value `virtualMesh.namespaces`.
 	namespaceNotAllowed patches.Reason = "NamespaceNotAllowed"
 )
 

@@ -89,11 +89,29 @@ type TokenCheck struct {
 }
 
 // Reasons that sources share: keys of log lines, events and metrics.
+//
+//reasons:page problem
 const (
-	// TokenUnavailable means that what the agent authenticates with cannot be read or requested.
+	// TokenUnavailable: There is no token, secret id or client certificate for the login, or the file or Secret in the
+	// specification contains something that the agent must not send; the message names it.
+	//
+	// Remedy: create it, or correct its name in the specification.
 	TokenUnavailable = "TokenUnavailable"
-	// TokenExpires means that a token must be replaced.
+	// TokenExpires: Vault's token in the Secret of `tokenSecretRef` expires and cannot be renewed, or is limited to a
+	// number of calls. In the last third of its life, at most seven days before its end, the status reports it too.
+	//
+	// Remedy: put a new token into the Secret.
 	TokenExpires = "TokenExpires"
+)
+
+// Reasons of conditions that sources share.
+//
+//reasons:page condition
+const (
+	// NoServiceAccountToken: The agent sends no service account token to the CA.
+	//
+	// Remedy: none.
+	NoServiceAccountToken = "NoServiceAccountToken"
 )
 
 // Error is a failure with its reason, the key of log lines, events and metrics.

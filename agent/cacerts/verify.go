@@ -17,25 +17,79 @@ import (
 )
 
 // Reasons of a Refusal: keys of log lines, events and metrics.
+//
+//reasons:page refusal
 const (
-	badPEM            = "BadPEM"
-	badKey            = "BadKey"
-	keyMismatch       = "KeyMismatch"
-	notACA            = "NotACA"
-	badPathLength     = "BadPathLength"
-	wrongNames        = "WrongNames"
+	// badPEM: Key or certificate cannot be read.
+	//
+	// Remedy: see that nothing between the CA and the agent changes the answer.
+	badPEM = "BadPEM"
+	// badKey: Key or certificate has another kind or size of key than requested. RSA keys in the chain need 2048 to
+	// 16384 bits.
+	//
+	// Remedy: use a CA with such a key, or request another one (`rsaKeySizeBytes`, `ecKeyCurve`).
+	badKey = "BadKey"
+	// keyMismatch: Key and certificate do not belong together.
+	//
+	// Remedy: see that nothing between the CA and the agent changes the answer.
+	keyMismatch = "KeyMismatch"
+	// notACA: The certificate cannot sign.
+	//
+	// Remedy: `caPath` must be an endpoint that signs intermediates. An issuer of cert-manager must be one that signs
+	// CAs.
+	notACA = "NotACA"
+	// badPathLength: The certificate could create further CAs.
+	//
+	// Remedy: `caPath` must be an endpoint that signs intermediates. With cert-manager, the [issuer's
+	// CA](cert-manager.md#path-length) needs path length 1; otherwise, set `allowUnboundedPathLength`.
+	badPathLength = "BadPathLength"
+	// wrongNames: The certificate has another name than requested.
+	//
+	// Remedy: the CA must sign the names of the request unchanged.
+	wrongNames = "WrongNames"
+	// wrongOrganization: The certificate has another organization than requested.
+	//
+	// Remedy: the CA must sign the organization of the request unchanged, or set `orgName` to the CA's.
 	wrongOrganization = "WrongOrganization"
-	wrongConstraints  = "WrongNameConstraints"
-	notValidNow       = "NotValidNow"
-	livesTooLong      = "LivesTooLong"
-	badChain          = "BadChain"
-	// NoRoot: the chain ends before a self-signed certificate.
+	// wrongConstraints: [`permittedURIDomains`](ca-sources.md#name-constraints) is set, and the certificate has no
+	// such name constraints, or broader ones.
+	//
+	// Remedy: use Vault 1.19 or later, or an issuer that signs name constraints, or remove the field.
+	wrongConstraints = "WrongNameConstraints"
+	// notValidNow: The certificate has expired, or is not valid yet.
+	//
+	// Remedy: check the clocks.
+	notValidNow = "NotValidNow"
+	// livesTooLong: The certificate is valid more than five minutes longer than requested.
+	//
+	// Remedy: check Vault's clock, and that nothing between overrides the TTL.
+	livesTooLong = "LivesTooLong"
+	// badChain: No valid path leads to a root: a signature on it does not verify, or a CA on it allows no CA below.
+	// The message names the certificate.
+	//
+	// Remedy: correct the chain of the mount or issuer.
+	badChain = "BadChain"
+	// NoRoot: The chain ends before a self-signed root, and the signing mount does not know the root either. The
+	// message names the missing issuer.
+	//
+	// Remedy: give the mount the whole chain, or add the root to
+	// [`trustedRoots`](vault.md#roots-that-the-mount-does-not-know).
 	NoRoot = "NoRoot"
-	// RootNotTrusted: the chain is valid and leads to none of the roots to trust.
+	// RootNotTrusted: The chain is valid and leads to none of the roots in the annotation
+	// `istiod-agent.io/trusted-roots`.
+	//
+	// Remedy: correct the annotation, or the mount and issuer in `caPath`: see [changing the
+	// root](rotation.md#when-a-stage-waits).
 	RootNotTrusted = "RootNotTrusted"
-	// RootNotPinned: the chain is valid and leads to none of the specification's roots.
+	// RootNotPinned: The chain is valid and leads to a root that is not in `trustedRoots`. The agent retries once an
+	// hour, and at every change of the specification.
+	//
+	// Remedy: correct the mount and issuer in `caPath`, or add that root to `trustedRoots` if you trust it.
 	RootNotPinned = "RootNotPinned"
-	// unusable: no proxy accepts the CA's workload certificates.
+	// unusable: Proxies would refuse the workload certificates below it. The agent signs one in memory and verifies it
+	// for servers and clients.
+	//
+	// Remedy: check the extended key usages and name constraints of all certificates in the chain.
 	unusable = "Unusable"
 )
 

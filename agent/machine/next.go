@@ -15,12 +15,32 @@ import (
 type Reason string
 
 // The reasons to issue a certificate.
+//
+//reasons:page renewal
 const (
-	Initial              Reason = "Initial"              // istiod has none yet
-	Expiring             Reason = "Expiring"             // the published one reaches its renewal time
-	SpecificationChanged Reason = "SpecificationChanged" // the published one differs from the specification
-	RenewRequested       Reason = "RenewRequested"       // the annotation istiod-agent.io/renew has a new value
-	FilesLost            Reason = "FilesLost"            // istiod's files differ from what was published
+	// Initial: istiod has no CA yet, or no valid one. As a reason of a condition: a Pod has not reported a CA yet.
+	//
+	// Remedy: none; the agent gets one. If it lasts, the Pod's `error` in the status, or `kubectl describe pod`,
+	// contains the cause.
+	Initial Reason = "Initial"
+	// Expiring: The published CA reaches its [renewal time](agent.md#when-it-renews).
+	//
+	// Remedy: none.
+	Expiring Reason = "Expiring"
+	// SpecificationChanged: The published CA differs from the specification.
+	//
+	// Remedy: none.
+	SpecificationChanged Reason = "SpecificationChanged"
+	// RenewRequested: The annotation `istiod-agent.io/renew` has a new value, for example from `kubectl istiod-agent
+	// renew`.
+	//
+	// Remedy: none.
+	RenewRequested Reason = "RenewRequested"
+	// FilesLost: istiod's files differ from the published set: something removed or changed them. The agent gets a new
+	// CA at once.
+	//
+	// Remedy: find out what writes into istiod's volume at `/etc/cacerts`.
+	FilesLost Reason = "FilesLost"
 )
 
 const (

@@ -24,24 +24,93 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/bounded"
 )
 
-// Reasons besides those of errors with a ReasonKey: keys of log lines, events and metrics.
+// Reasons of what succeeded: keys of log lines and events.
+//
+//reasons:page success
 const (
-	Published        = "Published"
+	// Published: istiod's files contain a new CA.
+	//
+	// Remedy: none.
+	Published = "Published"
+	// AlreadyPublished: The init container found valid files of an earlier run in this Pod.
+	//
+	// Remedy: none.
 	AlreadyPublished = "AlreadyPublished"
-	Confirmed        = "Confirmed"
-	NotConfirmed     = "NotConfirmed"
-	Republished      = "Republished"
-	RootsPublished   = "RootsPublished"
-	Expired          = "Expired"
-	PublishFailed    = "PublishFailed"
-	IssueFailed      = "IssueFailed"
-	NoSpec           = "NoSpecification"
-	InvalidSpec      = "InvalidSpecification"
-	SpecWarning      = "SpecificationWarning"
-	CAWarning        = "CAWarning"
+	// Confirmed: istiod is confirmed to use it: a TLS connection showed a certificate under the new CA.
+	//
+	// Remedy: none.
+	Confirmed = "Confirmed"
+	// Republished: istiod continued with another CA, so the agent published the files again.
+	//
+	// Remedy: none. If it repeats, see [NotConfirmed](#notconfirmed).
+	Republished = "Republished"
+	// RootsPublished: The agent changed the roots that istiod publishes as trusted, but not its certificate.
+	//
+	// Remedy: none.
+	RootsPublished = "RootsPublished"
+)
+
+// Reasons of problems besides those of errors with a ReasonKey: keys of log lines, events and metrics.
+//
+//reasons:page problem
+const (
+	// NotConfirmed: istiod has not loaded the new CA certificate: the message contains its serial number and the
+	// cause. While istiod uses another CA, the agent publishes the files again.
+	//
+	// Remedy: follow the message. With a serving certificate of your own (Secret `istiod-tls`), the agent cannot
+	// confirm the CA.
+	NotConfirmed = "NotConfirmed"
+	// Expired: istiod's CA has expired: it cannot sign.
+	//
+	// Remedy: the status contains the reason of the last failed renewal: see there.
+	Expired = "Expired"
+	// PublishFailed: The volume at `/etc/cacerts` is full or not writable.
+	//
+	// Remedy: see the message. `cacerts.sizeLimit` limits the volume.
+	PublishFailed = "PublishFailed"
+	// IssueFailed: Any other failure to obtain a CA. As a reason of a condition: a Pod reports an error without a
+	// reason of its own.
+	//
+	// Remedy: follow the message.
+	IssueFailed = "IssueFailed"
+	// NoSpec: There is no `IssuedCertificate` for this istiod, or the agent may not read it.
+	//
+	// Remedy: apply a [VirtualMesh](virtual-mesh.md) that names this istiod's mesh, and see its status. `kubectl
+	// istiod-agent check` examines the rights.
+	NoSpec = "NoSpecification"
+	// InvalidSpec: The specification has mistakes. The message names each field; the last good specification stays in
+	// force.
+	//
+	// Remedy: correct the fields, in the `VirtualMesh` that the `IssuedCertificate` comes from.
+	InvalidSpec = "InvalidSpecification"
+	// SpecWarning: The specification is valid, but a setting in it is unwise, such as `http://`.
+	//
+	// Remedy: follow the message.
+	SpecWarning = "SpecificationWarning"
+	// CAWarning: The CA is published, and may not work with every proxy. Its chain contains an Ed25519 key, which
+	// Envoy does not offer in TLS handshakes, or a root with a SHA-1 signature, which other TLS libraries and scanners
+	// may refuse. Or it has [name constraints](ca-sources.md#name-constraints), below which ztunnel rejects all
+	// certificates.
+	//
+	// Remedy: use another key, root or setting, unless all your proxies accept it.
+	CAWarning = "CAWarning"
+	// LifetimeTooShort: The CA's lifetime is so short that certificates signed near its end outlive it.
+	//
+	// Remedy: raise `ttlDays`, or the limit of the CA that shortens it.
 	LifetimeTooShort = "LifetimeTooShort"
-	LimitedByIssuer  = "LimitedByIssuer"
-	NotTidied        = "NotTidied"
+	// LimitedByIssuer: A certificate above the CA ends before `ttlDays`; the message and the Pod's `limitedBy` name
+	// it.
+	//
+	// Remedy: renew that certificate in time. If it is the root, [change the root of trust](rotation.md).
+	LimitedByIssuer = "LimitedByIssuer"
+	// NotTidied: Vault keeps a copy of the CA key, or the login token was not revoked.
+	//
+	// Remedy: permit the agent's policy what the message names ([Vault](vault.md#the-policy)).
+	NotTidied = "NotTidied"
+	// RootsUnavailable: The ConfigMap of `trustedRoots.configMapRef` cannot be read, lacks the key, or contains
+	// anything but at most 20 root certificates; the message names the fault. The agent does not ask the CA.
+	//
+	// Remedy: correct the ConfigMap, or the agent's right to get it.
 	RootsUnavailable = "RootsUnavailable"
 )
 

@@ -16,8 +16,20 @@ import (
 )
 
 // Reasons of a RejectedError, besides those of package cacerts: keys of log lines, events and metrics.
+//
+//reasons:page problem
 const (
-	RootChanged  = "RootChanged"
+	// RootChanged: The CA has another root than istiod or, for a new Pod, than the [other
+	// replicas](troubleshooting.md#a-new-pod-waits-for-the-root-of-the-others). Nothing was published.
+	//
+	// Remedy: if that root was not intended, restore the CA's. Otherwise, [change the root in stages](rotation.md), or
+	// accept it with the command in the message.
+	RootChanged = "RootChanged"
+	// RootsRefused: istiod would not load the roots: it lacks `ISTIO_MULTIROOT_MESH=true`, or the old roots are not
+	// part of the new ones, in their order.
+	//
+	// Remedy: set the chart's value `injection.multiRootMesh` and restart istiod, or correct the annotation
+	// `istiod-agent.io/trusted-roots`.
 	RootsRefused = "RootsRefused"
 )
 

@@ -36,12 +36,33 @@ import (
 const restartedForAnnotation = "istiod-agent.io/restarted-for"
 
 // Reasons that admission does not use, beside those of package patches.
+//
+//reasons:page istiods
 const (
-	// reasonMissing: the agent is absent, and the configuration does not inject existing istiods.
+	// reasonMissing: State `missing`: istiod is in a labelled namespace and runs without the agent, or beside an agent
+	// that it does not wait for. For example, volume `cacerts` is a Secret again, or the init container is gone. With
+	// `target: pods`, an istiod without the Pods that it should have also counts, without an Event. Either
+	// `injectExisting` is off or, with `target: pods`, the controller has already restarted it without success
+	// ([Restarted](#restarted)).
+	//
+	// Remedy: restart it. An istiod in this state whose Event is [NoIstiodContainer](#noistiodcontainer) or
+	// [CACertsElsewhere](#cacertselsewhere) cannot be injected: see there.
+	//
+	//	kubectl rollout restart -n istio-system deployment/istiod
 	reasonMissing patches.Reason = "Missing"
-	// reasonOutdated: the agent was injected by an earlier configuration.
+	// reasonOutdated: State `outdated`: istiod gets its CA from the agent, but its injection is not current. Either
+	// the configuration has changed since (another image, other options) and `rollout` is `manual`, or the injected
+	// parts were changed while the webhook was down.
+	//
+	// Remedy: at a time that suits you, restart it:
+	//
+	//	kubectl rollout restart -n istio-system deployment/istiod
 	reasonOutdated patches.Reason = "Outdated"
-	// reasonRestarted: a rollout replaces Pods without the current agent.
+	// reasonRestarted: Only with `target: pods`: the controller replaces istiod's Pods, so that the new Pods are
+	// injected. It does so once for each configuration (pod template annotation `istiod-agent.io/restarted-for`).
+	//
+	// Remedy: none. If Pods still lack the agent afterwards, the API server does not call the webhook for them: check
+	// the webhook configuration.
 	reasonRestarted patches.Reason = "Restarted"
 )
 

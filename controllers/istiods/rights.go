@@ -15,8 +15,20 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// reasonAgentLacksRights is the reason of an Event about an istiod whose service account lacks rights of the agent.
-const reasonAgentLacksRights patches.Reason = "AgentLacksRights"
+// Reasons of Events about an istiod's service account.
+//
+//reasons:page istiods
+const (
+	// reasonAgentLacksRights: istiod's service account may not read IssuedCertificates or write their status, so the
+	// agent waits in `Init`. The message contains the missing rights and the chart's value for them, and so does
+	// `kubectl istiod-agent check`. The webhook's answers name missing rights only for the service account of a stored
+	// istiod: otherwise, any client could query them.
+	//
+	// Remedy: add the service account to `istiodSidecar.serviceAccounts`, with `istiodSidecar.createRoleBinding=true`,
+	// and [upgrade the release](upgrade.md). If the account is already in the list, its namespace is newer than the
+	// release: the upgrade alone grants the rights.
+	reasonAgentLacksRights patches.Reason = "AgentLacksRights"
+)
 
 // RunsAs reports whether a stored istiod of an opted-in namespace runs as a service account. It reads the cache.
 func (r *Controller) RunsAs(ctx context.Context, namespace, serviceAccount string) bool {

@@ -19,7 +19,15 @@ import (
 )
 
 // Reasons of the condition Federated, besides the states of a federated cluster.
-const reasonNoOtherCluster = "NoOtherCluster"
+//
+//reasons:page federation
+const (
+	// reasonNoOtherCluster: `spec.meshes` has no istiod of this cluster, or no other cluster: there is nothing to
+	// join.
+	//
+	// Remedy: none. If there are other clusters, add their meshes.
+	reasonNoOtherCluster = "NoOtherCluster"
+)
 
 // maxFederated is the number of other clusters in the status of a mesh, as in the CRD.
 const maxFederated = 250

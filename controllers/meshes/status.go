@@ -23,6 +23,33 @@ import (
 // ownedFields are the fields of the status that the controller writes.
 var ownedFields = []string{"observedGeneration", "state", "errors", "meshes", "notActedOn", "rootRotation", "conditions"}
 
+// Reasons of the Events about a stage of a root change.
+//
+//reasons:page virtualmesh
+const (
+	// reasonTrustBoth: Event only: the first stage of a [change of the root](rotation.md) has begun, or is complete.
+	// istiods publish the old roots and the new one.
+	//
+	// Remedy: the message names the next step.
+	reasonTrustBoth = "RootRotationTrustBoth"
+	// reasonSignWithNew: Event only: the second stage of a [change of the root](rotation.md) has begun, or is
+	// complete. istiods sign under the new root.
+	//
+	// Remedy: the message names the next step.
+	reasonSignWithNew = "RootRotationSignWithNew"
+	// reasonDropOld: Event only: the last stage of a [change of the root](rotation.md) has begun, or is complete.
+	// istiods publish the new root alone.
+	//
+	// Remedy: the message names the next step.
+	reasonDropOld = "RootRotationDropOld"
+)
+
+var stageReasons = map[networkingv1.RootRotationStage]string{
+	networkingv1.StageTrustBoth:   reasonTrustBoth,
+	networkingv1.StageSignWithNew: reasonSignWithNew,
+	networkingv1.StageDropOld:     reasonDropOld,
+}
+
 // writeStatus writes the controller's status fields and leaves those of other programs.
 func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstructured, before, status networkingv1.VirtualMeshStatus) error {
 	changed, err := controllers.WithStatus(object, ownedFields, &status)
@@ -39,7 +66,7 @@ func (c *reconciler) writeStatus(ctx context.Context, object *unstructured.Unstr
 		c.notify(ctx, object, status)
 	}
 	if now := status.RootRotation; now != nil && (before.RootRotation == nil || before.RootRotation.Stage != now.Stage || before.RootRotation.Complete != now.Complete) {
-		c.event(ctx, object, corev1.EventTypeNormal, "RootRotation"+string(now.Stage), now.Message)
+		c.event(ctx, object, corev1.EventTypeNormal, stageReasons[now.Stage], now.Message)
 	}
 	return nil
 }

@@ -35,12 +35,29 @@ const (
 )
 
 // Reasons of readyCondition and of Events.
+//
+//reasons:page virtualmesh
 const (
+	// reasonAccepted: Each mesh of this cluster has its `IssuedCertificate`, and `status.meshes` shows the progress of
+	// the agents.
+	//
+	// Remedy: none.
 	reasonAccepted = "Accepted"
-	reasonPending  = "Pending"
-	reasonInvalid  = "Invalid"
-	reasonFailed   = "Failed"
-	// reasonNamespaceNotAllowed is also a reason of admission (package webhook).
+	// reasonPending: A mesh of this cluster has no istiod yet, or istiod's ConfigMap is missing. The message names
+	// what is missing.
+	//
+	// Remedy: install istiod, or wait for it.
+	reasonPending = "Pending"
+	// reasonInvalid: The specification has mistakes, each listed in `status.errors` with its field; existing objects
+	// stay as they are.
+	//
+	// Remedy: correct the fields.
+	reasonInvalid = "Invalid"
+	// reasonFailed: The specification is valid, but something else prevents its use, such as another `VirtualMesh`
+	// that owns the mesh. The controller retries.
+	//
+	// Remedy: follow the messages in `status.errors`.
+	reasonFailed = "Failed"
 	reasonNamespaceNotAllowed = "NamespaceNotAllowed"
 )
 

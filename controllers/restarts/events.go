@@ -21,20 +21,44 @@ import (
 type reason string
 
 // The reasons.
+//
+//reasons:page restarts
 const (
-	// reasonRestartsBegun: the root changed, and Pods restart.
+	// reasonRestartsBegun: On the `PodBounceDirective`: the mesh must trust a new root, and istiod, gateways and
+	// workloads restart for it, one after another. `kubectl get podbouncedirectives -A -o wide` shows the progress and
+	// the cause of a wait.
+	//
+	// Remedy: none. If the change of the root was not intended, restore the CA's root at once.
 	reasonRestartsBegun reason = "RestartsBegun"
-	// reasonWorkloadRestarted: the rollout of a workload was started.
+	// reasonWorkloadRestarted: On a Deployment, StatefulSet or DaemonSet: the controller started its rollout, with the
+	// annotation `istiod-agent.io/restarted-for-root` on its pod template. It waits for a workload that does not
+	// become ready, and five of them stop the restarts.
+	//
+	// Remedy: none.
 	reasonWorkloadRestarted reason = "WorkloadRestarted"
-	// reasonPodEvicted: a Pod was evicted.
+	// reasonPodEvicted: On a Pod: the controller evicted it, because its owner has no rollout.
+	//
+	// Remedy: none.
 	reasonPodEvicted reason = "PodEvicted"
-	// reasonRestartsFinished: every Pod that can be restarted was restarted.
+	// reasonRestartsFinished: On the `PodBounceDirective`: all Pods that can be restarted have restarted.
+	//
+	// Remedy: none.
 	reasonRestartsFinished reason = "RestartsFinished"
-	// reasonPodsLeft: some Pods cannot be restarted without loss.
+	// reasonPodsLeft: On the `PodBounceDirective`, after the restarts: some Pods were not restarted, with the reason.
+	// Its `status.left` lists all of them. They keep the old root.
+	//
+	// Remedy: delete and create Pods without an owner yourself.
 	reasonPodsLeft reason = "PodsLeft"
-	// reasonRestartsForbidden: the controller lacks the rights.
+	// reasonRestartsForbidden: On the `PodBounceDirective`: the root has changed, and the controller lacks the rights
+	// to restart Pods.
+	//
+	// Remedy: grant them (`restarts.enabled`), or restart istiod, gateways and workloads yourself, in this order.
+	// Restart each when `istio-ca-root-cert` in its namespace contains the new root.
 	reasonRestartsForbidden reason = "RestartsForbidden"
-	// reasonStatusDropped: the CRD of another program drops the status, so that nothing can be restarted.
+	// reasonStatusDropped: On the `PodBounceDirective`: the API server drops the status fields in which the controller
+	// records its restarts, so the controller restarts nothing. The CRD is Gloo Mesh's or an older one.
+	//
+	// Remedy: install this release's CRD (`crds.install`), or restart Pods yourself.
 	reasonStatusDropped reason = "StatusDropped"
 )
 

@@ -100,7 +100,7 @@ func (c *target) servesPolicies() bool {
 	return false
 }
 
-// change changes what injects as docs/install.md describes it: upgrades until the chart's notes announce no other one.
+// change changes what injects as docs/upgrade.md describes it: upgrades until the chart's notes announce no other one.
 func (c *target) change(ctx context.Context, t *testing.T, by string) {
 	t.Helper()
 	eventually(ctx, t, 3*time.Minute, "injection.by is "+by, func(ctx context.Context) error {

@@ -54,9 +54,9 @@ export default defineConfig({
       },
       {
         text: 'Operate',
-        items: pages({ 'command-line': 'The command line', monitoring: 'Monitoring', troubleshooting: 'Troubleshooting', rotation: 'Changing the root of trust', restarts: 'Restarts', uninstall: 'Uninstall' }),
+        items: pages({ 'command-line': 'The command line', monitoring: 'Monitoring', troubleshooting: 'Troubleshooting', reasons: 'Reasons', rotation: 'Changing the root of trust', restarts: 'Restarts', upgrade: 'Upgrade and roll back', uninstall: 'Uninstall' }),
       },
-      { text: 'Reference', items: pages({ agent: 'The agent', security: 'Security', compatibility: 'Compatibility', 'verify-release': 'Verify a release' }) },
+      { text: 'Reference', items: pages({ api: 'API', configuration: 'Configuration file', agent: 'The agent', security: 'Security', compatibility: 'Compatibility', 'verify-release': 'Verify a release' }) },
     ],
     outline: [2, 3],
     search: { provider: 'local', options: { detailedView: true } },

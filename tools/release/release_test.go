@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -33,18 +32,15 @@ import (
 )
 
 const (
-	tag  = "1.2.3"
-	root = "../.."
+	tag     = "1.2.3"
+	root    = "../.."
+	created = "1700000000"
 )
 
 // The whole release, from the programs to what a registry has, without the network: hack/push.sh pushes it to a registry on
 // this machine. The programs for this machine's architecture are the real ones.
 func TestRelease(t *testing.T) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	defer server.Close()
-	address, err := url.Parse(server.URL)
-	must(t, err)
-	place := "localhost:" + address.Port() + "/istiod-agent"
+	place := startRegistry(t)
 	images := imagesOfTheMakefile(t)
 	command(t, root, "make", "--no-print-directory", "push-tools")
 
@@ -62,35 +58,37 @@ func TestRelease(t *testing.T) {
 
 	t.Run("SBOMs", func(t *testing.T) {
 		for _, image := range images {
-			file := image + "-" + tag + "-" + runtime.GOARCH
-			unpacked, err := oci.ReadImage(filepath.Join(dist, file+".tar"), t.TempDir())
-			must(t, err)
-			digest, err := unpacked.Digest()
-			must(t, err)
-			wantSBOM(t, filepath.Join(dist, file+".spdx.json"), "CONTAINER", digest.Hex, programs[image])
+			wantImageSBOM(t, dist, image, runtime.GOARCH, programs[image])
 		}
-		file := filepath.Join(dist, plugin+"-linux-"+runtime.GOARCH)
-		wantSBOM(t, file+".spdx.json", "ARCHIVE", sum(t, file+".tar.gz"), programs[plugin])
+		wantArchiveSBOM(t, dist, "linux-"+runtime.GOARCH, programs[plugin])
 		wantCount(t, dist, "*.spdx.json", 2*len(images)+4)
 	})
 	t.Run("checksums", func(t *testing.T) { wantChecksums(t, dist) })
 	t.Run("manifest for krew", func(t *testing.T) { wantManifest(t, dist) })
+	must(t, os.CopyFS(filepath.Join(top, "hack"), os.DirFS(filepath.Join(root, "hack"))))
 	t.Run("registry", func(t *testing.T) {
-		must(t, os.CopyFS(filepath.Join(top, "hack"), os.DirFS(filepath.Join(root, "hack"))))
-		build, err := filepath.Abs(filepath.Join(root, ".build"))
+		tools, err := filepath.Abs(filepath.Join(root, ".build"))
 		must(t, err)
-		must(t, os.Symlink(build, filepath.Join(top, ".build")))
-		output := command(t, top, "bash", "hack/push.sh", place, tag)
-		wantPushed(t, place, images, output)
+		must(t, os.Symlink(tools, filepath.Join(top, ".build")))
+		published := command(t, top, "bash", "hack/push.sh", place, tag)
+		wantPushed(t, place, images, published, func(t *testing.T, image, _, text string) {
+			t.Helper()
+			if text != "licences of "+image {
+				t.Errorf("%s has the licences %q", image, text)
+			}
+		})
 		wantChart(t, top, place, images)
-		wantSigned(t, top, place, images, output)
-		wantVerifiable(t, top)
+		wantSigned(t, top, place, images, published)
+		wantVerifiable(t, top, place, images)
+		if again := command(t, top, "bash", "hack/push.sh", place, tag); again != published {
+			t.Errorf("pushed again, the release is\n%s\nand was\n%s", again, published)
+		}
+		wantKept(t, top, place, published)
 	})
+	t.Run("release on GitHub", func(t *testing.T) { wantOnGitHub(t, top) })
 	t.Run("another registry", func(t *testing.T) {
-		push := exec.CommandContext(t.Context(), "bash", "hack/push.sh", "localhost:1/other", tag)
-		push.Dir = top
-		if output, err := push.CombinedOutput(); err == nil || !strings.Contains(string(output), "make release VERSION=v1.2.3 REGISTRY=localhost:1/other") {
-			t.Errorf("got %v: %s", err, output)
+		if output := failure(t, top, "hack/push.sh", "localhost:1/other", tag); !strings.Contains(output, "make release VERSION=v1.2.3 REGISTRY=localhost:1/other") {
+			t.Errorf("got %s", output)
 		}
 	})
 }
@@ -170,10 +168,19 @@ func moduleOf(t *testing.T, program string) string {
 	return ""
 }
 
+// startRegistry returns where images are, in a registry on this machine.
+func startRegistry(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	address, err := url.Parse(server.URL)
+	must(t, err)
+	return "localhost:" + address.Port() + "/istiod-agent"
+}
+
 // makeRelease does what `make release` does once the programs are built.
 func makeRelease(t *testing.T, top, tools, place string, images []string) {
 	t.Helper()
-	const created = "1700000000"
 	dist := filepath.Join(top, "dist")
 	must(t, os.MkdirAll(dist, 0o755))
 	for _, image := range images {
@@ -212,6 +219,7 @@ func wantEqual(t *testing.T, a, b string) {
 // wantChecksums requires that checksums.txt has all files but the images' archives, and nothing else.
 func wantChecksums(t *testing.T, dist string) {
 	t.Helper()
+	command(t, dist, "sha256sum", "--check", "--strict", "--quiet", "checksums.txt")
 	var want []string
 	entries, err := os.ReadDir(dist)
 	must(t, err)
@@ -231,24 +239,34 @@ func wantChecksums(t *testing.T, dist string) {
 // wantManifest requires that the files which krew downloads are files of the release.
 func wantManifest(t *testing.T, dist string) {
 	t.Helper()
-	var manifest struct {
-		Spec struct {
-			Platforms []struct{ URI, Sha256 string }
-		}
-	}
-	must(t, yaml.Unmarshal(read(t, filepath.Join(dist, "istiod-agent.yaml")), &manifest))
-	for _, platform := range manifest.Spec.Platforms {
+	platforms := krewPlatforms(t, dist)
+	for _, platform := range platforms {
 		file, released := strings.CutPrefix(platform.URI, "https://"+project+"/releases/download/v"+tag+"/")
 		if !released || sum(t, filepath.Join(dist, file)) != platform.Sha256 {
 			t.Errorf("%s with checksum %s is not in the release", platform.URI, platform.Sha256)
 		}
 	}
-	wantCount(t, dist, "*.tar.gz", len(manifest.Spec.Platforms))
+	wantCount(t, dist, "*.tar.gz", len(platforms))
 }
 
-// wantPushed requires that the registry has each image for both architectures, with licences, and that the script prints its
-// digest.
-func wantPushed(t *testing.T, place string, images []string, output string) {
+// krewPlatform is what krew downloads for a platform.
+type krewPlatform struct{ URI, Sha256 string }
+
+func krewPlatforms(t *testing.T, dist string) []krewPlatform {
+	t.Helper()
+	var manifest struct {
+		Spec struct{ Platforms []krewPlatform }
+	}
+	must(t, yaml.Unmarshal(read(t, filepath.Join(dist, "istiod-agent.yaml")), &manifest))
+	if len(manifest.Spec.Platforms) == 0 {
+		t.Fatal("the manifest for krew has no platform")
+	}
+	return manifest.Spec.Platforms
+}
+
+// wantPushed requires that the registry has each image for both architectures, under the release's tag and no other, and that
+// the script prints its digest. licences gets the text that is in the image for an architecture.
+func wantPushed(t *testing.T, place string, images []string, output string, licences func(t *testing.T, image, architecture, text string)) {
 	t.Helper()
 	if lines := strings.Count(output, "\n"); lines != len(images)+1 {
 		t.Errorf("hack/push.sh prints %d lines:\n%s", lines, output)
@@ -264,6 +282,11 @@ func wantPushed(t *testing.T, place string, images []string, output string) {
 		if !strings.Contains(output, reference.String()+"@"+digest.String()+"\n") {
 			t.Errorf("hack/push.sh prints another digest than %s of %s:\n%s", digest, image, output)
 		}
+		if tags, err := remote.List(reference.Context()); err != nil || !slices.Equal(tags, []string{tag}) {
+			t.Errorf("%s has the tags %q: %v", image, tags, err)
+		}
+		index, err = remote.Index(reference.Context().Digest(digest.String()))
+		must(t, err)
 		manifest, err := index.IndexManifest()
 		must(t, err)
 		var found []string
@@ -271,9 +294,7 @@ func wantPushed(t *testing.T, place string, images []string, output string) {
 			found = append(found, descriptor.Platform.String())
 			of, err := index.Image(descriptor.Digest)
 			must(t, err)
-			if text := fileOf(t, of, "licenses/"+image+".txt"); text != "licences of "+image {
-				t.Errorf("%s for %s has the licences %q", image, descriptor.Platform, text)
-			}
+			licences(t, image, descriptor.Platform.Architecture, fileOf(t, of, "licenses/"+image+".txt"))
 		}
 		if !slices.Equal(found, []string{"linux/amd64", "linux/arm64"}) {
 			t.Errorf("%s has the platforms %q", image, found)
@@ -306,67 +327,6 @@ func wantChart(t *testing.T, top, place string, images []string) {
 	}
 	if strings.Contains(rendered, "ghcr.io/istiod-agent") {
 		t.Error("the chart has images of another registry")
-	}
-}
-
-// wantSigned runs hack/sign.sh with a cosign that writes down its arguments: it signs all that was pushed by digest, attaches
-// to each platform's image its own SBOM, and lists all of it for the provenance.
-func wantSigned(t *testing.T, top, place string, images []string, published string) {
-	t.Helper()
-	stub := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(stub, "cosign"), []byte("#!/bin/sh\necho \"$@\" >>calls.txt\n"), 0o700))
-	must(t, os.WriteFile(filepath.Join(top, "published.txt"), []byte(published), 0o600))
-	sign := exec.CommandContext(t.Context(), "bash", "hack/sign.sh", tag, "published.txt")
-	sign.Dir, sign.Env = top, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
-	if output, err := sign.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, output)
-	}
-	var want []string
-	subjects := string(read(t, filepath.Join(top, "dist", "checksums.txt")))
-	for line := range strings.Lines(published) {
-		reference, digest, _ := strings.Cut(strings.TrimSpace(line), "@")
-		repository := strings.TrimSuffix(reference, ":"+tag)
-		want = append(want, "sign --yes --recursive "+repository+"@"+digest)
-		subjects += strings.TrimPrefix(digest, "sha256:") + "  " + repository + "\n"
-		if image := path.Base(repository); repository == place+"/"+image {
-			parsed, err := name.NewDigest(repository + "@" + digest)
-			must(t, err)
-			index, err := remote.Index(parsed)
-			must(t, err)
-			manifest, err := index.IndexManifest()
-			must(t, err)
-			for _, platform := range manifest.Manifests {
-				want = append(want, fmt.Sprintf("attest --yes --type spdxjson --predicate dist/%s-%s-%s.spdx.json %s@%s",
-					image, tag, platform.Platform.Architecture, repository, platform.Digest))
-			}
-		}
-	}
-	want = append(want, "sign-blob --yes --bundle checksums.txt.sigstore.json dist/checksums.txt")
-	if len(want) != 3*len(images)+2 {
-		t.Errorf("%d calls are expected", len(want))
-	}
-	if got := strings.TrimSpace(string(read(t, filepath.Join(top, "calls.txt")))); got != strings.Join(want, "\n") {
-		t.Errorf("cosign is called with\n%s\nwant\n%s", got, strings.Join(want, "\n"))
-	}
-	if got := string(read(t, filepath.Join(top, "subjects.txt"))); got != subjects {
-		t.Errorf("the subjects are\n%s\nwant\n%s", got, subjects)
-	}
-}
-
-// The notes of a release are the section of its version, which must exist.
-func TestReleaseNotes(t *testing.T) {
-	top := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(top, "hack"), 0o700))
-	must(t, os.WriteFile(filepath.Join(top, "hack", "release-notes.sh"), read(t, filepath.Join(root, "hack", "release-notes.sh")), 0o600))
-	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-01-02\n\n### Added\n\n- a\n\n## [0.1.0] - 2026-01-01\n\n- b\n"
-	must(t, os.WriteFile(filepath.Join(top, "CHANGELOG.md"), []byte(changelog), 0o600))
-	for version, want := range map[string]string{"0.2.0": "\n### Added\n\n- a\n", "0.1.0": "\n- b\n", "0.1": "", "Unreleased": ""} {
-		notes := exec.CommandContext(t.Context(), "bash", "hack/release-notes.sh", version)
-		notes.Dir = top
-		output, err := notes.Output()
-		if string(output) != want || (err == nil) != (want != "") {
-			t.Errorf("%s: got %q, %v, want %q", version, output, err, want)
-		}
 	}
 }
 
@@ -441,6 +401,18 @@ func command(t *testing.T, directory, program string, arguments ...string) strin
 	return stdout.String()
 }
 
+// failure runs a script, which must fail, and returns its output.
+func failure(t *testing.T, directory, script string, arguments ...string) string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "bash", append([]string{script}, arguments...)...)
+	c.Dir = directory
+	output, err := c.CombinedOutput()
+	if err == nil {
+		t.Fatalf("%s %s succeeds: %s", script, strings.Join(arguments, " "), output)
+	}
+	return string(output)
+}
+
 func helm(t *testing.T, arguments ...string) string {
 	t.Helper()
 	return command(t, ".", filepath.Join(root, ".build", "helm", "helm"), arguments...)
@@ -483,57 +455,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// The commands of docs/verify-release.md fit the files of a release, whose checksums and digests they check for real. What
-// needs the network only gets its arguments checked: they are names of files that exist, and images of the release.
-func wantVerifiable(t *testing.T, top string) {
-	t.Helper()
-	page := string(read(t, filepath.Join(root, "docs", "verify-release.md")))
-	var script strings.Builder
-	script.WriteString("set -euo pipefail\n")
-	for i, part := range strings.Split(page, "\n```") {
-		if i%2 == 1 {
-			script.WriteString(strings.ReplaceAll(part, "VERSION=0.2.0\n", "VERSION="+tag+"\n"))
-		}
-	}
-	workflow := regexp.MustCompile(`https://github.com/\$REPOSITORY/(\S+)@refs/tags/v\$VERSION`).FindStringSubmatch(page)
-	if workflow == nil {
-		t.Fatal("the page names no workflow as the identity")
-	}
-	read(t, filepath.Join(root, workflow[1]))
-
-	stub, workspace := t.TempDir(), t.TempDir()
-	release := filepath.Join(workspace, "release")
-	for program, text := range map[string]string{
-		"gh":   `[ "$1" != release ] || { mkdir release; cp ` + top + `/dist/* release; rm release/*.tar; touch release/checksums.txt.sigstore.json; }`,
-		"git":  `mkdir -p source/dist; cp ` + top + `/dist/checksums.txt source/dist`,
-		"make": "", "kubectl": "", "helm": "", "cosign": "",
-	} {
-		must(t, os.WriteFile(filepath.Join(stub, program), []byte("#!/bin/sh\necho \"${0##*/} $*\" >>"+workspace+"/calls.txt\n"+text+"\n"), 0o700))
-	}
-	run := exec.CommandContext(t.Context(), "bash", "-c", script.String())
-	run.Dir, run.Env = workspace, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
-	if output, err := run.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, output)
-	}
-	calls := string(read(t, filepath.Join(workspace, "calls.txt")))
-	for _, file := range regexp.MustCompile(`[\w./-]+\.(?:txt|json|tgz|yaml)(?:\s|$)`).FindAllString(calls, -1) {
-		if file = strings.TrimSpace(file); !strings.HasPrefix(file, "istiod-agent/istiod-agent/.github/") {
-			read(t, filepath.Join(release, file))
-		}
-	}
-	for line := range strings.Lines(string(read(t, filepath.Join(top, "dist", "images.txt")))) {
-		for _, verification := range []string{"cosign verify ", "gh attestation verify oci://"} {
-			if !strings.Contains(calls, verification+strings.TrimSpace(line)+" ") {
-				t.Errorf("no %s%s in\n%s", verification, line, calls)
-			}
-		}
-	}
-	platform := regexp.MustCompile(`cosign verify-attestation \S+@(sha256:[0-9a-f]{64}) `).FindStringSubmatch(calls)
-	if platform == nil || !strings.Contains(string(read(t, filepath.Join(top, "calls.txt"))), "istiod-agent-"+tag+"-amd64.spdx.json ") ||
-		!strings.Contains(string(read(t, filepath.Join(top, "calls.txt"))), "@"+platform[1]+"\n") {
-		t.Errorf("the page verifies another SBOM than the release attaches:\n%s", calls)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"maps"
 	"path"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -17,7 +18,27 @@ import (
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 	"github.com/spdx/tools-golang/spdxlib"
+
+	"github.com/istiod-agent/istiod-agent/tools/internal/oci"
 )
+
+// wantImageSBOM compares the SBOM of an image for an architecture with the image and its program.
+func wantImageSBOM(t *testing.T, dist, image, architecture, program string) {
+	t.Helper()
+	file := filepath.Join(dist, image+"-"+tag+"-"+architecture)
+	unpacked, err := oci.ReadImage(file+".tar", t.TempDir())
+	must(t, err)
+	digest, err := unpacked.Digest()
+	must(t, err)
+	wantSBOM(t, file+".spdx.json", "CONTAINER", digest.Hex, program)
+}
+
+// wantArchiveSBOM compares the SBOM of the plugin's archive for a platform with the archive and its program.
+func wantArchiveSBOM(t *testing.T, dist, platform, program string) {
+	t.Helper()
+	file := filepath.Join(dist, plugin+"-"+platform)
+	wantSBOM(t, file+".spdx.json", "ARCHIVE", sum(t, file+".tar.gz"), program)
+}
 
 // wantSBOM compares an SBOM with what `go version -m` prints of the only program in its subject.
 func wantSBOM(t *testing.T, file, purpose, subjectSum, program string) {

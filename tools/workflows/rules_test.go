@@ -12,7 +12,13 @@ const good = `
 on: {push: {tags: [v*]}}
 permissions: {}
 jobs:
+  version:
+    permissions: {}
+    timeout-minutes: 1
+    steps:
+      - run: hack/release-check.sh "$VERSION"
   build:
+    needs: [version]
     permissions:
       contents: read
     timeout-minutes: 10
@@ -26,7 +32,11 @@ jobs:
       - run: make image
         env:
           VERSION: ${{ github.ref_name }}
+      - uses: actions/upload-artifact@0123456789012345678901234567890123456789 # v1.0.0
+        with:
+          overwrite: true
   publish:
+    needs: [build]
     permissions:
       packages: write
     timeout-minutes: 10
@@ -62,6 +72,10 @@ func TestRules(t *testing.T) {
 		"a name of a tag as a command":       {"run: make image", "run: make image VERSION=${{ github.ref_name }}", "run: holds an expression"},
 		"a token for what builds":            {"${{ github.ref_name }}", "${{ github.token }}", "job build: it builds, and gets a credential"},
 		"a token for all":                    {"\njobs:", "\nenv:\n  TOKEN: ${{ secrets.GITHUB_TOKEN }}\njobs:", "every job gets a credential"},
+		"a build before the check":           {"    needs: [version]\n", "", "job build: it runs before hack/release-check.sh"},
+		"no check of the version":            {"hack/release-check.sh", "true #", "job version: it runs before hack/release-check.sh"},
+		"a publication before the build":     {"needs: [build]", "needs: [version]", "job publish: it can write, and does not wait for the job build"},
+		"an upload for one run":              {"overwrite: true", "overwrite: false", "fails when the job runs again"},
 		"no timeout":                         {"    timeout-minutes: 10\n    steps:\n      - uses", "    steps:\n      - uses", "job build: it has no timeout-minutes"},
 		"a change from a fork":               {"{push: {tags: [v*]}}", "pull_request_target", "fork's change"},
 		"another's workflow":                 {"    steps:\n      - run: sha256sum", "    uses: a/b/.github/workflows/c.yaml@0123456789012345678901234567890123456789 # v1.0.0\n    steps:\n      - run: sha256sum", "it calls a workflow"},

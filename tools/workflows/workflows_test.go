@@ -26,6 +26,7 @@ type workflow struct {
 }
 
 type job struct {
+	Needs       []string          `yaml:"needs"`
 	Permissions map[string]string `yaml:"permissions"`
 	Timeout     int               `yaml:"timeout-minutes"`
 	Env         map[string]string `yaml:"env"`
@@ -49,6 +50,8 @@ var (
 	credential = regexp.MustCompile(`\$\{\{.*(github\.token|secrets).*}}`)
 	// fromOutside are the events that run a workflow with this repository's rights on a change from a fork.
 	fromOutside = regexp.MustCompile(`pull_request_target|workflow_run|issue_comment`)
+	// onTag matches the event of a release.
+	onTag = regexp.MustCompile(`\btags:`)
 )
 
 // faults returns the rules that a workflow breaks. A release is a workflow with a job that can write.
@@ -76,12 +79,45 @@ func faults(content []byte) []string {
 		releases = releases || j.writes()
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Jobs)) {
+		w.checkOrder(name, func(format string, args ...any) { fault("job "+name+": "+format, args...) })
 		w.Jobs[name].check(releases, func(format string, args ...any) { fault("job "+name+": "+format, args...) })
 	}
 	if slices.ContainsFunc(slices.Collect(maps.Values(w.Env)), credential.MatchString) {
 		fault("every job gets a credential")
 	}
 	return found
+}
+
+// checkOrder requires that a job which can write runs after all that can only read. On a tag, the first job of all compares the
+// tag with the sources.
+func (w workflow) checkOrder(name string, fault func(format string, args ...any)) {
+	before := w.before(name)
+	if w.Jobs[name].writes() {
+		for _, other := range slices.Sorted(maps.Keys(w.Jobs)) {
+			if !w.Jobs[other].writes() && !before[other] {
+				fault("it can write, and does not wait for the job %s", other)
+			}
+		}
+	}
+	if events, err := yaml.Marshal(&w.On); err != nil || !onTag.Match(events) || len(before) > 0 {
+		return
+	}
+	for _, s := range w.Jobs[name].Steps {
+		if strings.HasPrefix(s.Run, "hack/release-check.sh ") {
+			return
+		}
+	}
+	fault("it runs before hack/release-check.sh has compared the tag with the sources")
+}
+
+// before returns the jobs that a job waits for.
+func (w workflow) before(name string) map[string]bool {
+	jobs := map[string]bool{}
+	for _, need := range w.Jobs[name].Needs {
+		jobs[need] = true
+		maps.Copy(jobs, w.before(need))
+	}
+	return jobs
 }
 
 func (j job) writes() bool {
@@ -112,6 +148,8 @@ func (j job) check(releases bool, fault func(format string, args ...any)) {
 			fault("actions/setup-go restores a cache that other workflows write: cache: false")
 		case strings.HasPrefix(action, "actions/cache") && releases:
 			fault("a release has no shared cache")
+		case action == "actions/upload-artifact" && releases && s.With["overwrite"] != "true":
+			fault("actions/upload-artifact fails when the job runs again: overwrite: true")
 		case action == "actions/setup-go" && j.writes():
 			fault("it can write, and builds: actions/setup-go")
 		}

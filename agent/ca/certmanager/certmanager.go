@@ -23,20 +23,52 @@ import (
 )
 
 // Reasons: keys of log lines, events and metrics.
+//
+//reasons:page certmanager
 const (
-	// unapproved means that an approver has not decided about the request yet.
+	// unapproved: Not a failure: no approver has decided about the request yet. The message names the request. The
+	// state is `REQUESTED`.
+	//
+	// Remedy: `cmctl approve`, or correct the approver's policy.
 	unapproved = "CertManagerWaitingForApproval"
-	// undecided means that the issuer has not answered an approved request yet.
+	// undecided: Not a failure: the issuer has not answered the approved request yet, or it does not exist or is not
+	// Ready. The message repeats the request's condition.
+	//
+	// Remedy: if it lasts, look at the issuer with `kubectl describe`.
 	undecided = "CertManagerWaitingForIssuer"
-	denied    = "CertManagerDenied"
-	failed    = "CertManagerFailed"
-	invalid   = "CertManagerInvalidRequest"
+	// denied: An approver denied the request: the message contains its reason.
+	//
+	// Remedy: change its policy, or the specification.
+	denied = "CertManagerDenied"
+	// failed: The issuer failed, or cannot sign CAs, such as an ACME or self-signed one: the message contains its
+	// reason.
+	//
+	// Remedy: correct the issuer, or use another one.
+	failed = "CertManagerFailed"
+	// invalid: The issuer does not accept the request: the message contains its reason.
+	//
+	// Remedy: change the specification, or the issuer's rules.
+	invalid = "CertManagerInvalidRequest"
+	// badAnswer: The request is Ready, and its status is longer than 256 KiB or contains no certificate.
+	//
+	// Remedy: check the issuer.
 	badAnswer = "CertManagerBadAnswer"
-	// deleted means that another client deleted the request.
+	// deleted: Another client deleted or replaced the request. The agent creates another one.
+	//
+	// Remedy: none. If it repeats, find out what deletes the requests.
 	deleted = "CertManagerRequestDeleted"
-	// absent means that cert-manager is not installed.
-	absent      = "CertManagerNotInstalled"
-	forbidden   = "CertManagerForbidden"
+	// absent: The API server has no `CertificateRequest`s.
+	//
+	// Remedy: install cert-manager.
+	absent = "CertManagerNotInstalled"
+	// forbidden: istiod's service account lacks a Role for `certificaterequests`.
+	//
+	// Remedy: set `istiodSidecar.certManager=true` in the chart.
+	forbidden = "CertManagerForbidden"
+	// unreachable: The API server does not answer, or refuses the request: the message contains the cause. The agent
+	// retries.
+	//
+	// Remedy: follow the message.
 	unreachable = "CertManagerUnreachable"
 )
 
@@ -97,7 +129,7 @@ func (s *source) String() string {
 func (s *source) Conditions() []metav1.Condition {
 	return []metav1.Condition{{
 		Type: certificatesv1.TokenAudienceBoundCondition, Status: metav1.ConditionTrue,
-		Reason: "NoServiceAccountToken", Message: "The agent sends no token to cert-manager's issuer.",
+		Reason: ca.NoServiceAccountToken, Message: "The agent sends no token to cert-manager's issuer.",
 	}}
 }
 

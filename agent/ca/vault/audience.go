@@ -7,7 +7,24 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/istiod-agent/istiod-agent/agent/ca"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+)
+
+// Reasons of the condition TokenAudienceBound.
+//
+//reasons:page condition
+const (
+	// reasonAudienceSet: The agent logs in with a token for one audience, so the receiver cannot use it elsewhere.
+	//
+	// Remedy: none.
+	reasonAudienceSet = "AudienceSet"
+	// reasonNoAudience: The token that the agent sends to Vault is accepted by the API server too: Vault's server
+	// could act as istiod's service account.
+	//
+	// Remedy: set the audience `vault` in Vault's role and in
+	// [`kubernetesAuth.audience`](agent.md#what-it-sends-and-where-to).
+	reasonNoAudience = "NoAudience"
 )
 
 // Conditions implements ca.Source.
@@ -22,15 +39,15 @@ func (s *source) audienceBound() metav1.Condition {
 	}
 	switch {
 	case s.spec.AppRoleAuth != nil:
-		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a secret id."
+		condition.Reason, condition.Message = ca.NoServiceAccountToken, "The agent logs in with a secret id."
 	case s.spec.CertAuth != nil:
-		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a client certificate."
+		condition.Reason, condition.Message = ca.NoServiceAccountToken, "The agent logs in with a client certificate."
 	case auth == nil:
-		condition.Reason, condition.Message = "NoServiceAccountToken", "The agent logs in with a Vault token."
+		condition.Reason, condition.Message = ca.NoServiceAccountToken, "The agent logs in with a Vault token."
 	case auth.Audience != "":
-		condition.Reason, condition.Message = "AudienceSet", fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
+		condition.Reason, condition.Message = reasonAudienceSet, fmt.Sprintf("The agent logs in with a token for audience %s alone.", auth.Audience)
 	default:
-		condition.Status, condition.Reason = metav1.ConditionFalse, "NoAudience"
+		condition.Status, condition.Reason = metav1.ConditionFalse, reasonNoAudience
 		account := s.ServiceAccount
 		if auth.ServiceAccountRef != nil {
 			account = auth.ServiceAccountRef.Name

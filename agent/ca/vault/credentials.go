@@ -18,12 +18,19 @@ import (
 	"github.com/istiod-agent/istiod-agent/internal/regular"
 )
 
+// Reasons besides those of package client.
+//
+//reasons:page vault
 const (
-	// CAUnavailable is the reason of a CA of Vault's server that cannot be read from caSecretRef or caLocalPath.
+	// CAUnavailable: The CA of `caSecretRef` or `caLocalPath`, which verifies Vault's server, cannot be read, or is no
+	// list of certificates: the message contains the cause.
+	//
+	// Remedy: correct the Secret or the file.
 	CAUnavailable = "VaultCAUnavailable"
-	// maxCredential bounds a secret id, a client certificate with its chain and a key.
-	maxCredential = 64 << 10
 )
+
+// maxCredential bounds a secret id, a client certificate with its chain and a key.
+const maxCredential = 64 << 10
 
 // defaultCAKeys are the keys of a CA in a Secret: Istio's and Gloo Mesh's, and that of kubernetes.io/tls Secrets.
 var defaultCAKeys = []string{"root-cert.pem", "ca.crt"}

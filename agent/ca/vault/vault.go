@@ -17,8 +17,13 @@ import (
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
+// Reasons of what Vault answers besides a certificate.
+//
+//reasons:page vault
 const (
-	// vaultWarning is the reason of Vault's warnings.
+	// vaultWarning: A warning from Vault, for example about a TTL that the mount shortens. The CA is published.
+	//
+	// Remedy: follow the message.
 	vaultWarning = "VaultWarning"
 )
 

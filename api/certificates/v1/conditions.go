@@ -35,12 +35,17 @@ const RootEndsSoon = 90 * 24 * time.Hour
 // ReasonFilesLost is the reason of a Pod whose files differ from the published set.
 const ReasonFilesLost = "FilesLost"
 
-// Reasons of the conditions, besides those that Pods report; docs/agent.md lists all.
+// Reasons of the conditions, besides those that Pods report; docs/reasons.md lists all.
+//
+//reasons:page condition
 const (
-	reasonInitial        = "Initial"
-	reasonPublished      = "Published"
-	reasonConfirmed      = "Confirmed"
-	reasonNotConfirmed   = "NotConfirmed"
+	reasonInitial      = "Initial"
+	reasonPublished    = "Published"
+	reasonConfirmed    = "Confirmed"
+	reasonNotConfirmed = "NotConfirmed"
+	// reasonTrusted: The CAs lead to a root that every reporting istiod publishes as trusted.
+	//
+	// Remedy: none.
 	reasonTrusted        = "Trusted"
 	reasonRootChanged    = "RootChanged"
 	reasonRootNotTrusted = "RootNotTrusted"

@@ -32,9 +32,9 @@ type RemoteCluster struct {
 	// Name of the cluster: the key of its kubeconfig in the remote secret.
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
-	// State of the connection: Synced, Syncing (istiod reads the cluster for the first time), TimedOut (the first read
-	// takes longer than istiod waits), Failing (istiod read the cluster before, and its requests fail now, as after the
-	// end of its token), Closed (istiod has stopped reading it) or Unknown.
+	// State of the connection. Synced: istiod has read the cluster. Syncing: it reads it for the first time. TimedOut:
+	// that takes longer than istiod waits. Failing: istiod read it before, and its requests fail now, as after the end
+	// of its token. Closed: istiod has stopped reading it. Or Unknown.
 	State RemoteClusterState `json:"state"`
 }
 

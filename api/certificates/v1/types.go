@@ -135,11 +135,11 @@ type CertOptions struct {
 	// the public API. Default: an RSA key.
 	ECKeyCurve Curve `json:"ecKeyCurve,omitempty"`
 
-	// Limit of the trust domains that istiod's certificates may have: other SPIFFE IDs that istiod signs are rejected (name
-	// constraints for URIs, RFC 5280). Each is a host, as cluster.local, or after a dot the domain of hosts, as
-	// .example.com; they must permit the trust domain of every host. Requires Vault 1.19 or later, or an issuer that
-	// signs the constraints of a CSR. OpenBao cannot sign them, and ztunnel from Istio 1.29.3 rejects all certificates
-	// below them. Not in the public API. Default: no limit.
+	// The only trust domains that istiod's certificates may have: other SPIFFE IDs that istiod signs are rejected (name
+	// constraints, RFC 5280). Each is a host, as cluster.local, or after a dot the domain of hosts, as
+	// .example.com; they must permit the trust domain of every host. Requires Vault 1.19 or an issuer that signs the
+	// constraints of a CSR; OpenBao cannot. ztunnel from Istio 1.29.3 rejects all certificates below them. Not in the
+	// public API. Default: no limit.
 	// +kubebuilder:validation:MaxItems=20
 	// +kubebuilder:validation:items:MaxLength=254
 	// +kubebuilder:validation:items:Pattern=`^\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*$`
@@ -543,7 +543,7 @@ type CertificateStatus struct {
 	// The remote clusters that istiod reads services and endpoints from; absent until the agent has read them from
 	// istiod.
 	RemoteClusters *RemoteClusters `json:"remoteClusters,omitempty"`
-	// Key of the error, such as VaultSealed (see docs/agent.md); empty when there is none.
+	// Key of the error, such as VaultSealed (see docs/reasons.md); empty when there is none.
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason,omitempty"`
 	// The last error of this Pod and its remedy; empty when there is none.

@@ -4,4 +4,6 @@
 // `kubectl istiod-agent inject` read the same file.
 //
 // The package decodes, defaults and validates; it reads no file and no cluster.
+//
+// +groupName=config.istiod-agent.io
 package v1alpha1

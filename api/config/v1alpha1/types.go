@@ -135,7 +135,7 @@ type CACerts struct {
 // VirtualMesh limits the VirtualMeshes to act on.
 type VirtualMesh struct {
 	// Namespaces of these VirtualMeshes, 64 at most. A user who may write a VirtualMesh there chooses the CA of istiod's
-	// certificate. Default: gloo-mesh and server.namespace.
+	// certificate. Default: gloo-mesh and that of the server.
 	Namespaces []string `json:"namespaces,omitempty"`
 }
 

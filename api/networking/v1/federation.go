@@ -22,14 +22,25 @@ const FederatedCondition = "Federated"
 type FederationState string
 
 // The states.
+//
+//reasons:page federation
 const (
-	// Joined: every reporting istiod of the mesh reads it.
+	// Joined: Every reporting istiod of the mesh reads it.
+	//
+	// Remedy: none.
 	Joined FederationState = "Joined"
-	// NoAccess: an istiod has no remote secret for it.
+	// NoAccess: An istiod has no remote secret for it.
+	//
+	// Remedy: [join it](multicluster.md) with `kubectl istiod-agent join`, or correct its name in `spec.meshes`.
 	NoAccess FederationState = "NoAccess"
-	// NotSynced: an istiod has a remote secret for it, and does not read it, or not yet.
+	// NotSynced: An istiod has a remote secret for it, and does not read it, or not yet.
+	//
+	// Remedy: [A remote cluster is not synced](troubleshooting.md#a-remote-cluster-is-not-synced).
 	NotSynced FederationState = "NotSynced"
-	// FederationUnknown: no agent has reported it yet.
+	// FederationUnknown: No agent has reported it yet.
+	//
+	// Remedy: start istiod, or restart one whose agent is older than this release. Or the agent [cannot read istiod's
+	// list](agent.md#remote-clusters): its entry in the `IssuedCertificate` contains the cause.
 	FederationUnknown FederationState = "Unknown"
 )
 

@@ -58,8 +58,8 @@ func TestFederation(t *testing.T) {
 	checked(t, second, "fail     bundle endpoint  — istiod has not published its roots in ConfigMap istio-system/istio-ca-root-cert, so no bundle is served")
 	first.start(t, second, web)
 	second.start(t, first, web)
-	served(t, first, web, first.root.Certificate)
-	served(t, second, wrong, second.root.Certificate)
+	served(t, first, web, first.Root.Certificate)
+	served(t, second, wrong, second.Root.Certificate)
 	checked(t, second, "ok       bundle endpoint  — the roots can be served: 1 from istio-system/istio-ca-root-cert")
 	hostile(t, first, web)
 
@@ -68,22 +68,22 @@ func TestFederation(t *testing.T) {
 		t.Errorf("go-spiffe fetches it: %v", err)
 	}
 	cluster.Within(t, time.Minute, "istiod refuses it", func() error {
-		if !strings.Contains(first.istiod.Process().Output(), "unable to fetch trust Anchors from endpoint "+second.url(0)) {
+		if !strings.Contains(first.Istiod.Process().Output(), "unable to fetch trust Anchors from endpoint "+second.url(0)) {
 			return errors.New("its log does not say so")
 		}
 		return nil
 	})
-	first.distributes(t, "the first istiod distributes its own root alone", first.root.Certificate)
-	second.distributes(t, "the second istiod distributes both roots", first.root.Certificate, second.root.Certificate)
+	first.distributes(t, "the first istiod distributes its own root alone", first.Root.Certificate)
+	second.distributes(t, "the second istiod distributes both roots", first.Root.Certificate, second.Root.Certificate)
 	if err := handshake(first.workload(t, "a"), second.workload(t, "b")); err == nil {
 		t.Error("workloads of the first mesh trust those of the second one")
 	}
 
 	t.Log("It gets a trusted one, without a restart")
 	second.certify(t, web, "localhost")
-	served(t, second, web, second.root.Certificate)
-	must(t, first.istiod.Restart(t.Context())) // else the next poll is in half an hour
-	first.distributes(t, "the first istiod distributes both roots", first.root.Certificate, second.root.Certificate)
+	served(t, second, web, second.Root.Certificate)
+	must(t, first.Istiod.Restart(t.Context())) // else the next poll is in half an hour
+	first.distributes(t, "the first istiod distributes both roots", first.Root.Certificate, second.Root.Certificate)
 	a, b := first.workload(t, "a"), second.workload(t, "b")
 	for _, pair := range [][2]*workload{{a, b}, {b, a}, {a, a}} {
 		if err := handshake(pair[0], pair[1]); err != nil {
@@ -91,7 +91,7 @@ func TestFederation(t *testing.T) {
 		}
 	}
 	// istiod publishes only its own root, and so does the endpoint: trust does not pass on.
-	served(t, first, web, first.root.Certificate)
+	served(t, first, web, first.Root.Certificate)
 	forged(t, first, second, a)
 	rotate(t, first, second, web, a)
 }
@@ -190,7 +190,7 @@ func hostile(t *testing.T, m *mesh, web *testca.Certificate) {
 // federated mesh can issue any identity of this one; SPIFFE binds each bundle to its trust domain.
 func forged(t *testing.T, first, second *mesh, honest *workload) {
 	t.Helper()
-	key, err := tls.X509KeyPair(second.root.Certificate, second.root.Key)
+	key, err := tls.X509KeyPair(second.Root.Certificate, second.Root.Key)
 	must(t, err)
 	ca := &testca.Certificate{Certificate: key.Leaf, Key: key.PrivateKey.(crypto.Signer)}
 	id := spiffeid.RequireFromPath(first.domain, "/ns/default/sa/a")
@@ -228,7 +228,7 @@ func (*watcher) OnError(error)                           {}
 func rotate(t *testing.T, first, second *mesh, web *testca.Certificate, a *workload) {
 	t.Helper()
 	t.Log("The second mesh changes its root")
-	before := served(t, second, web, second.root.Certificate)
+	before := served(t, second, web, second.Root.Certificate)
 	watching, stop := context.WithCancel(t.Context())
 	defer stop()
 	client := &watcher{}
@@ -237,9 +237,9 @@ func rotate(t *testing.T, first, second *mesh, web *testca.Certificate, a *workl
 	}()
 	root, err := vaultserver.FastRoot()
 	must(t, err)
-	second.mount(t, root)
+	second.Mount(t, "pki2", root)
 	second.stage(t, "trust-both", root, false)
-	both := served(t, second, web, second.root.Certificate, root.Certificate)
+	both := served(t, second, web, second.Root.Certificate, root.Certificate)
 	later(t, before, both)
 	cluster.Eventually(t, "go-spiffe's watch has got both roots", func() error {
 		if latest := client.latest.Load(); latest == nil || !latest.Equal(both) {
@@ -247,8 +247,8 @@ func rotate(t *testing.T, first, second *mesh, web *testca.Certificate, a *workl
 		}
 		return nil
 	})
-	must(t, first.istiod.Restart(t.Context()))
-	first.distributes(t, "the first istiod distributes all three roots", first.root.Certificate, second.root.Certificate, root.Certificate)
+	must(t, first.Istiod.Restart(t.Context()))
+	first.distributes(t, "the first istiod distributes all three roots", first.Root.Certificate, second.Root.Certificate, root.Certificate)
 	a = first.workload(t, "a")
 
 	second.stage(t, "sign-with-new", root, true)
@@ -262,8 +262,8 @@ func rotate(t *testing.T, first, second *mesh, web *testca.Certificate, a *workl
 	second.stage(t, "drop-old", root, true)
 	last := served(t, second, web, root.Certificate)
 	later(t, both, last)
-	must(t, first.istiod.Restart(t.Context()))
-	first.distributes(t, "the first istiod has dropped the old root", first.root.Certificate, root.Certificate)
+	must(t, first.Istiod.Restart(t.Context()))
+	first.distributes(t, "the first istiod has dropped the old root", first.Root.Certificate, root.Certificate)
 	if err := handshake(first.workload(t, "a"), second.workload(t, "b")); err != nil {
 		t.Error(err)
 	}
@@ -273,7 +273,7 @@ func rotate(t *testing.T, first, second *mesh, web *testca.Certificate, a *workl
 // byTrustDomain handshakes as workloads of SPIRE do, each of which has a bundle for each trust domain, from the endpoints.
 func byTrustDomain(t *testing.T, first, second *mesh, web *testca.Certificate, root *vaultserver.Root) {
 	t.Helper()
-	bundles := spiffebundle.NewSet(served(t, first, web, first.root.Certificate), served(t, second, web, root.Certificate))
+	bundles := spiffebundle.NewSet(served(t, first, web, first.Root.Certificate), served(t, second, web, root.Certificate))
 	svid := func(m *mesh, name string) *x509svid.SVID {
 		w := m.workload(t, name)
 		parsed := &x509svid.SVID{ID: spiffeid.RequireFromPath(m.domain, "/ns/default/sa/"+name), PrivateKey: w.certificate.PrivateKey.(crypto.Signer)}

@@ -16,14 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/federation"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
@@ -31,7 +27,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/meshcluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
@@ -39,10 +35,7 @@ import (
 
 var must = check.Must
 
-const (
-	namespace = "istio-system"
-	pod       = "istiod-0"
-)
+const namespace = meshcluster.Namespace
 
 var one, two *cluster.Cluster
 
@@ -53,12 +46,8 @@ func TestMain(m *testing.M) {
 
 // mesh is one of the two meshes.
 type mesh struct {
-	*cluster.Cluster
+	*meshcluster.Cluster
 	domain spiffeid.TrustDomain
-	vault  *vaultserver.Server
-	root   *vaultserver.Root
-	object *unstructured.Unstructured // the VirtualMesh
-	istiod *istiodserver.Server
 	// environment of istiod: SSL_CERT_FILE has the CAs that it trusts as a client, as a distribution's ca-certificates do.
 	environment map[string]string
 	directory   string // of the endpoint's certificate
@@ -67,18 +56,8 @@ type mesh struct {
 // newMesh starts a mesh without istiod.
 func newMesh(t *testing.T, c *cluster.Cluster, name, by string) *mesh {
 	t.Helper()
-	ctx := t.Context()
-	m := &mesh{Cluster: c, domain: spiffeid.RequireTrustDomainFromString(name + ".example"), directory: t.TempDir()}
-	clients, err := kubernetes.NewForConfig(c.Plane.Config)
-	must(t, err)
-	for _, each := range []string{namespace, "gloo-mesh"} {
-		must(t, serviceaccount.EnsureNamespace(ctx, clients, each))
-	}
-	must(t, m.Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "istio", Namespace: namespace, Labels: map[string]string{"istio.io/rev": "default"}},
-		Data:       map[string]string{"mesh": "trustDomain: " + m.domain.Name()},
-	}))
-	must(t, c.Install(ctx, webhookserver.Options{
+	m := &mesh{domain: spiffeid.RequireTrustDomainFromString(name + ".example"), directory: t.TempDir()}
+	must(t, c.Install(t.Context(), webhookserver.Options{
 		Values: helm.Values{
 			"clusterName": name, "injection": helm.Values{"by": by},
 			"bundleEndpoint": helm.Values{"enabled": true, "secretName": "trust"},
@@ -86,39 +65,8 @@ func newMesh(t *testing.T, c *cluster.Cluster, name, by string) *mesh {
 		Configuration: map[string]any{"server": map[string]any{"bundleEndpoint": map[string]any{"directory": m.directory}}},
 		Replicas:      2,
 	}))
-	m.MustApply(t, cluster.Istiod(t, namespace))
-	must(t, m.SetInjection(ctx, namespace, true))
-	m.vault, err = vaultserver.Start(ctx, vaultserver.Options{Storage: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, m.vault.Stop()) })
-	m.root, err = m.vault.Guide(ctx, vaultserver.GuideOptions{
-		Cluster: c.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: vaultserver.FastRoot,
-	})
-	must(t, err)
-	must(t, agents.Install(ctx, c))
-	m.object = &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "networking.mesh.gloo.solo.io/v1", "kind": "VirtualMesh",
-		"metadata": map[string]any{"name": "virtual-mesh", "namespace": "gloo-mesh"},
-		"spec": map[string]any{
-			"mtlsConfig": map[string]any{"shared": map[string]any{
-				"intermediateCertOptions": map[string]any{"ecKeyCurve": "P-256"},
-				"intermediateCertificateAuthority": map[string]any{"vault": map[string]any{
-					"server": m.vault.Address, "caPath": "pki/root/sign-intermediate", "kubernetesAuth": map[string]any{"role": vaultserver.Role},
-				}},
-			}},
-			"meshes": []any{map[string]any{"name": "istiod-istio-system-" + name}},
-		},
-	}}
-	m.apply(t)
+	m.Cluster = meshcluster.New(t, c, meshcluster.Options{Name: name, TrustDomain: m.domain.Name(), Vault: vaultserver.Options{Storage: true}})
 	return m
-}
-
-func (m *mesh) apply(t *testing.T) {
-	t.Helper()
-	cluster.Eventually(t, "the VirtualMesh is accepted", func() error {
-		_, err := m.ServerSideApply(t.Context(), m.object, client.ForceOwnership)
-		return err
-	})
 }
 
 // certify writes a certificate for the host, signed by a CA, as the Secret of the endpoint.
@@ -140,28 +88,11 @@ func (m *mesh) url(replica int) string {
 // start starts istiod with its agent. Its MeshConfig names the peer's endpoint, which may be served by the CA.
 func (m *mesh) start(t *testing.T, peer *mesh, trusted *testca.Certificate) {
 	t.Helper()
-	ctx := t.Context()
-	agent, err := agents.NewPod(ctx, m.Cluster, namespace, pod, istiodserver.TmpfsDir(t), t.TempDir())
-	must(t, err)
-	agent.Env = []string{"ISTIO_MULTIROOT_MESH=true"}
-	_, err = agent.Init(ctx)
-	must(t, err)
 	m.environment = map[string]string{"ISTIO_MULTIROOT_MESH": "true"}
 	m.trust(t, trusted)
-	m.istiod, err = istiodserver.Start(ctx, istiodserver.Options{
-		Plane: m.Plane, Namespace: namespace, CACerts: agent.CACerts, Pod: pod, Env: m.environment,
+	m.Start(t, istiodserver.Options{
+		Env:        m.environment,
 		MeshConfig: "trustDomain: " + m.domain.Name() + "\ntrustDomainAliases: [" + peer.domain.Name() + "]\ncaCertificates:\n- spiffeBundleUrl: " + peer.url(0),
-	})
-	must(t, err)
-	t.Cleanup(func() { must(t, m.istiod.Stop()) })
-	agent.IstiodAddress = m.istiod.SecureAddress
-	sidecar, err := agent.Sidecar(ctx)
-	must(t, err)
-	t.Cleanup(func() {
-		_ = sidecar.Stop(10 * time.Second)
-		if t.Failed() {
-			t.Log(m.domain, sidecar.Output())
-		}
 	})
 }
 
@@ -173,34 +104,23 @@ func (m *mesh) trust(t *testing.T, ca *testca.Certificate) {
 	m.environment["SSL_CERT_FILE"] = file
 }
 
-// mount lets Vault sign under another root too.
-func (m *mesh) mount(t *testing.T, root *vaultserver.Root) {
-	t.Helper()
-	ctx := t.Context()
-	must(t, m.vault.Client.Sys().MountWithContext(ctx, "pki2", &api.MountInput{Type: "pki"}))
-	_, err := m.vault.Client.Logical().WriteWithContext(ctx, "pki2/config/ca", map[string]any{"pem_bundle": string(root.Key) + string(root.Certificate)})
-	must(t, err)
-	policy, err := m.vault.Client.Sys().GetPolicyWithContext(ctx, vaultserver.Role)
-	must(t, err)
-	must(t, m.vault.Client.Sys().PutPolicyWithContext(ctx, vaultserver.Role, policy+strings.ReplaceAll(policy, `"pki/`, `"pki2/`)))
-}
-
 // stage begins a stage of the change to another root (docs/rotation.md), signed by the new one or not yet, and waits for its end.
 func (m *mesh) stage(t *testing.T, stage string, root *vaultserver.Root, signed bool) {
 	t.Helper()
-	m.object.SetAnnotations(map[string]string{
-		"istiod-agent.io/trusted-roots": string(joined([][]byte{m.root.Certificate, root.Certificate})), "istiod-agent.io/root-rotation": stage,
+	m.VirtualMesh.SetAnnotations(map[string]string{
+		"istiod-agent.io/trusted-roots": string(joined([][]byte{m.Root.Certificate, root.Certificate})), "istiod-agent.io/root-rotation": stage,
 	})
 	if signed {
-		must(t, unstructured.SetNestedField(m.object.Object, "pki2/root/sign-intermediate", "spec", "mtlsConfig", "shared", "intermediateCertificateAuthority", "vault", "caPath"))
+		m.SignAt(t, "pki2")
+	} else {
+		m.ApplyMesh(t)
 	}
-	m.apply(t)
 	if stage == "sign-with-new" {
 		m.renew(t)
 	}
 	cluster.Within(t, 3*time.Minute, "stage "+stage+" is complete", func() error {
-		stored := m.object.DeepCopy()
-		if err := m.Get(t.Context(), client.ObjectKeyFromObject(m.object), stored); err != nil {
+		stored := m.VirtualMesh.DeepCopy()
+		if err := m.Get(t.Context(), client.ObjectKeyFromObject(m.VirtualMesh), stored); err != nil {
 			return err
 		}
 		name, _, _ := unstructured.NestedString(stored.Object, "status", "rootRotation", "stage")
@@ -215,12 +135,9 @@ func (m *mesh) stage(t *testing.T, stage string, root *vaultserver.Root, signed 
 // renew makes the agent renew at once: a change of the specification alone takes effect after a random delay.
 func (m *mesh) renew(t *testing.T) {
 	t.Helper()
-	certificate := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
-		"metadata": map[string]any{"name": "istiod-istio-system-" + strings.TrimSuffix(m.domain.Name(), ".example"), "namespace": namespace},
-	}}
-	cluster.Eventually(t, "the IssuedCertificate has the new mount", func() error {
-		if err := m.Get(t.Context(), client.ObjectKeyFromObject(certificate), certificate); err != nil {
+	var certificate *unstructured.Unstructured
+	cluster.Eventually(t, "the IssuedCertificate has the new mount", func() (err error) {
+		if certificate, err = m.Issued(t.Context()); err != nil {
 			return err
 		}
 		if path, _, _ := unstructured.NestedString(certificate.Object, "spec", "agentCa", "vault", "caPath"); path != "pki2/root/sign-intermediate" {
@@ -228,7 +145,7 @@ func (m *mesh) renew(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, agents.Renew(t.Context(), m.Cluster, certificate, "new-root"))
+	must(t, agents.Renew(t.Context(), m.Cluster.Cluster, certificate, "new-root"))
 }
 
 // published returns what istiod publishes in its own namespace.
@@ -236,7 +153,7 @@ func (m *mesh) published(t *testing.T) []byte {
 	t.Helper()
 	var roots []byte
 	cluster.Eventually(t, "istiod publishes its root", func() (err error) {
-		roots, err = m.istiod.PublishedRoot(t.Context(), namespace)
+		roots, err = m.Istiod.PublishedRoot(t.Context(), namespace)
 		return err
 	})
 	return roots
@@ -253,12 +170,12 @@ func (m *mesh) workload(t *testing.T, name string) *workload {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	options := istiodserver.CSROptions{Namespace: "default", ServiceAccount: name, Root: m.published(t)}
-	issued, err := m.istiod.CSR(ctx, options)
+	issued, err := m.Istiod.CSR(ctx, options)
 	must(t, err)
 	w := &workload{}
 	w.certificate, err = issued.TLSCertificate()
 	must(t, err)
-	w.roots, err = m.istiod.TrustBundle(ctx, options)
+	w.roots, err = m.Istiod.TrustBundle(ctx, options)
 	must(t, err)
 	return w
 }

@@ -16,8 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
@@ -26,6 +24,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/helm"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/kubelet"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/meshcluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
@@ -35,8 +34,7 @@ import (
 var must = check.Must
 
 const (
-	namespace = "istio-system"
-	pod       = "istiod-0"
+	namespace = meshcluster.Namespace
 	// before is the Pod of an istiod that has made its own root.
 	before = "istiod-before"
 )
@@ -48,65 +46,25 @@ func TestMain(m *testing.M) {
 		cluster.Spec{Into: &two}) // its chart comes later: the first test is about a cluster without it
 }
 
-// side is one of the two clusters: its context and its programs.
+// side is one of the two clusters, with the node of its istiods.
 type side struct {
-	*cluster.Cluster
-	context string
-	vault   *vaultserver.Server
-	root    *vaultserver.Root // Vault's
-	mesh    *unstructured.Unstructured
-	node    *kubelet.Kubelet
-	own     *istiodserver.Server // the one without the agent
-	istiod  *istiodserver.Server
-	agent   *agents.Pod
-	sidecar *agents.Sidecar
+	*meshcluster.Cluster
+	node *kubelet.Kubelet
+	own  *istiodserver.Server // the one without the agent
 }
 
 // newSide returns a cluster without istiod.
 func newSide(t *testing.T, c *cluster.Cluster, name string, root func() (*vaultserver.Root, error)) *side {
 	t.Helper()
-	ctx := t.Context()
-	s := &side{Cluster: c, context: name}
-	clients, err := kubernetes.NewForConfig(c.Plane.Config)
-	must(t, err)
-	for _, each := range []string{namespace, "gloo-mesh"} {
-		must(t, serviceaccount.EnsureNamespace(ctx, clients, each))
-	}
-	must(t, serviceaccount.Ensure(ctx, clients, "default", "default"))
-	s.MustApply(t, cluster.Istiod(t, namespace))
-	must(t, s.SetInjection(ctx, namespace, true))
-	must(t, s.Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "istio", Namespace: namespace, Labels: map[string]string{"istio.io/rev": "default"}},
-		Data:       map[string]string{"mesh": "trustDomain: cluster.local"},
-	}))
-	s.vault, err = vaultserver.Start(ctx, vaultserver.Options{Storage: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, s.vault.Stop()) })
-	s.root, err = s.vault.Guide(ctx, vaultserver.GuideOptions{
-		Cluster: c.Plane.Config, ServiceAccount: agents.ServiceAccount, Namespace: namespace, Root: root,
-	})
-	must(t, err)
-	must(t, agents.Install(ctx, c))
-	s.mesh = &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "networking.mesh.gloo.solo.io/v1", "kind": "VirtualMesh",
-		"metadata": map[string]any{"name": "virtual-mesh", "namespace": "gloo-mesh"},
-		"spec": map[string]any{
-			"mtlsConfig": map[string]any{"shared": map[string]any{
-				"intermediateCertOptions": map[string]any{"ecKeyCurve": "P-256"},
-				"intermediateCertificateAuthority": map[string]any{"vault": map[string]any{
-					"server": s.vault.Address, "caPath": "pki/root/sign-intermediate", "kubernetesAuth": map[string]any{"role": vaultserver.Role},
-				}},
-			}},
-			"meshes": []any{map[string]any{"name": "istiod-istio-system-cluster-1"}, map[string]any{"name": "istiod-istio-system-cluster-2"}},
-		},
-	}}
-	cluster.Eventually(t, "the VirtualMesh is taken", func() error { // while the chart's webhook starts
-		_, err := s.ServerSideApply(ctx, s.mesh, client.ForceOwnership)
-		return err
-	})
-	s.node, err = kubelet.Start(ctx, s, "node-1")
+	s := &side{Cluster: meshcluster.New(t, c, meshcluster.Options{
+		Name: name, Clusters: meshcluster.Names, Root: root, Vault: vaultserver.Options{Storage: true},
+	})}
+	must(t, serviceaccount.Ensure(t.Context(), s.Clients, "default", "default"))
+	var err error
+	s.node, err = kubelet.Start(t.Context(), s, "node-1")
 	must(t, err)
 	t.Cleanup(func() { must(t, s.node.Stop()) })
+	s.Node = s.node.Node
 	return s
 }
 
@@ -114,7 +72,7 @@ func newSide(t *testing.T, c *cluster.Cluster, name string, root func() (*vaults
 func (s *side) startOwn(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
-	s.pod(t, namespace, before, true, func(p *corev1.Pod) { p.Spec.NodeName, p.Spec.Containers = s.node.Node, p.Spec.Containers[:1] })
+	s.CreatePod(t, namespace, before, true, func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[:1] })
 	// What Istio's own chart lets istiod do with Secrets of its namespace, where its own CA's is.
 	must(t, s.Create(ctx, &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: namespace},
@@ -139,86 +97,26 @@ func (s *side) stopOwn(t *testing.T) {
 	must(t, s.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: before, Namespace: namespace}}, client.GracePeriodSeconds(0)))
 }
 
-// replica starts an injected istiod.
-func (s *side) replica(t *testing.T) {
+// start starts an injected istiod.
+func (s *side) start(t *testing.T) {
 	t.Helper()
-	ctx := t.Context()
-	var err error
-	s.pod(t, namespace, pod, true, func(p *corev1.Pod) { p.Spec.NodeName = s.node.Node })
-	s.agent, err = agents.NewPod(ctx, s.Cluster, namespace, pod, istiodserver.TmpfsDir(t), t.TempDir())
-	must(t, err)
-	s.agent.Env = []string{"ISTIO_MULTIROOT_MESH=true"}
-	_, err = s.agent.Init(ctx)
-	must(t, err)
-	s.istiod, err = istiodserver.Start(ctx, istiodserver.Options{
-		Plane: s.Plane, Namespace: namespace, CACerts: s.agent.CACerts, Pod: pod, Env: map[string]string{"ISTIO_MULTIROOT_MESH": "true"},
-	})
-	must(t, err)
-	t.Cleanup(func() { must(t, s.istiod.Stop()) })
-	s.agent.IstiodAddress, s.agent.MonitoringAddress = s.istiod.SecureAddress, s.istiod.MonitoringAddress
-	s.node.Forward(namespace, pod, 15012, s.istiod.SecureAddress)
-	s.startSidecar(t)
-}
-
-func (s *side) startSidecar(t *testing.T) {
-	t.Helper()
-	sidecar, err := s.agent.Sidecar(t.Context())
-	must(t, err)
-	s.sidecar = sidecar
-	t.Cleanup(func() {
-		_ = sidecar.Stop(10 * time.Second)
-		if t.Failed() {
-			t.Log(s.context, sidecar.Output())
-		}
-	})
-}
-
-// pod creates an istiod Pod with the agent that no kubelet runs.
-func (s *side) pod(t *testing.T, namespace, name string, ready bool, change func(*corev1.Pod)) {
-	t.Helper()
-	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: name, Namespace: namespace, Labels: map[string]string{"app": "istiod", "istio.io/rev": "default"},
-			Annotations: map[string]string{"istiod-agent.io/inject": "false"}, // for the guard: it stands for an injected one
-		},
-		Spec: corev1.PodSpec{ServiceAccountName: agents.ServiceAccount, Containers: []corev1.Container{
-			{Name: "discovery", Image: "registry.example/pilot"}, {Name: "istiod-agent", Image: "registry.example/agent"},
-		}},
-	}
-	clients, err := kubernetes.NewForConfig(s.Plane.Config)
-	must(t, err)
-	must(t, serviceaccount.Ensure(t.Context(), clients, namespace, agents.ServiceAccount))
-	if change != nil {
-		change(object)
-	}
-	must(t, s.Create(t.Context(), object))
-	if ready {
-		object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-		must(t, s.Status().Update(t.Context(), object))
-	}
+	s.Start(t, istiodserver.Options{Env: map[string]string{"ISTIO_MULTIROOT_MESH": "true"}})
+	s.node.Forward(namespace, meshcluster.Pod, 15012, s.Istiod.SecureAddress)
 }
 
 // contexts writes a kubeconfig with the two clusters, a cluster that does not answer, a user without rights, and a user who
 // may read what the commands read.
 func contexts(t *testing.T) (file string) {
 	t.Helper()
-	files := map[string]string{}
-	for name, c := range map[string]*cluster.Cluster{"cluster-1": one, "cluster-2": two} {
-		admin, err := c.Plane.Kubeconfig("admin", "system:masters")
-		must(t, err)
-		files[name] = admin
-	}
+	away := filepath.Join(t.TempDir(), "away")
+	must(t, plugin.Unreachable(away))
+	others := map[string]string{"away": away}
 	for _, name := range []string{"nobody", "reader"} {
 		limited, err := one.Plane.Kubeconfig(name)
 		must(t, err)
-		files[name] = limited
+		others[name] = limited
 	}
-	dir := t.TempDir()
-	files["away"] = filepath.Join(dir, "away")
-	must(t, plugin.Unreachable(files["away"]))
-	file = filepath.Join(dir, "config")
-	must(t, plugin.Kubeconfig(file, files))
-	return file
+	return meshcluster.Kubeconfig(t, map[string]*cluster.Cluster{"cluster-1": one, "cluster-2": two}, others)
 }
 
 // allowReader grants the context reader the rights that the commands need.

@@ -28,11 +28,11 @@ func TestTrust(t *testing.T) {
 	config := contexts(t)
 	must(t, two.Install(t.Context(), webhookserver.Options{Values: helm.Values{"clusterName": "cluster-2"}}))
 	first := newSide(t, one, "cluster-1", vaultserver.FastRoot)
-	first.replica(t)
-	other := newSide(t, two, "cluster-2", func() (*vaultserver.Root, error) { return first.root, nil })
+	first.start(t)
+	other := newSide(t, two, "cluster-2", func() (*vaultserver.Root, error) { return first.Root, nil })
 	other.startOwn(t)
 	root := filepath.Join(t.TempDir(), "root.pem")
-	must(t, os.WriteFile(root, first.root.Certificate, 0o600))
+	must(t, os.WriteFile(root, first.Root.Certificate, 0o600))
 
 	twoRoots(t, config, root)
 	oneRoot(t, config, root, other)
@@ -75,7 +75,7 @@ func oneRoot(t *testing.T, config, root string, other *side) {
 	run(t, config, "", inBoth("rotate-root")...).Wants(t, 0, nothing)
 	run(t, config, "", append(begin, "--wait=false")...).Wants(t, 0, "cluster-2: gloo-mesh/virtual-mesh: was set to trust-both, without waiting")
 
-	other.replica(t) // the rollout that the injection is
+	other.start(t) // the rollout that the injection is
 	other.stopOwn(t)
 	run(t, config, "", inBoth("rotate-root", "trust-both", "--new-root", root)...).Wants(t, 0,
 		"cluster-1: gloo-mesh/virtual-mesh: trust-both is complete: every replica of istiod has confirmed it",

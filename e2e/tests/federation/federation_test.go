@@ -11,13 +11,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/meshcluster"
 )
 
 // limit is more than the agent needs to be sure that requests fail: two readings of istiod, a minute apart, and the pauses
@@ -48,14 +48,14 @@ func TestFederation(t *testing.T) {
 	account(t, "another")
 	m.join(t, "another")
 	cluster.Eventually(t, "istiod uses the new token", func() error {
-		return contains(m.istiod.Process().Output(), "stopping previous cluster cluster-2")
+		return contains(m.Istiod.Process().Output(), "stopping previous cluster cluster-2")
 	})
 	m.log(t, "renewed")
 
 	must(t, two.Delete(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "another", Namespace: namespace}}))
 	cluster.Within(t, time.Minute, "the API server refuses the token", func() error { // it caches its decisions for 10 s
 		m.remote.cut()
-		return contains(m.istiod.Process().Output(), "Unauthorized")
+		return contains(m.Istiod.Process().Output(), "Unauthorized")
 	})
 	m.reports(t, "Failing", "NotSynced", "False NotSynced", "istiod's requests to its API server fail, most often because the token of the remote secret has expired; to renew the token, run kubectl istiod-agent join --context cluster-1 --context cluster-2 --renew with")
 	m.log(t, "refused")
@@ -72,7 +72,7 @@ func TestFederation(t *testing.T) {
 	m.log(t, "not reachable")
 	m.remote.listen(t)
 	m.reports(t, "Synced", "Joined", "True Joined", "")
-	if found := secret.FindString(m.sidecar.Output()); found != "" {
+	if found := secret.FindString(m.Sidecar.Output()); found != "" {
 		t.Errorf("the agent logs a secret, %.12s…", found)
 	}
 }
@@ -111,7 +111,7 @@ func (m *mesh) reports(t *testing.T, remote certificatesv1.RemoteClusterState, s
 		return nil
 	})
 	t.Logf("%s after %s", what, time.Since(began).Round(100*time.Millisecond))
-	text, err := m.sidecar.Get(t.Context(), "/metrics")
+	text, err := m.Sidecar.Get(t.Context(), "/metrics")
 	must(t, err)
 	want := map[certificatesv1.RemoteClusterState]string{"": "", certificatesv1.RemoteSynced: `istiod_agent_remote_cluster_synced{cluster="cluster-2"} 1`}[remote]
 	if remote != "" && want == "" {
@@ -124,15 +124,14 @@ func (m *mesh) reports(t *testing.T, remote certificatesv1.RemoteClusterState, s
 
 func (m *mesh) remoteClusters(t *testing.T) (*certificatesv1.RemoteClusters, error) {
 	t.Helper()
-	object := &unstructured.Unstructured{}
-	object.SetGroupVersionKind(certificatesv1.GroupVersion.WithKind(certificatesv1.Kind))
-	if err := one.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "istiod-istio-system-cluster-1"}, object); err != nil {
+	object, err := m.Issued(t.Context())
+	if err != nil {
 		return nil, err
 	}
 	var certificate certificatesv1.IssuedCertificate
 	must(t, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &certificate))
 	for _, report := range certificate.Status.Certificates {
-		if report.Pod == pod && report.RemoteClusters != nil {
+		if report.Pod == meshcluster.Pod && report.RemoteClusters != nil {
 			return report.RemoteClusters, nil
 		}
 	}
@@ -141,7 +140,7 @@ func (m *mesh) remoteClusters(t *testing.T) (*certificatesv1.RemoteClusters, err
 
 func (m *mesh) stored(t *testing.T) networkingv1.VirtualMeshStatus {
 	t.Helper()
-	object := m.object.DeepCopy()
+	object := m.VirtualMesh.DeepCopy()
 	must(t, one.Get(t.Context(), client.ObjectKeyFromObject(object), object))
 	var mesh networkingv1.VirtualMesh
 	must(t, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &mesh))
@@ -151,9 +150,9 @@ func (m *mesh) stored(t *testing.T) networkingv1.VirtualMeshStatus {
 // log logs what istiod itself reports.
 func (m *mesh) log(t *testing.T, when string) {
 	t.Helper()
-	text, err := m.istiod.Metrics(t.Context())
+	text, err := m.Istiod.Metrics(t.Context())
 	must(t, err)
-	resident, err := m.sidecar.Metric(t.Context(), "process_resident_memory_bytes")
+	resident, err := m.Sidecar.Metric(t.Context(), "process_resident_memory_bytes")
 	must(t, err)
 	t.Logf("%s: the agent has %.1f MiB; istiod's metrics have %d bytes, among them:", when, resident/(1<<20), len(text))
 	for line := range strings.Lines(text) {

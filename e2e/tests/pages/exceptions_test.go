@@ -16,7 +16,7 @@ var elsewhere = map[string]string{
 var exceptBlocks = map[string]string{
 	"docs/install.md: Without Helm 1":            "e2e/tests/chart compares config/ with the chart, object by object",
 	"docs/install.md: Gloo Mesh's agent 1":       "another release; e2e/tests/configurations installs the chart with these values",
-	"docs/install.md: Change the form 2":         "the last resort; e2e/tests/bypolicy deletes these objects",
+	"docs/upgrade.md: Change the form 2":         "the last resort; e2e/tests/bypolicy deletes these objects",
 	"docs/command-line.md: Install it 2":         "krew; tools/krew has the rules of its manifest, tools/release the archives",
 	"docs/command-line.md: Static policies 1":    "writes to /etc/kubernetes; e2e/tests/static has API servers with such files",
 	"docs/monitoring.md: Switch it on 1":         "needs the kinds of the Prometheus operator; e2e/tests/chart renders them",
@@ -43,6 +43,7 @@ var exceptCommands = map[string]string{
 	"kubectl istiod-agent join --context cluster-1 --context cluster-2 --network cluster-1=network-1 --network cluster-2=network-2":                       "needs two clusters: e2e/tests/join",
 	"kubectl istiod-agent leave --context cluster-1 --context cluster-2":                                                                                  "needs two clusters: e2e/suite.TestSeveralClusters",
 	"kubectl istiod-agent join --context cluster-1 --context cluster-2":                                                                                   "needs two clusters: e2e/suite.TestSeveralClusters",
+	"helm rollback istiod-agent -n istiod-agent-system":                                                                                                   "upgrades are dry runs here, so there is no former revision: e2e/suite.TestChartUpgrade",
 	"kubectl istiod-agent verify":                                  "needs an istiod that publishes its root: e2e/tests/clitrust",
 	"kubectl istiod-agent status":                                  "needs a Pod of istiod: e2e/tests/clitrust",
 	"kubectl apply -f policy.yaml || kubectl apply -f policy.yaml": "beside the webhook it would inject twice; e2e/tests/policy applies the same objects",

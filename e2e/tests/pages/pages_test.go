@@ -23,7 +23,7 @@ import (
 
 // order of the pages whose commands run here, on one cluster. The README installs everything.
 var order = []string{
-	"README.md", "charts/istiod-agent/README.md", "docs/virtual-mesh.md", "docs/install.md", "docs/agent.md", "docs/troubleshooting.md", "docs/restarts.md",
+	"README.md", "charts/istiod-agent/README.md", "docs/virtual-mesh.md", "docs/install.md", "docs/upgrade.md", "docs/agent.md", "docs/troubleshooting.md", "docs/reasons.md", "docs/api.md", "docs/restarts.md",
 	"docs/platforms.md", "docs/security.md", "docs/gitops.md", "docs/command-line.md", "docs/multicluster.md", "docs/monitoring.md", "docs/uninstall.md",
 	"CONTRIBUTING.md", "e2e/README.md",
 }

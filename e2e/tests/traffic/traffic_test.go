@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/meshcluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
 	contract "github.com/istiod-agent/istiod-agent/internal/traffic"
 )
@@ -27,7 +28,7 @@ func TestTraffic(t *testing.T) {
 	ip, config := address(t), contexts(t)
 	done := steps(t)
 	first := newSide(t, one, 1, vaultserver.FastRoot)
-	second := newSide(t, two, 2, func() (*vaultserver.Root, error) { return first.root, nil })
+	second := newSide(t, two, 2, func() (*vaultserver.Root, error) { return first.Root, nil })
 	for _, s := range []*side{first, second} {
 		s.prepare(t)
 	}
@@ -91,9 +92,9 @@ func TestTraffic(t *testing.T) {
 		must(t, each.process.Stop(30*time.Second))
 		report, err := each.report()
 		must(t, err)
-		t.Logf("%s %s: %d calls in %d connections, %d renewals of its certificate, answered by %v", each.side.name, each.name, report.calls(), report.Connections, each.renewals(), report.By)
+		t.Logf("%s %s: %d calls in %d connections, %d renewals of its certificate, answered by %v", each.side.Name, each.name, report.calls(), report.Connections, each.renewals(), report.By)
 		if len(report.Failures) > 0 {
-			t.Errorf("%s %s: failed calls:\n%s", each.side.name, each.name, strings.Join(report.Failures, "\n"))
+			t.Errorf("%s %s: failed calls:\n%s", each.side.Name, each.name, strings.Join(report.Failures, "\n"))
 		}
 	}
 	done("made the calls")
@@ -133,7 +134,7 @@ func changeRoot(t *testing.T, config string, sides []*side, workloads []*workloa
 	file := filepath.Join(t.TempDir(), "new-root.pem")
 	must(t, os.WriteFile(file, newest.Certificate, 0o600))
 	for _, s := range sides {
-		s.mount(t, "pki2", newest)
+		s.Mount(t, "pki2", newest)
 	}
 	stage := func(arguments ...string) {
 		t.Helper()
@@ -145,7 +146,7 @@ func changeRoot(t *testing.T, config string, sides []*side, workloads []*workloa
 	onTheWay()
 	renewed(t, workloads...)
 	for _, s := range sides {
-		s.signAt(t, "pki2/root/sign-intermediate")
+		s.SignAt(t, "pki2")
 	}
 	stage("sign-with-new", "--now")
 	renewed(t, workloads...)
@@ -160,10 +161,10 @@ func otherRoot(t *testing.T, ip string, first, second *side, local, remote *work
 	t.Helper()
 	foreign, err := vaultserver.FastRoot()
 	must(t, err)
-	second.mount(t, "pki3", foreign)
-	second.signAt(t, "pki3/root/sign-intermediate")
+	second.Mount(t, "pki3", foreign)
+	second.SignAt(t, "pki3")
 	cluster.Eventually(t, "the IssuedCertificate names the new mount", func() error {
-		stored, err := second.issued(t.Context())
+		stored, err := second.Issued(t.Context())
 		if err == nil && !strings.Contains(fmt.Sprint(stored.Object["spec"]), "pki3/root/sign-intermediate") {
 			err = errors.New("it does not")
 		}
@@ -171,12 +172,12 @@ func otherRoot(t *testing.T, ip string, first, second *side, local, remote *work
 	})
 	remote.withdraw(t)
 	remote.stop(t)
-	must(t, second.sidecar.Stop(10*time.Second))
-	must(t, second.istiod.Stop())
-	must(t, second.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: istiodPod, Namespace: istioNamespace}}, client.GracePeriodSeconds(0)))
-	second.replica(t)
+	must(t, second.Sidecar.Stop(10*time.Second))
+	must(t, second.Istiod.Stop())
+	must(t, second.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: meshcluster.Pod, Namespace: meshcluster.Namespace}}, client.GracePeriodSeconds(0)))
+	second.start(t)
 	cluster.Within(t, time.Minute, "istiod publishes the other root", func() error {
-		root, err := second.istiod.PublishedRoot(t.Context(), namespace)
+		root, err := second.Istiod.PublishedRoot(t.Context(), namespace)
 		if err == nil && strings.TrimSpace(string(root)) != strings.TrimSpace(string(foreign.Certificate)) {
 			err = errors.New("it is not that one yet")
 		}
@@ -188,10 +189,10 @@ func otherRoot(t *testing.T, ip string, first, second *side, local, remote *work
 		t.Helper()
 		got := s.reach(t, ip, time.Minute, "anywhere")["anywhere"]
 		if got.Outcome != outcome {
-			t.Errorf("from %s: %+v, want %s", s.name, got, outcome)
+			t.Errorf("from %s: %+v, want %s", s.Name, got, outcome)
 		}
 		if outcome == contract.OtherRoot && !strings.Contains(got.Detail, "x509: certificate signed by unknown authority") {
-			t.Errorf("from %s: the detail is %q", s.name, got.Detail)
+			t.Errorf("from %s: the detail is %q", s.Name, got.Detail)
 		}
 	}
 	expect(first, contract.Calls)

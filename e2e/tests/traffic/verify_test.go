@@ -15,7 +15,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/istiodserver"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/meshcluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/plugin"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/vaultserver"
@@ -25,8 +27,7 @@ import (
 // and nothing else, and reports what it could not remove. No Pod runs here; the suite has those.
 func TestVerifyRights(t *testing.T) {
 	ctx := t.Context()
-	side := &side{Cluster: one}
-	side.published(t)
+	published(t, one)
 	read := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps", "pods", "namespaces"}, Verbs: []string{"get", "list"}}}
 	create := func(group string, resources ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: []string{"create"}}
@@ -57,11 +58,11 @@ func TestVerifyRights(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			must(t, side.DeleteAllOf(ctx, &rbacv1.ClusterRoleBinding{}, client.MatchingLabels{"test": "limited"}))
-			must(t, side.DeleteAllOf(ctx, &rbacv1.ClusterRole{}, client.MatchingLabels{"test": "limited"}))
+			must(t, one.DeleteAllOf(ctx, &rbacv1.ClusterRoleBinding{}, client.MatchingLabels{"test": "limited"}))
+			must(t, one.DeleteAllOf(ctx, &rbacv1.ClusterRole{}, client.MatchingLabels{"test": "limited"}))
 			labelled := metav1.ObjectMeta{Name: "limited", Labels: map[string]string{"test": "limited"}}
-			must(t, side.Create(ctx, &rbacv1.ClusterRole{ObjectMeta: labelled, Rules: test.rules}))
-			must(t, side.Create(ctx, &rbacv1.ClusterRoleBinding{
+			must(t, one.Create(ctx, &rbacv1.ClusterRole{ObjectMeta: labelled, Rules: test.rules}))
+			must(t, one.Create(ctx, &rbacv1.ClusterRoleBinding{
 				ObjectMeta: labelled, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "limited"},
 				Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "limited"}},
 			}))
@@ -69,7 +70,7 @@ func TestVerifyRights(t *testing.T) {
 			must(t, err)
 			config := filepath.Join(t.TempDir(), "config")
 			must(t, plugin.Kubeconfig(config, map[string]string{"limited": user}))
-			before := side.trafficNamespaces(ctx, t)
+			before := trafficNamespaces(ctx, t, one)
 			limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
 			defer cancel()
 			r := plugin.Run(limited, "", "verify", "--traffic", "--traffic-timeout=10s", "--context=limited", "--kubeconfig", config)
@@ -77,7 +78,7 @@ func TestVerifyRights(t *testing.T) {
 			if test.never != "" && strings.Contains(r.Stdout, test.never) {
 				t.Errorf("it prints %q: %s", test.never, r)
 			}
-			if created := side.trafficNamespaces(ctx, t) - before; created != test.created {
+			if created := trafficNamespaces(ctx, t, one) - before; created != test.created {
 				t.Errorf("%d namespaces remain, want %d", created, test.created)
 			}
 		})
@@ -85,32 +86,32 @@ func TestVerifyRights(t *testing.T) {
 }
 
 // published makes an API server look like that of a cluster whose istiod has started, unless it is one.
-func (s *side) published(t *testing.T) {
+func published(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	ctx := t.Context()
-	istiod, err := istiodserver.New(ctx, istiodserver.Options{Plane: s.Plane}) // installs Istio's CRDs, and is not started
+	istiod, err := istiodserver.New(ctx, istiodserver.Options{Plane: c.Plane}) // installs Istio's CRDs, and is not started
 	must(t, err)
 	must(t, istiod.Stop())
-	clients, err := kubernetes.NewForConfig(s.Plane.Config)
+	clients, err := kubernetes.NewForConfig(c.Plane.Config)
 	must(t, err)
-	must(t, serviceaccount.Ensure(ctx, clients, istioNamespace, "istiod"))
-	must(t, s.SetInjection(ctx, istioNamespace, true))
+	must(t, serviceaccount.Ensure(ctx, clients, meshcluster.Namespace, "istiod"))
+	must(t, c.SetInjection(ctx, meshcluster.Namespace, true))
 	root, err := vaultserver.FastRoot()
 	must(t, err)
 	for _, object := range []client.Object{
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert", Namespace: istioNamespace}, Data: map[string]string{"root-cert.pem": string(root.Certificate)}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert", Namespace: meshcluster.Namespace}, Data: map[string]string{"root-cert.pem": string(root.Certificate)}},
 		&corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: istiodPod, Namespace: istioNamespace, Labels: map[string]string{"app": "istiod"}, Annotations: map[string]string{"istiod-agent.io/inject": "false"}},
+			ObjectMeta: metav1.ObjectMeta{Name: meshcluster.Pod, Namespace: meshcluster.Namespace, Labels: map[string]string{"app": "istiod"}, Annotations: map[string]string{"istiod-agent.io/inject": "false"}},
 			Spec:       corev1.PodSpec{ServiceAccountName: "istiod", Containers: []corev1.Container{{Name: "discovery", Image: "registry.example/pilot"}}},
 		},
 	} {
-		must(t, client.IgnoreAlreadyExists(s.Create(ctx, object)))
+		must(t, client.IgnoreAlreadyExists(c.Create(ctx, object)))
 	}
 }
 
-func (s *side) trafficNamespaces(ctx context.Context, t *testing.T) int {
+func trafficNamespaces(ctx context.Context, t *testing.T, c *cluster.Cluster) int {
 	t.Helper()
 	var list corev1.NamespaceList
-	must(t, s.List(ctx, &list, client.HasLabels{"istiod-agent.io/traffic"}))
+	must(t, c.List(ctx, &list, client.HasLabels{"istiod-agent.io/traffic"}))
 	return len(list.Items)
 }

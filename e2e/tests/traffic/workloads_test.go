@@ -26,6 +26,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/manifest"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/meshcluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/process"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
 	contract "github.com/istiod-agent/istiod-agent/internal/traffic"
@@ -77,7 +78,7 @@ spec:
 func (s *side) prepare(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
-	must(t, serviceaccount.Ensure(ctx, s.clients, namespace, account))
+	must(t, serviceaccount.Ensure(ctx, s.Clients, namespace, account))
 	for _, name := range services {
 		must(t, s.Create(ctx, &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
@@ -132,10 +133,10 @@ func (s *side) mounted(t *testing.T) proxyless.Options {
 	t.Helper()
 	dir := t.TempDir()
 	options := proxyless.Options{
-		Istiod: s.istiod.SecureAddress, ServerName: "istiod." + istioNamespace + ".svc", Lifetime: lifetime,
+		Istiod: s.Istiod.SecureAddress, ServerName: "istiod." + meshcluster.Namespace + ".svc", Lifetime: lifetime,
 		TokenFile: filepath.Join(dir, "istio-token"), RootFile: filepath.Join(dir, "root-cert.pem"),
 	}
-	token, err := serviceaccount.Token(t.Context(), s.clients, namespace, account, "istio-ca")
+	token, err := serviceaccount.Token(t.Context(), s.Clients, namespace, account, "istio-ca")
 	must(t, err)
 	must(t, os.WriteFile(options.TokenFile, []byte(token), 0o600))
 	ended := make(chan struct{})
@@ -145,7 +146,7 @@ func (s *side) mounted(t *testing.T) proxyless.Options {
 		defer tick.Stop()
 		var last []byte
 		for t.Context().Err() == nil {
-			if root, err := s.istiod.PublishedRoot(t.Context(), namespace); err == nil && !bytes.Equal(root, last) {
+			if root, err := s.Istiod.PublishedRoot(t.Context(), namespace); err == nil && !bytes.Equal(root, last) {
 				next := options.RootFile + ".next"
 				if os.WriteFile(next, root, 0o600) == nil && os.Rename(next, options.RootFile) == nil {
 					last = root
@@ -159,8 +160,8 @@ func (s *side) mounted(t *testing.T) proxyless.Options {
 }
 
 func (s *side) bootstrap(name, ip, app string) string {
-	return contract.BootstrapVariable + "=" + contract.Bootstrap(s.istiod.SecureAddress, contract.Node{
-		Name: name, Namespace: namespace, IP: ip, ServiceAccount: account, Cluster: s.name, Domain: "cluster.local", Labels: podLabels(s, app),
+	return contract.BootstrapVariable + "=" + contract.Bootstrap(s.Istiod.SecureAddress, contract.Node{
+		Name: name, Namespace: namespace, IP: ip, ServiceAccount: account, Cluster: s.Name, Domain: "cluster.local", Labels: podLabels(s, app),
 	})
 }
 
@@ -168,12 +169,12 @@ func (s *side) bootstrap(name, ip, app string) string {
 func (w *workload) start(t *testing.T, command *exec.Cmd) {
 	t.Helper()
 	var err error
-	w.process, err = process.Start(w.side.name+" "+w.name, command)
+	w.process, err = process.Start(w.side.Name+" "+w.name, command)
 	must(t, err)
 	t.Cleanup(func() {
 		must(t, w.process.StopIfRunning(20*time.Second))
 		if t.Failed() {
-			t.Log(w.side.name, w.name, lastLines(w.process.Output(), 20))
+			t.Log(w.side.Name, w.name, lastLines(w.process.Output(), 20))
 		}
 	})
 }
@@ -188,7 +189,7 @@ func (s *side) server(t *testing.T, name, ip string) *workload {
 	w := &workload{side: s, name: name, address: net.JoinHostPort(ip, strconv.Itoa(ports[0]))}
 	s.pod(t, name, ip, account, corev1.ContainerPort{Name: "grpc", ContainerPort: int32(ports[0])})
 	options, ready := s.mounted(t), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
-	command := exec.Command(program, append([]string{"server", "--address", w.address, "--ready-address", ready, "--name", s.name}, identityFlags(options)...)...)
+	command := exec.Command(program, append([]string{"server", "--address", w.address, "--ready-address", ready, "--name", s.Name}, identityFlags(options)...)...)
 	command.Env = []string{s.bootstrap(name, ip, account)}
 	w.start(t, command)
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -256,7 +257,7 @@ func (s *side) reach(t *testing.T, ip string, limit time.Duration, services ...s
 	}
 	command.Env = []string{s.bootstrap(name, ip, "client")}
 	if output, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", s.name, err, output)
+		t.Fatalf("%s: %v: %s", s.Name, err, output)
 	}
 	text, err := os.ReadFile(report)
 	must(t, err)
@@ -312,7 +313,7 @@ func renewed(t *testing.T, workloads ...*workload) {
 		before[i] = w.renewals()
 	}
 	for i, w := range workloads {
-		cluster.Within(t, 10*lifetime, w.side.name+" "+w.name+" has renewed its certificate", func() error {
+		cluster.Within(t, 10*lifetime, w.side.Name+" "+w.name+" has renewed its certificate", func() error {
 			if now := w.renewals(); now < before[i]+2 {
 				return fmt.Errorf("%d of 2 times", now-before[i])
 			}
@@ -327,7 +328,7 @@ func (w *workload) onlyBy(t *testing.T, servers ...string) {
 	const enough = 50
 	last, err := w.report()
 	must(t, err)
-	cluster.Within(t, time.Minute, fmt.Sprintf("%s %s is answered by %v alone", w.side.name, w.name, servers), func() error {
+	cluster.Within(t, time.Minute, fmt.Sprintf("%s %s is answered by %v alone", w.side.Name, w.name, servers), func() error {
 		now, err := w.report()
 		if err != nil {
 			return err

@@ -24,26 +24,82 @@ import (
 type Kind string
 
 // The kinds.
+//
+//reasons:page vault
 const (
-	Sealed           Kind = "VaultSealed"
-	Unreachable      Kind = "VaultUnreachable"
-	TLS              Kind = "VaultTLS"
-	RoleUnknown      Kind = "VaultRoleUnknown"
-	NotAuthorized    Kind = "VaultNotAuthorized"
-	PolicyDenies     Kind = "VaultPolicyDenies"
-	PathMissing      Kind = "VaultPathMissing"
-	RateLimited      Kind = "VaultRateLimited"
-	Refused          Kind = "VaultRefused"
-	BadAnswer        Kind = "VaultBadAnswer"
+	// Sealed: Vault is sealed.
+	//
+	// Remedy: `vault operator unseal`; for a sealed namespace of OpenBao `bao namespace unseal`.
+	Sealed Kind = "VaultSealed"
+	// Unreachable: Vault or the forward proxy does not answer, or the server is not the active Vault: the message
+	// contains the cause and the next step. The agent retries.
+	//
+	// Remedy: follow the message. [Vault refuses](troubleshooting.md#vault-refuses) lists the usual causes.
+	Unreachable Kind = "VaultUnreachable"
+	// TLS: The agent cannot read or verify Vault's certificate: the message contains the reason.
+	//
+	// Remedy: `caBundle` must contain the CA of Vault's certificate, which must be valid for the server name in the
+	// specification.
+	TLS Kind = "VaultTLS"
+	// RoleUnknown: Vault's auth method has no such role.
+	//
+	// Remedy: create the role, or correct `kubernetesAuth.role` or `jwtAuth.role`.
+	RoleUnknown Kind = "VaultRoleUnknown"
+	// NotAuthorized: Vault refuses the login. The role is for another service account, namespace or audience. Or Vault
+	// cannot review tokens, as with an [expired `token_reviewer_jwt`](vault.md#the-login), or does not know the API
+	// server's keys (`jwtAuth`). Or the token or secret id is no longer valid, no role accepts the client certificate,
+	// or Vault requires a second factor.
+	//
+	// Remedy: compare the role with the message. `kubectl istiod-agent check --vault` examines Vault's side.
+	NotAuthorized Kind = "VaultNotAuthorized"
+	// PolicyDenies: The login succeeded, and its policy does not permit the call.
+	//
+	// Remedy: allow the path in the message, with all parameters that the agent sends: [the
+	// policy](vault.md#the-policy).
+	PolicyDenies Kind = "VaultPolicyDenies"
+	// PathMissing: Nothing is mounted at the path, or it or the namespace is misspelt.
+	//
+	// Remedy: correct `caPath`, `csrPath`, `mountPath` or `namespace`, or enable the engine.
+	PathMissing Kind = "VaultPathMissing"
+	// RateLimited: Vault's rate limit quota is exhausted. The agent retries.
+	//
+	// Remedy: raise the rate limit quota.
+	RateLimited Kind = "VaultRateLimited"
+	// Refused: Vault refuses the call for another reason.
+	//
+	// Remedy: follow the message: it quotes Vault's error and gives the next step.
+	Refused Kind = "VaultRefused"
+	// BadAnswer: Something other than Vault answers or refuses: a proxy, gateway or firewall, or an
+	// AuthorizationPolicy of Vault's mesh. The message names it.
+	//
+	// Remedy: permit the agent's calls there, or correct `server`.
+	BadAnswer Kind = "VaultBadAnswer"
+	// BadConfiguration: The server's URL is unusable.
+	//
+	// Remedy: correct `server`.
 	BadConfiguration Kind = "VaultBadConfiguration"
-	Redirects        Kind = "VaultRedirects"
-	// ClockDiffers means that what the agent logs in with is not valid yet by a clock.
+	// Redirects: The server redirects to another address, which the message contains. The agent follows redirects only
+	// to the same scheme, host and port, and below the path prefix of the server.
+	//
+	// Remedy: set `server` to the active Vault, or to a load balancer or Service in front of it.
+	Redirects Kind = "VaultRedirects"
+	// ClockDiffers: The token or client certificate is not valid yet.
+	//
+	// Remedy: correct the clocks of Vault and the cluster.
 	ClockDiffers Kind = "VaultClockDiffers"
-	// CertificateExpired is of the client certificate of the login.
+	// CertificateExpired: The client certificate of the login has expired.
+	//
+	// Remedy: put a new client certificate into the Secret or directory of `certAuth`.
 	CertificateExpired Kind = "VaultClientCertificateExpired"
-	// WrappingTokenUsed means that a wrapping token is not valid any more: another client may have unwrapped it.
+	// WrappingTokenUsed: The [wrapping token](vault.md#approle) was used already, or has expired.
+	//
+	// Remedy: if none of your programs used it, revoke the secret id, and look for `sys/wrapping/unwrap` in Vault's
+	// audit log. Then put a new wrapping token there.
 	WrappingTokenUsed Kind = "VaultWrappingTokenUsed"
-	// WrappingTokenForeign means that another endpoint made a wrapping token than that of secret ids.
+	// WrappingTokenForeign: The wrapping token does not come from the AppRole's endpoint `secret-id`, so the agent did
+	// not unwrap it.
+	//
+	// Remedy: find out who put it there.
 	WrappingTokenForeign Kind = "VaultWrappingTokenForeign"
 )
 

@@ -15,7 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Each Go module, and the workflows' actions, are updated.
+// Each Go module, each npm package and the workflows' actions are updated, in groups.
 func TestUpdatesCoverEveryModule(t *testing.T) {
 	content, err := os.ReadFile("../../.github/dependabot.yml")
 	if err != nil {
@@ -45,45 +45,93 @@ func TestUpdatesCoverEveryModule(t *testing.T) {
 		if update.Schedule.Interval == "" {
 			t.Errorf("%s of %q is never updated", update.Ecosystem, update.Directories)
 		}
+		if len(update.Groups) == 0 {
+			t.Errorf("%s of %q has no group: each version would be a pull request", update.Ecosystem, update.Directories)
+		}
 		covered[update.Ecosystem] = append(covered[update.Ecosystem], append(update.Directories, update.Directory)...)
 	}
 	if !slices.Contains(covered["github-actions"], "/") {
 		t.Error("no updates of actions")
 	}
-	modules := modulesOfTheRepository(t)
-	if len(modules) < 10 {
-		t.Errorf("found only the modules %q", modules)
-	}
-	for _, module := range modules {
-		if !slices.ContainsFunc(covered["gomod"], func(pattern string) bool { matched, _ := path.Match(pattern, module); return matched }) {
-			t.Errorf("no updates of the module in %s", module)
+	for ecosystem, kind := range map[string]struct {
+		file    string
+		atLeast int
+	}{"gomod": {"go.mod", 10}, "npm": {"package.json", 1}} {
+		directories := directoriesWith(t, kind.file)
+		if len(directories) < kind.atLeast {
+			t.Errorf("found %s only in %q", kind.file, directories)
 		}
-	}
-	for _, pattern := range covered["gomod"] {
-		if pattern != "" && !slices.ContainsFunc(modules, func(module string) bool { matched, _ := path.Match(pattern, module); return matched }) {
-			t.Errorf("no module is in %s", pattern)
+		for _, directory := range directories {
+			if !slices.ContainsFunc(covered[ecosystem], func(pattern string) bool { return matches(pattern, directory) }) {
+				t.Errorf("no updates of %s in %s", kind.file, directory)
+			}
+		}
+		for _, pattern := range covered[ecosystem] {
+			if pattern != "" && !slices.ContainsFunc(directories, func(directory string) bool { return matches(pattern, directory) }) {
+				t.Errorf("no %s is in %s", kind.file, pattern)
+			}
 		}
 	}
 }
 
-// modulesOfTheRepository returns the directories with a go.mod, from the top of the repository.
-func modulesOfTheRepository(t *testing.T) (modules []string) {
+func matches(pattern, directory string) bool {
+	matched, err := path.Match(pattern, directory)
+	return matched && err == nil
+}
+
+// directoriesWith returns the directories with a file of this name, from the top of the repository.
+func directoriesWith(t *testing.T, name string) (directories []string) {
 	t.Helper()
 	err := fs.WalkDir(os.DirFS("../.."), ".", func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && file != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata"):
+		case entry.IsDir() && file != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "node_modules"):
 			return fs.SkipDir
-		case entry.Name() == "go.mod":
-			modules = append(modules, path.Join("/", path.Dir(file)))
+		case entry.Name() == name:
+			directories = append(directories, path.Join("/", path.Dir(file)))
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return modules
+	return directories
+}
+
+// A change of any file has an owner, who is of the organisation of the images.
+func TestCodeOwners(t *testing.T) {
+	owners, err := os.ReadFile("../../.github/CODEOWNERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	organisation := regexp.MustCompile(`(?m)^REGISTRY \?= ghcr\.io/(\S+)$`).FindSubmatch(makefile)
+	if organisation == nil {
+		t.Fatal("the Makefile has no REGISTRY on ghcr.io")
+	}
+	everything := false
+	for line := range strings.Lines(string(owners)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		everything = everything || fields[0] == "*"
+		if len(fields) == 1 {
+			t.Errorf("%s has no owner", fields[0])
+		}
+		for _, owner := range fields[1:] {
+			if !strings.HasPrefix(owner, "@"+string(organisation[1])+"/") {
+				t.Errorf("%s has the owner %s, who is no team of %s", fields[0], owner, organisation[1])
+			}
+		}
+	}
+	if !everything {
+		t.Error("no owner of *")
+	}
 }
 
 // The forms for issues are what GitHub accepts: a name, a description, and elements with labels.
