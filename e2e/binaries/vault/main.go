@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command vault is a Vault server of Vault's own packages, with no more linked in than the tests and
-// the demo use: PKI, the auth methods of package agent/ca/vault, and storage in memory or in files. The whole server is the same
-// core and the same HTTP API with every other plugin beside them, and takes twice as long to build.
+// Command vault is Vault's own packages, with no more linked in than the tests and the demo use: PKI, the auth methods of
+// package agent/ca/vault, storage in memory or in files, and Vault's whole command line. The Vault that is shipped is the same
+// core, the same HTTP API and the same command line with every other plugin beside them, and takes four times as long to build.
 //
-// With --dev-root-token it is what `vault server -dev` is: in memory, initialized, unsealed, with that
-// token for root. With --storage it starts as any Vault does, sealed, to be initialized through its API.
+// `vault server` is this file's. With --dev-root-token it is what `vault server -dev` is: in memory, initialized, unsealed, with
+// that token for root. With --storage it starts as any Vault does, sealed, to be initialized through its API.
+// Every other command is Vault's.
 package main
 
 import (
@@ -30,6 +31,7 @@ import (
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/credential/cert"
 	"github.com/hashicorp/vault/builtin/logical/pki"
+	"github.com/hashicorp/vault/command"
 	"github.com/hashicorp/vault/helper/namespace"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
@@ -42,13 +44,16 @@ import (
 )
 
 func main() {
+	if len(os.Args) < 2 || os.Args[1] != "server" {
+		os.Exit(command.Run(os.Args[1:]))
+	}
 	var o options
 	flag.StringVar(&o.address, "address", "127.0.0.1:8200", "`HOST:PORT` to listen on")
 	flag.StringVar(&o.storage, "storage", "", "`FOLDER` to keep everything in (default: in memory)")
 	flag.StringVar(&o.devRootToken, "dev-root-token", "", "start initialized and unsealed, with this `TOKEN` for root")
 	flag.StringVar(&o.certificate, "tls-cert", "", "`FILE` with the serving certificate (default: plain HTTP)")
 	flag.StringVar(&o.key, "tls-key", "", "`FILE` with the serving certificate's key")
-	flag.Parse()
+	_ = flag.CommandLine.Parse(os.Args[2:]) // exits with 2 itself
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -75,7 +75,7 @@ func (s *Server) start(ctx context.Context, options Options) error {
 		return err
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	s.arguments = []string{"--address", listen}
+	s.arguments = []string{"server", "--address", listen}
 	s.Address = "http://" + listen
 	if options.TLS {
 		s.Address = "https://" + listen
