@@ -182,7 +182,7 @@ fuzz: ## Run every fuzz test for FUZZTIME (30s)
 # --- The control plane of the tests and the demo -----------------------------
 
 # The version of a module where it is pinned.
-pinned = $(shell sed -n 's|^\t$(2) v\([^ ]*\).*|\1|p' e2e/binaries/$(1)/go.mod)
+pinned = $(shell sed -n 's|^[a-z ]*\t\{0,1\}$(2) v\([^ ]*\).*|\1|p' e2e/binaries/$(1)/go.mod)
 
 KUBERNETES := $(call pinned,kubernetes,k8s.io/kubernetes)
 ETCD       := $(call pinned,etcd,go.etcd.io/etcd/server/v3)
