@@ -63,7 +63,7 @@ async function open(page, settings = {}) {
 }
 
 test('pages render, and their links have a target', { timeout: 300_000 }, async () => {
-  assert.ok(pages.length >= 29, `${pages.length} pages`)
+  assert.ok(pages.length >= 28, `${pages.length} pages`)
   const anchors = new Map(), links = []
   for (const page of pages) {
     const { tab, problems, close } = await open(page)
@@ -129,40 +129,41 @@ test('the search finds every reason key', { timeout: 300_000 }, async () => {
 test('versions are the newest patches of each minor version, and main', () => {
   assert.deepEqual(versions(['', 'other']), [{ name: 'main', ref: 'HEAD', path: '' }])
   assert.deepEqual(versions(['v0.9.0', 'v0.10.1', 'v0.10.0', 'v0.10.10', 'v1.0.0-rc.1', 'v0.9', 'v0.10.2']), [
-    { name: 'v0.10 (newest)', ref: 'v0.10.10', path: '' },
+    { name: 'newest (v0.10)', ref: 'v0.10.10', path: '' },
+    { name: 'v0.10', ref: 'v0.10.10', path: 'v0.10/' },
     { name: 'v0.9', ref: 'v0.9.0', path: 'v0.9/' },
     { name: 'main', ref: 'HEAD', path: 'main/' },
   ])
 })
 
-test('the menu leads from each version to the others', { timeout: 300_000 }, async () => {
+test('the menu leads from each version to the others', { timeout: 600_000 }, async () => {
   const folder = await mkdtemp(join(tmpdir(), 'versions-'))
   const git = (...args) => execFileSync('git', ['-C', folder, '-c', 'user.name=test', '-c', 'user.email=test@example.com', ...args])
   let other
   try {
     await mkdir(join(folder, 'docs'))
     git('init', '-q')
-    for (const release of ['v0.1.0', 'v0.2.0', 'none']) {
-      await writeFile(join(folder, 'docs', 'index.md'), `# Documentation of ${release}\n\n[LICENSE](../LICENSE)\n`)
+    for (const ref of ['v0.1.0', 'main']) {
+      await writeFile(join(folder, 'docs', 'index.md'), `# Documentation of ${ref}\n\n[LICENSE](../LICENSE)\n`)
       git('add', '.')
-      git('commit', '-q', '-m', release)
-      if (release !== 'none') git('tag', release)
+      git('commit', '-q', '-m', ref)
+      if (ref !== 'main') git('tag', ref)
     }
     buildAll(folder, join(folder, 'out'))
     other = await serve(join(folder, 'out'))
     const at = `http://127.0.0.1:${other.address().port}/`
     const tab = await browser.newPage()
-    for (const [start, release, ref] of [['', 'v0.2.0', 'v0.2.0'], ['v0.1/', 'v0.1.0', 'v0.1.0'], ['main/', 'none', 'main']]) {
+    for (const [start, ref] of [['', 'v0.1.0'], ['v0.1/', 'v0.1.0'], ['main/', 'main']]) {
       await tab.goto(at + start, { waitUntil: 'networkidle' })
-      assert.equal((await tab.locator('h1').innerText()).trim(), `Documentation of ${release}`)
+      assert.match(await tab.locator('h1').innerText(), new RegExp(`^Documentation of ${ref}`))
       assert.match(await tab.locator('.vp-doc a', { hasText: 'LICENSE' }).getAttribute('href'), new RegExp(`/blob/${ref}/LICENSE$`))
       const menu = tab.locator('.VPNavBarMenuGroup')
       await menu.locator('button').hover()
       const found = await menu.locator('a').evaluateAll((all) => all.map((a) => [a.textContent.trim(), a.href]))
-      assert.deepEqual(found.slice(0, 3), [['v0.2 (newest)', at], ['v0.1', at + 'v0.1/'], ['main', at + 'main/']])
+      assert.deepEqual(found.slice(0, 3), [['newest (v0.1)', at], ['v0.1', at + 'v0.1/'], ['main', at + 'main/']])
     }
-    await tab.locator('.VPNavBarMenuGroup a', { hasText: 'v0.1' }).click()
-    await tab.getByRole('heading', { name: 'Documentation of v0.1.0' }).waitFor()
+    await tab.locator('.VPNavBarMenuGroup a', { hasText: /^v0.1/ }).click()
+    await tab.waitForURL(at + 'v0.1/')
     await tab.close()
   } finally {
     other?.close()

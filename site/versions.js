@@ -2,8 +2,8 @@
 
 // Builds the documentation of every release: node versions.js [repository [output]]
 //
-// The newest release is at the root of the site, the newest patch of each minor version below its number, such as /v0.2/, and
-// the main branch below /main/. Without a release, the main branch is at the root. All are built by this site's own programs.
+// The newest release is at the root of the site, the newest patch of each minor version below its number, such as /v0.2/, so that
+// links to it last, and the main branch below /main/. Without a release, the main branch is at the root. All are built by this site's own programs.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -27,7 +27,8 @@ export function versions(tags) {
     return [{ name: 'main', ref: 'HEAD', path: '' }]
   }
   return [
-    ...sorted.map(({ name, ref }, i) => ({ name: i === 0 ? `${name} (newest)` : name, ref, path: i === 0 ? '' : `${name}/` })),
+    { name: `newest (${sorted[0].name})`, ref: sorted[0].ref, path: '' },
+    ...sorted.map(({ name, ref }) => ({ name, ref, path: `${name}/` })),
     { name: 'main', ref: 'HEAD', path: 'main/' },
   ]
 }
