@@ -23,7 +23,7 @@ trap 'exit 130' INT TERM
 
 say() { printf '  %s: %s after %dm%02ds\n' "$name" "$1" $((SECONDS / 60)) $((SECONDS % 60)) >&2; }
 
-# during STEP: runs it in the background, tells its progress, and gives its exit status.
+# during STEP: runs it in the background, prints its progress, and returns its exit status.
 next=8
 during() {
   "$1" &

@@ -36,7 +36,7 @@ var sections = []section{
 	},
 	{
 		"federation", "Federation",
-		"Where you see it: in the condition `Federated` of a `VirtualMesh`, and as the state of each other cluster in `status.meshes`. What the states mean:",
+		"Where you see it: in the condition `Federated` of a `VirtualMesh`, and as the state of each other cluster in `status.meshes`.",
 	},
 	{
 		"restarts", "Restarts after a change of the root",

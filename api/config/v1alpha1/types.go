@@ -201,7 +201,7 @@ const (
 	CertificateSelfManaged CertificateSource = "self-managed"
 	// CertificateCertManager reads files from cert-manager, whose cainjector writes the caBundle.
 	CertificateCertManager CertificateSource = "cert-manager"
-	// CertificateSecret reads files from another program; with CABundle this program writes the caBundle.
+	// CertificateSecret reads files from another program; with a file in caBundle, this program writes that of the webhook configuration.
 	CertificateSecret CertificateSource = "secret"
 )
 

@@ -180,7 +180,7 @@ type VirtualMeshStatus struct {
 	// +kubebuilder:validation:items:MaxLength=32768
 	Errors []string `json:"errors,omitempty"`
 
-	// The result for each mesh, by <name>.<namespace>. as in spec.meshes, with the final dot.
+	// The result for each mesh. The key is its name and its namespace in spec.meshes, each followed by a dot.
 	// +kubebuilder:validation:MaxProperties=1000
 	Meshes map[string]MeshStatus `json:"meshes,omitempty"`
 

@@ -22,8 +22,8 @@ func TestRotateVaultRoot(t *testing.T) {
 	m.published(t, m.root.Certificate)
 	stale := workloads.at(0)
 
-	p.run(t, "A new root of Vault's 1")
-	p.run(t, "A new root of Vault's 2")
+	p.run(t, "A new root in Vault 1")
+	p.run(t, "A new root in Vault 2")
 	newest := p.read(t, "new-root.pem")
 	p.run(t, "Begin 1")
 	const begin, wait = "Begin 2", "Each stage by hand 1"
@@ -147,8 +147,8 @@ func TestRotateRootCommand(t *testing.T) {
 	p.run(t, "Clean up 2")
 	workloads.renewed(t)
 
-	p.run(t, "A new root of Vault's 1")
-	p.run(t, "A new root of Vault's 2")
+	p.run(t, "A new root in Vault 1")
+	p.run(t, "A new root in Vault 2")
 	newest := p.read(t, "new-root.pem")
 	p.run(t, "Trust both 1")
 	m.published(t, m.root.Certificate, newest)
