@@ -32,9 +32,14 @@ const (
 // Defaults are the options without a flag.
 func Defaults() Options { return Options{Timeout: defaultTimeout} }
 
-// Add registers the flags. of names what starts the Pods.
+// Add registers the flags. of names the flag that starts the Pods. The help of a release has its image with the digest
+// (docs/verify-release.md).
 func (o *Options) Add(cmd *cobra.Command, of string) {
-	cmd.Flags().StringVar(&o.Image, imageFlag, "", "`image` of the Pods of "+of+" (default: istiod-agent-traffic from the registry of the cluster's istiod-agent)")
+	fallback := ""
+	if released != "" {
+		fallback = ", or " + released
+	}
+	cmd.Flags().StringVar(&o.Image, imageFlag, "", "`image` of the Pods of "+of+" (default: istiod-agent-traffic from the registry of the cluster's istiod-agent"+fallback+")")
 	cmd.Flags().DurationVar(&o.Timeout, timeoutFlag, defaultTimeout, "`time` limit for the Pods of "+of+" to start")
 }
 
