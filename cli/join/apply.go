@@ -229,7 +229,7 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 	if key.Namespace != "" {
 		removal += " -n " + shell.Quote(key.Namespace)
 	}
-	changed := fmt.Errorf("%s was changed by somebody else meanwhile; run join again", name)
+	changed := fmt.Errorf("another client changed %s meanwhile; run join again", name)
 	switch err := c.Client.Get(ctx, key, stored); {
 	case err == nil && version != "" && stored.GetResourceVersion() != version || version != "" && apierrors.IsNotFound(err):
 		return changed

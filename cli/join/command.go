@@ -61,12 +61,12 @@ less than a third of their lifetime left.
 
 Before it writes, join checks each context: the cluster answers; its name is distinct
 (CLUSTER_ID of istiod, which must match the VirtualMesh); its root of trust is that of
-the others; and its Pod network does not overlap with another one. For clusters that
-istiod does not read yet, join then starts a Pod in istiod's namespace of each context.
-It connects to the API servers of the others at the addresses of the remote secrets,
-and to a second Pod of the others, or to their east-west gateways. join removes these
-Pods before it writes. --probe=false omits them. If a write fails, join undoes its
-changes.
+the others; and its Pod network does not overlap with another one. For addresses that
+istiod does not use yet, join then starts a Pod in istiod's namespace of each context.
+The Pod connects to the API servers of the others at the addresses of the remote
+secrets, and to a second Pod in each of the others, or to their east-west gateways. join
+removes these Pods before it writes. --probe=false omits them. If a write fails, join
+undoes its changes.
 
 istiod reads services and endpoints with these rights, but it cannot list Secrets. It
 therefore reports the cluster's state as timeout, and each start of istiod takes 30

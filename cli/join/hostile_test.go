@@ -253,7 +253,7 @@ func TestChangedMeanwhile(t *testing.T) {
 			t.Parallel()
 			c := fakeCluster(objects...)
 			err := newApplication(t, c, renewed("1")).writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false)
-			if err == nil || err.Error() != "Secret istio-system/istio-remote-secret-two was changed by somebody else meanwhile; run join again" {
+			if err == nil || err.Error() != "another client changed Secret istio-system/istio-remote-secret-two meanwhile; run join again" {
 				t.Errorf("got %v", err)
 			}
 			stored := &corev1.Secret{}
@@ -287,7 +287,7 @@ func TestChangedMeanwhile(t *testing.T) {
 		}
 		a := newApplication(t, c, renewed(stored.ResourceVersion))
 		err := a.writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false)
-		if err == nil || !changed || !strings.Contains(err.Error(), "was changed by somebody else meanwhile") || len(a.changes) != 0 {
+		if err == nil || !changed || !strings.Contains(err.Error(), "another client changed ") || len(a.changes) != 0 {
 			t.Errorf("got %v, %v", err, a.changes)
 		}
 	})

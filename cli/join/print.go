@@ -144,7 +144,7 @@ func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) 
 const lookupTimeout = 10 * time.Second
 
 // holdsToken reports whether the Secret that the replaced token names holds a token of the same account. Nobody has verified
-// the token: whoever wrote it may have named any Secret.
+// the token: its author may have named any Secret.
 func (a *application) holdsToken(ctx context.Context, g *grant) bool {
 	secrets := a.targets[g.reader].Secrets
 	replaced := slices.IndexFunc(secrets, func(s remotes.Secret) bool { return s.Key == g.Secret })

@@ -158,7 +158,7 @@ func cause(result probe.Result) string {
 	return text
 }
 
-// reach lets Pods make all connections, and returns an error unless all succeed. No Pod remains.
+// reach makes all connections from Pods, and returns an error unless all succeed. No Pod remains.
 func (f *flags) reach(ctx context.Context, a *application) error {
 	p := &probing{application: a, options: f.pods, suffix: rand.String(5), listeners: make([]*corev1.Pod, len(a.targets)), probes: make([]*corev1.Pod, len(a.targets))}
 	states, err := statesOf(a.targets)
@@ -303,7 +303,7 @@ func (p *probing) listen(ctx context.Context, i int, image string) (string, erro
 func podAddress(text string) (netip.Addr, error) {
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Zone() != "" || probe.IsBarred(address) {
-		return netip.Addr{}, fmt.Errorf("the API server reports %.50q as the address of a Pod; expected one that other hosts can have", text)
+		return netip.Addr{}, fmt.Errorf("the API server reports %.50q as the address of a Pod; expected one that is not loopback, link-local or multicast", text)
 	}
 	return address, nil
 }

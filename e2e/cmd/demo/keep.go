@@ -18,8 +18,8 @@ import (
 // command is a command for a person, with what it shows.
 type command struct{ line, shows string }
 
-// goOn are the commands after a demo that is over.
-var goOn = []command{
+// nextCommands are the commands after a demo that is over.
+var nextCommands = []command{
 	{"make demo KEEP=1", "leaves it running, for kubectl istiod-agent"},
 	{"bin/kubectl-istiod_agent inject -f FILE -o patch", "the patch for an istiod of yours"},
 	{"make cluster-up CLUSTERS=2", "two clusters with real Pods: docs/try-it.md"},

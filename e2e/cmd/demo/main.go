@@ -59,7 +59,7 @@ func main() {
 	}
 	d.steps.table()
 	d.summary.print(d.steps)
-	d.steps.next("Go on with", goOn)
+	d.steps.next("Next", nextCommands)
 }
 
 // demo is what runs, and what it has shown.

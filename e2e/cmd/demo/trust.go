@@ -83,7 +83,7 @@ func (d *demo) trust(ctx context.Context) (err error) {
 	if err := d.schedule(ctx); err != nil {
 		return err
 	}
-	if err := s.step("kubectl create namespace gloo-mesh; kubectl apply -f virtual-mesh.yaml (the guide's, but for this Vault's address)", func() error {
+	if err := s.step("kubectl create namespace gloo-mesh; kubectl apply -f virtual-mesh.yaml (the guide's, with this Vault's address)", func() error {
 		return apply(ctx, d.cluster, m.vault.Address)
 	}); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (d *demo) trust(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := s.step("run istiod, its ROOT_CA_DIR in memory", func() (err error) {
+	if err := s.step("run istiod, with its ROOT_CA_DIR in memory", func() (err error) {
 		m.istiod, err = istiodserver.Start(ctx, istiodserver.Options{Plane: d.cluster.Plane, Namespace: namespace, CACerts: cacerts})
 		return err
 	}); err != nil {
@@ -209,7 +209,7 @@ func (d *demo) guide(ctx context.Context) error {
 // renewed shows that istiod uses Vault's CA, and that it loads a renewed one without a restart.
 func (d *demo) renewed(ctx context.Context) error {
 	s, m, found := d.steps, &d.mesh, &d.summary
-	if err := s.step("wait until istiod is seen to sign under Vault's CA", func() (err error) {
+	if err := s.step("wait until istiod is confirmed to sign under Vault's CA", func() (err error) {
 		found.before, err = confirmed(ctx, d.cluster, m.certificate, "")
 		return err
 	}); err != nil {
@@ -282,7 +282,7 @@ func eventually(ctx context.Context, condition func() error) error {
 		last = condition()
 		return last == nil, nil
 	}); err != nil {
-		return fmt.Errorf("not so after %s: %w", patience, last)
+		return fmt.Errorf("timeout after %s: %w", patience, last)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func TestDemo(t *testing.T) {
 	if code := d.process.ExitCode(); code != 0 {
 		t.Fatalf("exit code %d:\n%s", code, process.LastLines(d.process.Output()))
 	}
-	d.checkSections(t, "Time", "Summary", "Go on with")
+	d.checkSections(t, "Time", "Summary", "Next")
 	d.checkScreen(t)
 	d.checkNothingLeft(t, nil)
 }
