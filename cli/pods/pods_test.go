@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -164,5 +165,11 @@ func TestReleasedImage(t *testing.T) {
 		if got := new(Options).ImageFor(istiod); got != want {
 			t.Errorf("beside the agent %q: the image is %s, want %s", installed, got, want)
 		}
+	}
+	// docs/verify-release.md compares it with images.txt.
+	cmd := &cobra.Command{}
+	new(Options).Add(cmd, "--traffic")
+	if help := cmd.Flags().FlagUsages(); !strings.Contains(help, released) {
+		t.Errorf("the help does not name the image: %s", help)
 	}
 }
