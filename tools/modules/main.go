@@ -64,7 +64,7 @@ func align(ctx context.Context, root string) error {
 }
 
 func run(ctx context.Context, folder string, arguments ...string) error {
-	command := exec.CommandContext(ctx, "go", arguments...)
+	command := exec.CommandContext(ctx, "go", arguments...) //nolint:gosec // versions of the repository's own go.mod files
 	command.Dir = folder
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s %s in %s: %w\n%s", arguments[0], arguments[1], folder, err, output)
