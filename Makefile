@@ -111,7 +111,7 @@ helm:
 push-tools: helm .build/crane
 
 .PHONY: push
-push: push-tools ## Push images and chart of dist/, as make release has written them, to REGISTRY
+push: push-tools ## Push the images and the chart that make release wrote to dist/, to REGISTRY
 	@hack/push.sh $(REGISTRY) $(tag)
 
 .build/crane: tools/go.mod
@@ -131,7 +131,7 @@ demo: bin/kubectl-istiod_agent ## See the injection, and istiod with a CA from V
 demo-servers: $(VAULT_BINARY) $(ISTIOD_BINARY)
 
 .PHONY: test
-test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration, e2e-core (what CI runs)
+test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
 
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
@@ -374,7 +374,7 @@ site-test:
 else
 site-test: site ## Test the documentation site in a headless Chromium (left out without Node.js)
 	@[ -n "$$CHROMIUM" ] || hack/debian.sh chromium
-	@npm --prefix site test --silent
+	@CHROMIUM=$${CHROMIUM:-$$(command -v chromium)} npm --prefix site test --silent
 endif
 
 # --- The source --------------------------------------------------------------
@@ -404,13 +404,13 @@ verify-generated: ## Fail when a generated file is out of date
 	@hack/verify-generated.sh
 
 .PHONY: modules
-modules: ## Raise what the Go modules share to one version each, so that it is compiled once, after an update of one of them
+modules: ## After an update of a go.mod, raise the versions that the Go modules share, so that each package is compiled once
 	@go -C tools run ./modules
 
 .PHONY: golden
 golden: ## Update the golden files of the tests; review the difference before you commit it
 	@cd e2e && go test ./tests/golden -update
-	@go test ./golden ./cli/status ./cli/vaultside -update
+	@go test ./golden ./bundle ./cli/join ./cli/status ./cli/vaultside -update
 	@cd e2e && go test ./tests/chart -update
 
 .PHONY: picture

@@ -4,7 +4,7 @@ package patches
 
 import "fmt"
 
-// Reason is the key of an outcome, used in logs, metrics, events, audit annotations, warnings and the troubleshooting page.
+// Reason is the key of an outcome, used in logs, metrics, events, audit annotations, warnings and docs/reasons.md.
 type Reason string
 
 // The reasons.

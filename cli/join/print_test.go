@@ -145,7 +145,7 @@ func TestOutput(t *testing.T) {
 				t.Fatal(err)
 			}
 			if out.String() != string(want) {
-				t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+				t.Errorf("%s is not what is printed (go test ./cli/join -update accepts it): got\n%s\nwant\n%s", file, out.String(), want)
 			}
 		})
 	}

@@ -4,7 +4,7 @@
 // year. It uses any clusters:
 //
 //	go test ./suite                                                    starts two of its own, on Linux as root
-//	go test ./suite -args -number 1 -labels suite=core                 only what CI runs, on one
+//	go test ./suite -args -number 1 -labels suite=core                 only the guide, on one: make e2e-core
 //	go test ./suite -args -kubeconfig FILE -contexts cluster-1,other   in those of a kubeconfig
 //
 // A test that needs the guide's set-up runs the guide first, once.
@@ -40,7 +40,7 @@ var (
 	agentImage = flag.String("agent-image", "", "archive of another agent's image, for clusters that are started here")
 )
 
-// core labels the tests that CI runs, for which one cluster is enough.
+// core labels the tests of make e2e-core, for which one cluster is enough.
 const (
 	label = "suite"
 	core  = "core"
