@@ -24,9 +24,10 @@ const (
 	// `kubectl istiod-agent check`. The webhook's answers name missing rights only for the service account of a stored
 	// istiod: otherwise, any client could query them.
 	//
-	// Remedy: add the service account to `istiodSidecar.serviceAccounts`, with `istiodSidecar.createRoleBinding=true`,
-	// and [upgrade the release](upgrade.md). If the account is already in the list, its namespace is newer than the
-	// release: the upgrade alone grants the rights.
+	// Remedy: add the service account to `istiodSidecar.serviceAccounts` or, for revisions, its namespace to
+	// `istiodSidecar.namespaces`, with `istiodSidecar.createRoleBinding=true`, and [upgrade the release](upgrade.md).
+	// If the account is already in the list, its namespace is newer than the release: the upgrade alone grants the
+	// rights.
 	reasonAgentLacksRights patches.Reason = "AgentLacksRights"
 )
 
