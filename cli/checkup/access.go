@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/policy"
 )
@@ -24,6 +25,22 @@ type grant struct {
 	namespace string
 	subjects  []rbacv1.Subject
 	rules     []rbacv1.PolicyRule
+	// agents is the name of a RoleBinding of the chart that grants the agent's rights alone.
+	agents string
+}
+
+// toAgent reports whether the grant gives a subject the agent's rights by the chart's values, whether or not its istiod exists.
+// Nothing else that the subject may do is excused.
+func (g *grant) toAgent(subject rbacv1.Subject) bool {
+	return g.agents != "" && subject.Kind == rbacv1.ServiceAccountKind && subject.Namespace == g.namespace && strings.HasSuffix(g.agents, "-"+subject.Name)
+}
+
+// reportsOnly reports whether rules grant, of caRights, what the chart's Role of the agent does: patching the status.
+func reportsOnly(rules []rbacv1.PolicyRule) bool {
+	return !slices.ContainsFunc(rules, func(rule rbacv1.PolicyRule) bool {
+		return !slices.Equal(rule.APIGroups, []string{certificatesv1.GroupVersion.Group}) ||
+			!slices.Equal(rule.Resources, []string{"issuedcertificates/status"}) || !slices.Equal(rule.Verbs, []string{"patch"})
+	})
 }
 
 const pageSize = 500
@@ -32,13 +49,18 @@ const pageSize = 500
 func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 	rules := map[string][]rbacv1.PolicyRule{} // by namespace/name, without a namespace for ClusterRoles
 	var grants []grant
-	bind := func(namespace string, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
+	bind := func(binding *metav1.ObjectMeta, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
+		namespace := binding.Namespace
 		key := "/" + ref.Name
 		if ref.Kind == "Role" {
 			key = namespace + key
 		}
 		if (namespace != "" || key != "/cluster-admin") && len(rules[key]) > 0 {
-			grants = append(grants, grant{namespace, subjects, rules[key]})
+			given := grant{namespace: namespace, subjects: subjects, rules: rules[key]}
+			if ref.Kind == "Role" && ofChart(binding.Labels) && reportsOnly(given.rules) {
+				given.agents = binding.Name
+			}
+			grants = append(grants, given)
 		}
 	}
 	add := func(object runtime.Object) error {
@@ -48,9 +70,9 @@ func readGrants(ctx context.Context, reader client.Reader) ([]grant, error) {
 		case *rbacv1.Role:
 			rules[object.Namespace+"/"+object.Name] = relevant(object.Rules)
 		case *rbacv1.ClusterRoleBinding:
-			bind("", object.RoleRef, object.Subjects)
+			bind(&object.ObjectMeta, object.RoleRef, object.Subjects)
 		case *rbacv1.RoleBinding:
-			bind(object.Namespace, object.RoleRef, object.Subjects)
+			bind(&object.ObjectMeta, object.RoleRef, object.Subjects)
 		}
 		return nil
 	}
@@ -132,7 +154,7 @@ func (r right) holders(grants []grant, namespaces []string, ours func(rbacv1.Sub
 			continue
 		}
 		for _, subject := range grant.subjects {
-			if !builtIn(subject) && !ours(subject) {
+			if !builtIn(subject) && !ours(subject) && !grant.toAgent(subject) {
 				found.Insert(subjectName(subject))
 			}
 		}

@@ -73,6 +73,16 @@ func TestDeciders(t *testing.T) {
 	within := func(namespace, kind, role string, subjects ...rbacv1.Subject) *rbacv1.RoleBinding {
 		return &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: kind + "-" + role}, Subjects: subjects, RoleRef: rbacv1.RoleRef{Kind: kind, Name: role}}
 	}
+	// What the chart creates for an account of its values, with a verb on the status.
+	agents := func(name, verb string) *rbacv1.Role {
+		return &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: name}, Rules: []rbacv1.PolicyRule{
+			rule("certificates.mesh.gloo.solo.io", "issuedcertificates", "get"), rule("certificates.mesh.gloo.solo.io", "issuedcertificates/status", verb),
+		}}
+	}
+	ofChart := func(binding *rbacv1.RoleBinding) *rbacv1.RoleBinding {
+		binding.Labels = map[string]string{partOf: partOfValue}
+		return binding
+	}
 	meshes, exec := rule("networking.mesh.gloo.solo.io", "virtualmeshes", "create"), rule("", "pods/exec", "create")
 	var many []rbacv1.Subject
 	for i := range 22 {
@@ -91,6 +101,10 @@ func TestDeciders(t *testing.T) {
 		clusterRole("injections", rule("istiod-agent.io", "injections", "update")),
 		within("istiod-agent-system", "ClusterRole", "injections", user("carol"), account("istiod-agent-system", "istiod-agent-webhook")),
 		within("tenant", "ClusterRole", "injections", user("mallory")),
+		agents("istiod-service-account", "patch"), agents("wider", "update"),
+		ofChart(within("istio-system", "Role", "istiod-service-account", account("istio-system", "istiod-service-account"), account("istio-system", "other"), account("ci", "istiod-service-account"))),
+		ofChart(within("istio-system", "Role", "wider", account("istio-system", "wider"))),
+		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "mine-unlabelled"}, Subjects: []rbacv1.Subject{account("istio-system", "unlabelled")}, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "istiod-service-account"}},
 	).Build()
 	grants, err := readGrants(t.Context(), reader)
 	if err != nil {
@@ -99,7 +113,7 @@ func TestDeciders(t *testing.T) {
 	const beside = "warn besides cluster administrators and this project, "
 	want := []string{
 		beside + "User alice, User bob may write VirtualMeshes",
-		beside + "ServiceAccount ci/deployer may write IssuedCertificates",
+		beside + "ServiceAccount ci/deployer, ServiceAccount ci/istiod-service-account, ServiceAccount istio-system/other, ServiceAccount istio-system/unlabelled, ServiceAccount istio-system/wider may write IssuedCertificates",
 		beside + "User user-00, User user-01, User user-02, User user-03, User user-04, User user-05, User user-06, User user-07, User user-08, User user-09 and 12 more may write PodBounceDirectives",
 		beside + "Group developers, User eve may run commands in istiod's Pods",
 	}

@@ -48,6 +48,8 @@ type clusterFacts struct {
 	Certificates fact[[]unstructured.Unstructured]
 	// Configuration is the program's; the default where it cannot be read.
 	Configuration fact[*v1alpha1.InjectionConfiguration]
+	// Deployment is the program's, where the webhook configuration has a URL and so names no Service.
+	Deployment *client.ObjectKey
 	// Controllers are the service accounts of the program, as namespace/name.
 	Controllers []string
 	// Grants are the grants of caRights, and of the right to approve requests to cert-manager.
@@ -110,6 +112,9 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Istiods = factOf(readIstiods(ctx, cluster.Client, target))
 	facts.Meshes = factOf(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
 	facts.Certificates = factOf(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
+	if facts.program() == nil && facts.Webhook.Value != nil {
+		facts.Deployment = findDeployment(ctx, cluster.Client, facts.Webhook.Value.Name+"-webhook") // as in the chart
+	}
 	facts.Configuration = factOf(readConfiguration(ctx, cluster.Client, facts.program()))
 	facts.Controllers = readControllers(ctx, cluster.Client, facts.program())
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
@@ -192,7 +197,7 @@ func readWebhook(ctx context.Context, reader client.Reader) (*admissionregistrat
 }
 
 // program returns the namespace and name of the program's Service, Deployment and ConfigMap; nil where neither the webhook
-// configuration nor the policy's binding names them.
+// configuration nor the policy's binding names them, and no Deployment was found.
 func (f *clusterFacts) program() *client.ObjectKey {
 	if f.Webhook.Value != nil {
 		for i := range f.Webhook.Value.Webhooks {
@@ -204,7 +209,21 @@ func (f *clusterFacts) program() *client.ObjectKey {
 	if injection := f.Policy.Key; injection != nil {
 		return &client.ObjectKey{Namespace: injection.Namespace, Name: injection.Name + "-webhook"} // as in the chart
 	}
-	return nil
+	return f.Deployment
+}
+
+// findDeployment returns the only Deployment of a name with the chart's label; nil where there are several: anyone may create
+// one in a namespace of their own.
+func findDeployment(ctx context.Context, reader client.Reader, name string) *client.ObjectKey {
+	var all appsv1.DeploymentList
+	if reader.List(ctx, &all, client.MatchingLabels{partOf: partOfValue}, client.Limit(pageSize)) != nil || all.Continue != "" {
+		return nil
+	}
+	all.Items = slices.DeleteFunc(all.Items, func(deployment appsv1.Deployment) bool { return deployment.Name != name })
+	if len(all.Items) != 1 {
+		return nil
+	}
+	return new(client.ObjectKeyFromObject(&all.Items[0]))
 }
 
 // readConfiguration reads the program's configuration.

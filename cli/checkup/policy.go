@@ -66,8 +66,13 @@ func (p *policyState) ofChart() bool {
 	} else if p.Decision != nil {
 		labels = p.Decision.Labels
 	}
-	return labels["app.kubernetes.io/part-of"] == "istiod-agent"
+	return ofChart(labels)
 }
+
+// ofChart reports whether an object has the label that the chart and its kustomization set.
+func ofChart(labels map[string]string) bool { return labels[partOf] == partOfValue }
+
+const partOf, partOfValue = "app.kubernetes.io/part-of", "istiod-agent"
 
 // matches reports whether the policies are for a resource.
 func (p *policyState) matches(resource string) bool {

@@ -17,6 +17,8 @@ Every answer, Event, condition and problem has a reason: one word that is the sa
 
 The findings of ` + "`kubectl istiod-agent check`" + ` have no reasons: each contains its next step. The states in the output of the other commands are on the page of [the command line](command-line.md).
 
+Search this page for your key:
+
 `
 
 // sections are in the order of the page.

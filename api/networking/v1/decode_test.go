@@ -150,7 +150,7 @@ func TestSamplesAreValid(t *testing.T) {
 		"spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.server: http:// is not encrypted: anyone who can read the network between istiod and Vault reads the login token and, because csrPath is set, istiod's CA key",
 		"spec.mtlsConfig.shared.intermediateCertificateAuthority.vault.kubernetesAuth.audience: is not set",
 		"spec.mtlsConfig.autoRestartPods: a change of the root restarts istiod, gateways and workloads, and restarted Pods and others do not trust each other meanwhile; do not use it in production",
-	}, "virtualmesh-cert-manager.yaml": nil}
+	}, "virtualmesh-cert-manager.yaml": nil, "virtualmesh-vault.yaml": nil}
 	found := samples(t)
 	if want := slices.Sorted(maps.Keys(wantWarnings)); !slices.Equal(want, slices.Sorted(maps.Keys(found))) {
 		t.Errorf("want the samples %q, found %d", want, len(found))

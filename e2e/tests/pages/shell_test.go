@@ -34,7 +34,7 @@ func newShell(t *testing.T) *shell {
 	for _, folder := range []string{"charts", "config"} {
 		must(t, os.Symlink(filepath.Join(root, folder), filepath.Join(dir, folder)))
 	}
-	for name, sample := range map[string]string{"virtual-mesh.yaml": "virtualmesh.yaml", "injection.yaml": "injection.yaml"} {
+	for name, sample := range map[string]string{"virtual-mesh.yaml": "virtualmesh-vault.yaml", "injection.yaml": "injection.yaml"} {
 		content, err := os.ReadFile(filepath.Join(root, "config", "samples", sample))
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))

@@ -30,8 +30,9 @@ func TestCertManagerPage(t *testing.T) {
 	p.samples(t)
 	notRun := map[string]string{
 		"Install 1":             "cert-manager's programs run without its chart",
+		"Install 2":             "the controllers run without the chart; e2e/tests/pages installs it",
 		"Rights of the agent 1": "the test grants the chart's Role; the tests of the chart render it",
-		"The VirtualMesh 3":     "the test starts istiod's and the agents' programs",
+		"The VirtualMesh 4":     "the test starts istiod's and the agents' programs",
 		"By hand 1":             "values of the chart; TestApprovalByHand in e2e/tests/certmanager has the variable",
 		"Path length 1":         "a part of a VirtualMesh",
 		"By policy 1":           "approver-policy's program runs without its chart",
@@ -50,9 +51,10 @@ func TestCertManagerPage(t *testing.T) {
 	run("An issuer 2")
 	t.Cleanup(func() { must(t, shared.Delete(context.WithoutCancel(t.Context()), clusterIssuer("mesh"))) })
 	run("The VirtualMesh 1")
+	run("The VirtualMesh 2")
 	// istiod's Deployment has no agent here, so the check fails for other reasons.
-	output, _ := p.output(t.Context(), "The VirtualMesh 2")
-	if done["The VirtualMesh 2"] = true; !strings.Contains(output, "ok       cert-manager's ClusterIssuer mesh  — is Ready") {
+	output, _ := p.output(t.Context(), "The VirtualMesh 3")
+	if done["The VirtualMesh 3"] = true; !strings.Contains(output, "ok       cert-manager's ClusterIssuer mesh  — is Ready") {
 		t.Error(output)
 	}
 	m.replica(t, "istiod-0")

@@ -54,8 +54,9 @@ const (
 	NotAuthorized Kind = "VaultNotAuthorized"
 	// PolicyDenies: The login succeeded, and its policy does not permit the call.
 	//
-	// Remedy: allow the path in the message, with all parameters that the agent sends: [the
-	// policy](vault.md#the-policy).
+	// Remedy: `kubectl istiod-agent vault NAME -n NAMESPACE --dry-run` shows what Vault lacks for the `VirtualMesh`, and
+	// `--apply` adds it to the command's own policies. In a policy of yours, allow the path in the message, with all
+	// parameters that the agent sends: [the policy](vault.md#the-policy).
 	PolicyDenies Kind = "VaultPolicyDenies"
 	// PathMissing: Nothing is mounted at the path, or it or the namespace is misspelt.
 	//
