@@ -272,7 +272,7 @@ func TestNoFault(t *testing.T) {
 			remove(mesh, leader[1:]+istios, begin, begin+1000)
 		},
 		"one replica of the webhook is gone": func(mesh map[string]series) { remove(mesh, other[1:], begin, begin+1000) },
-		"refusals of long ago": refuseLongAgo,
+		"refusals of long ago":               refuseLongAgo,
 		"a new Prometheus reads refusals of long ago": func(mesh map[string]series) {
 			refuseLongAgo(mesh)
 			for name := range mesh {
