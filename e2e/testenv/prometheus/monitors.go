@@ -34,11 +34,15 @@ func podMonitorJob(m *monitoringv1.PodMonitor, kubeconfig string) (object, error
 		label("pod", "__meta_kubernetes_pod_name"),
 		object{"target_label": "job", "replacement": m.Namespace + "/" + m.Name},
 	)
-	return object{
+	return withLimits(object{
 		"job_name": "podMonitor/" + m.Namespace + "/" + m.Name + "/0", "honor_labels": endpoint.HonorLabels,
-		"kubernetes_sd_configs": discovery("pod", kubeconfig, m.Namespace, m.Spec.NamespaceSelector),
-		"relabel_configs":       append(relabelings, own(endpoint.RelabelConfigs)...),
-	}, nil
+		"kubernetes_sd_configs":  discovery("pod", kubeconfig, m.Namespace, m.Spec.NamespaceSelector),
+		"relabel_configs":        append(relabelings, own(endpoint.RelabelConfigs)...),
+		"metric_relabel_configs": own(endpoint.MetricRelabelConfigs),
+	}, endpoint.FollowRedirects, m.Spec.BodySizeLimit, map[string]*uint64{
+		"sample_limit": m.Spec.SampleLimit, "label_limit": m.Spec.LabelLimit,
+		"label_name_length_limit": m.Spec.LabelNameLengthLimit, "label_value_length_limit": m.Spec.LabelValueLengthLimit,
+	}), nil
 }
 
 // serviceMonitorJob is podMonitorJob for a ServiceMonitor: generateServiceMonitorConfig, with EndpointSlices.
@@ -57,11 +61,31 @@ func serviceMonitorJob(m *monitoringv1.ServiceMonitor, kubeconfig string) (objec
 		label("job", "__meta_kubernetes_service_name"),
 		object{"target_label": "endpoint", "replacement": endpoint.Port},
 	)
-	return object{
+	return withLimits(object{
 		"job_name": "serviceMonitor/" + m.Namespace + "/" + m.Name + "/0", "honor_labels": endpoint.HonorLabels,
-		"kubernetes_sd_configs": discovery("endpointslice", kubeconfig, m.Namespace, m.Spec.NamespaceSelector),
-		"relabel_configs":       append(relabelings, own(endpoint.RelabelConfigs)...),
-	}, nil
+		"kubernetes_sd_configs":  discovery("endpointslice", kubeconfig, m.Namespace, m.Spec.NamespaceSelector),
+		"relabel_configs":        append(relabelings, own(endpoint.RelabelConfigs)...),
+		"metric_relabel_configs": own(endpoint.MetricRelabelConfigs),
+	}, endpoint.FollowRedirects, m.Spec.BodySizeLimit, map[string]*uint64{
+		"sample_limit": m.Spec.SampleLimit, "label_limit": m.Spec.LabelLimit,
+		"label_name_length_limit": m.Spec.LabelNameLengthLimit, "label_value_length_limit": m.Spec.LabelValueLengthLimit,
+	}), nil
+}
+
+// withLimits adds to a job what its monitor limits.
+func withLimits(job object, followRedirects *bool, bodySize *monitoringv1.ByteSize, counts map[string]*uint64) object {
+	if followRedirects != nil {
+		job["follow_redirects"] = *followRedirects
+	}
+	if bodySize != nil {
+		job["body_size_limit"] = string(*bodySize)
+	}
+	for name, limit := range counts {
+		if limit != nil {
+			job[name] = *limit
+		}
+	}
+	return job
 }
 
 func discovery(role, kubeconfig, namespace string, selector monitoringv1.NamespaceSelector) []object {

@@ -80,7 +80,7 @@ func apiserverJob(cluster *rest.Config) object {
 		"tls_config":     object{"ca": string(cluster.CAData), "cert": string(cluster.CertData), "key": string(cluster.KeyData)},
 		"static_configs": []object{{"targets": []string{strings.Trim(strings.TrimPrefix(cluster.Host, "https:"), "/")}}},
 		// An API server has thousands of series.
-		"metric_relabel_configs": []object{keep("apiserver_admission_webhook_.*", "__name__")},
+		"metric_relabel_configs": []object{keep("apiserver_admission_webhook_.*|process_start_time_seconds", "__name__")},
 	}
 }
 

@@ -6,6 +6,7 @@ package alerts
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -271,10 +272,25 @@ func TestNoFault(t *testing.T) {
 			remove(mesh, leader[1:]+istios, begin, begin+1000)
 		},
 		"one replica of the webhook is gone": func(mesh map[string]series) { remove(mesh, other[1:], begin, begin+1000) },
-		"refusals of long ago": func(mesh map[string]series) {
-			mesh[webhook(`admissions_total{kind="Deployment",outcome="denied",reason="NoIstiodContainer"}`)] = constant(7)
-			mesh[webhook(`admissions_total{kind="Deployment",outcome="error",reason="Malformed"}`)] = constant(7)
-			mesh[rejections("calling_webhook_error")] = constant(7)
+		"refusals of long ago":               refuseLongAgo,
+		"a new Prometheus reads refusals of long ago": func(mesh map[string]series) {
+			refuseLongAgo(mesh)
+			for name := range mesh {
+				replace(mesh, name, 0, settled, missing)
+			}
+		},
+		"the API server is not read for 20 minutes": func(mesh map[string]series) {
+			refuseLongAgo(mesh)
+			remove(mesh, apiserver[1:], begin, begin+20)
+		},
+		"a tenant's Pod has the webhook's metrics, and a root": func(mesh map[string]series) {
+			for _, name := range []string{
+				`istiods{state="missing"}`, `istiods{state="outdated"}`, "istiod_replicas", `root_info{sha256="bb"}`,
+				`webhook_admissions_total{kind="Deployment",outcome="denied",reason="Forged"}`, "webhook_serving_certificate_not_after_seconds",
+			} {
+				mesh[join("istiod_agent_"+name, tenant)] = series(missing).during(begin, 1000, constant(1))
+			}
+			mesh["up"+tenant+"}"] = constant(1)
 		},
 		"no CA yet": func(mesh map[string]series) {
 			for _, name := range []string{"ca_not_before_seconds", "ca_not_after_seconds", "ca_renew_at_seconds", "root_not_after_seconds", "issuer_not_after_seconds", "istiod_confirmed"} {
@@ -292,6 +308,54 @@ func TestNoFault(t *testing.T) {
 				t.Errorf("%s fires in the minutes %s: %s", alert, found.minutes, found.first[0].Annotations.Get("summary"))
 			}
 		})
+	}
+}
+
+// refuseLongAgo has counters that no longer grow.
+func refuseLongAgo(mesh map[string]series) {
+	mesh[webhook(`admissions_total{kind="Deployment",outcome="denied",reason="NoIstiodContainer"}`)] = constant(7)
+	mesh[webhook(`admissions_total{kind="Deployment",outcome="error",reason="Malformed"}`)] = constant(7)
+	mesh[rejections("calling_webhook_error")] = constant(7)
+}
+
+// TestNewProcess requires an alert on a refusal by a replica that has just started, which Prometheus did not know before.
+func TestNewProcess(t *testing.T) {
+	t.Parallel()
+	const replica = service + `instance="10.0.1.3:8080",pod="webhook-2"` + own
+	mesh := healthy()
+	for name, value := range map[string]float64{
+		"up" + replica + "}":                         1,
+		"process_start_time_seconds" + replica + "}": begin * 60,
+		join(`istiod_agent_webhook_admissions_total{kind="Deployment",outcome="denied",reason="NoIstiodContainer"}`, replica): 1,
+	} {
+		mesh[name] = series(missing).during(begin, 1000, constant(value))
+	}
+	found := evaluate(t, mesh, begin+30)
+	if got, want := found["IstiodAgentWebhookDenies"].minutes, span(begin, begin+15); got != want || len(found) != 1 {
+		t.Errorf("the alert fires in the minutes %s, want %s; all: %v", got, want, found)
+	}
+}
+
+// TestTenantCannotSilence requires the alerts on the webhook beside a Pod that serves the same metrics with hostile values.
+func TestTenantCannotSilence(t *testing.T) {
+	t.Parallel()
+	for _, value := range []float64{math.NaN(), math.Inf(-1), -1e9} {
+		for _, name := range []string{"IstiodAgentWebhookDenies", "IstiodAgentWebhookFails", "IstiodAgentWebhookUnreachable"} {
+			t.Run(fmt.Sprint(name, value), func(t *testing.T) {
+				t.Parallel()
+				mesh := healthy()
+				faults[name].change(mesh)
+				for _, labels := range []string{`outcome="denied",reason="NoIstiodContainer"`, `outcome="error",reason="Malformed"`} {
+					mesh[join(`istiod_agent_webhook_admissions_total{kind="Deployment",`+labels+`}`, tenant)] = series(missing).during(begin-5, 1000, constant(value))
+				}
+				mesh[rejectionsOf("calling_webhook_error", tenant)] = series(missing).during(begin-5, 1000, constant(value))
+				mesh["up"+tenant+"}"] = constant(1)
+				want := span(begin, faults[name].end+faults[name].after)
+				if got := evaluate(t, mesh, faults[name].end+faults[name].after+20)[name].minutes; got != want {
+					t.Errorf("it fires in the minutes %s, want %s", got, want)
+				}
+			})
+		}
 	}
 }
 

@@ -21,6 +21,8 @@ const (
 	own       = `,namespace="istiod-agent-system"`
 	istios    = `,namespace="istio-system"`
 	apiserver = `{endpoint="https",instance="192.168.0.1:6443",job="apiserver",namespace="default",service="kubernetes"`
+	// tenant is a Pod that anyone may create, which serves what it likes.
+	tenant = `{container="istiod-agent",instance="10.0.2.1:15085",job="istiod-agent-system/istiod-agent",namespace="tenant",pod="istiod-evil"`
 )
 
 // The seconds of a day.
@@ -99,6 +101,7 @@ func healthy() map[string]series {
 	}
 	all[join("istiod_agent_istiod_replicas", leader+istios)] = constant(2)
 	all[rejections("no_error")] = constant(3)
+	all["up"+apiserver+"}"] = constant(1)
 	return all
 }
 
@@ -120,8 +123,10 @@ func istiods(state string) string {
 	return join(`istiod_agent_istiods{state="`+state+`"}`, leader+istios)
 }
 
-func rejections(errorType string) string {
-	return join(`apiserver_admission_webhook_rejection_count{error_type="`+errorType+`",name="deployments.istiod-agent.io",operation="CREATE",rejection_code="0",type="admit"}`, apiserver)
+func rejections(errorType string) string { return rejectionsOf(errorType, apiserver) }
+
+func rejectionsOf(errorType, target string) string {
+	return join(`apiserver_admission_webhook_rejection_count{error_type="`+errorType+`",name="deployments.istiod-agent.io",operation="CREATE",rejection_code="0",type="admit"}`, target)
 }
 
 // load writes series as Prometheus's tests load them: a value each minute.

@@ -161,8 +161,7 @@ func (m *mesh) known(t *testing.T) {
 					}
 				}
 			case *parser.AggregateExpr:
-				for _, selector := range parser.ExtractSelectors(node) {
-					metric := selector[len(selector)-1].Value // the parser puts __name__ last
+				for _, metric := range labelled(node) {
 					for _, label := range node.Grouping {
 						if !m.exists(t, metric, labels.MustNewMatcher(labels.MatchNotEqual, label, "")) {
 							t.Errorf("%s: no series %s has label %s", name, metric, label)
@@ -173,6 +172,22 @@ func (m *mesh) known(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// labelled returns the metrics whose labels an expression has: the right side of `and` and `unless` gives none.
+func labelled(node parser.Node) (metrics []string) {
+	switch node := node.(type) {
+	case *parser.VectorSelector:
+		return []string{node.Name}
+	case *parser.BinaryExpr:
+		if node.Op == parser.LAND || node.Op == parser.LUNLESS {
+			return labelled(node.LHS)
+		}
+	}
+	for _, child := range parser.Children(node) {
+		metrics = append(metrics, labelled(child)...)
+	}
+	return metrics
 }
 
 // exists reports whether there was a series of a metric with such a label.
