@@ -85,7 +85,8 @@ release: ## Write a release to dist/: images of both architectures, chart, plugi
 	@$(MAKE) --no-print-directory image ARCH=arm64
 	@hack/build.sh .build/release/release tools ./release
 	@.build/release/release images $(release_flags) $(IMAGES)
-	@$(MAKE) --no-print-directory plugin TRAFFIC_IMAGE=$$(grep '/istiod-agent-traffic:' dist/images.txt)
+	@image=$$(grep '/istiod-agent-traffic:' dist/images.txt) || { echo "dist/images.txt does not name the image istiod-agent-traffic" >&2; exit 1; }; \
+		$(MAKE) --no-print-directory plugin TRAFFIC_IMAGE="$$image"
 	@$(MAKE) --no-print-directory release-files
 
 release_flags = --registry $(REGISTRY) --tag $(tag) --created $(SOURCE_DATE_EPOCH) --dist dist

@@ -38,8 +38,8 @@ type application struct {
 	mu      sync.Mutex
 	changes []change
 	notes   []string
-	// reached are what Pods of each context have connected to, for each kind; nil where no Pod was started.
-	reached [][]destination
+	// reached are what Pods of each context have connected to, by position; nil where no Pod was started.
+	reached []reached
 	// served are the results of await, by context.
 	served []servedResult
 }

@@ -39,7 +39,8 @@ type flags struct {
 }
 
 const (
-	defaultTTL = 90 * 24 * time.Hour
+	defaultTTL     = 90 * 24 * time.Hour
+	defaultTimeout = 5 * time.Minute
 	// The limits of the TokenRequest API (pkg/apis/authentication/validation, Kubernetes 1.37).
 	minTTL = 10 * time.Minute
 	maxTTL = (1 << 32) * time.Second
@@ -106,7 +107,7 @@ the flags are wrong.`,
 	set.BoolVar(&f.dryRun, "dry-run", false, "check everything and print the changes, without making them")
 	set.BoolVar(&f.restart, "restart", true, "restart the istiods whose token is renewed or replaced")
 	set.BoolVar(&f.wait, "wait", true, "wait until every istiod has endpoints of the other clusters")
-	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "`time` limit of --wait")
+	set.DurationVar(&f.timeout, "timeout", defaultTimeout, "`time` limit of --wait")
 	set.BoolVar(&f.probe, "probe", true, "first connect from Pods of each context to the others, and write only if all are reached")
 	f.pods.Add(cmd, "--probe")
 	f.Flag.Add(cmd)
@@ -306,6 +307,24 @@ func (f *flags) ownArguments() string {
 		out.WriteString(" --probe=false")
 	}
 	return out.String() + f.imageArgument()
+}
+
+// runArguments returns the flags of join that only the next run needs, which does what this one would have done.
+func (f *flags) runArguments() string {
+	var out strings.Builder
+	if f.renew {
+		out.WriteString(" --renew")
+	}
+	if !f.restart {
+		out.WriteString(" --restart=false")
+	}
+	if !f.wait {
+		out.WriteString(" --wait=false")
+	}
+	if f.timeout != defaultTimeout {
+		out.WriteString(" --timeout=" + f.timeout.String())
+	}
+	return out.String()
 }
 
 // imageArgument returns the flag with the image of Pods, if there is one.

@@ -247,7 +247,7 @@ func (p *joinPlan) networks(request joinRequest, states []*clusterState) (proble
 			problems = append(problems, fmt.Sprintf("%s: network %s has no east-west gateway: no Service with label %s=%s has a port %d; install one (Istio's samples/multicluster/gen-eastwest-gateway.sh --network %s)",
 				s.Context, network, istio.NetworkLabel, network, istio.EastWestPort, shell.Quote(network)))
 		}
-		p.Label[i], p.Expose[i] = s.Network == "", !s.Exposed
+		p.Label[i], p.Expose[i] = s.Network == "", !s.exposed(network)
 	}
 	return problems
 }

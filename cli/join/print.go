@@ -34,8 +34,11 @@ type contextResult struct {
 	Cluster string `json:"cluster"`
 	Network string `json:"network,omitempty"`
 	// Reached are what Pods of this context have connected to in the others, before join wrote; absent where join started none.
-	Reached []destination  `json:"reached,omitempty"`
-	Secrets []secretResult `json:"remoteSecrets"`
+	Reached []destination `json:"reached,omitempty"`
+	// ReachedContexts are the contexts of Reached, and ReachedGateways the Services of the gateways among them.
+	ReachedContexts []string       `json:"reachedContexts,omitempty"`
+	ReachedGateways []string       `json:"reachedGateways,omitempty"`
+	Secrets         []secretResult `json:"remoteSecrets"`
 	// Changes are further changes, as text.
 	Changes []string `json:"changes,omitempty"`
 	// Served is whether every istiod has endpoints of the other clusters; absent where join did not look.
@@ -74,7 +77,8 @@ func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) 
 			c.Network = network
 		}
 		if a.reached != nil {
-			c.Reached = a.reached[i]
+			of := &a.reached[i]
+			c.Reached, c.ReachedContexts, c.ReachedGateways = of.kinds, of.contexts, of.services
 		}
 		if a.plan.Label[i] {
 			c.Changes = append(c.Changes, "namespace "+t.Namespace+" labelled with network "+c.Network)
@@ -127,7 +131,7 @@ func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) 
 	}
 	switch {
 	case f.dryRun:
-		r.Next = "kubectl istiod-agent join" + f.arguments() + f.ownArguments()
+		r.Next = "kubectl istiod-agent join" + f.arguments() + f.ownArguments() + f.runArguments()
 	case problem:
 		r.Next = "search istiod's log for the name of that cluster. If istiod cannot connect to its API server, join again with --api-server. To undo join: kubectl istiod-agent leave" + f.arguments()
 	case !first.IsZero():
@@ -175,7 +179,11 @@ func (r *result) print(out io.Writer, dryRun bool) {
 			would = "would be "
 		}
 		if len(c.Reached) > 0 {
-			fmt.Fprintf(out, "%s: Pods reach the %s of the other clusters\n", c.Context, kinds(c.Reached))
+			text := fmt.Sprintf("Pods reach the %s of %s", kinds(c.Reached), terminal.Names(c.ReachedContexts, maxNames))
+			if len(c.ReachedGateways) > 0 {
+				text += " (Service " + terminal.Names(c.ReachedGateways, maxNames) + ")"
+			}
+			fmt.Fprintf(out, "%s: %s\n", c.Context, terminal.OneLine(text))
 		}
 		for _, group := range c.groups() {
 			fmt.Fprintf(out, "%s: %s\n", c.Context, terminal.OneLine(group.text(would)))

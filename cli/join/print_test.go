@@ -97,8 +97,16 @@ func TestOutput(t *testing.T) {
 		return states[:100:100]
 	}
 	withGateways := func(s *clusterState) { s.Gateways = []gatewayService{{Network: "n1"}, {Network: "n2"}} }
-	reached := func(a *application, each ...destination) *application {
-		a.reached = [][]destination{each, each}
+	connected := func(a *application, to destination) *application {
+		a.reached = make([]reached, len(a.targets))
+		for i, other := range []string{"two", "one"} {
+			for _, c := range []connection{{to: apiServers}, {to: to}} {
+				if c.to == gateways {
+					c.service = "istio-system/istio-eastwestgateway"
+				}
+				a.reached[i].add(&c, other)
+			}
+		}
 		return a
 	}
 	for name, test := range map[string]struct {
@@ -107,8 +115,9 @@ func TestOutput(t *testing.T) {
 		code  int
 	}{
 		"dry run":         {flags{dryRun: true, restart: true}, planned(t, joinRequest{}, state("one"), state("two"), state("three")), 0},
+		"dry run, once":   {flags{dryRun: true, renew: true}, planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two")), 0},
 		"hundred":         {flags{dryRun: true, restart: true}, planned(t, joinRequest{}, hundred()...), 0},
-		"joined":          {flags{restart: true}, reached(written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{}, servedResult{}), apiServers, podNetwork), 0},
+		"joined":          {flags{restart: true}, connected(written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{}, servedResult{}), podNetwork), 0},
 		"without probe":   {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two"))), 0},
 		"kept":            {flags{restart: true}, written(planned(t, joinRequest{}, state("one", with(joined())), state("two")), servedResult{}, servedResult{}), 0},
 		"replaced":        {flags{restart: true}, written(replaced(t, tokenSecret("istio-reader-service-account", corev1.SecretTypeServiceAccountToken)), servedResult{}, servedResult{}), 0},
@@ -116,12 +125,13 @@ func TestOutput(t *testing.T) {
 		"not served":      {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{Problem: "istiod istio-system/istiod-0 has no endpoints of two after 5m"}, servedResult{Unknown: "forwarding a port: forbidden"}), 2},
 		"networks": {
 			flags{restart: true, networks: []string{"one=n1", "two=n2"}},
-			reached(written(planned(t, joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, state("one", withGateways), state("two", withGateways))), apiServers, gateways), 0,
+			connected(written(planned(t, joinRequest{Networks: map[string]string{"one": "n1", "two": "n2"}}, state("one", withGateways), state("two", withGateways))), gateways), 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test.flags.ttl, test.flags.probe = defaultTTL, name != "without probe"
+			test.flags.wait, test.flags.timeout = true, defaultTimeout
 			for _, s := range test.of.targets {
 				test.flags.Contexts = append(test.flags.Contexts, s.Context)
 			}

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/istiod-agent/istiod-agent/cli/pods"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/probe"
 )
@@ -41,6 +42,8 @@ const (
 type connection struct {
 	reader, target int // as in grant
 	to             destination
+	// service is the Service of a gateway.
+	service string
 	// endpoint of another cluster's Pods has no address until they run.
 	endpoint probe.Endpoint
 }
@@ -54,15 +57,17 @@ const (
 	maxCA = 64 << 10
 	// maxProblems is the most failed connections that are printed.
 	maxProblems = 20
+	// maxGateways is the most gateways of a cluster that a Pod connects to.
+	maxGateways = 4
 )
 
-// connections returns what Pods must connect to before the plan is carried out, and what they cannot check. run distinguishes the
-// answers of this run's Pods.
-func (p *joinPlan) connections(request joinRequest, states []*clusterState, run string) (all []connection, notes []string) {
+// connections returns what Pods must connect to before the plan is carried out, what they cannot check, and why connections would
+// prove nothing. run distinguishes the answers of this run's Pods.
+func (p *joinPlan) connections(request joinRequest, states []*clusterState, run string) (all []connection, notes, problems []string) {
 	noted := map[string]bool{}
-	note := func(text string) {
-		if !noted[text] {
-			noted[text], notes = true, append(notes, text)
+	add := func(to *[]string, text string) {
+		if text != "" && !noted[text] {
+			noted[text], *to = true, append(*to, text)
 		}
 	}
 	for _, g := range p.Grants {
@@ -72,21 +77,34 @@ func (p *joinPlan) connections(request joinRequest, states []*clusterState, run 
 		target := states[g.target]
 		server := probe.Endpoint{Server: g.Address.Server, ServerName: g.Address.TLSServerName, CA: g.Address.CA}
 		if len(server.CA) == 0 {
-			note(target.Context + ": the kubeconfig has no CA, so join did not verify the API server's certificate")
+			add(&notes, target.Context+": the kubeconfig has no CA, so join did not verify the API server's certificate")
 		}
-		all = append(all, connection{g.reader, g.target, apiServers, server})
+		all = append(all, connection{g.reader, g.target, apiServers, "", server})
 		network := request.Networks[target.Context]
 		if request.Networks[states[g.reader].Context] == network {
-			all = append(all, connection{g.reader, g.target, podNetwork, probe.Endpoint{Answer: answer(run, g.target)}})
+			all = append(all, connection{g.reader, g.target, podNetwork, "", probe.Endpoint{Answer: answer(run, g.target)}})
 			continue
 		}
-		if address := target.gatewayAddress(network); address != "" {
-			all = append(all, connection{g.reader, g.target, gateways, probe.Endpoint{Address: address}})
-		} else {
-			note(fmt.Sprintf("%s: the east-west gateway of network %s has no external address, or no port %d, so join did not check that the other networks reach it", target.Context, network, target.gatewayPort()))
+		add(&problems, target.sharedAddress(states, request.Networks))
+		var closed []string
+		connected := 0
+		for _, gateway := range target.gatewaysOf(network) {
+			switch address := gateway.address(); {
+			case address == "":
+				closed = append(closed, gateway.Name)
+			case connected == maxGateways:
+				add(&notes, fmt.Sprintf("%s: join connected only to the first %d gateways of network %s", target.Context, maxGateways, network))
+			default:
+				all = append(all, connection{g.reader, g.target, gateways, gateway.Name, probe.Endpoint{Address: address}})
+				connected++
+			}
+		}
+		if len(closed) > 0 {
+			add(&notes, fmt.Sprintf("%s: join did not check that the other networks reach the east-west gateway of network %s (Service %s): it has no external address, or neither a Gateway for port %d nor the port %d",
+				target.Context, network, terminal.Names(closed, maxNames), istio.EastWestPort, istio.GatewayStatusPort))
 		}
 	}
-	return all, notes
+	return all, notes, problems
 }
 
 // answer is what the Pod of a context sends. Two Pods of a run can have one address, in clusters with the same Pod network.
@@ -94,24 +112,75 @@ func answer(run string, target int) string {
 	return "istiod-agent-" + run + "-" + strconv.Itoa(target)
 }
 
-// gatewayPort is a port that gateways listen at. They do at istio.EastWestPort only once a Gateway exposes services.
-func (s *clusterState) gatewayPort() int {
-	if s.Exposed {
-		return istio.EastWestPort
+// gatewaysOf returns the gateways of a network. Those in istiod's namespace are first: Services elsewhere, perhaps of another person,
+// do not displace them.
+func (s *clusterState) gatewaysOf(network string) (all []gatewayService) {
+	prefix := s.Namespace + "/"
+	for _, own := range []bool{true, false} {
+		for _, gateway := range s.Gateways {
+			if gateway.Network == network && strings.HasPrefix(gateway.Name, prefix) == own {
+				all = append(all, gateway)
+			}
+		}
 	}
-	return istio.GatewayStatusPort
+	return all
 }
 
-// gatewayAddress returns the first valid address (HOST:PORT) of a network's east-west gateways; empty for none.
-func (s *clusterState) gatewayAddress(network string) string {
-	for _, gateway := range s.Gateways {
-		if gateway.Network != network || !s.Exposed && !gateway.Status {
+// address returns where (HOST:PORT) the gateway listens, at its first valid host; empty for nowhere. It listens at
+// istio.EastWestPort only once a Gateway exposes services.
+func (g *gatewayService) address() string {
+	port := istio.EastWestPort
+	switch {
+	case g.Exposed:
+	case g.Status:
+		port = istio.GatewayStatusPort
+	default:
+		return ""
+	}
+	for _, host := range g.Hosts {
+		if host = plainHost(host); host != "" {
+			return net.JoinHostPort(host, strconv.Itoa(port))
+		}
+	}
+	return ""
+}
+
+// plainHost returns the one spelling of a host that Pods may connect to; empty for another one.
+func plainHost(host string) string {
+	if address, err := netip.ParseAddr(host); err == nil {
+		if address.Zone() != "" || probe.IsBarred(address) {
+			return ""
+		}
+		return address.Unmap().String()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if len(validation.IsDNS1123Subdomain(host)) > 0 {
+		return ""
+	}
+	return host
+}
+
+// sharedAddress returns that a gateway of this cluster has an address of another network's gateway; empty if none has. A connection
+// to it proves nothing: it may end at the other gateway, as where each cluster's load balancer has the same pool of addresses.
+func (s *clusterState) sharedAddress(states []*clusterState, networks map[string]string) string {
+	own := map[string]string{}
+	for _, gateway := range s.gatewaysOf(networks[s.Context]) {
+		for _, host := range gateway.Hosts {
+			own[plainHost(host)] = gateway.Name
+		}
+	}
+	delete(own, "")
+	for _, other := range states {
+		network := networks[other.Context]
+		if network == networks[s.Context] {
 			continue
 		}
-		for _, host := range gateway.Hosts {
-			address, err := netip.ParseAddr(host)
-			if err == nil && !probe.IsBarred(address) || err != nil && len(validation.IsDNS1123Subdomain(host)) == 0 {
-				return net.JoinHostPort(host, strconv.Itoa(s.gatewayPort()))
+		for _, gateway := range other.gatewaysOf(network) {
+			for _, host := range gateway.Hosts {
+				if name := own[plainHost(host)]; name != "" {
+					return fmt.Sprintf("%s: its east-west gateway (Service %s) has the address %s, and so has that of %s in network %s (Service %s): traffic for one would reach the other; give the load balancers of both clusters different addresses, such as separate ranges of MetalLB, or correct the Service",
+						s.Context, name, plainHost(host), other.Context, network, gateway.Name)
+				}
 			}
 		}
 	}
@@ -129,7 +198,7 @@ func (c *connection) describe(states []*clusterState, result probe.Result) strin
 	advice := target.addressAdvice()
 	at, next := c.endpoint.Address, ""
 	what := map[destination]string{
-		apiServers: "the API server of " + target.Context, podNetwork: "those of " + target.Context, gateways: "the east-west gateway of " + target.Context,
+		apiServers: "the API server of " + target.Context, podNetwork: "those of " + target.Context, gateways: "the east-west gateway of " + target.Context + " (Service " + c.service + ")",
 	}[c.to]
 	switch c.to {
 	case apiServers:
@@ -140,7 +209,7 @@ func (c *connection) describe(states []*clusterState, result probe.Result) strin
 	case podNetwork:
 		next = "connect the Pod networks (routes, firewalls, network policies), or " + severalNetworks
 	case gateways:
-		next = "allow the connection (load balancer, firewalls), or correct the address of the gateway's Service"
+		next = "allow the connection (load balancer, firewalls), or correct the address of the Service; if it is no gateway, remove its label " + istio.NetworkLabel + ", because istiod uses it as one"
 	}
 	return fmt.Sprintf("%s: Pods do not reach %s at %s: %s; %s", reader, what, at, cause(result), next)
 }
@@ -165,35 +234,61 @@ func (f *flags) reach(ctx context.Context, a *application) error {
 	if err != nil {
 		return err
 	}
-	connections, notes := a.plan.connections(a.request, states, p.suffix)
+	connections, notes, problems := a.plan.connections(a.request, states, p.suffix)
+	if err := f.unreached(nil, problems); err != nil {
+		return err
+	}
 	if len(connections) == 0 {
 		return nil
 	}
 	defer a.endProgress()
-	problems, err := p.connect(ctx, connections)
-	failed := append(texts(err), p.remove(ctx)...)
+	problems, err = p.connect(ctx, connections)
+	if err := f.unreached(append(texts(err), p.remove(ctx)...), problems); err != nil {
+		return err
+	}
+	for _, text := range notes {
+		a.note(text)
+	}
+	a.reached = make([]reached, len(a.targets))
+	for _, c := range connections {
+		a.reached[c.reader].add(&c, states[c.target].Context)
+	}
+	return nil
+}
+
+// unreached returns the error for what has failed in the check, and for failed connections; nil for none.
+func (f *flags) unreached(failed, problems []string) error {
+	if more := len(problems) - maxProblems; more > 0 {
+		problems = append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d more", more))
+	}
 	switch {
 	case len(failed) > 0:
 		without := *f
 		without.probe, without.pods = false, pods.Defaults()
 		return fmt.Errorf("no context was changed, because join could not check that the clusters reach each other:\n  %s\nTo join without this check: kubectl istiod-agent join%s",
-			strings.Join(lines(append(failed, problems...)), "\n  "), without.arguments()+without.ownArguments())
+			strings.Join(lines(append(failed, problems...)), "\n  "), without.arguments()+without.ownArguments()+without.runArguments())
 	case len(problems) > 0:
-		if more := len(problems) - maxProblems; more > 0 {
-			problems = append(problems[:maxProblems], fmt.Sprintf("and %d more", more))
-		}
 		return refuse(problems)
 	}
-	for _, text := range notes {
-		a.note(text)
-	}
-	a.reached = make([][]destination, len(a.targets))
-	for _, c := range connections {
-		if !slices.Contains(a.reached[c.reader], c.to) {
-			a.reached[c.reader] = append(a.reached[c.reader], c.to)
-		}
-	}
 	return nil
+}
+
+// reached is what Pods of a context have connected to.
+type reached struct {
+	kinds              []destination
+	contexts, services []string
+}
+
+func (r *reached) add(c *connection, target string) {
+	if !slices.Contains(r.kinds, c.to) {
+		r.kinds = append(r.kinds, c.to)
+	}
+	if !slices.Contains(r.contexts, target) {
+		r.contexts = append(r.contexts, target)
+	}
+	if c.service != "" {
+		r.services = append(r.services, c.service+" of "+target)
+	}
 }
 
 // probing are the Pods of a run: one that listens for those of other clusters, and one that connects. An element is nil where a
@@ -340,8 +435,7 @@ func (p *probing) probe(ctx context.Context, i int, image string, connections []
 	return results, nil
 }
 
-// pod returns a Pod in istiod's namespace, whose rules for outgoing connections are istiod's. Its labels select it for no Service of
-// istiod.
+// pod returns a Pod in istiod's namespace. Its labels select it for no Service of istiod, and for no network policy of istiod alone.
 func (p *probing) pod(i int, prefix, image string, arguments []string) *corev1.Pod {
 	labels := pods.NotInMesh()
 	labels[pods.Label] = "true"

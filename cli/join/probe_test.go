@@ -3,34 +3,52 @@
 package join
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/internal/probe"
 )
 
 // line is a connection as the cases expect it.
 func (c *connection) line(states []*clusterState) string {
-	return fmt.Sprintf("%s to %s of %s %s%s%s", states[c.reader].Context, c.to, states[c.target].Context, c.endpoint.Server, c.endpoint.Address, c.endpoint.Answer)
+	return strings.TrimSpace(fmt.Sprintf("%s to %s of %s %s%s%s %s", states[c.reader].Context, c.to, states[c.target].Context, c.endpoint.Server, c.endpoint.Address, c.endpoint.Answer, c.service))
 }
 
 func TestConnections(t *testing.T) {
 	t.Parallel()
-	gateway := func(hosts ...string) func(*clusterState) {
+	of := func(network, name string, exposed bool, hosts ...string) func(*clusterState) {
 		return func(s *clusterState) {
-			s.Gateways, s.Exposed = append(s.Gateways, gatewayService{"net-" + s.Context, hosts, false}, gatewayService{"other", []string{"198.51.100.9"}, true}), true
+			s.Gateways = append(s.Gateways, gatewayService{Network: network, Name: name, Hosts: hosts, Exposed: exposed})
 		}
 	}
-	unexposed := func(status bool) func(*clusterState) {
+	gateway := func(hosts ...string) func(*clusterState) {
 		return func(s *clusterState) {
-			s.Gateways = append(s.Gateways, gatewayService{"net-" + s.Context, []string{"192.0.2.3"}, status})
+			of("net-"+s.Context, "istio-system/gateway", true, hosts...)(s)
+			of("other", "istio-system/other", true, "198.51.100.9")(s)
+		}
+	}
+	unexposed := func(status bool, host string) func(*clusterState) {
+		return func(s *clusterState) {
+			s.Gateways = append(s.Gateways, gatewayService{"net-" + s.Context, "istio-system/gateway", []string{host}, status, false})
+		}
+	}
+	many := func(s *clusterState) {
+		for i := range 3 {
+			of("net-two", fmt.Sprintf("aaa/gateway-%d", i), true, fmt.Sprintf("192.0.2.1%d", i))(s)
 		}
 	}
 	both := joinRequest{Networks: map[string]string{"one": "net-one", "two": "net-two"}}
@@ -47,18 +65,27 @@ func TestConnections(t *testing.T) {
 			"one" + server("two"), "one to Pods of two istiod-agent-run-1", "two" + server("one"), "two to Pods of one istiod-agent-run-0",
 		}, nil},
 		"gateways": {state("one", gateway("192.0.2.1", "192.0.2.2")), state("two", gateway("gateway.example")), both, []string{
-			"one" + server("two"), "one to east-west gateways of two gateway.example:15443", "two" + server("one"), "two to east-west gateways of one 192.0.2.1:15443",
+			"one" + server("two"), "one to east-west gateways of two gateway.example:15443 istio-system/gateway", "two" + server("one"), "two to east-west gateways of one 192.0.2.1:15443 istio-system/gateway",
 		}, nil},
 		"a gateway by IPv6, one without an address": {state("one", gateway("2001:db8::1")), state("two", gateway()), both, []string{
-			"one" + server("two"), "two" + server("one"), "two to east-west gateways of one [2001:db8::1]:15443",
-		}, []string{"two: the east-west gateway of network net-two has no external address, or no port 15443, so join did not check"}},
+			"one" + server("two"), "two" + server("one"), "two to east-west gateways of one [2001:db8::1]:15443 istio-system/gateway",
+		}, []string{"two: join did not check that the other networks reach the east-west gateway of network net-two (Service istio-system/gateway): it has no external address, or neither a Gateway for port 15443 nor the port 15021"}},
+		// A Service of a tenant neither replaces istiod's gateway nor decides about its port.
+		"a tenant's Service": {state("one", gateway("192.0.2.1")), state("two", of("net-two", "aaa/gateway", true, "198.51.100.1"), unexposed(true, "192.0.2.3")), both, []string{
+			"one" + server("two"), "one to east-west gateways of two 192.0.2.3:15021 istio-system/gateway", "one to east-west gateways of two 198.51.100.1:15443 aaa/gateway",
+			"two" + server("one"), "two to east-west gateways of one 192.0.2.1:15443 istio-system/gateway",
+		}, nil},
+		"many gateways": {state("one", gateway()), state("two", many, many, gateway("192.0.2.3")), both, []string{
+			"one" + server("two"), "one to east-west gateways of two 192.0.2.3:15443 istio-system/gateway", "one to east-west gateways of two 192.0.2.10:15443 aaa/gateway-0",
+			"one to east-west gateways of two 192.0.2.11:15443 aaa/gateway-1", "one to east-west gateways of two 192.0.2.12:15443 aaa/gateway-2", "two" + server("one"),
+		}, []string{"two: join connected only to the first 4 gateways of network net-two", "one: join did not check"}},
 		// Port 15443 is closed until join has created its Gateway.
-		"gateways before the first join": {state("one", unexposed(true)), state("two", unexposed(false)), both, []string{
-			"one" + server("two"), "two" + server("one"), "two to east-west gateways of one 192.0.2.3:15021",
-		}, []string{"two: the east-west gateway of network net-two has no external address, or no port 15021"}},
-		"hostile gateways": {state("one", gateway("169.254.169.254", "127.0.0.1", "::ffff:127.0.0.1", "a b", "\x1b[2J", "a:1", "-")), state("two", gateway("fe80::1%eth0", "192.0.2.2")), both, []string{
-			"one" + server("two"), "one to east-west gateways of two 192.0.2.2:15443", "two" + server("one"),
-		}, []string{"one: the east-west gateway of network net-one"}},
+		"gateways before the first join": {state("one", unexposed(true, "192.0.2.3")), state("two", unexposed(false, "192.0.2.4")), both, []string{
+			"one" + server("two"), "two" + server("one"), "two to east-west gateways of one 192.0.2.3:15021 istio-system/gateway",
+		}, []string{"two: join did not check that the other networks reach the east-west gateway of network net-two"}},
+		"hostile gateways": {state("one", gateway("169.254.169.254", "127.0.0.1", "::ffff:127.0.0.1", "a b", "\x1b[2J", "a:1", "-", "2001:db8::1%\x1b[2J")), state("two", gateway("fe80::1%eth0", "192.0.2.2")), both, []string{
+			"one" + server("two"), "one to east-west gateways of two 192.0.2.2:15443 istio-system/gateway", "two" + server("one"),
+		}, []string{"one: join did not check that the other networks reach the east-west gateway of network net-one"}},
 		// Its istiod uses the address already, and a renewal must not depend on Pods.
 		"a kept secret":     {state("one", with(joined())), state("two"), joinRequest{}, []string{"two" + server("one"), "two to Pods of one istiod-agent-run-0"}, nil},
 		"a renewed token":   {state("one", with(joined())), state("two"), joinRequest{Renew: true}, []string{"two" + server("one"), "two to Pods of one istiod-agent-run-0"}, nil},
@@ -81,7 +108,8 @@ func TestConnections(t *testing.T) {
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
-			all, notes := plan.connections(test.request, states, "run")
+			all, notes, problems := plan.connections(test.request, states, "run")
+			wantProblems(t, problems, nil)
 			var got []string
 			for _, c := range all {
 				got = append(got, c.line(states))
@@ -105,7 +133,7 @@ func TestNoConnections(t *testing.T) {
 	}
 	states := []*clusterState{state("one", with(same("two", "one"))), state("two", with(same("one", "two")))}
 	plan, problems := decide(joinRequest{Renew: true}, states, now)
-	if all, _ := plan.connections(joinRequest{}, states, "run"); len(problems) > 0 || len(all) > 0 || plan.connects() {
+	if all, _, _ := plan.connections(joinRequest{}, states, "run"); len(problems) > 0 || len(all) > 0 || plan.connects() {
 		t.Errorf("got %v, %v", problems, all)
 	}
 }
@@ -121,7 +149,7 @@ func TestHundredProbes(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	all, _ := plan.connections(joinRequest{}, states, "run")
+	all, _, _ := plan.connections(joinRequest{}, states, "run")
 	first := 0
 	for _, c := range all {
 		if c.reader == 0 {
@@ -136,8 +164,8 @@ func TestHundredProbes(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	t.Parallel()
 	states := []*clusterState{state("one"), state("it's two")}
-	server, podsOf, gateway := connection{0, 1, apiServers, probe.Endpoint{Server: "https://two.example:6443"}}, connection{0, 1, podNetwork, probe.Endpoint{Address: "10.2.0.1:8080"}},
-		connection{0, 1, gateways, probe.Endpoint{Address: "192.0.2.1:15443"}}
+	server, podsOf, gateway := connection{0, 1, apiServers, "", probe.Endpoint{Server: "https://two.example:6443"}}, connection{0, 1, podNetwork, "", probe.Endpoint{Address: "10.2.0.1:8080"}},
+		connection{0, 1, gateways, "istio-system/gateway", probe.Endpoint{Address: "192.0.2.1:15443"}}
 	for name, test := range map[string]struct {
 		connection connection
 		result     probe.Result
@@ -149,7 +177,7 @@ func TestDescribe(t *testing.T) {
 		"a loopback address":                 {server, probe.Result{Outcome: probe.Barred}, "the address leads to the Pod itself or its node"},
 		"Pods without a route":               {podsOf, probe.Result{Outcome: probe.NoRoute}, "one: Pods do not reach those of it's two at 10.2.0.1:8080: no route to the host; connect the Pod networks (routes, firewalls, network policies), or name the network of each context by --network CONTEXT=NAME"},
 		"Pods with the same addresses":       {podsOf, probe.Result{Outcome: probe.Another}, "another program answers there, so the clusters use the same addresses"},
-		"a gateway":                          {gateway, probe.Result{Outcome: probe.Refused}, "one: Pods do not reach the east-west gateway of it's two at 192.0.2.1:15443: connection refused; allow the connection (load balancer, firewalls)"},
+		"a gateway":                          {gateway, probe.Result{Outcome: probe.Refused}, "one: Pods do not reach the east-west gateway of it's two (Service istio-system/gateway) at 192.0.2.1:15443: connection refused; allow the connection (load balancer, firewalls), or correct the address of the Service; if it is no gateway, remove its label topology.istio.io/network"},
 		"anything else":                      {gateway, probe.Result{Outcome: probe.Failed, Detail: "the connection was closed"}, "the connection failed (the connection was closed); "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,6 +186,129 @@ func TestDescribe(t *testing.T) {
 				t.Errorf("got %s", got)
 			}
 		})
+	}
+}
+
+// A connection proves nothing where another network's gateway has the same address: kube-proxy answers the reader's own.
+func TestSharedAddress(t *testing.T) {
+	t.Parallel()
+	gateway := func(network, name string, hosts ...string) func(*clusterState) {
+		return func(s *clusterState) {
+			s.Gateways = append(s.Gateways, gatewayService{network, name, hosts, true, true})
+		}
+	}
+	own := func(hosts ...string) func(*clusterState) {
+		return func(s *clusterState) { gateway("net-"+s.Context, "istio-system/gateway", hosts...)(s) }
+	}
+	shares := func(one, address, other, service string) string {
+		return fmt.Sprintf("%[1]s: its east-west gateway (Service istio-system/gateway) has the address %[2]s, and so has that of %[3]s in network net-%[3]s (Service %[4]s): traffic for one would reach the other; give the load balancers", one, address, other, service)
+	}
+	for name, test := range map[string]struct {
+		one, two, three *clusterState
+		want            []string
+	}{
+		"distinct": {state("one", own("192.0.2.1")), state("two", own("192.0.2.2")), state("three", own("192.0.2.3")), nil},
+		"the reader's": {
+			state("one", own("172.18.255.200")), state("two", own("172.18.255.200")), state("three", own("192.0.2.3")),
+			[]string{shares("two", "172.18.255.200", "one", "istio-system/gateway"), shares("one", "172.18.255.200", "two", "istio-system/gateway")},
+		},
+		"a second host, of a second Service": {
+			state("one", own("192.0.2.1")), state("two", own("192.0.2.2", "192.0.2.9")), state("three", own("192.0.2.3"), gateway("net-three", "aaa/x", "::ffff:192.0.2.9")),
+			[]string{shares("two", "192.0.2.9", "three", "aaa/x"), "three: its east-west gateway (Service aaa/x) has the address 192.0.2.9"},
+		},
+		"a name": {
+			state("one", own("gateway.example")), state("two", own("Gateway.Example.")), state("three"),
+			[]string{shares("two", "gateway.example", "one", "istio-system/gateway"), shares("one", "gateway.example", "two", "istio-system/gateway")},
+		},
+		"the target's address by hand": {state("one", own("192.0.2.1"), gateway("net-two", "istio-system/of-two", "192.0.2.2")), state("two", own("192.0.2.2")), state("three"), nil},
+		"of no use":                    {state("one", own("127.0.0.1", "")), state("two", own("127.0.0.1", "")), state("three"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			request := joinRequest{Networks: map[string]string{"one": "net-one", "two": "net-two", "three": "net-three"}}
+			states := []*clusterState{test.one, test.two, test.three}
+			plan, _ := decide(request, states, now)
+			_, _, problems := plan.connections(request, states, "run")
+			wantProblems(t, problems, test.want)
+		})
+	}
+}
+
+// A tenant's Service or Gateway decides nothing about another's gateway.
+func TestSetGateways(t *testing.T) {
+	t.Parallel()
+	service := func(namespace, app string, ports ...int32) corev1.Service {
+		s := corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x", Labels: map[string]string{istio.NetworkLabel: "n1"}}}
+		s.Spec.Selector = map[string]string{"istio": app, "app": app}
+		for _, port := range ports {
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: port})
+		}
+		return s
+	}
+	passes := func(namespace string) unstructured.Unstructured { return *gateway(namespace) }
+	usual, infra, tenant := service("istio-system", "eastwestgateway", 15021, 15443), service("infra", "eastwestgateway", 15443), service("aaa", "web", 15443)
+	matching := service("aaa", "eastwestgateway", 15443)
+	for name, test := range map[string]struct {
+		services []corev1.Service
+		gateways []unstructured.Unstructured
+		each     []bool // Exposed of each Service
+		want     bool   // join creates no Gateway
+	}{
+		"none":                               {[]corev1.Service{usual}, nil, []bool{false}, false},
+		"join's":                             {[]corev1.Service{usual}, []unstructured.Unstructured{passes("istio-system")}, []bool{true}, true},
+		"join's, beside a tenant's Service":  {[]corev1.Service{tenant, usual}, []unstructured.Unstructured{passes("istio-system")}, []bool{false, true}, true},
+		"a tenant's":                         {[]corev1.Service{usual}, []unstructured.Unstructured{passes("aaa")}, []bool{false}, false},
+		"a tenant's, with a Service":         {[]corev1.Service{matching, usual}, []unstructured.Unstructured{passes("aaa")}, []bool{true, false}, false},
+		"of the gateway's own namespace":     {[]corev1.Service{infra}, []unstructured.Unstructured{passes("infra")}, []bool{true}, true},
+		"of istiod's, for another namespace": {[]corev1.Service{infra}, []unstructured.Unstructured{passes("istio-system")}, []bool{true}, true},
+		"a Service of another port":          {[]corev1.Service{service("istio-system", "eastwestgateway", 443), usual}, nil, []bool{false}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := state("one")
+			s.setGateways(test.services, test.gateways)
+			var each []bool
+			for _, g := range s.Gateways {
+				each = append(each, g.Exposed)
+			}
+			if got := s.exposed("n1"); got != test.want || !slices.Equal(each, test.each) {
+				t.Errorf("got %v, %v", got, each)
+			}
+		})
+	}
+}
+
+// A hostile cluster does not fill the terminal.
+func TestUnreached(t *testing.T) {
+	t.Parallel()
+	problems := slices.Repeat([]string{"one: Pods do not reach two"}, 19800)
+	f := flags{ttl: defaultTTL, probe: true, renew: true, timeout: time.Minute}
+	f.Contexts = []string{"one", "two"}
+	for name, test := range map[string]struct {
+		failed []string
+		want   string
+		coded  bool // exit.Problem
+	}{
+		"refused":     {nil, "and 19780 more", true},
+		"not checked": {[]string{"two: no node"}, "and 19780 more\nTo join without this check: kubectl istiod-agent join --context=one --context=two --probe=false --renew --restart=false --wait=false --timeout=1m0s", false},
+	} {
+		err := f.unreached(test.failed, problems)
+		_, coded := errors.AsType[*exit.Error](err)
+		if lines := strings.Count(err.Error(), "\n"); !strings.HasSuffix(err.Error(), test.want) || lines > maxProblems+4 || coded != test.coded {
+			t.Errorf("%s: %d lines, %v", name, lines, err)
+		}
+	}
+	if err := f.unreached(nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServerAddresses(t *testing.T) {
+	t.Parallel()
+	slice := &discoveryv1.EndpointSlice{Ports: slices.Repeat([]discoveryv1.EndpointPort{{Port: new(int32(6443))}}, 100)}
+	slice.Endpoints = slices.Repeat([]discoveryv1.Endpoint{{Addresses: []string{"x", "fe80::1%eth0", "172.18.0.2", "2001:db8::1"}}}, 1000)
+	if got := serverAddresses(slice); len(got) != 8 || got[0] != "https://172.18.0.2:6443" || got[1] != "https://[2001:db8::1]:6443" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -57,8 +57,8 @@ type clusterState struct {
 	Accounts map[types.NamespacedName]types.UID
 	// ReadSecrets are the accounts, of other contexts' remote secrets, that may list the Secrets of all namespaces.
 	ReadSecrets sets.Set[types.NamespacedName]
-	// Gateways and Exposed are set with --network: the Services with an east-west port, and whether a Gateway passes services
-	// through.
+	// Gateways and Exposed are set with --network: the Services with an east-west port, and whether a Gateway in istiod's namespace
+	// passes services through.
 	Gateways []gatewayService
 	Exposed  bool
 }
@@ -66,10 +66,14 @@ type clusterState struct {
 // gatewayService is the Service of an east-west gateway.
 type gatewayService struct {
 	Network string
+	// Name is NAMESPACE/NAME.
+	Name string
 	// Hosts are its addresses outside the cluster. Only the API server vouches for them.
 	Hosts []string
 	// Status is true if it has istio.GatewayStatusPort.
 	Status bool
+	// Exposed is true if a Gateway passes services through its Pods.
+	Exposed bool
 }
 
 // istiodState is a Deployment of istiod.
@@ -248,16 +252,27 @@ func (s *clusterState) readAddress(ctx context.Context, cluster *clusters.Cluste
 	var slice discoveryv1.EndpointSlice
 	// Without it, the advice is shorter.
 	_ = cluster.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: "kubernetes"}, &slice)
+	s.Addresses = serverAddresses(&slice)
+	return nil
+}
+
+// maxAddresses is the most addresses of an API server that are printed.
+const maxAddresses = 8
+
+func serverAddresses(slice *discoveryv1.EndpointSlice) (all []string) {
 	for _, port := range slice.Ports {
 		for _, endpoint := range slice.Endpoints {
 			for _, address := range endpoint.Addresses {
+				if len(all) == maxAddresses {
+					return all
+				}
 				if parsed, err := netip.ParseAddr(address); err == nil && parsed.Zone() == "" && port.Port != nil {
-					s.Addresses = append(s.Addresses, "https://"+netip.AddrPortFrom(parsed, uint16(*port.Port)).String()) //nolint:gosec // the API server validates ports
+					all = append(all, "https://"+netip.AddrPortFrom(parsed, uint16(*port.Port)).String()) //nolint:gosec // the API server validates ports
 				}
 			}
 		}
 	}
-	return nil
+	return all
 }
 
 // readGateways reads what a cluster of several networks needs (samples/multicluster of Istio).
@@ -266,21 +281,51 @@ func (s *clusterState) readGateways(ctx context.Context, cluster *clusters.Clust
 	if err := cluster.Client.List(ctx, &services, client.HasLabels{istio.NetworkLabel}); err != nil {
 		return cluster.Explain("listing the Services of east-west gateways", "list", "services", err)
 	}
-	for i := range services.Items {
-		service := &services.Items[i]
-		has := func(number int32) bool {
-			return slices.ContainsFunc(service.Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == number })
-		}
-		if has(istio.EastWestPort) {
-			s.Gateways = append(s.Gateways, gatewayService{service.Labels[istio.NetworkLabel], externalHosts(service), has(istio.GatewayStatusPort)})
-		}
-	}
 	gateways, err := cluster.List(ctx, gatewayKind)
 	if err != nil {
 		return cluster.Explain("listing Gateways", "list", "gateways.networking.istio.io", err)
 	}
-	s.Exposed = slices.ContainsFunc(gateways, func(gateway unstructured.Unstructured) bool { return exposes(&gateway) })
+	s.setGateways(services.Items, gateways)
 	return nil
+}
+
+// setGateways sets Gateways and Exposed. A Gateway counts only in istiod's namespace, or for Services of its own namespace: others
+// may be of another person.
+func (s *clusterState) setGateways(services []corev1.Service, gateways []unstructured.Unstructured) {
+	gateways = slices.DeleteFunc(gateways, func(gateway unstructured.Unstructured) bool { return !exposes(&gateway) })
+	s.Exposed = slices.ContainsFunc(gateways, func(gateway unstructured.Unstructured) bool { return gateway.GetNamespace() == s.Namespace })
+	for i := range services {
+		service := &services[i]
+		has := func(number int32) bool {
+			return slices.ContainsFunc(service.Spec.Ports, func(port corev1.ServicePort) bool { return port.Port == number })
+		}
+		if !has(istio.EastWestPort) {
+			continue
+		}
+		s.Gateways = append(s.Gateways, gatewayService{
+			Network: service.Labels[istio.NetworkLabel], Hosts: externalHosts(service), Status: has(istio.GatewayStatusPort),
+			Name: fmt.Sprintf("%.63s/%.63s", service.Namespace, service.Name), // the most that an honest API server sends
+			Exposed: slices.ContainsFunc(gateways, func(gateway unstructured.Unstructured) bool {
+				return (gateway.GetNamespace() == s.Namespace || gateway.GetNamespace() == service.Namespace) && selects(&gateway, service)
+			}),
+		})
+	}
+}
+
+// selects reports whether a Gateway is for all Pods of a Service: it requires no label that the Service does not.
+func selects(gateway *unstructured.Unstructured, service *corev1.Service) bool {
+	labels, _, _ := unstructured.NestedStringMap(gateway.Object, "spec", "selector")
+	for key, value := range labels {
+		if service.Spec.Selector[key] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// exposed reports whether Gateways pass services through all gateways of a network, or one does in istiod's namespace.
+func (s *clusterState) exposed(network string) bool {
+	return s.Exposed || !slices.ContainsFunc(s.Gateways, func(g gatewayService) bool { return g.Network == network && !g.Exposed })
 }
 
 // externalHosts returns a Service's hosts outside the cluster (Istio pilot/pkg/serviceregistry/kube/conversion.go, ConvertService).

@@ -29,6 +29,8 @@ const (
 	pollInterval = 500 * time.Millisecond
 	// removalLimit is the time in which deleted objects must be gone.
 	removalLimit = time.Minute
+	// latePolls are those in which an object appears whose creation was never answered.
+	latePolls = 10
 )
 
 // NotInMesh are labels that keep istiod and ztunnel from a Pod (Istio pkg/kube/inject, cni/pkg/util/podutil.go).
@@ -92,17 +94,21 @@ func ends(ctx context.Context) bool {
 }
 
 // Remove deletes an object and waits until it is gone, for at most removalLimit, also when ctx has ended. The result is empty
-// then; else it has the command that removes the object. kind is a resource of kubectl, as "pod".
+// then; else it has the command that removes the object. kind is a resource of kubectl, as "pod". An object without a UID may
+// still be created: that it is not found counts only after latePolls.
 func Remove(ctx context.Context, cluster *clusters.Cluster, kind string, object client.Object) (left string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removalLimit)
 	defer cancel()
 	reason := "it is still being deleted"
-	for {
+	created := object.GetUID() != ""
+	for polls := 0; ; polls++ {
 		err := cluster.Client.Delete(ctx, object)
 		switch {
-		case apierrors.IsNotFound(err):
+		case apierrors.IsNotFound(err) && (created || polls >= latePolls):
 			return ""
+		case apierrors.IsNotFound(err): // it may appear
 		case err == nil || apierrors.IsConflict(err): // it is being deleted
+			created = true
 		case !ends(ctx):
 			reason = err.Error()
 		}

@@ -3,9 +3,11 @@
 package pods
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/internal/version"
 )
 
@@ -98,6 +105,39 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: got %v", name, got)
 		}
 	}
+}
+
+// A Pod whose creation was not answered, and that is stored only later, is removed too.
+func TestRemoveLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "x"}}
+		deletions := 0
+		c := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
+			Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+				if deletions++; deletions == 3 {
+					if err := c.Create(ctx, pod.DeepCopy()); err != nil {
+						return err
+					}
+				}
+				return c.Delete(ctx, object, options...)
+			},
+		})
+		cluster := &clusters.Cluster{Client: c}
+		if left := Remove(t.Context(), cluster, "pod", pod); left != "" || deletions != 4 {
+			t.Errorf("%q after %d deletions", left, deletions)
+		}
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(pod), &corev1.Pod{}); !apierrors.IsNotFound(err) {
+			t.Errorf("the Pod remains: %v", err)
+		}
+		// It is never stored, or its creation was answered.
+		for uid, want := range map[types.UID]int{"": latePolls + 1, "u": 1} {
+			pod.UID, deletions = uid, 10
+			if left := Remove(t.Context(), cluster, "pod", pod); left != "" || deletions != 10+want {
+				t.Errorf("%q after %d deletions, want %d", left, deletions-10, want)
+			}
+		}
+	})
 }
 
 // The image is that beside the agent's, and nothing that a hostile Pod could make a text of another meaning.

@@ -17,6 +17,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -154,7 +155,13 @@ func TestProbe(t *testing.T) {
 		second.gateway(t, "n2")
 		probeNode{"", fails(func(e probe.Endpoint) bool { return e.Address == "192.0.2.22:15021" }, probe.Refused)}.run(t, first)
 		probeNode{"", reached}.run(t, second)
-		run(t, config, probeBoth("--network=cluster-1=n1", "--network=cluster-2=n2")...).Wants(t, 1, "no context was changed:\n  cluster-1: Pods do not reach the east-west gateway of cluster-2 at 192.0.2.22:15021: connection refused; allow the connection")
+		run(t, config, probeBoth("--network=cluster-1=n1", "--network=cluster-2=n2")...).Wants(t, 1, "no context was changed:\n  cluster-1: Pods do not reach the east-west gateway of cluster-2 (Service istio-system/istio-eastwestgateway) at 192.0.2.22:15021: connection refused; allow the connection")
+		nothingLeft(t, first, second)
+		// No Pod starts: no connection could tell both gateways apart.
+		same := client.RawPatch(types.MergePatchType, []byte(`{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.21"}]}}}`))
+		must(t, second.Status().Patch(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "istio-eastwestgateway"}}, same))
+		run(t, config, probeBoth("--network=cluster-1=n1", "--network=cluster-2=n2", "--traffic-timeout=1s")...).Wants(t, 1,
+			"no context was changed:\n", "cluster-2: its east-west gateway (Service istio-system/istio-eastwestgateway) has the address 192.0.2.21, and so has that of cluster-1 in network n1")
 		nothingLeft(t, first, second)
 	})
 	t.Run("no node", func(t *testing.T) {
@@ -177,7 +184,7 @@ func TestProbe(t *testing.T) {
 		node("10.2.0.1").run(t, second)
 		removedFirst := []func(int){first.watchRemovals(t), second.watchRemovals(t)}
 		// Without --traffic-image, it is that of the plugin's release: this istiod has no agent.
-		run(t, config, probeBoth("--wait=false")...).Wants(t, 0, "cluster-1: Pods reach the API servers and Pods of the other clusters", "cluster-2: Pods reach the API servers and Pods of the other clusters")
+		run(t, config, probeBoth("--wait=false")...).Wants(t, 0, "cluster-1: Pods reach the API servers and Pods of cluster-2", "cluster-2: Pods reach the API servers and Pods of cluster-1")
 		noPods(t, first, second)
 		var addresses []string
 		for range 2 {
