@@ -210,11 +210,12 @@ else
 control-plane: $(if $(ENVTEST_INSTALLED_ONLY),,ready-made) $(ETCD_BINARY) $(APISERVER_BINARY) ## Get kube-apiserver and etcd: ready-made within seconds, else built; or set KUBEBUILDER_ASSETS to their folder
 endif
 
-# Those of setup-envtest, of the same minor release: KUBERNETES itself is seldom there.
+# Those of setup-envtest, of the same minor release: KUBERNETES itself is seldom there. The program itself reads ENVTEST_INDEX, which
+# may have a password, and characters of the shell.
 .PHONY: ready-made
 ready-made:
 	@test -x $(APISERVER_BINARY) -a -x $(ETCD_BINARY) || { hack/build.sh .build/e2e/envtest e2e ./cmd/envtest && \
-		.build/e2e/envtest --kubernetes $(KUBERNETES) --apiserver $(APISERVER_BINARY) --etcd $(ETCD_BINARY) $(if $(ENVTEST_INDEX),--index $(ENVTEST_INDEX)); } || \
+		.build/e2e/envtest --kubernetes $(KUBERNETES) --apiserver $(APISERVER_BINARY) --etcd $(ETCD_BINARY); } || \
 		echo "kube-apiserver and etcd are built from source."
 
 $(ETCD_BINARY):

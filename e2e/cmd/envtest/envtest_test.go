@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/tools/setup-envtest/remote"
 	"sigs.k8s.io/controller-runtime/tools/setup-envtest/versions"
 
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
@@ -146,7 +148,7 @@ func TestFetchedControlPlaneServes(t *testing.T) {
 		"--kubernetes", "1.37.2", "--index", server.URL + "/index.yaml",
 		"--apiserver", filepath.Join(dir, "kube-apiserver"), "--etcd", filepath.Join(dir, "etcd"),
 	}, &printed))
-	if want := "Using kube-apiserver 1.37.2 and its etcd, ready-made, from " + server.URL + "/index.yaml.\n"; printed.String() != want {
+	if want := "Using kube-apiserver 1.37.2 and its etcd, ready-made, from " + strings.TrimPrefix(server.URL, "http://") + ".\n"; printed.String() != want {
 		t.Errorf("it printed %q, not %q", printed.String(), want)
 	}
 	t.Setenv("KUBEBUILDER_ASSETS", dir)
@@ -178,6 +180,15 @@ func TestMakeTarget(t *testing.T) {
 		t.Errorf("with a server it printed %q", output)
 	}
 	must(t, reports(t.Context(), filepath.Join(dir, "kube-apiserver"), "Kubernetes v1.37.0"))
+	// It is no text for a shell.
+	hostile := filepath.Join(dir, "hostile")
+	must(t, os.Remove(filepath.Join(dir, "etcd")))
+	if output := command(server.URL + "/index.yaml?;>" + hostile + ";`>" + hostile + "`'\""); !strings.HasPrefix(output, "Using kube-apiserver 1.37.0") {
+		t.Errorf("with characters of a shell it printed %q", output)
+	}
+	if _, err := os.Stat(hostile); !os.IsNotExist(err) {
+		t.Errorf("a shell ran a part of ENVTEST_INDEX: %v", err)
+	}
 	server.Close()
 	if output := command(server.URL + "/index.yaml"); output != "" {
 		t.Errorf("with both programs it printed %q", output)
@@ -274,6 +285,154 @@ func TestRedirectionsKeepTheLimit(t *testing.T) {
 	r := want(t, server)
 	_, err := fetch(t.Context(), r, io.Discard)
 	wantNothing(t, r, err, "request body too large")
+}
+
+// Who can change an answer on the way cannot choose the programs: the index, with their checksums, is asked over HTTPS alone.
+func TestIndexIsProtected(t *testing.T) {
+	for name, test := range map[string]struct {
+		index, redirected string
+		refused           bool
+	}{
+		"HTTPS":                         {"https://a.test/i", "", false},
+		"HTTP":                          {"http://a.test/i", "", true},
+		"HTTP to this machine":          {"http://127.0.0.2:80/i", "", false},
+		"HTTP to this machine, by IPv6": {"http://[::1]/i", "", false},
+		"HTTP to this machine, by name": {"http://localhost:80/i", "", false},
+		"HTTP to a name like that":      {"http://localhost.a.test/i", "", true},
+		"HTTP to a name like 127.0.0.1": {"http://127.0.0.1.a.test/i", "", true},
+		"HTTP to all addresses":         {"http://0.0.0.0/i", "", true},
+		"redirected to HTTPS":           {"https://a.test/i", "https://b.test/i", false},
+		"redirected to HTTP":            {"https://a.test/i", "http://b.test/i", true},
+		"another scheme":                {"ftp://a.test/i", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			index, err := parseIndex(test.index)
+			if err == nil {
+				var response *http.Response
+				client := http.Client{Transport: limited{answers(func(r *http.Request) *http.Response {
+					if test.redirected == "" || r.URL.String() == test.redirected {
+						return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}
+					}
+					return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {test.redirected}}, Body: http.NoBody}
+				}), index.String()}}
+				if response, err = client.Get(index.String()); err == nil { //nolint:noctx // no request leaves
+					must(t, response.Body.Close())
+				}
+			}
+			if (err != nil) != test.refused || err != nil && !strings.Contains(err.Error(), "the index needs https") {
+				t.Errorf("the error is %v", err)
+			}
+		})
+	}
+	// The archive has a checksum.
+	client := http.Client{Transport: limited{answers(func(*http.Request) *http.Response {
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}
+	}), "https://a.test/i"}}
+	response, err := client.Get("http://a.test/archive") //nolint:noctx // no request leaves
+	must(t, err)
+	must(t, response.Body.Close())
+}
+
+type answers func(*http.Request) *http.Response
+
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	response := a(r)
+	response.Request = r
+	return response, nil
+}
+
+// The limit of an index does not depend on how its URL is written.
+func TestLimitOfAnIndex(t *testing.T) {
+	p := publish(map[string][]byte{"1.37.2": scripts(t, "1.37.2")})
+	p.index = strings.Repeat("#", maxIndex) + "\n" + p.index
+	address := strings.TrimPrefix(serve(t, p).URL, "http")
+	for _, index := range []string{"http" + address + "/index.yaml", "HTTP" + address + "/index.yaml", "http" + address + "/index.yaml?a#", "http" + address + "/%69ndex.yaml"} {
+		t.Chdir(t.TempDir())
+		var printed strings.Builder
+		if err := run(t.Context(), []string{"--kubernetes", "1.37.2", "--apiserver", "a", "--etcd", "e", "--index", index}, &printed); err == nil ||
+			!strings.Contains(err.Error(), "request body too large") {
+			t.Errorf("%s: the error is %v", index, err)
+		}
+	}
+}
+
+// A mirror's URL may have a password or a token.
+func TestNoSecretOfTheIndexIsPrinted(t *testing.T) {
+	server := serve(t, publish(map[string][]byte{"1.37.2": scripts(t, "1.37.2")}))
+	address := strings.TrimPrefix(server.URL, "http://")
+	for name, test := range map[string]struct{ index, want string }{
+		"success":         {"http://user:SECRET@" + address + "/index.yaml?token=SECRET", "Using kube-apiserver 1.37.2 and its etcd, ready-made, from " + address + ".\n"},
+		"no such file":    {"http://SECRET@" + address + "/SECRET?token=SECRET", "404"},
+		"no server":       {"http://SECRET:SECRET@127.0.0.1:1/SECRET?token=SECRET'(SECRET)", "\": dial tcp"},
+		"no HTTPS":        {"http://SECRET:SECRET@a.test/SECRET?token=SECRET", "a.test is asked over http"},
+		"no URL":          {"http://SECRET:SECRET@a.test:SECRET/", "--index: expected a URL"},
+		"without a host":  {"SECRET", "--index: expected a URL"},
+		"an opaque one":   {"https:SECRET", "--index: expected a URL"},
+		"a control in it": {"https://a.test/SECRET\x7f", "--index: expected a URL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			t.Setenv("ENVTEST_INDEX", test.index)
+			var printed strings.Builder
+			_ = run(t.Context(), []string{"--kubernetes", "1.37.2", "--apiserver", "a", "--etcd", "e"}, &printed)
+			if !strings.Contains(printed.String(), test.want) || strings.Contains(printed.String(), "SECRET") {
+				t.Errorf("it printed %q, want %q", printed.String(), test.want)
+			}
+		})
+	}
+	if got := hosts("unable to fetch a (http://u:SECRET@a.test/SECRET?x=)SECRET): dial"); got != "unable to fetch a (http://a.test): dial" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Neither program is installed without the other.
+func TestInstallBothOrNone(t *testing.T) {
+	for _, blocked := range []string{"etcd", "kube-apiserver"} {
+		t.Run(blocked, func(t *testing.T) {
+			programs, dir := t.TempDir(), t.TempDir()
+			r := request{apiserver: filepath.Join(dir, "kube-apiserver"), etcd: filepath.Join(dir, "etcd")}
+			for name, version := range map[string]string{"kube-apiserver": "Kubernetes v1.37.2", "etcd": "etcd Version: 3.6.8"} {
+				must(t, os.WriteFile(filepath.Join(programs, name), []byte("#!/bin/sh\necho "+version+"\n"), 0o700))
+			}
+			must(t, os.MkdirAll(filepath.Join(dir, blocked, "folder"), 0o700))
+			version, err := concrete("1.37.2")
+			must(t, err)
+			if err := r.install(t.Context(), programs, version); err == nil {
+				t.Error("no error")
+			}
+			left, err := os.ReadDir(dir)
+			must(t, err)
+			if len(left) != 1 || left[0].Name() != blocked {
+				t.Errorf("there are %v", left)
+			}
+		})
+	}
+}
+
+// The store does not look at the context.
+func TestUnpackEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	version, err := concrete("1.37.2")
+	must(t, err)
+	client := interrupted{archive: scripts(t, "1.37.2"), cancel: cancel}
+	dir := t.TempDir()
+	t.Cleanup(func() { must(t, remove(dir)) })
+	if _, err := unpack(ctx, client, dir, version, versions.PlatformItem{Platform: platform}, time.Minute, io.Discard); err == nil {
+		t.Error("no error")
+	}
+}
+
+// interrupted is a client whose context ends with the download.
+type interrupted struct {
+	remote.Client
+	archive []byte
+	cancel  func()
+}
+
+func (i interrupted) GetVersion(_ context.Context, _ versions.Concrete, _ versions.PlatformItem, out io.Writer) error {
+	defer i.cancel()
+	_, err := out.Write(i.archive)
+	return err
 }
 
 func TestProgressOfTheDownload(t *testing.T) {

@@ -120,7 +120,7 @@ func unpack(ctx context.Context, client remote.Client, dir string, version versi
 		return "", err
 	}
 	unpacked, entry := store.NewAt(dir), store.Item{Version: version, Platform: item.Platform}
-	if err := unpacked.Add(logr.NewContext(ctx, logr.Discard()), entry, archive); err != nil {
+	if err := unpacked.Add(logr.NewContext(ctx, logr.Discard()), entry, untilDone{ctx, archive}); err != nil {
 		return "", err
 	}
 	return unpacked.Path(entry)
@@ -138,7 +138,29 @@ func (r *request) install(ctx context.Context, programs string, version versions
 	if err := os.MkdirAll(filepath.Dir(r.etcd), 0o755); err != nil {
 		return err
 	}
-	return errors.Join(os.Chmod(programs, 0o755), os.Rename(etcd, r.etcd), os.Rename(apiserver, r.apiserver))
+	if err := os.Chmod(programs, 0o755); err != nil { // the store made it read-only
+		return err
+	}
+	if err := os.Rename(etcd, r.etcd); err != nil {
+		return err
+	}
+	if err := os.Rename(apiserver, r.apiserver); err != nil {
+		return errors.Join(err, os.Remove(r.etcd))
+	}
+	return nil
+}
+
+// untilDone reads until the context is done: the store does not look at it.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r untilDone) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
 }
 
 // reports returns an error unless the program's version begins as expected.

@@ -8,13 +8,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
 	"syscall"
 	"time"
@@ -41,7 +46,7 @@ func run(ctx context.Context, arguments []string, errs io.Writer) error {
 	}
 	flags := flag.NewFlagSet("envtest", flag.ExitOnError)
 	pinned := flags.String("kubernetes", "", "`version` that the tests are written for: this one, or an earlier patch release")
-	flags.StringVar(&r.index, "index", remote.DefaultIndexURL, "`URL` of the index")
+	flags.StringVar(&r.index, "index", "", "`URL` of the index; by default that in $ENVTEST_INDEX, else setup-envtest's own")
 	flags.StringVar(&r.apiserver, "apiserver", "", "`file` to write kube-apiserver to")
 	flags.StringVar(&r.etcd, "etcd", "", "`file` to write etcd to")
 	_ = flags.Parse(arguments) // ExitOnError
@@ -50,16 +55,21 @@ func run(ctx context.Context, arguments []string, errs io.Writer) error {
 	if err == nil && (r.apiserver == "" || r.etcd == "") {
 		err = fmt.Errorf("--apiserver and --etcd are required")
 	}
+	var index *url.URL
 	if err == nil {
+		index, err = parseIndex(cmp.Or(r.index, os.Getenv("ENVTEST_INDEX"), remote.DefaultIndexURL))
+	}
+	if err == nil {
+		r.index = index.String()                                               // as the library asks for it
 		http.DefaultClient.Transport = limited{http.DefaultTransport, r.index} // the library uses this client
 		r.kubernetes = version
 		version, err = fetch(ctx, r, errs)
 	}
 	if err != nil {
-		fmt.Fprintf(errs, "No ready-made kube-apiserver %s: %s.\n", *pinned, terminal.OneLine(err.Error()))
+		fmt.Fprintf(errs, "No ready-made kube-apiserver %s: %s.\n", *pinned, terminal.OneLine(hosts(err.Error())))
 		return err
 	}
-	fmt.Fprintf(errs, "Using kube-apiserver %s and its etcd, ready-made, from %s.\n", version, r.index)
+	fmt.Fprintf(errs, "Using kube-apiserver %s and its etcd, ready-made, from %s.\n", version, index.Host)
 	return nil
 }
 
@@ -71,23 +81,46 @@ func concrete(text string) (versions.Concrete, error) {
 	return *spec.AsConcrete(), nil
 }
 
+// urls matches a URL, in quotes or parentheses or as a word. Its groups are what may be printed of it.
+var urls = regexp.MustCompile(`(\w+://)(?:[^\s"/?#]*@)?([^\s"/?#)]*)[^\s"]*?(\)?:?(?:["\s]|$))`)
+
+// hosts leaves of each URL in a text the scheme and host: the rest may hold a password or a token.
+func hosts(text string) string { return urls.ReplaceAllString(text, "$1$2$3") }
+
+// parseIndex returns the URL of the index. Its errors do not quote it.
+func parseIndex(text string) (*url.URL, error) {
+	index, err := url.Parse(text)
+	if err != nil || index.Host == "" {
+		return nil, errors.New("--index: expected a URL such as " + remote.DefaultIndexURL)
+	}
+	return index, protected(index)
+}
+
+// protected returns an error if somebody on the way can change what the server answers. The index has the checksum of what is
+// run, so that the archive itself needs no protection.
+func protected(asked *url.URL) error {
+	address, err := netip.ParseAddr(asked.Hostname())
+	if asked.Scheme == "https" || asked.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("the index needs https, unless it is on this machine: %s is asked over %s", asked.Host, asked.Scheme)
+}
+
 // The limits of what a server may answer, in bytes: twenty times the index of 2026, and six times its largest archive.
 const (
 	maxIndex   = 4 << 20
 	maxArchive = 512 << 20
 )
 
-// limited cuts each answer at the limit of its kind: the library reads the whole index into memory.
+// limited cuts each answer at the limit of its kind: the library reads the whole index into memory. It asks nobody for the index
+// who can be replaced on the way.
 type limited struct {
-	next  http.RoundTripper
+	next http.RoundTripper
+	// index is the URL of the index, as url.URL writes it.
 	index string
 }
 
 func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := l.next.RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
 	asked := request
 	for asked.Response != nil { // a redirection
 		asked = asked.Response.Request
@@ -95,6 +128,13 @@ func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
 	limit := int64(maxArchive)
 	if asked.URL.String() == l.index {
 		limit = maxIndex
+		if err := protected(request.URL); err != nil {
+			return nil, err
+		}
+	}
+	response, err := l.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
 	}
 	response.Body = http.MaxBytesReader(nil, response.Body, limit)
 	return response, nil
