@@ -99,7 +99,7 @@ func (s *summary) print(to *steps) {
 	to.title("Summary")
 	for _, each := range [][2]string{
 		{"injected", fmt.Sprintf("istiod's Deployment, as Helm applied it: %d of %d points hold", s.points, s.points)},
-		{"root", fmt.Sprintf("%s, SHA-256 %s…, given to Vault; the same in ConfigMap istio-ca-root-cert", s.root.Subject, fingerprint(s.root))},
+		{"root", fmt.Sprintf("%s, SHA-256 %s…, given to Vault, and in ConfigMap istio-ca-root-cert", s.root.Subject, fingerprint(s.root))},
 		{"istiod's CA", fmt.Sprintf("%s, until %s", s.ca.URIs[0], s.ca.NotAfter.UTC().Format(time.DateOnly))},
 		{"renewal", fmt.Sprintf("serial %s to %s in %.1f s; istiod is still process %d", short(s.before), short(s.after), s.renewal.Seconds(), s.process)},
 		{"the CA's key", fmt.Sprintf("is in memory: %s (%#o, tmpfs)", s.keyFile, s.mode)},

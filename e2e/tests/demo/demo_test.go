@@ -178,7 +178,7 @@ func (d *demo) checkSections(t *testing.T, last ...string) {
 	}
 	for _, point := range []string{
 		`\n  injected      .* (\d+) of \d+ points hold\n`,
-		`\n  root          O=my-org, SHA-256 [0-9a-f]{12}…, given to Vault; `,
+		`\n  root          O=my-org, SHA-256 [0-9a-f]{12}…, given to Vault, and in `,
 		`\n  istiod's CA   spiffe://cluster\.local/ns/istio-system/sa/istiod, until \d{4}-`,
 		`\n  renewal       serial …[0-9a-f:]{11} to …[0-9a-f:]{11} in \d+\.\d s; istiod is still process \d+\n`,
 		`\n  the CA's key  is in memory: \S+/ca-key\.pem \(0600, tmpfs\)\n`,
