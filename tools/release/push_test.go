@@ -183,7 +183,7 @@ func newPush(t *testing.T, chart string) *push {
 	must(t, err)
 	must(t, os.Symlink(tools, filepath.Join(p.top, ".build")))
 
-	real := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	storage := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p.answer != nil && p.answer(w, r) {
 			return
@@ -191,7 +191,7 @@ func newPush(t *testing.T, chart string) *push {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			p.wrote = true
 		}
-		real.ServeHTTP(w, r)
+		storage.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
 	address, err := url.Parse(server.URL)

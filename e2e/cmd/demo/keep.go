@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/istiod-agent/istiod-agent/cli/shell"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
 )
 
@@ -23,6 +25,7 @@ var nextCommands = []command{
 	{"make demo KEEP=1", "leaves it running, for kubectl istiod-agent"},
 	{"bin/kubectl-istiod_agent inject -f FILE -o patch", "the patch for an istiod of yours"},
 	{"make cluster-up CLUSTERS=2", "two clusters with real Pods: docs/try-it.md"},
+	{"docs/install.md", "in a cluster of yours"},
 }
 
 // keep prints the commands to try and waits for the signal.
@@ -77,8 +80,8 @@ func toTry(kubeconfig, certificate string) ([]command, error) {
 	}
 	program := filepath.Join("bin", "kubectl-istiod_agent")
 	commands := []command{
-		{"cd " + root, ""},
-		{"export KUBECONFIG=" + kubeconfig, ""},
+		{"cd " + terminal.Plain(shell.Quote(root)), ""},
+		{"export KUBECONFIG=" + terminal.Plain(shell.Quote(kubeconfig)), ""},
 		{program + " status", "each istiod's CA"},
 		{program + " check", "the installation"},
 		{program + " verify", "one root in all namespaces"},

@@ -57,7 +57,6 @@ func main() {
 		fmt.Println("\nEverything is stopped, and no file is left.")
 		return
 	}
-	d.steps.table()
 	d.summary.print(d.steps)
 	d.steps.next("Next", nextCommands)
 }

@@ -12,16 +12,10 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 )
 
-// steps prints the progress and the duration of each step.
+// steps prints the progress: each step with the time since the start.
 type steps struct {
 	start    time.Time
-	done     []step
 	coloured bool
-}
-
-type step struct {
-	name string
-	took time.Duration
 }
 
 func newSteps() *steps {
@@ -58,12 +52,10 @@ const interval = 5 * time.Second
 
 // building is step for what prints its own progress.
 func (s *steps) building(name string, run func() error) error {
-	start := time.Now()
-	fmt.Printf("%6.1fs  %s\n", start.Sub(s.start).Seconds(), name)
+	fmt.Printf("%6.1fs  %s\n", time.Since(s.start).Seconds(), name)
 	if err := run(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	s.done = append(s.done, step{name, time.Since(start)})
 	return nil
 }
 
@@ -93,18 +85,6 @@ func (s *steps) points(points []injected.Point) {
 			fmt.Printf("  %s   %s: %v\n", s.colour("31", "NO"), point.Name, point.Err)
 		}
 	}
-}
-
-// table prints the duration of each step.
-func (s *steps) table() {
-	s.title("Time")
-	for _, each := range s.done {
-		if each.took < 50*time.Millisecond {
-			continue // would print as 0.0s
-		}
-		fmt.Printf("%6.1fs  %s\n", each.took.Seconds(), each.name)
-	}
-	fmt.Printf("%6.1fs  in all\n", time.Since(s.start).Seconds())
 }
 
 // next prints commands, each with what it shows as a comment, so that a whole line can be copied.

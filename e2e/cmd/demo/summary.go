@@ -34,9 +34,10 @@ type summary struct {
 	searched int64
 }
 
-// key looks for istiod's CA keys, the current one and the one before, in etcd's files. The root's certificate, which is public
+// key requires that Vault keeps no key of an intermediate CA, and looks for istiod's CA keys, the current one and the one before, in
+// etcd's files. The root's certificate, which is public
 // and in a ConfigMap, must be found by the same search.
-func (d *demo) key(context.Context) (err error) {
+func (d *demo) key(ctx context.Context) (err error) {
 	found, m := &d.summary, &d.mesh
 	if found.root, err = certificate(m.root); err != nil {
 		return err
@@ -56,6 +57,15 @@ func (d *demo) key(context.Context) (err error) {
 	found.mode = file.Mode().Perm()
 	if len(m.keys) != 2 || bytes.Equal(m.keys[0], m.keys[1]) {
 		return errors.New("the renewal has not changed the CA's key")
+	}
+	if err := d.steps.step("vault list pki_int/keys, which Vault keeps of the keys that it created", func() error {
+		kept, err := m.vault.Client.Logical().ListWithContext(ctx, "pki_int/keys")
+		if err == nil && kept != nil { // a list without entries is a 404, which the client returns as nil
+			err = fmt.Errorf("Vault keeps keys in pki_int: %v", kept.Data["keys"]) //nolint:staticcheck // a name
+		}
+		return err
+	}); err != nil {
+		return err
 	}
 	return d.steps.step("look for the CA's key in etcd's files, before and after the renewal, and for the public root", func() error {
 		for _, key := range m.keys {
@@ -89,10 +99,11 @@ func (s *summary) print(to *steps) {
 	to.title("Summary")
 	for _, each := range [][2]string{
 		{"injected", fmt.Sprintf("istiod's Deployment, as Helm applied it: %d of %d points hold", s.points, s.points)},
-		{"root", fmt.Sprintf("%s, SHA-256 %s…, of Vault; the same in ConfigMap istio-ca-root-cert", s.root.Subject, fingerprint(s.root))},
+		{"root", fmt.Sprintf("%s, SHA-256 %s…, given to Vault, and in ConfigMap istio-ca-root-cert", s.root.Subject, fingerprint(s.root))},
 		{"istiod's CA", fmt.Sprintf("%s, until %s", s.ca.URIs[0], s.ca.NotAfter.UTC().Format(time.DateOnly))},
 		{"renewal", fmt.Sprintf("serial %s to %s in %.1f s; istiod is still process %d", short(s.before), short(s.after), s.renewal.Seconds(), s.process)},
 		{"the CA's key", fmt.Sprintf("is in memory: %s (%#o, tmpfs)", s.keyFile, s.mode)},
+		{"", "is not in Vault: it created the key, and pki_int/keys is empty"},
 		{"", fmt.Sprintf("is not in etcd: not in %s bytes, neither as PEM or DER nor in base64;", grouped(s.searched))},
 		{"", "the same search finds the root, which is public"},
 	} {

@@ -35,7 +35,7 @@ const patience = time.Minute
 // mesh is what runs for the mesh's trust.
 type mesh struct {
 	vault *vaultserver.Server
-	// root is Vault's root, in PEM.
+	// root is the root that the guide's openssl makes and Vault signs with, in PEM.
 	root []byte
 	// cacerts is istiod's folder in memory.
 	cacerts string
@@ -198,6 +198,9 @@ func (d *demo) guide(ctx context.Context) error {
 		if more {
 			command += " …"
 		}
+		if strings.HasPrefix(command, "helm install ") {
+			command = "(stands for: " + command + ")" // Vault runs already
+		}
 		if err := d.steps.step(command, func() error { return step.Run(ctx) }); err != nil {
 			return err
 		}
@@ -218,7 +221,7 @@ func (d *demo) renewed(ctx context.Context) error {
 	if err := m.readKey(); err != nil {
 		return err
 	}
-	if err := s.step(`kubectl get cm istio-ca-root-cert -o json | jq -r '.data["root-cert.pem"]' | diff root-cert.pem -`, func() error {
+	if err := s.step(`kubectl get cm istio-ca-root-cert -n istio-system -o json | jq -r '.data["root-cert.pem"]' | diff root-cert.pem -`, func() error {
 		return eventually(ctx, func() error {
 			published, err := m.istiod.PublishedRoot(ctx, namespace)
 			if err == nil && !bytes.Equal(bytes.TrimSpace(published), bytes.TrimSpace(m.root)) {
@@ -231,7 +234,7 @@ func (d *demo) renewed(ctx context.Context) error {
 	}
 	found.process = m.istiod.Process().PID()
 	started := time.Now()
-	if err := s.step("kubectl annotate issuedcertificate "+m.certificate.GetName()+" istiod-agent.io/renew=now, and wait until it is confirmed", func() (err error) {
+	if err := s.step("kubectl annotate issuedcertificate "+m.certificate.GetName()+" -n "+namespace+" istiod-agent.io/renew=now, and wait until it is confirmed", func() (err error) {
 		if err := agents.Renew(ctx, d.cluster, m.certificate, "now"); err != nil {
 			return err
 		}
