@@ -315,7 +315,7 @@ func TestIndexIsProtected(t *testing.T) {
 					}
 					return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {test.redirected}}, Body: http.NoBody}
 				}), index.String()}}
-				if response, err = client.Get(index.String()); err == nil { //nolint:noctx // no request leaves
+				if response, err = client.Get(index.String()); err == nil {
 					must(t, response.Body.Close())
 				}
 			}
@@ -328,7 +328,7 @@ func TestIndexIsProtected(t *testing.T) {
 	client := http.Client{Transport: limited{answers(func(*http.Request) *http.Response {
 		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}
 	}), "https://a.test/i"}}
-	response, err := client.Get("http://a.test/archive") //nolint:noctx // no request leaves
+	response, err := client.Get("http://a.test/archive")
 	must(t, err)
 	must(t, response.Body.Close())
 }
