@@ -139,6 +139,7 @@ test: unit verify-generated lint site-test integration e2e-core ## Run every che
 unit: ## Test each package alone (RACE=1 with the race detector)
 	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
 	@$(if $(RACE),CGO_ENABLED=1) go -C traffic test $(if $(RACE),-race) ./...
+	@hack/debian.sh jq # for hack/push.sh, which the tests of tools/release run
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
 # More than Go's one for each core, since these tests wait more than they compute.

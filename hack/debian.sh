@@ -7,7 +7,7 @@ set -euo pipefail
 declare -A packages=(
   [runc]=runc [nft]=nftables [ip]=iproute2 [busybox]=busybox-static
   [/usr/lib/cni/bridge]=containernetworking-plugins
-  [chromium]=chromium
+  [chromium]=chromium [jq]=jq
 )
 [ $# -gt 0 ] || set -- runc nft ip busybox /usr/lib/cni/bridge
 missing=()
