@@ -142,12 +142,9 @@ unit: ## Test each package alone (RACE=1 with the race detector)
 	@hack/debian.sh jq # for hack/push.sh, which the tests of tools/release run
 	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
 
-# More than Go's one for each core, since these tests wait more than they compute.
-packages_at_once = $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
-
 .PHONY: integration
 integration: servers helm ## Test against a real API server, a real Vault and a real istiod, as processes
-	@cd e2e && go test -p $(packages_at_once) -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
+	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
 .PHONY: e2e-core

@@ -140,7 +140,8 @@ func TestRights(t *testing.T) {
 		must(t, two.Update(ctx, role))
 		cluster.Eventually(t, "the rule does not count any more", func() error { return second.allowed(ctx, rule, false) })
 		must(t, first.Delete(ctx, secret.DeepCopy()))
-		cluster.Eventually(t, "istiod has forgotten cluster-2", func() error {
+		// istiod handles one remote secret after the other, and waits for the one before for up to 30 seconds.
+		cluster.Within(t, 2*time.Minute, "istiod has forgotten cluster-2", func() error {
 			metrics, err := first.istiod.Metrics(ctx)
 			if err == nil && !strings.Contains(metrics, `istiod_managed_clusters{cluster_type="remote"} 0`) {
 				err = errNotYet

@@ -294,6 +294,16 @@ func (m *mesh) counted(t *testing.T, outcome, reason string, least float64) {
 	}
 }
 
+// grows waits until Prometheus has seen each agent count a further attempt with an outcome: the first alone, or the first two
+// between two scrapes, are no growth for increase().
+func (m *mesh) grows(t *testing.T, outcome, reason string) {
+	t.Helper()
+	for _, istiod := range m.istiods {
+		expression := fmt.Sprintf(`count(increase(istiod_agent_renewals_total{namespace=%q,outcome=%q,reason=%q}[10m]) > 0)`, istiod.Namespace, outcome, reason)
+		m.eventually(t, fmt.Sprintf("%s/%s counts more and more times %s: %s", istiod.Namespace, istiod.Name, outcome, reason), expression, 1)
+	}
+}
+
 // eventually waits until the expression is at least so much, up to the two minutes that the life of a CA and a reading of
 // istiod's remote clusters take.
 func (m *mesh) eventually(t *testing.T, what, expression string, least float64) {

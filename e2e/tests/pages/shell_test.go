@@ -31,7 +31,7 @@ func newShell(t *testing.T) *shell {
 	root, err := built.Root()
 	must(t, err)
 	dir, tools := t.TempDir(), t.TempDir()
-	for _, folder := range []string{"charts", "config"} {
+	for _, folder := range []string{"charts", "config", "golden"} {
 		must(t, os.Symlink(filepath.Join(root, folder), filepath.Join(dir, folder)))
 	}
 	for name, sample := range map[string]string{"virtual-mesh.yaml": "virtualmesh-vault.yaml", "injection.yaml": "injection.yaml"} {
