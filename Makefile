@@ -128,9 +128,6 @@ demo: bin/kubectl-istiod_agent ## See the injection, and istiod with a CA from V
 	@hack/build.sh .build/demo e2e ./cmd/demo
 	@cd e2e && exec ../.build/demo $(if $(KEEP),--keep)
 
-.PHONY: demo-servers
-demo-servers: $(VAULT_BINARY) $(ISTIOD_BINARY)
-
 .PHONY: test
 test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
 
@@ -232,6 +229,10 @@ $(APISERVER_BINARY):
 
 .PHONY: servers
 servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) $(TRUST_MANAGER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager, approver-policy and trust-manager
+
+# What the demo builds once the injection is shown.
+.PHONY: demo-servers
+demo-servers: $(VAULT_BINARY) $(ISTIOD_BINARY)
 
 # minimal is Vault's own tag: it leaves out the plugins that e2e/binaries/vault/main.go does not name.
 $(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)
