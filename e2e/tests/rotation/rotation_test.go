@@ -64,11 +64,7 @@ func TestRotateVaultRoot(t *testing.T) {
 	p.run(t, "vault secrets disable pki")
 	workloads.renewed(t)
 	done()
-	for _, each := range workloads.workloads {
-		if !each.trusts(newest) || each.trusts(m.root.Certificate) {
-			t.Errorf("%s does not trust the new root alone", each.name)
-		}
-	}
+	workloads.trustAlone(t, newest, m.root.Certificate)
 	if handshake(stale, workloads.workloads[1]) == nil || handshake(workloads.workloads[1], stale) == nil {
 		t.Error("a workload that has slept through the change is trusted")
 	}
@@ -79,21 +75,12 @@ func TestRotateVaultRoot(t *testing.T) {
 // The same procedure leads from istiod's self-signed root to Vault's. In its first stage the injected istiods continue with
 // their own CA.
 func TestRotateIstiodRoot(t *testing.T) {
-	m := newMesh(t)
-	m.istiodsRole(t)
-	m.start(t, "istiod-before", "")
-	workloads, done := m.talk(t)
-	p := newPage(t, m, "rotation.md")
-	p.run(t, "Begin 1")
-	own := p.read(t, "old-root.pem")
+	m, p, workloads, done, own := fromOwnRoot(t)
 	m.published(t, own)
 
 	p.run(t, "From istiod's own root 1")
 	p.run(t, "Begin 3")
-	// The rollout that the injection is.
-	m.replica(t, "istiod-0")
-	m.replica(t, "istiod-1")
-	m.stop(t, m.serving()[1:]...)
+	m.inject(t)
 	p.run(t, "Each stage by hand 1")
 	m.published(t, own, m.root.Certificate)
 	p.run(t, "Trust both 3")
@@ -110,30 +97,47 @@ func TestRotateIstiodRoot(t *testing.T) {
 	p.run(t, "Each stage by hand 6")
 	workloads.renewed(t)
 	done()
-	for _, each := range workloads.workloads {
-		if !each.trusts(m.root.Certificate) || each.trusts(own) {
-			t.Errorf("%s does not trust Vault's root alone", each.name)
+	workloads.trustAlone(t, m.root.Certificate, own)
+	ways++
+}
+
+// fromOwnRoot is a mesh whose istiod has a root of its own yet, with workloads that talk until done.
+func fromOwnRoot(t *testing.T) (m *mesh, p *page, workloads *fleet, done func(), own []byte) {
+	t.Helper()
+	m = newMesh(t)
+	m.istiodsRole(t)
+	m.start(t, "istiod-before", "")
+	workloads, done = m.talk(t)
+	p = newPage(t, m, "rotation.md")
+	p.run(t, "Begin 1")
+	return m, p, workloads, done, p.read(t, "old-root.pem")
+}
+
+// inject is the rollout that the injection is: two replicas with the agent in place of those before.
+func (m *mesh) inject(t *testing.T) {
+	t.Helper()
+	m.replica(t, "istiod-0")
+	m.replica(t, "istiod-1")
+	m.stop(t, m.serving()[1:]...)
+}
+
+// trustAlone expects that the workloads trust the one root and not the other.
+func (f *fleet) trustAlone(t *testing.T, root, other []byte) {
+	t.Helper()
+	for _, each := range f.workloads {
+		if !each.trusts(root) || each.trusts(other) {
+			t.Errorf("%s does not trust the new root alone", each.name)
 		}
 	}
-	ways++
 }
 
 // The command that the page leads with does the same: from istiod's own root to Vault's, and from there to another root of
 // Vault's, with an abandoned change in between. No handshake fails.
 func TestRotateRootCommand(t *testing.T) {
-	m := newMesh(t)
-	m.istiodsRole(t)
-	m.start(t, "istiod-before", "")
-	workloads, done := m.talk(t)
-	p := newPage(t, m, "rotation.md")
-	p.run(t, "Begin 1")
-	own := p.read(t, "old-root.pem")
+	m, p, workloads, done, own := fromOwnRoot(t)
 	p.run(t, "From istiod's own root 1")
 	p.run(t, "Trust both 2")
-	// The rollout that the injection is.
-	m.replica(t, "istiod-0")
-	m.replica(t, "istiod-1")
-	m.stop(t, m.serving()[1:]...)
+	m.inject(t)
 	p.run(t, "Trust both 1")
 	m.published(t, own, m.root.Certificate)
 	p.run(t, "Trust both 3")
@@ -166,11 +170,7 @@ func TestRotateRootCommand(t *testing.T) {
 	p.run(t, "Clean up 1")
 	workloads.renewed(t)
 	done()
-	for _, each := range workloads.workloads {
-		if !each.trusts(newest) || each.trusts(m.root.Certificate) {
-			t.Errorf("%s does not trust the new root alone", each.name)
-		}
-	}
+	workloads.trustAlone(t, newest, m.root.Certificate)
 	ways++
 }
 
