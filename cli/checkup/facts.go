@@ -48,8 +48,6 @@ type clusterFacts struct {
 	Certificates fact[[]unstructured.Unstructured]
 	// Configuration is the program's; the default where it cannot be read.
 	Configuration fact[*v1alpha1.InjectionConfiguration]
-	// Deployment is the program's, where the webhook configuration has a URL and so names no Service.
-	Deployment *client.ObjectKey
 	// Controllers are the service accounts of the program, as namespace/name.
 	Controllers []string
 	// Grants are the grants of caRights, and of the right to approve requests to cert-manager.
@@ -112,9 +110,6 @@ func gather(ctx context.Context, cluster *clusters.Cluster) *clusterFacts {
 	facts.Istiods = factOf(readIstiods(ctx, cluster.Client, target))
 	facts.Meshes = factOf(list(ctx, cluster.Client, networkingv1.GroupVersion.WithKind(networkingv1.Kind)))
 	facts.Certificates = factOf(list(ctx, cluster.Client, certificatesv1.GroupVersion.WithKind(certificatesv1.Kind)))
-	if facts.program() == nil && facts.Webhook.Value != nil {
-		facts.Deployment = findDeployment(ctx, cluster.Client, facts.Webhook.Value.Name+"-webhook") // as in the chart
-	}
 	facts.Configuration = factOf(readConfiguration(ctx, cluster.Client, facts.program()))
 	facts.Controllers = readControllers(ctx, cluster.Client, facts.program())
 	facts.Grants = factOf(readGrants(ctx, cluster.Client))
@@ -197,7 +192,7 @@ func readWebhook(ctx context.Context, reader client.Reader) (*admissionregistrat
 }
 
 // program returns the namespace and name of the program's Service, Deployment and ConfigMap; nil where neither the webhook
-// configuration nor the policy's binding names them, and no Deployment was found.
+// configuration nor the policy's binding names them or their release.
 func (f *clusterFacts) program() *client.ObjectKey {
 	if f.Webhook.Value != nil {
 		for i := range f.Webhook.Value.Webhooks {
@@ -209,22 +204,17 @@ func (f *clusterFacts) program() *client.ObjectKey {
 	if injection := f.Policy.Key; injection != nil {
 		return &client.ObjectKey{Namespace: injection.Namespace, Name: injection.Name + "-webhook"} // as in the chart
 	}
-	return f.Deployment
+	// Behind a URL there is no Service. Helm's annotation is on an object that only administrators of the cluster write.
+	if f.Webhook.Value != nil {
+		if namespace := f.Webhook.Value.Annotations[releaseNamespace]; namespace != "" {
+			return &client.ObjectKey{Namespace: namespace, Name: f.Webhook.Value.Name + "-webhook"} // as in the chart
+		}
+	}
+	return nil
 }
 
-// findDeployment returns the only Deployment of a name with the chart's label; nil where there are several: anyone may create
-// one in a namespace of their own.
-func findDeployment(ctx context.Context, reader client.Reader, name string) *client.ObjectKey {
-	var all appsv1.DeploymentList
-	if reader.List(ctx, &all, client.MatchingLabels{partOf: partOfValue}, client.Limit(pageSize)) != nil || all.Continue != "" {
-		return nil
-	}
-	all.Items = slices.DeleteFunc(all.Items, func(deployment appsv1.Deployment) bool { return deployment.Name != name })
-	if len(all.Items) != 1 {
-		return nil
-	}
-	return new(client.ObjectKeyFromObject(&all.Items[0]))
-}
+// releaseNamespace is the annotation with the namespace of an object's release (Helm pkg/action/validate.go).
+const releaseNamespace = "meta.helm.sh/release-namespace"
 
 // readConfiguration reads the program's configuration.
 func readConfiguration(ctx context.Context, reader client.Reader, program *client.ObjectKey) (*v1alpha1.InjectionConfiguration, error) {

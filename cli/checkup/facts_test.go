@@ -5,39 +5,42 @@ package checkup
 import (
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
-// A webhook that is called by a URL is found by its Deployment, unless that could be another's.
-func TestFindDeployment(t *testing.T) {
+// Only objects that administrators of the cluster write name the program: nothing that a tenant can create.
+func TestProgram(t *testing.T) {
 	t.Parallel()
-	deployment := func(namespace, name, part string) client.Object {
-		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{partOf: part}}}
-	}
-	ours, other := deployment("istiod-agent-system", "istiod-agent-webhook", partOfValue), deployment("default", "other", partOfValue)
+	release := map[string]string{"meta.helm.sh/release-namespace": "istiod-agent-system"}
+	service := &admissionregistrationv1.ServiceReference{Namespace: "elsewhere", Name: "other-webhook"}
 	for name, test := range map[string]struct {
-		objects []client.Object
-		want    string
+		annotations map[string]string
+		service     *admissionregistrationv1.ServiceReference
+		want        string
 	}{
-		"none":           {nil, ""},
-		"the chart's":    {[]client.Object{ours, other}, "istiod-agent-system/istiod-agent-webhook"},
-		"another label":  {[]client.Object{deployment("tenant", "istiod-agent-webhook", "shop")}, ""},
-		"another name":   {[]client.Object{other}, ""},
-		"and a tenant's": {[]client.Object{ours, deployment("tenant", "istiod-agent-webhook", partOfValue)}, ""},
+		"a Service":               {nil, service, "elsewhere/other-webhook"},
+		"a Service of a release":  {release, service, "elsewhere/other-webhook"},
+		"a URL of a release":      {release, nil, "istiod-agent-system/istiod-agent-webhook"},
+		"a URL without a release": {nil, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			found := findDeployment(t.Context(), fake.NewClientBuilder().WithObjects(test.objects...).Build(), "istiod-agent-webhook")
+			var facts clusterFacts
+			facts.Webhook.Value = &admissionregistrationv1.MutatingWebhookConfiguration{
+				ObjectMeta: metav1.ObjectMeta{Name: "istiod-agent", Annotations: test.annotations},
+				Webhooks:   []admissionregistrationv1.MutatingWebhook{{ClientConfig: admissionregistrationv1.WebhookClientConfig{Service: test.service}}},
+			}
 			got := ""
-			if found != nil {
-				got = found.String()
+			if key := facts.program(); key != nil {
+				got = key.String()
 			}
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+	if key := new(clusterFacts).program(); key != nil {
+		t.Errorf("got %s without a configuration", key)
 	}
 }
