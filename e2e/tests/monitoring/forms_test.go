@@ -22,7 +22,6 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/prometheus"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/serviceaccount"
-	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
 )
 
 // TestForms requires one target in each injected Pod of istiod: the agent, as a container and as a native sidecar. istiod's own
@@ -37,13 +36,7 @@ func TestForms(t *testing.T) {
 		_, _ = fmt.Fprintln(w, "istiod_agent_istiod_confirmed 1")
 	}))
 	t.Cleanup(metrics.Close)
-	objects, err := prometheus.FromChart(t.Context(), webhookserver.Release, values)
-	must(t, err)
-	kubeconfig, err := shared.Plane.Kubeconfig("prometheus", "system:masters")
-	must(t, err)
-	server, err := prometheus.Start(objects, kubeconfig, shared.Plane.Config)
-	must(t, err)
-	t.Cleanup(func() { must(t, server.Stop()) })
+	_, server := startPrometheus(t)
 
 	var want []string
 	for i, file := range []string{"chart-pod.yaml.injected", "chart-pod-native.yaml.injected"} {
@@ -52,14 +45,7 @@ func TestForms(t *testing.T) {
 		pod := &corev1.Pod{}
 		must(t, yaml.Unmarshal(content, pod))
 		must(t, serviceaccount.Ensure(t.Context(), clients, pod.Namespace, pod.Spec.ServiceAccountName))
-		must(t, shared.Create(t.Context(), pod))
-		t.Cleanup(func() { must(t, shared.Delete(context.Background(), pod, client.GracePeriodSeconds(0))) })
-		address := fmt.Sprintf("10.244.2.%d", i+1)
-		pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, address, []corev1.PodIP{{IP: address}}
-		must(t, shared.Status().Update(t.Context(), pod))
-		agent := net.JoinHostPort(address, "15085")
-		server.Behind(agent, metrics.Listener.Addr().String())
-		want = append(want, "istiod-agent "+agent)
+		want = append(want, "istiod-agent "+serve(t, server, pod, fmt.Sprintf("10.244.2.%d", i+1), metrics))
 	}
 	slices.Sort(want)
 	cluster.Eventually(t, "Prometheus scrapes the agents", func() error {
@@ -74,4 +60,16 @@ func TestForms(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// serve creates a running Pod with an address, behind which a program stands for its agent. It returns the agent's address.
+func serve(t *testing.T, server *prometheus.Server, pod *corev1.Pod, address string, program *httptest.Server) (agent string) {
+	t.Helper()
+	must(t, shared.Create(t.Context(), pod))
+	t.Cleanup(func() { must(t, shared.Delete(context.Background(), pod, client.GracePeriodSeconds(0))) })
+	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, address, []corev1.PodIP{{IP: address}}
+	must(t, shared.Status().Update(t.Context(), pod))
+	agent = net.JoinHostPort(address, "15085")
+	server.Behind(agent, program.Listener.Addr().String())
+	return agent
 }

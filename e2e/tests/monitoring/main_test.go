@@ -75,8 +75,6 @@ func start(t *testing.T) *mesh {
 	m := &mesh{}
 	var err error
 	installChart(t)
-	m.objects, err = prometheus.FromChart(ctx, webhookserver.Release, values)
-	must(t, err)
 	must(t, agents.Install(ctx, shared))
 	m.vault, err = vaultserver.Start(ctx, vaultserver.Options{Storage: true})
 	must(t, err)
@@ -87,11 +85,7 @@ func start(t *testing.T) *mesh {
 	must(t, err)
 	must(t, m.vault.Client.Sys().TuneMountAllowNilWithContext(ctx, "pki", api.TuneMountConfigInput{DefaultLeaseTTL: new("60s"), MaxLeaseTTL: new("60s")}))
 
-	kubeconfig, err := shared.Plane.Kubeconfig("prometheus", "system:masters")
-	must(t, err)
-	m.prometheus, err = prometheus.Start(m.objects, kubeconfig, shared.Plane.Config)
-	must(t, err)
-	t.Cleanup(func() { must(t, m.prometheus.Stop()) })
+	m.objects, m.prometheus = startPrometheus(t)
 	m.serveWebhook(t)
 	m.addIstiod(t, "istio-system", "istiod-0", "10.244.0.7", nil)
 	m.addIstiod(t, "istio-canary", "istiod-canary-0", "fd00:10:244::8", m.token(t))
@@ -108,6 +102,19 @@ func start(t *testing.T) *mesh {
 	}
 	m.counted(t, "success", "RenewRequested", 1)
 	return m
+}
+
+// startPrometheus starts a Prometheus with the chart's monitors, until the test ends.
+func startPrometheus(t *testing.T) (*prometheus.Objects, *prometheus.Server) {
+	t.Helper()
+	objects, err := prometheus.FromChart(t.Context(), webhookserver.Release, values)
+	must(t, err)
+	kubeconfig, err := shared.Plane.Kubeconfig("prometheus", "system:masters")
+	must(t, err)
+	server, err := prometheus.Start(objects, kubeconfig, shared.Plane.Config)
+	must(t, err)
+	t.Cleanup(func() { must(t, server.Stop()) })
+	return objects, server
 }
 
 // installChart installs the chart with a certificate for the bundle endpoint.
