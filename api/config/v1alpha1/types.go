@@ -47,7 +47,7 @@ type InjectionConfiguration struct {
 	Namespaces []string `json:"namespaces,omitempty"`
 	// VirtualMesh limits the VirtualMeshes to act on; the command line ignores it.
 	VirtualMesh VirtualMesh `json:"virtualMesh,omitzero"`
-	// AgentRights are granted to the service accounts of injected istiods; the command line ignores it.
+	// AgentRights are the rights of the service accounts of injected istiods; the command line ignores it.
 	AgentRights AgentRights `json:"agentRights,omitzero"`
 	// Server configures the servers of the webhook program; the command line ignores it.
 	Server Server `json:"server,omitzero"`

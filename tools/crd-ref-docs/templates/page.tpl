@@ -17,6 +17,9 @@ The API server checks the limits and rules: a rule is shown by its error message
 
 There is one more resource, `injections.istiod-agent.io`: with [`injection.by=policy`](install.md#which-form), the controllers write one, and the API server reads it. [Its CRD](../config/crd/istiod-agent.io_injections.yaml) describes the fields.
 {{ end }}
+{{- if not $configuration }}
+Kinds: {{ $kinds := list }}{{ range . }}{{ range .SortedTypes }}{{ if .GVK }}{{ $kinds = append $kinds (printf "[%s](#%s)" .Name (lower .Name)) }}{{ end }}{{ end }}{{ end }}{{ join ", " $kinds }}.
+{{ end }}
 {{- range . }}
 ## {{ .GroupVersionString }}
 
@@ -45,7 +48,7 @@ Used by {{ range $i, $type := . }}{{ if $i }}, {{ end }}{{ markdownRenderTypeLin
 {{- end }}
 {{- range . }}
 {{- if or .Doc (not (has .Name (list "apiVersion" "kind"))) }}
-| `{{ .Name }}` | {{ template "kind" .Type }} | {{ template "prose" .Doc }}{{ template "limits" . }} |
+| `{{ .Name }}` | {{ template "kind" .Type }} | {{ template "field" . }}{{ template "limits" . }} |
 {{- end }}
 {{- end }}
 {{ end }}
@@ -81,6 +84,14 @@ One of {{ range $i, $value := .EnumValues }}{{ if $i }}, {{ end }}`{{ .Name }}`{
 {{- else if eq .Name "Time" }}string (RFC 3339)
 {{- else if hasPrefix "k8s.io/" .Package }}[{{ .Name }}](https://pkg.go.dev/{{ .Package }}#{{ .Name }})
 {{- else }}{{ markdownRenderTypeLink . }}{{ end }}
+{{- end }}
+
+{{- /* A field's comment. Where it begins with the field's name in Go, that is left out, or written as in YAML. */ -}}
+{{- define "field" }}
+{{- $doc := regexReplaceAll (print "(?i)^" .Name " (is|are) ") .Doc "" }}
+{{- if ne $doc .Doc }}{{ $doc = print (substr 0 1 $doc | upper) (substr 1 -1 $doc) }}
+{{- else if ne (lower .Name) .Name }}{{ $doc = regexReplaceAll (print "(?i)^" .Name "\\b") $doc .Name }}{{ end }}
+{{- template "prose" $doc }}
 {{- end }}
 
 {{- /* A constant's comment, without its name and without a reason's remedy (tools/reasons). */ -}}
