@@ -120,13 +120,10 @@ push: push-tools ## Push the images and the chart that make release wrote to dis
 
 # --- Seeing it work ----------------------------------------------------------
 
-# What is built first is shown first: the patch by the plugin, the injection by the API server, then the CA by Vault and istiod.
+# What is built first is shown first: the patch by the command inject, the injection by the API server, then the CA by Vault and istiod.
 .PHONY: demo
-demo: bin/kubectl-istiod_agent ## See the injection, and istiod with a CA from Vault, on this machine (KEEP=1 leaves it running, to try)
-	@hack/injection.sh
-	@$(MAKE) -s --no-print-directory control-plane
-	@hack/build.sh .build/demo e2e ./cmd/demo
-	@cd e2e && exec ../.build/demo $(if $(KEEP),--keep)
+demo: ## See the injection, and istiod with a CA from Vault, on this machine (KEEP=1 leaves it running, to try)
+	@exec hack/demo.sh $(if $(KEEP),--keep)
 
 .PHONY: test
 test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
@@ -230,9 +227,13 @@ $(APISERVER_BINARY):
 .PHONY: servers
 servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) $(TRUST_MANAGER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager, approver-policy and trust-manager
 
-# What the demo builds once the injection is shown.
-.PHONY: demo-servers
-demo-servers: $(VAULT_BINARY) $(ISTIOD_BINARY)
+# What the demo gets while it builds and shows the injection; first the modules that its next program needs.
+.PHONY: demo-meanwhile
+demo-meanwhile: demo-modules $(VAULT_BINARY) $(ISTIOD_BINARY) bin/kubectl-istiod_agent
+
+.PHONY: demo-modules
+demo-modules:
+	@go -C e2e list -deps ./cmd/demo >/dev/null 2>&1 || true # the build itself prints the error
 
 # minimal is Vault's own tag: it leaves out the plugins that e2e/binaries/vault/main.go does not name.
 $(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)

@@ -14,6 +14,7 @@ import (
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/vaultside"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // checkVault checks the Vault of each VirtualMesh from this machine.
@@ -60,20 +61,7 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 	if err := vault.CheckToken(); err != nil {
 		return append(lines, finding{levelWarn, subject, "the login, the policies and the mounts were not checked: " + err.Error(), "export the missing variable and check again"})
 	}
-	options := vaultside.Options{SkipAuthConfig: true}
-	for _, istiod := range facts.Istiods.Value {
-		if !exempt(istiod) {
-			options.ServiceAccounts = append(options.ServiceAccounts, istiod.ServiceAccount)
-			options.Namespaces = append(options.Namespaces, istiod.Namespace)
-		}
-	}
-	var flags strings.Builder
-	for _, account := range compacted(options.ServiceAccounts, vaultside.DefaultServiceAccount) {
-		flags.WriteString(" --service-account=" + shell.Quote(account))
-	}
-	for _, namespace := range compacted(options.Namespaces, vaultside.DefaultNamespace) {
-		flags.WriteString(" --istiod-namespace=" + shell.Quote(namespace))
-	}
+	options, flags := vaultOptions(facts)
 	desired, err := vaultside.NewDesired(mesh, options)
 	if err != nil {
 		return append(lines, finding{levelUnknown, subject, err.Error(), "correct the VirtualMesh"})
@@ -95,12 +83,52 @@ func vaultLines(ctx context.Context, timeout time.Duration, mesh *networkingv1.V
 		compared = "the mounts and their longest lease are as required; the role was not compared, because the VirtualMesh does not name it: set --role of kubectl istiod-agent vault"
 	}
 	for _, difference := range differences {
-		lines = append(lines, vaultLine(subject, difference, command+flags.String()))
+		lines = append(lines, vaultLine(subject, difference, command+flags))
 	}
 	if len(differences) == 0 {
 		lines = append(lines, finding{levelOK, subject, compared, ""})
 	}
 	return lines
+}
+
+// vaultOptions returns what Vault must permit for the istiods of a cluster, and the flags of kubectl istiod-agent vault for it.
+func vaultOptions(facts *clusterFacts) (vaultside.Options, string) {
+	options := vaultside.Options{SkipAuthConfig: true}
+	var domains []string
+	for _, istiod := range facts.Istiods.Value {
+		if exempt(istiod) {
+			continue
+		}
+		options.ServiceAccounts = append(options.ServiceAccounts, istiod.ServiceAccount)
+		options.Namespaces = append(options.Namespaces, istiod.Namespace)
+		domains = append(domains, trustDomains(facts.Certificates.Value, istiod)...)
+	}
+	var flags strings.Builder
+	for _, account := range compacted(options.ServiceAccounts, vaultside.DefaultServiceAccount) {
+		flags.WriteString(" --service-account=" + shell.Quote(account))
+	}
+	for _, namespace := range compacted(options.Namespaces, vaultside.DefaultNamespace) {
+		flags.WriteString(" --istiod-namespace=" + shell.Quote(namespace))
+	}
+	// A policy of the command has one trust domain; of several, none is better than the default.
+	if found := compacted(domains, istio.DefaultTrustDomain); len(found) == 1 {
+		options.TrustDomain = found[0]
+		flags.WriteString(" --trust-domain=" + shell.Quote(found[0]))
+	}
+	return options, flags.String()
+}
+
+// trustDomains returns those of an istiod's identities in the IssuedCertificates of its namespace.
+func trustDomains(certificates []unstructured.Unstructured, istiod istiodState) (domains []string) {
+	for i := range certificates {
+		hosts, _, _ := unstructured.NestedStringSlice(certificates[i].Object, "spec", "hosts")
+		for _, identity := range istio.Identities(hosts) {
+			if certificates[i].GetNamespace() == istiod.Namespace && identity.Namespace == istiod.Namespace && identity.ServiceAccount == istiod.ServiceAccount {
+				domains = append(domains, identity.TrustDomain)
+			}
+		}
+	}
+	return domains
 }
 
 // vaultLine fails where istiod gets no certificate, and warns of other differences.

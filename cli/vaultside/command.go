@@ -17,6 +17,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/files"
 	"github.com/istiod-agent/istiod-agent/cli/output"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 type flags struct {
@@ -83,7 +84,7 @@ error, or a step remains that only you can do, such as the root CA.`,
 	set.StringVarP(&f.namespace, "namespace", "n", "", "`namespace` of the VirtualMesh (default: the context's)")
 	set.StringSliceVar(&f.ServiceAccounts, "service-account", []string{DefaultServiceAccount}, "service account `name` of istiod; may be repeated")
 	set.StringSliceVar(&f.Namespaces, "istiod-namespace", []string{DefaultNamespace}, "`namespace` of istiod; may be repeated")
-	set.StringVar(&f.TrustDomain, "trust-domain", defaultTrustDomain, "trust `domain` of the meshes")
+	set.StringVar(&f.TrustDomain, "trust-domain", istio.DefaultTrustDomain, "trust `domain` of the meshes")
 	set.StringVar(&f.Auth, "auth", "", "`login` to set up: "+strings.Join(logins, ", ")+" (default: the VirtualMesh's)")
 	set.StringVar(&f.Role, "role", "", "`name` of the role where the VirtualMesh names none (default: "+defaultRole+")")
 	set.StringVar(&f.Policy, "policy", "", "`name` of the policy (default: "+derivedPrefix+"ROLE)")

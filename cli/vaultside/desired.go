@@ -29,7 +29,6 @@ import (
 const (
 	DefaultServiceAccount = "istiod"
 	DefaultNamespace      = "istio-system"
-	defaultTrustDomain    = "cluster.local"
 	DefaultTokenTTL       = 10 * time.Minute
 )
 
@@ -282,7 +281,7 @@ func (o *Options) setDefaults() {
 		o.Namespaces = []string{DefaultNamespace}
 	}
 	o.ServiceAccounts, o.Namespaces = sorted(o.ServiceAccounts), sorted(o.Namespaces)
-	o.TrustDomain = cmp.Or(o.TrustDomain, defaultTrustDomain)
+	o.TrustDomain = cmp.Or(o.TrustDomain, istio.DefaultTrustDomain)
 	o.TokenTTL = cmp.Or(o.TokenTTL, DefaultTokenTTL)
 	o.SecretIDTTL = cmp.Or(o.SecretIDTTL, DefaultSecretIDTTL)
 	o.CIDRs = sorted(o.CIDRs)

@@ -5,7 +5,7 @@
 // the stored Pod template as local processes, and shows that the mesh's root is Vault's, that istiod loads a renewed CA, and
 // that the CA's key is not in etcd. It exits with 1 and the reason if that fails, and stops everything that it started.
 //
-// With --keep everything runs until Ctrl-C. `make demo` shows the injected patch before it builds this program.
+// With --keep everything runs until Ctrl-C. hack/demo.sh shows the injected patch before it builds this program.
 package main
 
 import (
@@ -33,11 +33,13 @@ const (
 
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running until Ctrl-C")
+	output := flag.Uint("meanwhile", 0, "file descriptor of the output of make demo-meanwhile, which is awaited")
 	flag.Parse()
+	syscall.CloseOnExec(int(*output)) // its reader is this program alone
 	// A terminal that is closed sends SIGHUP.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	d := &demo{steps: newSteps()}
+	d := &demo{steps: newSteps(), meanwhile: readMeanwhile(os.NewFile(uintptr(*output), "make demo-meanwhile"))}
 	kept := false
 	err := d.run(ctx)
 	if err == nil && *keep {
@@ -63,8 +65,9 @@ func main() {
 
 // demo is what runs, and what it has shown.
 type demo struct {
-	steps   *steps
-	cluster *cluster.Cluster
+	steps     *steps
+	meanwhile *meanwhile
+	cluster   *cluster.Cluster
 	// istiod is the stored Deployment.
 	istiod  *appsv1.Deployment
 	mesh    mesh

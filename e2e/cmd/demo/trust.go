@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,21 +44,6 @@ type mesh struct {
 	istiod      *istiodserver.Server
 	// keys are istiod's CA keys so far, in PEM.
 	keys [][]byte
-}
-
-// servers builds Vault and istiod, unless they are built.
-func (d *demo) servers(ctx context.Context) error {
-	root, err := built.Root()
-	if err != nil {
-		return err
-	}
-	d.steps.title("The CA from Vault")
-	build := exec.CommandContext(ctx, "make", "--silent", "--no-print-directory", "-C", root, "demo-servers")
-	build.Env = append(os.Environ(), "MAKEFLAGS=")
-	build.Stdout, build.Stderr = os.Stdout, os.Stderr
-	build.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a group, to which the signal goes
-	build.Cancel = func() error { return syscall.Kill(-build.Process.Pid, syscall.SIGTERM) }
-	return d.steps.building("make demo-servers: Vault and istiod, which are built once", build.Run)
 }
 
 // trust does the kubelet's work: it runs the containers of the stored Pod template as local processes, in a Pod's order.

@@ -123,7 +123,7 @@ var faults = map[string]fault{
 	},
 	"IstiodRootChanged": {
 		end: 60, change: set(60, agent("root_changed"), 1), labels: ofIstiod0,
-		summary: "The CA has another root than istiod istio-system/istiod-0.",
+		summary: "The agent of istiod istio-system/istiod-0 refuses the root of the CA's answer.",
 	},
 	"IstiodRootsDiffer": {
 		end: 60,

@@ -54,9 +54,10 @@ const (
 	NotAuthorized Kind = "VaultNotAuthorized"
 	// PolicyDenies: The login succeeded, and its policy does not permit the call.
 	//
-	// Remedy: `kubectl istiod-agent vault NAME -n NAMESPACE --dry-run` shows what Vault lacks for the `VirtualMesh`, and
-	// `--apply` adds it to the command's own policies. In a policy of yours, allow the path in the message, with all
-	// parameters that the agent sends: [the policy](vault.md#the-policy).
+	// Remedy: `kubectl istiod-agent check --vault`, with `VAULT_ADDR` and `VAULT_TOKEN`, shows what Vault lacks. It prints
+	// the command that repairs it, with the service accounts and namespaces of your istiods: run that with `--dry-run` first.
+	// In a policy of yours, allow the path in the message, with all parameters that the agent sends:
+	// [the policy](vault.md#the-policy).
 	PolicyDenies Kind = "VaultPolicyDenies"
 	// PathMissing: Nothing is mounted at the path, or it or the namespace is misspelt.
 	//
