@@ -85,7 +85,7 @@ func (a *Agent) specified(certificate *certificatesv1.IssuedCertificate, source 
 	specification := machine.Specification{
 		Digest: digest(certificate), Renew: certificate.Annotations[certificatesv1.RenewAnnotation],
 		Ratio: min(*certificate.Spec.CertOptions.SecretRotationGracePeriodRatio, certificatesv1.MaxRenewalRatio),
-		Token: usesToken,
+		Token: usesToken, Adopted: certificate.Annotations[certificatesv1.CAFromSecretAnnotation] != "",
 	}
 	a.apply(machine.Specified{Specification: specification}, now)
 	a.apply(machine.RootsSpecified{Roots: fingerprints}, now)

@@ -186,6 +186,9 @@ func (s State) nextRenewal() (Reason, time.Time) {
 	}
 	reason := Expiring
 	at, _ := renewAt(p.NotBefore, p.NotAfter, d.Ratio, s.config.WorkloadTTL, jitter(p.Serial))
+	if d.Adopted {
+		at = p.NotAfter
+	}
 	earlier := func(r Reason, t time.Time) {
 		if t.Before(at) {
 			reason, at = r, t

@@ -113,6 +113,15 @@ func TestNext(t *testing.T) {
 		"with all well, wait for the renewal": {base(func(*State) {}), now, Step{Action: Wait, Until: due}},
 		"at its time, renew":                  {base(func(*State) {}), due, Step{Action: Issue, Reason: Expiring}},
 		"past its end, renew":                 {base(func(*State) {}), start.Add(101 * day), Step{Action: Issue, Reason: Expiring}},
+		"an adopted certificate is not renewed": {
+			base(func(s *State) { s.desired.Adopted = true }), due, Step{Action: Wait, Until: start.Add(100 * day)},
+		},
+		"another one is looked for at its end": {
+			base(func(s *State) { s.desired.Adopted = true }), start.Add(100 * day), Step{Action: Issue, Reason: Expiring},
+		},
+		"an adopted certificate is replaced by another specification": {
+			base(func(s *State) { s.desired.Adopted, s.desired.Digest, s.desired.seenAt = true, "b", due.Add(-day) }), due, Step{Action: Issue, Reason: SpecificationChanged},
+		},
 		"with another specification, wait for one's turn": {
 			base(func(s *State) { s.desired.Digest, s.desired.seenAt = "b", now }), now, Step{Action: Wait, Until: turn},
 		},

@@ -48,6 +48,9 @@ type Specification struct {
 	Renew  string  // the value of the annotation istiod-agent.io/renew
 	Ratio  float64 // secretRotationGracePeriodRatio
 	Token  bool    // the agent logs in with a token that must be kept alive
+	// Adopted: the certificate is istiod's former one, of a Secret. Nobody renews that: the next attempt before its end would
+	// publish it again.
+	Adopted bool
 }
 
 // desired is the Specification in force.
