@@ -31,7 +31,7 @@ const (
 	headerLimit = 64 << 10
 	// maxWarnings bounds the warnings of an answer, which go to the log and Events.
 	maxWarnings = 10
-	// closeTimeout is short, so that a logout does not delay a renewal.
+	// closeTimeout is that of a deletion and of a logout: short, so that they do not delay a renewal.
 	closeTimeout = 5 * time.Second
 )
 

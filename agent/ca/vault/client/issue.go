@@ -59,8 +59,10 @@ func (s *Session) Generate(ctx context.Context, request ca.Request) (*Generated,
 	return generated, nil
 }
 
-// DeleteKey removes the copy of a generated key that Vault keeps.
+// DeleteKey removes the copy of a generated key that Vault keeps, also when ctx has ended.
 func (s *Session) DeleteKey(ctx context.Context, keyID string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
 	path := s.client.endpoints.KeyMount + "/key/" + keyID
 	answer, err := s.api.Logical().DeleteWithContext(ctx, path)
 	return s.check(ctx, deleteCall, "delete", path, answer, err)

@@ -142,6 +142,20 @@ func TestOnlyOwnTokensAreRevoked(t *testing.T) {
 	}
 }
 
+// A Pod may be deleted, or its time be over, while Vault signs: the copy of the key must not stay.
+func TestAKeyIsDeletedWhenTheContextHasEnded(t *testing.T) {
+	server := serve(t, good())
+	session := login(t, configuration(server.URL))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := session.DeleteKey(ended, "some-id"); err != nil {
+		t.Error(err)
+	}
+	if got := server.endpoints(); !slices.Equal(got, []string{loginEndpoint, deleteEndpoint}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestNoTokenIsSentAfterClose(t *testing.T) {
 	for name, config := range map[string]func(string) Config{"own": configuration, "kept": tokenConfiguration} {
 		t.Run(name, func(t *testing.T) {
