@@ -288,6 +288,25 @@ func TestTheCAOfUntilNowIsTakenOver(t *testing.T) {
 			[]*x509.Certificate{intermediate.Root(), other},
 			"",
 		},
+		"of cert-manager": {
+			map[string][]byte{"tls.crt": encodeAll(intermediate.Certificate(), intermediate.Root()), "tls.key": encodeKey(t, key), "ca.crt": encode(intermediate.Root())},
+			[]*x509.Certificate{intermediate.Root(), other},
+			"",
+		},
+		"of OpenSSL": {
+			map[string][]byte{
+				istio.CACertFile: slices.Concat([]byte("Certificate:\n    Data:\n"), encodeAll(intermediate.Certificate(), intermediate.Root()), []byte("\n")),
+				istio.CAKeyFile:  slices.Concat([]byte("Bag Attributes\n    localKeyID: 01\n"), encodeKey(t, key)),
+			},
+			[]*x509.Certificate{intermediate.Root(), other},
+			"",
+		},
+		"without a certificate in it": {
+			map[string][]byte{istio.CACertFile: encodeKey(t, rootKey), istio.CAKeyFile: encodeKey(t, rootKey)}, []*x509.Certificate{self.Certificate}, `expected a certificate in "ca-cert.pem"`,
+		},
+		"with two keys": {
+			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: slices.Concat(encodeKey(t, rootKey), encodeKey(t, key))}, []*x509.Certificate{self.Certificate}, `one unencrypted private key in "ca-key.pem"`,
+		},
 		"without its root among the trusted": {
 			map[string][]byte{istio.CACertFile: encode(self.Certificate), istio.CAKeyFile: encodeKey(t, rootKey)},
 			[]*x509.Certificate{other},

@@ -6,8 +6,11 @@ package secret
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istiod-agent/istiod-agent/agent/ca"
@@ -43,16 +46,43 @@ func (s *source) Issue(ctx context.Context, _ ca.Request) (ca.Answer, error) {
 	if err != nil {
 		return ca.Answer{}, fmt.Errorf("adopting istiod's CA: %w", err)
 	}
-	for _, key := range []string{istio.CACertFile, istio.CAKeyFile} {
+	files := files{istio.CACertFile, istio.CAKeyFile, istio.CertChainFile}
+	if len(content[corev1.TLSCertKey]) > 0 {
+		files = tlsFiles
+	}
+	for _, key := range []string{files.certificate, files.key} {
 		if len(content[key]) == 0 {
 			return ca.Answer{}, fmt.Errorf("adopting istiod's CA: Secret %s/%s has no key %q", s.namespace, s.name, key)
 		}
 	}
-	answer := ca.Answer{Issued: cacerts.Issued{Key: content[istio.CAKeyFile], Certificate: content[istio.CACertFile]}}
-	if chain := content[istio.CertChainFile]; len(chain) > 0 {
-		answer.Issued.Chain = [][]byte{chain}
+	certificates := blocks(content[files.certificate], "CERTIFICATE")
+	keys := blocks(content[files.key], "PRIVATE KEY")
+	if len(certificates) == 0 || len(keys) != 1 {
+		return ca.Answer{}, fmt.Errorf("adopting istiod's CA: Secret %s/%s: expected a certificate in %q and one unencrypted private key in %q, in PEM", s.namespace, s.name, files.certificate, files.key)
 	}
-	return answer, nil
+	chain := append(certificates[1:], blocks(content[files.chain], "CERTIFICATE")...)
+	return ca.Answer{Issued: cacerts.Issued{Key: keys[0], Certificate: certificates[0], Chain: chain}}, nil
+}
+
+// files are the keys of a Secret.
+type files struct{ certificate, key, chain string }
+
+// tlsFiles are what cert-manager writes. istiod reads them rather than its own names (Istio
+// pilot/pkg/bootstrap/istio_ca.go, detectSigningCABundleAndCRL).
+var tlsFiles = files{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, "ca.crt"}
+
+// blocks returns the PEM blocks whose type has the given end, each alone, without what surrounds them: OpenSSL's programs add a
+// description, and istiod skips it too.
+func blocks(text []byte, kind string) (found [][]byte) {
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return found
+		}
+		if strings.HasSuffix(block.Type, kind) {
+			found = append(found, pem.EncodeToMemory(block))
+		}
+	}
 }
 
 // Conditions implements ca.Source.
