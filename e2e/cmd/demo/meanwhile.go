@@ -35,8 +35,14 @@ func readMeanwhile(output io.Reader) *meanwhile {
 	m := &meanwhile{ended: make(chan struct{})}
 	go func() {
 		defer close(m.ended)
-		for lines := bufio.NewScanner(output); lines.Scan(); {
-			m.add(lines.Text())
+		for lines := bufio.NewReader(output); ; {
+			line, err := lines.ReadString('\n')
+			if line = strings.TrimSuffix(line, "\n"); line != "" {
+				m.add(line)
+			}
+			if err != nil {
+				return
+			}
 		}
 	}()
 	return m

@@ -44,9 +44,10 @@ func (w *watched) Write(text []byte) (int, error) {
 // A build that fails, or is killed, is an error with what it printed, of which the last lines are kept.
 func TestMeanwhileFails(t *testing.T) {
 	for output, want := range map[string]string{
-		"":                             "it failed:\n",
-		"main.go:1: no\nmake: Error\n": "it failed:\nmain.go:1: no\nmake: Error",
-		allBuilt + "\nkilled":          "killed",
+		"":                                      "it failed:\n",
+		"main.go:1: no\nmake: Error\n":          "it failed:\nmain.go:1: no\nmake: Error",
+		strings.Repeat("x", 1<<20) + "\nkilled": "x\nkilled",
+		allBuilt + "\nkilled":                   "killed",
 		"first\n" + strings.Repeat("x\n", keptLines): "it failed:\n" + strings.TrimSuffix(strings.Repeat("x\n", keptLines), "\n"),
 	} {
 		err := readMeanwhile(strings.NewReader(output)).wait(t.Context(), new(bytes.Buffer))
