@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -110,15 +111,20 @@ func wantOnGitHub(t *testing.T, top string) {
 		files = strings.Fields(line)[1] + " " + files
 	}
 	for situation, test := range map[string]struct {
-		version, view, published string
-		calls                    []string // after that of the view
-		fails                    string
+		version, view string
+		download      string   // run in the folder for the files
+		calls         []string // after that of the view
+		fails         string
 	}{
 		"no release":      {view: "echo release not found >&2; exit 1", calls: []string{"create --prerelease=false"}},
 		"a pre-release":   {version: "v1.2.3-rc.1", view: "echo release not found >&2; exit 1", calls: []string{"create --prerelease=true"}},
 		"a draft":         {view: "echo true", calls: []string{"delete --yes", "create --prerelease=false"}},
-		"the same files":  {view: "echo false", published: "checksums.txt", calls: []string{"download --pattern checksums.txt --output -"}},
-		"other files":     {view: "echo false", published: "images.txt", calls: []string{"download --pattern checksums.txt --output -"}, fails: "with other files"},
+		"the same files":  {view: "echo a warning >&2; echo false", download: "cp " + dist + "/* .", calls: []string{"download"}},
+		"other files":     {view: "echo false", download: "cp " + dist + "/* .; echo >>checksums.txt", calls: []string{"download"}, fails: "with other files"},
+		"another archive": {view: "echo false", download: "cp " + dist + "/* .; echo >>images.txt", calls: []string{"download"}, fails: "with other files"},
+		"a file less":     {view: "echo false", download: "cp " + dist + "/* .; rm images.txt", calls: []string{"download"}, fails: "with other files"},
+		"a lost download": {view: "echo false", download: "echo connection reset >&2; exit 1", calls: []string{"download"}, fails: "connection reset"},
+		"another answer":  {view: "echo false; echo true", fails: "nothing was changed"},
 		"no answer":       {view: "echo connection refused >&2; exit 1", fails: "connection refused"},
 		"no such release": {view: "echo HTTP 404: Not Found >&2; exit 1", fails: "HTTP 404"},
 	} {
@@ -126,7 +132,7 @@ func wantOnGitHub(t *testing.T, top string) {
 			version := cmp.Or(test.version, "v"+tag)
 			stub := t.TempDir()
 			must(t, os.WriteFile(filepath.Join(stub, "gh"), []byte("#!/bin/sh\necho \"$*\" >>"+stub+"/calls.txt\ncase $2 in\n"+
-				"view) "+test.view+" ;;\ndownload) cat "+dist+"/"+test.published+" ;;\nesac\n"), 0o700))
+				"view) "+test.view+" ;;\ndownload) mkdir -p \"$5\" && cd \"$5\"; "+test.download+" ;;\nesac\n"), 0o700))
 			release := exec.CommandContext(t.Context(), "bash", "hack/github-release.sh", version, "notes.md")
 			release.Dir, release.Env = top, append(os.Environ(), "PATH="+stub+string(os.PathListSeparator)+os.Getenv("PATH"))
 			output, err := release.CombinedOutput()
@@ -139,11 +145,14 @@ func wantOnGitHub(t *testing.T, top string) {
 				if verb == "create" {
 					arguments = "--verify-tag --title " + version + " --notes-file " + filepath.Join(top, "notes.md") + " " + arguments + " FILES"
 				}
+				if verb == "download" {
+					arguments = "--dir FOLDER"
+				}
 				want = append(want, "release "+verb+" "+version+" "+arguments)
 			}
 			var got []string
 			for call := range strings.Lines(string(read(t, filepath.Join(stub, "calls.txt")))) {
-				call = strings.TrimSpace(call)
+				call = regexp.MustCompile(`--dir \S+`).ReplaceAllString(strings.TrimSpace(call), "--dir FOLDER")
 				if before, uploaded, created := strings.Cut(call, " images.txt "); created {
 					wantUploaded(t, dist, strings.Fields("images.txt "+uploaded), strings.Fields(files))
 					call = before + " FILES"

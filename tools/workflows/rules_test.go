@@ -78,6 +78,7 @@ func TestRules(t *testing.T) {
 		"an upload for one run":              {"overwrite: true", "overwrite: false", "fails when the job runs again"},
 		"no timeout":                         {"    timeout-minutes: 10\n    steps:\n      - uses", "    steps:\n      - uses", "job build: it has no timeout-minutes"},
 		"a change from a fork":               {"{push: {tags: [v*]}}", "pull_request_target", "fork's change"},
+		"a field of the event":               {"VERSION: ${{ github.ref_name }}", "VERSION: ${{ github.event.release.name }}", "a field of its event"},
 		"another's workflow":                 {"    steps:\n      - run: sha256sum", "    uses: a/b/.github/workflows/c.yaml@0123456789012345678901234567890123456789 # v1.0.0\n    steps:\n      - run: sha256sum", "it calls a workflow"},
 		"all permissions, in the short form": {"    permissions:\n      contents: read\n", "    permissions: write-all\n", "cannot unmarshal"},
 	} {

@@ -69,6 +69,9 @@ func faults(content []byte) []string {
 	if events, err := yaml.Marshal(&w.On); err != nil || fromOutside.Match(events) {
 		fault("it runs on a fork's change with this repository's rights")
 	}
+	if strings.Contains(string(content), "github.event.") {
+		fault("it reads a field of its event, which differs by event, and may be another's text")
+	}
 	for _, line := range used.FindAllString(string(content), -1) {
 		if !pinned.MatchString(line) {
 			fault("%q is not pinned as OWNER/NAME@COMMIT # vX.Y.Z", strings.TrimSpace(line))
