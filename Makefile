@@ -126,7 +126,8 @@ demo: ## See the injection, and istiod with a CA from Vault, on this machine (KE
 	@exec hack/demo.sh $(if $(KEEP),--keep)
 
 .PHONY: test
-test: unit verify-generated lint site-test integration e2e-core ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
+test: ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
+	@exec hack/test.sh
 
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
@@ -282,6 +283,13 @@ NODE_PARTS       := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY)
 
 # The garbage collector, for what a deleted Pod leaves.
 integration: .build/kubernetes-$(KUBERNETES)/kube-controller-manager
+
+# What make test builds in the background: programs alone, as only one process at a time can install packages.
+.PHONY: test-programs
+test-programs: servers helm $(NODE_BINARIES)
+ifeq ($(shell id -u),0)
+test-programs: $(NODE_PARTS) $(ISTIOCTL_BINARY)
+endif
 
 .PHONY: node
 node: control-plane $(NODE_PARTS) ## Build the parts of a cluster with a node
