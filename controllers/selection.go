@@ -34,6 +34,9 @@ func NotSelected(ctx context.Context, reader client.Reader, deployment *unstruct
 	case !optedIn:
 		return "its namespace is not labelled " + NamespaceLabels.String(), nil
 	}
+	if reason := TooLarge(deployment); reason != "" {
+		return reason, nil
+	}
 	labels, annotations := deployment.GetLabels(), deployment.GetAnnotations()
 	if target == patches.Pod {
 		labels, _, _ = unstructured.NestedStringMap(deployment.Object, "spec", "template", "metadata", "labels")

@@ -41,6 +41,7 @@ func TestNotSelected(t *testing.T) {
 		"in a labelled namespace":             {`{metadata: {namespace: istio-system}}`, patches.Deployment, ""},
 		"in another namespace":                {`{metadata: {namespace: tenant}}`, patches.Deployment, "its namespace is not labelled istiod-agent.io/injection=enabled"},
 		"in kube-system":                      {`{metadata: {namespace: kube-system}}`, patches.Deployment, "kube-system is excluded"},
+		"far larger than an istiod":           {`{metadata: {namespace: istio-system}, tooLarge: true}`, patches.Deployment, "far larger than an istiod"},
 		"opted out by annotation":             {`{metadata: {namespace: istio-system, annotations: {istiod-agent.io/inject: "false"}}}`, patches.Deployment, "opted out"},
 		"opted out by label":                  {`{metadata: {namespace: istio-system, labels: {istiod-agent.io/inject: "false"}}}`, patches.Deployment, "opted out"},
 		"not opted out by another word":       {`{metadata: {namespace: istio-system, labels: {istiod-agent.io/inject: "no"}}}`, patches.Deployment, ""},

@@ -77,9 +77,10 @@ const (
 	CACertsElsewhere Reason = "CACertsElsewhere"
 	// Malformed: Denied, or an error with HTTP status 400: the admission review is unreadable, has no Pod spec, or is
 	// about another kind, operation or subresource. With the chart's webhook configuration, no API server sends this.
+	// As an Event: the stored object is far larger than an istiod, so the controllers do not read it.
 	//
 	// Remedy: compare your webhook configuration with the chart's. If they are equal, please report it as a bug, with
-	// the log line.
+	// the log line. For an Event: remove from the object what istiod does not need.
 	Malformed Reason = "Malformed"
 	// Removed: Only from `kubectl istiod-agent uninject`: the plugin removed the agent. The message lists the changes.
 	//

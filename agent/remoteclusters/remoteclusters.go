@@ -82,7 +82,7 @@ func (o *Observer) Run(ctx context.Context) {
 func (o *Observer) read(ctx context.Context) bool {
 	clusters, errors, err := o.istiod.read(ctx)
 	if err == nil {
-		o.served.apply(clusters, errors, func(names []string) ([]string, error) { return o.istiod.withoutEndpoints(ctx, names) })
+		o.served.apply(clusters, errors, time.Now(), func(names []string) ([]string, error) { return o.istiod.withoutEndpoints(ctx, names) })
 	}
 	if ctx.Err() != nil {
 		return false

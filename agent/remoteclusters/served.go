@@ -4,41 +4,75 @@ package remoteclusters
 
 import (
 	"slices"
+	"time"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
-// served are the clusters that istiod has endpoints of without having read all, and what it counted for each when that was last
-// seen. A count that falls is that of a new istiod.
-type served map[string]float64
+// longestWait is the longest time until a cluster without endpoints is looked up again: one that never answers stays timed out,
+// and the page about endpoints has up to maxEndpoints bytes.
+const longestWait = 10 * time.Minute
 
-// apply makes such clusters Synced, and takes their errors from the counts: they are those of the Secrets that istiod may not
-// list. withoutEndpoints returns which of the names istiod has no endpoints of; it is only called about those that are new.
-func (s *served) apply(clusters *certificatesv1.RemoteClusters, failures map[string]float64, withoutEndpoints func(names []string) ([]string, error)) {
+// served are the clusters that istiod has not read completely, by name.
+type served map[string]incomplete
+
+// incomplete is a cluster that istiod has not read completely.
+type incomplete struct {
+	// serves reports that istiod has endpoints of it.
+	serves bool
+	// count is what istiod counted when that was last seen. A count that falls is that of a new istiod.
+	count float64
+	// first and last are the times of the first lookup without endpoints, and of the last.
+	first, last time.Time
+}
+
+// isKnown reports whether the last lookup still holds: with endpoints, once the cluster has timed out; without, for as long as
+// the lookups have lasted.
+func (c incomplete) isKnown(state certificatesv1.RemoteClusterState, count float64, now time.Time) bool {
+	switch {
+	case count < c.count:
+		return false
+	case c.serves:
+		return state == certificatesv1.RemoteTimedOut
+	default:
+		return now.Sub(c.last) < min(c.last.Sub(c.first), longestWait)
+	}
+}
+
+// apply makes clusters with endpoints Synced, and takes their errors from the counts: they are those of the Secrets that istiod
+// may not list. withoutEndpoints returns which of the names istiod has no endpoints of; it is not called about those that are
+// known.
+func (s *served) apply(clusters *certificatesv1.RemoteClusters, failures map[string]float64, now time.Time, withoutEndpoints func(names []string) ([]string, error)) {
 	next := served{}
 	var unknown []string
 	for _, cluster := range clusters.Clusters {
+		if cluster.State != certificatesv1.RemoteTimedOut && cluster.State != certificatesv1.RemoteSyncing {
+			continue
+		}
 		count := failures[cluster.Name]
-		before, known := (*s)[cluster.Name]
-		switch {
-		case cluster.State != certificatesv1.RemoteTimedOut && cluster.State != certificatesv1.RemoteSyncing:
-		case known && count >= before && cluster.State == certificatesv1.RemoteTimedOut:
-			next[cluster.Name] = count
-		default:
+		before, found := (*s)[cluster.Name]
+		entry := incomplete{serves: before.serves, count: count, first: before.first, last: before.last}
+		if !found || !before.isKnown(cluster.State, count, now) {
+			if !found || before.serves || count < before.count {
+				entry.first = now
+			}
+			entry.serves, entry.last = false, now
 			unknown = append(unknown, cluster.Name)
 		}
+		next[cluster.Name] = entry
 	}
 	if len(unknown) > 0 {
 		missing, err := withoutEndpoints(unknown)
 		for _, name := range unknown {
-			if err == nil && !slices.Contains(missing, name) {
-				next[name] = failures[name]
+			if entry := next[name]; err == nil && !slices.Contains(missing, name) {
+				entry.serves = true
+				next[name] = entry
 			}
 		}
 	}
 	*s = next
 	for i := range clusters.Clusters {
-		if _, serves := next[clusters.Clusters[i].Name]; serves {
+		if next[clusters.Clusters[i].Name].serves {
 			clusters.Clusters[i].State = certificatesv1.RemoteSynced
 			failures[clusters.Clusters[i].Name] = 0
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
@@ -14,6 +15,7 @@ import (
 func TestServed(t *testing.T) {
 	t.Parallel()
 	var s served
+	now := time.Unix(0, 0)
 	for _, step := range []struct {
 		name    string
 		state   certificatesv1.RemoteClusterState
@@ -35,7 +37,8 @@ func TestServed(t *testing.T) {
 	} {
 		clusters := &certificatesv1.RemoteClusters{Clusters: []certificatesv1.RemoteCluster{remote("a", step.state)}}
 		failures, reads := map[string]float64{"a": step.count}, false
-		s.apply(clusters, failures, func(names []string) ([]string, error) {
+		now = now.Add(time.Hour)
+		s.apply(clusters, failures, now, func(names []string) ([]string, error) {
 			reads = true
 			if !slices.Equal(names, []string{"a"}) {
 				t.Errorf("%s: asked about %v", step.name, names)
@@ -48,6 +51,45 @@ func TestServed(t *testing.T) {
 		promoted := step.state != step.want
 		if got := clusters.Clusters[0].State; got != step.want || reads != step.reads || promoted && failures["a"] != 0 || !promoted && failures["a"] != step.count {
 			t.Errorf("%s: %s, read %t, errors %v", step.name, got, reads, failures)
+		}
+	}
+}
+
+// A cluster that never answers stays timed out, and each lookup reads a page of up to half a gigabyte.
+func TestServedWaitsLonger(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(names []string) ([]string, error){
+		"no endpoints":            func(names []string) ([]string, error) { return names, nil },
+		"the page cannot be read": func([]string) ([]string, error) { return nil, errors.New("x") },
+	} {
+		var s served
+		var lookups []time.Duration
+		read := func(at time.Duration, count float64) {
+			clusters := &certificatesv1.RemoteClusters{Clusters: []certificatesv1.RemoteCluster{remote("a", certificatesv1.RemoteTimedOut)}}
+			s.apply(clusters, map[string]float64{"a": count}, time.Unix(0, 0).Add(at), func(names []string) ([]string, error) {
+				lookups = append(lookups, at)
+				return answer(names)
+			})
+		}
+		for minute := range 60 {
+			read(time.Duration(minute)*time.Minute, 5)
+		}
+		minutes := func(all ...time.Duration) (times []time.Duration) {
+			for _, each := range all {
+				times = append(times, each*time.Minute)
+			}
+			return times
+		}
+		if want := minutes(0, 1, 2, 4, 8, 16, 26, 36, 46, 56); !slices.Equal(lookups, want) {
+			t.Errorf("%s: lookups at %v, want %v", name, lookups, want)
+		}
+		read(60*time.Minute, 0) // a new istiod
+		if at := lookups[len(lookups)-1]; at != time.Hour {
+			t.Errorf("%s: a new istiod is not looked up, but %s", name, at)
+		}
+		s.apply(&certificatesv1.RemoteClusters{}, nil, time.Unix(7200, 0), nil)
+		if len(s) != 0 {
+			t.Errorf("%s: it remembers clusters that are gone: %v", name, s)
 		}
 	}
 }

@@ -194,9 +194,9 @@ func (f *flags) expected(ctx context.Context, in io.Reader, contexts []contextRo
 		}
 		return []*x509.Certificate{root}, nil
 	}
-	// The first published roots; all others must be the same.
+	// The published roots of the first context; all others must be the same.
 	for _, c := range contexts {
-		if roots := c.bundles.firstRoots(); roots != nil {
+		if roots := c.bundles.commonRoots(); roots != nil {
 			return roots, nil
 		}
 	}

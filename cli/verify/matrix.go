@@ -87,6 +87,8 @@ func describe(result contract.Result, from, to traffic.Cluster) string {
 	switch result.Outcome {
 	case contract.Calls:
 		return "calls"
+	case contract.Another:
+		return "reaches another server: " + detail + "; the Pods of both clusters have the same addresses, or a route leads elsewhere: check the Pods' address ranges and the routes between the clusters"
 	case contract.OtherRoot:
 		return "is refused: other root: " + detail
 	case contract.Unreachable:

@@ -33,6 +33,7 @@ func TestTrafficFindings(t *testing.T) {
 	}{
 		"all call":       {taking("", ""), matrix(contract.Calls, ""), false, "calls"},
 		"another root":   {taking("", ""), matrix(contract.OtherRoot, "x509:\nno"), false, "is refused: other root: x509: no"},
+		"same addresses": {taking("", ""), matrix(contract.Another, `server "0" answered`), false, `reaches another server: server "0" answered; the Pods of both clusters have the same addresses`},
 		"not joined":     {taking("", ""), matrix(contract.Unknown, "x"), false, `run kubectl istiod-agent join --context=one --context='two'\''s'`},
 		"no route":       {taking("", ""), matrix(contract.Unreachable, "timeout"), false, "does not reach: istiod sends an endpoint, and no connection to it succeeds: timeout; check routes"},
 		"no mutual TLS":  {taking("", ""), matrix(contract.Plaintext, "no TLS"), false, "is refused: no TLS"},

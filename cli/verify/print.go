@@ -3,7 +3,6 @@
 package verify
 
 import (
-	"cmp"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -34,7 +33,7 @@ type finding struct {
 // print writes the result as text. Unless wide, namespaces with the same result share a line.
 func (r *verification) print(out io.Writer, wide bool) {
 	for _, root := range r.roots {
-		fmt.Fprintf(out, "Root %s, SHA-256 %s\n", cmp.Or(terminal.Line(root.Subject.String()), "without a name"), pemcerts.Fingerprint(root))
+		fmt.Fprintf(out, "Root %s, SHA-256 %s\n", terminal.Line(pemcerts.Subject(root)), pemcerts.Fingerprint(root))
 	}
 	printed := map[finding]bool{}
 	for _, line := range r.Lines {

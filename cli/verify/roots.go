@@ -42,14 +42,32 @@ func ReadPublished(ctx context.Context, cluster *clusters.Cluster, namespaces []
 	return found, nil
 }
 
-// firstRoots returns the roots of the first bundle that parses.
-func (p Published) firstRoots() []*x509.Certificate {
+// commonRoots returns the roots of the bundle that most namespaces have, of those that parse: a user of one namespace may write
+// another into it. Of bundles that are as common, the first by namespace counts.
+func (p Published) commonRoots() []*x509.Certificate {
+	count := map[string]int{}
+	for _, bundle := range p {
+		count[bundle]++
+	}
+	var roots []*x509.Certificate
+	most := 0
 	for _, namespace := range slices.Sorted(maps.Keys(p)) {
-		if roots, err := pemcerts.Parse([]byte(p[namespace])); err == nil {
-			return roots
+		if bundle := p[namespace]; count[bundle] > most {
+			if found, err := parse(bundle); err == nil {
+				roots, most = found, count[bundle]
+			}
 		}
 	}
-	return nil
+	return roots
+}
+
+// parse reads a trust bundle, which a user of its namespace may have written.
+func parse(bundle string) ([]*x509.Certificate, error) {
+	certificates, err := pemcerts.Parse([]byte(bundle))
+	if err == nil && len(certificates) > pemcerts.MaxRoots {
+		return nil, fmt.Errorf("it holds %d certificates, more than %d", len(certificates), pemcerts.MaxRoots)
+	}
+	return certificates, err
 }
 
 func (p Published) check(contextName string, expected []*x509.Certificate) []finding {
@@ -69,7 +87,7 @@ func compare(bundle string, expected []*x509.Certificate) (ok bool, detail strin
 	if strings.TrimSpace(bundle) == "" {
 		return false, "is missing or empty: istiod has published no root here"
 	}
-	certificates, err := pemcerts.Parse([]byte(bundle))
+	certificates, err := parse(bundle)
 	if err != nil {
 		return false, "does not parse: " + err.Error()
 	}

@@ -60,14 +60,44 @@ func TestWhatIsPublished(t *testing.T) {
 	}
 }
 
-func TestTheFirstPublishedRootIsTheMeasure(t *testing.T) {
+// A user of one namespace may write the ConfigMap there.
+func TestTheMostCommonPublishedRootIsTheMeasure(t *testing.T) {
 	t.Parallel()
-	a := newRoot(t, "a")
-	if found := (Published{"y": text(a), "x": "garbage"}).firstRoots(); len(found) != 1 || !found[0].Equal(a) {
-		t.Errorf("got %v", found)
+	a, b := newRoot(t, "a"), newRoot(t, "b")
+	for name, test := range map[string]struct {
+		published Published
+		want      *x509.Certificate
+	}{
+		"garbage beside it":         {Published{"y": text(a), "x": "garbage"}, a},
+		"more garbage":              {Published{"y": text(a), "x": "garbage", "w": "garbage"}, a},
+		"garbage alone":             {Published{"x": "garbage"}, nil},
+		"too many roots":            {Published{"y": text(a), "x": strings.Repeat(text(b), 101)}, a},
+		"another one first by name": {Published{"a-tenant": text(b), "istio-system": text(a), "shop": text(a)}, a},
+		"as common":                 {Published{"y": text(a), "z": text(b)}, a},
+	} {
+		found := test.published.commonRoots()
+		if test.want == nil && found != nil || test.want != nil && (len(found) != 1 || !found[0].Equal(test.want)) {
+			t.Errorf("%s: got %v", name, found)
+		}
 	}
-	if found := (Published{"x": "garbage"}).firstRoots(); found != nil {
-		t.Errorf("got %v", found)
+}
+
+// What a namespace holds is printed for each namespace.
+func TestRootsInTextAreCutOff(t *testing.T) {
+	t.Parallel()
+	var many []*x509.Certificate
+	for range 100 {
+		many = append(many, newRoot(t, strings.Repeat("long", 1000)))
+	}
+	for name, bundle := range map[string]string{"100 roots": text(many...), "1000 roots": strings.Repeat(text(many...), 10)} {
+		if ok, detail := compare(bundle, many[:1]); ok || len(detail) > 4<<10 {
+			t.Errorf("%s: %t, %d bytes: %.200s", name, ok, len(detail), detail)
+		}
+	}
+	var out bytes.Buffer
+	(&verification{roots: many}).print(terminal.NewWriter(&out), false)
+	if out.Len() > 100*400 {
+		t.Errorf("%d bytes of roots", out.Len())
 	}
 }
 

@@ -4,6 +4,7 @@ package istiods
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,7 +62,7 @@ type inspection struct {
 
 // inspect returns the state of the Deployment or, where Pods are injected, the worst state of its Pods.
 func (r *Controller) inspect(ctx context.Context, istiod *unstructured.Unstructured) (inspection, error) {
-	if r.injector.Target() == patches.Deployment {
+	if r.injector.Target() == patches.Deployment || controllers.TooLarge(istiod) != "" {
 		return r.inspectObject(patches.Deployment, istiod)
 	}
 	found := inspection{state: patches.StateInjected}
@@ -101,6 +102,10 @@ func rolledOut(istiod *unstructured.Unstructured) bool {
 }
 
 func (r *Controller) inspectObject(kind patches.Kind, object *unstructured.Unstructured) (inspection, error) {
+	if reason := controllers.TooLarge(object); reason != "" {
+		message := fmt.Sprintf("cannot inspect the %s: %s", kind, reason)
+		return inspection{state: patches.StateMissing, result: patches.Result{Report: patches.Report{Reason: patches.Malformed, Message: message}}}, nil
+	}
 	raw, err := object.MarshalJSON()
 	if err != nil {
 		return inspection{}, err

@@ -5,6 +5,7 @@ package istiods
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,6 +67,34 @@ func TestTheWorstPodCounts(t *testing.T) {
 				t.Errorf("%s (%s), waiting=%t; want %s (%s), waiting=%t", found.state, found.result.Reason, found.waiting, test.state, test.reason, test.waiting)
 			}
 		})
+	}
+}
+
+// The cache holds neither the specification nor the selector of an object that is far larger than an istiod.
+func TestObjectsThatAreTooLarge(t *testing.T) {
+	t.Parallel()
+	for _, target := range []v1alpha1.Target{v1alpha1.TargetDeployments, v1alpha1.TargetPods} {
+		r, d := reconciler(t, target), istiod()
+		p := podOf(d, 0)
+		r.client = cluster(t, p)
+		for _, object := range []*unstructured.Unstructured{d, p} {
+			delete(object.Object, "spec")
+			object.Object["tooLarge"] = true
+		}
+		for kind, inspect := range map[string]func() (inspection, error){
+			"Deployment": func() (inspection, error) { return r.inspect(t.Context(), d) },
+			"Pod":        func() (inspection, error) { return r.inspectObject(patches.Pod, p) },
+		} {
+			found, err := inspect()
+			if err != nil {
+				t.Fatal(err)
+			}
+			operations, report := r.decide(d, found)
+			want := "cannot inspect the " + kind + ": it is far larger than an istiod"
+			if found.state != patches.StateMissing || found.waiting || len(operations) > 0 || report.Reason != patches.Malformed || !strings.HasPrefix(report.Message, want) {
+				t.Errorf("%s, %s: %s, %+v, %v", target, kind, found.state, report, operations)
+			}
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/api/config/v1alpha1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/controllers"
 )
 
 // maxCachedStatus is the maximum size, in bytes, of the cached status of an ignored VirtualMesh.
@@ -19,8 +20,8 @@ const maxCachedStatus = 16 << 10
 // keptMetadata are the cached metadata fields of an ignored VirtualMesh.
 var keptMetadata = []string{"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"}
 
-// Transform is the default transform of the manager's cache. It keeps only the fields of an ignored VirtualMesh that
-// writing its status needs. Otherwise a user who can create VirtualMeshes in one namespace could fill the memory of
+// Transform is the default transform of the manager's cache. It shortens large Deployments and Pods
+// (controllers.Shorten), and keeps only the fields of an ignored VirtualMesh that writing its status needs. Otherwise a user who can create VirtualMeshes in one namespace could fill the memory of
 // every replica.
 func Transform(allowed v1alpha1.VirtualMesh) cache.TransformFunc {
 	kind := networkingv1.GroupVersion.WithKind(networkingv1.Kind)
@@ -28,7 +29,8 @@ func Transform(allowed v1alpha1.VirtualMesh) cache.TransformFunc {
 	return func(object any) (any, error) {
 		mesh, ok := object.(*unstructured.Unstructured)
 		if !ok || mesh.GroupVersionKind() != kind || allowed.Allows(mesh.GetNamespace()) {
-			return strip(object)
+			stripped, err := strip(object)
+			return controllers.Shorten(stripped), err
 		}
 		brief, metadata := virtualMesh(), map[string]any{}
 		whole, _, _ := unstructured.NestedMap(mesh.Object, "metadata")

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -120,8 +121,12 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, nil
 }
 
-// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once.
+// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once. A name that no
+// Pod can have is never looked up: the client for metadata joins paths, so that "../../../pods" would read all Pods.
 func (c *reconciler) isDeleted(ctx context.Context, key types.NamespacedName) (bool, error) {
+	if len(validation.IsDNS1123Subdomain(key.Name)) > 0 {
+		return true, nil
+	}
 	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
 		return false, err
 	}

@@ -3,12 +3,17 @@
 package reports
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 func TestWhoReportsAndFromWhere(t *testing.T) {
@@ -76,5 +81,34 @@ func TestTheRightEntriesGo(t *testing.T) {
 				t.Errorf("got %s", raw)
 			}
 		})
+	}
+}
+
+// lookups records the keys that are looked up, and finds nothing.
+type lookups struct {
+	client.Client
+	keys []string
+}
+
+func (l *lookups) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
+	l.keys = append(l.keys, key.String())
+	return apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, key.Name)
+}
+
+// Every user who may write a status chooses the names in it.
+func TestNamesThatNoPodCanHaveAreNotLookedUp(t *testing.T) {
+	for _, name := range []string{"../../../pods", "..", "a/b", "a?b", "A", "istiod-0"} {
+		cached, live := &lookups{}, &lookups{}
+		deleted, err := (&reconciler{client: cached, live: live}).isDeleted(t.Context(), types.NamespacedName{Namespace: "istio-system", Name: name})
+		if !deleted || err != nil {
+			t.Errorf("%q: deleted %t, %v", name, deleted, err)
+		}
+		var want []string
+		if name == "istiod-0" {
+			want = []string{"istio-system/istiod-0"}
+		}
+		if !slices.Equal(cached.keys, want) || !slices.Equal(live.keys, want) {
+			t.Errorf("%q: %q and %q are looked up", name, cached.keys, live.keys)
+		}
 	}
 }

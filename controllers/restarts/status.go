@@ -58,14 +58,19 @@ func currentSet(status *certificatesv1.PodBounceDirectiveStatus, sets []podSet) 
 	return len(sets), nil
 }
 
-// maxBouncedPods is the number of Pod names in the entry of a set: etcd stores objects of at most 1.5 MiB.
-const maxBouncedPods = 500
+// maxBouncedPods is the number of Pod names in the entries of all sets, of 253 bytes at most: etcd stores objects of at most
+// 1.5 MiB, and maxSkipped reasons may take half a MiB.
+const maxBouncedPods = 1000
 
 // record adds a workload and its Pods to the status before they restart.
 func record(status *certificatesv1.PodBounceDirectiveStatus, entry *certificatesv1.BouncedPodSet, workload certificatesv1.RestartingWorkload, pods []string) {
 	status.Restarting = append(status.Restarting, workload)
 	entry.Workloads++
-	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, maxBouncedPods-len(entry.BouncedPods)))]...)
+	room := maxBouncedPods
+	for _, set := range status.PodsBounced {
+		room -= len(set.BouncedPods)
+	}
+	entry.BouncedPods = append(entry.BouncedPods, pods[:min(len(pods), max(0, room))]...)
 }
 
 func message(waiting []string, status *certificatesv1.PodBounceDirectiveStatus) string {

@@ -3,7 +3,10 @@
 package restarts
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -80,15 +83,29 @@ func TestSetsComeInTheirOrder(t *testing.T) {
 	}
 }
 
-// An object has its limit, and a set may have tens of thousands of Pods.
+// An object has its limit, a set may have tens of thousands of Pods, and a directive 100 sets.
 func TestNamesOfPodsAreCutOff(t *testing.T) {
 	var status certificatesv1.PodBounceDirectiveStatus
-	_, entry := currentSet(&status, meshSets)
-	for range 3 {
-		record(&status, entry, certificatesv1.RestartingWorkload{}, make([]string, 200))
+	sets, names := make([]podSet, 100), 0
+	for i := range sets {
+		sets[i].name = fmt.Sprint("set-", i)
 	}
-	if len(entry.BouncedPods) != maxBouncedPods || entry.Workloads != 3 {
-		t.Errorf("%d names of %d workloads", len(entry.BouncedPods), entry.Workloads)
+	for range sets {
+		_, entry := currentSet(&status, sets)
+		for range 3 {
+			record(&status, entry, certificatesv1.RestartingWorkload{}, slices.Repeat([]string{strings.Repeat("a", 253)}, 200))
+		}
+		if entry.Workloads != 3 {
+			t.Errorf("set %s: %d workloads", entry.Set, entry.Workloads)
+		}
+		names += len(entry.BouncedPods)
+		entry.Complete = true
+	}
+	if names != maxBouncedPods || len(status.PodsBounced[0].BouncedPods) != 600 {
+		t.Errorf("%d names, %d of the first set", names, len(status.PodsBounced[0].BouncedPods))
+	}
+	if raw, err := json.Marshal(status.PodsBounced); err != nil || len(raw) > 1<<19 {
+		t.Errorf("%d bytes, %v", len(raw), err)
 	}
 }
 

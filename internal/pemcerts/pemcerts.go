@@ -29,8 +29,8 @@ const (
 	maxDER = 16 << 10
 	// maxSerial is the most bytes of a serial number, of 20 that RFC 5280 (4.1.2.2) allows.
 	maxSerial = 32
-	// maxRoots is the most roots to trust, as in the CRD's status.
-	maxRoots = 100
+	// MaxRoots is the most roots to trust, as in the CRD's status.
+	MaxRoots = 100
 )
 
 // ParseOne parses one certificate (DER) of bounded size, with a key small enough to verify signatures with.
@@ -83,8 +83,8 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(roots) > maxRoots {
-		return nil, fmt.Errorf("it holds %d certificates, more than %d", len(roots), maxRoots)
+	if len(roots) > MaxRoots {
+		return nil, fmt.Errorf("it holds %d certificates, more than %d", len(roots), MaxRoots)
 	}
 	for i, root := range roots {
 		switch {
@@ -137,16 +137,32 @@ func Fingerprints(certificates []*x509.Certificate) []string {
 	return all
 }
 
+const (
+	// maxSubject is the most bytes of a subject in a name, which may have those of maxDER.
+	maxSubject = 200
+	// maxNames is the most names in one line.
+	maxNames = 10
+)
+
 // Name describes a certificate for people: its subject, and enough of its fingerprint to distinguish it.
 func Name(certificate *x509.Certificate) string {
-	return fmt.Sprintf("%s (SHA-256 %.16s…)", cmp.Or(certificate.Subject.String(), "no name"), Fingerprint(certificate))
+	return fmt.Sprintf("%s (SHA-256 %.16s…)", Subject(certificate), Fingerprint(certificate))
 }
 
-// Names returns those of several certificates, in one line.
+// Subject returns the name in a certificate, of bounded length.
+func Subject(certificate *x509.Certificate) string {
+	return cmp.Or(bounded.Text(certificate.Subject.String(), maxSubject), "no name")
+}
+
+// Names returns those of several certificates, in one line. Above a limit, it counts the rest.
 func Names(certificates []*x509.Certificate) string {
-	all := make([]string, len(certificates))
-	for i, certificate := range certificates {
-		all[i] = Name(certificate)
+	var all []string
+	for _, certificate := range certificates[:min(len(certificates), maxNames)] {
+		all = append(all, Name(certificate))
 	}
-	return strings.Join(all, ", ")
+	text := strings.Join(all, ", ")
+	if rest := len(certificates) - maxNames; rest > 0 {
+		text += fmt.Sprintf(" and %d more", rest)
+	}
+	return text
 }

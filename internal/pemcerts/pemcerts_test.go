@@ -59,15 +59,15 @@ func TestParseOneBoundsACertificate(t *testing.T) {
 func TestParseRootsBoundsTheirNumber(t *testing.T) {
 	t.Parallel()
 	var text []byte
-	for i := range maxRoots {
+	for i := range MaxRoots {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root(t, func(c *x509.Certificate) { c.SerialNumber.SetInt64(int64(i + 1)) })})...)
 	}
 	if _, err := ParseRoots(text); err != nil {
-		t.Errorf("%d roots: %v", maxRoots, err)
+		t.Errorf("%d roots: %v", MaxRoots, err)
 	}
 	text = append(text, text...)
 	if _, err := ParseRoots(text); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("%d roots: %v", 2*maxRoots, err)
+		t.Errorf("%d roots: %v", 2*MaxRoots, err)
 	}
 }
 

@@ -19,6 +19,8 @@ type Outcome string
 const (
 	// Calls: the server answered by mutual TLS.
 	Calls Outcome = "calls"
+	// Another: another server answered than the target.
+	Another Outcome = "another"
 	// OtherRoot: one side's certificate leads to a root that the other does not trust.
 	OtherRoot Outcome = "other-root"
 	// Unknown: the client's istiod sends no such service, or no endpoint of it.
@@ -31,7 +33,7 @@ const (
 	Failed Outcome = "failed"
 )
 
-var outcomes = []Outcome{Calls, OtherRoot, Unknown, Unreachable, Plaintext, Failed}
+var outcomes = []Outcome{Calls, Another, OtherRoot, Unknown, Unreachable, Plaintext, Failed}
 
 // Result is the outcome for a target. Detail is the last error in one line, empty for Calls.
 type Result struct {

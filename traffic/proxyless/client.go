@@ -55,13 +55,20 @@ func (c *Client) Connect() { c.connection.Connect() }
 func (c *Client) Close() error { return c.connection.Close() }
 
 // Reach calls a service until a server answers, one side refuses the other's root, or ctx ends: endpoints and configuration
-// spread over the clusters only after a while.
+// spread over the clusters only after a while. name is that of the server which must answer.
 func Reach(ctx context.Context, name, service string) traffic.Result {
+	return reach(ctx, name, func(ctx context.Context) (string, error) { return callOnce(ctx, service) })
+}
+
+func reach(ctx context.Context, name string, call func(context.Context) (server string, err error)) traffic.Result {
 	result := traffic.Result{Target: name}
 	for {
-		err := reachOnce(ctx, service)
-		if err == nil {
+		server, err := call(ctx)
+		switch {
+		case err == nil && server == name:
 			return traffic.Result{Target: name, Outcome: traffic.Calls}
+		case err == nil: // in clusters with the same addresses, another server has the endpoint's, and the same identity
+			return traffic.Result{Target: name, Outcome: traffic.Another, Detail: fmt.Sprintf("server %q answered", server)}
 		}
 		if ctx.Err() == nil || result.Outcome == "" { // the end of ctx hides the reason
 			result.Outcome, result.Detail = classify(err), status.Convert(err).Message()
@@ -80,18 +87,18 @@ func Reach(ctx context.Context, name, service string) traffic.Result {
 // attempt limits a call. grpc-go reports a resource that istiod does not send after 15 seconds.
 const attempt = 20 * time.Second
 
-func reachOnce(ctx context.Context, service string) error {
+func callOnce(ctx context.Context, service string) (server string, err error) {
 	client, err := NewClient(service)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = client.Close() }()
 	limited, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	if _, err = client.Call(limited); err != nil {
-		return fmt.Errorf("calling %s: %w", service, err)
+	if server, err = client.Call(limited); err != nil {
+		return "", fmt.Errorf("calling %s: %w", service, err)
 	}
-	return nil
+	return server, nil
 }
 
 // classify reads the text of an error: gRPC passes on neither the type of a TLS error nor that of an xDS error. The texts are of

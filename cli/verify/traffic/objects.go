@@ -69,7 +69,7 @@ func (s *site) objects() []client.Object {
 		s.config("networking.istio.io", "DestinationRule", map[string]any{
 			"host": "*." + s.namespace + ".svc." + s.istiod.Domain, "trafficPolicy": map[string]any{"tls": map[string]any{"mode": "ISTIO_MUTUAL"}},
 		}),
-		s.pod(serverPod, []string{"server", "--address=0.0.0.0:" + strconv.Itoa(servicePort), "--ready-address=:" + strconv.Itoa(readyPort)}, func(c *corev1.Container) {
+		s.pod(serverPod, []string{"server", "--name=" + target(s.index), "--address=0.0.0.0:" + strconv.Itoa(servicePort), "--ready-address=:" + strconv.Itoa(readyPort)}, func(c *corev1.Container) {
 			c.Ports = []corev1.ContainerPort{{Name: "grpc", ContainerPort: servicePort}}
 			c.ReadinessProbe = &corev1.Probe{
 				PeriodSeconds: 1,

@@ -73,12 +73,12 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// The Pods have an account that no role names, and one token, for istiod alone.
+// The Pods have an account that no role names, and one token, for istiod alone. The server has the name that clients expect.
 func TestObjects(t *testing.T) {
 	t.Parallel()
-	s := site{istiod: Istiod{"istiod.istio-system.svc", "cluster-1", "cluster.local", ""}, namespace: "ns", index: 0, image: "x", lifetime: time.Minute}
+	s := site{istiod: Istiod{"istiod.istio-system.svc", "cluster-1", "cluster.local", ""}, namespace: "ns", index: 3, image: "x", lifetime: time.Minute}
 	found := 0
-	for _, object := range append(s.objects(), s.client(time.Second, []int{0})) {
+	for _, object := range append(s.objects(), s.client(time.Second, []int{3})) {
 		if kind := object.GetObjectKind().GroupVersionKind().Kind; strings.HasPrefix(kind, "Role") || strings.HasPrefix(kind, "ClusterRole") {
 			t.Errorf("there is a %s", kind)
 		}
@@ -100,8 +100,12 @@ func TestObjects(t *testing.T) {
 				}
 			}
 		}
-		if arguments := strings.Join(pod.Spec.Containers[0].Args, " "); strings.Contains(arguments, "--certificate-lifetime") {
+		arguments := strings.Join(pod.Spec.Containers[0].Args, " ")
+		if strings.Contains(arguments, "--certificate-lifetime") {
 			t.Errorf("its certificate has another lifetime: %s", arguments)
+		}
+		if want := map[string]string{serverPod: " --name=3 ", clientPod: " --target=3="}[pod.Name]; !strings.Contains(arguments, want) {
+			t.Errorf("%s has no %q: %s", pod.Name, want, arguments)
 		}
 	}
 	if found != 2 {

@@ -24,6 +24,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
 	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
@@ -38,6 +39,9 @@ const (
 	fieldValidity protowire.Number = 3
 	fieldChain    protowire.Number = 1
 )
+
+// maxHeaders is the most bytes of the headers, and of the trailers, of istiod's response.
+const maxHeaders = 64 << 10
 
 // defaultLifetime of a workload's certificate, which serves a few handshakes.
 const defaultLifetime = 10 * time.Minute
@@ -90,7 +94,7 @@ func Obtain(ctx context.Context, of Request) (*Workload, error) {
 	transport := &http.Transport{
 		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return of.Dial(ctx) },
 		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: of.ServerName, MinVersion: tls.VersionTLS12},
-		Protocols:       protocols,
+		Protocols:       protocols, MaxResponseHeaderBytes: maxHeaders,
 	}
 	defer transport.CloseIdleConnections()
 	response, err := call(ctx, transport, of.ServerName, request, of.Token)
@@ -133,7 +137,7 @@ func call(ctx context.Context, transport http.RoundTripper, host string, payload
 		if text, err := url.PathUnescape(message); err == nil {
 			message = text
 		}
-		return nil, fmt.Errorf("istiod returned %s, gRPC status %q: %s", response.Status, status, message)
+		return nil, errors.New(bounded.Message(fmt.Sprintf("istiod returned %s, gRPC status %q: %s", response.Status, status, message)))
 	}
 	if len(body) < prefix || body[0] != 0 || int(binary.BigEndian.Uint32(body[1:])) != len(body)-prefix {
 		return nil, errors.New("istiod's response is not one gRPC message")

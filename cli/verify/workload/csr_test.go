@@ -4,17 +4,22 @@ package workload
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/binary"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/istiod-agent/istiod-agent/internal/bounded"
+	"github.com/istiod-agent/istiod-agent/internal/pemcerts"
 )
 
 // response is an IstioCertificateResponse.
@@ -87,6 +92,38 @@ func TestCalls(t *testing.T) {
 			}
 			if !bytes.Equal(received, frame([]byte("question"))) {
 				t.Errorf("it was asked %q", received)
+			}
+		})
+	}
+}
+
+// An error is printed, and one of istiod's may be of any length.
+func TestObtainBoundsErrors(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		bytes int
+		read  bool
+	}{
+		"a long message":     {32 << 10, true},
+		"a message too long": {128 << 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Grpc-Status", "16")
+				w.Header().Set("Grpc-Message", strings.Repeat("a", test.bytes))
+			}))
+			server.EnableHTTP2 = true
+			server.StartTLS()
+			defer server.Close()
+			_, err := Obtain(t.Context(), Request{
+				Dial: func(ctx context.Context) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, "tcp", server.Listener.Addr().String())
+				},
+				ServerName: "example.com", Trusted: pemcerts.Encode(server.Certificate()), Token: "token",
+			})
+			if err == nil || strings.HasPrefix(err.Error(), `istiod returned 200 OK, gRPC status "16": aaaa`) != test.read || len(err.Error()) > bounded.MaxMessage {
+				t.Errorf("got %.200v", err)
 			}
 		})
 	}

@@ -35,15 +35,15 @@ func TestTraffic(t *testing.T) {
 	done("two clusters started")
 	remote := second.server(t, "echo-0", ip)
 	remote.publish(t)
-	if got := first.reach(t, ip, 3*time.Second, "anywhere")["anywhere"]; got.Outcome != contract.Unknown && got.Outcome != contract.Failed {
+	if got := first.reach(t, ip, 3*time.Second, "anywhere", second); got.Outcome != contract.Unknown && got.Outcome != contract.Failed {
 		t.Errorf("before the clusters are joined, the outcome is %+v", got)
 	}
 
 	done("a server in cluster-2 started")
 	began := time.Now()
 	join(t, config, first, second)
-	for service, got := range first.reach(t, ip, time.Minute, services...) { // the limit is the requirement
-		if got.Outcome != contract.Calls {
+	for _, service := range services {
+		if got := first.reach(t, ip, time.Minute, service, second); got.Outcome != contract.Calls { // the limit is the requirement
 			t.Fatalf("from cluster-1, %s: %+v", service, got)
 		}
 	}
@@ -185,9 +185,9 @@ func otherRoot(t *testing.T, ip string, first, second *side, local, remote *work
 	})
 	remote = second.server(t, "echo-other", ip)
 
-	expect := func(s *side, outcome contract.Outcome) {
+	expect := func(s, server *side, outcome contract.Outcome) {
 		t.Helper()
-		got := s.reach(t, ip, time.Minute, "anywhere")["anywhere"]
+		got := s.reach(t, ip, time.Minute, "anywhere", server)
 		if got.Outcome != outcome {
 			t.Errorf("from %s: %+v, want %s", s.Name, got, outcome)
 		}
@@ -195,10 +195,10 @@ func otherRoot(t *testing.T, ip string, first, second *side, local, remote *work
 			t.Errorf("from %s: the detail is %q", s.Name, got.Detail)
 		}
 	}
-	expect(first, contract.Calls)
-	expect(second, contract.OtherRoot)
+	expect(first, first, contract.Calls)
+	expect(second, first, contract.OtherRoot)
 	local.withdraw(t)
 	remote.publish(t)
-	expect(second, contract.Calls)
-	expect(first, contract.OtherRoot)
+	expect(second, second, contract.Calls)
+	expect(first, second, contract.OtherRoot)
 }

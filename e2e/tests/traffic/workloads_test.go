@@ -243,31 +243,26 @@ func (w *workload) stop(t *testing.T) {
 	must(t, w.side.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: w.name, Namespace: namespace}}, client.GracePeriodSeconds(0)))
 }
 
-// reach runs the shipped client once in a Pod of the cluster and returns the outcome of each service.
-func (s *side) reach(t *testing.T, ip string, limit time.Duration, services ...string) map[string]contract.Result {
+// reach runs the shipped client once in a Pod of the cluster and returns the outcome of a service, which the server of a side must
+// answer.
+func (s *side) reach(t *testing.T, ip string, limit time.Duration, service string, server *side) contract.Result {
 	t.Helper()
 	program, err := built.Traffic(t.Context())
 	must(t, err)
 	name := fmt.Sprintf("client-%d", time.Now().UnixNano())
 	s.pod(t, name, ip, "client")
 	report := filepath.Join(t.TempDir(), "report")
-	command := exec.CommandContext(t.Context(), program, append([]string{"client", "--report", report, "--limit", limit.String()}, identityFlags(s.mounted(t))...)...)
-	for _, service := range services {
-		command.Args = append(command.Args, "--target", service+"="+target(service))
-	}
+	arguments := []string{"client", "--report", report, "--limit", limit.String(), "--target", server.Name + "=" + target(service)}
+	command := exec.CommandContext(t.Context(), program, append(arguments, identityFlags(s.mounted(t))...)...)
 	command.Env = []string{s.bootstrap(name, ip, "client")}
 	if output, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", s.Name, err, output)
 	}
 	text, err := os.ReadFile(report)
 	must(t, err)
-	results, err := contract.Decode(string(text), services)
+	results, err := contract.Decode(string(text), []string{server.Name})
 	must(t, err)
-	outcomes := map[string]contract.Result{}
-	for _, result := range results {
-		outcomes[result.Target] = result
-	}
-	return outcomes
+	return results[0]
 }
 
 // load starts a client that calls a service without pause.
