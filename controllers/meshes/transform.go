@@ -20,9 +20,9 @@ const maxCachedStatus = 16 << 10
 // keptMetadata are the cached metadata fields of an ignored VirtualMesh.
 var keptMetadata = []string{"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"}
 
-// Transform is the default transform of the manager's cache. It shortens large Deployments and Pods
-// (controllers.Shorten), and keeps only the fields of an ignored VirtualMesh that writing its status needs. Otherwise a user who can create VirtualMeshes in one namespace could fill the memory of
-// every replica.
+// Transform is the default transform of the manager's cache. It shortens large Deployments and Pods (controllers.Shorten), and
+// keeps only the fields of an ignored VirtualMesh that writing its status needs. Otherwise a user who can create these in one
+// namespace could fill the memory of every replica.
 func Transform(allowed v1alpha1.VirtualMesh) cache.TransformFunc {
 	kind := networkingv1.GroupVersion.WithKind(networkingv1.Kind)
 	strip := ctrlcache.TransformStripManagedFields()
