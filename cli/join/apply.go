@@ -46,7 +46,8 @@ type application struct {
 
 // change is a change of one object.
 type change struct {
-	undo func(context.Context) error
+	target int
+	undo   func(context.Context) error
 	// command undoes it by hand.
 	command string
 }
@@ -85,19 +86,27 @@ func (a *application) apply(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	a.progress.Update("join", "undoing %d changes", len(a.changes))
 	undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	var remaining strings.Builder
-	for _, c := range slices.Backward(a.changes) {
-		if undoErr := c.undo(undoCtx); undoErr != nil {
-			remaining.WriteString("\n  " + c.command)
-		}
-	}
-	if remaining.Len() > 0 {
-		return fmt.Errorf("%w; some changes could not be undone; undo them with:%s", err, remaining.String())
+	if remaining := a.undo(undoCtx); len(remaining) > 0 {
+		return fmt.Errorf("%w; some changes could not be undone; undo them with:\n  %s", err, strings.Join(remaining, "\n  "))
 	}
 	return fmt.Errorf("%w; all changes were undone", err)
+}
+
+// undo undoes the changes of each context backwards, and returns the commands for those that remain. All contexts at the same
+// time: an API server that does not answer must not use up the time of the others.
+func (a *application) undo(ctx context.Context) []string {
+	remaining := make([][]string, len(a.targets))
+	_ = a.each("undoing the changes", func(i int) error {
+		for _, c := range slices.Backward(a.changes) {
+			if c.target == i && c.undo(ctx) != nil {
+				remaining[i] = append(remaining[i], c.command)
+			}
+		}
+		return nil
+	})
+	return slices.Concat(remaining...)
 }
 
 // write makes the changes in three steps, each in all contexts at the same time: accounts, tokens and networks, remote secrets.
@@ -237,7 +246,7 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 		created, _ := desired.DeepCopyObject().(client.Object)
 		err := c.Client.Create(ctx, created, a.createOptions(dryRun)...)
 		if happened(err) {
-			a.record(dryRun, removal, func(ctx context.Context) error { return client.IgnoreNotFound(c.Client.Delete(ctx, created)) })
+			a.record(dryRun, i, removal, func(ctx context.Context) error { return client.IgnoreNotFound(c.Client.Delete(ctx, created)) })
 		}
 		if dryRun && gvk.Kind == "ClusterRoleBinding" && apierrors.IsNotFound(err) {
 			return nil // for a person without all rights, the API server looks up the role, which a dry run does not make
@@ -257,7 +266,7 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 	}
 	err = c.Client.Update(ctx, stored, a.updateOptions(dryRun)...)
 	if happened(err) {
-		a.record(dryRun, removal+", and join again", func(ctx context.Context) error {
+		a.record(dryRun, i, removal+", and join again", func(ctx context.Context) error {
 			if err := c.Client.Get(ctx, key, stored); err != nil {
 				return err
 			}
@@ -296,13 +305,13 @@ func (a *application) updateOptions(dryRun bool) []client.UpdateOption {
 	return []client.UpdateOption{owner}
 }
 
-func (a *application) record(dryRun bool, command string, undo func(context.Context) error) {
+func (a *application) record(dryRun bool, i int, command string, undo func(context.Context) error) {
 	if dryRun {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.changes = append(a.changes, change{undo, command})
+	a.changes = append(a.changes, change{i, undo, command})
 }
 
 // correct makes a stored object as desired, and keeps the labels, annotations and fields of others. It returns false where a

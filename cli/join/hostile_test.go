@@ -8,15 +8,19 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -26,6 +30,7 @@ import (
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
 )
 
 // An API server that reports the name of another cluster gets nothing of that cluster's remote secret.
@@ -289,6 +294,74 @@ func TestChangedMeanwhile(t *testing.T) {
 		err := a.writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false)
 		if err == nil || !changed || !strings.Contains(err.Error(), "another client changed ") || len(a.changes) != 0 {
 			t.Errorf("got %v, %v", err, a.changes)
+		}
+	})
+}
+
+// joining is an application of clusters named one, two and so on, whose API servers have these functions of their own.
+func joining(t *testing.T, servers ...interceptor.Funcs) *application {
+	t.Helper()
+	var states []*clusterState
+	for i := range servers {
+		states = append(states, state([]string{"one", "two", "three"}[i]))
+	}
+	a := planned(t, joinRequest{}, states...)
+	a.ttl, a.progress = defaultTTL, terminal.NewProgress(io.Discard)
+	for i, target := range a.targets {
+		target.cluster = &clusters.Cluster{Context: target.Context, Client: fake.NewClientBuilder().WithInterceptorFuncs(servers[i]).Build()}
+	}
+	return a
+}
+
+// remaining returns the names of the accounts, roles and remote secrets in a context.
+func remaining(t *testing.T, target *target) (names []string) {
+	t.Helper()
+	for _, list := range []client.ObjectList{&corev1.ServiceAccountList{}, &rbacv1.ClusterRoleList{}, &rbacv1.ClusterRoleBindingList{}, &corev1.SecretList{}} {
+		if err := target.cluster.Client.List(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+		_ = meta.EachListItem(list, func(item runtime.Object) error {
+			object, _ := item.(client.Object)
+			names = append(names, object.GetName())
+			return nil
+		})
+	}
+	return names
+}
+
+// An API server that hangs leaves the changes in the other clusters to be undone.
+func TestUndoBesideHanging(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		answers := interceptor.Funcs{Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return c.Delete(ctx, object, options...)
+		}}
+		hangs := interceptor.Funcs{
+			Delete: func(ctx context.Context, _ client.WithWatch, _ client.Object, _ ...client.DeleteOption) error {
+				<-ctx.Done()
+				return ctx.Err()
+			},
+			SubResourceCreate: func(context.Context, client.Client, string, client.Object, client.Object, ...client.SubResourceCreateOption) error {
+				return errors.New("connection lost")
+			},
+		}
+		a := joining(t, answers, answers, hangs)
+		for i := range a.targets { // the hanging one last
+			if err := a.writeAccounts(t.Context(), i, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := a.apply(t.Context())
+		if err == nil || strings.Count(err.Error(), "\n  kubectl") != 6 || !strings.Contains(err.Error(), "\n  kubectl delete serviceaccounts istiod-agent-remote-one -n istio-system") {
+			t.Errorf("got %v", err)
+		}
+		for _, target := range a.targets[:2] {
+			if names := remaining(t, target); len(names) > 0 {
+				t.Errorf("%s keeps %q", target.Context, names)
+			}
 		}
 	})
 }
