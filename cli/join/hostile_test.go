@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -364,6 +366,121 @@ func TestUndoBesideHanging(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A write whose answer is lost is undone, also one that the API server stores only while join undoes.
+func TestUndoUnanswered(t *testing.T) {
+	t.Parallel()
+	lost := map[string]error{
+		"timeout": apierrors.NewTimeoutError("the request did not complete", 1), "internal error": apierrors.NewInternalError(errors.New("etcd")),
+		"interrupted": context.Canceled,
+	}
+	for name, lost := range lost {
+		for _, kind := range []client.Object{&corev1.ServiceAccount{}, &rbacv1.ClusterRole{}, &corev1.Secret{}} {
+			for _, late := range []int{0, 1, latePolls - 1} {
+				t.Run(fmt.Sprintf("%s, %T, after %d", name, kind, late), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) { undoUnanswered(t, lost, kind, late) })
+				})
+			}
+		}
+	}
+}
+
+// undoUnanswered loses the answer to the creation of an object of a kind, which is stored before the given attempt to delete it.
+func undoUnanswered(t *testing.T, lost error, kind client.Object, late int) {
+	t.Helper()
+	var unstored client.Object
+	deletions := 0
+	a := joining(t, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
+			if reflect.TypeOf(object) != reflect.TypeOf(kind) {
+				return c.Create(ctx, object, options...)
+			}
+			unstored, _ = object.DeepCopyObject().(client.Object)
+			if late > 0 {
+				return lost
+			}
+			return errors.Join(lost, c.Create(ctx, unstored))
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+			if reflect.TypeOf(object) == reflect.TypeOf(kind) {
+				if deletions++; deletions == late+1 && late > 0 {
+					if err := c.Create(ctx, unstored); err != nil {
+						return err
+					}
+				}
+			}
+			return c.Delete(ctx, object, options...)
+		},
+		SubResourceCreate: issue,
+	}, interceptor.Funcs{SubResourceCreate: issue})
+	if err := a.apply(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "; all changes were undone") || !errors.Is(err, lost) {
+		t.Errorf("got %v", err)
+	}
+	if unstored == nil {
+		t.Error("not created")
+	}
+	for _, target := range a.targets {
+		if names := remaining(t, target); len(names) > 0 {
+			t.Errorf("%s keeps %q", target.Context, names)
+		}
+	}
+}
+
+// issue is an API server that issues tokens.
+func issue(_ context.Context, _ client.Client, _ string, account, object client.Object, _ ...client.SubResourceCreateOption) error {
+	request, _ := object.(*authenticationv1.TokenRequest)
+	token := issued(client.ObjectKeyFromObject(account), time.Now().Add(defaultTTL))
+	request.Status.Token, request.Status.ExpirationTimestamp = token.text, metav1.NewTime(token.expires)
+	return nil
+}
+
+// The same with a Secret that exists: its content is as before.
+func TestUndoUnansweredUpdate(t *testing.T) {
+	t.Parallel()
+	for late := range latePolls {
+		synctest.Test(t, func(t *testing.T) {
+			reads := 0
+			var unstored client.Object
+			c := &clusters.Cluster{Client: fake.NewClientBuilder().WithObjects(&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio-remote-secret-two"}, Data: map[string][]byte{"two": []byte("before")},
+			}).WithInterceptorFuncs(interceptor.Funcs{
+				Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
+					if unstored != nil {
+						return c.Update(ctx, object, options...)
+					}
+					unstored, _ = object.DeepCopyObject().(client.Object)
+					return context.Canceled
+				},
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+					if unstored != nil {
+						if reads++; reads == late+1 {
+							if err := c.Update(ctx, unstored); err != nil {
+								return err
+							}
+						}
+					}
+					return c.Get(ctx, key, object, options...)
+				},
+			}).Build()}
+			stored := &corev1.Secret{}
+			if err := c.Client.Get(t.Context(), named("istio-remote-secret-two"), stored); err != nil {
+				t.Fatal(err)
+			}
+			a := newApplication(t, c, renewed(stored.ResourceVersion))
+			a.progress = terminal.NewProgress(io.Discard)
+			if err := a.writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			if commands := a.undo(t.Context()); len(commands) > 0 {
+				t.Error(commands)
+			}
+			if err := c.Client.Get(t.Context(), named("istio-remote-secret-two"), stored); err != nil || string(stored.Data["two"]) != "before" {
+				t.Errorf("after %d: %v, %s", late, err, stored.Data["two"])
+			}
+		})
+	}
 }
 
 // leaving is the result for context one, and its API server's objects.

@@ -53,8 +53,8 @@ func (a *application) writeNetwork(ctx context.Context, i int, dryRun bool) erro
 		if err := labelNetwork(ctx, t.cluster, t.Namespace, a.request.Networks[t.Context], dryRun); err != nil {
 			return err
 		}
-		a.record(dryRun, i, fmt.Sprintf("%s label namespace %s %s-", t.Kubectl, shell.Quote(t.Namespace), istio.NetworkLabel), func(ctx context.Context) error {
-			return labelNetwork(ctx, t.cluster, t.Namespace, nil, false)
+		a.record(dryRun, i, nil, fmt.Sprintf("%s label namespace %s %s-", t.Kubectl, shell.Quote(t.Namespace), istio.NetworkLabel), func(ctx context.Context) (bool, error) {
+			return true, labelNetwork(ctx, t.cluster, t.Namespace, nil, false)
 		})
 	}
 	if !a.plan.Expose[i] {
@@ -66,9 +66,7 @@ func (a *application) writeNetwork(ctx context.Context, i int, dryRun bool) erro
 	} else if err != nil {
 		return t.cluster.Explain("creating Gateway "+t.Namespace+"/"+exposeGateway, "create", "gateways.networking.istio.io", err)
 	}
-	a.record(dryRun, i, fmt.Sprintf("%s delete gateways.networking.istio.io -n %s %s", t.Kubectl, shell.Quote(t.Namespace), exposeGateway), func(ctx context.Context) error {
-		return client.IgnoreNotFound(t.cluster.Client.Delete(ctx, object))
-	})
+	a.record(dryRun, i, nil, fmt.Sprintf("%s delete gateways.networking.istio.io -n %s %s", t.Kubectl, shell.Quote(t.Namespace), exposeGateway), deletion(t.cluster, object))
 	return nil
 }
 
