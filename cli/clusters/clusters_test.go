@@ -12,12 +12,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
@@ -156,6 +158,18 @@ func TestContextsAreCompleted(t *testing.T) {
 		if got, directive := complete(cmd, nil, ""); !slices.Equal(got, test.want) || directive != cobra.ShellCompDirectiveNoFileComp {
 			t.Errorf("--%s: got %q", test.flag, got)
 		}
+	}
+}
+
+// Without --request-timeout, only the limit of the caller counts.
+func TestLimit(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]bool{0: false, time.Hour: true} {
+		ctx, cancel := (&Cluster{Config: &rest.Config{Timeout: timeout}}).Limit(t.Context())
+		if _, limited := ctx.Deadline(); limited != want || ctx.Err() != nil {
+			t.Errorf("%s: got %t, %v", timeout, limited, ctx.Err())
+		}
+		cancel()
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -577,6 +579,26 @@ func TestUnansweredGateway(t *testing.T) {
 			t.Errorf("the Gateway remains: %v", err)
 		}
 	})
+}
+
+// An API server that accepts a port-forward and never answers holds join no longer than --timeout, also without --request-timeout.
+func TestAwaitSilence(t *testing.T) {
+	t.Parallel()
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	c := fakeCluster(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istiod-0", Labels: istio.IstiodLabels}})
+	c.Config = &rest.Config{Host: "http://" + silent.Addr().String()}
+	a := newApplication(t, c, renewed(""))
+	a.progress, a.plan.Restart = terminal.NewProgress(io.Discard), []bool{false}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends the test where it would hang
+	defer cancel()
+	a.await(ctx, 10*time.Millisecond)
+	if got := a.served[0]; !strings.HasPrefix(got.Problem, "istiod has not answered after ") || ctx.Err() != nil {
+		t.Errorf("got %+v", got)
+	}
 }
 
 // leaving is the result for context one, and its API server's objects.
