@@ -33,6 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
@@ -692,6 +693,13 @@ func TestLeaveOtherCluster(t *testing.T) {
 	other := leaving(state("one", with(joined())), account.DeepCopy(), role.DeepCopy(), binding.DeepCopy())
 	other.meet([]*leaveResult{other, hostile})
 	got := removeAll(t, other)
+	for code, results := range map[int][]*leaveResult{0: {same, two}, exit.Problem: {other, hostile}} {
+		var f leaveFlags
+		coded, _ := errors.AsType[*exit.Error](f.report(io.Discard, results))
+		if coded == nil && code != 0 || coded != nil && coded.Code != code {
+			t.Errorf("got %+v, want exit code %d", coded, code)
+		}
+	}
 	want := "one: Secret istio-system/istio-remote-secret-two remains, because the context whose istiod is named two has neither the account of its token nor its address: it may be of another cluster; to remove it: kubectl istiod-agent leave two --context=one --namespace=istio-system\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
