@@ -117,6 +117,7 @@ func (a *application) undo(ctx context.Context) []string {
 	return slices.Concat(remaining...)
 }
 
+// takeBack undoes a change. It waits for one that was not answered: a deletion that finds nothing could come too early.
 func (c *change) takeBack(ctx context.Context) (err error) {
 	for range latePolls {
 		var found bool
@@ -247,12 +248,11 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 	if err != nil {
 		return err
 	}
-	empty := func() client.Object {
-		object, _ := c.Client.Scheme().New(gvk) // the scheme knows it
-		typed, _ := object.(client.Object)
-		return typed
+	object, err := c.Client.Scheme().New(gvk)
+	if err != nil {
+		return err
 	}
-	stored := empty()
+	stored, _ := object.(client.Object) // as the desired one
 	key := client.ObjectKeyFromObject(desired)
 	plural, name := resources[gvk.Kind], gvk.Kind+" "+key.String()
 	if key.Namespace == "" {
@@ -288,14 +288,13 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 	}
 	err = c.Client.Update(ctx, stored, a.updateOptions(dryRun)...)
 	a.record(dryRun, i, err, removal+", and join again", func(ctx context.Context) (bool, error) {
-		current := empty()
-		if err := c.Client.Get(ctx, key, current); err != nil {
+		if err := c.Client.Get(ctx, key, stored); err != nil {
 			return false, err
 		}
-		if ours, _ := current.DeepCopyObject().(client.Object); !correct(ours, desired) || !equality.Semantic.DeepEqual(ours, current) {
-			return false, nil // not updated yet, or by another client since
+		if stored.GetResourceVersion() == before.GetResourceVersion() {
+			return false, nil // not updated yet
 		}
-		before.SetResourceVersion(current.GetResourceVersion())
+		before.SetResourceVersion(stored.GetResourceVersion())
 		return true, c.Client.Update(ctx, before, owner)
 	})
 	if apierrors.IsConflict(err) {
