@@ -55,20 +55,21 @@ users: [{name: of-context, user: {token: token-of-context}}, {name: other, user:
 contexts: [{name: one, context: {cluster: one, user: of-context}}, {name: two, context: {cluster: two, user: of-context}}]
 `, one.URL, two.URL))
 	both := []string{"--kubeconfig", file, "--context", "one", "--context", "two", "--insecure-skip-tls-verify"}
+	chosen := " --kubeconfig=" + file + " --insecure-skip-tls-verify=true" // as a printed command names the cluster
 	for name, test := range map[string]struct {
 		arguments []string
 		users     []string // of each server, in order
 		printed   string
 	}{
-		"none":          {both, []string{"Bearer token-of-context as  of []", "Bearer token-of-context as  of []", ""}, "(kubectl --context=two auth can-i list pods -A)"},
-		"impersonation": {append([]string{"--as", "jane doe", "--as-group", "a", "--as-group", "b"}, both...), []string{"Bearer token-of-context as jane doe of [a b]", "Bearer token-of-context as jane doe of [a b]", ""}, "(kubectl --context=two --as='jane doe' --as-group=a --as-group=b auth can-i list pods -A)"},
+		"none":          {both, []string{"Bearer token-of-context as  of []", "Bearer token-of-context as  of []", ""}, "(kubectl --context=two" + chosen + " auth can-i list pods -A)"},
+		"impersonation": {append([]string{"--as", "jane doe", "--as-group", "a", "--as-group", "b"}, both...), []string{"Bearer token-of-context as jane doe of [a b]", "Bearer token-of-context as jane doe of [a b]", ""}, "(kubectl --context=two" + chosen + " --as='jane doe' --as-group=a --as-group=b auth can-i list pods -A)"},
 		"a token": {
 			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--token", "persons-own"},
 			[]string{"Bearer persons-own as  of []", "", ""},
-			"(kubectl --context=one auth can-i list pods -A)",
+			"(kubectl --context=one" + chosen + " auth can-i list pods -A)",
 		},
 		"one token for two contexts": {append([]string{"--token", "persons-own"}, both...), []string{"", "", ""}, "--token: expected one --context"},
-		"another user":               {append([]string{"--user", "other"}, both...), []string{"Bearer token-of-other as  of []", "Bearer token-of-other as  of []", ""}, "(kubectl --context=two --user=other auth can-i list pods -A)"},
+		"another user":               {append([]string{"--user", "other"}, both...), []string{"Bearer token-of-other as  of []", "Bearer token-of-other as  of []", ""}, "(kubectl --context=two" + chosen + " --user=other auth can-i list pods -A)"},
 		"another server": {
 			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--server", three.URL},
 			[]string{"", "", "Bearer token-of-context as  of []"},
@@ -77,12 +78,12 @@ contexts: [{name: one, context: {cluster: one, user: of-context}}, {name: two, c
 		"another cluster": {
 			[]string{"--kubeconfig", file, "--context", "one", "--insecure-skip-tls-verify", "--cluster", "two"},
 			[]string{"", "Bearer token-of-context as  of []", ""},
-			"(kubectl --context=one --cluster=two auth can-i list pods -A)",
+			"(kubectl --context=one --kubeconfig=" + file + " --cluster=two --insecure-skip-tls-verify=true auth can-i list pods -A)",
 		},
 		"no kubeconfig": {
 			[]string{"--kubeconfig", "/dev/null", "--insecure-skip-tls-verify", "--token", "persons-own", "--server", three.URL},
 			[]string{"", "", "Bearer persons-own as  of []"},
-			"(kubectl --server=" + three.URL + " auth can-i list pods -A)",
+			"(kubectl --kubeconfig=/dev/null --server=" + three.URL + " --insecure-skip-tls-verify=true auth can-i list pods -A)",
 		},
 		"one server for two contexts":  {append([]string{"-s", three.URL}, both...), []string{"", "", ""}, "--server and --cluster: expected one --context"},
 		"one cluster for two contexts": {append([]string{"--cluster", "one"}, both...), []string{"", "", ""}, "--server and --cluster: expected one --context"},

@@ -5,6 +5,7 @@ package clusters
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,6 +61,14 @@ type Cluster struct {
 	Discovery          discovery.DiscoveryInterface
 
 	arguments string // Flags.Arguments
+}
+
+// Limit limits ctx to the time of one request (--request-timeout), for connections that the client does not limit.
+func (c *Cluster) Limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.Config.Timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.Config.Timeout)
 }
 
 // Open reads the kubeconfig and sends no request. The context "" is the current one.

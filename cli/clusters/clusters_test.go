@@ -12,13 +12,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 
+	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/internal/helm"
 )
 
@@ -155,6 +158,42 @@ func TestContextsAreCompleted(t *testing.T) {
 		if got, directive := complete(cmd, nil, ""); !slices.Equal(got, test.want) || directive != cobra.ShellCompDirectiveNoFileComp {
 			t.Errorf("--%s: got %q", test.flag, got)
 		}
+	}
+}
+
+// Without --request-timeout, only the limit of the caller counts.
+func TestLimit(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]bool{0: false, time.Hour: true} {
+		ctx, cancel := (&Cluster{Config: &rest.Config{Timeout: timeout}}).Limit(t.Context())
+		if _, limited := ctx.Deadline(); limited != want || ctx.Err() != nil {
+			t.Errorf("%s: got %t, %v", timeout, limited, ctx.Err())
+		}
+		cancel()
+	}
+}
+
+// A printed command reaches the same cluster as the same user, also from another folder.
+func TestArguments(t *testing.T) {
+	t.Parallel()
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := func(name string) string { return shell.Quote(filepath.Join(folder, name)) }
+	flags, cmd := &Flags{}, &cobra.Command{}
+	flags.Add(cmd)
+	if got := flags.Arguments(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	if err := cmd.ParseFlags([]string{
+		"--kubeconfig=it's; mine", "--tls-server-name=$(x)", "--certificate-authority=ca.pem", "--client-certificate=/tls.pem", "--client-key=key.pem", "--token=persons-own",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := " --kubeconfig=" + quoted("it's; mine") + " --tls-server-name='$(x)' --certificate-authority=" + quoted("ca.pem") + " --client-certificate=/tls.pem --client-key=" + quoted("key.pem")
+	if got := flags.Arguments(); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -4,6 +4,7 @@ package clusters
 
 import (
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -132,8 +133,8 @@ func (s shared) Load() (*clientcmdapi.Config, error) {
 	return &own, nil
 }
 
-// Arguments returns the flags that choose a server and a user, as a shell reads them: a printed command must send the same
-// requests. It never holds a token.
+// Arguments returns the flags that choose a server and a user, as a shell reads them: a printed command must reach the same server
+// as the same user. It never holds a token, and no --proxy-url, which kubectl does not have.
 func (f *Flags) Arguments() string {
 	var out strings.Builder
 	add := func(flag, value string) {
@@ -141,9 +142,23 @@ func (f *Flags) Arguments() string {
 			out.WriteString(" --" + flag + "=" + shell.Quote(value))
 		}
 	}
+	file := func(flag, name string) {
+		if absolute, err := filepath.Abs(name); err == nil && name != "" {
+			name = absolute
+		}
+		add(flag, name)
+	}
+	file(clientcmd.RecommendedConfigPathFlag, f.Kubeconfig)
 	add(clientcmd.FlagAPIServer, f.overrides.ClusterInfo.Server)
 	add(clientcmd.FlagClusterName, f.overrides.Context.Cluster)
+	add(clientcmd.FlagTLSServerName, f.overrides.ClusterInfo.TLSServerName)
+	file(clientcmd.FlagCAFile, f.overrides.ClusterInfo.CertificateAuthority)
+	if f.overrides.ClusterInfo.InsecureSkipTLSVerify {
+		add(clientcmd.FlagInsecure, "true")
+	}
 	add(clientcmd.FlagAuthInfoName, f.overrides.Context.AuthInfo)
+	file(clientcmd.FlagCertFile, f.overrides.AuthInfo.ClientCertificate)
+	file(clientcmd.FlagKeyFile, f.overrides.AuthInfo.ClientKey)
 	add(clientcmd.FlagImpersonate, f.overrides.AuthInfo.Impersonate)
 	add(clientcmd.FlagImpersonateUID, f.overrides.AuthInfo.ImpersonateUID)
 	for _, group := range f.overrides.AuthInfo.ImpersonateGroups {

@@ -3,6 +3,7 @@
 package join
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
+	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/pods"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/cli/terminal"
@@ -46,7 +49,11 @@ type application struct {
 
 // change is a change of one object.
 type change struct {
-	undo func(context.Context) error
+	target int
+	// unanswered is a change that the API server may still make.
+	unanswered bool
+	// undo undoes it, and reports whether it has found it.
+	undo func(context.Context) (found bool, err error)
 	// command undoes it by hand.
 	command string
 }
@@ -61,6 +68,8 @@ const (
 	owner = client.FieldOwner("kubectl-istiod_agent")
 	// undoTimeout limits the undoing of all changes, also after Ctrl-C.
 	undoTimeout = time.Minute
+	// latePolls are those in which a change appears that was never answered.
+	latePolls = 5
 )
 
 // rehearse finds what an API server refuses, in a server-side dry run.
@@ -85,19 +94,43 @@ func (a *application) apply(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	a.progress.Update("join", "undoing %d changes", len(a.changes))
 	undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	var remaining strings.Builder
-	for _, c := range slices.Backward(a.changes) {
-		if undoErr := c.undo(undoCtx); undoErr != nil {
-			remaining.WriteString("\n  " + c.command)
-		}
-	}
-	if remaining.Len() > 0 {
-		return fmt.Errorf("%w; some changes could not be undone; undo them with:%s", err, remaining.String())
+	if remaining := a.undo(undoCtx); len(remaining) > 0 {
+		return fmt.Errorf("%w; some changes could not be undone; undo them with:\n  %s", err, strings.Join(remaining, "\n  "))
 	}
 	return fmt.Errorf("%w; all changes were undone", err)
+}
+
+// undo undoes the changes of each context backwards, and returns the commands for those that remain. All contexts at the same
+// time: an API server that does not answer must not use up the time of the others.
+func (a *application) undo(ctx context.Context) []string {
+	remaining := make([][]string, len(a.targets))
+	_ = a.each("undoing the changes", func(i int) error {
+		for _, c := range slices.Backward(a.changes) {
+			if c.target == i && c.takeBack(ctx) != nil {
+				remaining[i] = append(remaining[i], c.command)
+			}
+		}
+		return nil
+	})
+	return slices.Concat(remaining...)
+}
+
+// takeBack undoes a change. It waits for one that was not answered: a deletion that finds nothing could come too early.
+func (c *change) takeBack(ctx context.Context) (err error) {
+	for range latePolls {
+		var found bool
+		if found, err = c.undo(ctx); found || !c.unanswered {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return cmp.Or(err, ctx.Err())
+		case <-time.After(pollInterval):
+		}
+	}
+	return err
 }
 
 // write makes the changes in three steps, each in all contexts at the same time: accounts, tokens and networks, remote secrets.
@@ -236,9 +269,7 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 	case apierrors.IsNotFound(err):
 		created, _ := desired.DeepCopyObject().(client.Object)
 		err := c.Client.Create(ctx, created, a.createOptions(dryRun)...)
-		if happened(err) {
-			a.record(dryRun, removal, func(ctx context.Context) error { return client.IgnoreNotFound(c.Client.Delete(ctx, created)) })
-		}
+		a.record(dryRun, i, err, removal, deletion(c, created))
 		if dryRun && gvk.Kind == "ClusterRoleBinding" && apierrors.IsNotFound(err) {
 			return nil // for a person without all rights, the API server looks up the role, which a dry run does not make
 		}
@@ -256,24 +287,28 @@ func (a *application) put(ctx context.Context, i int, desired client.Object, ver
 		return nil
 	}
 	err = c.Client.Update(ctx, stored, a.updateOptions(dryRun)...)
-	if happened(err) {
-		a.record(dryRun, removal+", and join again", func(ctx context.Context) error {
-			if err := c.Client.Get(ctx, key, stored); err != nil {
-				return err
-			}
-			before.SetResourceVersion(stored.GetResourceVersion())
-			return c.Client.Update(ctx, before, owner)
-		})
-	}
+	a.record(dryRun, i, err, removal+", and join again", func(ctx context.Context) (bool, error) {
+		if err := c.Client.Get(ctx, key, stored); err != nil {
+			return false, err
+		}
+		if stored.GetResourceVersion() == before.GetResourceVersion() {
+			return false, nil // not updated yet
+		}
+		before.SetResourceVersion(stored.GetResourceVersion())
+		return true, c.Client.Update(ctx, before, owner)
+	})
 	if apierrors.IsConflict(err) {
 		return changed
 	}
 	return c.Explain("updating "+name, "update", plural, err)
 }
 
-// happened reports whether a write may have taken place: also after an error that the API server did not answer with.
-func happened(err error) bool {
-	return err == nil || apierrors.ReasonForError(err) == metav1.StatusReasonUnknown
+// deletion undoes the creation of an object.
+func deletion(c *clusters.Cluster, object client.Object) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		err := c.Client.Delete(ctx, object)
+		return err == nil, client.IgnoreNotFound(err)
+	}
 }
 
 // resources are the resources of the kinds that join writes.
@@ -296,13 +331,14 @@ func (a *application) updateOptions(dryRun bool) []client.UpdateOption {
 	return []client.UpdateOption{owner}
 }
 
-func (a *application) record(dryRun bool, command string, undo func(context.Context) error) {
-	if dryRun {
+// record records a change, for which the API server has answered err, unless it has refused to make it.
+func (a *application) record(dryRun bool, i int, err error, command string, undo func(context.Context) (bool, error)) {
+	if dryRun || pods.Refused(err) {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.changes = append(a.changes, change{undo, command})
+	a.changes = append(a.changes, change{i, err != nil, undo, command})
 }
 
 // correct makes a stored object as desired, and keeps the labels, annotations and fields of others. It returns false where a

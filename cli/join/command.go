@@ -306,7 +306,7 @@ func (f *flags) ownArguments() string {
 	if !f.probe {
 		out.WriteString(" --probe=false")
 	}
-	return out.String() + f.imageArgument()
+	return out.String() + f.podArguments()
 }
 
 // runArguments returns the flags of join that only the next run needs, which does what this one would have done.
@@ -327,10 +327,14 @@ func (f *flags) runArguments() string {
 	return out.String()
 }
 
-// imageArgument returns the flag with the image of Pods, if there is one.
-func (f *flags) imageArgument() string {
-	if f.pods.Image == "" {
-		return ""
+// podArguments returns the flags about Pods that differ from the defaults.
+func (f *flags) podArguments() string {
+	var out strings.Builder
+	if f.pods.Image != "" {
+		out.WriteString(" --traffic-image=" + shell.Quote(f.pods.Image))
 	}
-	return " --traffic-image=" + shell.Quote(f.pods.Image)
+	if f.pods.Timeout != pods.Defaults().Timeout {
+		out.WriteString(" --traffic-timeout=" + f.pods.Timeout.String())
+	}
+	return out.String()
 }

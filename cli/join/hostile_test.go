@@ -8,24 +8,35 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/cli/exit"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
+	"github.com/istiod-agent/istiod-agent/cli/terminal"
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
 // An API server that reports the name of another cluster gets nothing of that cluster's remote secret.
@@ -293,6 +304,304 @@ func TestChangedMeanwhile(t *testing.T) {
 	})
 }
 
+// joining is an application of clusters named one, two and so on, whose API servers have these functions of their own.
+func joining(t *testing.T, servers ...interceptor.Funcs) *application {
+	t.Helper()
+	var states []*clusterState
+	for i := range servers {
+		states = append(states, state([]string{"one", "two", "three"}[i]))
+	}
+	a := planned(t, joinRequest{}, states...)
+	a.ttl, a.progress = defaultTTL, terminal.NewProgress(io.Discard)
+	for i, target := range a.targets {
+		target.cluster = &clusters.Cluster{Context: target.Context, Client: fake.NewClientBuilder().WithInterceptorFuncs(servers[i]).Build()}
+	}
+	return a
+}
+
+// remaining returns the names of the accounts, roles and remote secrets in a context.
+func remaining(t *testing.T, target *target) (names []string) {
+	t.Helper()
+	for _, list := range []client.ObjectList{&corev1.ServiceAccountList{}, &rbacv1.ClusterRoleList{}, &rbacv1.ClusterRoleBindingList{}, &corev1.SecretList{}} {
+		if err := target.cluster.Client.List(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+		_ = meta.EachListItem(list, func(item runtime.Object) error {
+			object, _ := item.(client.Object)
+			names = append(names, object.GetName())
+			return nil
+		})
+	}
+	return names
+}
+
+// An API server that hangs leaves the changes in the other clusters to be undone.
+func TestUndoBesideHanging(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		answers := interceptor.Funcs{Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return c.Delete(ctx, object, options...)
+		}}
+		hangs := interceptor.Funcs{
+			Delete: func(ctx context.Context, _ client.WithWatch, _ client.Object, _ ...client.DeleteOption) error {
+				<-ctx.Done()
+				return ctx.Err()
+			},
+			SubResourceCreate: func(context.Context, client.Client, string, client.Object, client.Object, ...client.SubResourceCreateOption) error {
+				return errors.New("connection lost")
+			},
+		}
+		a := joining(t, answers, answers, hangs)
+		for i := range a.targets { // the hanging one last
+			if err := a.writeAccounts(t.Context(), i, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := a.apply(t.Context())
+		if err == nil || strings.Count(err.Error(), "\n  kubectl") != 6 || !strings.Contains(err.Error(), "\n  kubectl delete serviceaccounts istiod-agent-remote-one -n istio-system") {
+			t.Errorf("got %v", err)
+		}
+		for _, target := range a.targets[:2] {
+			if names := remaining(t, target); len(names) > 0 {
+				t.Errorf("%s keeps %q", target.Context, names)
+			}
+		}
+	})
+}
+
+// A write whose answer is lost is undone, also one that the API server stores only while join undoes.
+func TestUndoUnanswered(t *testing.T) {
+	t.Parallel()
+	lost := map[string]error{
+		"timeout": apierrors.NewTimeoutError("the request did not complete", 1), "internal error": apierrors.NewInternalError(errors.New("etcd")),
+		"interrupted": context.Canceled,
+	}
+	for name, lost := range lost {
+		for _, kind := range []client.Object{&corev1.ServiceAccount{}, &rbacv1.ClusterRole{}, &corev1.Secret{}} {
+			for _, late := range []int{0, 1, latePolls - 1} {
+				t.Run(fmt.Sprintf("%s, %T, after %d", name, kind, late), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) { undoUnanswered(t, lost, kind, late) })
+				})
+			}
+		}
+	}
+}
+
+// undoUnanswered loses the answer to the creation of an object of a kind, which is stored before the given attempt to delete it.
+func undoUnanswered(t *testing.T, lost error, kind client.Object, late int) {
+	t.Helper()
+	var unstored client.Object
+	deletions := 0
+	a := joining(t, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
+			if reflect.TypeOf(object) != reflect.TypeOf(kind) {
+				return c.Create(ctx, object, options...)
+			}
+			unstored, _ = object.DeepCopyObject().(client.Object)
+			if late > 0 {
+				return lost
+			}
+			return errors.Join(lost, c.Create(ctx, unstored))
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+			if reflect.TypeOf(object) == reflect.TypeOf(kind) {
+				if deletions++; deletions == late+1 && late > 0 {
+					if err := c.Create(ctx, unstored); err != nil {
+						return err
+					}
+				}
+			}
+			return c.Delete(ctx, object, options...)
+		},
+		SubResourceCreate: issue,
+	}, interceptor.Funcs{SubResourceCreate: issue})
+	if err := a.apply(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "; all changes were undone") || !errors.Is(err, lost) {
+		t.Errorf("got %v", err)
+	}
+	if deletions <= late {
+		t.Errorf("%d deletions, all before the object is stored", deletions)
+	}
+	for _, target := range a.targets {
+		if names := remaining(t, target); len(names) > 0 {
+			t.Errorf("%s keeps %q", target.Context, names)
+		}
+	}
+}
+
+// issue is an API server that issues tokens.
+func issue(_ context.Context, _ client.Client, _ string, account, object client.Object, _ ...client.SubResourceCreateOption) error {
+	request, _ := object.(*authenticationv1.TokenRequest)
+	token := issued(client.ObjectKeyFromObject(account), time.Now().Add(defaultTTL))
+	request.Status.Token, request.Status.ExpirationTimestamp = token.text, metav1.NewTime(token.expires)
+	return nil
+}
+
+// The same with a Secret that exists: its content is as before.
+func TestUndoUnansweredUpdate(t *testing.T) {
+	t.Parallel()
+	for late := range latePolls {
+		synctest.Test(t, func(t *testing.T) {
+			reads := 0
+			var unstored client.Object
+			c := &clusters.Cluster{Client: fake.NewClientBuilder().WithObjects(&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio-remote-secret-two"}, Data: map[string][]byte{"two": []byte("before")},
+			}).WithInterceptorFuncs(interceptor.Funcs{
+				Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
+					if unstored != nil {
+						return c.Update(ctx, object, options...)
+					}
+					unstored, _ = object.DeepCopyObject().(client.Object)
+					return context.Canceled
+				},
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+					if unstored != nil {
+						if reads++; reads == late+1 {
+							if err := c.Update(ctx, unstored); err != nil {
+								return err
+							}
+						}
+					}
+					return c.Get(ctx, key, object, options...)
+				},
+			}).Build()}
+			stored := &corev1.Secret{}
+			if err := c.Client.Get(t.Context(), named("istio-remote-secret-two"), stored); err != nil {
+				t.Fatal(err)
+			}
+			a := newApplication(t, c, renewed(stored.ResourceVersion))
+			a.progress = terminal.NewProgress(io.Discard)
+			if err := a.writeSecrets(t.Context(), 0, []token{issued(named("istiod-agent-remote-one"), time.Now().Add(time.Hour))}, false); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			if commands := a.undo(t.Context()); len(commands) > 0 {
+				t.Error(commands)
+			}
+			if err := c.Client.Get(t.Context(), named("istio-remote-secret-two"), stored); err != nil || string(stored.Data["two"]) != "before" {
+				t.Errorf("after %d: %v, %s", late, err, stored.Data["two"])
+			}
+		})
+	}
+}
+
+// The network label of another client is neither overwritten nor removed, and join's own is removed also after a lost answer.
+func TestNetworkLabel(t *testing.T) {
+	t.Parallel()
+	type patch = func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error
+	set := func(ctx context.Context, c client.Client, network string) error {
+		namespace := &corev1.Namespace{}
+		if err := c.Get(ctx, client.ObjectKey{Name: "istio-system"}, namespace); err != nil {
+			return err
+		}
+		namespace.Labels = map[string]string{istio.NetworkLabel: network, "another": "label"}
+		return c.Update(ctx, namespace)
+	}
+	answered := func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+		return c.Patch(ctx, object, patch, options...)
+	}
+	const changed = "another client changed namespace istio-system meanwhile; run join again"
+	for name, test := range map[string]struct {
+		patch         patch
+		before, after string // of another client, before join reads the namespace and after it has written
+		fails, want   string
+	}{
+		"answered":        {answered, "", "", "", ""},
+		"before the read": {answered, "theirs", "", changed, "theirs"},
+		"after the write": {answered, "", "theirs", "", "theirs"},
+		"between the both": {func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+			return errors.Join(set(ctx, c, "theirs"), c.Patch(ctx, object, patch, options...))
+		}, "", "", changed, "theirs"},
+		"the answer is lost": {func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+			if err := c.Patch(ctx, object, patch, options...); err != nil {
+				return err
+			}
+			if object.GetLabels()[istio.NetworkLabel] == "" {
+				return nil // the undoing
+			}
+			return apierrors.NewTimeoutError("the request did not complete", 1)
+		}, "", "", "labelling namespace istio-system: Timeout: ", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := &clusters.Cluster{Client: fake.NewClientBuilder().WithObjects(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system", Labels: map[string]string{"another": "label"}}}).
+					WithInterceptorFuncs(interceptor.Funcs{Patch: test.patch}).Build()}
+				a := newApplication(t, c, &grant{})
+				a.progress, a.request.Networks = terminal.NewProgress(io.Discard), map[string]string{"one": "ours"}
+				a.plan.Label, a.plan.Expose = []bool{true}, []bool{false}
+				other := func(network string) {
+					if network != "" {
+						if err := set(t.Context(), c.Client, network); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				other(test.before)
+				if err := a.writeNetwork(t.Context(), 0, false); (err == nil) != (test.fails == "") || err != nil && !strings.Contains(err.Error(), test.fails) {
+					t.Errorf("got %v", err)
+				}
+				other(test.after)
+				if commands := a.undo(t.Context()); len(commands) > 0 {
+					t.Error(commands)
+				}
+				namespace := &corev1.Namespace{}
+				if err := c.Client.Get(t.Context(), client.ObjectKey{Name: "istio-system"}, namespace); err != nil {
+					t.Fatal(err)
+				}
+				if got := namespace.Labels; got[istio.NetworkLabel] != test.want || got["another"] != "label" {
+					t.Errorf("got %v", got)
+				}
+			})
+		})
+	}
+}
+
+// A Gateway whose creation was not answered is removed.
+func TestUnansweredGateway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &clusters.Cluster{Client: fake.NewClientBuilder().WithInterceptorFuncs(interceptor.Funcs{
+			Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
+				return errors.Join(apierrors.NewInternalError(errors.New("etcd")), c.Create(ctx, object, options...))
+			},
+		}).Build()}
+		a := newApplication(t, c, &grant{})
+		a.progress, a.plan.Label, a.plan.Expose = terminal.NewProgress(io.Discard), []bool{false}, []bool{true}
+		if err := a.writeNetwork(t.Context(), 0, false); err == nil {
+			t.Error("no error")
+		}
+		if commands := a.undo(t.Context()); len(commands) > 0 {
+			t.Error(commands)
+		}
+		if err := c.Client.Get(t.Context(), named(exposeGateway), gateway("")); !apierrors.IsNotFound(err) {
+			t.Errorf("the Gateway remains: %v", err)
+		}
+	})
+}
+
+// An API server that accepts a port-forward and never answers holds join no longer than --timeout, also without --request-timeout.
+func TestAwaitSilence(t *testing.T) {
+	t.Parallel()
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	c := fakeCluster(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istiod-0", Labels: istio.IstiodLabels}})
+	c.Config = &rest.Config{Host: "http://" + silent.Addr().String()}
+	a := newApplication(t, c, renewed(""))
+	a.progress, a.plan.Restart = terminal.NewProgress(io.Discard), []bool{false}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends the test where it would hang
+	defer cancel()
+	a.await(ctx, 10*time.Millisecond)
+	if got := a.served[0]; !strings.HasPrefix(got.Problem, "istiod has not answered after ") || ctx.Err() != nil {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // leaving is the result for context one, and its API server's objects.
 func leaving(s *clusterState, objects ...client.Object) *leaveResult {
 	c := fakeCluster(objects...)
@@ -384,6 +693,13 @@ func TestLeaveOtherCluster(t *testing.T) {
 	other := leaving(state("one", with(joined())), account.DeepCopy(), role.DeepCopy(), binding.DeepCopy())
 	other.meet([]*leaveResult{other, hostile})
 	got := removeAll(t, other)
+	for code, results := range map[int][]*leaveResult{0: {same, two}, exit.Problem: {other, hostile}} {
+		var f leaveFlags
+		coded, _ := errors.AsType[*exit.Error](f.report(io.Discard, results))
+		if coded == nil && code != 0 || coded != nil && coded.Code != code {
+			t.Errorf("got %+v, want exit code %d", coded, code)
+		}
+	}
 	want := "one: Secret istio-system/istio-remote-secret-two remains, because the context whose istiod is named two has neither the account of its token nor its address: it may be of another cluster; to remove it: kubectl istiod-agent leave two --context=one --namespace=istio-system\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -51,7 +51,9 @@ other; the access of another cluster with such a name remains.
 Remote secrets that join did not create, and network labels of namespaces, remain. You
 can run it again at any time.
 
-Exit codes: 0 no object of join remains; 2 a request failed, or the flags are wrong.`,
+Exit codes: 0 no object of join for these clusters remains; 1 one remains, because a
+context may be of another cluster with the same name; 2 a request failed, or the flags
+are wrong.`,
 		Example: `  # cluster-3 leaves the mesh of three clusters
   kubectl istiod-agent leave cluster-3 --context cluster-1 --context cluster-2 --context cluster-3
 
@@ -82,10 +84,12 @@ type leaveResult struct {
 	partners, strangers sets.Set[string]
 	// remaining are why each of Remaining stays, and the command that removes it.
 	remaining []string
-	kubectl   string
-	state     *clusterState
-	cluster   *clusters.Cluster
-	err       error
+	// unclear is whether one of join is among them.
+	unclear bool
+	kubectl string
+	state   *clusterState
+	cluster *clusters.Cluster
+	err     error
 }
 
 func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
@@ -133,18 +137,24 @@ func (f *leaveFlags) run(cmd *cobra.Command, leaving []string) error {
 		}
 	}
 	progress.Done()
-	failed := false
+	return f.report(cmd.OutOrStdout(), all)
+}
+
+// report prints the results, and returns the exit code.
+func (f *leaveFlags) report(out io.Writer, all []*leaveResult) error {
+	failed, unclear := false, false
 	for _, r := range all {
+		unclear = unclear || r.unclear
 		if r.err != nil {
 			failed, r.Error = true, terminal.OneLine(r.err.Error())
 		}
 	}
-	err := f.Write(cmd.OutOrStdout(), map[string]any{"contexts": all}, func(out io.Writer) {
+	err := f.Write(out, map[string]any{"contexts": all}, func(out io.Writer) {
 		for _, r := range all {
 			r.print(out, f.dryRun)
 		}
 	})
-	return exit.Result(err, failed, false)
+	return exit.Result(err, failed, unclear)
 }
 
 // meet sets the partners to the clusters of all contexts. Their names are what their API servers answer: one with the name of a
@@ -198,6 +208,7 @@ func (f *leaveFlags) removeSecrets(ctx context.Context, r *leaveResult) error {
 			r.stays(secret.Key, "join did not create it", deletion)
 		case secret.Joined && r.strangers.Has(secret.Clusters[0]):
 			name := secret.Clusters[0]
+			r.unclear = true
 			r.stays(secret.Key, "the context whose istiod is named "+name+" has neither the account of its token nor its address: it may be of another cluster", r.state.leaveCommand(name))
 		}
 	}

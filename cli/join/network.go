@@ -4,17 +4,14 @@ package join
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/istiod-agent/istiod-agent/cli/clusters"
 	"github.com/istiod-agent/istiod-agent/cli/remotes"
 	"github.com/istiod-agent/istiod-agent/cli/shell"
 	"github.com/istiod-agent/istiod-agent/internal/istio"
@@ -50,38 +47,49 @@ func gateway(namespace string) *unstructured.Unstructured {
 func (a *application) writeNetwork(ctx context.Context, i int, dryRun bool) error {
 	t := a.targets[i]
 	if a.plan.Label[i] {
-		if err := labelNetwork(ctx, t.cluster, t.Namespace, a.request.Networks[t.Context], dryRun); err != nil {
+		network := a.request.Networks[t.Context]
+		found, err := t.relabel(ctx, "", network, dryRun)
+		if found {
+			a.record(dryRun, i, err, fmt.Sprintf("%s label namespace %s %s-", t.Kubectl, shell.Quote(t.Namespace), istio.NetworkLabel), func(ctx context.Context) (bool, error) {
+				return t.relabel(ctx, network, "", false)
+			})
+		}
+		switch {
+		case err == nil && !found || apierrors.IsConflict(err):
+			return fmt.Errorf("another client changed namespace %s meanwhile; run join again", t.Namespace)
+		case err != nil:
 			return err
 		}
-		a.record(dryRun, fmt.Sprintf("%s label namespace %s %s-", t.Kubectl, shell.Quote(t.Namespace), istio.NetworkLabel), func(ctx context.Context) error {
-			return labelNetwork(ctx, t.cluster, t.Namespace, nil, false)
-		})
 	}
 	if !a.plan.Expose[i] {
 		return nil
 	}
 	object := gateway(t.Namespace)
-	if err := t.cluster.Client.Create(ctx, object, a.createOptions(dryRun)...); apierrors.IsAlreadyExists(err) {
+	err := t.cluster.Client.Create(ctx, object, a.createOptions(dryRun)...)
+	a.record(dryRun, i, err, fmt.Sprintf("%s delete gateways.networking.istio.io -n %s %s", t.Kubectl, shell.Quote(t.Namespace), exposeGateway), deletion(t.cluster, object))
+	if apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("Gateway %s/%s exists, but does not pass *.local through on port %d; change or delete it", t.Namespace, exposeGateway, istio.EastWestPort) //nolint:staticcheck // a kind
-	} else if err != nil {
-		return t.cluster.Explain("creating Gateway "+t.Namespace+"/"+exposeGateway, "create", "gateways.networking.istio.io", err)
 	}
-	a.record(dryRun, fmt.Sprintf("%s delete gateways.networking.istio.io -n %s %s", t.Kubectl, shell.Quote(t.Namespace), exposeGateway), func(ctx context.Context) error {
-		return client.IgnoreNotFound(t.cluster.Client.Delete(ctx, object))
-	})
-	return nil
+	return t.cluster.Explain("creating Gateway "+t.Namespace+"/"+exposeGateway, "create", "gateways.networking.istio.io", err)
 }
 
-// labelNetwork sets the label, or removes it with nil.
-func labelNetwork(ctx context.Context, cluster *clusters.Cluster, namespace string, network any, dryRun bool) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{istio.NetworkLabel: network}}})
-	if err != nil {
-		return err
+// relabel changes the network of istiod's namespace, where "" is none. found is whether it was the given one: no other is changed.
+func (t *target) relabel(ctx context.Context, from, to string, dryRun bool) (found bool, err error) {
+	namespace := &corev1.Namespace{}
+	if err := t.cluster.Client.Get(ctx, client.ObjectKey{Name: t.Namespace}, namespace); err != nil {
+		return false, t.cluster.Explain("reading namespace "+t.Namespace, "get", "namespaces", err)
+	}
+	if namespace.Labels[istio.NetworkLabel] != from {
+		return false, nil
+	}
+	before := namespace.DeepCopy()
+	if delete(namespace.Labels, istio.NetworkLabel); to != "" {
+		metav1.SetMetaDataLabel(&namespace.ObjectMeta, istio.NetworkLabel, to)
 	}
 	options := []client.PatchOption{owner}
 	if dryRun {
 		options = append(options, client.DryRunAll)
 	}
-	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
-	return cluster.Explain("labelling namespace "+namespace, "patch", "namespaces", cluster.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), options...))
+	err = t.cluster.Client.Patch(ctx, namespace, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), options...)
+	return true, t.cluster.Explain("labelling namespace "+t.Namespace, "patch", "namespaces", err)
 }

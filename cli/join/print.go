@@ -138,7 +138,7 @@ func (f *flags) printResult(ctx context.Context, out io.Writer, a *application) 
 		r.Next = "before " + first.UTC().Format(time.RFC3339) + ", when the first token expires: kubectl istiod-agent join" + f.arguments() + f.ownArguments()
 	}
 	if !f.dryRun && !problem && !unknown && oneNetworkOf(a) {
-		r.Proof = "kubectl istiod-agent verify --traffic" + f.contexts() + f.Arguments() + f.imageArgument()
+		r.Proof = "kubectl istiod-agent verify --traffic" + f.contexts() + f.Arguments() + f.podArguments()
 	}
 	err := f.Write(out, r, func(out io.Writer) { r.print(out, f.dryRun) })
 	return exit.Result(err, unknown, problem)

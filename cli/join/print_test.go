@@ -4,6 +4,7 @@ package join
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -121,7 +122,7 @@ func TestOutput(t *testing.T) {
 		"without probe":   {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two"))), 0},
 		"kept":            {flags{restart: true}, written(planned(t, joinRequest{}, state("one", with(joined())), state("two")), servedResult{}, servedResult{}), 0},
 		"replaced":        {flags{restart: true}, written(replaced(t, tokenSecret("istio-reader-service-account", corev1.SecretTypeServiceAccountToken)), servedResult{}, servedResult{}), 0},
-		"without restart": {flags{pods: pods.Options{Image: "registry.example/traffic:1"}}, written(planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two"))), 0},
+		"without restart": {flags{pods: pods.Options{Image: "registry.example/traffic:1", Timeout: 5 * time.Minute}}, written(planned(t, joinRequest{Renew: true}, state("one", with(joined())), state("two"))), 0},
 		"not served":      {flags{restart: true}, written(planned(t, joinRequest{}, state("one"), state("two")), servedResult{Problem: "istiod istio-system/istiod-0 has no endpoints of two after 5m"}, servedResult{Unknown: "forwarding a port: forbidden"}), 2},
 		"networks": {
 			flags{restart: true, networks: []string{"one=n1", "two=n2"}},
@@ -132,6 +133,7 @@ func TestOutput(t *testing.T) {
 			t.Parallel()
 			test.flags.ttl, test.flags.probe = defaultTTL, name != "without probe"
 			test.flags.wait, test.flags.timeout = true, defaultTimeout
+			test.flags.pods.Timeout = cmp.Or(test.flags.pods.Timeout, pods.Defaults().Timeout)
 			for _, s := range test.of.targets {
 				test.flags.Contexts = append(test.flags.Contexts, s.Context)
 			}

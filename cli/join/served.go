@@ -49,7 +49,7 @@ func (a *application) await(ctx context.Context, limit time.Duration) {
 		pending.Go(func() {
 			defer a.progress.Remove(t.Context)
 			r := servedResult{Problem: "istiod has not answered"}
-			_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(context.Context) (bool, error) {
+			_ = wait.PollUntilContextCancel(waitCtx, pollInterval, true, func(ctx context.Context) (bool, error) {
 				missing, err := "", error(nil)
 				if a.plan.Restart[i] {
 					missing, err = t.restarting(ctx)
@@ -113,7 +113,7 @@ func (t *target) readShards(ctx context.Context, pod *corev1.Pod, names []string
 	}
 	defer stop()
 	subject := fmt.Sprintf("reading the endpoints of istiod %s/%s", pod.Namespace, pod.Name)
-	ctx, cancel := context.WithTimeout(ctx, t.cluster.Config.Timeout+pollInterval)
+	ctx, cancel := t.cluster.Limit(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+istio.EndpointsPath, nil)
 	if err != nil {

@@ -76,10 +76,12 @@ func obtainWorkload(ctx context.Context, cluster *clusters.Cluster, bundles Publ
 		defer stop()
 		address = forwarded
 	}
+	ctx, cancel := cluster.Limit(ctx)
+	defer cancel()
 	found, err := workload.Obtain(ctx, workload.Request{
 		Dial: dial, ServerName: istio.ServiceName(istio.RevisionOf(pod.Labels)) + "." + pod.Namespace + ".svc", Trusted: []byte(trusted), Token: request.Status.Token,
 	})
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("its port %d does not respond (%w); is it running?", istio.SecurePort, err)
 	}
 	if err != nil {
@@ -140,7 +142,7 @@ func istiodNamespaces(ctx context.Context, cluster *clusters.Cluster) ([]string,
 	}
 }
 
-// Forward is `kubectl port-forward` to a port of istiod; stop ends it.
+// Forward is `kubectl port-forward` to a port of istiod; stop ends it. The time of a request limits its start.
 func Forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod, port int) (address string, stop func(), err error) {
 	config := rest.CopyConfig(cluster.Config)
 	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, "/api", clientgoscheme.Codecs.WithoutConversion()
@@ -159,13 +161,17 @@ func Forward(ctx context.Context, cluster *clusters.Cluster, pod *corev1.Pod, po
 		return "", nil, err
 	}
 	go func() { failed <- forwarder.ForwardPorts() }()
+	ctx, cancel := cluster.Limit(ctx)
+	defer cancel()
 	select {
 	case <-ready:
-	case err := <-failed:
-		return "", nil, cluster.Explain(fmt.Sprintf("forwarding a port to istiod %s/%s", pod.Namespace, pod.Name), "create", "pods/portforward", err)
+	case err = <-failed:
 	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		close(end)
-		return "", nil, ctx.Err()
+		return "", nil, cluster.Explain(fmt.Sprintf("forwarding a port to istiod %s/%s", pod.Namespace, pod.Name), "create", "pods/portforward", err)
 	}
 	ports, err := forwarder.GetPorts()
 	if err != nil || len(ports) != 1 {

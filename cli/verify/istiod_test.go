@@ -3,18 +3,51 @@
 package verify
 
 import (
+	"context"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/istiod-agent/istiod-agent/cli/clusters"
+	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
+
+// An istiod, or an API server, that accepts a connection and never answers does not hold the command.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	labels := map[string]string{"app": "istiod"}
+	c := fake.NewClientBuilder().WithObjects(
+		&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istiod", Labels: labels}},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istiod-0", Labels: labels}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}},
+	).Build()
+	cluster := &clusters.Cluster{Client: c, Config: &rest.Config{Host: "http://" + silent.Addr().String(), Timeout: time.Millisecond}}
+	for address, want := range map[string]string{
+		silent.Addr().String(): "requesting a workload's certificate from istiod istio-system/istiod-0: its port 15012 does not respond (context deadline exceeded); is it running?",
+		"":                     "forwarding a port to istiod istio-system/istiod-0: context deadline exceeded; check the cluster's address and your login: kubectl version",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // ends the test where it would hang
+		defer cancel()
+		published := Published{"istio-system": string(testca.Root("one").PEM())}
+		if _, err := obtainWorkload(ctx, cluster, published, serviceAccount{"default", "default"}, address); err == nil || err.Error() != want || ctx.Err() != nil {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
 
 // A Pod with the label of an istiod gets no token unless its namespace is istiod's: a tenant may create one, with its own root
 // beside it.

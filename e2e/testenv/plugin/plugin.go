@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,8 +30,11 @@ type Result struct {
 func Run(ctx context.Context, stdin string, arguments ...string) Result {
 	var stdout, stderr bytes.Buffer
 	code := cli.Run(ctx, arguments, strings.NewReader(stdin), &stdout, &stderr)
-	return Result{stdout.String(), stderr.String(), code}
+	return Result{ownKubeconfig.ReplaceAllString(stdout.String(), ""), ownKubeconfig.ReplaceAllString(stderr.String(), ""), code}
 }
+
+// ownKubeconfig is the file of a test in the commands that the plugin prints. Result has them without it.
+var ownKubeconfig = regexp.MustCompile(` --kubeconfig=/[\w./-]+`)
 
 func (r Result) String() string {
 	return fmt.Sprintf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
