@@ -286,6 +286,37 @@ func TestSummarized(t *testing.T) {
 	}
 }
 
+// A status without an error has an empty one: server-side apply keeps a field that is left out while a deleted Pod owns it.
+func TestAnEmptyErrorIsApplied(t *testing.T) {
+	var applied map[string]any
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		object := map[string]any{
+			"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
+			"metadata": map[string]any{"name": "mine", "namespace": "istio-system"},
+			"status":   map[string]any{"state": "FAILED", "error": "of a deleted Pod"},
+		}
+		if r.Method == http.MethodPatch {
+			if err := json.NewDecoder(r.Body).Decode(&applied); err != nil {
+				t.Error(err)
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(object)
+	}))
+	defer server.Close()
+	c, err := New(&rest.Config{Host: server.URL}, me)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := &certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Name: "mine", Namespace: "istio-system"}}
+	if err := c.Reporter(logr.Discard()).apply(t.Context(), &statusOf{certificate, certificatesv1.IssuedCertificateStatus{State: certificatesv1.Finished}}); err != nil {
+		t.Fatal(err)
+	}
+	if text, found, _ := unstructured.NestedString(applied, "status", "error"); !found || text != "" {
+		t.Errorf("applied %v", applied)
+	}
+}
+
 // Requests belong to a Pod only where its token names this Pod: with the UID of another one, they would be deleted at once.
 func TestPodUID(t *testing.T) {
 	t.Parallel()

@@ -143,6 +143,7 @@ func (r *Reporter) applyOnce(ctx context.Context, s *statusOf) error {
 	if err != nil {
 		return err
 	}
+	content["error"] = status.Error // also if empty: a field left out stays as long as a deleted pod owns it too
 	err = r.applyContent(ctx, stored, content)
 	for _, older := range []func(map[string]any){withoutDetails, withoutAdditions} {
 		if err == nil || !strings.Contains(err.Error(), undeclared) {

@@ -177,7 +177,7 @@ func removalPatch(certificate *unstructured.Unstructured, entries []int, now tim
 	if err != nil {
 		return operations
 	}
-	for _, field := range []string{"conditions", "notAfter", "root", "rootNotAfter"} {
+	for _, field := range []string{"conditions", "notAfter", "root", "rootNotAfter", "error", "state"} {
 		value, found := summary[field]
 		_, existed := stored[field]
 		switch {

@@ -54,13 +54,14 @@ func TestTheRightEntriesGo(t *testing.T) {
 		"without conditions": {`{"certificates":[{"pod":"a"},{"pod":"b"},{"pod":"c"}]}`, "[" + removed + "]"},
 		"of another type":    {`{"state":3,"certificates":[{"pod":"a"},{"pod":"b"},{"pod":"c"}]}`, "[" + removed + "]"},
 		"with conditions": {
-			`{"notAfter":"2025-01-01T00:00:00Z","certificates":[{"pod":"a"},{"pod":"b","serialNumber":"01","confirmed":true,"rootFingerprint":"aaaaaaaaaaaaaaaa"},{"pod":"c"}],
+			`{"state":"FAILED","error":"sealed","notAfter":"2025-01-01T00:00:00Z","certificates":[{"pod":"a","error":"sealed"},{"pod":"b","serialNumber":"01","confirmed":true,"rootFingerprint":"aaaaaaaaaaaaaaaa"},{"pod":"c"}],
 			"conditions":[{"type":"Ready","status":"False","reason":"Initial","message":"","observedGeneration":3,"lastTransitionTime":"2025-01-01T00:00:00Z"}]}`,
 			"[" + removed + `,{"op":"add","path":"/status/conditions","value":[` +
 				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"Every reporting istiod has a valid CA certificate (Pods: 1).","observedGeneration":3,"reason":"Published","status":"True","type":"Ready"},` +
 				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"Every reporting istiod has loaded its CA certificate (Pods: 1).","observedGeneration":3,"reason":"Confirmed","status":"True","type":"Confirmed"},` +
 				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"The CA certificates lead to a root that every reporting istiod publishes as trusted.","observedGeneration":3,"reason":"Trusted","status":"True","type":"RootTrusted"}]},` +
-				`{"op":"remove","path":"/status/notAfter"},{"op":"add","path":"/status/root","value":"aaaaaaaaaaaa"}]`,
+				`{"op":"remove","path":"/status/notAfter"},{"op":"add","path":"/status/root","value":"aaaaaaaaaaaa"},` +
+				`{"op":"remove","path":"/status/error"},{"op":"add","path":"/status/state","value":"FINISHED"}]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

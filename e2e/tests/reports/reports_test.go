@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/check"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/cluster"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/webhookserver"
@@ -24,7 +26,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2}) }
 
-// A Pod's entry in the status exists as long as the Pod. The conditions are those of the existing Pods.
+// A Pod's entry in the status exists as long as the Pod. Conditions, state and error are those of the existing Pods.
 func TestReportsOfDeletedPods(t *testing.T) {
 	namespace := shared.Namespace(t, false)
 	pod := func(name string) *corev1.Pod {
@@ -38,39 +40,30 @@ func TestReportsOfDeletedPods(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		must(t, shared.Create(t.Context(), pod(name)))
 	}
-	certificate := func(status map[string]any) *unstructured.Unstructured {
-		object := map[string]any{
-			"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
-			"metadata": map[string]any{"name": "istiod", "namespace": namespace},
-		}
-		if status != nil {
-			object["status"] = status
-		} else {
-			object["spec"] = map[string]any{"hosts": []any{"spiffe://cluster.local/ns/" + namespace + "/sa/istiod"}}
-		}
-		return &unstructured.Unstructured{Object: object}
+	certificate := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
+		"metadata": map[string]any{"name": "istiod", "namespace": namespace},
+		"spec":     map[string]any{"hosts": []any{"spiffe://cluster.local/ns/" + namespace + "/sa/istiod"}},
+	}}
+	must(t, shared.Create(t.Context(), certificate.DeepCopy()))
+	report := func(pod, serial string, state certificatesv1.State, text string) {
+		must(t, agents.Report(t.Context(), shared, client.ObjectKeyFromObject(certificate), pod, certificatesv1.IssuedCertificateStatus{
+			State: state, Error: text,
+			Certificates: []certificatesv1.CertificateStatus{{Pod: pod, SerialNumber: serial, Confirmed: true, Error: text}},
+		}))
 	}
-	must(t, shared.Create(t.Context(), certificate(nil)))
-	for _, name := range []string{"a", "b", "gone"} { // each as its own manager, as the agents do
-		entry := map[string]any{"pod": name, "confirmed": true}
-		if name != "gone" {
-			entry["serialNumber"] = "01"
-		}
-		applied := certificate(map[string]any{"state": "FINISHED", "certificates": []any{entry}, "conditions": []any{map[string]any{
-			"type": "Ready", "status": "False", "reason": "Initial", "message": "Pod gone has none.", "lastTransitionTime": "2026-01-01T00:00:00Z",
-		}}})
-		must(t, shared.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner("istiod-agent/"+name), client.ForceOwnership))
-	}
-	wantEntries(t, certificate(nil), "a", "b")
-	stored := certificate(nil)
-	must(t, shared.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
-	conditions, _, _ := unstructured.NestedSlice(stored.Object, "status", "conditions")
+	report("a", "01", certificatesv1.Finished, "")
+	report("b", "01", certificatesv1.Finished, "")
+	report("gone", "", certificatesv1.Finished, "")
+	wantEntries(t, certificate, "a", "b")
+	conditions, _, _ := unstructured.NestedSlice(certificate.Object, "status", "conditions")
 	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every reporting istiod has a valid CA certificate (Pods: 2)." {
 		t.Errorf("the conditions are %v", conditions)
 	}
 
+	report("a", "01", certificatesv1.Failed, "Vault is sealed")
 	must(t, shared.Delete(t.Context(), pod("a"), client.GracePeriodSeconds(0)))
-	wantEntries(t, certificate(nil), "b")
+	wantEntries(t, certificate, "b")
 }
 
 func wantEntries(t *testing.T, certificate *unstructured.Unstructured, want ...string) {
@@ -91,5 +84,8 @@ func wantEntries(t *testing.T, certificate *unstructured.Unstructured, want ...s
 	})
 	if state, _, _ := unstructured.NestedString(certificate.Object, "status", "state"); state != "FINISHED" {
 		t.Errorf("the state is %q", state)
+	}
+	if text, _, _ := unstructured.NestedString(certificate.Object, "status", "error"); text != "" {
+		t.Errorf("the error is %q", text)
 	}
 }
