@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reports removes the entries of deleted Pods from the status of IssuedCertificates, which would otherwise grow with
-// each rollout of istiod, and summarizes the remaining ones.
+// Package reports removes the entries of deleted and of terminated Pods from the status of IssuedCertificates, which would
+// otherwise grow with each rollout of istiod, and summarizes the remaining ones.
 package reports
 
 import (
@@ -39,9 +39,9 @@ type reconciler struct {
 	live   client.Reader
 }
 
-// CacheByObject limits the cached metadata of Pods to istiod's.
+// CacheByObject limits the cached metadata of Pods to istiod's that have not terminated.
 func CacheByObject() map[client.Object]cache.ByObject {
-	return map[client.Object]cache.ByObject{pod(): {Label: istio.IstiodLabels.AsSelector()}}
+	return map[client.Object]cache.ByObject{pod(): controllers.IstiodPods()}
 }
 
 func pod() *metav1.PartialObjectMetadata { return controllers.Metadata(controllers.PodKind) }
@@ -120,16 +120,18 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, nil
 }
 
-// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once.
+// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once. A terminated
+// Pod counts as deleted: an evicted one stays as an object, and would never complete a change of the root.
 func (c *reconciler) isDeleted(ctx context.Context, key types.NamespacedName) (bool, error) {
 	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
 		return false, err
 	}
-	err := c.live.Get(ctx, key, pod())
+	live := controllers.Untyped(controllers.PodKind)
+	err := c.live.Get(ctx, key, live)
 	if apierrors.IsForbidden(err) {
 		return false, nil // the host names a namespace without rights
 	}
-	return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	return apierrors.IsNotFound(err) || err == nil && controllers.Terminated(live), client.IgnoreNotFound(err)
 }
 
 // reportingPods are the Pods with an entry in status.certificates, in order.

@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
 func TestWhoReportsAndFromWhere(t *testing.T) {
@@ -43,6 +47,20 @@ func TestWhoReportsAndFromWhere(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 		})
+	}
+}
+
+// The object of an evicted Pod stays, and the cache does not hold it.
+func TestATerminatedPodCountsAsDeleted(t *testing.T) {
+	for phase, want := range map[corev1.PodPhase]bool{
+		"": false, corev1.PodPending: false, corev1.PodRunning: false, corev1.PodUnknown: false, corev1.PodFailed: true, corev1.PodSucceeded: true,
+	} {
+		key := types.NamespacedName{Namespace: "istio-system", Name: "a"}
+		stored := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Status: corev1.PodStatus{Phase: phase}}
+		c := &reconciler{client: fake.NewClientBuilder().Build(), live: fake.NewClientBuilder().WithObjects(stored).Build()}
+		if got, err := c.isDeleted(t.Context(), key); got != want || err != nil {
+			t.Errorf("phase %q: got %t, %v", phase, got, err)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
@@ -26,7 +27,7 @@ var shared *cluster.Cluster
 
 func TestMain(m *testing.M) { cluster.Main(m, &shared, &webhookserver.Options{Replicas: 2}) }
 
-// A Pod's entry in the status exists as long as the Pod. Conditions, state and error are those of the existing Pods.
+// A Pod's entry in the status exists as long as the Pod runs. Conditions, state and error are those of the existing Pods.
 func TestReportsOfDeletedPods(t *testing.T) {
 	namespace := shared.Namespace(t, false)
 	pod := func(name string) *corev1.Pod {
@@ -37,7 +38,7 @@ func TestReportsOfDeletedPods(t *testing.T) {
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: namespace}}
 	must(t, client.IgnoreAlreadyExists(shared.Create(t.Context(), account)))
-	for _, name := range []string{"a", "b"} {
+	for _, name := range []string{"a", "b", "c"} {
 		must(t, shared.Create(t.Context(), pod(name)))
 	}
 	certificate := &unstructured.Unstructured{Object: map[string]any{
@@ -54,12 +55,17 @@ func TestReportsOfDeletedPods(t *testing.T) {
 	}
 	report("a", "01", certificatesv1.Finished, "")
 	report("b", "01", certificatesv1.Finished, "")
+	report("c", "01", certificatesv1.Finished, "")
 	report("gone", "", certificatesv1.Finished, "")
-	wantEntries(t, certificate, "a", "b")
+	wantEntries(t, certificate, "a", "b", "c")
 	conditions, _, _ := unstructured.NestedSlice(certificate.Object, "status", "conditions")
-	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every reporting istiod has a valid CA certificate (Pods: 2)." {
+	if ready := conditions[0].(map[string]any); ready["type"] != "Ready" || ready["status"] != "True" || ready["message"] != "Every reporting istiod has a valid CA certificate (Pods: 3)." {
 		t.Errorf("the conditions are %v", conditions)
 	}
+
+	evicted := client.RawPatch(types.MergePatchType, []byte(`{"status":{"phase":"Failed","reason":"Evicted"}}`))
+	must(t, shared.Status().Patch(t.Context(), pod("c"), evicted)) // the object stays
+	wantEntries(t, certificate, "a", "b")
 
 	report("a", "01", certificatesv1.Failed, "Vault is sealed")
 	must(t, shared.Delete(t.Context(), pod("a"), client.GracePeriodSeconds(0)))
