@@ -207,15 +207,6 @@ func TestEventsAreOfASizeThatIsTaken(t *testing.T) {
 	}
 }
 
-func TestTheManagersNameFits(t *testing.T) {
-	if got := manager("istiod-0"); got != "istiod-agent/istiod-0" {
-		t.Errorf("got %q", got)
-	}
-	if got := manager(strings.Repeat("p", 253)); len(got) != 128 {
-		t.Errorf("%d bytes", len(got))
-	}
-}
-
 // Of the status only the newest is kept, of the events the first until somebody takes them, and nobody waits.
 func TestNobodyWaitsForTheAPIServer(t *testing.T) {
 	r := (&Client{identity: me}).Reporter(logr.Discard())

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -110,14 +112,49 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := c.client.Status().Patch(ctx, certificate.DeepCopy(), client.RawPatch(types.JSONPatchType, patch)); err != nil {
-		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
-			return reconcile.Result{}, nil // it changed meanwhile, which triggers another reconcile
+	updated := certificate.DeepCopy()
+	if err := c.client.Status().Patch(ctx, updated, client.RawPatch(types.JSONPatchType, patch)); err != nil {
+		if changedMeanwhile(err) {
+			return reconcile.Result{}, nil // which triggers another reconcile
 		}
 		return reconcile.Result{}, fmt.Errorf("removing the entries of deleted Pods from IssuedCertificate %s: %w", request, err)
 	}
 	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(deleted))
-	return reconcile.Result{}, nil
+	return reconcile.Result{}, c.removeManagers(ctx, updated)
+}
+
+func changedMeanwhile(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
+}
+
+// removeManagers removes the field managers of Pods without an entry: each would keep its share of the common fields for ever.
+// The API server reads managedFields from a write of the object alone, not of its status. The given object is the answer to
+// the last write, since the cache holds no managedFields. If it changed meanwhile, the next removal of entries makes up for
+// this one.
+func (c *reconciler) removeManagers(ctx context.Context, certificate *unstructured.Unstructured) error {
+	all := certificate.GetManagedFields()
+	remaining := remainingManagers(certificate)
+	if len(remaining) == len(all) {
+		return nil
+	}
+	changed := certificate.DeepCopy()
+	changed.SetManagedFields(remaining)
+	err := c.client.Patch(ctx, changed, client.MergeFromWithOptions(certificate, client.MergeFromWithOptimisticLock{}))
+	if err != nil && !changedMeanwhile(err) {
+		return fmt.Errorf("removing the field managers of deleted Pods from IssuedCertificate %s: %w", client.ObjectKeyFromObject(certificate), err)
+	}
+	return nil
+}
+
+// remainingManagers are the managedFields without those of agents whose Pod has no entry.
+func remainingManagers(certificate *unstructured.Unstructured) []metav1.ManagedFieldsEntry {
+	reporting := sets.New[string]()
+	for _, pod := range reportingPods(certificate) {
+		reporting.Insert(certificatesv1.FieldManager(pod))
+	}
+	return slices.DeleteFunc(certificate.GetManagedFields(), func(entry metav1.ManagedFieldsEntry) bool {
+		return strings.HasPrefix(entry.Manager, certificatesv1.FieldManagerPrefix) && !reporting.Has(entry.Manager)
+	})
 }
 
 // isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once. A terminated

@@ -5,6 +5,7 @@ package reports
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
 func TestWhoReportsAndFromWhere(t *testing.T) {
@@ -61,6 +64,27 @@ func TestATerminatedPodCountsAsDeleted(t *testing.T) {
 		if got, err := c.isDeleted(t.Context(), key); got != want || err != nil {
 			t.Errorf("phase %q: got %t, %v", phase, got, err)
 		}
+	}
+}
+
+// Only agents whose Pod has no entry lose their managedFields. The name of a manager is cut, so that two Pods may share one.
+func TestTheRightManagersGo(t *testing.T) {
+	long := strings.Repeat("p", 200)
+	object := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"certificates": []any{map[string]any{"pod": "a"}, map[string]any{"pod": long + "1"}}}}}
+	var all []metav1.ManagedFieldsEntry
+	for _, manager := range []string{"helm", "istiod-agent-webhook", "istiod-agent", "istiod-agent/a", "istiod-agent/gone", certificatesv1.FieldManager(long + "2"), "istiod-agent/"} {
+		all = append(all, metav1.ManagedFieldsEntry{Manager: manager})
+	}
+	object.SetManagedFields(all)
+	var got []string
+	for _, entry := range remainingManagers(object) {
+		got = append(got, entry.Manager)
+	}
+	if want := []string{"helm", "istiod-agent-webhook", "istiod-agent", "istiod-agent/a", certificatesv1.FieldManager(long + "1")}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	if len(object.GetManagedFields()) != len(all) {
+		t.Error("the object was changed")
 	}
 }
 

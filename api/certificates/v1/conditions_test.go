@@ -92,6 +92,16 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
+func TestFieldManager(t *testing.T) {
+	t.Parallel()
+	if got := FieldManager("istiod-0"); got != "istiod-agent/istiod-0" {
+		t.Errorf("got %q", got)
+	}
+	if got := FieldManager(strings.Repeat("p", 253)); len(got) != 128 {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
 // The state and the error are those of one Pod, the one that most urgently needs a person.
 func TestSummarizedState(t *testing.T) {
 	t.Parallel()

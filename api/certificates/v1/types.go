@@ -551,6 +551,15 @@ type CertificateStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
+// FieldManagerPrefix begins the field managers of the agents.
+const FieldManagerPrefix = "istiod-agent/"
+
+// FieldManager returns the field manager of a Pod's agent, of 128 characters at most.
+func FieldManager(pod string) string {
+	name := FieldManagerPrefix + pod
+	return name[:min(len(name), 128)]
+}
+
 // State is the Pod's state, as far as its entry shows it.
 func (c *CertificateStatus) State() State {
 	switch {
