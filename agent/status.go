@@ -42,12 +42,7 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 		Pod: a.Identity.Pod, Reason: reason, Error: bounded.Text(message, certificatesv1.MaxStatusText),
 		OfferedRootFingerprint: a.state.RejectedRoot(), RemoteClusters: a.remoteClusters(),
 	}
-	state := certificatesv1.Pending
 	if p := a.state.Published(); p != nil {
-		state = certificatesv1.Issued
-		if p.Confirmed {
-			state = certificatesv1.Finished
-		}
 		mine.SerialNumber = p.Serial
 		mine.Issuer, mine.Key = bounded.Text(a.set.Certificate().Issuer.String(), certificatesv1.MaxStatusText), a.set.KeyKind()
 		mine.NotBefore, mine.NotAfter = &metav1.Time{Time: p.NotBefore}, &metav1.Time{Time: p.NotAfter}
@@ -63,11 +58,9 @@ func (a *Agent) status(generation int64) certificatesv1.IssuedCertificateStatus 
 			mine.RenewAt = &metav1.Time{Time: at.Truncate(time.Second)}
 		}
 	}
-	switch {
-	case a.state.Pending():
+	state := mine.State()
+	if a.state.Pending() {
 		state = certificatesv1.Requested
-	case mine.Error != "":
-		state = certificatesv1.Failed
 	}
 	status := certificatesv1.IssuedCertificateStatus{
 		ObservedGeneration: generation, State: state, Error: mine.Error,

@@ -10,10 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
 	k8slabels "k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/internal/istio"
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
@@ -52,4 +55,22 @@ func NotSelected(ctx context.Context, reader client.Reader, deployment *unstruct
 func OptedIn(ctx context.Context, reader client.Reader, name string) (bool, error) {
 	err := reader.Get(ctx, types.NamespacedName{Name: name}, Metadata(corev1.SchemeGroupVersion.WithKind("Namespace")))
 	return err == nil, client.IgnoreNotFound(err)
+}
+
+// IstiodPods limits the cache of Pods to istiod's that have not terminated: to a watch, a Pod that terminates is deleted. The
+// cache of a kind is one, whichever types its objects are read into, so that all its users need the same limits.
+func IstiodPods() cache.ByObject {
+	return cache.ByObject{
+		Label: istio.IstiodLabels.AsSelector(),
+		Field: fields.AndSelectors(
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+		),
+	}
+}
+
+// Terminated reports whether a Pod has ended for good; its object can stay, as after an eviction.
+func Terminated(pod *unstructured.Unstructured) bool {
+	phase, _, _ := unstructured.NestedString(pod.Object, "status", "phase")
+	return phase == string(corev1.PodSucceeded) || phase == string(corev1.PodFailed)
 }

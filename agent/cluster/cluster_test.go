@@ -207,15 +207,6 @@ func TestEventsAreOfASizeThatIsTaken(t *testing.T) {
 	}
 }
 
-func TestTheManagersNameFits(t *testing.T) {
-	if got := manager("istiod-0"); got != "istiod-agent/istiod-0" {
-		t.Errorf("got %q", got)
-	}
-	if got := manager(strings.Repeat("p", 253)); len(got) != 128 {
-		t.Errorf("%d bytes", len(got))
-	}
-}
-
 // Of the status only the newest is kept, of the events the first until somebody takes them, and nobody waits.
 func TestNobodyWaitsForTheAPIServer(t *testing.T) {
 	r := (&Client{identity: me}).Reporter(logr.Discard())
@@ -283,6 +274,37 @@ func TestSummarized(t *testing.T) {
 				t.Errorf("it claims the entries %+v", got.Certificates)
 			}
 		})
+	}
+}
+
+// A status without an error has an empty one: server-side apply keeps a field that is left out while a deleted Pod owns it.
+func TestAnEmptyErrorIsApplied(t *testing.T) {
+	var applied map[string]any
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		object := map[string]any{
+			"apiVersion": "certificates.mesh.gloo.solo.io/v1", "kind": "IssuedCertificate",
+			"metadata": map[string]any{"name": "mine", "namespace": "istio-system"},
+			"status":   map[string]any{"state": "FAILED", "error": "of a deleted Pod"},
+		}
+		if r.Method == http.MethodPatch {
+			if err := json.NewDecoder(r.Body).Decode(&applied); err != nil {
+				t.Error(err)
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(object)
+	}))
+	defer server.Close()
+	c, err := New(&rest.Config{Host: server.URL}, me)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := &certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Name: "mine", Namespace: "istio-system"}}
+	if err := c.Reporter(logr.Discard()).apply(t.Context(), &statusOf{certificate, certificatesv1.IssuedCertificateStatus{State: certificatesv1.Finished}}); err != nil {
+		t.Fatal(err)
+	}
+	if text, found, _ := unstructured.NestedString(applied, "status", "error"); !found || text != "" {
+		t.Errorf("applied %v", applied)
 	}
 }
 

@@ -143,6 +143,7 @@ func (r *Reporter) applyOnce(ctx context.Context, s *statusOf) error {
 	if err != nil {
 		return err
 	}
+	content["error"] = status.Error // also if empty: a field left out stays as long as a deleted pod owns it too
 	err = r.applyContent(ctx, stored, content)
 	for _, older := range []func(map[string]any){withoutDetails, withoutAdditions} {
 		if err == nil || !strings.Contains(err.Error(), undeclared) {
@@ -210,14 +211,8 @@ func (r *Reporter) applyContent(ctx context.Context, stored *unstructured.Unstru
 		"status":   status,
 	}}
 	_, err := r.client.client.Resource(certificatesv1.IssuedCertificates).Namespace(stored.GetNamespace()).
-		ApplyStatus(ctx, stored.GetName(), object, metav1.ApplyOptions{FieldManager: manager(r.client.identity.Pod), Force: true})
+		ApplyStatus(ctx, stored.GetName(), object, metav1.ApplyOptions{FieldManager: certificatesv1.FieldManager(r.client.identity.Pod), Force: true})
 	return err
-}
-
-// manager returns a pod's field manager, of 128 characters at most.
-func manager(pod string) string {
-	name := "istiod-agent/" + pod
-	return name[:min(len(name), 128)]
 }
 
 func (r *Reporter) create(ctx context.Context, event *unstructured.Unstructured) {

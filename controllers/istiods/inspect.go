@@ -42,7 +42,7 @@ func CacheByObject(target patches.Kind, namespaces []string) map[client.Object]c
 		},
 	}
 	if target == patches.Pod {
-		byObject[pod()] = cache.ByObject{Label: istio.IstiodLabels.AsSelector()}
+		byObject[pod()] = controllers.IstiodPods()
 	}
 	return byObject
 }
@@ -122,8 +122,7 @@ func (r *Controller) podsOf(ctx context.Context, istiod *unstructured.Unstructur
 	}
 	pods, err := controllers.List(ctx, r.client, controllers.PodKind, client.InNamespace(istiod.GetNamespace()), client.MatchingLabels(matchLabels))
 	return slices.DeleteFunc(pods, func(p unstructured.Unstructured) bool {
-		phase, _, _ := unstructured.NestedString(p.Object, "status", "phase")
-		return phase == string(corev1.PodSucceeded) || phase == string(corev1.PodFailed)
+		return controllers.Terminated(&p)
 	}), err
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reports removes the entries of deleted Pods from the status of IssuedCertificates, which would otherwise grow with
-// each rollout of istiod, and summarizes the remaining ones.
+// Package reports removes the entries of deleted and of terminated Pods from the status of IssuedCertificates, which would
+// otherwise grow with each rollout of istiod, and summarizes the remaining ones.
 package reports
 
 import (
@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -40,9 +42,9 @@ type reconciler struct {
 	live   client.Reader
 }
 
-// CacheByObject limits the cached metadata of Pods to istiod's.
+// CacheByObject limits the cached metadata of Pods to istiod's that have not terminated.
 func CacheByObject() map[client.Object]cache.ByObject {
-	return map[client.Object]cache.ByObject{pod(): {Label: istio.IstiodLabels.AsSelector()}}
+	return map[client.Object]cache.ByObject{pod(): controllers.IstiodPods()}
 }
 
 func pod() *metav1.PartialObjectMetadata { return controllers.Metadata(controllers.PodKind) }
@@ -111,18 +113,54 @@ func (c *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := c.client.Status().Patch(ctx, certificate.DeepCopy(), client.RawPatch(types.JSONPatchType, patch)); err != nil {
-		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
-			return reconcile.Result{}, nil // it changed meanwhile, which triggers another reconcile
+	updated := certificate.DeepCopy()
+	if err := c.client.Status().Patch(ctx, updated, client.RawPatch(types.JSONPatchType, patch)); err != nil {
+		if changedMeanwhile(err) {
+			return reconcile.Result{}, nil // which triggers another reconcile
 		}
 		return reconcile.Result{}, fmt.Errorf("removing the entries of deleted Pods from IssuedCertificate %s: %w", request, err)
 	}
 	logf.FromContext(ctx).V(1).Info("Removed status entries of deleted Pods", "issuedCertificate", request, "pods", len(deleted))
-	return reconcile.Result{}, nil
+	return reconcile.Result{}, c.removeManagers(ctx, updated)
 }
 
-// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once. A name that no
-// Pod can have is never looked up: the client for metadata joins paths, so that "../../../pods" would read all Pods.
+func changedMeanwhile(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
+}
+
+// removeManagers removes the field managers of Pods without an entry: each would keep its share of the common fields for ever.
+// The API server reads managedFields from a write of the object alone, not of its status. The given object is the answer to
+// the last write, since the cache holds no managedFields. If it changed meanwhile, the next removal of entries makes up for
+// this one.
+func (c *reconciler) removeManagers(ctx context.Context, certificate *unstructured.Unstructured) error {
+	all := certificate.GetManagedFields()
+	remaining := remainingManagers(certificate)
+	if len(remaining) == len(all) {
+		return nil
+	}
+	changed := certificate.DeepCopy()
+	changed.SetManagedFields(remaining)
+	err := c.client.Patch(ctx, changed, client.MergeFromWithOptions(certificate, client.MergeFromWithOptimisticLock{}))
+	if err != nil && !changedMeanwhile(err) {
+		return fmt.Errorf("removing the field managers of deleted Pods from IssuedCertificate %s: %w", client.ObjectKeyFromObject(certificate), err)
+	}
+	return nil
+}
+
+// remainingManagers are the managedFields without those of agents whose Pod has no entry.
+func remainingManagers(certificate *unstructured.Unstructured) []metav1.ManagedFieldsEntry {
+	reporting := sets.New[string]()
+	for _, pod := range reportingPods(certificate) {
+		reporting.Insert(certificatesv1.FieldManager(pod))
+	}
+	return slices.DeleteFunc(certificate.GetManagedFields(), func(entry metav1.ManagedFieldsEntry) bool {
+		return strings.HasPrefix(entry.Manager, certificatesv1.FieldManagerPrefix) && !reporting.Has(entry.Manager)
+	})
+}
+
+// isDeleted confirms a deletion with the API server: a Pod can be newer than the cache, and reports only once. A terminated
+// Pod counts as deleted: an evicted one stays as an object, and would never complete a change of the root. A name that no Pod
+// can have is never looked up: the client for metadata joins paths, so that "../../../pods" would read all Pods.
 func (c *reconciler) isDeleted(ctx context.Context, key types.NamespacedName) (bool, error) {
 	if len(validation.IsDNS1123Subdomain(key.Name)) > 0 {
 		return true, nil
@@ -130,11 +168,12 @@ func (c *reconciler) isDeleted(ctx context.Context, key types.NamespacedName) (b
 	if err := c.client.Get(ctx, key, pod()); !apierrors.IsNotFound(err) {
 		return false, err
 	}
-	err := c.live.Get(ctx, key, pod())
+	live := controllers.Untyped(controllers.PodKind)
+	err := c.live.Get(ctx, key, live)
 	if apierrors.IsForbidden(err) {
 		return false, nil // the host names a namespace without rights
 	}
-	return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	return apierrors.IsNotFound(err) || err == nil && controllers.Terminated(live), client.IgnoreNotFound(err)
 }
 
 // reportingPods are the Pods with an entry in status.certificates, in order.
@@ -182,7 +221,7 @@ func removalPatch(certificate *unstructured.Unstructured, entries []int, now tim
 	if err != nil {
 		return operations
 	}
-	for _, field := range []string{"conditions", "notAfter", "root", "rootNotAfter"} {
+	for _, field := range []string{"conditions", "notAfter", "root", "rootNotAfter", "error", "state"} {
 		value, found := summary[field]
 		_, existed := stored[field]
 		switch {

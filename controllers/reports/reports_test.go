@@ -6,14 +6,20 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 )
 
 func TestWhoReportsAndFromWhere(t *testing.T) {
@@ -51,6 +57,41 @@ func TestWhoReportsAndFromWhere(t *testing.T) {
 	}
 }
 
+// The object of an evicted Pod stays, and the cache does not hold it.
+func TestATerminatedPodCountsAsDeleted(t *testing.T) {
+	for phase, want := range map[corev1.PodPhase]bool{
+		"": false, corev1.PodPending: false, corev1.PodRunning: false, corev1.PodUnknown: false, corev1.PodFailed: true, corev1.PodSucceeded: true,
+	} {
+		key := types.NamespacedName{Namespace: "istio-system", Name: "a"}
+		stored := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Status: corev1.PodStatus{Phase: phase}}
+		c := &reconciler{client: fake.NewClientBuilder().Build(), live: fake.NewClientBuilder().WithObjects(stored).Build()}
+		if got, err := c.isDeleted(t.Context(), key); got != want || err != nil {
+			t.Errorf("phase %q: got %t, %v", phase, got, err)
+		}
+	}
+}
+
+// Only agents whose Pod has no entry lose their managedFields. The name of a manager is cut, so that two Pods may share one.
+func TestTheRightManagersGo(t *testing.T) {
+	long := strings.Repeat("p", 200)
+	object := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"certificates": []any{map[string]any{"pod": "a"}, map[string]any{"pod": long + "1"}}}}}
+	var all []metav1.ManagedFieldsEntry
+	for _, manager := range []string{"helm", "istiod-agent-webhook", "istiod-agent", "istiod-agent/a", "istiod-agent/gone", certificatesv1.FieldManager(long + "2"), "istiod-agent/"} {
+		all = append(all, metav1.ManagedFieldsEntry{Manager: manager})
+	}
+	object.SetManagedFields(all)
+	var got []string
+	for _, entry := range remainingManagers(object) {
+		got = append(got, entry.Manager)
+	}
+	if want := []string{"helm", "istiod-agent-webhook", "istiod-agent", "istiod-agent/a", certificatesv1.FieldManager(long + "1")}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	if len(object.GetManagedFields()) != len(all) {
+		t.Error("the object was changed")
+	}
+}
+
 // The indices of a JSON patch are those after each operation before: the last entry goes first. The conditions are those
 // of the Pods that remain.
 func TestTheRightEntriesGo(t *testing.T) {
@@ -59,13 +100,14 @@ func TestTheRightEntriesGo(t *testing.T) {
 		"without conditions": {`{"certificates":[{"pod":"a"},{"pod":"b"},{"pod":"c"}]}`, "[" + removed + "]"},
 		"of another type":    {`{"state":3,"certificates":[{"pod":"a"},{"pod":"b"},{"pod":"c"}]}`, "[" + removed + "]"},
 		"with conditions": {
-			`{"notAfter":"2025-01-01T00:00:00Z","certificates":[{"pod":"a"},{"pod":"b","serialNumber":"01","confirmed":true,"rootFingerprint":"aaaaaaaaaaaaaaaa"},{"pod":"c"}],
+			`{"state":"FAILED","error":"sealed","notAfter":"2025-01-01T00:00:00Z","certificates":[{"pod":"a","error":"sealed"},{"pod":"b","serialNumber":"01","confirmed":true,"rootFingerprint":"aaaaaaaaaaaaaaaa"},{"pod":"c"}],
 			"conditions":[{"type":"Ready","status":"False","reason":"Initial","message":"","observedGeneration":3,"lastTransitionTime":"2025-01-01T00:00:00Z"}]}`,
 			"[" + removed + `,{"op":"add","path":"/status/conditions","value":[` +
 				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"Every reporting istiod has a valid CA certificate (Pods: 1).","observedGeneration":3,"reason":"Published","status":"True","type":"Ready"},` +
 				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"Every reporting istiod has loaded its CA certificate (Pods: 1).","observedGeneration":3,"reason":"Confirmed","status":"True","type":"Confirmed"},` +
 				`{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"The CA certificates lead to a root that every reporting istiod publishes as trusted.","observedGeneration":3,"reason":"Trusted","status":"True","type":"RootTrusted"}]},` +
-				`{"op":"remove","path":"/status/notAfter"},{"op":"add","path":"/status/root","value":"aaaaaaaaaaaa"}]`,
+				`{"op":"remove","path":"/status/notAfter"},{"op":"add","path":"/status/root","value":"aaaaaaaaaaaa"},` +
+				`{"op":"remove","path":"/status/error"},{"op":"add","path":"/status/state","value":"FINISHED"}]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

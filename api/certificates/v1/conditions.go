@@ -3,6 +3,7 @@
 package v1
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -62,15 +63,25 @@ var (
 	fingerprintFormat = regexp.MustCompile(`^[0-9a-f]{12}`)
 )
 
-// Summarize derives the conditions Ready, Confirmed and RootTrusted, the earliest expirations and the short roots from
-// the entries of all Pods. Other conditions stay, and a transition time changes only with its status. generation is
-// that of the object that the reporting agent acts on.
+// urgency orders the states by how urgently they need a person.
+var urgency = []State{Failed, Pending, Requested, Issued, Finished}
+
+// Summarize derives the conditions Ready, Confirmed and RootTrusted, the earliest expirations, the short roots, and the
+// most urgent state with its error from the entries of all Pods. Other conditions stay, and a transition time changes only
+// with its status. generation is that of the object that the reporting agent acts on.
 func (s *IssuedCertificateStatus) Summarize(generation int64, now time.Time) {
 	pods := s.reporting(now)
 	for _, condition := range []metav1.Condition{ready(pods, now), confirmed(pods, now), rootTrusted(pods)} {
 		condition.ObservedGeneration, condition.LastTransitionTime = generation, metav1.NewTime(now.UTC().Truncate(time.Second))
 		condition.Message = bounded.Text(condition.Message, MaxStatusText)
 		meta.SetStatusCondition(&s.Conditions, condition)
+	}
+	s.State, s.Error = Pending, ""
+	if len(pods) > 0 {
+		worst := slices.MinFunc(pods, func(a, b CertificateStatus) int {
+			return cmp.Compare(slices.Index(urgency, a.State()), slices.Index(urgency, b.State()))
+		})
+		s.State, s.Error = worst.State(), worst.Error
 	}
 	s.NotAfter, s.RootNotAfter = nil, nil
 	var roots []string

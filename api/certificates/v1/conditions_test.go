@@ -92,6 +92,47 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
+func TestFieldManager(t *testing.T) {
+	t.Parallel()
+	if got := FieldManager("istiod-0"); got != "istiod-agent/istiod-0" {
+		t.Errorf("got %q", got)
+	}
+	if got := FieldManager(strings.Repeat("p", 253)); len(got) != 128 {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// The state and the error are those of one Pod, the one that most urgently needs a person.
+func TestSummarizedState(t *testing.T) {
+	t.Parallel()
+	finished := CertificateStatus{Pod: "finished", SerialNumber: "01", Confirmed: true}
+	issued := CertificateStatus{Pod: "issued", SerialNumber: "01"}
+	waiting := CertificateStatus{Pod: "waiting", SerialNumber: "01", Confirmed: true, Reason: "CertManagerWaitingForApproval", Error: "approve it"}
+	pending := CertificateStatus{Pod: "pending"}
+	failed := CertificateStatus{Pod: "failed", SerialNumber: "01", Confirmed: true, Reason: "VaultSealed", Error: "sealed"}
+	for name, test := range map[string]struct {
+		pods  []CertificateStatus
+		state State
+		text  string
+	}{
+		"no Pod":              {nil, Pending, ""},
+		"all are finished":    {[]CertificateStatus{finished, finished}, Finished, ""},
+		"one is not loaded":   {[]CertificateStatus{finished, issued}, Issued, ""},
+		"one waits":           {[]CertificateStatus{issued, waiting}, Requested, "approve it"},
+		"one has none yet":    {[]CertificateStatus{waiting, pending}, Pending, ""},
+		"one fails":           {[]CertificateStatus{finished, pending, failed, waiting}, Failed, "sealed"},
+		"the failing is gone": {[]CertificateStatus{finished}, Finished, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := IssuedCertificateStatus{State: Failed, Error: "of a deleted Pod", Certificates: test.pods}
+			if s.Summarize(1, time.Unix(0, 0)); s.State != test.state || s.Error != test.text {
+				t.Errorf("got %s, %q", s.State, s.Error)
+			}
+		})
+	}
+}
+
 // The worst that the API server can hold of others' entries fits the bounds of what follows from them.
 func TestSummarizeIsBounded(t *testing.T) {
 	t.Parallel()

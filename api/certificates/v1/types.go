@@ -551,6 +551,30 @@ type CertificateStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
+// FieldManagerPrefix begins the field managers of the agents.
+const FieldManagerPrefix = "istiod-agent/"
+
+// FieldManager returns the field manager of a Pod's agent, of 128 characters at most.
+func FieldManager(pod string) string {
+	name := FieldManagerPrefix + pod
+	return name[:min(len(name), 128)]
+}
+
+// State is the Pod's state, as far as its entry shows it.
+func (c *CertificateStatus) State() State {
+	switch {
+	case c.Waiting():
+		return Requested
+	case c.Error != "":
+		return Failed
+	case c.Confirmed:
+		return Finished
+	case c.SerialNumber != "":
+		return Issued
+	}
+	return Pending
+}
+
 // Waiting reports whether the error is only that a request of this Pod waits for the decision of the CA.
 func (c *CertificateStatus) Waiting() bool {
 	return c.Error != "" && strings.HasPrefix(c.Reason, "CertManagerWaiting")

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -25,6 +26,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istiod-agent/istiod-agent/agent"
+	agentcluster "github.com/istiod-agent/istiod-agent/agent/cluster"
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/built"
@@ -237,6 +240,20 @@ func (p *Pod) Certificate(vault string, change func(vault, certOptions map[strin
 			"agentCa":     map[string]any{"vault": authority},
 		},
 	}}
+}
+
+// Report writes a status as the agent of a Pod in the IssuedCertificate's namespace does.
+func Report(ctx context.Context, c *cluster.Cluster, certificate types.NamespacedName, pod string, status certificatesv1.IssuedCertificateStatus) error {
+	api, err := agentcluster.New(c.Plane.Config, agent.Identity{Pod: pod, Namespace: certificate.Namespace})
+	if err != nil {
+		return err
+	}
+	reporter := api.Reporter(logr.Discard())
+	reporter.Status(&certificatesv1.IssuedCertificate{ObjectMeta: metav1.ObjectMeta{Namespace: certificate.Namespace, Name: certificate.Name}}, status)
+	ctx, end := context.WithCancel(ctx)
+	end()
+	reporter.Run(ctx) // it writes what remains
+	return nil
 }
 
 // Renew does what `kubectl annotate issuedcertificate NAME istiod-agent.io/renew=VALUE --overwrite` does.

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
-	"maps"
 	"slices"
 	"testing"
 
@@ -21,6 +20,7 @@ import (
 
 	certificatesv1 "github.com/istiod-agent/istiod-agent/api/certificates/v1"
 	networkingv1 "github.com/istiod-agent/istiod-agent/api/networking/v1"
+	"github.com/istiod-agent/istiod-agent/e2e/testenv/agents"
 	"github.com/istiod-agent/istiod-agent/internal/testca"
 )
 
@@ -63,25 +63,16 @@ func (a *agent) act(t *testing.T) bool {
 		return false
 	}
 	a.root, a.trusted = root, trusted
-	must(t, a.report(t.Context(), nil))
+	must(t, a.report(t.Context(), "01"))
 	return true
 }
 
 // report writes the agent's status entry.
-func (a *agent) report(ctx context.Context, more map[string]any) error {
-	entry := map[string]any{"pod": a.pod, "confirmed": true, "rootFingerprint": a.root, "trustedRoots": asAny(a.trusted)}
-	maps.Copy(entry, more)
-	object := a.mesh.certificateObject()
-	object.Object["status"] = map[string]any{"state": "FINISHED", "error": "", "certificates": []any{entry}}
-	return shared.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("istiod-agent/"+a.pod), client.ForceOwnership)
-}
-
-func asAny(texts []string) []any {
-	all := []any{}
-	for _, text := range texts {
-		all = append(all, text)
-	}
-	return all
+func (a *agent) report(ctx context.Context, serial string) error {
+	return agents.Report(ctx, shared, client.ObjectKeyFromObject(a.mesh.certificateObject()), a.pod, certificatesv1.IssuedCertificateStatus{
+		State:        certificatesv1.Finished,
+		Certificates: []certificatesv1.CertificateStatus{{Pod: a.pod, SerialNumber: serial, Confirmed: true, RootFingerprint: a.root, TrustedRoots: a.trusted}},
+	})
 }
 
 func fingerprints(t *testing.T, roots []byte) (all []string) {

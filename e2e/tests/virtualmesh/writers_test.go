@@ -36,7 +36,7 @@ func TestStatusWriters(t *testing.T) {
 	before := m.written(t)
 
 	agents := []*agent{newAgent(t, m, "istiod-a", nil), newAgent(t, m, "istiod-b", nil)}
-	serial := func(n int) map[string]any { return map[string]any{"serialNumber": fmt.Sprintf("serial-%d", n)} }
+	serial := func(n int) string { return fmt.Sprintf("serial-%d", n) }
 	var writers errgroup.Group
 	for _, each := range agents {
 		writers.Go(func() error {
@@ -95,7 +95,7 @@ func TestStatusWriters(t *testing.T) {
 		t.Errorf("the agents' reports are %+v", made.Status)
 	}
 	for _, report := range made.Status.Certificates {
-		if report.SerialNumber != fmt.Sprintf("serial-%d", rounds) {
+		if report.SerialNumber != serial(rounds) {
 			t.Errorf("the last report of %s is %+v", report.Pod, report)
 		}
 	}
