@@ -52,7 +52,7 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "notedMembers", Expression: `[variables.notedVolume.find(r'\{[^{}]*\}')].map(s, s == '{}' ? [] : s.substring(1, size(s) - 1).split(','))[0]` +
 			`.map(p, p.split(':')).transformMapEntry(i, p, {p[0].split('"')[1]: p[1].startsWith('"') ? dyn(p[1].split('"')[1]) : p[1] in ['true', 'false'] ? dyn(p[1] == 'true') : dyn(int(p[1]))})`},
 
-		// Volumes of earlier injections that istiod does not mount any more, and with an opt-out the one that it mounts.
+		// Volumes of earlier injections that istiod does not mount any more, and with a removal the one that it mounts.
 		{Name: "staleVolumes", Expression: "variables.volumes.filter(v, has(v.emptyDir) && v.name != " + token + " && (v.name == variables.volume ? variables.removing : v.name in variables.agentsVolumes))"},
 		// Those that nobody had or uses.
 		{Name: "dropped", Expression: "variables.staleVolumes.filter(v, " + emptyDirOnly + " && (v.name == variables.volume ? variables.notedVolume == 'null' : !(v.name in variables.mounted))).map(v, v.name) + " +

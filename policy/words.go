@@ -89,7 +89,7 @@ const (
 	//   - `volume … cannot be recorded`: the volume at `/etc/cacerts` is of a kind that CEL cannot write down, such
 	//     as a Secret with `items` or a projected volume. Replace it by a Secret without `items`, which the
 	//     injection replaces anyway. Or [commit the injected form](gitops.md#commit-the-injected-form).
-	//   - `annotation istiod-agent.io/original records a volume …`: an opt-out must restore such a volume, which
+	//   - `annotation istiod-agent.io/original records a volume …`: a removal must restore such a volume, which
 	//     the webhook recorded earlier. Run `kubectl istiod-agent uninject` on the manifest, and apply the result.
 	policyCannot = "PolicyCannot"
 )
@@ -99,8 +99,8 @@ func reason() []admissionv1.AuditAnnotation {
 	return []admissionv1.AuditAnnotation{{Key: "reason", ValueExpression: "variables.problem != '' ? " + quote(policyCannot) + " : " + reasonKey}}
 }
 
-// reasonKey of the mutated object. An opt-out that leaves something to remove was refused.
-const reasonKey = "(variables.decision == 'Removed' ? 'OptedOut' : variables.decision)"
+// reasonKey of the mutated object. One that leaves something to remove was refused.
+const reasonKey = "(variables.decision != 'Removed' ? variables.decision : variables.optedOut ? 'OptedOut' : 'NoBuiltInCA')"
 
 // warnings are the webhook's, each a validation that fails where there is something to warn about.
 func warnings(kind patches.Kind) []admissionv1.Validation {
@@ -119,6 +119,8 @@ func warnings(kind patches.Kind) []admissionv1.Validation {
 	warn("variables.decision == "+quote(string(patches.NoBuiltInCA)),
 		"'not injected: istiod runs without its built-in CA (' + ("+plainly("ENABLE_CA_SERVER")+" in "+falseTexts+" ? 'ENABLE_CA_SERVER=' + "+plainly("ENABLE_CA_SERVER")+
 			" : 'EXTERNAL_CA=' + "+shown(plainly("EXTERNAL_CA"))+" + ' with PILOT_CERT_PROVIDER=' + "+shown(plainly("PILOT_CERT_PROVIDER"))+") + '), so it needs no intermediate CA'")
+	warn("variables.decision == "+quote(string(patches.NoBuiltInCA))+" && size(variables.agents) == 0 && request.operation == 'UPDATE' && variables.wasInjected",
+		"'the agent is removed: istiod restarts without it'")
 	warn("variables.decision == "+quote(string(patches.OptedOut))+" && size(variables.agents) > 0",
 		`'the `+string(kind)+` sets `+patches.InjectKey+`: "false"; its agent stays, because this policy did not inject it'`)
 	warn("variables.optedOut && size(variables.agents) == 0 && request.operation == 'UPDATE' && variables.wasInjected",
