@@ -76,7 +76,7 @@ func (n *originalNote) text() string {
 // newNote returns the note to store, and the volume that this injection replaces: nil if that is an injected one.
 func (i *Injector) newNote(o *object, name string) (note originalNote, replaced json.RawMessage) {
 	note = o.storedNote() // one that cannot be read is written anew
-	note.MultiRootAdded = i.rendered.multiRoot && (note.MultiRootAdded || !o.istiod.has(istio.MultiRootVariable))
+	note.MultiRootAdded = i.rendered.multiRoot && (o.multiRootAdded() || !o.istiod.has(istio.MultiRootVariable))
 	if !o.istiod.has(istio.RootCADirVariable) {
 		note.RootCADirAdded = i.rendered.addsRootCADir()
 	}

@@ -93,7 +93,7 @@ const (
 func environmentOf() []admissionv1.Variable {
 	rootCADir, multiRoot := quote(istio.RootCADirVariable), quote(istio.MultiRootVariable)
 	return []admissionv1.Variable{
-		{Name: "unsetting", Expression: "((variables.injecting ? !params.spec.multiRootMesh : true) && variables.multiRootAdded && " + istiodSets(istio.MultiRootVariable) + " ? [" + multiRoot + "] : []) + " +
+		{Name: "unsetting", Expression: "((variables.injecting ? !params.spec.multiRootMesh : true) && variables.multiRootAdded ? [" + multiRoot + "] : []) + " +
 			"(variables.removing && variables.rootCADirAdded && " + plainly(istio.RootCADirVariable) + " == " + quote(istio.CACertsDir) + " ? [" + rootCADir + "] : [])"},
 		// The last of each name, the highest index first.
 		{Name: "unsetAt", Expression: "variables.unsetting.map(n, lists.range(size(variables.istiod.env)).filter(i, variables.istiod.env[i].name == n).reverse()[0]).sort().reverse()"},

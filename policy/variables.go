@@ -230,7 +230,8 @@ func noteOf() []admissionv1.Variable {
 		// The volume as JSON: null where there was none, empty for the chart's.
 		{Name: "notedVolume", Expression: `variables.note.startsWith('{"volume":') ? variables.note.substring(10, size(variables.note) - size(variables.noteFlags)) : ''`},
 		{Name: "mountAdded", Expression: flag("mountAdded")},
-		{Name: "multiRootAdded", Expression: flag("multiRootAdded")},
+		// Its owner may have set another value since (patches, multiRootAdded).
+		{Name: "multiRootAdded", Expression: flag("multiRootAdded") + " && " + plainly(istio.MultiRootVariable) + " == 'true'"},
 		{Name: "rootCADirAdded", Expression: flag("rootCADirAdded")},
 
 		// The user and group ids that the agent takes over from istiod's container. Root reads every file anyway.
