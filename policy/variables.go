@@ -234,7 +234,7 @@ func noteOf() []admissionv1.Variable {
 		{Name: "multiRootAdded", Expression: flag("multiRootAdded") + " && " + plainly(istio.MultiRootVariable) + " == 'true'"},
 		{Name: "rootCADirAdded", Expression: flag("rootCADirAdded")},
 
-		// The user and group ids that the agent takes over from istiod's container. Root reads every file anyway.
+		// The user and group ids that the agent takes over from istiod's container. runAsNonRoot would refuse root's.
 		{Name: "ids", Expression: "variables.istiod.?securityContext.orValue({}).transformMap(k, v, has(params.spec.initContainer.securityContext) && " +
 			"(k == 'runAsUser' && v != 0 || k == 'runAsGroup'), v)"},
 	}

@@ -134,6 +134,11 @@ func warnings(kind patches.Kind) []admissionv1.Validation {
 	warn("variables.injecting && variables.pod.?automountServiceAccountToken.orValue(true) == false && size(variables.token) == 0",
 		"'"+pod+".automountServiceAccountToken is false and container ' + variables.istiod.name + ' mounts no token at "+patches.TokenPath+", so the agent has no token and cannot read its IssuedCertificate: "+
 			"istiod will not start; mount a token in container ' + variables.istiod.name + ', or remove automountServiceAccountToken'")
+	warn("variables.injecting && variables.inheritsRoot && variables.desiredSecurity[0].?runAsNonRoot.orValue(false)",
+		"'"+pod+".securityContext.runAsUser is 0, and the agent\\'s containers must not run as root: they will not start, and neither will istiod; remove it, or set another runAsUser in container ' + variables.istiod.name")
+	warn("variables.injecting && !variables.inheritsRoot && variables.desiredSecurity[0].?runAsUser.orValue(-1) != 0 && variables.istiod.?securityContext.?runAsUser.orValue(variables.podUser) == 0 && "+
+		"[variables.istiod.?securityContext.?capabilities.?drop.orValue([])].exists(d, 'DAC_OVERRIDE' in d || 'ALL' in d && !('DAC_OVERRIDE' in variables.istiod.?securityContext.?capabilities.?add.orValue([])))",
+		"'container ' + variables.istiod.name + ' runs as root (runAsUser is 0) without capability DAC_OVERRIDE, so it cannot read the agent\\'s key: istiod will not start with it; remove runAsUser, or add the capability'")
 	warn("variables.injecting && params.spec.multiRootMesh && !variables.multiRootEnabled",
 		"'container ' + variables.istiod.name + ' sets "+istio.MultiRootVariable+" to ' + "+quoted(value(istio.MultiRootVariable))+" + ' itself, which overrides multiRootMesh: the root of trust cannot change while istiod runs'")
 	warn("variables.injecting && !(variables.inject in ['', 'true', 'enabled'])",
@@ -156,6 +161,9 @@ func wordsOf(kind patches.Kind) []admissionv1.Variable {
 	return append([]admissionv1.Variable{
 		// The value that counts of annotation and label (patches, readMeta).
 		{Name: "inject", Expression: "[variables.annotations[?" + key + "].orValue('')].map(a, [object.metadata.?labels[" + key + "].orValue('')].map(l, a == '' || l == 'false' ? l : a)[0])[0]"},
+		// Whether the agent gets root's user from the pod (patches, warnRoot).
+		{Name: "podUser", Expression: "variables.pod.?securityContext.?runAsUser.orValue(-1)"},
+		{Name: "inheritsRoot", Expression: "variables.podUser == 0 && !('runAsUser' in variables.desiredSecurity[0])"},
 		// Why istiod would read another directory (patches, rootCADirProblem).
 		{Name: "caDirProblem", Expression: strings.Join([]string{
 			"size(variables.rootCADirs) == 0 && size(variables.istiod.?envFrom.orValue([])) > 0 ? 'container ' + variables.istiod.name + ' has envFrom, which may set ROOT_CA_DIR; set ROOT_CA_DIR=/etc/cacerts in its env'",
