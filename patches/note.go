@@ -93,6 +93,9 @@ func (i *Injector) newNote(o *object, name string) (note originalNote, replaced 
 	case i.isInjected(o, o.volumes.items[at]):
 		// The note still holds.
 	default:
+		if o.istiod.volume != "" && !slices.Contains(o.agentVolumes, name) {
+			note.MountAdded = false // its owner has mounted another volume since
+		}
 		replaced = canonical(withoutEmptyDir(o.volumes.items[at].raw))
 		note.Volume = replaced
 		if isChartVolume(replaced, o.defaulted) || !note.isRestorable() { // one like the injection's own could not be read again

@@ -373,7 +373,7 @@ func newNoteOf() admissionv1.Variable {
 	}
 	return admissionv1.Variable{Name: "newNote", Expression: "[[" + strings.Join([]string{
 		`variables.newNotedVolume != '' ? '"volume":' + variables.newNotedVolume : ''`,
-		part("variables.mountAdded || variables.istiodVolume == ''", `"mountAdded":true`),
+		part("variables.istiodVolume == '' || variables.mountAdded && (variables.volumeAt < 0 || variables.isInjected || variables.volume in variables.agentsVolumes)", `"mountAdded":true`),
 		part("params.spec.multiRootMesh && (variables.multiRootAdded || !"+istiodSets(istio.MultiRootVariable)+")", `"multiRootAdded":true`),
 		part("("+istiodSets(istio.RootCADirVariable)+" ? variables.rootCADirAdded : params.spec.annotate)", `"rootCADirAdded":true`),
 		number("runAsUser", "user"), number("runAsGroup", "group"),
