@@ -45,6 +45,7 @@ func (i *Injector) inject(o *object) Result {
 	}
 	preserve := i.preserves(o)
 	init, initJSON := adapt(r.init, r.json.init)
+	p.warnRoot(o, init.SecurityContext)
 	p.setContainer(o, &o.initContainers, init, initJSON, true, preserve, s)
 	if r.sidecar == nil {
 		p.drop(&o.containers)
@@ -59,8 +60,26 @@ func (i *Injector) inject(o *object) Result {
 
 func (p *patch) warnMissingToken(o *object, s settings) {
 	if o.automountDisabled && s.token == nil {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has no token and cannot read its IssuedCertificate: istiod will not start; mount a token in container %s, or remove automountServiceAccountToken", strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", "."), o.istiod.name, TokenPath, o.istiod.name))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.automountServiceAccountToken is false and container %s mounts no token at %s, so the agent has no token and cannot read its IssuedCertificate: istiod will not start; mount a token in container %s, or remove automountServiceAccountToken", o.podPath(), o.istiod.name, TokenPath, o.istiod.name))
 	}
+}
+
+// warnRoot warns of root's user in the pod's or istiod's security context. The key is readable by the agent's user alone.
+func (p *patch) warnRoot(o *object, agent *corev1.SecurityContext) {
+	if agent == nil {
+		agent = &corev1.SecurityContext{}
+	}
+	switch inherits := o.root && agent.RunAsUser == nil; {
+	case inherits && agent.RunAsNonRoot != nil && *agent.RunAsNonRoot:
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s.securityContext.runAsUser is 0, and the agent's containers must not run as root: they will not start, and neither will istiod; remove it, or set another runAsUser in container %s", o.podPath(), o.istiod.name))
+	case !inherits && (agent.RunAsUser == nil || *agent.RunAsUser != 0) && !o.istiod.overridesModes && (o.istiod.root || o.istiod.user == nil && o.root):
+		p.Warnings = append(p.Warnings, fmt.Sprintf("container %s runs as root (runAsUser is 0) without capability DAC_OVERRIDE, so it cannot read the agent's key: istiod will not start with it; remove runAsUser, or add the capability", o.istiod.name))
+	}
+}
+
+// podPath is the path of the pod spec as people write it.
+func (o *object) podPath() string {
+	return strings.ReplaceAll(strings.TrimPrefix(o.pod, "/"), "/", ".")
 }
 
 // annotate records the digest on the pod template, and the note on the object itself. A note of an earlier version stays on

@@ -177,6 +177,56 @@ func TestMergedVolumeSources(t *testing.T) {
 	}
 }
 
+// An istiod that turns its CA off needs no agent. Whichever half of the injection its owner's upgrade leaves, all of it goes:
+// the API server refuses the one half, and the other does not start.
+func TestCATurnedOff(t *testing.T) {
+	t.Parallel()
+	const (
+		provider = "{name: PILOT_CERT_PROVIDER, value: istiod}"
+		on, off  = `{"name":"ENABLE_CA_SERVER","value":"true"}`, `{"name":"ENABLE_CA_SERVER","value":"false"}`
+		memory   = `"emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}`
+		chart    = `"secret":{"optional":true,"secretName":"cacerts"}`
+	)
+	for name, volume := range map[string]string{
+		"only the variable changes":      memory,
+		"a server-side apply (Helm 4)":   chart + "," + memory,
+		"a client-side upgrade (Helm 3)": chart,
+	} {
+		for _, config := range []string{"", "sidecar: native", "annotate: false", "multiRootMesh: true", "target: pods"} {
+			t.Run(name+"/"+config, func(t *testing.T) {
+				t.Parallel()
+				i, kind := injector(t, config), patches.Deployment
+				object, want := edit(t, provider, provider+", "+on), edit(t, provider, provider+", "+off)
+				if config == "target: pods" {
+					object, want, kind = podOf(t, object), podOf(t, want), patches.Pod
+				}
+				injected := string(inject(t, i, kind, object))
+				if !strings.Contains(injected, memory) || !strings.Contains(injected, on) {
+					t.Fatalf("got %s", injected)
+				}
+				upgraded := []byte(strings.NewReplacer(on, off, memory, volume).Replace(injected))
+				result := i.Inject(kind, upgraded)
+				if result.Reason != patches.NoBuiltInCA || !strings.Contains(strings.Join(result.Warnings, "\n"), "the agent is removed: ") {
+					t.Errorf("%s with warnings %q", result.Reason, result.Warnings)
+				}
+				after := apply(t, upgraded, result.Operations)
+				if !same(t, after, want) {
+					t.Errorf("got  %s\nwant %s", after, want)
+				}
+				if again := i.Inject(kind, after); again.Reason != patches.NoBuiltInCA || len(again.Operations) > 0 || len(again.Warnings) != 1 {
+					t.Errorf("fed back: %s with %v and warnings %q", again.Reason, again.Changes, again.Warnings)
+				}
+			})
+		}
+	}
+
+	// An agent from another source stays.
+	theirs := edit(t, provider, off, "      containers:", "      initContainers: [{name: istiod-agent-init}]\n      containers:\n      - {name: istiod-agent}")
+	if result := injector(t, "").Inject(patches.Deployment, theirs); result.Reason != patches.NoBuiltInCA || len(result.Operations) > 0 {
+		t.Errorf("another's agent: %s with %v", result.Reason, result.Changes)
+	}
+}
+
 // A volume that somebody has put back already is left as it is.
 func TestUninjectKeepsRestoredVolume(t *testing.T) {
 	t.Parallel()

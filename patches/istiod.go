@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/istiod-agent/istiod-agent/internal/istio"
 )
 
@@ -32,8 +34,10 @@ type istiod struct {
 	token []byte
 	// workloadTTL is the text of the variable istio.WorkloadTTLVariable; nil if it is not set.
 	workloadTTL []byte
-	// user and group are the ids of the container's security context; nil if not set.
+	// user and group are the ids of the container's security context; nil if not set, or root's user.
 	user, group *int64
+	// root is true if the security context sets root's user, and overridesModes if root may read files of others with it.
+	root, overridesModes bool
 }
 
 // mount of a volume; volume is a slice of the container's text.
@@ -86,7 +90,7 @@ func (o *object) readList(c *cursor, l *list) []*istiod {
 	var containers []*istiod
 	grow := func(count int) {
 		for len(containers) < count {
-			containers = append(containers, &istiod{index: len(containers)})
+			containers = append(containers, &istiod{index: len(containers), overridesModes: true})
 		}
 	}
 	l.read(c, func(index int, key []byte) {
@@ -132,15 +136,25 @@ func (i *istiod) read(c *cursor, key []byte) {
 		c.object(func(key []byte) {
 			switch string(key) {
 			case "runAsUser":
-				// Root reads every file, and runAsNonRoot would refuse it here.
-				if i.user = id(c.skip()); i.user != nil && *i.user == 0 {
+				i.user = id(c.skip())
+				if i.root = i.user != nil && *i.user == 0; i.root { // runAsNonRoot would refuse it in the agent's containers
 					i.user = nil
 				}
 			case "runAsGroup":
 				i.group = id(c.skip())
+			case "capabilities":
+				i.overridesModes = overridesModes(decoded[corev1.Capabilities](c.skip()))
 			}
 		})
 	}
+}
+
+// overridesModes reports whether root has CAP_DAC_OVERRIDE with these capabilities, as it has by default: runtimes drop ALL
+// first, then add, then drop the others (WithCapabilities of containerd, internal/cri/opts).
+func overridesModes(capabilities *corev1.Capabilities) bool {
+	const override = "DAC_OVERRIDE"
+	return capabilities == nil || !slices.Contains(capabilities.Drop, override) &&
+		(!slices.Contains(capabilities.Drop, "ALL") || slices.Contains(capabilities.Add, override))
 }
 
 func id(number []byte) *int64 {

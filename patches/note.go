@@ -76,7 +76,7 @@ func (n *originalNote) text() string {
 // newNote returns the note to store, and the volume that this injection replaces: nil if that is an injected one.
 func (i *Injector) newNote(o *object, name string) (note originalNote, replaced json.RawMessage) {
 	note = o.storedNote() // one that cannot be read is written anew
-	note.MultiRootAdded = i.rendered.multiRoot && (note.MultiRootAdded || !o.istiod.has(istio.MultiRootVariable))
+	note.MultiRootAdded = i.rendered.multiRoot && (o.multiRootAdded() || !o.istiod.has(istio.MultiRootVariable))
 	if !o.istiod.has(istio.RootCADirVariable) {
 		note.RootCADirAdded = i.rendered.addsRootCADir()
 	}
@@ -93,6 +93,9 @@ func (i *Injector) newNote(o *object, name string) (note originalNote, replaced 
 	case i.isInjected(o, o.volumes.items[at]):
 		// The note still holds.
 	default:
+		if o.istiod.volume != "" && !slices.Contains(o.agentVolumes, name) {
+			note.MountAdded = false // its owner has mounted another volume since
+		}
 		replaced = canonical(withoutEmptyDir(o.volumes.items[at].raw))
 		note.Volume = replaced
 		if isChartVolume(replaced, o.defaulted) || !note.isRestorable() { // one like the injection's own could not be read again

@@ -13,7 +13,7 @@
 //	istiod-agent.io/inject: "false"                    OptedOut          allow, injection removed
 //	no istiod container                                NoIstiodContainer deny
 //	a second container that runs istiod                CACertsElsewhere  deny
-//	istiod runs without its built-in CA                NoBuiltInCA       allow, unchanged, warning
+//	istiod runs without its built-in CA                NoBuiltInCA       allow, injection removed, warning
 //	istiod does not read its CA from /etc/cacerts      CACertsElsewhere  deny
 //	already exactly as rendered                        AlreadyInjected   allow, unchanged
 //	else                                               Injected          allow, patched
@@ -143,9 +143,7 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 		return Result{Report: report(CACertsElsewhere, fmt.Sprintf("container %s runs istiod beside container %s, but only one istiod can be injected; remove container %s", o.secondIstiod, o.istiod.name, o.secondIstiod))}
 	}
 	if off := o.istiod.builtInCAOff(); off != "" {
-		r := Result{Report: report(NoBuiltInCA, off)}
-		r.Warnings = append(r.Warnings, r.Message)
-		return r
+		return i.withoutCA(o, off)
 	}
 	if elsewhere := i.caDirProblem(o); elsewhere != "" {
 		return Result{Report: report(CACertsElsewhere, elsewhere)}
@@ -171,13 +169,12 @@ func (i *Injector) decide(kind Kind, o *object) Result {
 
 // optOut removes what this webhook injected. An agent from another source, such as Gloo Mesh's guide, stays.
 func (i *Injector) optOut(o *object) Result {
-	if !o.hasAgent() && !o.annotated() {
-		return Result{Report: report(OptedOut, o.kind)}
-	}
-	if !o.annotated() && (i.rendered.annotate || !i.runsOurImage(o)) {
+	if !i.hasInjected(o) {
 		r := Result{Report: report(OptedOut, o.kind)}
-		r.Message += "; its agent stays, because this webhook did not inject it"
-		r.Warnings = append(r.Warnings, r.Message)
+		if o.hasAgent() {
+			r.Message += "; its agent stays, because this webhook did not inject it"
+			r.Warnings = append(r.Warnings, r.Message)
+		}
 		return r
 	}
 	removal := remove(o)
@@ -185,6 +182,26 @@ func (i *Injector) optOut(o *object) Result {
 	removal.Message += "; the agent is removed"
 	removal.Warnings = append(removal.Warnings, "the agent is removed: "+o.describeRemoval())
 	return removal
+}
+
+// withoutCA removes what this webhook injected before the setting turned istiod's CA off. An upgrade by istiod's owner that
+// does so may leave a half of it, which the API server refuses or which does not start.
+func (i *Injector) withoutCA(o *object, setting string) Result {
+	r := Result{Report: report(NoBuiltInCA, setting)}
+	notInjected := r.Message
+	if i.hasInjected(o) {
+		r = remove(o)
+		r.Report = report(NoBuiltInCA, setting)
+		r.Message += "; the agent is removed"
+		r.Warnings = append(r.Warnings, "the agent is removed: istiod restarts without it")
+	}
+	r.Warnings = append(r.Warnings, notInjected)
+	return r
+}
+
+// hasInjected reports whether this webhook injected the object.
+func (i *Injector) hasInjected(o *object) bool {
+	return o.annotated() || o.hasAgent() && !i.rendered.annotate && i.runsOurImage(o)
 }
 
 // runsOurImage reports whether the agent's containers run the configured image, or a mirror of it.

@@ -26,6 +26,8 @@ type object struct {
 	resources []byte
 	// automountDisabled is true if the pod spec sets automountServiceAccountToken to false.
 	automountDisabled bool
+	// root is true if the pod's security context sets root's user.
+	root bool
 	// defaulted is true if an API server has stored the pod spec.
 	defaulted bool
 
@@ -149,6 +151,13 @@ func (o *object) readPod(c *cursor) bool {
 			o.resources = c.skip()
 		case "automountServiceAccountToken":
 			o.automountDisabled = string(c.skip()) == "false"
+		case "securityContext":
+			c.object(func(key []byte) {
+				if string(key) == "runAsUser" {
+					user := id(c.skip())
+					o.root = user != nil && *user == 0
+				}
+			})
 		case "serviceAccountName":
 			o.serviceAccount = string(c.string())
 		case "dnsPolicy":

@@ -35,12 +35,12 @@ const (
 	//
 	//	kubectl annotate -n istio-system deployment istiod istiod-agent.io/inject-
 	OptedOut Reason = "OptedOut"
-	// NoBuiltInCA: Allowed, unchanged, with a warning: istiod runs without its own CA (`ENABLE_CA_SERVER=false`, or
+	// NoBuiltInCA: Allowed, not injected, with a warning: istiod runs without its own CA (`ENABLE_CA_SERVER=false`, or
 	// `EXTERNAL_CA` with `PILOT_CERT_PROVIDER=k8s.io/…`), so it cannot use an intermediate CA. This is right for
-	// istio-csr and for certificates that Kubernetes signs.
+	// istio-csr and for certificates that Kubernetes signs. If the agent was injected earlier, it is removed in the
+	// same write (patched), and another warning reports it. An agent that you added by hand remains.
 	//
-	// Remedy: if istiod should have its own CA, remove these settings. If you want no warning, or if the agent was
-	// injected earlier and is still there, opt out.
+	// Remedy: if istiod should have its own CA, remove these settings. If you want no warning, opt out.
 	NoBuiltInCA Reason = "NoBuiltInCA"
 	// BeingDeleted: Allowed, unchanged: the object is being deleted.
 	//

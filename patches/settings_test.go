@@ -50,6 +50,42 @@ func TestSettingsToken(t *testing.T) {
 	}
 }
 
+// The key is the agent's user's. Root reads it with CAP_DAC_OVERRIDE only, and the agent's containers refuse to run as root.
+func TestSettingsRoot(t *testing.T) {
+	t.Parallel()
+	istiods := func(context string) []string {
+		return []string{"        image: pilot", "        image: pilot\n        securityContext: " + context}
+	}
+	pods := []string{"      containers:", "      securityContext: {runAsUser: 0}\n      containers:"}
+	const unread, refused = "cannot read the agent's key", "spec.template.spec.securityContext.runAsUser is 0"
+	for name, test := range map[string]struct {
+		config string
+		edit   []string
+		warned string
+	}{
+		"as ever":                        {},
+		"root":                           {edit: istiods("{runAsUser: 0}")},
+		"root without capabilities":      {edit: istiods("{runAsUser: 0, capabilities: {drop: [ALL]}}"), warned: unread},
+		"root without this one":          {edit: istiods("{runAsUser: 0, capabilities: {drop: [DAC_OVERRIDE]}}"), warned: unread},
+		"root with this one alone":       {edit: istiods("{runAsUser: 0, capabilities: {drop: [ALL], add: [DAC_OVERRIDE]}}")},
+		"root without another":           {edit: istiods("{runAsUser: 0, capabilities: {drop: [NET_RAW]}}")},
+		"another user, no capabilities":  {edit: istiods("{runAsUser: 7, capabilities: {drop: [ALL]}}")},
+		"the agent is root too":          {config: "agent: {securityContext: {runAsUser: 0}}", edit: istiods("{runAsUser: 0, capabilities: {drop: [ALL]}}")},
+		"root by the pod":                {edit: pods, warned: refused},
+		"root by the pod, not istiod":    {edit: append(istiods("{runAsUser: 7}"), pods...)},
+		"root by the pod, as is allowed": {config: "agent: {securityContext: {}}", edit: append(istiods("{capabilities: {drop: [ALL]}}"), pods...)},
+		"root by the pod, not the agent": {config: "agent: {securityContext: {runAsUser: 7}}", edit: append(istiods("{capabilities: {drop: [ALL]}}"), pods...), warned: unread},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			warnings := injector(t, test.config).Inject(patches.Deployment, edit(t, test.edit...)).Warnings
+			if test.warned == "" && len(warnings) > 0 || test.warned != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], test.warned)) {
+				t.Errorf("warnings %q, want one with %q", warnings, test.warned)
+			}
+		})
+	}
+}
+
 // The pod's own resources bound those of its containers: nothing is added to their sum.
 func TestSettingsPodResources(t *testing.T) {
 	t.Parallel()

@@ -19,11 +19,16 @@ var multiRootVariable = corev1.EnvVar{Name: istio.MultiRootVariable, Value: "tru
 // multiRootEnabled reports whether istiod accepts other roots of trust while it runs: by its own variable, or else by the
 // configuration.
 func (i *Injector) multiRootEnabled(o *object) bool {
-	if !o.istiod.has(istio.MultiRootVariable) || o.storedNote().MultiRootAdded {
+	if !o.istiod.has(istio.MultiRootVariable) || o.multiRootAdded() {
 		return i.rendered.multiRoot
 	}
 	on, err := strconv.ParseBool(o.istiod.env[istio.MultiRootVariable].value)
 	return err == nil && on
+}
+
+// multiRootAdded reports whether istiod's variable is still an injection's: its owner may have set another value since.
+func (o *object) multiRootAdded() bool {
+	return o.storedNote().MultiRootAdded && o.istiod.plainValue(istio.MultiRootVariable) == multiRootVariable.Value
 }
 
 // setMultiRoot gives the agent's container istiod's setting, unless the agent's configuration sets it.
@@ -40,7 +45,7 @@ func setMultiRoot(c *corev1.Container, on bool) {
 // setVariables sets the configured variables in istiod's container, and removes one that an earlier configuration set.
 func (i *Injector) setVariables(p *patch, o *object) {
 	remaining := o.istiod.envs
-	if !i.rendered.multiRoot && o.storedNote().MultiRootAdded {
+	if !i.rendered.multiRoot && o.multiRootAdded() {
 		remaining = p.unset(o, istio.MultiRootVariable)
 	}
 	envs := list{path: o.containers.entry(o.istiod.index) + "/env", exists: o.istiod.hasEnv && (remaining > 0 || o.istiod.envs == 0)}
@@ -60,13 +65,13 @@ func (i *Injector) setVariables(p *patch, o *object) {
 	}
 }
 
-// unsetVariables removes the variables that the note lists.
+// unsetVariables removes the variables that the note lists, unless their owner has set other values since.
 func (p *patch) unsetVariables(o *object, note originalNote) {
 	var names []string
 	if note.RootCADirAdded && o.istiod.plainValue(istio.RootCADirVariable) == CACertsPath {
 		names = append(names, istio.RootCADirVariable)
 	}
-	if note.MultiRootAdded {
+	if o.multiRootAdded() {
 		names = append(names, istio.MultiRootVariable)
 	}
 	p.unset(o, names...)

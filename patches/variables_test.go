@@ -76,6 +76,58 @@ func TestMultiRootVariable(t *testing.T) {
 	}
 }
 
+// An injection has added the variable, and then its owner sets it: from then on it is the owner's.
+func TestMultiRootVariableTakenOver(t *testing.T) {
+	t.Parallel()
+	const before, added = `{"name":"ROOT_CA_DIR","value":"/etc/cacerts"},`, `{"name":"ISTIO_MULTIROOT_MESH","value":"true"}`
+	on, off := injector(t, "multiRootMesh: true"), injector(t, "")
+	for name, owners := range map[string]string{
+		"false":       `{"name":"ISTIO_MULTIROOT_MESH","value":"false"}`,
+		"valueFrom":   `{"name":"ISTIO_MULTIROOT_MESH","valueFrom":{"configMapKeyRef":{"name":"a","key":"b"}}}`,
+		"a reference": `{"name":"ISTIO_MULTIROOT_MESH","value":"$(X)"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const chart = "{name: PILOT_CERT_PROVIDER, value: istiod}"
+			object := edit(t, chart, chart+", "+owners) // as an istiod that was never injected
+			injected := string(inject(t, on, patches.Deployment, edit(t)))
+			changed := []byte(strings.Replace(injected, before+added, before+owners, 1))
+			if string(changed) == injected {
+				t.Fatalf("istiod has no such variables in %s", injected)
+			}
+
+			result := on.Inject(patches.Deployment, changed)
+			if !strings.Contains(strings.Join(result.Warnings, "\n"), "which overrides multiRootMesh") {
+				t.Errorf("warnings %q", result.Warnings)
+			}
+			again := apply(t, changed, result.Operations)
+			var deployment appsv1.Deployment
+			if err := json.Unmarshal(again, &deployment); err != nil {
+				t.Fatal(err)
+			}
+			spec := deployment.Spec.Template.Spec
+			for _, c := range append(slices.Clone(spec.InitContainers), spec.Containers...) {
+				if got := value(c); c.Name != patches.IstiodContainer && got != "" {
+					t.Errorf("%s has %q", c.Name, got)
+				}
+			}
+			if note := deployment.Annotations[patches.OriginalAnnotation]; strings.Contains(note, "multiRootAdded") {
+				t.Errorf("the note is %q", note)
+			}
+
+			for what, stored := range map[string][]byte{
+				"at once":        changed,
+				"injected again": again,
+				"the option off": apply(t, changed, off.Inject(patches.Deployment, changed).Operations),
+			} {
+				if back := apply(t, stored, patches.Uninject(patches.Deployment, stored).Operations); !same(t, back, object) {
+					t.Errorf("%s: got back %s\nwant %s", what, back, object)
+				}
+			}
+		})
+	}
+}
+
 func value(c corev1.Container) (value string) {
 	for _, variable := range c.Env {
 		if variable.Name == istio.MultiRootVariable {

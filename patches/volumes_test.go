@@ -57,6 +57,32 @@ func TestMovedMount(t *testing.T) {
 	}
 }
 
+// The injection has added the mount, and then its owner mounts another volume there: that mount stays.
+func TestMountTakenOver(t *testing.T) {
+	t.Parallel()
+	i := injector(t, "")
+	injected := string(inject(t, i, patches.Deployment, edit(t, ownMount+"\n", "")))
+	const added = `{"name":"cacerts","mountPath":"/etc/cacerts","readOnly":true}`
+	owners := strings.Replace(injected, added, strings.Replace(added, "cacerts", "my-ca", 1), 1)
+	owners = strings.Replace(owners, `"volumes":[`, `"volumes":[{"name":"my-ca","secret":{"secretName":"my-ca"}},`, 1)
+	if strings.Count(owners, "my-ca") != 3 {
+		t.Fatalf("got %s", owners)
+	}
+	again := inject(t, i, patches.Deployment, []byte(owners))
+	back := podSpec(t, patches.Deployment, apply(t, again, patches.Uninject(patches.Deployment, again).Operations))
+	if mounts, _ := json.Marshal(item(t, back, "containers", "discovery")["volumeMounts"]); !strings.Contains(string(mounts), `"my-ca"`) {
+		t.Errorf("got back the mounts %s", mounts)
+	}
+	wantYAML(t, item(t, back, "volumes", "my-ca"), "{name: my-ca, secret: {secretName: my-ca}}")
+
+	// A server-side apply that merges the owner's volume into the injected one does not touch the mount.
+	const memory = `"emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}`
+	merged := inject(t, i, patches.Deployment, []byte(strings.Replace(injected, memory, `"secret":{"secretName":"cacerts","optional":true},`+memory, 1)))
+	if back := apply(t, merged, patches.Uninject(patches.Deployment, merged).Operations); !same(t, back, edit(t, ownMount+"\n", "")) {
+		t.Errorf("after a merge: got back %s", back)
+	}
+}
+
 // A volume called cacerts that is mounted elsewhere has another purpose, and keeps its content.
 func TestCACertsVolumeName(t *testing.T) {
 	t.Parallel()

@@ -67,7 +67,7 @@
 //   - A volume that the injection replaces is recorded only if it is a source of plain values (a Secret or ConfigMap
 //     without items, a hostPath, an emptyDir, a CSI volume without attributes): CEL writes no JSON. Any other is refused
 //     with reason PolicyCannot.
-//   - An opt-out that must restore a recorded volume of another form is refused with reason PolicyCannot.
+//   - A removal that must restore a recorded volume of another form is refused with reason PolicyCannot.
 //   - A record (annotation istiod-agent.io/original) that is not in the form in which this project writes it counts as
 //     unreadable, though it may be valid JSON.
 //   - An agent's container that differs from the rendered one in more than 16 fields or entries is completed, where the

@@ -52,7 +52,7 @@ func volumesOf() []admissionv1.Variable {
 		{Name: "notedMembers", Expression: `[variables.notedVolume.find(r'\{[^{}]*\}')].map(s, s == '{}' ? [] : s.substring(1, size(s) - 1).split(','))[0]` +
 			`.map(p, p.split(':')).transformMapEntry(i, p, {p[0].split('"')[1]: p[1].startsWith('"') ? dyn(p[1].split('"')[1]) : p[1] in ['true', 'false'] ? dyn(p[1] == 'true') : dyn(int(p[1]))})`},
 
-		// Volumes of earlier injections that istiod does not mount any more, and with an opt-out the one that it mounts.
+		// Volumes of earlier injections that istiod does not mount any more, and with a removal the one that it mounts.
 		{Name: "staleVolumes", Expression: "variables.volumes.filter(v, has(v.emptyDir) && v.name != " + token + " && (v.name == variables.volume ? variables.removing : v.name in variables.agentsVolumes))"},
 		// Those that nobody had or uses.
 		{Name: "dropped", Expression: "variables.staleVolumes.filter(v, " + emptyDirOnly + " && (v.name == variables.volume ? variables.notedVolume == 'null' : !(v.name in variables.mounted))).map(v, v.name) + " +
@@ -93,7 +93,7 @@ const (
 func environmentOf() []admissionv1.Variable {
 	rootCADir, multiRoot := quote(istio.RootCADirVariable), quote(istio.MultiRootVariable)
 	return []admissionv1.Variable{
-		{Name: "unsetting", Expression: "((variables.injecting ? !params.spec.multiRootMesh : true) && variables.multiRootAdded && " + istiodSets(istio.MultiRootVariable) + " ? [" + multiRoot + "] : []) + " +
+		{Name: "unsetting", Expression: "((variables.injecting ? !params.spec.multiRootMesh : true) && variables.multiRootAdded ? [" + multiRoot + "] : []) + " +
 			"(variables.removing && variables.rootCADirAdded && " + plainly(istio.RootCADirVariable) + " == " + quote(istio.CACertsDir) + " ? [" + rootCADir + "] : [])"},
 		// The last of each name, the highest index first.
 		{Name: "unsetAt", Expression: "variables.unsetting.map(n, lists.range(size(variables.istiod.env)).filter(i, variables.istiod.env[i].name == n).reverse()[0]).sort().reverse()"},
@@ -373,7 +373,7 @@ func newNoteOf() admissionv1.Variable {
 	}
 	return admissionv1.Variable{Name: "newNote", Expression: "[[" + strings.Join([]string{
 		`variables.newNotedVolume != '' ? '"volume":' + variables.newNotedVolume : ''`,
-		part("variables.mountAdded || variables.istiodVolume == ''", `"mountAdded":true`),
+		part("variables.istiodVolume == '' || variables.mountAdded && (variables.volumeAt < 0 || variables.isInjected || variables.volume in variables.agentsVolumes)", `"mountAdded":true`),
 		part("params.spec.multiRootMesh && (variables.multiRootAdded || !"+istiodSets(istio.MultiRootVariable)+")", `"multiRootAdded":true`),
 		part("("+istiodSets(istio.RootCADirVariable)+" ? variables.rootCADirAdded : params.spec.annotate)", `"rootCADirAdded":true`),
 		number("runAsUser", "user"), number("runAsGroup", "group"),

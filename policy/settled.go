@@ -32,7 +32,8 @@ func notSettled() admissionv1.MatchCondition {
 // notSilent is a match condition that ends an evaluation that warns of nothing. It relies on the policy that injects, which
 // leaves no Deployment ordinary whose istiod has no built-in CA.
 func notSilent() admissionv1.MatchCondition {
-	return admissionv1.MatchCondition{Name: "not-silent", Expression: "!(" + ordinary() + " && !params.spec.multiRootMesh && " + settledPod + ".?automountServiceAccountToken.orValue(true))"}
+	return admissionv1.MatchCondition{Name: "not-silent", Expression: "!(" + ordinary() + " && !params.spec.multiRootMesh && " + settledPod + ".?automountServiceAccountToken.orValue(true) && " +
+		settledPod + ".?securityContext.?runAsUser.orValue(1) != 0 && " + settledIstiod + ".?securityContext.?runAsUser.orValue(1) != 0)"}
 }
 
 // ordinary reports whether the Deployment is one of Istio's chart after its injection, so that it need not be refused. That

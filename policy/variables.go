@@ -194,8 +194,8 @@ const (
 	removed  = string(patches.Removed)
 )
 
-// decisionOf an object: the table of package patches, in its order. "Removed" is an opt-out from which there is something
-// to take out.
+// decisionOf an object: the table of package patches, in its order. "Removed" is an opt-out, or an istiod without its
+// built-in CA, from which there is something to take out.
 func decisionOf() []admissionv1.Variable {
 	return []admissionv1.Variable{
 		{Name: "optedOut", Expression: "variables.annotations[?" + quote(patches.InjectKey) + "].orValue('') == 'false' || object.metadata.?labels[" + quote(patches.InjectKey) + "].orValue('') == 'false'"},
@@ -204,11 +204,12 @@ func decisionOf() []admissionv1.Variable {
 		// The rendered image, and the same without its tag.
 		{Name: "image", Expression: "params.spec.initContainer.image"},
 		{Name: "untaggedImage", Expression: "variables.image.split('@', 2)[0].substring(0, size(variables.image.split('@', 2)[0]) - size(variables.image.split('@', 2)[0].find(r':[^/]*$')))"},
-		{Name: "decision", Expression: "variables.optedOut ? (size(variables.agents) == 0 && !variables.annotated || !variables.annotated && " +
-			"(params.spec.annotate || !variables.agents.all(c, " + isMirror("c.?image.orValue('')") + ")) ? 'OptedOut' : 'Removed') : " +
+		// Whether this policy or its webhook injected the object (patches, hasInjected).
+		{Name: "hasInjected", Expression: "variables.annotated || size(variables.agents) > 0 && !params.spec.annotate && variables.agents.all(c, " + isMirror("c.?image.orValue('')") + ")"},
+		{Name: "decision", Expression: "variables.optedOut ? (variables.hasInjected ? 'Removed' : 'OptedOut') : " +
 			"variables.istiodAt < 0 ? 'NoIstiodContainer' : " +
 			"size(variables.second) > 0 ? 'CACertsElsewhere' : " +
-			"variables.noBuiltInCA ? 'NoBuiltInCA' : " +
+			"variables.noBuiltInCA ? (variables.hasInjected ? 'Removed' : 'NoBuiltInCA') : " +
 			"!variables.readsCACerts || variables.hidden || variables.istiodVolume == " + quote(patches.VaultTokenVolume) + " ? 'CACertsElsewhere' : 'Injected'"},
 		{Name: "injecting", Expression: "variables.decision == " + quote(injected)},
 		{Name: "removing", Expression: "variables.decision == " + quote(removed)},
@@ -229,10 +230,11 @@ func noteOf() []admissionv1.Variable {
 		// The volume as JSON: null where there was none, empty for the chart's.
 		{Name: "notedVolume", Expression: `variables.note.startsWith('{"volume":') ? variables.note.substring(10, size(variables.note) - size(variables.noteFlags)) : ''`},
 		{Name: "mountAdded", Expression: flag("mountAdded")},
-		{Name: "multiRootAdded", Expression: flag("multiRootAdded")},
+		// Its owner may have set another value since (patches, multiRootAdded).
+		{Name: "multiRootAdded", Expression: flag("multiRootAdded") + " && " + plainly(istio.MultiRootVariable) + " == 'true'"},
 		{Name: "rootCADirAdded", Expression: flag("rootCADirAdded")},
 
-		// The user and group ids that the agent takes over from istiod's container. Root reads every file anyway.
+		// The user and group ids that the agent takes over from istiod's container. runAsNonRoot would refuse root's.
 		{Name: "ids", Expression: "variables.istiod.?securityContext.orValue({}).transformMap(k, v, has(params.spec.initContainer.securityContext) && " +
 			"(k == 'runAsUser' && v != 0 || k == 'runAsGroup'), v)"},
 	}

@@ -89,7 +89,7 @@ const (
 	//   - `volume … cannot be recorded`: the volume at `/etc/cacerts` is of a kind that CEL cannot write down, such
 	//     as a Secret with `items` or a projected volume. Replace it by a Secret without `items`, which the
 	//     injection replaces anyway. Or [commit the injected form](gitops.md#commit-the-injected-form).
-	//   - `annotation istiod-agent.io/original records a volume …`: an opt-out must restore such a volume, which
+	//   - `annotation istiod-agent.io/original records a volume …`: a removal must restore such a volume, which
 	//     the webhook recorded earlier. Run `kubectl istiod-agent uninject` on the manifest, and apply the result.
 	policyCannot = "PolicyCannot"
 )
@@ -99,8 +99,8 @@ func reason() []admissionv1.AuditAnnotation {
 	return []admissionv1.AuditAnnotation{{Key: "reason", ValueExpression: "variables.problem != '' ? " + quote(policyCannot) + " : " + reasonKey}}
 }
 
-// reasonKey of the mutated object. An opt-out that leaves something to remove was refused.
-const reasonKey = "(variables.decision == 'Removed' ? 'OptedOut' : variables.decision)"
+// reasonKey of the mutated object. One that leaves something to remove was refused.
+const reasonKey = "(variables.decision != 'Removed' ? variables.decision : variables.optedOut ? 'OptedOut' : 'NoBuiltInCA')"
 
 // warnings are the webhook's, each a validation that fails where there is something to warn about.
 func warnings(kind patches.Kind) []admissionv1.Validation {
@@ -119,6 +119,8 @@ func warnings(kind patches.Kind) []admissionv1.Validation {
 	warn("variables.decision == "+quote(string(patches.NoBuiltInCA)),
 		"'not injected: istiod runs without its built-in CA (' + ("+plainly("ENABLE_CA_SERVER")+" in "+falseTexts+" ? 'ENABLE_CA_SERVER=' + "+plainly("ENABLE_CA_SERVER")+
 			" : 'EXTERNAL_CA=' + "+shown(plainly("EXTERNAL_CA"))+" + ' with PILOT_CERT_PROVIDER=' + "+shown(plainly("PILOT_CERT_PROVIDER"))+") + '), so it needs no intermediate CA'")
+	warn("variables.decision == "+quote(string(patches.NoBuiltInCA))+" && size(variables.agents) == 0 && request.operation == 'UPDATE' && variables.wasInjected",
+		"'the agent is removed: istiod restarts without it'")
 	warn("variables.decision == "+quote(string(patches.OptedOut))+" && size(variables.agents) > 0",
 		`'the `+string(kind)+` sets `+patches.InjectKey+`: "false"; its agent stays, because this policy did not inject it'`)
 	warn("variables.optedOut && size(variables.agents) == 0 && request.operation == 'UPDATE' && variables.wasInjected",
@@ -132,6 +134,11 @@ func warnings(kind patches.Kind) []admissionv1.Validation {
 	warn("variables.injecting && variables.pod.?automountServiceAccountToken.orValue(true) == false && size(variables.token) == 0",
 		"'"+pod+".automountServiceAccountToken is false and container ' + variables.istiod.name + ' mounts no token at "+patches.TokenPath+", so the agent has no token and cannot read its IssuedCertificate: "+
 			"istiod will not start; mount a token in container ' + variables.istiod.name + ', or remove automountServiceAccountToken'")
+	warn("variables.injecting && variables.inheritsRoot && variables.desiredSecurity[0].?runAsNonRoot.orValue(false)",
+		"'"+pod+".securityContext.runAsUser is 0, and the agent\\'s containers must not run as root: they will not start, and neither will istiod; remove it, or set another runAsUser in container ' + variables.istiod.name")
+	warn("variables.injecting && !variables.inheritsRoot && variables.desiredSecurity[0].?runAsUser.orValue(-1) != 0 && variables.istiod.?securityContext.?runAsUser.orValue(variables.podUser) == 0 && "+
+		"[variables.istiod.?securityContext.?capabilities.?drop.orValue([])].exists(d, 'DAC_OVERRIDE' in d || 'ALL' in d && !('DAC_OVERRIDE' in variables.istiod.?securityContext.?capabilities.?add.orValue([])))",
+		"'container ' + variables.istiod.name + ' runs as root (runAsUser is 0) without capability DAC_OVERRIDE, so it cannot read the agent\\'s key: istiod will not start with it; remove runAsUser, or add the capability'")
 	warn("variables.injecting && params.spec.multiRootMesh && !variables.multiRootEnabled",
 		"'container ' + variables.istiod.name + ' sets "+istio.MultiRootVariable+" to ' + "+quoted(value(istio.MultiRootVariable))+" + ' itself, which overrides multiRootMesh: the root of trust cannot change while istiod runs'")
 	warn("variables.injecting && !(variables.inject in ['', 'true', 'enabled'])",
@@ -154,6 +161,9 @@ func wordsOf(kind patches.Kind) []admissionv1.Variable {
 	return append([]admissionv1.Variable{
 		// The value that counts of annotation and label (patches, readMeta).
 		{Name: "inject", Expression: "[variables.annotations[?" + key + "].orValue('')].map(a, [object.metadata.?labels[" + key + "].orValue('')].map(l, a == '' || l == 'false' ? l : a)[0])[0]"},
+		// Whether the agent gets root's user from the pod (patches, warnRoot).
+		{Name: "podUser", Expression: "variables.pod.?securityContext.?runAsUser.orValue(-1)"},
+		{Name: "inheritsRoot", Expression: "variables.podUser == 0 && !('runAsUser' in variables.desiredSecurity[0])"},
 		// Why istiod would read another directory (patches, rootCADirProblem).
 		{Name: "caDirProblem", Expression: strings.Join([]string{
 			"size(variables.rootCADirs) == 0 && size(variables.istiod.?envFrom.orValue([])) > 0 ? 'container ' + variables.istiod.name + ' has envFrom, which may set ROOT_CA_DIR; set ROOT_CA_DIR=/etc/cacerts in its env'",

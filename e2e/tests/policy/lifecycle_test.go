@@ -25,7 +25,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/patches"
 )
 
-// step is a request about a stored istiod. It changes the stored object, or applies its owner's.
+// step is a request about a stored istiod. It changes the stored object, or applies its owner's, which it may change before.
 type step struct {
 	name   string
 	change func(r *rand.Rand, stored object)
@@ -62,6 +62,12 @@ var steps = []step{
 	{name: "opt out by label", change: func(_ *rand.Rand, o object) { meta(o, "labels", patches.InjectKey, "false") }},
 	{name: "opt in by label", change: func(_ *rand.Rand, o object) { meta(o, "labels", patches.InjectKey, "true") }},
 	{name: "apply at the end", apply: true},
+	{name: "apply without a CA", apply: true, change: func(_ *rand.Rand, o object) {
+		_, spec := podOf(o)
+		istiod := istiodIn(spec)
+		istiod["env"] = append(without(istiod["env"], "ENABLE_CA_SERVER"), object{"name": "ENABLE_CA_SERVER", "value": "false"})
+	}},
+	{name: "apply with a CA again", apply: true},
 }
 
 // Through its whole life an istiod is stored alike, whether a policy injects it, the webhook, or both at once: the same object,
@@ -123,7 +129,11 @@ func (s *server) live(t *testing.T, i installed, owners object, r *rand.Rand) (r
 			}
 			next := u.DeepCopy()
 			if step.apply {
-				got[namespace] = s.apply(ctx, namespace, owners, next)
+				applied := copied(owners)
+				if step.change != nil {
+					step.change(nil, applied)
+				}
+				got[namespace] = s.apply(ctx, namespace, applied, next)
 			} else {
 				next.Object = copied(next.Object)
 				step.change(rand.New(rand.NewPCG(seed, uint64(n))), next.Object) // the same in each namespace

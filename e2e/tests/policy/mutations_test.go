@@ -248,7 +248,13 @@ var edits = map[string]func(r *rand.Rand, o object){
 		if r.IntN(3) > 0 {
 			security["runAsGroup"] = float64(pick(r, 0, 1000))
 		}
+		if r.IntN(2) == 0 {
+			security["capabilities"] = parsed(pick(r, `{"drop": ["ALL"]}`, `{"drop": ["DAC_OVERRIDE"]}`, `{"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}`))
+		}
 		istiodIn(spec)["securityContext"] = security
+		if r.IntN(3) == 0 {
+			spec["securityContext"] = object{"runAsUser": float64(pick(r, 0, 1000))}
+		}
 	},
 	"another istiod": func(r *rand.Rand, o object) {
 		_, spec := podOf(o)
