@@ -50,10 +50,20 @@ func brief(whole *unstructured.Unstructured) *unstructured.Unstructured {
 	kept := Untyped(whole.GroupVersionKind())
 	kept.Object[tooLarge] = true
 	for _, path := range [][]string{
-		{"metadata", "name"}, {"metadata", "namespace"}, {"metadata", "uid"}, {"metadata", "resourceVersion"}, {"metadata", "generation"},
-		{"metadata", "creationTimestamp"}, {"metadata", "deletionTimestamp"}, {"metadata", "labels"}, {"metadata", "annotations"},
-		{"spec", "replicas"}, {"spec", "serviceAccountName"}, {"spec", "template", "spec", "serviceAccountName"},
-		{"status", "replicas"}, {"status", "phase"},
+		{"metadata", "name"},
+		{"metadata", "namespace"},
+		{"metadata", "uid"},
+		{"metadata", "resourceVersion"},
+		{"metadata", "generation"},
+		{"metadata", "creationTimestamp"},
+		{"metadata", "deletionTimestamp"},
+		{"metadata", "labels"},
+		{"metadata", "annotations"},
+		{"spec", "replicas"},
+		{"spec", "serviceAccountName"},
+		{"spec", "template", "spec", "serviceAccountName"},
+		{"status", "replicas"},
+		{"status", "phase"},
 	} {
 		value, found, err := unstructured.NestedFieldNoCopy(whole.Object, path...)
 		if err == nil && found && afterwards(maxCachedField, value) >= 0 {

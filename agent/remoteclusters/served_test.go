@@ -74,9 +74,9 @@ func TestServedWaitsLonger(t *testing.T) {
 		for minute := range 60 {
 			read(time.Duration(minute)*time.Minute, 5)
 		}
-		minutes := func(all ...time.Duration) (times []time.Duration) {
+		minutes := func(all ...int) (times []time.Duration) {
 			for _, each := range all {
-				times = append(times, each*time.Minute)
+				times = append(times, time.Duration(each)*time.Minute)
 			}
 			return times
 		}

@@ -72,16 +72,16 @@ func (c *Cluster) Limit(ctx context.Context) (context.Context, context.CancelFun
 }
 
 // Open reads the kubeconfig and sends no request. The context "" is the current one.
-func (f *Flags) Open(context string) (*Cluster, error) {
+func (f *Flags) Open(contextName string) (*Cluster, error) {
 	overrides := f.overrides
-	overrides.AuthInfo, overrides.CurrentContext = *f.overrides.AuthInfo.DeepCopy(), context
+	overrides.AuthInfo, overrides.CurrentContext = *f.overrides.AuthInfo.DeepCopy(), contextName
 	loading := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(f.loader(), &overrides)
-	c := &Cluster{Context: context, arguments: f.Arguments()}
+	c := &Cluster{Context: contextName, arguments: f.Arguments()}
 	raw, err := loading.RawConfig()
 	if err != nil {
 		return c, fmt.Errorf("reading the kubeconfig: %w; name another by --kubeconfig", err)
 	}
-	c.Context = cmp.Or(context, raw.CurrentContext)
+	c.Context = cmp.Or(contextName, raw.CurrentContext)
 	if c.Context != "" {
 		c.arguments = " --context=" + shell.Quote(c.Context) + c.arguments
 	}
