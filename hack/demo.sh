@@ -3,9 +3,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The child is in the background, since a signal ends wait, but not a command in the foreground.
-child=
-trap 'kill $child 2>/dev/null; exit 130' INT TERM
+# Each child has a process group of its own, so that a signal reaches what it has started. It is in the background, since a
+# signal ends wait, but not a command in the foreground.
+set -m
+child='' meanwhile=''
+trap '[ -z "$child" ] || kill -- "-$child" 2>/dev/null || true; [ -z "$meanwhile" ] || kill "$meanwhile" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
 run() {
   "$@" 3<&- &
   child=$!
@@ -16,9 +19,10 @@ run() {
 run hack/build.sh .build/inject . ./cli/manifests/inject
 run hack/injection.sh .build/inject
 
-# What is shown last is downloaded and compiled meanwhile, when the rest leaves a processor idle. The demo reads the output;
-# once nobody can, the next line of progress ends this too.
-exec 3< <(nice -n 19 make -s --no-print-directory demo-meanwhile 2>&1 && echo "Everything is built.")
+# What is shown last is downloaded and compiled meanwhile, when the rest leaves a processor idle. The demo reads the output; once
+# nobody can, the next line of progress ends this too.
+exec 3< <(exec nice -n 19 make -s --no-print-directory demo-meanwhile 2>&1)
+meanwhile=$!
 
 run make -s --no-print-directory control-plane
 run hack/build.sh .build/demo e2e ./cmd/demo

@@ -245,17 +245,18 @@ func TestSummarized(t *testing.T) {
 	for name, test := range map[string]struct {
 		status map[string]any
 		want   string
+		error  string
 	}{
-		"the first":  {nil, "TokenAudienceBound True now, Ready True now, Confirmed False now, RootTrusted Unknown now"},
-		"of another": {map[string]any{"state": int64(3)}, "TokenAudienceBound True now, Ready True now, Confirmed False now, RootTrusted Unknown now"},
+		"the first":  {nil, "TokenAudienceBound True now, Ready True now, Confirmed False now, RootTrusted Unknown now", ""},
+		"of another": {map[string]any{"state": int64(3)}, "TokenAudienceBound True now, Ready True now, Confirmed False now, RootTrusted Unknown now", ""},
 		"beside one that is ready": {map[string]any{
 			"certificates": []any{map[string]any{"pod": "b", "serialNumber": "02", "confirmed": true}, map[string]any{"pod": "a", "error": "old", "confirmed": false}},
 			"conditions":   []any{condition("Another"), condition("Ready"), condition("Confirmed"), condition("TokenAudienceBound")},
-		}, "Ready True before, Confirmed False now, TokenAudienceBound True before, RootTrusted Unknown now"},
+		}, "Ready True before, Confirmed False now, TokenAudienceBound True before, RootTrusted Unknown now", ""},
 		"beside one that is not": {map[string]any{
 			"certificates": []any{map[string]any{"pod": "b", "error": "sealed", "reason": "VaultSealed", "confirmed": false}},
 			"conditions":   []any{condition("Ready")},
-		}, "Ready False now, TokenAudienceBound True now, Confirmed False now, RootTrusted Unknown now"},
+		}, "Ready False now, TokenAudienceBound True now, Confirmed False now, RootTrusted Unknown now", "sealed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := summarized(mine, &unstructured.Unstructured{Object: map[string]any{"status": test.status}}, now)
@@ -272,6 +273,9 @@ func TestSummarized(t *testing.T) {
 			}
 			if len(got.Certificates) != 1 || got.Certificates[0].Pod != "a" {
 				t.Errorf("it claims the entries %+v", got.Certificates)
+			}
+			if got.Error != test.error {
+				t.Errorf("the error is %q, want %q", got.Error, test.error)
 			}
 		})
 	}

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -177,6 +178,7 @@ func summarized(mine certificatesv1.IssuedCertificateStatus, stored *unstructure
 	}
 	all.Summarize(mine.ObservedGeneration, now)
 	mine.NotAfter, mine.Root, mine.RootNotAfter = all.NotAfter, all.Root, all.RootNotAfter
+	mine.Error = cmp.Or(mine.Error, all.Error) // another pod's, which reports it only once
 	mine.Conditions = slices.DeleteFunc(all.Conditions, func(c metav1.Condition) bool { return !slices.Contains(own, c.Type) })
 	return mine
 }

@@ -159,6 +159,8 @@ func (s State) due() (Reason, time.Time) {
 	switch {
 	case s.failures > 0:
 		at = later(at, s.failedAt.Add(s.backoff()))
+	case reason == Expiring && s.desired.Adopted:
+		at = later(at, p.readableFrom.Add(p.adoptedPause()))
 	case reason == Expiring:
 		at = later(at, p.readableFrom.Add(p.pause()))
 	default:
@@ -178,6 +180,11 @@ func (p *Published) pause() time.Duration {
 	return max(shortestPause, min(longestPause, p.NotAfter.Sub(p.NotBefore)/10))
 }
 
+// adoptedPause is that of an adopted certificate that is due: an hour, or a tenth of its life where that is shorter.
+func (p *Published) adoptedPause() time.Duration {
+	return max(p.pause(), min(time.Hour, p.NotAfter.Sub(p.NotBefore)/10))
+}
+
 // nextRenewal returns the earliest reason to issue a certificate, and its time, as if no attempt had failed.
 func (s State) nextRenewal() (Reason, time.Time) {
 	p, d := s.published, s.desired
@@ -186,9 +193,6 @@ func (s State) nextRenewal() (Reason, time.Time) {
 	}
 	reason := Expiring
 	at, _ := renewAt(p.NotBefore, p.NotAfter, d.Ratio, s.config.WorkloadTTL, jitter(p.Serial))
-	if d.Adopted {
-		at = p.NotAfter
-	}
 	earlier := func(r Reason, t time.Time) {
 		if t.Before(at) {
 			reason, at = r, t

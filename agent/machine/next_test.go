@@ -113,11 +113,11 @@ func TestNext(t *testing.T) {
 		"with all well, wait for the renewal": {base(func(*State) {}), now, Step{Action: Wait, Until: due}},
 		"at its time, renew":                  {base(func(*State) {}), due, Step{Action: Issue, Reason: Expiring}},
 		"past its end, renew":                 {base(func(*State) {}), start.Add(101 * day), Step{Action: Issue, Reason: Expiring}},
-		"an adopted certificate is not renewed": {
-			base(func(s *State) { s.desired.Adopted = true }), due, Step{Action: Wait, Until: start.Add(100 * day)},
+		"an adopted certificate that is due was published again": {
+			base(func(s *State) { s.desired.Adopted, s.published.readableFrom = true, due }), due.Add(time.Hour - time.Second), Step{Action: Wait, Until: due.Add(time.Hour)},
 		},
-		"another one is looked for at its end": {
-			base(func(s *State) { s.desired.Adopted = true }), start.Add(100 * day), Step{Action: Issue, Reason: Expiring},
+		"an hour later its Secret may have another one": {
+			base(func(s *State) { s.desired.Adopted, s.published.readableFrom = true, due }), due.Add(time.Hour), Step{Action: Issue, Reason: Expiring},
 		},
 		"an adopted certificate is replaced by another specification": {
 			base(func(s *State) { s.desired.Adopted, s.desired.Digest, s.desired.seenAt = true, "b", due.Add(-day) }), due, Step{Action: Issue, Reason: SpecificationChanged},

@@ -48,8 +48,8 @@ type Specification struct {
 	Renew  string  // the value of the annotation istiod-agent.io/renew
 	Ratio  float64 // secretRotationGracePeriodRatio
 	Token  bool    // the agent logs in with a token that must be kept alive
-	// Adopted: the certificate is istiod's former one, of a Secret. Nobody renews that: the next attempt before its end would
-	// publish it again.
+	// Adopted: the certificate is istiod's former one, of a Secret. An attempt to renew it publishes it again, unless another
+	// program has renewed it there.
 	Adopted bool
 }
 

@@ -22,6 +22,7 @@ type incomplete struct {
 	serves bool
 	// count is what istiod counted when that was last seen. A count that falls is that of a new istiod.
 	count float64
+	state certificatesv1.RemoteClusterState
 	// first and last are the times of the first lookup without endpoints, and of the last.
 	first, last time.Time
 }
@@ -34,6 +35,8 @@ func (c incomplete) isKnown(state certificatesv1.RemoteClusterState, count float
 		return false
 	case c.serves:
 		return state == certificatesv1.RemoteTimedOut
+	case state != c.state && state == certificatesv1.RemoteTimedOut: // it may serve what it has
+		return false
 	default:
 		return now.Sub(c.last) < min(c.last.Sub(c.first), longestWait)
 	}
@@ -51,9 +54,9 @@ func (s *served) apply(clusters *certificatesv1.RemoteClusters, failures map[str
 		}
 		count := failures[cluster.Name]
 		before, found := (*s)[cluster.Name]
-		entry := incomplete{serves: before.serves, count: count, first: before.first, last: before.last}
+		entry := incomplete{state: cluster.State, serves: before.serves, count: count, first: before.first, last: before.last}
 		if !found || !before.isKnown(cluster.State, count, now) {
-			if !found || before.serves || count < before.count {
+			if !found || before.serves || count < before.count || cluster.State != before.state {
 				entry.first = now
 			}
 			entry.serves, entry.last = false, now

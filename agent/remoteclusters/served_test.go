@@ -87,6 +87,11 @@ func TestServedWaitsLonger(t *testing.T) {
 		if at := lookups[len(lookups)-1]; at != time.Hour {
 			t.Errorf("%s: a new istiod is not looked up, but %s", name, at)
 		}
+		syncing := &certificatesv1.RemoteClusters{Clusters: []certificatesv1.RemoteCluster{remote("a", certificatesv1.RemoteSyncing)}}
+		s.apply(syncing, map[string]float64{"a": 0}, time.Unix(0, 0).Add(61*time.Minute), func(names []string) ([]string, error) { return answer(names) })
+		if read(61*time.Minute+time.Second, 0); lookups[len(lookups)-1] != 61*time.Minute+time.Second {
+			t.Errorf("%s: a cluster that has just timed out is not looked up", name)
+		}
 		s.apply(&certificatesv1.RemoteClusters{}, nil, time.Unix(7200, 0), nil)
 		if len(s) != 0 {
 			t.Errorf("%s: it remembers clusters that are gone: %v", name, s)

@@ -116,7 +116,8 @@ func (c *reconciler) accounts(ctx context.Context, namespace string) ([]string, 
 			return nil, err
 		}
 		account := istio.ServiceAccount(istiod)
-		if notSelected != "" && !hasAgent(istiod) || account == istio.DefaultServiceAccount {
+		// Of a large one, the cache has no containers: it may have grown while its agent runs.
+		if notSelected != "" && controllers.TooLarge(istiod) == "" && !hasAgent(istiod) || account == istio.DefaultServiceAccount {
 			continue
 		}
 		accounts = append(accounts, account)

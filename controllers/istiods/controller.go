@@ -188,9 +188,14 @@ func (r *Controller) decide(istiod *unstructured.Unstructured, found inspection)
 		if r.injector.Target() != patches.Deployment || len(found.result.Operations) == 0 {
 			return nil, report
 		}
-		// An opt-out while the webhook was down.
-		if !r.injectExisting && !r.automatic { // the program has no right to patch
-			remains := "istiod has opted out and still runs the agent; it is removed at its next change, or by: " + command
+		// An opt-out while the webhook was down; or an istiod whose CA was turned off before this version, which removes the agent
+		// from it. That one runs, and an upgrade restarts no istiod by default.
+		because, allowed := "istiod has opted out and", r.injectExisting || r.automatic // else the program has no right to patch
+		if report.Reason == patches.NoBuiltInCA {
+			because, allowed = "istiod's CA is off, and istiod", r.automatic
+		}
+		if !allowed {
+			remains := because + " still runs the agent; it is removed at its next change, or by: " + command
 			return nil, patches.Report{Reason: report.Reason, Message: remains, Warnings: []string{remains}}
 		}
 		return found.result.Operations, report

@@ -77,6 +77,10 @@ func TestDecide(t *testing.T) {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: is(patches.NoBuiltInCA)},
 			desired: [4]action{nothing, nothing, nothing, nothing}, reason: patches.NoBuiltInCA,
 		},
+		"a Deployment that still runs the agent, and has no CA": { // its istiod runs
+			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.NoBuiltInCA}}},
+			desired: [4]action{nothing, nothing, injected, injected}, reason: patches.NoBuiltInCA,
+		},
 		"a Deployment that opted out while the webhook was away": {
 			target: v1alpha1.TargetDeployments, found: inspection{state: patches.StateSkipped, result: patches.Result{Operations: would.Operations, Report: patches.Report{Reason: patches.OptedOut}}},
 			desired: [4]action{nothing, injected, injected, injected}, reason: patches.OptedOut,

@@ -24,7 +24,7 @@ type meanwhile struct {
 }
 
 const (
-	// allBuilt is the last line, which hack/demo.sh adds after a success.
+	// allBuilt is the last line after a success.
 	allBuilt = "Everything is built."
 	// keptLines bounds what is kept for an error.
 	keptLines = 200

@@ -99,8 +99,8 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 	oldPEM, newPEM := testca.Root("old").PEM(), testca.Root("new").PEM()
 	both := fingerprints(t, slices.Concat(oldPEM, newPEM))
 	roots := map[string]string{oldCA: both[0], newCA: both[1]}
-	agents := []*agent{newAgent(t, m, "istiod-a", roots), newAgent(t, m, "istiod-b", roots)}
-	for _, each := range agents {
+	replicas := []*agent{newAgent(t, m, "istiod-a", roots), newAgent(t, m, "istiod-b", roots)}
+	for _, each := range replicas {
 		each.act(t)
 	}
 	m.wantStatus(t, "virtual-mesh", networkingv1.Accepted, "FINISHED")
@@ -123,8 +123,8 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 		if wrote {
 			writes++
 		}
-		stages = m.wantNextStage(t, stages, agents, both[1])
-		if acted := slices.ContainsFunc(agents, func(a *agent) bool { return a.act(t) }); !wrote && !acted {
+		stages = m.wantNextStage(t, stages, replicas, both[1])
+		if acted := slices.ContainsFunc(replicas, func(a *agent) bool { return a.act(t) }); !wrote && !acted {
 			break // one at a time
 		}
 		if life == 50 {
@@ -147,7 +147,7 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 
 // wantNextStage expects the same stage or the next one in the status, and an IssuedCertificate for which every replica is
 // ready.
-func (m *mesh) wantNextStage(t *testing.T, stages []networkingv1.RootRotationStage, agents []*agent, newest string) []networkingv1.RootRotationStage {
+func (m *mesh) wantNextStage(t *testing.T, stages []networkingv1.RootRotationStage, replicas []*agent, newest string) []networkingv1.RootRotationStage {
 	t.Helper()
 	last, now := stages[len(stages)-1], m.rotation(t).Stage
 	if now.Number() < last.Number() || now.Number() > last.Number()+1 {
@@ -160,7 +160,7 @@ func (m *mesh) wantNextStage(t *testing.T, stages []networkingv1.RootRotationSta
 	must(t, err)
 	_, trustsAll := asked.Annotations[certificatesv1.TrustedRootsAnnotation]
 	signsWithNew := asked.Spec.AgentCA.Vault.CAPath == newCA
-	for _, each := range agents {
+	for _, each := range replicas {
 		if signsWithNew && !slices.Contains(each.trusted, newest) {
 			t.Fatalf("at stage %q it is to be signed under the new root, which %s does not publish", now, each.pod)
 		}

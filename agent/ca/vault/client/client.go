@@ -31,7 +31,8 @@ const (
 	headerLimit = 64 << 10
 	// maxWarnings bounds the warnings of an answer, which go to the log and Events.
 	maxWarnings = 10
-	// closeTimeout is that of a deletion and of a logout: short, so that they do not delay a renewal.
+	// closeTimeout is that of a logout, and of a deletion at the program's end: short, so that they delay neither a renewal nor
+	// that end.
 	closeTimeout = 5 * time.Second
 )
 

@@ -4,6 +4,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -61,7 +62,11 @@ func (s *Session) Generate(ctx context.Context, request ca.Request) (*Generated,
 
 // DeleteKey removes the copy of a generated key that Vault keeps, also when ctx has ended.
 func (s *Session) DeleteKey(ctx context.Context, keyID string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	limit := cmp.Or(s.client.config.Timeout, closeTimeout)
+	if ctx.Err() != nil {
+		limit = closeTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	path := s.client.endpoints.KeyMount + "/key/" + keyID
 	answer, err := s.api.Logical().DeleteWithContext(ctx, path)
