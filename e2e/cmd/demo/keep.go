@@ -24,7 +24,7 @@ type command struct{ line, shows string }
 var nextCommands = []command{
 	{"make demo KEEP=1", "leaves it running, for kubectl istiod-agent"},
 	{"bin/kubectl-istiod_agent inject -f FILE -o patch", "the patch for an istiod of yours"},
-	{"make cluster-up CLUSTERS=2", "as root, clusters with real Pods: docs/try-it.md"},
+	{"make cluster-up CLUSTERS=2", "clusters with Pods, as root: docs/try-it.md"},
 	{"docs/install.md", "in a cluster of yours"},
 }
 
