@@ -34,7 +34,7 @@ func Run(ctx context.Context, stdin string, arguments ...string) Result {
 }
 
 // ownKubeconfig is the file of a test in the commands that the plugin prints. Result has them without it.
-var ownKubeconfig = regexp.MustCompile(` --kubeconfig=/[\w./-]+`)
+var ownKubeconfig = regexp.MustCompile(` --kubeconfig=/[^\s;)]+`)
 
 func (r Result) String() string {
 	return fmt.Sprintf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
