@@ -10,9 +10,10 @@ FUZZTIME ?= 30s
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # The same for everything that Go compiles: no package is compiled twice, no C compiler is needed,
-# and the same commit gives the same bytes on every machine.
+# and the same commit gives the same bytes on every machine. Data for a debugger, which no program here keeps, would make
+# Go compile a sixth longer.
 export CGO_ENABLED := 0
-export GOFLAGS := $(strip $(GOFLAGS) -trimpath -buildvcs=false)
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath -buildvcs=false -gcflags=all=-dwarf=false)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -101,7 +102,7 @@ release-files: helm
 # Not a part of make test, which tests a release of the programs for one platform.
 .PHONY: release-test
 release-test: push-tools ## Write a release of all platforms twice, compare and check it, without the network (ten minutes on two cores)
-	@WHOLE_RELEASE=1 go -C tools test -count=1 -timeout 60m -v -run TestWholeRelease ./release
+	@cd tools && WHOLE_RELEASE=1 $(go_test) -count=1 -timeout 60m -v -run TestWholeRelease ./release
 
 HELM_BINARY := .build/helm/helm
 .PHONY: helm
@@ -125,6 +126,9 @@ push: push-tools ## Push the images and the chart that make release wrote to dis
 demo: ## See the injection, and istiod with a CA from Vault, on this machine (KEEP=1 leaves it running, to try)
 	@exec hack/demo.sh $(if $(KEEP),--keep)
 
+# make lint runs vet; before a test, it would check each package of the dependencies too, for the names of functions like Printf.
+go_test = go test -vet=off
+
 .PHONY: test
 test: ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
 	@exec hack/test.sh
@@ -132,20 +136,20 @@ test: ## Run every check but the longest: unit, generated files, lint, site, int
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
 unit: ## Test each package alone (RACE=1 with the race detector)
-	@$(if $(RACE),CGO_ENABLED=1) go test $(if $(RACE),-race) ./...
-	@$(if $(RACE),CGO_ENABLED=1) go -C traffic test $(if $(RACE),-race) ./...
+	@$(if $(RACE),CGO_ENABLED=1) $(go_test) $(if $(RACE),-race) ./...
+	@cd traffic && $(if $(RACE),CGO_ENABLED=1) $(go_test) $(if $(RACE),-race) ./...
 	@hack/debian.sh jq # for hack/push.sh, which the tests of tools/release run
-	@go -C tools test -count=1 ./... # Go's cache does not see files of the other modules
+	@cd tools && $(go_test) -count=1 ./... # Go's cache does not see files of the other modules
 
 .PHONY: integration
 integration: servers helm ## Test against a real API server, a real Vault and a real istiod, as processes
-	@cd e2e && go test -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
+	@cd e2e && $(go_test) -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
 .PHONY: e2e-core
 ifeq ($(shell id -u),0)
 e2e-core: test-images client-programs ## Go through the guide in one cluster with real Pods, with a renewal and a failure (on Linux as root)
-	@cd e2e && go test -count=1 -timeout 30m -v ./suite -args -number 1 -labels suite=core
+	@cd e2e && $(go_test) -count=1 -timeout 30m -v ./suite -args -number 1 -labels suite=core
 else
 e2e-core:
 	@echo "e2e-core is left out: a cluster's node needs root."
@@ -159,13 +163,13 @@ docker = $(shell docker info >/dev/null 2>&1 && echo runs)
 
 .PHONY: e2e-nodes
 e2e-nodes: test-images client-programs
-	@cd e2e && go test -p 1 -count=1 -timeout 60m -v ./suite/... # one after the other: each has the clusters to itself
+	@cd e2e && $(go_test) -p 1 -count=1 -timeout 60m -v ./suite/... # one after the other: each has the clusters to itself
 
 # Its package broken is left out: it breaks clusters of its own.
 .PHONY: e2e-kind
 e2e-kind: ## Run the suite in two clusters of kind, where Docker runs, and remove them
 	@$(MAKE) --no-print-directory kind-up CLUSTERS=2
-	@cd e2e && status=0; PATH=$(CURDIR)/.build/clusters/bin:$$PATH go test -count=1 -timeout 60m -v ./suite \
+	@cd e2e && status=0; PATH=$(CURDIR)/.build/clusters/bin:$$PATH $(go_test) -count=1 -timeout 60m -v ./suite \
 		-args -kubeconfig $(CURDIR)/.build/clusters/kubeconfig -contexts cluster-1,cluster-2 || status=1; ../hack/kind.sh down; exit $$status
 
 .PHONY: bench
@@ -228,14 +232,15 @@ $(APISERVER_BINARY):
 .PHONY: servers
 servers: control-plane $(VAULT_BINARY) $(ISTIOD_BINARY) $(CERT_MANAGER_BINARIES) $(APPROVER_BINARY) $(TRUST_MANAGER_BINARY) ## Build the control plane, a Vault, an istiod, cert-manager, approver-policy and trust-manager
 
-# What the demo gets while it builds and shows the injection; first the modules that its next program needs.
+# What the demo gets while it builds and shows the injection; first what it will need next.
 .PHONY: demo-meanwhile
-demo-meanwhile: demo-modules $(VAULT_BINARY) $(ISTIOD_BINARY) bin/kubectl-istiod_agent
+demo-meanwhile: demo-packages $(VAULT_BINARY) $(ISTIOD_BINARY) bin/kubectl-istiod_agent
 	@echo "Everything is built." # e2e/cmd/demo waits for this line
 
-.PHONY: demo-modules
-demo-modules:
-	@go -C e2e list -deps ./cmd/demo >/dev/null 2>&1 || true # the build itself prints the error
+.PHONY: demo-packages
+demo-packages:
+	@go -C e2e build -o /dev/null ./cmd/demo >/dev/null 2>&1 || true # the build itself prints the error
+	@go build -o /dev/null ./cmd/istiod-agent-webhook >/dev/null 2>&1 || true
 
 # minimal is Vault's own tag: it leaves out the plugins that e2e/binaries/vault/main.go does not name.
 $(VAULT_BINARY): $(wildcard e2e/binaries/vault/*)
@@ -381,13 +386,16 @@ site: site/node_modules/.package-lock.json ## Build the documentation site into 
 site-versions: site/node_modules/.package-lock.json ## Build the site with the documentation of every release (git tags) into dist/site
 	@npm --prefix site run --silent build-versions
 
-.PHONY: site-test
+.PHONY: site-test site-packages
 ifeq ($(shell command -v npm),)
+site-packages: ;
 site-test:
 	@echo "site-test is left out: it needs Node.js and npm."
 else
-site-test: site ## Test the documentation site in a headless Chromium (left out without Node.js)
+site-packages:
 	@[ -n "$$CHROMIUM" ] || hack/debian.sh chromium
+
+site-test: site-packages site ## Test the documentation site in a headless Chromium (left out without Node.js)
 	@CHROMIUM=$${CHROMIUM:-$$(command -v chromium)} npm --prefix site test --silent
 endif
 

@@ -1,26 +1,55 @@
 #!/usr/bin/env bash
-# Runs `make test`. The programs that the later checks need are built during the earlier ones, which leave a processor idle at
-# times: that saves many minutes on a new machine.
+# Runs `make test`. Unit tests, compiling and the linter keep the processors busy; the integration tests mostly wait. So the programs
+# that these need are built during the unit tests, and the source and the site are checked during the integration tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-log=.build/test-programs.log
 mkdir -p .build
-set -m # the build gets a process group of its own, which ends as a whole
-nice -n 19 make -s --no-print-directory test-programs >"$log" 2>&1 &
-programs=$!
-set +m
-trap '[ -z "$programs" ] || kill -- "-$programs" 2>/dev/null || true' EXIT
 
-# In the foreground, where Ctrl-C and sudo's question for a password arrive.
-make --no-print-directory unit verify-generated lint site-test
-while kill -0 "$programs" 2>/dev/null; do
-  tail -n 1 "$log"
+children=''
+trap 'for child in $children; do kill -- "-$child" 2>/dev/null || true; done' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# start COMMAND...: runs it in the background, in a process group of its own, which ends as a whole; $! is its process.
+start() {
+  set -m
+  "$@" </dev/null &
+  set +m
+  children="$children $!"
+}
+ended() { ! kill -0 "$1" 2>/dev/null; }
+# succeeded PROCESS [OUTPUT]: shows the output of one that has ended, and ends with its failure.
+succeeded() {
+  local status=0
+  wait "$1" || status=$?
+  [ $# -eq 1 ] || cat "$2"
+  [ "$status" -eq 0 ] || exit "$status"
+}
+
+# In the foreground, where sudo's question for a password arrives.
+make --no-print-directory site-packages
+built=.build/test-programs.log
+start nice -n 19 make -s --no-print-directory test-programs >"$built" 2>&1
+programs=$!
+make --no-print-directory unit verify-generated
+until ended "$programs"; do
+  tail -n 1 "$built"
   sleep 8
 done
-wait "$programs" || {
-  cat "$log" >&2
-  exit 1
-}
-programs=
-make --no-print-directory integration e2e-core
+succeeded "$programs" "$built"
+
+checked=.build/checks.log
+echo "make lint site-test runs meanwhile; its output follows at its end."
+start nice -n 19 make --no-print-directory lint site-test >"$checked" 2>&1
+checks=$!
+start make --no-print-directory integration
+integration=$!
+until ended "$integration" && [ -z "$checks" ]; do
+  if [ -n "$checks" ] && ended "$checks"; then
+    succeeded "$checks" "$checked"
+    checks=''
+  fi
+  sleep 1
+done
+succeeded "$integration"
+make --no-print-directory e2e-core

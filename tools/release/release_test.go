@@ -382,7 +382,7 @@ func build(t *testing.T, source, pkg, output string, environment ...string) {
 	source, err = filepath.Abs(source)
 	must(t, err)
 	c := exec.CommandContext(t.Context(), script, output, source, pkg, "-X "+project+"/internal/version.Version=v"+tag)
-	c.Env = append(os.Environ(), append(environment, "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")...)
+	c.Env = append(os.Environ(), append(environment, "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false -gcflags=all=-dwarf=false")...)
 	if text, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}

@@ -43,7 +43,7 @@ func alteredAgent(ctx context.Context, dir, tag, file, before, after string) (ar
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", filepath.Join(dir, "overlay.json"),
 		"-o", filepath.Join(dir, "bin", "linux-"+runtime.GOARCH, "istiod-agent"), "./cmd/istiod-agent")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false -gcflags=all=-dwarf=false")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the agent: %w\n%s", err, output)
 	}

@@ -223,7 +223,7 @@ func build(ctx context.Context, module, pkg string) (string, error) {
 	path := filepath.Join(root, ".build", "e2e", filepath.Base(pkg))
 	build := exec.CommandContext(ctx, filepath.Join(root, "hack", "build.sh"), path, module, pkg)
 	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false -gcflags=all=-dwarf=false")
 	build.Cancel = func() error { return build.Process.Signal(syscall.SIGTERM) } // it ends the compiler, and removes its files
 	build.Stderr = os.Stderr                                                     // its progress, if it takes long, and the compiler's errors
 	if err := build.Run(); err != nil {

@@ -22,7 +22,7 @@ func TestBuildScript(t *testing.T) {
 	}
 	build := func(ldflags string) (os.FileInfo, error) {
 		command := exec.CommandContext(t.Context(), filepath.Join(root, "hack", "build.sh"), output, module, ".", ldflags)
-		command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
+		command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false -gcflags=all=-dwarf=false")
 		_, runErr := command.CombinedOutput()
 		entries, err := os.ReadDir(filepath.Dir(output))
 		must(t, err)
