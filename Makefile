@@ -129,21 +129,35 @@ demo: ## See the injection, and istiod with a CA from Vault, on this machine (KE
 # make lint runs vet; before a test, it would check each package of the dependencies too, for the names of functions like Printf.
 go_test = go test -vet=off
 
+npm := $(shell command -v npm)
+.PHONY: test-packages
+test-packages:
+	@hack/debian.sh jq $(if $(CHROMIUM),,$(if $(npm),chromium))
+
 .PHONY: test
 test: ## Run every check but the longest: unit, generated files, lint, site, integration and, as root, e2e-core
 	@exec hack/test.sh
 
 # RACE=1 adds the race detector, which needs a C compiler.
 .PHONY: unit
-unit: ## Test each package alone (RACE=1 with the race detector)
+unit: unit-product unit-tools ## Test each package alone (RACE=1 with the race detector)
+
+.PHONY: unit-product
+unit-product:
 	@$(if $(RACE),CGO_ENABLED=1) $(go_test) $(if $(RACE),-race) ./...
 	@cd traffic && $(if $(RACE),CGO_ENABLED=1) $(go_test) $(if $(RACE),-race) ./...
+
+.PHONY: unit-tools
+unit-tools:
 	@hack/debian.sh jq # for hack/push.sh, which the tests of tools/release run
 	@cd tools && $(go_test) -count=1 ./... # Go's cache does not see files of the other modules
 
+# Go's own number, one for each processor, leaves these idle for a third of the time.
+packages_at_once = $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
+
 .PHONY: integration
-integration: servers helm ## Test against a real API server, a real Vault and a real istiod, as processes
-	@cd e2e && $(go_test) -count=1 -timeout 30m $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
+integration: integration-programs ## Test against a real API server, a real Vault and a real istiod, as processes
+	@cd e2e && $(go_test) -count=1 -timeout 30m -p $(packages_at_once) $$(go list ./... | grep -v /suite) # Go's cache does not see programs and files outside the module
 
 # The clusters with a node that the suite is run in: those of kind where Docker runs, else its own.
 .PHONY: e2e-core
@@ -287,14 +301,15 @@ COREDNS_BINARY   := .build/coredns-$(COREDNS)/coredns
 ISTIOCTL_BINARY  := .build/istio-$(ISTIO)/istioctl
 NODE_PARTS       := $(NODE_BINARIES) $(RUNTIME_BINARIES) $(COREDNS_BINARY)
 
-# The garbage collector, for what a deleted Pod leaves.
-integration: .build/kubernetes-$(KUBERNETES)/kube-controller-manager
+# What make test builds in the background: programs alone, as only one process at a time can install packages, and sudo may ask.
+.PHONY: integration-programs
+integration-programs: servers helm .build/kubernetes-$(KUBERNETES)/kube-controller-manager # its garbage collector, for what a deleted Pod leaves
 
-# What make test builds in the background: programs alone, as only one process at a time can install packages.
-.PHONY: test-programs
-test-programs: servers helm $(NODE_BINARIES)
+.PHONY: e2e-programs
 ifeq ($(shell id -u),0)
-test-programs: $(NODE_PARTS) $(ISTIOCTL_BINARY)
+e2e-programs: $(NODE_PARTS) $(ISTIOCTL_BINARY)
+else
+e2e-programs: ;
 endif
 
 .PHONY: node
@@ -386,16 +401,13 @@ site: site/node_modules/.package-lock.json ## Build the documentation site into 
 site-versions: site/node_modules/.package-lock.json ## Build the site with the documentation of every release (git tags) into dist/site
 	@npm --prefix site run --silent build-versions
 
-.PHONY: site-test site-packages
-ifeq ($(shell command -v npm),)
-site-packages: ;
+.PHONY: site-test
+ifeq ($(npm),)
 site-test:
 	@echo "site-test is left out: it needs Node.js and npm."
 else
-site-packages:
+site-test: site ## Test the documentation site in a headless Chromium (left out without Node.js)
 	@[ -n "$$CHROMIUM" ] || hack/debian.sh chromium
-
-site-test: site-packages site ## Test the documentation site in a headless Chromium (left out without Node.js)
 	@CHROMIUM=$${CHROMIUM:-$$(command -v chromium)} npm --prefix site test --silent
 endif
 

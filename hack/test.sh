@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Runs `make test`. Unit tests, compiling and the linter keep the processors busy; the integration tests mostly wait. So the programs
-# that these need are built during the unit tests, and the source and the site are checked during the integration tests.
+# Runs `make test`. Compilers and the linter keep the processors busy, while the integration tests often wait. So what these need is
+# built during the unit tests, and the source, the tools and the site are checked during the integration tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .build
 
+# As after Ctrl-C, the tests stop their servers.
 children=''
-trap 'for child in $children; do kill -- "-$child" 2>/dev/null || true; done' EXIT
+trap 'for child in $children; do kill -INT -- "-$child" 2>/dev/null || true; done; wait' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -27,11 +28,11 @@ succeeded() {
 }
 
 # In the foreground, where sudo's question for a password arrives.
-make --no-print-directory site-packages
-built=.build/test-programs.log
-start nice -n 19 make -s --no-print-directory test-programs >"$built" 2>&1
+make --no-print-directory test-packages
+built=.build/programs.log
+start nice -n 19 make -s --no-print-directory integration-programs >"$built" 2>&1
 programs=$!
-make --no-print-directory unit verify-generated
+make --no-print-directory unit-product verify-generated
 until ended "$programs"; do
   tail -n 1 "$built"
   sleep 8
@@ -39,8 +40,8 @@ done
 succeeded "$programs" "$built"
 
 checked=.build/checks.log
-echo "make lint site-test runs meanwhile; its output follows at its end."
-start nice -n 19 make --no-print-directory lint site-test >"$checked" 2>&1
+echo "make lint unit-tools site-test runs beside the integration tests; its output follows at its end."
+start nice -n 19 make --no-print-directory lint unit-tools site-test e2e-programs >"$checked" 2>&1
 checks=$!
 start make --no-print-directory integration
 integration=$!

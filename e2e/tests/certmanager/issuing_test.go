@@ -120,6 +120,7 @@ func TestIssuing(t *testing.T) {
 	startCertManager(t)
 	root, limited := chain(1)
 	t.Run("an issuer that limits the path length", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		i.specify(t, i.caIssuer(t, "istio-ca", limited, root))
 		output, err := i.Init(t.Context())
@@ -138,6 +139,7 @@ func TestIssuing(t *testing.T) {
 		}
 	})
 	t.Run("an issuer that limits nothing", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		spec := i.caIssuer(t, "istio-ca", testca.Root("mesh-root"))
 		i.specify(t, spec)
@@ -148,6 +150,7 @@ func TestIssuing(t *testing.T) {
 		must(t, err)
 	})
 	t.Run("name constraints of the CSR", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		i.specify(t, i.caIssuer(t, "istio-ca", limited, root))
 		must(t, unstructured.SetNestedSlice(i.certificate.Object, []any{"cluster.local"}, "spec", "certOptions", "permittedURIDomains"))
@@ -163,6 +166,7 @@ func TestIssuing(t *testing.T) {
 		}
 	})
 	t.Run("an issuer that ends before its root", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		i.specify(t, i.caIssuer(t, "istio-ca", limited))
 		i.refused(t, "NoRoot", "spec.agentCa.trustedRoots")
@@ -173,11 +177,13 @@ func TestIssuing(t *testing.T) {
 		must(t, err)
 	})
 	t.Run("an issuer that cannot sign it", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		i.specify(t, i.issuer(t, "self-signed", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}))
 		i.refused(t, "CertManagerFailed", "cert-manager.io/private-key-secret-name")
 	})
 	t.Run("an issuer that drops the organization", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		server, err := vaultserver.Start(t.Context(), vaultserver.Options{})
 		must(t, err)
@@ -196,11 +202,13 @@ func TestIssuing(t *testing.T) {
 		i.refused(t, "WrongOrganization", "organization")
 	})
 	t.Run("an issuer that is not there", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, true)
 		i.specify(t, map[string]any{"issuerRef": map[string]any{"name": "none"}})
 		i.refused(t, "CertManagerWaitingForIssuer", `Referenced \"Issuer\" not found`)
 	})
 	t.Run("without the right", func(t *testing.T) {
+		t.Parallel()
 		i := newIstiod(t, false)
 		i.specify(t, map[string]any{"issuerRef": map[string]any{"name": "any"}})
 		i.refused(t, "CertManagerForbidden", "certificaterequests of cert-manager.io")
