@@ -63,8 +63,9 @@ func (p *meshPlan) federate(mesh *networkingv1.VirtualMesh, facts clusterFacts) 
 	for i, key := range keys {
 		own := status.Meshes[key]
 		own.Federation = nil
+		views := viewsOf(reports[i])
 		for _, other := range others {
-			own.Federation = append(own.Federation, federated(other, facts.Cluster, reports[i]))
+			own.Federation = append(own.Federation, federated(other, facts.Cluster, views))
 		}
 		status.Meshes[key] = own
 	}
@@ -139,12 +140,36 @@ func knownClusters(reports [][]certificatesv1.CertificateStatus) map[string]stri
 	return known
 }
 
+// view is what one replica of an istiod reports, found by the name of a cluster in the name of a mesh.
+type view struct {
+	remote *certificatesv1.RemoteClusters
+	states map[string]certificatesv1.RemoteClusterState
+}
+
+// viewsOf normalizes each reported name once: a comparison with each name of spec.meshes would take the square of the time.
+func viewsOf(replicas []certificatesv1.CertificateStatus) []view {
+	views := make([]view, 0, len(replicas))
+	for _, replica := range replicas {
+		v := view{remote: replica.RemoteClusters, states: map[string]certificatesv1.RemoteClusterState{}}
+		if v.remote != nil {
+			for _, cluster := range v.remote.Clusters {
+				name := istio.NormalMeshName(cluster.Name)
+				if _, twice := v.states[name]; !twice {
+					v.states[name] = cluster.State
+				}
+			}
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
 // federated returns how the replicas of an istiod see another cluster: the worst of their reports.
-func federated(other, own string, replicas []certificatesv1.CertificateStatus) networkingv1.FederatedCluster {
+func federated(other, own string, replicas []view) networkingv1.FederatedCluster {
 	result := networkingv1.FederatedCluster{Cluster: other, State: networkingv1.FederationUnknown, Message: "istiod's agents have not reported yet"}
 	worst := -1
 	for _, replica := range replicas {
-		state, message := seenBy(other, own, replica.RemoteClusters)
+		state, message := replica.sees(other, own)
 		if rank := slices.Index(ranks, state); rank > worst {
 			worst, result.State, result.Message = rank, state, message
 		}
@@ -155,8 +180,9 @@ func federated(other, own string, replicas []certificatesv1.CertificateStatus) n
 // ranks are the states, best first.
 var ranks = []networkingv1.FederationState{networkingv1.Joined, networkingv1.FederationUnknown, networkingv1.NotSynced, networkingv1.NoAccess}
 
-// seenBy returns how one istiod sees another cluster, and what to do.
-func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkingv1.FederationState, string) {
+// sees returns how the istiod sees another cluster, and what to do.
+func (v view) sees(other, own string) (networkingv1.FederationState, string) {
+	remote := v.remote
 	switch {
 	case remote == nil:
 		return networkingv1.FederationUnknown, "istiod's agent has not reported the remote clusters yet; if the agent is older than this release, restart istiod"
@@ -164,16 +190,14 @@ func seenBy(other, own string, remote *certificatesv1.RemoteClusters) (networkin
 		return networkingv1.FederationUnknown, "the remote clusters are unknown: " + remote.Error
 	}
 	join := fmt.Sprintf("kubectl istiod-agent join --context %s --context %s", own, other)
-	at := slices.IndexFunc(remote.Clusters, func(c certificatesv1.RemoteCluster) bool {
-		return istio.NormalMeshName(c.Name) == istio.NormalMeshName(other)
-	})
+	state, listed := v.states[istio.NormalMeshName(other)]
 	switch {
-	case at < 0 && remote.Count > len(remote.Clusters):
+	case !listed && remote.Count > len(remote.Clusters):
 		return networkingv1.FederationUnknown, fmt.Sprintf("it may be one of %d remote clusters that the agent does not list", remote.Count-len(remote.Clusters))
-	case at < 0:
+	case !listed:
 		return networkingv1.NoAccess, fmt.Sprintf("istiod has no access to %s: check this name in spec.meshes, then run %s with your kubeconfig's contexts for these clusters", other, join)
 	}
-	switch state := remote.Clusters[at].State; state {
+	switch state {
 	case certificatesv1.RemoteSynced:
 		return networkingv1.Joined, ""
 	case certificatesv1.RemoteSyncing:
