@@ -39,9 +39,10 @@ until ended "$programs"; do
 done
 succeeded "$programs" "$built"
 
+# Less nice than above: the integration tests leave little, and should not end long before.
 checked=.build/checks.log
 echo "make lint unit-tools site-test runs beside the integration tests; its output follows at its end."
-start nice -n 19 make --no-print-directory lint unit-tools site-test e2e-programs >"$checked" 2>&1
+start nice -n 10 make --no-print-directory lint unit-tools site-test e2e-programs >"$checked" 2>&1
 checks=$!
 start make --no-print-directory integration
 integration=$!
