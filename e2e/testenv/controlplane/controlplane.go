@@ -50,6 +50,13 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
+	root, err := built.Root()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Setenv("ISTIOD_AGENT_TESTS_APISERVER", apiserver); err != nil { // envtest has no environment for its processes
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "istiod-agent-control-plane-")
 	if err != nil {
 		return nil, err
@@ -61,7 +68,7 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 
 	c := &ControlPlane{dir: dir, env: &envtest.Environment{ControlPlaneStartTimeout: time.Minute, ControlPlaneStopTimeout: time.Minute}}
 	server := c.env.ControlPlane.GetAPIServer()
-	server.Path = apiserver
+	server.Path = filepath.Join(root, "e2e", "testenv", "controlplane", "kube-apiserver.sh")
 	server.Err = &c.output
 	server.Configure().
 		// envtest disables the ServiceAccount plugin, which adds the API tokens to istiod's Pods.

@@ -172,6 +172,7 @@ func (s *Server) environment() []string {
 		"POD_NAMESPACE":       s.namespace,
 		"SERVICE_ACCOUNT":     "istiod",
 		"CLUSTER_ID":          s.options.clusterID(),
+		"GOGC":                "400", // as kube-apiserver.sh has it
 	}
 	if s.options.CACerts != "" {
 		all["ROOT_CA_DIR"] = s.options.CACerts
