@@ -39,10 +39,11 @@ until ended "$programs"; do
 done
 succeeded "$programs" "$built"
 
-# Less nice than above: the integration tests leave little, and should not end long before.
+# Less nice than above: the integration tests leave little, and should not end long before. The site keeps one processor busy, so it is
+# first, and not what is left at the end.
 checked=.build/checks.log
-echo "make lint unit-tools site-test runs beside the integration tests; its output follows at its end."
-start nice -n 10 make --no-print-directory lint unit-tools site-test e2e-programs >"$checked" 2>&1
+echo "make site-test lint unit-tools runs beside the integration tests; its output follows at its end."
+start nice -n 10 make --no-print-directory site-test lint unit-tools e2e-programs >"$checked" 2>&1
 checks=$!
 start make --no-print-directory integration
 integration=$!
