@@ -23,11 +23,7 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 )
 
-// pause is the least time between two requests of one kind. What a change leaves without injection is open for longer: the API
-// server takes a second to read a new policy.
-const pause = 25 * time.Millisecond
-
-// traffic applies istiods all the time. Each answer of the API server must be the object from before the traffic.
+// traffic applies istiods without a pause. Each answer of the API server must be the object from before the traffic.
 type traffic struct {
 	*cluster.Load
 	c *cluster.Cluster
@@ -61,7 +57,7 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 
 	unchanged := func(ctx context.Context) error { return applyAs(ctx, c, istiod, &stored, 1) }
 	if target == "pods" {
-		return &traffic{cluster.Repeat(t, pause, unchanged, func(ctx context.Context) error {
+		return &traffic{cluster.Repeat(t, 10*time.Millisecond, unchanged, func(ctx context.Context) error {
 			pod := cluster.Pod(namespace, without)
 			if err := c.Create(ctx, pod); err != nil {
 				return fmt.Errorf("creating a Pod: %w", err)
@@ -75,7 +71,7 @@ func startTraffic(t *testing.T, c *cluster.Cluster, target string) *traffic {
 
 	changing := withName(istiod, "istiod-changing")
 	changes, changed, creations := 0, int64(0), 0
-	return &traffic{cluster.Repeat(t, pause, unchanged, func(ctx context.Context) error {
+	return &traffic{cluster.Repeat(t, 10*time.Millisecond, unchanged, func(ctx context.Context) error {
 		changes++
 		tag := fmt.Sprintf("1.31.%d", changes)
 		expected := stored.DeepCopy()
