@@ -19,12 +19,15 @@ start() {
   children="$children $!"
 }
 ended() { ! kill -0 "$1" 2>/dev/null; }
-# succeeded PROCESS [OUTPUT]: shows the output of one that has ended, and ends with its failure.
+# succeeded PROCESS OUTPUT: shows the last line of the output until it has ended, and ends with its failure.
 succeeded() {
   local status=0
+  until ended "$1"; do
+    tail -n 1 "$2"
+    sleep 8
+  done
   wait "$1" || status=$?
-  [ $# -eq 1 ] || cat "$2"
-  [ "$status" -eq 0 ] || exit "$status"
+  [ "$status" -eq 0 ] || { cat "$2" >&2; exit "$status"; }
 }
 
 # In the foreground, where sudo's question for a password arrives.
@@ -33,26 +36,21 @@ built=.build/programs.log
 start nice -n 19 make -s --no-print-directory integration-programs >"$built" 2>&1
 programs=$!
 make --no-print-directory unit-product verify-generated
-until ended "$programs"; do
-  tail -n 1 "$built"
-  sleep 8
-done
 succeeded "$programs" "$built"
 
 # Less nice than above: the integration tests leave little, and should not end long before. The site keeps one processor busy, so it is
 # first, and not what is left at the end.
 checked=.build/checks.log
-echo "make site-test lint unit-tools runs beside the integration tests; its output follows at its end."
+echo "make site-test lint unit-tools runs beside the integration tests; its output follows."
 start nice -n 10 make --no-print-directory site-test lint unit-tools e2e-programs >"$checked" 2>&1
-checks=$!
+checks=$! reported=''
 start make --no-print-directory integration
 integration=$!
-until ended "$integration" && [ -z "$checks" ]; do
-  if [ -n "$checks" ] && ended "$checks"; then
-    succeeded "$checks" "$checked"
-    checks=''
-  fi
+until ended "$integration"; do
+  ! ended "$checks" || [ -n "$reported" ] || { succeeded "$checks" "$checked"; reported=yes; }
   sleep 1
 done
-succeeded "$integration"
+wait "$integration"
+[ -n "$reported" ] || succeeded "$checks" "$checked"
+cat "$checked"
 make --no-print-directory e2e-core
