@@ -7,8 +7,11 @@ package controlplane
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -66,10 +69,16 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 		return nil, err
 	}
 
+	ports, err := process.FreePorts(3)
+	if err != nil {
+		return nil, err
+	}
+
 	c := &ControlPlane{dir: dir, env: &envtest.Environment{ControlPlaneStartTimeout: time.Minute, ControlPlaneStopTimeout: time.Minute}}
 	server := c.env.ControlPlane.GetAPIServer()
 	server.Path = filepath.Join(root, "e2e", "testenv", "controlplane", "kube-apiserver.sh")
 	server.Err = &c.output
+	server.Address, server.Port = "127.0.0.1", strconv.Itoa(ports[0])
 	server.Configure().
 		// envtest disables the ServiceAccount plugin, which adds the API tokens to istiod's Pods.
 		Set("disable-admission-plugins", "").
@@ -83,7 +92,8 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 	for _, each := range configure {
 		each(server)
 	}
-	c.env.ControlPlane.Etcd = &envtest.Etcd{Path: etcd}
+	c.env.ControlPlane.Etcd = &envtest.Etcd{Path: etcd, URL: loopback(ports[1])}
+	c.env.ControlPlane.Etcd.Configure().Set("listen-peer-urls", loopback(ports[2]).String())
 
 	c.Config, err = c.env.Start()
 	if err != nil {
@@ -91,6 +101,10 @@ func Start(configure ...func(*envtest.APIServer)) (*ControlPlane, error) {
 		return nil, fmt.Errorf("starting kube-apiserver and etcd: %w\n%s", err, process.LastLines(c.output.String()))
 	}
 	return c, nil
+}
+
+func loopback(port int) *url.URL {
+	return &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 }
 
 // Stop stops the processes and removes their files.
