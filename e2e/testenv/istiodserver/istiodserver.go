@@ -134,7 +134,8 @@ func (s *Server) installBase(ctx context.Context) error {
 	if err := serviceaccount.EnsureNamespace(ctx, s.client, "istio-system"); err != nil {
 		return err
 	}
-	return client.Install(ctx, helm.Release{Name: "istio-base", Namespace: "istio-system"}, chart, nil)
+	// Without Istio's ValidatingWebhookConfiguration, which istiods with different roots would overwrite as fast as they can.
+	return client.Install(ctx, helm.Release{Name: "istio-base", Namespace: "istio-system"}, chart, helm.Values{"defaultRevision": ""})
 }
 
 // configure sets the arguments, with free loopback ports.
