@@ -38,19 +38,18 @@ programs=$!
 make --no-print-directory unit-product verify-generated
 succeeded "$programs" "$built"
 
-# Less nice than above: the integration tests leave little, and should not end long before. The site keeps one processor busy, so it is
-# first, and not what is left at the end.
+# Less nice than above: the tests leave little, and should not end long before. First what e2e-core needs when the integration tests have
+# ended, then the site, which keeps one processor busy.
 checked=.build/checks.log
-echo "make site-test lint unit-tools runs beside the integration tests; its output follows."
-start nice -n 10 make --no-print-directory site-test lint unit-tools e2e-programs >"$checked" 2>&1
+echo "make site-test lint unit-tools runs beside the integration tests and e2e-core; its output follows."
+start nice -n 10 make --no-print-directory e2e-programs site-test lint unit-tools >"$checked" 2>&1
 checks=$! reported=''
-start make --no-print-directory integration
-integration=$!
-until ended "$integration"; do
+start make --no-print-directory integration e2e-core
+tests=$!
+until ended "$tests"; do
   ! ended "$checks" || [ -n "$reported" ] || { succeeded "$checks" "$checked"; reported=yes; }
   sleep 1
 done
-wait "$integration"
+wait "$tests"
 [ -n "$reported" ] || succeeded "$checks" "$checked"
 cat "$checked"
-make --no-print-directory e2e-core
