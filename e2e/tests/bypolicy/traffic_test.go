@@ -23,7 +23,8 @@ import (
 	"github.com/istiod-agent/istiod-agent/e2e/testenv/injected"
 )
 
-// traffic applies istiods without a pause. Each answer of the API server must be the object from before the traffic.
+// traffic applies istiods all the time, at most a hundred times a second for each kind of request. Each answer of the API server must be
+// the object from before the traffic.
 type traffic struct {
 	*cluster.Load
 	c *cluster.Cluster
